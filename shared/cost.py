@@ -1,0 +1,93 @@
+"""The two books: the paper's abstract λ-units, and milliseconds, bytes and money from a price book."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from shared.domain import Tier
+
+PAPER_LAYERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """The paper's costs in λ: λm and λe per layer, oe and oc per offload, γ the cloud's fee."""
+
+    mobile_layer: float
+    edge_layer: float
+    offload_edge: float
+    offload_cloud: float
+    cloud_fee: float
+    layers: int
+
+    @classmethod
+    def paper(cls, layers: int, cloud_fee: float | None = None) -> CostModel:
+        """The preset ``paper`` for an encoder of ``layers`` layers.
+
+        A whole encoder counts as the paper's twelve layers, whatever its depth, so that costs of
+        encoders compare. The paper gives γ no number: by default it is the one value at which its
+        two baselines (BERT on the phone, BERT in the cloud) cost the same. The other four are
+        explained in ``docs/decisions/0002-cost-preset.md``.
+        """
+        scale = PAPER_LAYERS / layers
+        model = cls(
+            mobile_layer=1.0 * scale,
+            edge_layer=0.5 * scale,
+            offload_edge=1.0,
+            offload_cloud=3.0,
+            cloud_fee=0.0,
+            layers=layers,
+        )
+        if cloud_fee is None:
+            cloud_fee = model.mobile_layer * layers - model.offload_cloud
+        return replace(model, cloud_fee=cloud_fee)
+
+    @property
+    def all_cloud(self) -> float:
+        """What one request costs when everything is answered in the cloud: oc + γ."""
+        return self.offload_cloud + self.cloud_fee
+
+    def attempt(self, tier: Tier, exit_layer: int) -> float:
+        """λ of an attempt that was answered at ``exit_layer`` of ``tier`` (paper, eq. 2)."""
+        if tier is Tier.MOBILE:
+            return self.mobile_layer * exit_layer
+        if tier is Tier.EDGE:
+            return self.offload_edge + self.edge_layer * exit_layer
+        return self.all_cloud
+
+    def wasted(self, tier: Tier, sent: bool) -> float:
+        """λ of an attempt that brought no answer: its offload, where anything was sent at all."""
+        if not sent or tier is Tier.MOBILE:
+            return 0.0
+        return self.offload_edge if tier is Tier.EDGE else self.offload_cloud
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """Money and energy per measured millisecond and byte.
+
+    The default figures are round list prices of their kind (two rented vCPUs for the tiers,
+    metered mobile data, a phone's big cores and radio), not a quotation: put your own in.
+    """
+
+    version: str = "2026-11-defaults"
+    edge_usd_per_hour: float = 0.05
+    cloud_usd_per_hour: float = 0.10
+    network_usd_per_gb: float = 2.0
+    mobile_compute_mw: float = 2500.0
+    mobile_radio_nj_per_byte: float = 500.0
+
+    def usd(self, tier: Tier, compute_ms: float, moved_bytes: int) -> float:
+        """US dollars of an attempt: rented compute time and metered bytes."""
+        hourly = {
+            Tier.MOBILE: 0.0,
+            Tier.EDGE: self.edge_usd_per_hour,
+            Tier.CLOUD: self.cloud_usd_per_hour,
+        }[tier]
+        return hourly * compute_ms / 3.6e6 + self.network_usd_per_gb * moved_bytes / 1e9
+
+    def phone_energy_mj(self, tier: Tier, compute_ms: float, moved_bytes: int) -> float:
+        """Millijoules of the phone's battery: its own layers, or its radio."""
+        if tier is Tier.MOBILE:
+            return self.mobile_compute_mw * compute_ms / 1e3
+        return self.mobile_radio_nj_per_byte * moved_bytes / 1e6

@@ -1,0 +1,116 @@
+"""`LedgerEntry`: one side's record of one attempt."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.domain import Difficulty, Tier
+
+Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Word = Annotated[str, Field(max_length=64)]
+
+
+class Side(StrEnum):
+    """Who wrote the entry: the caller (what it asked and waited for) or the tier (what it did)."""
+
+    CALLER = "caller"
+    TIER = "tier"
+
+
+class State(StrEnum):
+    """``OPEN`` until the attempt ends; every other state is terminal."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the tier said no: invalid, overloaded, not ready, another bundle
+    FAILED = "failed"  # unreachable, broken off, or failed inside
+    TIMED_OUT = "timed_out"
+    ABANDONED = "abandoned"  # the writer died or was cancelled before the attempt ended
+
+
+class Reason(StrEnum):
+    """Why the attempt was made."""
+
+    ROUTE = "route"
+    ESCALATE = "escalate"
+    FAIL_OVER = "fail_over"
+    RETRY = "retry"
+    HEDGE = "hedge"
+
+
+class Delivery(StrEnum):
+    """What the caller knows of the attempt's arrival; decides whether a partner must exist.
+
+    ``ARRIVED``: an answer or a refusal came back, so the tier has booked it. ``NOT_SENT``: no
+    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back.
+    """
+
+    ARRIVED = "arrived"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+
+
+class LedgerEntry(BaseModel):
+    """One side of one attempt; its key is (``attempt_id``, ``side``).
+
+    Times are durations of the writer's own clock, in milliseconds; ``started_at`` (seconds since
+    1970) is for people and never subtracted across machines. No request text: a salted hash and a
+    length. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side only, so
+    that a sum over that side is the bill.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attempt_id: Identifier
+    side: Side
+    request_id: Identifier
+    ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
+    tier: Tier
+    state: State
+    reason: Reason | None = None
+    policy: Word | None = None
+    difficulty: Difficulty | None = None
+    writer: Word = ""
+    bundle_id: Word = ""
+    started_at: Amount
+    delivery: Delivery | None = None
+    error_code: Word | None = None
+    text_hash: Word | None = None
+    text_chars: Count | None = None
+    tokens: Count | None = None
+    label: Word | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    exit_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
+    decision_ms: Duration | None = None
+    queue_ms: Duration | None = None
+    compute_ms: Duration | None = None
+    tier_ms: Duration | None = None
+    round_trip_ms: Duration | None = None
+    network_ms: Duration | None = None
+    sent_bytes: Count = 0
+    received_bytes: Count = 0
+    cost_lambda: Amount | None = None
+    all_cloud_lambda: Amount | None = None
+    cost_usd: Amount | None = None
+    energy_mj: Amount | None = None
+    price_book: Word | None = None
+    final: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.state is State.ANSWERED and (self.exit_layer is None or self.label is None):
+            raise ValueError("an answered attempt needs exit_layer and label")
+        if self.side is Side.TIER and self.delivery is not None:
+            raise ValueError("delivery is the caller's knowledge")
+        return self
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the attempt has ended, from this side's point of view."""
+        return self.state is not State.OPEN

@@ -1,0 +1,126 @@
+"""The wire contracts: what crosses HTTP between people, phone, edge and cloud."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.domain import Tier
+from shared.ledger.entry import Duration, Identifier, Reason, State, Word
+
+MAX_TEXT_CHARS = 20_000
+MAX_TEXTS = 1_000
+MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_DEADLINE_MS = 60_000
+
+DeadlineMs = Annotated[float, Field(gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
+
+
+class Contract(BaseModel):
+    """Unknown fields are refused, and types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class InferRequest(Contract):
+    """``POST /v1/infer``: one attempt at the edge or the cloud.
+
+    Strings are checked by `shared.text.check_text`, which says in one sentence what is wrong.
+    """
+
+    request_id: Identifier
+    attempt_id: Identifier
+    ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
+    text: str
+    pair: str | None = None
+    bundle_id: Word | None = Field(None, description="refused with 409 if the tier runs another")
+    deadline_ms: DeadlineMs = 5_000.0
+
+
+class InferResponse(Contract):
+    """A tier's answer, with its own queue, compute and total milliseconds."""
+
+    attempt_id: str
+    tier: Annotated[Tier, Field(strict=False)]
+    label: str
+    probabilities: dict[str, float]
+    confidence: float
+    exit_layer: int
+    tokens: int
+    truncated: bool
+    bundle_id: str
+    queue_ms: Duration
+    compute_ms: Duration
+    tier_ms: Duration
+
+
+class ClassifyRequest(Contract):
+    """``POST /v1/classify``: one text or many; ``pairs`` go with ``texts`` one to one."""
+
+    texts: list[str]
+    pairs: list[str] | None = None
+    policy: Word | None = None
+    deadline_ms: DeadlineMs | None = None
+
+
+class AttemptReport(Contract):
+    """One attempt as the phone saw it; the ledger's row of the same ``attempt_id`` says more."""
+
+    attempt_id: str
+    tier: Annotated[Tier, Field(strict=False)]
+    reason: Annotated[Reason, Field(strict=False)]
+    state: Annotated[State, Field(strict=False)]
+    error_code: str | None = None
+    exit_layer: int | None = None
+    queue_ms: float | None = None
+    compute_ms: float | None = None
+    network_ms: float | None = None
+    round_trip_ms: float | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    cost_lambda: float = 0.0
+
+
+class CostReport(Contract):
+    """A request's cost in both books, and what the cloud alone would have cost in λ."""
+
+    cost_lambda: float
+    all_cloud_lambda: float
+    cost_usd: float
+    energy_mj: float
+    price_book: str
+
+
+class Classification(Contract):
+    """An answered request."""
+
+    request_id: str
+    label: str
+    probabilities: dict[str, float]
+    confidence: float
+    tier: Annotated[Tier, Field(strict=False)]
+    exit_layer: int
+    policy: str
+    difficulty: str | None = None
+    failed_over: bool = False
+    truncated: bool = False
+    tokens: int
+    decision_ms: float
+    total_ms: float
+    bundle_id: str
+    attempts: list[AttemptReport]
+    cost: CostReport
+
+
+class ClassifyItem(Contract):
+    """One text's outcome in an answer of many: a result, or the error it ended with."""
+
+    result: Classification | None = None
+    error: dict[str, Any] | None = None
+
+
+class ClassifyResponse(Contract):
+    """The outcomes in the order of the texts; one that failed does not spoil the others."""
+
+    items: list[ClassifyItem]
