@@ -1,1 +1,1 @@
-"""cloud server."""
+"""The cloud: all layers, over HTTP."""

@@ -1,1 +1,1 @@
-"""edge server."""
+"""The edge: layers 1..n with early exit, over HTTP."""

@@ -1,4 +1,4 @@
-"""The two books: the paper's abstract λ-units, and milliseconds, bytes and money from a price book."""
+"""The two books: the paper's λ-units; and milliseconds, bytes and money from a price book."""
 
 from __future__ import annotations
 

@@ -1,0 +1,53 @@
+# The commands of this repository; each makes what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check lint format clean
+
+help:
+	@echo 'make demo    start the four processes, classify 60 sentences, show the ledger, stop'
+	@echo 'make up      the testbed, until Ctrl-C'
+	@echo 'make test    every test'
+	@echo 'make check   what CI runs: every test, then the containers'
+	@echo 'make lint    ruff, mypy and the import laws only'
+	@echo 'make format  format the code'
+	@echo 'make clean   remove the virtual environment and caches'
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("dimee needs Python 3.11 or newer; say which: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+# The tiers and the command: no torch.
+.venv/.tiers: pyproject.toml deploy/constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger]'
+	@touch $@
+
+# Everything: the lab and the tests too.
+.venv/.all: pyproject.toml deploy/constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,lab,test]'
+	@touch $@ .venv/.tiers
+
+demo: .venv/.tiers
+	@$(BIN)/dimee demo
+
+up: .venv/.tiers
+	@$(BIN)/dimee up
+
+test: .venv/.all
+	$(BIN)/python -m pytest
+
+check:
+	bash .ci/run
+
+lint: .venv/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -1,0 +1,17 @@
+"""The cloud's application: all layers, the last exit answers."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from cloud_server.settings import CloudSettings
+from shared.bundle import load_bundle, tier_layers
+from shared.domain import Tier
+from shared.service.tier_app import TierService, create_tier_app
+
+
+def create_app(settings: CloudSettings) -> FastAPI:
+    """Load and check the bundle, then build the application; raises `BundleError`."""
+    bundle = load_bundle(settings.bundle)
+    layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).cloud
+    return create_tier_app(TierService(Tier.CLOUD, bundle, layers, None, settings))

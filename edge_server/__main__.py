@@ -1,0 +1,8 @@
+"""``python -m edge_server`` serves until stopped."""
+
+from edge_server.app import create_app
+from edge_server.settings import EdgeSettings
+from shared.service.plumbing import run_server
+
+if __name__ == "__main__":
+    run_server(create_app, EdgeSettings)

@@ -1,0 +1,17 @@
+"""The edge's application: layers 1..n, early exit at C_i >= α."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from edge_server.settings import EdgeSettings
+from shared.bundle import load_bundle, tier_layers
+from shared.domain import Tier
+from shared.service.tier_app import TierService, create_tier_app
+
+
+def create_app(settings: EdgeSettings) -> FastAPI:
+    """Load and check the bundle, then build the application; raises `BundleError`."""
+    bundle = load_bundle(settings.bundle)
+    layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).edge
+    return create_tier_app(TierService(Tier.EDGE, bundle, layers, bundle.manifest.alpha, settings))

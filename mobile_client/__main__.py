@@ -1,0 +1,9 @@
+"""``python -m mobile_client`` serves the gateway until stopped."""
+
+from mobile_client.settings import MobileSettings
+
+if __name__ == "__main__":
+    from mobile_client.gateway import create_app
+    from shared.service.plumbing import run_server
+
+    run_server(create_app, MobileSettings)

@@ -1,0 +1,235 @@
+"""One attempt from the caller's side: opened in the outbox, made, and ended there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mobile_client.device import Decided, LocalAnswer
+from shared.cost import CostModel, PriceBook
+from shared.domain import Tier
+from shared.errors import DeadlineExceeded, DimeeError
+from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
+from shared.ledger.outbox import Outbox
+from shared.tier_client import Exchange
+from shared.wire import AttemptReport, CostReport, InferResponse
+
+
+def new_id() -> str:
+    """An identifier for a request or an attempt."""
+    return uuid.uuid4().hex
+
+
+@dataclass(slots=True)
+class OpenAttempt:
+    """An attempt under way; `end` turns it into its terminal entry and report."""
+
+    entry: LedgerEntry
+    started: float
+
+
+class Bookkeeper:
+    """Books the caller's side of every attempt, and both sides of the phone's own."""
+
+    def __init__(self, outbox: Outbox, cost_model: CostModel, prices: PriceBook, bundle_id: str):
+        self._outbox = outbox
+        self._cost_model = cost_model
+        self._prices = prices
+        self._bundle_id = bundle_id
+
+    def begin(
+        self,
+        request_id: str,
+        ordinal: int,
+        tier: Tier,
+        decided: Decided,
+        text: str,
+        pair: str | None,
+        after: LedgerEntry | None,
+    ) -> OpenAttempt:
+        """Open an attempt durably, before anything is sent.
+
+        The end of the attempt ``after`` which it comes is written together with it: a request whose
+        phone dies in between would have no last attempt.
+        """
+        entry = LedgerEntry(
+            attempt_id=new_id(),
+            side=Side.CALLER,
+            request_id=request_id,
+            ordinal=ordinal,
+            tier=tier,
+            state=State.OPEN,
+            reason=Reason.FAIL_OVER if after else Reason.ROUTE,
+            policy=decided.routing.policy,
+            difficulty=decided.routing.difficulty,
+            writer="mobile",
+            bundle_id=self._bundle_id,
+            started_at=time.time(),
+            text_hash=self._outbox.hash_text(text, pair),
+            text_chars=len(text) + len(pair or ""),
+            tokens=decided.encoded.tokens,
+            decision_ms=decided.decision_ms if ordinal == 1 else None,
+        )
+        self._outbox.record(*([after] if after else []), entry)
+        return OpenAttempt(entry, time.perf_counter())
+
+    @contextmanager
+    def no_open_end(self, attempt: OpenAttempt) -> Iterator[None]:
+        """End the attempt as abandoned or failed if its work is cancelled or raises."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._broken_off(attempt, State.ABANDONED, None)
+            raise
+        except Exception:
+            self._broken_off(attempt, State.FAILED, "internal")
+            raise
+
+    def answered_here(self, attempt: OpenAttempt, local: LocalAnswer) -> LedgerEntry:
+        """End an attempt on the phone itself: caller and tier in one, it books both sides."""
+        total_ms = (time.perf_counter() - attempt.started) * 1e3
+        facts: dict[str, Any] = {
+            "state": State.ANSWERED,
+            "label": local.label,
+            "confidence": local.confidence,
+            "exit_layer": local.exit_layer,
+            "queue_ms": local.queue_ms,
+            "compute_ms": local.compute_ms,
+            "tier_ms": total_ms,
+        }
+        callers_own = ("reason", "policy", "difficulty", "decision_ms")
+        tier_side = facts | {"side": Side.TIER} | dict.fromkeys(callers_own)
+        self._outbox.record(attempt.entry.model_copy(update=tier_side))
+        caller_side = facts | {
+            "delivery": Delivery.ARRIVED,
+            "round_trip_ms": total_ms,
+            "network_ms": 0.0,
+        }
+        cost = self._cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        return self._end(attempt, caller_side, cost, final=True)
+
+    def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
+        """End an attempt at another tier; one that is not ``final`` is written by `begin`."""
+        tier = attempt.entry.tier
+        facts: dict[str, Any] = {
+            "delivery": exchange.delivery,
+            "sent_bytes": exchange.sent_bytes,
+            "received_bytes": exchange.received_bytes,
+            "round_trip_ms": exchange.round_trip_ms,
+        }
+        if exchange.answer is not None:
+            facts |= _answer_facts(exchange.answer, exchange.round_trip_ms)
+            cost = self._cost_model.attempt(tier, exchange.answer.exit_layer)
+        else:
+            facts |= _error_facts(exchange)
+            cost = self._cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
+        return self._end(attempt, facts, cost, final)
+
+    def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
+        tier = attempt.entry.tier
+        self._end(
+            attempt,
+            {
+                "state": state,
+                "error_code": error_code,
+                "delivery": Delivery.UNKNOWN,
+                "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
+            },
+            self._cost_model.wasted(tier, sent=True),
+            final=True,
+        )
+
+    def _end(
+        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
+    ) -> LedgerEntry:
+        tier = attempt.entry.tier
+        compute_ms = facts.get("compute_ms") or 0.0
+        moved = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
+        entry = attempt.entry.model_copy(
+            update=facts
+            | {
+                "final": final,
+                "cost_lambda": cost_lambda,
+                "cost_usd": self._prices.usd(tier, compute_ms, moved),
+                "energy_mj": self._prices.phone_energy_mj(tier, compute_ms, moved),
+                "price_book": self._prices.version,
+                "all_cloud_lambda": self._cost_model.all_cloud if final else None,
+            }
+        )
+        if final:
+            self._outbox.record(entry)
+        return entry
+
+
+def _answer_facts(answer: InferResponse, round_trip_ms: float) -> dict[str, Any]:
+    return {
+        "state": State.ANSWERED,
+        "label": answer.label,
+        "confidence": answer.confidence,
+        "exit_layer": answer.exit_layer,
+        "tokens": answer.tokens,
+        "queue_ms": answer.queue_ms,
+        "compute_ms": answer.compute_ms,
+        "tier_ms": answer.tier_ms,
+        "network_ms": max(0.0, round_trip_ms - answer.tier_ms),
+    }
+
+
+def _error_facts(exchange: Exchange) -> dict[str, Any]:
+    error = exchange.error
+    if isinstance(error, DeadlineExceeded):
+        state = State.TIMED_OUT
+    elif exchange.delivery is Delivery.ARRIVED and error is not None and error.status != 500:
+        state = State.REFUSED
+    else:
+        state = State.FAILED
+    return {"state": state, "error_code": error.code if error else None}
+
+
+def report(entry: LedgerEntry) -> AttemptReport:
+    """What an answer says of an attempt."""
+    assert entry.reason is not None
+    return AttemptReport(
+        attempt_id=entry.attempt_id,
+        tier=entry.tier,
+        reason=entry.reason,
+        state=entry.state,
+        error_code=entry.error_code,
+        exit_layer=entry.exit_layer,
+        queue_ms=entry.queue_ms,
+        compute_ms=entry.compute_ms,
+        network_ms=entry.network_ms,
+        round_trip_ms=entry.round_trip_ms,
+        sent_bytes=entry.sent_bytes,
+        received_bytes=entry.received_bytes,
+        cost_lambda=entry.cost_lambda or 0.0,
+    )
+
+
+def total_cost(entries: list[LedgerEntry]) -> CostReport:
+    """A request's cost in both books: the sum over its attempts."""
+    return CostReport(
+        cost_lambda=sum(entry.cost_lambda or 0.0 for entry in entries),
+        all_cloud_lambda=entries[-1].all_cloud_lambda or 0.0,
+        cost_usd=sum(entry.cost_usd or 0.0 for entry in entries),
+        energy_mj=sum(entry.energy_mj or 0.0 for entry in entries),
+        price_book=entries[-1].price_book or "",
+    )
+
+
+def no_answer(errors: list[DimeeError]) -> DimeeError:
+    """One error for a request that nobody answered: the last one's class, each tier's reason."""
+    last = errors[-1]
+    if len(errors) == 1:
+        return last
+    return type(last)(
+        "no tier answered: " + "; ".join(error.message for error in errors),
+        field=last.field,
+        limit=last.limit,
+        retry_after_s=last.retry_after_s,
+    )

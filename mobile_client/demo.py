@@ -1,0 +1,74 @@
+"""``dimee demo``: the testbed, sixty sentences through its gateway, and what the ledger says."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from mobile_client.render import HEADER, row
+from mobile_client.testbed import testbed_from_options, testbed_options
+from shared.errors import DimeeError, from_payload
+from shared.ledger.cli import print_summary, wait_for_clean
+from shared.ledger.client import LedgerClient
+from shared.wire import Classification, ClassifyItem, ClassifyResponse
+
+BATCH = 10
+
+
+def sample_sentences() -> list[str]:
+    """The sentences that the project ships, written for it, from easy to hard."""
+    text = files("mobile_client").joinpath("samples.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@click.command()
+@testbed_options
+def demo(**options: Any) -> None:
+    """Start the testbed, classify the sample sentences, show the ledger, stop everything."""
+    with tempfile.TemporaryDirectory(prefix="dimee-demo-") as folder:
+        options["state_dir"] = options["state_dir"] or Path(folder)
+        with testbed_from_options(options) as testbed:
+            click.echo("starting ledger, cloud, edge and phone …")
+            testbed.start_all()
+            click.echo(HEADER)
+            failed = _send(testbed.roles["mobile"].url)
+            ledger = LedgerClient(testbed.roles["ledger"].url)
+            report = wait_for_clean(ledger, wait_s=10.0)
+            click.echo()
+            print_summary(ledger.summary())
+            click.echo(
+                "ledger verify: clean, both sides of every attempt match"
+                if report.clean
+                else f"ledger verify: {report.total_findings} findings"
+            )
+    click.echo("stopped.")
+    if failed or not report.clean:
+        raise DimeeError("the demo did not end as it should; see the rows above")
+
+
+def _send(url: str) -> bool:
+    failed = False
+    texts = sample_sentences()
+    with httpx.Client(base_url=url, trust_env=False, timeout=60.0) as http:
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
+            response = http.post("/v1/classify", json={"texts": part})
+            if response.status_code != httpx.codes.OK:
+                raise from_payload(response.json(), response.status_code)
+            answer = ClassifyResponse.model_validate_json(response.content)
+            for text, item in zip(part, answer.items, strict=True):
+                outcome = _outcome(item)
+                failed |= isinstance(outcome, DimeeError)
+                click.echo(row(text, outcome))
+    return failed
+
+
+def _outcome(item: ClassifyItem) -> Classification | DimeeError:
+    if item.result is not None:
+        return item.result
+    return from_payload({"error": item.error}, 500)

@@ -1,0 +1,76 @@
+"""The phone's HTTP gateway, for those who send requests to it over the network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from mobile_client.phone import Phone
+from mobile_client.settings import MobileSettings
+from shared.errors import DimeeError, NotReady
+from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
+
+
+def create_app(settings: MobileSettings) -> FastAPI:
+    """``POST /v1/classify``, ``/healthz``, ``/readyz``; raises `BundleError`."""
+    phone = Phone(settings)
+    state = {"ready": False}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        state["ready"] = True
+        yield
+        state["ready"] = False
+        await phone.close()
+
+    app = FastAPI(
+        title="dimee phone",
+        summary="Classifies texts here, on the edge or in the cloud",
+        version="1",
+        lifespan=lifespan,
+    )
+    install_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+
+    @app.post("/v1/classify")
+    async def classify(request: ClassifyRequest) -> ClassifyResponse:
+        """Answer each text; one that got no answer carries its error instead of a result.
+
+        A call with a single text that got no answer fails as a whole, with that error's status.
+        """
+        outcomes = await phone.classify(
+            request.texts, request.pairs, request.policy, request.deadline_ms
+        )
+        if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
+            raise outcomes[0]
+        return ClassifyResponse(
+            items=[
+                ClassifyItem(error=outcome.payload()["error"])
+                if isinstance(outcome, DimeeError)
+                else ClassifyItem(result=outcome)
+                for outcome in outcomes
+            ]
+        )
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, Any]:
+        """The bundle is loaded and checked; 503 otherwise."""
+        if not state["ready"]:
+            raise NotReady("the phone is not ready")
+        return {
+            "status": "ready",
+            "tier": "mobile",
+            "bundle_id": phone.device.bundle.bundle_id,
+            "policy": settings.policy,
+        }
+
+    return app

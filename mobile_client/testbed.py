@@ -1,0 +1,102 @@
+"""``dimee up``: ledger, cloud, edge and the phone's gateway as four processes on loopback."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobile_client.client import load_settings
+from mobile_client.processes import Role, Testbed
+from shared.errors import DimeeError
+from shared.policies import POLICY_NAMES
+
+MODULES = {
+    "ledger": "shared.ledger",
+    "cloud": "cloud_server",
+    "edge": "edge_server",
+    "mobile": "mobile_client",
+}
+PORTS = {"ledger": 8700, "mobile": 8701, "edge": 8702, "cloud": 8703}
+
+
+def make_testbed(ports: dict[str, int], state_dir: Path, settings: dict[str, str]) -> Testbed:
+    """Four roles that know each other's addresses; started in the order of who needs whom."""
+    urls = {
+        f"DIMEE_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}"
+        for name in ("ledger", "edge", "cloud")
+    }
+    roles = [Role(name, module, ports[name], urls) for name, module in MODULES.items()]
+    return Testbed(roles, state_dir, settings)
+
+
+def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``dimee up`` and ``dimee demo`` share."""
+    for name, port in PORTS.items():
+        command = click.option(
+            f"--{name}-port", default=port, show_default=True, type=click.IntRange(1, 65_535)
+        )(command)
+    for option in (
+        click.option("--policy", type=click.Choice(POLICY_NAMES), help="Who decides the tier."),
+        click.option("--mobile-layers", type=int, help="m, the phone's layers."),
+        click.option("--edge-layers", type=int, help="n, the edge's layers."),
+        click.option("--bundle", type=click.Path(), help="Folder of the model's bundle."),
+        click.option("--database-url", help="The ledger's store, SQLite by default."),
+        click.option(
+            "--state-dir", type=click.Path(path_type=Path), help="Ledger, logs."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def testbed_from_options(options: dict[str, Any]) -> Testbed:
+    """A testbed from the options of `testbed_options`; wrong ones are refused before any start."""
+    ports = {name: options[f"{name}_port"] for name in PORTS}
+    if len(set(ports.values())) < len(ports):
+        raise DimeeError("ports: two roles have the same one; give each its own")
+    settings = load_settings(
+        **{
+            name: options[name]
+            for name in ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir")
+        }
+    )
+    environment = {
+        "DIMEE_POLICY": settings.policy,
+        "DIMEE_BUNDLE": str(Path(settings.bundle).absolute()),
+    }
+    for name in ("mobile_layers", "edge_layers", "database_url"):
+        if options[name] is not None:
+            environment[f"DIMEE_{name.upper()}"] = str(options[name])
+    return make_testbed(ports, Path(settings.state_dir).absolute(), environment)
+
+
+@click.command()
+@testbed_options
+def up(**options: Any) -> None:
+    """Start ledger, cloud, edge and phone on loopback; stop them with Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with testbed_from_options(options) as testbed:
+        click.echo("starting ledger, cloud, edge and phone …")
+        testbed.start_all()
+        for name, role in testbed.roles.items():
+            what = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
+            click.echo(f"  {name:<7} {role.url}  {what.get(name, '/docs, POST /v1/infer')}")
+        click.echo(
+            "ready; try:\n"
+            f"  curl -s {testbed.roles['mobile'].url}/v1/classify"
+            " -H 'content-type: application/json' -d '{\"texts\": [\"a gripping, funny film\"]}'\n"
+            f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
+            "Ctrl-C stops them all.",
+        )
+        while not stop.wait(1.0):
+            if dead := testbed.dead():
+                raise DimeeError(f"the {dead} ended by itself; see {testbed.log(dead)}")
+        click.echo("stopping …")
+    click.echo("stopped.")

@@ -1,0 +1,55 @@
+"""Reading the ledger over HTTP."""
+
+from __future__ import annotations
+
+import httpx
+from pydantic import TypeAdapter
+
+from shared.errors import LedgerUnavailable, from_payload
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.reports import Summary, Verification
+
+_ENTRIES = TypeAdapter(list[LedgerEntry])
+
+
+class LedgerClient:
+    """Raises `LedgerUnavailable` where the ledger cannot be read, `NotFound` where it says so."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url, transport=transport, trust_env=False, timeout=60.0
+        )
+
+    def summary(self) -> Summary:
+        """Shares, percentiles, bytes and costs."""
+        return Summary.model_validate(self._get("/v1/summary"))
+
+    def verify(self) -> Verification:
+        """Match both sides of every attempt."""
+        return Verification.model_validate(self._get("/v1/verify"))
+
+    def request(self, request_id: str) -> list[LedgerEntry]:
+        """Both sides of a request's attempts, in their order."""
+        story = self._get(f"/v1/requests/{httpx.URL(path=request_id).path}")
+        return _ENTRIES.validate_python(story["entries"])
+
+    def _get(self, path: str) -> dict[str, object]:
+        try:
+            response = self._http.get(path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LedgerUnavailable(
+                f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "
+                "start it with: dimee up, or say where it is with --ledger-url"
+            ) from None
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not response.is_success or not isinstance(body, dict):
+            raise from_payload(body, response.status_code)
+        return body
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

@@ -1,0 +1,18 @@
+"""Settings of the ledger, from ``DIMEE_*`` in the environment."""
+
+from __future__ import annotations
+
+from shared.service.settings import ServiceSettings
+
+
+class LedgerSettings(ServiceSettings):
+    """Where it listens and where it keeps its entries."""
+
+    port: int = 8700
+    database_url: str | None = None
+    """``sqlite:///FILE`` or ``postgresql://…``; by default a file in the state directory."""
+
+    @property
+    def store_url(self) -> str:
+        """The database to use."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"

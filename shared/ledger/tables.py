@@ -1,0 +1,51 @@
+"""The ledger's one table, for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table
+
+metadata = MetaData()
+
+_WORD = String(64)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("attempt_id", _WORD, primary_key=True),
+    Column("side", String(8), primary_key=True),
+    Column("request_id", _WORD, nullable=False),
+    Column("ordinal", BigInteger, nullable=False),
+    Column("tier", String(8), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(16)),
+    Column("policy", _WORD),
+    Column("difficulty", String(16)),
+    Column("writer", _WORD, nullable=False),
+    Column("bundle_id", _WORD, nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("delivery", String(16)),
+    Column("error_code", _WORD),
+    Column("text_hash", _WORD),
+    Column("text_chars", BigInteger),
+    Column("tokens", BigInteger),
+    Column("label", _WORD),
+    Column("confidence", Float(53)),
+    Column("exit_layer", BigInteger),
+    Column("decision_ms", Float(53)),
+    Column("queue_ms", Float(53)),
+    Column("compute_ms", Float(53)),
+    Column("tier_ms", Float(53)),
+    Column("round_trip_ms", Float(53)),
+    Column("network_ms", Float(53)),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("cost_lambda", Float(53)),
+    Column("all_cloud_lambda", Float(53)),
+    Column("cost_usd", Float(53)),
+    Column("energy_mj", Float(53)),
+    Column("price_book", _WORD),
+    Column("final", Boolean, nullable=False),
+    Column("received_at", Float(53), nullable=False),
+    Index("entries_request_id", "request_id"),
+    Index("entries_received_at", "received_at"),
+)

@@ -1,0 +1,58 @@
+"""The paper's policies: the nearest of three centroids, fixed or adapted (Algorithm 2)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain import Difficulty, RoutingDecision
+from shared.errors import BundleError
+
+DIFFICULTIES = (Difficulty.EASY, Difficulty.MODERATE, Difficulty.HARD)
+
+
+class DimeeFixed:
+    """Nearest centroid by Euclidean distance; the centroids stay as the validation pools made them.
+
+    An empty pool has no centroid (a row of NaN, count 0) and is never chosen.
+    """
+
+    name = "dimee-fixed"
+
+    def __init__(self, centroids_DH: NDArray[np.float32], counts_D: NDArray[np.int64]) -> None:
+        if centroids_DH.shape[:1] != (3,) or counts_D.shape != (3,):
+            raise BundleError("bundle: the router needs 3 centroids and counts; export it again")
+        if not (counts_D > 0).any():
+            raise BundleError("bundle: every pool is empty; run dimee pools with a lower alpha")
+        # float64: a running mean over thousands of samples must not lose its small steps
+        self.centroids_DH = centroids_DH.astype(np.float64)
+        self.counts_D = counts_D.copy()
+
+    def route(self, embedding_H: NDArray[np.float32]) -> RoutingDecision:
+        """Choose the pool whose centroid is nearest; on a tie the easier one."""
+        difference_DH = self.centroids_DH - embedding_H
+        distance_D = np.sqrt((difference_DH * difference_DH).sum(1))
+        distance_D[self.counts_D == 0] = np.inf
+        nearest = int(distance_D.argmin())
+        self._learn(nearest, embedding_H)
+        difficulty = DIFFICULTIES[nearest]
+        return RoutingDecision(
+            difficulty.tier, self.name, difficulty, tuple(float(d) for d in distance_D)
+        )
+
+    def _learn(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+        """The fixed variant does not."""
+
+
+class DimeeAdaptive(DimeeFixed):
+    """Algorithm 2: each sample joins the pool it was assigned to, whose centroid is a running mean.
+
+    c ← (N·c + x) / (N + 1), N ← N + 1, with N counted from the validation pool.
+    """
+
+    name = "dimee-adaptive"
+
+    def _learn(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+        self.counts_D[nearest] += 1
+        step_H = (embedding_H - self.centroids_DH[nearest]) / self.counts_D[nearest]
+        self.centroids_DH[nearest] += step_H

@@ -1,0 +1,70 @@
+"""The embedding tables: the mean word embedding that routes, and the input of the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from shared.errors import BundleError
+from shared.runtime.encoding import EncodedText
+
+Floats = NDArray[np.float32]
+TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
+
+
+class Embeddings:
+    """Word, position and type tables. Words are int8 with one fp32 scale a row.
+
+    Shape suffixes: B rows, T tokens, H hidden size, V vocabulary.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                tables = {name: tensors.get_tensor(name) for name in TABLES}
+        except Exception as error:  # safetensors raises its own kind and OSError
+            raise BundleError(
+                f"bundle: {file} does not hold embedding tables ({error}); export it again"
+            ) from None
+        self._word_VH: NDArray[np.int8] = tables["word"]
+        self._scale_V: Floats = tables["word_scale"]
+        self._position_TH: Floats = tables["position"]
+        self._type_KH: Floats = tables["type"]
+        self._gamma_H: Floats = tables["gamma"]
+        self._beta_H: Floats = tables["beta"]
+        self._epsilon = float(tables["epsilon"][0])
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self._word_VH.shape[1])
+
+    def mean_word_embedding(self, encoded: EncodedText) -> Floats:
+        """``mean_H`` of the word embeddings of a text, without special tokens (paper, sec. III)."""
+        ids = encoded.ids_T[encoded.content_T]
+        sum_H: Floats = self._scale_V[ids] @ self._word_VH[ids].astype(np.float32)
+        sum_H /= len(ids)
+        return sum_H
+
+    def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
+        """Embed and pad rows: ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""
+        lengths = [row.tokens for row in rows]
+        ids_BT = np.zeros((len(rows), max(lengths)), np.int64)
+        types_BT = np.zeros_like(ids_BT)
+        mask_BT = np.zeros(ids_BT.shape, np.int32)
+        for i, row in enumerate(rows):
+            ids_BT[i, : lengths[i]] = row.ids_T
+            types_BT[i, : lengths[i]] = row.type_ids_T
+            mask_BT[i, : lengths[i]] = 1
+        sum_BTH = self._word_VH[ids_BT] * self._scale_V[ids_BT][..., None]
+        sum_BTH += self._type_KH[types_BT]
+        sum_BTH += self._position_TH[: ids_BT.shape[1]]
+        sum_BTH -= sum_BTH.mean(-1, keepdims=True)
+        variance_BT1 = np.square(sum_BTH).mean(-1, keepdims=True)
+        sum_BTH /= np.sqrt(variance_BT1 + self._epsilon)
+        hidden_BTH: Floats = sum_BTH * self._gamma_H + self._beta_H
+        return hidden_BTH, mask_BT

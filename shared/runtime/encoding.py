@@ -1,0 +1,57 @@
+"""Text to token ids, with truncation reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from shared.errors import BundleError, InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """Token ids of one text or pair, special tokens included; ``content_T`` marks the others."""
+
+    ids_T: NDArray[np.int64]
+    type_ids_T: NDArray[np.int64]
+    content_T: NDArray[np.bool_]
+    truncated: bool
+
+    @property
+    def tokens(self) -> int:
+        """T, special tokens included."""
+        return len(self.ids_T)
+
+
+class TextEncoder:
+    """The encoder's own tokenizer; thread-safe."""
+
+    def __init__(self, tokenizer_file: Path, max_tokens: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise BundleError(f"bundle: {tokenizer_file} is not a tokenizer: {error}") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    def encode(self, text: str, pair: str | None = None) -> EncodedText:
+        """Tokenise and cut at the model's limit, longest text first.
+
+        Raises `InvalidInput` where nothing is left to look up (invisible characters only).
+        """
+        encoding = self._tokenizer.encode(text, pair)
+        content_T = np.array(encoding.special_tokens_mask) == 0
+        if not content_T.any():
+            raise InvalidInput(
+                "text: holds no character that the model knows; give at least 1 word", field="text"
+            )
+        return EncodedText(
+            ids_T=np.array(encoding.ids),
+            type_ids_T=np.array(encoding.type_ids),
+            content_T=content_T,
+            truncated=bool(encoding.overflowing),
+        )

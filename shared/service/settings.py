@@ -1,0 +1,56 @@
+"""Settings of every process, from ``DIMEE_*`` in the environment; wrong ones are refused at start.
+
+Imports no web framework: the phone's settings extend these.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_state_dir() -> Path:
+    """Where a process keeps outbox and ledger: ``$XDG_STATE_HOME/dimee``, else below the home."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "dimee"
+
+
+def default_bundle() -> Path:
+    """The ready bundle: below the working directory, else beside the code."""
+    inside = Path("bundles") / "sst2-minilm"
+    beside = Path(__file__).parents[2] / inside
+    return inside if inside.is_dir() or not beside.is_dir() else beside
+
+
+class ServiceSettings(BaseSettings):
+    """What every process needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="DIMEE_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8700
+    state_dir: Path = Field(default_factory=default_state_dir)
+    ledger_url: str = "http://127.0.0.1:8700"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+class BundleSettings(ServiceSettings):
+    """A process that runs layers. m and n are the bundle's unless they are given."""
+
+    bundle: Path = Field(default_factory=default_bundle)
+    mobile_layers: int | None = None
+    edge_layers: int | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class TierSettings(BundleSettings):
+    """An edge or a cloud: all the cores it may use, and a bounded queue."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0))
+    )
+    max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256

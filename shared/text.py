@@ -1,0 +1,78 @@
+"""What a text must be before a request is opened."""
+
+from __future__ import annotations
+
+import re
+
+from shared.errors import InvalidInput, TooLarge
+from shared.wire import MAX_TEXT_CHARS, MAX_TEXTS
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def check_text(text: object, field: str = "text") -> str:
+    """Return ``text`` if it can be classified.
+
+    Raises `TooLarge` over `MAX_TEXT_CHARS` characters and `InvalidInput` for anything but a
+    string, for nothing but white space, for lone surrogates and for control characters.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"{field}: must be a string, not {type(text).__name__}", field=field)
+    if len(text) > MAX_TEXT_CHARS:
+        raise TooLarge(
+            f"{field}: {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are taken",
+            field=field,
+            limit=MAX_TEXT_CHARS,
+        )
+    if not text.strip():
+        raise InvalidInput(
+            f"{field}: is empty; give at least 1 character that is not white space",
+            field=field,
+            limit=1,
+        )
+    if match := _SURROGATE.search(text):
+        raise InvalidInput(
+            f"{field}: holds a lone surrogate at character {match.start() + 1}; send valid Unicode",
+            field=field,
+        )
+    if match := _CONTROL.search(text):
+        raise InvalidInput(
+            f"{field}: holds the control character U+{ord(match[0]):04X} at character "
+            f"{match.start() + 1}; only tab and line breaks are taken",
+            field=field,
+        )
+    return text
+
+
+def check_inputs(
+    texts: list[str], pairs: list[str] | None, task_has_pairs: bool, task: str
+) -> list[tuple[str, str | None]]:
+    """Check a call's texts and pairs; the error names the first wrong one as ``texts[i]``."""
+    if not isinstance(texts, list | tuple):
+        raise InvalidInput(f"texts: must be a list, not {type(texts).__name__}", field="texts")
+    if not texts:
+        raise InvalidInput("texts: is empty; give 1 text at least", field="texts", limit=1)
+    if len(texts) > MAX_TEXTS:
+        raise TooLarge(
+            f"texts: {len(texts):,} at once; at most {MAX_TEXTS:,} are taken",
+            field="texts",
+            limit=MAX_TEXTS,
+        )
+    if pairs is None and task_has_pairs:
+        raise InvalidInput(f"pairs: the task {task} needs a second text for each", field="pairs")
+    if pairs is not None and not task_has_pairs:
+        raise InvalidInput(f"pairs: the task {task} has none; leave them out", field="pairs")
+    if pairs is not None and len(pairs) != len(texts):
+        raise InvalidInput(
+            f"pairs: {len(pairs)} for {len(texts)} texts; give as many",
+            field="pairs",
+            limit=len(texts),
+        )
+    checked = [check_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+    if pairs is None:
+        return [(text, None) for text in checked]
+    return [
+        (text, check_text(pair, f"pairs[{i}]"))
+        for i, (text, pair) in enumerate(zip(checked, pairs, strict=True))
+    ]

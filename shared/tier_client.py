@@ -1,0 +1,115 @@
+"""Asking the edge or the cloud over HTTP, and knowing afterwards what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+
+import httpx
+from pydantic import ValidationError
+
+from shared.domain import Tier
+from shared.errors import (
+    DeadlineExceeded,
+    DimeeError,
+    TierFailed,
+    TierUnreachable,
+    from_payload,
+)
+from shared.ledger.entry import Delivery
+from shared.wire import InferRequest, InferResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One HTTP exchange as the caller saw it. Bytes are those of head and body, without TCP/IP."""
+
+    delivery: Delivery
+    sent_bytes: int
+    received_bytes: int
+    round_trip_ms: float
+    answer: InferResponse | None = None
+    error: DimeeError | None = None
+
+
+class TierClient:
+    """Asks one tier. It never raises for what the tier or the network does: see `Exchange`."""
+
+    def __init__(self, tier: Tier, url: str, transport: httpx.AsyncBaseTransport | None = None):
+        self.tier = tier
+        self.url = url.rstrip("/")
+        # the tiers are named in the settings; a proxy of the environment would be one more hop
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            transport=transport,
+            trust_env=False,
+            timeout=None,
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+        )
+
+    async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
+        """Send one attempt and wait at most ``timeout_s`` for all of its answer."""
+        body = request.model_dump_json(exclude_none=True).encode()
+        message = self._http.build_request(
+            "POST", "/v1/infer", content=body, headers={"content-type": "application/json"}
+        )
+        sent = _size(message.headers, len(body))
+        started = time.perf_counter()
+        delivery = Delivery.UNKNOWN
+        error: DimeeError
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.send(message)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
+            delivery, sent = Delivery.NOT_SENT, 0
+            error = TierUnreachable(
+                f"the {self.tier} at {self.url} could not be reached ({_why(failure)})"
+            )
+        except TimeoutError:
+            error = DeadlineExceeded(
+                f"the {self.tier} at {self.url} did not answer within {timeout_s * 1e3:.0f} ms"
+            )
+        except httpx.HTTPError as failure:
+            error = TierUnreachable(
+                f"the connection to the {self.tier} at {self.url} broke ({_why(failure)})"
+            )
+        else:
+            received = _size(response.headers, len(response.content))
+            answer, problem = self._read(response)
+            return Exchange(Delivery.ARRIVED, sent, received, _ms(started), answer, problem)
+        return Exchange(delivery, sent, 0, _ms(started), None, error)
+
+    def _read(self, response: httpx.Response) -> tuple[InferResponse | None, DimeeError | None]:
+        if response.status_code != httpx.codes.OK:
+            try:
+                body = response.json()
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                body = None
+            return None, from_payload(body, response.status_code)
+        try:
+            return InferResponse.model_validate_json(response.content), None
+        except ValidationError:
+            return None, TierFailed(
+                f"the {self.tier} at {self.url} answered in an unknown format; "
+                "run the same version of dimee everywhere"
+            )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _size(headers: httpx.Headers, body_bytes: int) -> int:
+    """Bytes of a message: header lines (with ': ' and line ends), start line, blank line, body."""
+    lines = sum(len(name) + len(value) + 4 for name, value in headers.raw)
+    return lines + len("POST /v1/infer HTTP/1.1\r\n") + 2 + body_bytes
+
+
+def _ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
+
+
+def _why(failure: Exception) -> str:
+    return str(failure) or type(failure).__name__

@@ -1,0 +1,152 @@
+"""kill -9 of edge, cloud and ledger while requests flow: an answer or a clear error, no loss."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mobile_client.processes import Testbed
+from shared.ledger.cli import wait_for_clean
+from shared.ledger.client import LedgerClient
+from tests.e2e.conftest import sentences, start
+
+DEADLINE_MS = 5_000
+
+
+class Flow:
+    """Requests one after the other, until told to stop; tells when some number are answered."""
+
+    def __init__(self, url: str, policy: str) -> None:
+        self._url, self._policy = url, policy
+        self._stop = threading.Event()
+        self._texts = sentences(200)
+        self._changed = threading.Condition()
+        self.outcomes: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, trust_env=False, timeout=30.0) as http:
+            while not self._stop.is_set():
+                text = self._texts[len(self.outcomes) % len(self._texts)]
+                body = {"texts": [text], "policy": self._policy, "deadline_ms": DEADLINE_MS}
+                answer = http.post("/v1/classify", json=body)
+                outcome = {
+                    "status": answer.status_code,
+                    "body": answer.json(),
+                    "took_s": answer.elapsed.total_seconds(),
+                }
+                with self._changed:
+                    self.outcomes.append(outcome)
+                    self._changed.notify_all()
+
+    def wait_for(self, more: int) -> None:
+        """Return when ``more`` further requests have ended."""
+        with self._changed:
+            goal = len(self.outcomes) + more
+            assert self._changed.wait_for(lambda: len(self.outcomes) >= goal, timeout=60)
+
+    def stop(self) -> list[dict[str, Any]]:
+        self._stop.set()
+        self._thread.join(60)
+        return self.outcomes
+
+
+@pytest.mark.parametrize("victim", ["edge", "cloud", "ledger"])
+def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
+    policy = "edge" if victim == "ledger" else victim
+    with start(tmp_path) as testbed:
+        flow = Flow(testbed.roles["mobile"].url, policy)
+        try:
+            flow.wait_for(10)
+            testbed.kill(victim)
+            flow.wait_for(10)
+            testbed.start(victim)
+            testbed.wait_ready(victim)
+            flow.wait_for(10)
+        finally:
+            outcomes = flow.stop()
+        _all_ended_well(outcomes)
+        results = [
+            outcome["body"]["items"][0]["result"]
+            for outcome in outcomes
+            if outcome["status"] == 200
+        ]
+        other = [result for result in results if result["tier"] != policy]
+        if victim == "ledger":
+            assert len(results) == len(outcomes)
+            assert not other
+        else:
+            assert len(other) >= 8
+            assert all(result["failed_over"] for result in other)
+            assert results[-1]["tier"] == policy
+        ledger = LedgerClient(testbed.roles["ledger"].url)
+        report = wait_for_clean(ledger, wait_s=30)
+        assert report.clean, report
+        assert report.requests == len(outcomes)
+
+
+def test_phone_killed_while_requests_flow(tmp_path: Path) -> None:
+    """The phone's open attempts are ended as abandoned when it comes back; verify is clean."""
+    with start(tmp_path) as testbed:
+        url = testbed.roles["mobile"].url
+        texts = sentences(200)
+        failed: list[Exception] = []
+
+        def ask() -> None:
+            with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as http:
+                try:
+                    http.post("/v1/classify", json={"texts": texts, "policy": "cloud"})
+                except httpx.HTTPError as error:
+                    failed.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        _until_cloud_works(testbed)
+        testbed.kill("mobile")
+        asking.join(60)
+        assert failed, "the phone answered before it was killed"
+        testbed.start("mobile")
+        testbed.wait_ready("mobile")
+        ledger = LedgerClient(testbed.roles["ledger"].url)
+        report = wait_for_clean(ledger, wait_s=30)
+        assert report.clean, report
+        states = ledger.summary().attempts_by_state
+        assert states.get("abandoned", 0) >= 1, states
+
+
+def test_both_servers_gone(tmp_path: Path) -> None:
+    with start(tmp_path) as testbed:
+        testbed.kill("edge")
+        testbed.kill("cloud")
+        url = testbed.roles["mobile"].url
+        with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as http:
+            answer = http.post("/v1/classify", json={"texts": ["fine"], "policy": "edge"})
+            assert answer.status_code == 503
+            message = answer.json()["error"]["message"]
+            assert "edge" in message
+            assert "cloud" in message
+            local = http.post("/v1/classify", json={"texts": ["fine"], "policy": "mobile"})
+            assert local.status_code == 200
+        report = wait_for_clean(LedgerClient(testbed.roles["ledger"].url), wait_s=30)
+        assert report.clean, report
+
+
+def _until_cloud_works(testbed: Testbed) -> None:
+    ledger = LedgerClient(testbed.roles["ledger"].url)
+    for _ in range(10_000):
+        if ledger.verify().caller_rows > 0:
+            return
+    pytest.fail("no attempt reached the ledger")
+
+
+def _all_ended_well(outcomes: list[dict[str, Any]]) -> None:
+    for outcome in outcomes:
+        assert outcome["took_s"] * 1e3 < DEADLINE_MS + 1_000
+        if outcome["status"] != 200:
+            assert outcome["status"] in (429, 503, 504), outcome
+            assert outcome["body"]["error"]["message"]
