@@ -1,1 +1,1 @@
-"""The study: where models are trained, calibrated, exported and judged. Never imported by a tier."""
+"""The study: where models are trained, calibrated, exported and judged; no tier imports it."""

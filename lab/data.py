@@ -24,11 +24,11 @@ class Example:
 
 
 def load_examples(source: str, task: Task, split: str) -> list[Example]:
-    """Read one split of ``task``.
+    """Read one file of ``task``.
 
     ``source`` is a folder that holds ``SPLIT.jsonl``, a file of that shape, or the name of a hub
     data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). Raises `InvalidInput` where the
-    source cannot be read, a field is missing, a label is outside the task's set or nothing is in it.
+    source cannot be read, a field is missing, a label is not the task's or nothing is in it.
     """
     path = Path(source)
     if path.is_file():
@@ -39,7 +39,7 @@ def load_examples(source: str, task: Task, split: str) -> list[Example]:
         rows = _read_hub(source, split)
     else:
         raise InvalidInput(
-            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config on a hub"
+            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config of a hub"
         )
     examples = [_example(row, task, number) for number, row in enumerate(rows, start=1)]
     if not examples:
@@ -87,13 +87,69 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
     return Example(text=row[task.text_field], pair=pair, label=label)
 
 
+SPLITS = ("paper", "glue")
+ROOT_WORDS = 8
+
+
 @dataclass(frozen=True)
 class Split:
-    """The paper's split of the training data: train, validation (pools, alpha), test (reported)."""
+    """What the exits learn from, what α and the pools are made of, and what is reported."""
 
     train: list[Example]
     validation: list[Example]
     test: list[Example]
+
+
+def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None = None) -> Split:
+    """The split ``paper`` (80/10/10 of the training file) or ``glue``.
+
+    ``glue`` reports on GLUE's own validation file, which it never looks at otherwise. It holds back
+    400 long texts of the training file and every text that shares a phrase with one of them, for
+    early stopping, α and the pools: SST-2's training file is cut from sentences into phrases, and a
+    random split has parts of nearly every held-out sentence in its training part.
+    """
+    if kind not in SPLITS:
+        raise InvalidInput(f"split: {kind!r} is not known; choose one of {', '.join(SPLITS)}")
+    examples = load_examples(source, task, "train")[:limit]
+    if kind == "paper":
+        return paper_split(examples, seed)
+    train, validation = hold_out_sentences(examples, seed)
+    return Split(train, validation, load_examples(source, task, "validation"))
+
+
+def hold_out_sentences(
+    examples: Sequence[Example], seed: int, sentences: int = 400
+) -> tuple[list[Example], list[Example]]:
+    """Split so that no validation text shares a run of words with a training text.
+
+    Roots are random texts of at least `ROOT_WORDS` words; validation takes each root, every text
+    within it and every text that holds `ROOT_WORDS` words of it in a row; training takes the rest.
+    """
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    long = [i for i in order if len(examples[i].text.split()) >= ROOT_WORDS]
+    roots = long[: min(sentences, max(1, len(long) // 10))]
+    if not roots:
+        raise InvalidInput(
+            f"data: no text has {ROOT_WORDS} words to hold out; use the split 'paper'"
+        )
+    content = "\n".join(f" {_words(examples[i])} " for i in roots)
+    runs = {run for i in roots for run in _runs(examples[i])}
+    held = [f" {_words(row)} " in content or not runs.isdisjoint(_runs(row)) for row in examples]
+    validation = [row for row, out in zip(examples, held, strict=True) if out]
+    train = [examples[i] for i in order if not held[i]]
+    if not train:
+        raise InvalidInput("data: too few examples to hold any out; give 100 at least")
+    return train, validation
+
+
+def _words(row: Example) -> str:
+    return " ".join(row.text.split())
+
+
+def _runs(row: Example) -> list[str]:
+    words = row.text.split()
+    return [" ".join(words[i : i + ROOT_WORDS]) for i in range(len(words) - ROOT_WORDS + 1)]
 
 
 def paper_split(examples: Sequence[Example], seed: int) -> Split:

@@ -37,26 +37,38 @@ def encoder_licence(name: str) -> str:
     return PACKAGED_ENCODERS[name][2] if name in PACKAGED_ENCODERS else "see the encoder's card"
 
 
-class MultiExitClassifier(nn.Module):
-    """An encoder whose every layer is followed by an `ExitHead`: a linear layer on [CLS]."""
+POOLINGS = ("mean", "cls")
 
-    def __init__(self, encoder: nn.Module, classes: int) -> None:
+
+class MultiExitClassifier(nn.Module):
+    """An encoder whose every layer is followed by an `ExitHead`: a linear layer on what it pools.
+
+    ``pooling`` is ``mean`` over the text's tokens (what sentence encoders were trained for) or
+    ``cls``, the first token alone (what BERT was).
+    """
+
+    encoder: Any
+
+    def __init__(self, encoder: Any, classes: int, pooling: str = "mean") -> None:
         super().__init__()
+        if pooling not in POOLINGS:
+            raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean or cls")
+        self.pooling = pooling
         if not (hasattr(encoder, "embeddings") and hasattr(encoder, "encoder")):
             raise InvalidInput(
                 f"encoder: {type(encoder).__name__} has no BERT-like stack of embeddings and layers"
             )
         if hasattr(encoder, "pooler"):
-            encoder.pooler = None  # the exits read [CLS] themselves
+            encoder.pooler = None  # the exits pool by themselves
         self.encoder = encoder
         config = encoder.config
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.exit_heads = nn.ModuleList(
-            nn.Linear(config.hidden_size, classes) for _ in range(config.num_hidden_layers)
-        )
-        for head in self.exit_heads:
+        heads = [nn.Linear(config.hidden_size, classes) for _ in range(config.num_hidden_layers)]
+        for head in heads:
             nn.init.normal_(head.weight, std=config.initializer_range)
             nn.init.zeros_(head.bias)
+        self.exit_heads = nn.ModuleList(heads)
+        self.classes = classes
 
     @property
     def layers(self) -> int:
@@ -66,9 +78,16 @@ class MultiExitClassifier(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the logits of every exit, ``logits_EBC``."""
         hidden = self.encoder(**inputs, output_hidden_states=True).hidden_states[1:]
+        mask_BT1 = inputs["attention_mask"].unsqueeze(-1)
+
+        def pool(hidden_BTH: Tensor) -> Tensor:
+            if self.pooling == "cls":
+                return hidden_BTH[:, 0]
+            return (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+
         return torch.stack(
             [
-                head(self.dropout(hidden_BTH[:, 0]))
+                head(self.dropout(pool(hidden_BTH)))
                 for head, hidden_BTH in zip(self.exit_heads, hidden, strict=True)
             ]
         )
@@ -81,17 +100,16 @@ def joint_loss(logits_EBC: Tensor, labels_B: Tensor) -> Tensor:
     ).sum()
 
 
-def new_model(encoder: str, classes: int) -> MultiExitClassifier:
+def new_model(encoder: str, classes: int, pooling: str) -> MultiExitClassifier:
     """A pretrained encoder with untrained exit heads."""
     try:
-        # eager attention: the one implementation that is exported and compared against
         loaded = AutoModel.from_pretrained(encoder_path(encoder), attn_implementation="sdpa")
     except OSError as error:
         raise InvalidInput(
             f"encoder: {encoder!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
             "nor a folder, nor on a hub that can be reached"
         ) from error
-    return MultiExitClassifier(loaded, classes)
+    return MultiExitClassifier(loaded, classes, pooling)
 
 
 def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
@@ -110,7 +128,8 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
     facts: dict[str, Any] = json.loads(facts_file.read_text())
     config = AutoConfig.from_pretrained(folder)
     encoder = AutoModel.from_config(config, attn_implementation="sdpa")
-    model = MultiExitClassifier(encoder, len(get_task(facts["task"]).labels))
+    classes = len(get_task(facts["task"]).labels)
+    model = MultiExitClassifier(encoder, classes, facts.get("pooling", "cls"))
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), facts
 

@@ -10,6 +10,7 @@ Shape suffixes: B rows, T tokens, H hidden size, C classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,9 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes) -> str:  # type: ignore[no-untyped-def]
+    def node(
+        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
 
@@ -71,11 +74,28 @@ def quantise_blocks(weight_OI: Array) -> tuple[NDArray[np.uint8], Array]:
     return packed.astype(np.uint8), scales.astype(np.float32).reshape(-1)
 
 
-def _array(parameter: nn.Parameter) -> Array:
-    return parameter.detach().float().numpy()
+def _pooled(graph: _Graph, pooling: str) -> str:
+    """What the exit head reads: the first token, or the mean over the tokens that are not padding."""
+    if pooling == "cls":
+        first = graph.weight("first", np.array(0, np.int64))
+        return graph.node("Gather", ["hidden_out", first], "pooled", axis=1)
+    one = graph.weight("one", np.array([1], np.int64))
+    mask_BT = graph.node("Cast", ["mask"], "mask_float", to=TensorProto.FLOAT)
+    mask_B1T = graph.node("Unsqueeze", [mask_BT, one], "mask_row")
+    sum_B1H = graph.node("MatMul", [mask_B1T, "hidden_out"], "sum_row")
+    sum_BH = graph.node("Squeeze", [sum_B1H, one], "sum")
+    count_B1 = graph.node("ReduceSum", [mask_BT, one], "count", keepdims=1)
+    return graph.node("Div", [sum_BH, count_B1], "pooled")
 
 
-def layer_graph(layer: nn.Module, exit_head: nn.Linear, bits: int | None) -> onnx.ModelProto:
+def _array(parameter: Any) -> Array:
+    values: Array = parameter.detach().float().numpy()
+    return values
+
+
+def layer_graph(
+    layer: Any, exit_head: nn.Linear, bits: int | None, pooling: str
+) -> onnx.ModelProto:
     """Build ``(hidden_BTH, mask_BT) -> (hidden_out_BTH, logits_BC)``.
 
     ``bits`` is None for fp32 weights or 8 for block-wise 8-bit weights. The exit head stays fp32.
@@ -98,7 +118,7 @@ def layer_graph(layer: nn.Module, exit_head: nn.Linear, bits: int | None) -> onn
         "MultiHeadAttention", ["q", "k", "v", bias, "mask"], "context", CONTRIB, num_heads=heads
     )
 
-    def residual(name: str, inputs: str, skip: str, dense: nn.Linear, norm: nn.LayerNorm) -> str:
+    def residual(name: str, inputs: str, skip: str, dense: Any, norm: Any) -> str:
         out = graph.product(f"{name}.dense", inputs, _array(dense.weight))
         return graph.node(
             "SkipLayerNormalization",
@@ -122,12 +142,10 @@ def layer_graph(layer: nn.Module, exit_head: nn.Linear, bits: int | None) -> onn
     activated = graph.node("BiasGelu", [inner, inner_bias], "activated", CONTRIB)
     residual("output", activated, attended, layer.output.dense, layer.output.LayerNorm)
 
-    first = graph.weight("first", np.array(0, np.int64))
-    cls = graph.node("Gather", ["hidden_out", first], "cls", axis=1)
     graph.node(
         "Gemm",
         [
-            cls,
+            _pooled(graph, pooling),
             graph.weight("exit.weight", _array(exit_head.weight)),
             graph.weight("exit.bias", _array(exit_head.bias)),
         ],

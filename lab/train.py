@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lab.data import Example, data_hash, load_examples, paper_split
+from lab.data import Example, Split, data_hash, load_split
 from lab.model import (
     MultiExitClassifier,
     encoder_licence,
-    encoder_path,
     joint_loss,
     load_tokenizer,
     new_model,
@@ -34,6 +34,8 @@ class TrainSettings:
     task: str
     data: str
     encoder: str
+    split: str = "paper"
+    pooling: str = "mean"
     epochs: int = 3
     batch_size: int = 32
     learning_rate: float = 8e-5
@@ -46,24 +48,23 @@ class TrainSettings:
 
 
 def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> dict[str, Any]:
-    """Train all exits on the paper's split (80 %) and write the model to ``out``/model.
+    """Train all exits together and write the model to ``out``/model.
 
     An interrupted run goes on from ``out``/checkpoint.pt when called again with equal settings.
-    Returns the facts of the run: settings, data hash and accuracy by exit on the validation tenth.
+    Returns the facts of the run: settings, data hash and accuracy by exit on the validation part.
     """
     task = get_task(settings.task)
-    examples = load_examples(settings.data, task, "train")[: settings.limit]
-    split = paper_split(examples, settings.seed)
+    split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
     torch.manual_seed(settings.seed)
-    model = new_model(settings.encoder, len(task.labels))
+    model = new_model(settings.encoder, len(task.labels), settings.pooling)
     tokenizer = load_tokenizer(settings.encoder)
     out.mkdir(parents=True, exist_ok=True)
-    _fit(model, tokenizer, split.train, settings, out / "checkpoint.pt", checkpoint_steps)
-
+    _fit(model, tokenizer, split, settings, out, checkpoint_steps)
+    model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
     facts = asdict(settings) | {
         "licence": encoder_licence(settings.encoder),
-        "data_hash": data_hash(examples),
+        "data_hash": data_hash(split.train + split.validation),
         "examples": {
             "train": len(split.train),
             "validation": len(split.validation),
@@ -72,20 +73,21 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         "validation_accuracy_by_exit": accuracy_by_exit(outputs),
     }
     save_model(model, out / "model", facts)
-    shutil.copy(Path(encoder_path(settings.encoder)) / "tokenizer.json", out / "model") if Path(
-        encoder_path(settings.encoder)
-    ).is_dir() else tokenizer.backend_tokenizer.save(str(out / "model" / "tokenizer.json"))
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.save(str(out / "model" / "tokenizer.json"))
     return facts
 
 
 def _fit(
     model: MultiExitClassifier,
     tokenizer: Any,
-    examples: Sequence[Example],
+    split: Split,
     settings: TrainSettings,
-    checkpoint: Path,
+    out: Path,
     checkpoint_steps: int,
 ) -> None:
+    examples, checkpoint = split.train, out / "checkpoint.pt"
     steps_per_epoch = -(-len(examples) // settings.batch_size)
     total = settings.epochs * steps_per_epoch
     warmup = max(1, int(total * settings.warmup_share))
@@ -116,7 +118,7 @@ def _fit(
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
         loss = joint_loss(logits_EBC, labels_B)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -124,9 +126,31 @@ def _fit(
         progress.update()
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item() / model.layers:.3f}", refresh=False)
+        if (step + 1) % steps_per_epoch == 0:
+            _keep_if_best(model, tokenizer, split.validation, settings, out, step + 1)
+            model.train()
         if (step + 1) % checkpoint_steps == 0 or step + 1 == total:
             _save(checkpoint, step + 1, model, optimizer, schedule, settings)
     progress.close()
+
+
+def _keep_if_best(
+    model: MultiExitClassifier,
+    tokenizer: Any,
+    validation: Sequence[Example],
+    settings: TrainSettings,
+    out: Path,
+    step: int,
+) -> None:
+    """Early stopping, as the paper: keep the weights of the best epoch at full depth."""
+    accuracy = accuracy_by_exit(predict(model, tokenizer, validation, settings.max_tokens))
+    log = out / "epochs.json"
+    epochs: dict[str, list[float]] = json.loads(log.read_text()) if log.is_file() else {}
+    earlier = [last for done, (*_, last) in epochs.items() if int(done) < step]
+    if not earlier or accuracy[-1] > max(earlier):
+        save_file(model.state_dict(), out / "best.safetensors")
+    log.write_text(json.dumps(epochs | {str(step): accuracy}, indent=2) + "\n")
+    tqdm.write(f"validation accuracy by exit after step {step}: {accuracy}")
 
 
 def _token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list[list[int]]:

@@ -17,9 +17,7 @@ from shared.wire import MAX_TEXTS, Classification
 
 @click.command()
 @click.argument("text", nargs=-1)
-@click.option(
-    "--pair", "pairs", multiple=True, help="Second text, one for each TEXT."
-)
+@click.option("--pair", "pairs", multiple=True, help="Second text, one for each TEXT.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of rows.")
 @click.option("--policy", type=click.Choice(POLICY_NAMES), help="Who decides the tier.")
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")

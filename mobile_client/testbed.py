@@ -46,9 +46,7 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--edge-layers", type=int, help="n, the edge's layers."),
         click.option("--bundle", type=click.Path(), help="Folder of the model's bundle."),
         click.option("--database-url", help="The ledger's store, SQLite by default."),
-        click.option(
-            "--state-dir", type=click.Path(path_type=Path), help="Ledger, logs."
-        ),
+        click.option("--state-dir", type=click.Path(path_type=Path), help="Ledger, logs."),
     ):
         command = option(command)
     return command

@@ -33,8 +33,8 @@ class CostModel:
         model = cls(
             mobile_layer=1.0 * scale,
             edge_layer=0.5 * scale,
-            offload_edge=1.0,
-            offload_cloud=3.0,
+            offload_edge=0.5,
+            offload_cloud=1.0,
             cloud_fee=0.0,
             layers=layers,
         )

@@ -5,10 +5,11 @@ Shape suffixes: B rows, T tokens, H hidden size, C classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from shared.bundle import Bundle, layer_file
@@ -80,7 +81,16 @@ def _prediction(probabilities_C: Sequence[float] | Floats, layer: int) -> Predic
     return Prediction(best, values, values[best], layer)
 
 
-def _session(bundle: Bundle, layer: int, threads: int) -> ort.InferenceSession:
+def _runtime() -> Any:
+    """onnxruntime, imported late: from 1.29 it reports its use to its maker unless told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _session(bundle: Bundle, layer: int, threads: int) -> Any:
+    ort = _runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Proves docker-compose.yml: builds the four images, starts them, runs tests/compose against them,
+# takes everything down again. Beside a testbed or a deployment of the same machine it is a project of
+# its own, on ports of its own.
+#
+#   PYTHON                     the interpreter with the test extra   (default: .venv/bin/python)
+#   DIMEE_CHECK_MOBILE_PORT    published port of the phone's gateway (default: 28701)
+#   DIMEE_CHECK_LEDGER_PORT    published port of the ledger          (default: 28700)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+python=${PYTHON:-$root/.venv/bin/python}
+mobile_port=${DIMEE_CHECK_MOBILE_PORT:-28701}
+ledger_port=${DIMEE_CHECK_LEDGER_PORT:-28700}
+project=dimee-check
+log=$(mktemp)
+engine_was_up=no
+services=(ledger cloud edge mobile)
+
+say() { printf 'compose-check: %s\n' "$*"; }
+die() { printf 'compose-check: %s\n' "$*" >&2; exit 1; }
+
+compose() {
+  if docker compose version >/dev/null 2>&1; then
+    docker compose --project-name "$project" --file docker-compose.yml "$@"
+  else
+    docker-compose --project-name "$project" --file docker-compose.yml "$@"
+  fi
+}
+
+take_down() {
+  local status=$?
+  trap - EXIT
+  if docker info >/dev/null 2>&1; then
+    if ((status != 0)); then
+      compose ps || true
+      compose logs --no-color --tail 40 || true
+    fi
+    say "Taking everything down."
+    compose down --volumes --remove-orphans --timeout 10 >"$log" 2>&1 || { cat "$log" >&2; status=1; }
+  fi
+  if [[ $engine_was_up == no ]]; then deploy/no-registry.sh stop; fi
+  rm -f "$log"
+  exit "$status"
+}
+
+# What this check proves is the file's own defaults, not a deployment's settings.
+forget_settings() {
+  local name
+  for name in $(compgen -v DIMEE_); do
+    case $name in
+      DIMEE_BASE | DIMEE_MIRROR | DIMEE_SUITE | DIMEE_CA_BUNDLE) ;;
+      *) unset "$name" ;;
+    esac
+  done
+  export DIMEE_MOBILE_PORT=$mobile_port DIMEE_LEDGER_PORT=$ledger_port DIMEE_TAG=check
+  export DIMEE_COMPOSE_PROJECT=$project
+}
+
+# A container cannot read this machine's pip.conf; what it says about the index is handed on.
+hand_on_index() {
+  export PIP_INDEX_URL=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
+}
+
+healthy() {
+  local id
+  id=$(compose ps -q "$1")
+  [[ -n $id && $(docker inspect --format '{{.State.Health.Status}}' "$id") == healthy ]]
+}
+
+wait_healthy() {
+  local service
+  for service in "${services[@]}"; do
+    for _ in $(seq 120); do
+      healthy "$service" && continue 2
+      sleep 1
+    done
+    die "The $service did not become healthy within two minutes; its log is above or below."
+  done
+}
+
+"$python" -c 'import docker, pytest' 2>/dev/null ||
+  die "$python lacks the test extra: run 'make test' once, or set PYTHON to an interpreter that has it."
+if docker info >/dev/null 2>&1; then engine_was_up=yes; fi
+trap take_down EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+deploy/no-registry.sh
+forget_settings
+hand_on_index
+compose down --volumes --remove-orphans >/dev/null 2>&1
+
+SECONDS=0
+say "Building the four images."
+compose build >"$log" 2>&1 || { tail -n 60 "$log" >&2; die "The build failed: the end of its log is above."; }
+say "Built in $SECONDS s."
+
+SECONDS=0
+compose up --detach --no-build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The containers did not start."; }
+wait_healthy
+say "All four healthy after $SECONDS s."
+for service in "${services[@]}"; do
+  size=$(docker image inspect --format '{{.Size}}' "dimee-$service:$DIMEE_TAG")
+  say "Image dimee-$service: $((size / 1000000)) MB."
+done
+
+"$python" -m pytest tests/compose -m compose

@@ -1,0 +1,77 @@
+"""A run's pools and bundle, measured as shipped, with the card that says so."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lab.card import write_card
+from lab.export import write_bundle, write_embeddings
+from lab.judge import exit_table, policy_table, shipped_outputs
+from lab.pools import Pools, exit_outputs, make_pools, mean_embeddings
+from lab.run import Run
+from shared.bundle import load_bundle
+from shared.cost import CostModel
+from shared.errors import InvalidInput
+
+MAX_LOSS = 0.5
+
+
+def pools_of_run(
+    run: Run,
+    data: str | None,
+    mobile_layers: int,
+    edge_layers: int,
+    mu: float,
+    cloud_fee: float | None,
+) -> Pools:
+    """Algorithm 1 and eqs. 2, 3 on the run's validation split."""
+    split = run.split(data)
+    outputs = exit_outputs(run, split.validation, "validation")
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Path(folder) / "embeddings.safetensors"
+        write_embeddings(run.model, tables)
+        embedding_NH = mean_embeddings(
+            split.validation, run.tokenizer_file, tables, run.facts["max_tokens"]
+        )
+    cost_model = CostModel.paper(run.model.layers, cloud_fee)
+    return make_pools(outputs, embedding_NH, cost_model, mobile_layers, edge_layers, mu)
+
+
+def export_run(run: Run, target: Path, data: str | None, max_tokens: int, **options: Any) -> str:
+    """Export, measure as shipped on both splits, and write manifest and card with the figures.
+
+    Raises `InvalidInput` where the shipped precision loses more than `MAX_LOSS` points at any exit
+    of the reported split: such a bundle is not written.
+    """
+    pools = pools_of_run(run, data, **options)
+    split = run.split(data)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "bundle"
+        write_bundle(run, pools, trial, max_tokens, {})
+        bundle = load_bundle(trial)
+        accuracy: dict[str, Any] = {
+            "candidates": [
+                [round(option.alpha, 4), round(option.expected_reward, 5), *option.pool_sizes]
+                for option in pools.candidates
+            ],
+            "split": run.facts["split"],
+        }
+        for name, examples in (("validation", split.validation), ("reported", split.test)):
+            shipped = shipped_outputs(bundle, examples)
+            accuracy[name] = exit_table(exit_outputs(run, examples, name), shipped)
+        accuracy["policies"] = policy_table(bundle, split.test, shipped)
+    _check_loss(accuracy["reported"])
+    write_bundle(run, pools, target, max_tokens, accuracy)
+    return write_card(load_bundle(target), run.facts)
+
+
+def _check_loss(table: dict[str, Any]) -> None:
+    pairs = zip(table["fp32"]["accuracy"], table["shipped"]["accuracy"], strict=True)
+    for layer, (full, shipped) in enumerate(pairs, start=1):
+        if full - shipped > MAX_LOSS:
+            raise InvalidInput(
+                f"precision: exit {layer} loses {full - shipped:.2f} points as shipped, "
+                f"more than {MAX_LOSS}; the bundle was not written"
+            )

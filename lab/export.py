@@ -1,0 +1,136 @@
+"""From a training run to a bundle: one file a layer, 8-bit tables, router, manifest, card."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from lab.model import MultiExitClassifier
+from lab.onnx_layer import layer_graph
+from lab.pools import Pools
+from lab.run import Run
+from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+
+PRECISION = "weights int8 (blocks of 32), activations int8 (blocks of 32 within a row), sums fp32"
+
+
+def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
+    """Word table in int8 with one fp32 scale a row; position, type and norm in fp32."""
+    embeddings = model.encoder.embeddings
+
+    def table(parameter: Any) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = parameter.detach().float().numpy()
+        return values
+
+    word_VH = table(embeddings.word_embeddings.weight)
+    scale_V = np.abs(word_VH).max(1) / 127.0
+    safe_V = np.where(scale_V == 0, 1.0, scale_V)
+    quantised_VH = np.rint(word_VH / safe_V[:, None]).clip(-127, 127).astype(np.int8)
+    save_file(
+        {
+            "word": quantised_VH,
+            "word_scale": scale_V.astype(np.float32),
+            "position": table(embeddings.position_embeddings.weight),
+            "type": table(embeddings.token_type_embeddings.weight),
+            "gamma": table(embeddings.LayerNorm.weight),
+            "beta": table(embeddings.LayerNorm.bias),
+            "epsilon": np.array([embeddings.LayerNorm.eps], np.float32),
+        },
+        file,
+    )
+
+
+def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
+    """``layers/NN.onnx``: each layer with its exit head, in 8 bits or (``bits`` None) in fp32."""
+    (folder / "layers").mkdir(parents=True, exist_ok=True)
+    pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
+    for number, (layer, head) in enumerate(
+        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    ):
+        graph = layer_graph(layer, head, bits, model.pooling)
+        onnx.save(graph, str(folder / layer_file(number)))
+
+
+def write_router(pools: Pools, file: Path) -> None:
+    """Centroids and counts, byte for byte the same for the same pools (no dates in the archive)."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in (("centroids", pools.centroids_DH), ("counts", pools.counts_D)):
+            content = io.BytesIO()
+            np.save(content, values, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
+
+
+def write_bundle(
+    run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
+) -> Manifest:
+    """Write the whole bundle beside ``target``, then put it in its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as made:
+        folder = Path(made) / "bundle"
+        folder.mkdir()
+        shutil.copy(run.tokenizer_file, folder / TOKENIZER)
+        write_embeddings(run.model, folder / EMBEDDINGS)
+        write_layers(run.model, folder)
+        write_router(pools, folder / ROUTER)
+        manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
+        if target.exists():
+            shutil.move(target, Path(made) / "old")
+        shutil.move(folder, target)
+    return manifest
+
+
+def write_manifest(
+    run: Run, pools: Pools, folder: Path, max_tokens: int, accuracy: dict[str, Any]
+) -> Manifest:
+    """``manifest.json`` over the files that stand in ``folder``."""
+    facts, model = run.facts, run.model
+    costs = pools.cost_model
+    names = [TOKENIZER, EMBEDDINGS, ROUTER]
+    names += [layer_file(layer) for layer in range(1, model.layers + 1)]
+    manifest = Manifest(
+        task=run.task.name,
+        labels=run.task.labels,
+        pairs=run.task.pair_field is not None,
+        encoder=facts["encoder"],
+        licence=facts["licence"],
+        layers=model.layers,
+        hidden_size=model.encoder.config.hidden_size,
+        max_tokens=min(max_tokens, model.encoder.config.max_position_embeddings),
+        mobile_layers=pools.mobile_layers,
+        edge_layers=pools.edge_layers,
+        alpha=pools.alpha,
+        precision=PRECISION,
+        pool_sizes=pools.sizes,
+        cost_model={
+            "mobile_layer": costs.mobile_layer,
+            "edge_layer": costs.edge_layer,
+            "offload_edge": costs.offload_edge,
+            "offload_cloud": costs.offload_cloud,
+            "cloud_fee": costs.cloud_fee,
+        },
+        mu=pools.mu,
+        accuracy=accuracy,
+        data_hash=facts["data_hash"],
+        seed=facts["seed"],
+        files={name: _sha256(folder / name) for name in names},
+    )
+    content = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
+    return manifest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

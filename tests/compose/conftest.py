@@ -1,0 +1,59 @@
+"""The containers that deploy/compose-check.sh started; without it these tests are skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="session")
+def project() -> str:
+    name = os.environ.get("DIMEE_COMPOSE_PROJECT")
+    if not name:
+        pytest.skip("run deploy/compose-check.sh, which starts the containers first")
+    return name
+
+
+@pytest.fixture(scope="session")
+def containers(project: str) -> Iterator[dict[str, Any]]:
+    """The running container of each service."""
+    import docker
+
+    engine = docker.from_env()
+    found = engine.containers.list(filters={"label": f"com.docker.compose.project={project}"})
+    yield {container.labels["com.docker.compose.service"]: container for container in found}
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def run_in(containers: dict[str, Any]) -> Callable[[str, list[str]], str]:
+    """Run a command in a service's container and return what it printed."""
+
+    def run(service: str, command: list[str]) -> str:
+        status, output = containers[service].exec_run(command)
+        assert status == 0, output.decode()
+        return str(output.decode().strip())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gateway(project: str) -> Iterator[httpx.Client]:
+    with _published("DIMEE_MOBILE_PORT") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def ledger(project: str) -> Iterator[httpx.Client]:
+    with _published("DIMEE_LEDGER_PORT") as client:
+        yield client
+
+
+def _published(variable: str) -> httpx.Client:
+    return httpx.Client(
+        base_url=f"http://127.0.0.1:{os.environ[variable]}", trust_env=False, timeout=30.0
+    )
