@@ -38,7 +38,7 @@ def _need_lab() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Only the first rows, for a trial.")
 @click.option("--bf16/--no-bf16", default=True, show_default=True, help="bf16 autocast.")
 def train(out: Path, **options: Any) -> None:
-    """Train an exit head after every layer, all jointly (eq. 1); goes on where it was interrupted."""
+    """Train an exit head after every layer, jointly (eq. 1); an interrupted run goes on."""
     _need_lab()
     from lab.train import TrainSettings
     from lab.train import train as run_training

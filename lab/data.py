@@ -39,7 +39,7 @@ def load_examples(source: str, task: Task, split: str) -> list[Example]:
         rows = _read_hub(source, split)
     else:
         raise InvalidInput(
-            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config of a hub"
+            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config"
         )
     examples = [_example(row, task, number) for number, row in enumerate(rows, start=1)]
     if not examples:

@@ -75,7 +75,7 @@ def quantise_blocks(weight_OI: Array) -> tuple[NDArray[np.uint8], Array]:
 
 
 def _pooled(graph: _Graph, pooling: str) -> str:
-    """What the exit head reads: the first token, or the mean over the tokens that are not padding."""
+    """What the exit head reads: the first token, or the mean over all but the padding."""
     if pooling == "cls":
         first = graph.weight("first", np.array(0, np.int64))
         return graph.node("Gather", ["hidden_out", first], "pooled", axis=1)

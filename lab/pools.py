@@ -50,7 +50,7 @@ class Pools:
 
 
 def exit_outputs(run: Run, examples: list[Example], name: str) -> ExitOutputs:
-    """Every exit's probabilities in fp32, from the run's cache where data and model are the same."""
+    """Every exit's probabilities in fp32, cached for equal data and an equal model."""
     key = hashlib.sha256((data_hash(examples) + run.model_hash()).encode()).hexdigest()[:16]
     file = run.folder / "outputs" / f"{name}-{key}.safetensors"
     if file.is_file():

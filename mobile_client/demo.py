@@ -38,7 +38,8 @@ def demo(**options: Any) -> None:
             click.echo(HEADER)
             failed = _send(testbed.roles["mobile"].url)
             ledger = LedgerClient(testbed.roles["ledger"].url)
-            report = wait_for_clean(ledger, wait_s=10.0)
+            sent = len(sample_sentences())
+            report = wait_for_clean(ledger, wait_s=10.0, requests=sent)
             click.echo()
             print_summary(ledger.summary())
             click.echo(
@@ -47,7 +48,7 @@ def demo(**options: Any) -> None:
                 else f"ledger verify: {report.total_findings} findings"
             )
     click.echo("stopped.")
-    if failed or not report.clean:
+    if failed or not report.clean or report.requests != sent:
         raise DimeeError("the demo did not end as it should; see the rows above")
 
 

@@ -37,6 +37,9 @@ class Role:
 class Testbed:
     """The four processes. As a context manager it leaves none of them behind."""
 
+    __test__ = False
+    """Not a test, whatever its name says to a test runner."""
+
     def __init__(self, roles: list[Role], state_dir: Path, settings: dict[str, str]) -> None:
         self.roles = {role.name: role for role in roles}
         self._state_dir = state_dir

@@ -90,11 +90,14 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
     sys.exit(0 if report.clean else 1)
 
 
-def wait_for_clean(client: LedgerClient, wait_s: float) -> Verification:
-    """Verify until clean or ``wait_s`` is over: outboxes deliver in their own time."""
+def wait_for_clean(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
+    """Verify until clean with at least ``requests`` of them, or until ``wait_s`` is over.
+
+    Outboxes deliver in their own time: a ledger that has heard of nothing yet is clean as well.
+    """
     until = time.monotonic() + wait_s
     report = client.verify()
-    while not report.clean and time.monotonic() < until:
+    while not (report.clean and report.requests >= requests) and time.monotonic() < until:
         time.sleep(POLL_S)
         report = client.verify()
     return report

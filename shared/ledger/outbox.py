@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shared.errors import DimeeError
@@ -206,9 +206,7 @@ def _salt(directory: Path) -> bytes:
         part = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
         part.write_bytes(os.urandom(32))
         part.chmod(0o600)
-        try:
+        with suppress(FileExistsError):
             os.link(part, file)
-        except FileExistsError:
-            pass
         part.unlink()
     return file.read_bytes()

@@ -1,4 +1,4 @@
-"""What the ledger says of itself: the types of ``verify`` and ``summary``, for both ends of HTTP."""
+"""What the ledger says of itself: the types of ``verify`` and ``summary``, at both ends."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def verify(store: LedgerStore) -> Verification:
                     for attempt_id, side in rows
                 ]
         by_side = sa.select(entries.c.side, sa.func.count()).group_by(entries.c.side)
-        sides = {side: count for side, count in connection.execute(by_side).tuples()}
+        sides: dict[str, int] = dict(connection.execute(by_side).tuples().all())
         requests = connection.execute(
             sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
         ).scalar_one()

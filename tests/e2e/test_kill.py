@@ -85,7 +85,7 @@ def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
             assert all(result["failed_over"] for result in other)
             assert results[-1]["tier"] == policy
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_clean(ledger, wait_s=30)
+        report = wait_for_clean(ledger, wait_s=60, requests=len(outcomes))
         assert report.clean, report
         assert report.requests == len(outcomes)
 
@@ -113,7 +113,7 @@ def test_phone_killed_while_requests_flow(tmp_path: Path) -> None:
         testbed.start("mobile")
         testbed.wait_ready("mobile")
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_clean(ledger, wait_s=30)
+        report = wait_for_clean(ledger, wait_s=60, requests=1)
         assert report.clean, report
         states = ledger.summary().attempts_by_state
         assert states.get("abandoned", 0) >= 1, states
@@ -132,8 +132,9 @@ def test_both_servers_gone(tmp_path: Path) -> None:
             assert "cloud" in message
             local = http.post("/v1/classify", json={"texts": ["fine"], "policy": "mobile"})
             assert local.status_code == 200
-        report = wait_for_clean(LedgerClient(testbed.roles["ledger"].url), wait_s=30)
+        report = wait_for_clean(LedgerClient(testbed.roles["ledger"].url), wait_s=60, requests=2)
         assert report.clean, report
+        assert report.requests == 2
 
 
 def _until_cloud_works(testbed: Testbed) -> None:

@@ -43,25 +43,31 @@ MODULES = (
     "lab.cli",
 )
 
+ROOMS = ("shared", "mobile_client", "edge_server", "cloud_server", "lab")
+
 QUIET_IMPORT = """
 import builtins, os, sys, threading
-import {module}  # once with everything allowed: libraries may read what they like
-mine = [name for name in sys.modules
-        if name.split(".")[0] in {{"shared", "mobile_client", "edge_server", "cloud_server", "lab"}}]
-sources = {{name: sys.modules[name].__spec__ for name in mine}}
-for name in mine:
+import {module}  # once with everything allowed: libraries may do what they like
+
+def of_a_room(name):
+    return name.split(".")[0] in {rooms!r}
+
+for name in [name for name in sys.modules if of_a_room(name)]:
     del sys.modules[name]
-def refuse(*args, **kwargs):
-    caller = sys._getframe(1).f_globals.get("__name__", "")
-    if caller.split(".")[0] in {{"shared", "mobile_client", "edge_server", "cloud_server", "lab"}}:
-        raise AssertionError(f"{{caller}} does something at import: {{args}}")
-    return real_open(*args, **kwargs)
-real_open, builtins.open = builtins.open, refuse
-before = threading.active_count()
-class Watched(dict):
-    pass
+
+def watched(what, real):
+    def call(*args, **kwargs):
+        if of_a_room(sys._getframe(1).f_globals.get("__name__", "")):
+            raise AssertionError(f"{{what}} at import: {{args}}")
+        return real(*args, **kwargs)
+    return call
+
+builtins.open = watched("a file is opened", builtins.open)
+os.getenv = watched("the environment is read", os.getenv)
+type(os.environ).__getitem__ = watched("the environment is read", type(os.environ).__getitem__)
+threads = threading.active_count()
 import {module}
-assert threading.active_count() == before, "a thread was started at import"
+assert threading.active_count() == threads, "a thread is started at import"
 """
 
 
@@ -84,5 +90,13 @@ def test_a_local_answer_loads_nothing_heavy(
 
 @pytest.mark.parametrize("module", MODULES)
 def test_import_does_nothing_but_define(module: str) -> None:
-    done = _run(QUIET_IMPORT.format(module=module))
+    done = _run(QUIET_IMPORT.format(module=module, rooms=ROOMS))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_law_would_notice(tmp_path: Path) -> None:
+    """The check above fails for a room that reads the environment."""
+    (tmp_path / "lab.py").write_text("import os\nHOME = os.environ['PATH']\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = _run(code + QUIET_IMPORT.format(module="lab", rooms=ROOMS))
+    assert "the environment is read at import" in done.stderr

@@ -1,0 +1,113 @@
+"""Export: fp32 layers equal the torch model at every split; from data to bundle by command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lab.cli import export, pools, train
+from lab.export import write_layers
+from lab.model import new_model
+from lab.run import Run
+from shared.bundle import Bundle, load_bundle
+from shared.domain import LayerRange
+from shared.runtime.layers import Layers
+
+
+@pytest.fixture(scope="module")
+def run_folder(
+    tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = CliRunner().invoke(
+        train,
+        [
+            "--data",
+            str(tiny_data),
+            "--encoder",
+            str(tiny_encoder),
+            "--out",
+            str(folder),
+            "--split",
+            "glue",
+            "--epochs",
+            "12",
+            "--learning-rate",
+            "0.003",
+            "--no-bf16",
+        ],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_every_split_equals_the_torch_model(
+    pooling: str, tiny_encoder: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    model = new_model(str(tiny_encoder), 2, pooling).eval()
+    write_layers(model, tmp_path, bits=None)
+    exported = Bundle(tmp_path, bundle.manifest, "none")
+    rng = np.random.default_rng(5)
+    ids = torch.tensor(rng.integers(5, 20, (4, 12)))
+    mask = torch.tensor([[1] * 12, [1] * 12, [1] * 5 + [0] * 7, [1] + [0] * 11])
+    with torch.inference_mode():
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        expected_EBC = model(inputs).numpy()
+        hidden = model.encoder(**inputs, output_hidden_states=True).hidden_states[0].numpy()
+    mask_BT = mask.numpy().astype(np.int32)
+    parts = {layer: Layers(exported, LayerRange(layer, layer), threads=1) for layer in (1, 2, 3)}
+    for rows in (slice(None), slice(0, 1), slice(2, 4)):
+        hidden_BTH = hidden[rows]
+        for layer, part in parts.items():
+            hidden_BTH, logits_BC = part.run_layer(layer, hidden_BTH, mask_BT[rows])
+            np.testing.assert_allclose(logits_BC, expected_EBC[layer - 1][rows], atol=1e-4)
+
+
+def test_from_data_to_bundle(run_folder: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    options = ["--mobile-layers", "1", "--edge-layers", "2"]
+    listed = runner.invoke(pools, [str(run_folder), *options], catch_exceptions=False)
+    assert listed.output.count("\n") >= 11
+    assert "<- α" in listed.output
+    for name in ("one", "two"):
+        done = runner.invoke(
+            export, [str(run_folder), str(tmp_path / name), *options], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+    one, two = load_bundle(tmp_path / "one"), load_bundle(tmp_path / "two")
+    assert one.bundle_id == two.bundle_id, "the same run exports the same bytes"
+    assert one.manifest.layers == 3
+    assert (one.manifest.mobile_layers, one.manifest.edge_layers) == (1, 2)
+    table = one.manifest.accuracy["reported"]
+    assert table["fp32"]["accuracy"][-1] > 70, "the tiny model must learn its toy task"
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert f"| 3 | {table['fp32']['accuracy'][2]:.2f} |" in card
+    assert "| `dimee-adaptive` |" in card
+
+
+def test_cached_outputs_are_used_for_equal_data_only(run_folder: Path) -> None:
+    from lab.pools import exit_outputs
+
+    run = Run(run_folder)
+    examples = run.split().validation
+    first = exit_outputs(run, examples, "validation")
+    files = set((run_folder / "outputs").iterdir())
+    again = exit_outputs(run, examples, "validation")
+    np.testing.assert_array_equal(first.probabilities_ENC, again.probabilities_ENC)
+    assert set((run_folder / "outputs").iterdir()) == files
+    exit_outputs(run, examples[:5], "validation")
+    assert len(set((run_folder / "outputs").iterdir())) == len(files) + 1
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(pools, [str(tmp_path)])
+    assert "holds no trained model" in str(done.exception)
+    assert json.dumps(str(done.exception))

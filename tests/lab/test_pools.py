@@ -1,0 +1,91 @@
+"""Centroids: from the table that is shipped, from the cache the second time, never NaN unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import lab.pools
+from lab.bundle import pools_of_run
+from lab.export import write_embeddings, write_router
+from lab.pools import make_pools, mean_embeddings
+from lab.predict import ExitOutputs
+from lab.run import Run
+from lab.train import TrainSettings, train
+from shared.cost import CostModel
+from shared.domain import Tier
+from shared.policies.centroids import DimeeFixed
+
+COSTS = CostModel(
+    mobile_layer=2, edge_layer=1, offload_edge=3, offload_cloud=5, cloud_fee=5, layers=3
+)
+EMBEDDING_NH = np.array([[1, 0], [0, 1], [0, 3], [4, 4]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("pools-run")
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=100)
+    train(settings, folder)
+    return Run(folder)
+
+
+def outputs(confidence_EN: list[list[float]]) -> ExitOutputs:
+    """Outputs of two classes with the given confidences."""
+    confidence = np.array(confidence_EN, np.float32)
+    return ExitOutputs(np.stack([1 - confidence, confidence], -1), np.array([1, 1, 0, 0]))
+
+
+def test_pools_and_centroids_by_hand() -> None:
+    cached = outputs([[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]])
+    made = make_pools(cached, EMBEDDING_NH, COSTS, 1, 2, 0.1)
+    # rewards at α = 17/18: 0.95 − 0.05 on the edge, 0.96 − 0.02 on the phone, 0.75 − 0.1 twice;
+    # at 1: 0.89, 0.88 and the same; at 16/18: 0.88, 0.94 and the same
+    assert made.alpha == pytest.approx(17 / 18)
+    assert max(option.expected_reward for option in made.candidates) == pytest.approx(0.785)
+    assert made.sizes == {"easy": 1, "moderate": 1, "hard": 2}
+    np.testing.assert_allclose(made.centroids_DH, [[0, 1], [1, 0], [2, 3.5]])
+    assert made.empty == []
+
+
+def test_an_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
+    made = make_pools(outputs([[0.5] * 4, [0.5] * 4, [0.99] * 4]), EMBEDDING_NH, COSTS, 1, 2, 0.1)
+    assert made.empty == ["easy", "moderate"]
+    assert np.isnan(made.centroids_DH[:2]).all()
+    write_router(made, tmp_path / "router.npz")
+    with np.load(tmp_path / "router.npz", allow_pickle=False) as arrays:
+        policy = DimeeFixed(arrays["centroids"], arrays["counts"])
+    assert {policy.route(embedding_H).tier for embedding_H in EMBEDDING_NH} == {Tier.CLOUD}
+
+
+def test_lab_and_phone_read_the_same_table(run: Run, tmp_path: Path) -> None:
+    write_embeddings(run.model, tmp_path / "tables")
+    example = run.split().validation[0]
+    (found_H,) = mean_embeddings([example], run.tokenizer_file, tmp_path / "tables", 32)
+    ids = run.tokenizer(example.text, add_special_tokens=False)["input_ids"]
+    tables = load_file(tmp_path / "tables")
+    expected_H = np.mean([tables["word"][i] * tables["word_scale"][i] for i in ids], 0)
+    np.testing.assert_allclose(found_H, expected_H, atol=1e-6)
+
+
+def test_the_word_table_loses_at_most_half_a_step(run: Run, tmp_path: Path) -> None:
+    write_embeddings(run.model, tmp_path / "tables")
+    tables = load_file(tmp_path / "tables")
+    full_VH = run.model.encoder.embeddings.word_embeddings.weight.detach().numpy()
+    shipped_VH = tables["word"].astype(np.float32) * tables["word_scale"][:, None]
+    assert (np.abs(full_VH - shipped_VH) <= 0.5001 * tables["word_scale"][:, None]).all()
+
+
+def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pools_of_run(run, None, 1, 2, 0.1, None)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(lab.pools, "predict", refuse)
+    second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None)
+    assert second.alpha == first.alpha
+    np.testing.assert_array_equal(second.centroids_DH, first.centroids_DH)

@@ -1,0 +1,84 @@
+"""The shipped bundle: any split, batch and padding give the same answers, and the card is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_client.demo import sample_sentences
+from shared.bundle import Bundle
+from shared.domain import LayerRange
+from shared.runtime.classifier import Classifier
+from shared.runtime.layers import Layers, softmax
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, bundle.manifest.layers), threads=2)
+
+
+def test_resuming_after_any_layer_equals_the_whole(bundle: Bundle, whole: Classifier) -> None:
+    rows = [whole.encoder.encode(text) for text in sample_sentences()[:12]]
+    expected = whole.classify(rows, alpha=None)
+    hidden_BTH, mask_BT = whole.embeddings.first_hidden(rows)
+    last = bundle.manifest.layers
+    for split in range(1, last):
+        head = Layers(bundle, LayerRange(1, split), threads=1)
+        tail = Layers(bundle, LayerRange(split + 1, last), threads=1)
+        hidden = hidden_BTH
+        for layer in range(1, split + 1):
+            hidden, _ = head.run_layer(layer, hidden, mask_BT)
+        resumed = tail.classify(hidden, mask_BT, alpha=None)
+        for one, other in zip(resumed, expected, strict=True):
+            assert one.label_index == other.label_index
+            assert one.exit_layer == other.exit_layer == last
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.6, 0.9, 0.99])
+def test_a_row_is_the_same_alone_and_in_any_batch(alpha: float | None, whole: Classifier) -> None:
+    texts = sample_sentences()
+    rows = [whole.encoder.encode(text) for text in texts]
+    alone = [whole.classify([row], alpha)[0] for row in rows]
+    order = np.random.default_rng(3).permutation(len(rows))
+    together = whole.classify([rows[i] for i in order], alpha)
+    for position, i in enumerate(order):
+        assert together[position].label_index == alone[i].label_index, texts[i]
+        assert together[position].exit_layer == alone[i].exit_layer, texts[i]
+        np.testing.assert_allclose(
+            together[position].probabilities, alone[i].probabilities, atol=1e-4
+        )
+    if alpha == 0.9:
+        assert len({prediction.exit_layer for prediction in alone}) >= 3
+
+
+def test_the_card_is_true(bundle: Bundle, whole: Classifier, glue: Path) -> None:
+    lines = (glue / "sst2" / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [json.loads(line) for line in lines]
+    rows = [whole.encoder.encode(example["sentence"]) for example in examples]
+    labels = np.array([example["label"] for example in examples])
+    order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
+    right_EN = np.empty((bundle.manifest.layers, len(rows)), bool)
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        hidden_BTH, mask_BT = whole.embeddings.first_hidden([rows[i] for i in part])
+        for layer in range(1, bundle.manifest.layers + 1):
+            hidden_BTH, logits_BC = whole.layers.run_layer(layer, hidden_BTH, mask_BT)
+            right_EN[layer - 1, part] = softmax(logits_BC).argmax(1) == labels[part]
+    table = bundle.manifest.accuracy["reported"]
+    assert table["examples"] == len(rows)
+    measured = 100 * right_EN.mean(1)
+    # another processor may round a few rows to the other side
+    np.testing.assert_allclose(measured, table["shipped"]["accuracy"], atol=0.35)
+    for full, shipped in zip(table["fp32"]["accuracy"], measured, strict=True):
+        assert full - shipped <= 0.5 + 0.35
+    assert f"{table['shipped']['accuracy'][-1]:.2f}" in (bundle.path / "README.md").read_text()
+
+
+def test_a_bundle_of_at_most_30_megabytes_without_pickle(bundle: Bundle) -> None:
+    files = [file for file in bundle.path.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 30_000_000
+    assert {file.suffix for file in files} <= {".json", ".onnx", ".npz", ".safetensors", ".md"}

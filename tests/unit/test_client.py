@@ -1,0 +1,208 @@
+"""The SDK and the gateway, with a phone of their own and no other tier running."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mobile_client import MobileClient
+from mobile_client.gateway import create_app
+from mobile_client.settings import MobileSettings
+from shared.errors import BundleError, DimeeError, InvalidInput, TierUnreachable, TooLarge
+from shared.ledger.entry import Delivery, LedgerEntry, Side, State
+from tests.conftest import BUNDLE, free_ports
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> MobileSettings:
+    """Nobody listens at the other tiers' addresses."""
+    urls = [f"http://127.0.0.1:{port}" for port in free_ports(3)]
+    return MobileSettings(
+        bundle=BUNDLE, state_dir=tmp_path, ledger_url=urls[0], edge_url=urls[1], cloud_url=urls[2]
+    )
+
+
+def booked(client: MobileClient) -> list[LedgerEntry]:
+    rows = client._phone._outbox.pending(10_000)
+    return [LedgerEntry.model_validate_json(row[3]) for row in rows]
+
+
+def test_sync_async_one_and_many_agree(settings: MobileSettings) -> None:
+    texts = ["a wonderful film", "dull, slow and pointless"]
+    with MobileClient(settings, policy="mobile") as phone:
+        many = phone.classify_many(texts)
+        one = [phone.classify(text) for text in texts]
+
+        async def awaited() -> list[object]:
+            return [await phone.aclassify(texts[0]), *await phone.aclassify_many(texts)]
+
+        from_async = asyncio.run(awaited())
+        phone.close(flush_s=0)
+
+    def facts(answer: object) -> tuple[object, ...]:
+        assert not isinstance(answer, DimeeError)
+        return (answer.label, answer.probabilities, answer.tier, answer.exit_layer)  # type: ignore[attr-defined]
+
+    assert [facts(answer) for answer in many] == [facts(answer) for answer in one]
+    assert [facts(answer) for answer in from_async] == [facts(answer) for answer in (one[0], *many)]
+    assert [answer.label for answer in one] == ["positive", "negative"]
+
+
+def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="mobile") as phone:
+        answer = phone.classify("a wonderful film")
+        caller, tier = sorted(booked(phone), key=lambda entry: entry.side)
+        phone.close(flush_s=0)
+    assert (caller.side, tier.side) == (Side.CALLER, Side.TIER)
+    assert caller.attempt_id == tier.attempt_id == answer.attempts[0].attempt_id
+    assert caller.state is tier.state is State.ANSWERED
+    assert caller.cost_lambda == answer.cost.cost_lambda > 0
+    assert caller.final
+    assert answer.cost.all_cloud_lambda == caller.all_cloud_lambda == 12
+    assert "wonderful" not in caller.model_dump_json() + tier.model_dump_json()
+
+
+def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="cloud") as phone:
+        with pytest.raises(TierUnreachable, match=r"the cloud at .*; the edge at ") as caught:
+            phone.classify("fine")
+        entries = booked(phone)
+        phone.close(flush_s=0)
+    assert settings.cloud_url in caught.value.message
+    story = sorted((entry.ordinal, entry.tier.value, entry.state.value) for entry in entries)
+    assert story == [(1, "cloud", "failed"), (2, "edge", "failed")]
+    assert {entry.delivery for entry in entries} == {Delivery.NOT_SENT}
+    assert {entry.cost_lambda for entry in entries} == {0.0}
+    assert sorted(entry.final for entry in entries) == [False, True]
+
+
+def test_the_phone_can_be_asked_to_stand_in(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="cloud", fail_over=("edge", "mobile")) as phone:
+        answer = phone.classify("a wonderful film")
+        phone.close(flush_s=0)
+    assert answer.failed_over
+    assert [attempt.tier.value for attempt in answer.attempts] == ["cloud", "edge", "mobile"]
+
+
+def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="mobile") as phone:
+        for text, kind in (
+            ("", InvalidInput),
+            ("x" * 1_000_000, TooLarge),
+            ("\ud800", InvalidInput),
+            ("a\x00", InvalidInput),
+            ("\u200b", InvalidInput),
+        ):
+            with pytest.raises(kind, match=r"^texts\[0\]"):
+                phone.classify(text)
+        with pytest.raises(TooLarge, match="at most 1,000"):
+            phone.classify_many(["a"] * 10_000)
+        with pytest.raises(InvalidInput, match=r"texts\[1\]: is empty"):
+            phone.classify_many(["a", " "])
+        with pytest.raises(InvalidInput, match="the task sst2 has none"):
+            phone.classify("a", pair="b")
+        with pytest.raises(InvalidInput, match="choose one of"):
+            phone.classify("a", policy="best")
+        assert booked(phone) == []
+        phone.close(flush_s=0)
+
+
+def test_truncation_is_reported(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="mobile") as phone:
+        long, short = phone.classify("good " * 2_000), phone.classify("good")
+        limit = phone._phone.device.bundle.manifest.max_tokens
+        phone.close(flush_s=0)
+    assert (long.truncated, long.tokens) == (True, limit)
+    assert not short.truncated
+
+
+def test_a_closed_client_says_so(settings: MobileSettings) -> None:
+    phone = MobileClient(settings, policy="mobile")
+    phone.close(flush_s=0)
+    with pytest.raises(RuntimeError, match="closed"):
+        phone.classify("a")
+
+
+def test_a_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="dimee export"):
+        MobileClient(settings, bundle=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"texts": [""]}, 422, "texts[0]"),
+        ({"texts": ["ok", "   "]}, 422, "texts[1]"),
+        ({"texts": []}, 422, "texts"),
+        ({"texts": "a"}, 422, "texts"),
+        ({"texts": [1]}, 422, "texts.0"),
+        ({}, 422, "texts"),
+        ({"texts": ["a"], "colour": "red"}, 422, "colour"),
+        ({"texts": ["a"], "pairs": ["b"]}, 422, "pairs"),
+        ({"texts": ["a"], "policy": "best"}, 422, "policy"),
+        ({"texts": ["a"], "deadline_ms": -1}, 422, "deadline_ms"),
+        ({"texts": ["x" * 1_000_000]}, 413, "texts[0]"),
+        ({"texts": ["a"] * 10_000}, 413, "texts"),
+        ({"texts": ["x" * 1_000] * 10_000}, 413, "body"),
+        (["a"], 422, "body"),
+    ],
+)
+def test_the_gateway_refuses_what_is_wrong(
+    body: object, status: int, field: str, settings: MobileSettings
+) -> None:
+    answer = _post(settings, httpx.Request("POST", "http://phone/v1/classify", json=body))
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error["field"] == field
+    assert field.split(".")[0] in error["message"]
+    assert len(error["message"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'{"texts": ["\\ud800"]}', 422),
+        (b'{"texts": ["a\\u0000b"]}', 422),
+        (b"not json", 422),
+        (b"\xff\xfe", 422),
+        (b"", 422),
+    ],
+)
+def test_the_gateway_refuses_bytes_that_are_no_text(
+    content: bytes, status: int, settings: MobileSettings
+) -> None:
+    headers = {"content-type": "application/json"}
+    request = httpx.Request("POST", "http://phone/v1/classify", content=content, headers=headers)
+    answer = _post(settings, request)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["message"]
+
+
+def test_the_gateway_answers_and_keeps_errors_beside_results(settings: MobileSettings) -> None:
+    def body(policy: str, *texts: str) -> httpx.Request:
+        content = {"texts": texts, "policy": policy}
+        return httpx.Request("POST", "http://phone/v1/classify", json=content)
+
+    answer = _post(settings, body("mobile", "a wonderful film", "an ugly, lifeless mess"))
+    labels = [item["result"]["label"] for item in answer.json()["items"]]
+    assert labels == ["positive", "negative"]
+    single = _post(settings, body("edge", "a"))
+    assert (single.status_code, single.json()["error"]["code"]) == (503, "tier_unreachable")
+    several = _post(settings, body("edge", "a", "b"))
+    assert several.status_code == 200
+    assert [item["result"] for item in several.json()["items"]] == [None, None]
+    assert several.json()["items"][1]["error"]["code"] == "tier_unreachable"
+
+
+def _post(settings: MobileSettings, request: httpx.Request) -> httpx.Response:
+    async def send() -> httpx.Response:
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport) as http:
+                return await http.send(request)
+
+    return asyncio.run(send())
