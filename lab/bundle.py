@@ -25,27 +25,27 @@ def pools_of_run(
     edge_layers: int,
     mu: float,
     cloud_fee: float | None,
+    max_tokens: int,
 ) -> Pools:
-    """Algorithm 1 and eqs. 2, 3 on the run's validation split."""
+    """Algorithm 1 and eqs. 2, 3 on the run's validation split, cut at the bundle's limit."""
     split = run.split(data)
     outputs = exit_outputs(run, split.validation, "validation")
     with tempfile.TemporaryDirectory() as folder:
         tables = Path(folder) / "embeddings.safetensors"
         write_embeddings(run.model, tables)
-        embedding_NH = mean_embeddings(
-            split.validation, run.tokenizer_file, tables, run.facts["max_tokens"]
-        )
+        embedding_NH = mean_embeddings(split.validation, run.tokenizer_file, tables, max_tokens)
     cost_model = CostModel.paper(run.model.layers, cloud_fee)
     return make_pools(outputs, embedding_NH, cost_model, mobile_layers, edge_layers, mu)
 
 
-def export_run(run: Run, target: Path, data: str | None, max_tokens: int, **options: Any) -> str:
+def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
     """Export, measure as shipped on both splits, and write manifest and card with the figures.
 
     Raises `InvalidInput` where the shipped precision loses more than `MAX_LOSS` points at any exit
     of the reported split: such a bundle is not written.
     """
     pools = pools_of_run(run, data, **options)
+    max_tokens: int = options["max_tokens"]
     split = run.split(data)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "bundle"

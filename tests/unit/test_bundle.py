@@ -1,0 +1,101 @@
+"""A bundle that is not whole is refused at start, in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.bundle import Bundle, load_bundle, tier_layers
+from shared.errors import BundleError
+from tests.conftest import BUNDLE
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["layers/03.onnx", "tokenizer.json", "router.npz"])
+def test_a_damaged_file_is_named(name: str, copy: Path) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} is damaged .* copy the folder again"):
+        load_bundle(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "layers/06.onnx").unlink()
+    with pytest.raises(BundleError, match=r"layers/06\.onnx is missing"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format_version": 2}', "not json"])
+def test_a_wrong_manifest_is_refused(content: str, copy: Path) -> None:
+    (copy / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match="is not a manifest of format 1"):
+        load_bundle(copy)
+
+
+def test_a_manifest_that_forgets_a_layer_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["files"]["layers/02.onnx"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"does not list layers/02\.onnx"):
+        load_bundle(copy)
+
+
+def test_no_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="dimee export"):
+        load_bundle(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 3), (4, 3), (2, 7), (-1, 2)])
+def test_layers_that_do_not_fit_are_refused(m: int, n: int, bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="1 <= m < n <= 6"):
+        tier_layers(bundle, m, n)
+
+
+def test_layers_are_the_bundles_unless_given(bundle: Bundle) -> None:
+    ranges = tier_layers(bundle, None, 5)
+    assert (ranges.mobile.last, ranges.edge.last, ranges.cloud.last) == (2, 5, 6)
+
+
+@pytest.mark.parametrize("module", ["edge_server", "cloud_server", "mobile_client"])
+def test_a_process_refuses_a_corrupt_bundle_at_start(
+    module: str, copy: Path, tmp_path: Path
+) -> None:
+    (copy / "embeddings.safetensors").write_bytes(b"no tables")
+    settings = {"DIMEE_BUNDLE": str(copy), "DIMEE_STATE_DIR": str(tmp_path / "state")}
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("dimee: bundle: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["edge_server", "shared.ledger"])
+def test_a_wrong_setting_is_one_sentence(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        env=os.environ | {"DIMEE_PORT": "many"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "DIMEE_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

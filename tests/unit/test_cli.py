@@ -1,0 +1,117 @@
+"""``dimee classify`` as people and scripts call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BUNDLE, free_ports
+
+DIMEE = Path(sys.executable).parent / "dimee"
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> dict[str, str]:
+    """Settings under which no server can be reached."""
+    ledger, edge, cloud = (f"http://127.0.0.1:{port}" for port in free_ports(3))
+    return {
+        "DIMEE_LEDGER_URL": ledger,
+        "DIMEE_EDGE_URL": edge,
+        "DIMEE_CLOUD_URL": cloud,
+        "DIMEE_STATE_DIR": str(tmp_path),
+        "DIMEE_BUNDLE": str(BUNDLE),
+    }
+
+
+def dimee(
+    *arguments: str, settings: dict[str, str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [DIMEE, *arguments],
+        env=os.environ | settings,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_json_has_the_promised_fields(nobody: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "mobile", "--json", settings=nobody)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)
+    promised = {
+        "request_id",
+        "label",
+        "probabilities",
+        "confidence",
+        "tier",
+        "exit_layer",
+        "policy",
+        "attempts",
+        "cost",
+    }
+    assert promised <= answer.keys()
+    assert (answer["label"], answer["tier"], answer["policy"]) == ("positive", "mobile", "mobile")
+    assert len(answer["attempts"]) == 1
+    assert answer["cost"]["cost_lambda"] > 0
+
+
+def test_a_dash_reads_lines(nobody: dict[str, str]) -> None:
+    lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
+    done = dimee("classify", "-", "--policy", "mobile", "--json", settings=nobody, stdin=lines)
+    assert [answer["label"] for answer in json.loads(done.stdout)] == ["positive", "negative"]
+
+
+def test_rows_for_people(nobody: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "mobile", settings=nobody)
+    header, row = done.stdout.decode().splitlines()[:2]
+    assert header.split() == ["text", "label", "conf", "tier", "exit", "ms", "cost", "λ"]
+    assert row.startswith("a wonderful film")
+    assert " mobile " in row
+
+
+@pytest.mark.parametrize("policy", ["edge", "cloud"])
+def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> None:
+    done = dimee("classify", "fine", "--policy", policy, "--json", settings=nobody)
+    assert done.returncode == 1
+    (answer,) = json.loads(done.stdout)
+    assert answer["error"]["code"] == "tier_unreachable"
+    assert nobody[f"DIMEE_{policy.upper()}_URL"] in answer["error"]["message"]
+    assert b"dimee up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (("classify",), b"", b"TEXT: is missing"),
+        (("classify", ""), b"", b"texts[0]: is empty"),
+        (("classify", "-"), b"", b"held no text"),
+        (("classify", "-"), b"\xff\xfe", b"byte 1 is not UTF-8"),
+        (("classify", "a", "--pair", "b"), b"", b"the task sst2 has none"),
+        (("classify", "x" * 30_000), b"", b"at most 20,000"),
+        (("classify", "a", "--bundle", "/nowhere"), b"", b"dimee export"),
+        (("classify", "a", "--policy", "best"), b"", b"'best' is not one of"),
+        (("ledger", "summary"), b"", b"start it with: dimee up"),
+        (("ledger", "show", "none"), b"", b"start it with: dimee up"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_2(
+    arguments: tuple[str, ...], stdin: bytes, says: bytes, nobody: dict[str, str]
+) -> None:
+    done = dimee(*arguments, settings=nobody, stdin=stdin)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_setting_that_is_wrong_is_named(nobody: dict[str, str]) -> None:
+    done = dimee("classify", "a", settings=nobody | {"DIMEE_DEADLINE_MS": "soon"})
+    assert done.returncode == 2
+    assert b"DIMEE_DEADLINE_MS" in done.stderr
+    assert b"Traceback" not in done.stderr

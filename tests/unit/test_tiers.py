@@ -1,0 +1,223 @@
+"""Edge and cloud over HTTP, in this process: answers, refusals, and what they book."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from cloud_server.app import create_app as create_cloud
+from cloud_server.settings import CloudSettings
+from edge_server.app import create_app as create_edge
+from edge_server.settings import EdgeSettings
+from shared.bundle import Bundle
+from shared.domain import LayerRange, Tier
+from shared.errors import DeadlineExceeded, Overloaded
+from shared.ledger.entry import Delivery, LedgerEntry
+from shared.ledger.outbox import Outbox
+from shared.runtime.classifier import Classifier
+from shared.service.engine import Engine
+from shared.tier_client import Exchange, TierClient
+from shared.wire import InferRequest
+from tests.conftest import BUNDLE, free_ports
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> FastAPI:
+    settings = EdgeSettings(
+        bundle=BUNDLE,
+        state_dir=tmp_path,
+        threads=1,
+        ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
+    )
+    return create_edge(settings)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> FastAPI:
+    settings = CloudSettings(
+        bundle=BUNDLE,
+        state_dir=tmp_path,
+        threads=1,
+        ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
+    )
+    return create_cloud(settings)
+
+
+def ask(app: FastAPI, send: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+    async def talk() -> T:
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://tier") as http:
+                return await send(http)
+
+    return asyncio.run(talk())
+
+
+def infer(app: FastAPI, **fields: Any) -> httpx.Response:
+    body = {"request_id": "r1", "attempt_id": "a1", "text": "a wonderful film"} | fields
+    return ask(app, lambda http: http.post("/v1/infer", json=body))
+
+
+def booked(folder: Path, tier: str) -> list[tuple[str, str | None]]:
+    """What a restarted tier would deliver."""
+    outbox = Outbox.claim(folder / tier, tier)
+    rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
+    outbox.close()
+    return [(row.state.value, row.error_code) for row in rows]
+
+
+def test_the_cloud_answers_at_its_last_layer(cloud: FastAPI, tmp_path: Path) -> None:
+    answer = infer(cloud).json()
+    assert (answer["tier"], answer["exit_layer"], answer["label"]) == ("cloud", 6, "positive")
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer["confidence"] == max(answer["probabilities"].values())
+    assert answer["queue_ms"] >= 0
+    assert 0 < answer["compute_ms"] <= answer["tier_ms"]
+    assert booked(tmp_path, "cloud") == [("answered", None)]
+
+
+def test_the_edge_exits_early_and_at_n_at_the_latest(edge: FastAPI, bundle: Bundle) -> None:
+    texts = [
+        "a wonderful film",
+        "terrible, just terrible",
+        "it almost works, and that is what hurts",
+    ]
+
+    async def send(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+        answers = []
+        for number, text in enumerate(texts):
+            body = {"request_id": "r", "attempt_id": f"a{number}", "text": text}
+            answers.append((await http.post("/v1/infer", json=body)).json())
+        return answers
+
+    alpha, n = bundle.manifest.alpha, bundle.manifest.edge_layers
+    for answer in ask(edge, send):
+        assert answer["exit_layer"] <= n
+        assert answer["confidence"] >= alpha or answer["exit_layer"] == n
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"text": ""}, 422, "is empty"),
+        ({"text": "x" * 100_000}, 413, "at most 20,000"),
+        ({"text": "a", "pair": "b"}, 422, "the task sst2 has none"),
+        ({"bundle_id": "0123456789abcdef"}, 409, "start both with the same bundle"),
+        ({"text": "\u200b"}, 422, "at least 1 word"),
+    ],
+)
+def test_a_refusal_is_booked(
+    fields: dict[str, Any], status: int, says: str, cloud: FastAPI, tmp_path: Path
+) -> None:
+    answer = infer(cloud, **fields)
+    assert answer.status_code == status
+    assert says in answer.json()["error"]["message"]
+    assert [state for state, _ in booked(tmp_path, "cloud")] == ["refused"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"text": 3}, {"colour": 1}, {"attempt_id": ""}, {"deadline_ms": 0}, {"ordinal": 0}]
+)
+def test_what_is_no_attempt_is_refused(fields: dict[str, Any], cloud: FastAPI) -> None:
+    answer = infer(cloud, **fields)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == next(iter(fields))
+
+
+def test_health_readiness_and_openapi(edge: FastAPI, bundle: Bundle) -> None:
+    async def send(http: httpx.AsyncClient) -> list[httpx.Response]:
+        return [await http.get(path) for path in ("/healthz", "/readyz", "/openapi.json", "/none")]
+
+    health, ready, openapi, none = ask(edge, send)
+    assert health.status_code == ready.status_code == openapi.status_code == 200
+    assert ready.json()["bundle_id"] == bundle.bundle_id
+    assert ready.json()["layers"] == 3
+    assert "/v1/infer" in openapi.json()["paths"]
+    assert none.status_code == 404
+    assert none.json()["error"]["code"] == "not_found"
+
+
+def test_a_tier_that_is_closing_is_not_ready(edge: FastAPI) -> None:
+    async def send(http: httpx.AsyncClient) -> httpx.Response:
+        return await http.get("/readyz")
+
+    ask(edge, send)
+    transport = httpx.ASGITransport(edge)
+
+    async def after() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://tier") as http:
+            return await send(http)
+
+    assert asyncio.run(after()).status_code == 503
+
+
+def test_a_full_queue_and_a_passed_deadline(bundle: Bundle) -> None:
+    engine = Engine(Classifier(bundle, LayerRange(1, 2)), alpha=None, max_queue=2)
+
+    async def crowd() -> list[object]:
+        work = [engine.run("fine", None, deadline_ms=60_000) for _ in range(5)]
+        return list(await asyncio.gather(*work, return_exceptions=True))
+
+    outcomes = asyncio.run(crowd())
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+    assert len(refused) == 3
+    assert all(error.retry_after_s is not None and error.retry_after_s > 0 for error in refused)
+    with pytest.raises(DeadlineExceeded, match="in the queue"):
+        asyncio.run(engine.run("fine", None, deadline_ms=1e-9))
+    assert asyncio.run(engine.run("fine", None, 60_000)).prediction.exit_layer == 2
+    engine.close()
+
+
+def exchange(handler: Callable[[httpx.Request], httpx.Response], timeout_s: float = 5) -> Exchange:
+    """What the caller makes of a tier that behaves like this."""
+
+    async def send() -> Exchange:
+        client = TierClient(Tier.EDGE, "http://edge", httpx.MockTransport(handler))
+        request = InferRequest(request_id="r", attempt_id="a", text="fine")
+        try:
+            return await client.infer(request, timeout_s)
+        finally:
+            await client.close()
+
+    return asyncio.run(send())
+
+
+def test_what_the_caller_knows_of_the_arrival() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    def tear(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("", request=request)
+
+    not_sent, torn = exchange(refuse), exchange(tear)
+    assert (not_sent.delivery, not_sent.sent_bytes) == (Delivery.NOT_SENT, 0)
+    assert torn.delivery is Delivery.UNKNOWN
+    assert torn.sent_bytes > 0
+    busy = exchange(lambda _: httpx.Response(429, json=Overloaded("full").payload()))
+    assert busy.delivery is Delivery.ARRIVED
+    assert isinstance(busy.error, Overloaded)
+    for content in (b"", b"<html>", b'{"label": "positive"}', b"[]"):
+        strange = exchange(lambda _, content=content: httpx.Response(200, content=content))
+        assert strange.error is not None
+        assert "unknown format" in strange.error.message
+    odd = exchange(lambda _: httpx.Response(502, content=b"<html>"))
+    assert odd.error is not None
+    assert "502" in odd.error.message
+
+
+def test_a_tier_that_hangs_is_left_after_the_timeout() -> None:
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    hung = exchange(hang, timeout_s=0.05)  # type: ignore[arg-type]
+    assert isinstance(hung.error, DeadlineExceeded)
+    assert hung.delivery is Delivery.UNKNOWN
