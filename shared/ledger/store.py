@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from shared.ledger.entry import LedgerEntry, State
 from shared.ledger.tables import entries
 
 _KEY = ("attempt_id", "side")
+_ALEMBIC = threading.Lock()  # its context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # any number that only dimee uses
 
 
@@ -73,7 +76,7 @@ class LedgerStore:
             & (statement.excluded.state != State.OPEN.value),
         )
         with self.connect() as connection:
-            changed = connection.execute(statement).rowcount
+            changed = len(connection.execute(statement.returning(entries.c.side)).all())
         return Stored(changed, len(delivered) - changed)
 
     def request(self, request_id: str) -> list[LedgerEntry]:
@@ -114,6 +117,10 @@ class LedgerStore:
         self._engine.dispose()
 
     def _migrate(self) -> None:
+        with _ALEMBIC, _alone(self._engine.url):
+            self._upgrade()
+
+    def _upgrade(self) -> None:
         config = Config()
         config.set_main_option("script_location", "shared.ledger:migrations")
         with self._engine.connect() as connection:
@@ -124,6 +131,17 @@ class LedgerStore:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
+
+
+@contextmanager
+def _alone(url: sa.URL) -> Iterator[None]:
+    """Hold SQLite's file for the change to WAL, which does not wait for others by itself."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        yield
+        return
+    with Path(f"{url.database}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _entry(row: sa.RowMapping) -> LedgerEntry:

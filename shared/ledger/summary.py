@@ -25,8 +25,8 @@ def summarise(store: LedgerStore) -> Summary:
 
         def counts(column: Any, condition: sa.ColumnElement[bool]) -> dict[str, int]:
             query = sa.select(column, sa.func.count()).where(condition).group_by(column)
-            rows = connection.execute(query.order_by(column)).tuples()
-            return {str(name): count for name, count in rows if name is not None}
+            rows = connection.execute(query.order_by(column))
+            return {str(row[0]): int(row[1]) for row in rows if row[0] is not None}
 
         def total(column: Any, condition: sa.ColumnElement[bool] = _callers) -> float:
             query = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(condition)
@@ -37,7 +37,7 @@ def summarise(store: LedgerStore) -> Summary:
         by_exit = by_exit.where(_answered).group_by(entries.c.tier, entries.c.exit_layer)
         for tier, layer, count in connection.execute(
             by_exit.order_by(entries.c.tier, entries.c.exit_layer)
-        ).tuples():
+        ):
             exits.setdefault(tier, {})[str(layer)] = count
 
         answered = counts(entries.c.tier, _answered)

@@ -148,7 +148,7 @@ def verify(store: LedgerStore) -> Verification:
                     for attempt_id, side in rows
                 ]
         by_side = sa.select(entries.c.side, sa.func.count()).group_by(entries.c.side)
-        sides: dict[str, int] = dict(connection.execute(by_side).tuples().all())
+        sides = {str(row[0]): int(row[1]) for row in connection.execute(by_side)}
         requests = connection.execute(
             sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
         ).scalar_one()

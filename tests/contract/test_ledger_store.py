@@ -1,0 +1,228 @@
+"""One contract for both stores: idempotent, commutative, migrated, and verified alike."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.domain import Difficulty, Tier
+from shared.errors import InvalidInput, LedgerUnavailable
+from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
+from shared.ledger.store import LedgerStore
+from shared.ledger.summary import summarise
+from shared.ledger.tables import entries, metadata
+from shared.ledger.verify import verify
+from tests.conftest import free_ports
+
+
+def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
+    """An answered attempt at the edge, from the caller's side."""
+    return LedgerEntry(
+        **{
+            "attempt_id": attempt, "side": Side.CALLER, "request_id": "r1", "ordinal": 1,
+            "tier": Tier.EDGE, "state": State.ANSWERED, "reason": Reason.ROUTE,
+            "policy": "dimee-fixed", "difficulty": Difficulty.MODERATE, "writer": "mobile",
+            "bundle_id": "b", "started_at": 1.5, "delivery": Delivery.ARRIVED, "text_hash": "h",
+            "text_chars": 7, "tokens": 5, "label": "positive", "confidence": 0.75,
+            "exit_layer": 3, "decision_ms": 0.25, "queue_ms": 1.0, "compute_ms": 2.0,
+            "tier_ms": 4.0, "round_trip_ms": 10.0, "network_ms": 6.0, "sent_bytes": 300,
+            "received_bytes": 400, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
+            "cost_usd": 0.001, "energy_mj": 0.35, "price_book": "p", "final": True,
+        }
+        | facts
+    )  # fmt: skip
+
+
+def tier(attempt: str = "a1", **facts: Any) -> LedgerEntry:
+    """The same attempt from the tier's side."""
+    own = dict.fromkeys(
+        ("reason", "policy", "difficulty", "delivery", "round_trip_ms", "network_ms",
+         "decision_ms", "cost_lambda", "all_cloud_lambda", "cost_usd", "energy_mj", "price_book")
+    )  # fmt: skip
+    return caller(attempt, **(own | {"side": Side.TIER, "final": False, "writer": "edge"} | facts))
+
+
+def test_every_field_comes_back(store: LedgerStore) -> None:
+    store.upsert([caller(), tier()])
+    assert store.request("r1") == [caller(), tier()]
+    assert store.request("r2") == []
+    assert list(store.entries()) == [caller(), tier()]
+
+
+def test_a_repeated_delivery_changes_nothing(store: LedgerStore) -> None:
+    assert store.upsert([caller(), tier()]).stored == 2
+    again = store.upsert([caller(), tier()])
+    assert (again.stored, again.duplicates) == (0, 2)
+    assert len(list(store.entries())) == 2
+
+
+def test_an_end_replaces_its_beginning_and_nothing_replaces_an_end(store: LedgerStore) -> None:
+    begun = caller(state=State.OPEN, delivery=None, final=False)
+    assert store.upsert([begun]).stored == 1
+    assert store.upsert([caller()]).stored == 1
+    assert store.upsert([begun]).stored == 0
+    assert store.upsert([caller(state=State.FAILED)]).stored == 0
+    assert store.request("r1") == [caller()]
+
+
+def test_duplicates_within_one_delivery(store: LedgerStore) -> None:
+    begun = caller(state=State.OPEN, delivery=None, final=False)
+    stored = store.upsert([begun, caller(), caller(), begun])
+    assert (stored.stored, stored.duplicates) == (1, 3)
+    assert store.request("r1") == [caller()]
+    assert store.upsert([]).stored == 0
+
+
+LIFE = [
+    caller(state=State.OPEN, delivery=None, final=False),
+    caller(),
+    tier(state=State.OPEN),
+    tier(),
+    caller("a2", request_id="r2", state=State.OPEN, delivery=None, final=False),
+]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.permutations(LIFE + LIFE), st.lists(st.integers(0, 10), max_size=4).map(sorted))
+def test_any_order_and_repetition_gives_the_same_ledger(
+    store: LedgerStore, deliveries: list[LedgerEntry], cuts: list[int]
+) -> None:
+    with store.connect() as connection:
+        connection.execute(sa.delete(entries))
+    for start, end in zip([0, *cuts], [*cuts, len(deliveries)], strict=True):
+        store.upsert(deliveries[start:end])
+    assert list(store.entries()) == [caller(), tier(), LIFE[4]]
+
+
+def test_the_migrated_schema_is_the_tables(store: LedgerStore) -> None:
+    with store.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_two_processes_may_start_at_once(url: str) -> None:
+    opened: list[LedgerStore] = []
+    threads = [threading.Thread(target=lambda: opened.append(LedgerStore(url))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 4
+    opened[0].upsert([caller()])
+    assert opened[1].request("r1") == [caller()]
+    for one in opened:
+        one.close()
+
+
+def kinds(store: LedgerStore, *delivered: LedgerEntry) -> set[str]:
+    store.upsert(delivered)
+    report = verify(store)
+    assert report.clean == (not report.findings)
+    return {finding.kind for finding in report.findings}
+
+
+def test_matching_sides_are_clean(store: LedgerStore) -> None:
+    assert kinds(store, caller(), tier()) == set()
+    report = verify(store)
+    assert (report.requests, report.caller_rows, report.tier_rows) == (1, 1, 1)
+
+
+UNKNOWN = caller(state=State.TIMED_OUT, delivery=Delivery.UNKNOWN)
+NOT_SENT = caller(state=State.FAILED, delivery=Delivery.NOT_SENT)
+REFUSED = caller(state=State.REFUSED)
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        (UNKNOWN,),
+        (UNKNOWN, tier()),
+        (UNKNOWN, tier(state=State.ABANDONED)),
+        (NOT_SENT,),
+        (REFUSED, tier(state=State.REFUSED)),
+        (caller(), tier(compute_ms=2.000_001)),
+    ],
+)
+def test_what_may_happen_is_clean(store: LedgerStore, delivered: tuple[LedgerEntry, ...]) -> None:
+    assert kinds(store, *delivered) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "delivered"),
+    [
+        ("open", (caller(state=State.OPEN, delivery=None, final=False),)),
+        ("no_caller", (tier(),)),
+        ("no_tier", (caller(),)),
+        ("not_sent", (NOT_SENT, tier())),
+        ("mismatch", (caller(), tier(tier=Tier.CLOUD))),
+        ("answer_mismatch", (caller(), tier(label="negative"))),
+        ("answer_mismatch", (caller(), tier(exit_layer=2))),
+        ("answer_mismatch", (caller(), tier(compute_ms=2.1))),
+        ("answer_mismatch", (caller(), tier(queue_ms=None))),
+        ("answer_without_work", (caller(), tier(state=State.ABANDONED))),
+        ("refusal_mismatch", (REFUSED, tier())),
+        ("ordinals", (caller(ordinal=2), tier(ordinal=2))),
+        ("final", (caller(final=False), tier())),
+        (
+            "final",
+            (caller(), tier(), caller("a2", ordinal=2), tier("a2", ordinal=2)),
+        ),
+    ],
+)
+def test_what_may_not_happen_is_named(
+    store: LedgerStore, kind: str, delivered: tuple[LedgerEntry, ...]
+) -> None:
+    assert kinds(store, *delivered) == {kind}
+    assert all(finding.attempt_id.startswith("a") for finding in verify(store).findings)
+
+
+def test_summary_by_hand(store: LedgerStore) -> None:
+    store.upsert([caller(), tier()])
+    failed = caller("a2", request_id="r2", state=State.FAILED, delivery=Delivery.NOT_SENT,
+                    final=False, cost_lambda=0.0, all_cloud_lambda=None, sent_bytes=0,
+                    received_bytes=0, exit_layer=None, label=None)  # fmt: skip
+    over = caller("a3", request_id="r2", ordinal=2, tier=Tier.CLOUD, reason=Reason.FAIL_OVER,
+                  exit_layer=6, cost_lambda=12.0, compute_ms=6.0)  # fmt: skip
+    store.upsert([failed, over])
+    report = summarise(store)
+    assert (report.requests, report.answered, report.failed, report.failed_over) == (2, 2, 0, 1)
+    assert report.answered_by_tier == {"cloud": 1, "edge": 1}
+    assert report.exits_by_tier == {"cloud": {"6": 1}, "edge": {"3": 1}}
+    assert report.attempts_by_state == {"answered": 2, "failed": 1}
+    assert report.attempts_by_reason == {"fail_over": 1, "route": 2}
+    assert (report.cost_lambda, report.all_cloud_lambda) == (15.5, 24.0)
+    assert (report.sent_bytes, report.received_bytes) == (600, 800)
+    compute = {row.tier: row.p50 for row in report.durations if row.what == "compute_ms"}
+    assert compute == {"edge": 2.0, "cloud": 6.0}
+
+
+def test_an_empty_ledger(store: LedgerStore) -> None:
+    assert verify(store).clean
+    assert summarise(store).requests == 0
+    store.ping()
+
+
+@pytest.mark.parametrize("wrong", ["", "nonsense", "mysql://a@b/c", "postgres:/x"])
+def test_another_kind_of_url_is_refused(wrong: str) -> None:
+    with pytest.raises(InvalidInput, match="sqlite:///FILE or postgresql://"):
+        LedgerStore(wrong)
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match="database-url"):
+        LedgerStore(f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none")
+    (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
+    with pytest.raises(LedgerUnavailable, match="database-url"):
+        LedgerStore(f"sqlite:///{tmp_path / 'file'}")
