@@ -35,6 +35,7 @@ def _need_lab() -> None:
 @click.option("--max-tokens", type=click.IntRange(8, 512), default=128, show_default=True)
 @click.option("--seed", type=int, default=13, show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="Only the first rows, for a trial.")
+@click.option("--start-from", type=click.Path(), help="A run to go on from, with its own options.")
 @click.option("--bf16/--no-bf16", default=True, show_default=True, help="bf16 autocast.")
 def train(out: Path, **options: Any) -> None:
     """Train an exit head after every layer, jointly (eq. 1); an interrupted run goes on."""

@@ -18,6 +18,7 @@ from lab.model import (
     MultiExitClassifier,
     encoder_licence,
     joint_loss,
+    load_model,
     load_tokenizer,
     new_model,
     save_model,
@@ -45,6 +46,8 @@ class TrainSettings:
     seed: int = 13
     limit: int | None = None
     bf16: bool = True
+    start_from: str | None = None
+    """A run whose weights to start from; its split must be the same (equal data, split, seed)."""
 
 
 def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> dict[str, Any]:
@@ -57,6 +60,12 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
     torch.manual_seed(settings.seed)
     model = new_model(settings.encoder, len(task.labels), settings.pooling)
+    before = None
+    if settings.start_from is not None:
+        earlier, before = load_model(Path(settings.start_from) / "model")
+        if before["data_hash"] != data_hash(split.train + split.validation):
+            raise InvalidInput("start_from: that run had other data, split or seed; give the same")
+        model.load_state_dict(earlier.state_dict())
     tokenizer = load_tokenizer(settings.encoder)
     out.mkdir(parents=True, exist_ok=True)
     _fit(model, tokenizer, split, settings, out, checkpoint_steps)
@@ -64,6 +73,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
     facts = asdict(settings) | {
         "licence": encoder_licence(settings.encoder),
+        "before": before,
         "data_hash": data_hash(split.train + split.validation),
         "examples": {
             "train": len(split.train),
