@@ -23,8 +23,7 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
         "",
         f"{manifest.layers} layers of {manifest.hidden_size}, an exit head after each "
         f"({facts['pooling']} pooling), trained jointly with the plain sum of their losses "
-        f"(eq. 1), {facts['epochs']} epochs, batch {facts['batch_size']}, learning rate "
-        f"{facts['learning_rate']}, seed {manifest.seed}. Labels: {', '.join(manifest.labels)}. "
+        f"(eq. 1), seed {manifest.seed}. Labels: {', '.join(manifest.labels)}. "
         f"Licence of the encoder: {manifest.licence}. As shipped: {manifest.precision}.",
         "",
         f"m = {manifest.mobile_layers}, n = {manifest.edge_layers}, α = {manifest.alpha:.4f}, "
@@ -32,10 +31,11 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
         + ", ".join(f"{count:,} {name}" for name, count in manifest.pool_sizes.items())
         + ".",
         "",
-        "Every figure here comes from one command: "
-        f"`dimee export RUN BUNDLE` after `dimee train --task {manifest.task} "
-        f"--encoder {manifest.encoder} --split {accuracy['split']} --seed {manifest.seed} "
-        "--data DATA --out RUN`.",
+        "Every figure here comes from these commands:",
+        "",
+        "```text",
+        *_commands(facts),
+        "```",
     ]
     for name, title in (
         ("reported", f"Reported: {reported}"),
@@ -86,6 +86,21 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
     card = "\n".join(lines) + "\n"
     (bundle.path / "README.md").write_text(card, encoding="utf-8")
     return card
+
+
+def _commands(facts: dict[str, Any]) -> list[str]:
+    """The commands that made the bundle, an earlier run first."""
+    runs = [facts["before"], facts] if facts.get("before") else [facts]
+    lines = []
+    for number, run in enumerate(runs, start=1):
+        start = f" --start-from RUN{number - 1}" if number > 1 else ""
+        lines.append(
+            f"dimee train --task {run['task']} --data DATA --encoder {run['encoder']} "
+            f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
+            f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
+            f"--seed {run['seed']}{start} --out RUN{number}"
+        )
+    return [*lines, f"dimee export RUN{len(runs)} BUNDLE"]
 
 
 def _exits(title: str, table: dict[str, Any]) -> list[str]:

@@ -1,0 +1,156 @@
+"""The outbox: durable over SIGKILL, idempotent, and never in an answer's way."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from shared.ledger.entry import Delivery, LedgerEntry, State
+from shared.ledger.outbox import Outbox
+from tests.contract.test_ledger_store import caller, tier
+
+OPEN = caller(state=State.OPEN, delivery=None, final=False)
+
+
+def read(outbox: Outbox) -> list[LedgerEntry]:
+    rows = outbox.pending(1_000)
+    return sorted(
+        (LedgerEntry.model_validate_json(row[3]) for row in rows),
+        key=lambda entry: (entry.attempt_id, entry.side),
+    )
+
+
+def test_an_end_replaces_its_beginning_once(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(OPEN)
+    outbox.record(caller())
+    outbox.record(caller(state=State.FAILED), OPEN)
+    assert read(outbox) == [caller()]
+    outbox.close()
+
+
+def test_delivered_ends_are_forgotten_and_open_ones_are_not_sent_again(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(OPEN)
+    outbox.record(tier("a2"))
+    outbox.mark_delivered([row[:3] for row in outbox.pending(10)])
+    assert outbox.count_pending() == 0
+    outbox.record(caller())
+    assert read(outbox) == [caller()]
+    outbox.close()
+
+
+def test_what_changes_during_its_delivery_is_delivered_again(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(OPEN)
+    sent = [row[:3] for row in outbox.pending(10)]
+    outbox.record(caller())
+    outbox.mark_delivered(sent)
+    assert read(outbox) == [caller()]
+    outbox.close()
+
+
+CRASH = """
+import sys
+from pathlib import Path
+from shared.ledger.outbox import Outbox
+from tests.contract.test_ledger_store import caller, tier
+from tests.unit.test_outbox import OPEN
+outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
+outbox.record(OPEN)
+outbox.record(tier("a2", request_id="r2"))
+print("recorded", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_was_recorded_survives_sigkill(tmp_path: Path, repository: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CRASH, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "recorded\n"
+    beside = Outbox.claim(tmp_path, "mobile")
+    assert read(beside) == [], "a live process's outbox is its own"
+    beside.close()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    after = Outbox.claim(tmp_path, "mobile")
+    abandoned, answered = read(after)
+    assert (abandoned.state, abandoned.delivery, abandoned.final) == (
+        State.ABANDONED,
+        Delivery.UNKNOWN,
+        True,
+    )
+    assert answered == tier("a2", request_id="r2")
+    after.close()
+
+
+def test_leftovers_of_other_files_are_adopted(tmp_path: Path) -> None:
+    first, second = Outbox.claim(tmp_path, "mobile"), Outbox.claim(tmp_path, "mobile")
+    first.record(caller("a1"))
+    second.record(caller("a2"))
+    first.close()
+    second.close()
+    after = Outbox.claim(tmp_path, "mobile")
+    assert [entry.attempt_id for entry in read(after)] == ["a1", "a2"]
+    after.close()
+
+
+def test_threads_may_record_at_once(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+
+    def work(number: int) -> None:
+        for i in range(50):
+            outbox.record(caller(f"a{number}-{i}"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outbox.count_pending() == 400
+    outbox.close()
+
+
+def test_a_disk_that_takes_nothing_does_not_raise(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    other = sqlite3.connect(tmp_path / "outbox-0.sqlite")
+    other.execute("DROP TABLE outbox")
+    other.close()
+    outbox.record(caller())
+    outbox.record(caller(), tier())
+    assert outbox.dropped == 3
+    outbox.close()
+
+
+def test_hashes_are_salted_stable_and_take_any_string(tmp_path: Path) -> None:
+    one, other = Outbox.claim(tmp_path / "a", "x"), Outbox.claim(tmp_path / "b", "x")
+    assert one.hash_text("fine", None) == one.hash_text("fine", None)
+    assert one.hash_text("fine", None) != other.hash_text("fine", None)
+    assert one.hash_text("a", "b") != one.hash_text("ab", None)
+    assert len(one.hash_text("\ud800", None)) == 32
+    salt = one.hash_text("fine", None)
+    one.close()
+    again = Outbox.claim(tmp_path / "a", "x")
+    assert again.hash_text("fine", None) == salt
+    again.close()
+    other.close()
+
+
+def test_an_unusable_directory_says_which_setting(tmp_path: Path) -> None:
+    from shared.errors import DimeeError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DimeeError, match="DIMEE_STATE_DIR"):
+        Outbox.claim(tmp_path / "file" / "below", "mobile")

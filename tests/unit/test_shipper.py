@@ -1,0 +1,137 @@
+"""Delivery to a real ledger process: at least once, over its death, and past a bad row."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mobile_client.processes import Role, Testbed
+from shared.ledger.cli import ledger as ledger_command
+from shared.ledger.client import LedgerClient
+from shared.ledger.outbox import Outbox
+from shared.ledger.shipper import Shipper
+from tests.conftest import free_ports
+from tests.contract.test_ledger_store import caller, tier
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Testbed]:
+    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    with Testbed([role], tmp_path / "state", {}) as testbed:
+        testbed.start_all()
+        yield testbed
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    claimed = Outbox.claim(tmp_path / "outbox", "mobile")
+    yield claimed
+    claimed.close()
+
+
+def test_delivers_in_the_background(running: Testbed, outbox: Outbox) -> None:
+    shipper = Shipper(outbox, running.roles["ledger"].url, interval_s=0.0)
+    shipper.start()
+    outbox.record(caller(), tier())
+    assert shipper.flush(10)
+    client = LedgerClient(running.roles["ledger"].url)
+    assert client.request("r1") == [caller(), tier()]
+    assert client.verify().clean
+    shipper.close(1)
+
+
+def test_nothing_is_lost_or_doubled_when_the_ledger_dies(running: Testbed, outbox: Outbox) -> None:
+    shipper = Shipper(outbox, running.roles["ledger"].url)
+    outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(700)))
+    rows = outbox.pending(100)
+    assert shipper._send(rows, 10)
+    running.kill("ledger")
+    assert not shipper.flush(0.5)
+    assert outbox.count_pending() == 600
+    running.start("ledger")
+    running.wait_ready("ledger")
+    outbox.record(caller("a0", request_id="r0"))
+    assert shipper.flush(20)
+    report = LedgerClient(running.roles["ledger"].url).verify()
+    assert (report.requests, report.caller_rows) == (700, 700)
+    assert report.total_findings == 700, "no tier has booked them"
+    shipper.close(1)
+
+
+def test_a_row_that_is_refused_does_not_hold_up_the_others(
+    running: Testbed, outbox: Outbox, tmp_path: Path
+) -> None:
+    outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(9)))
+    other = sqlite3.connect(tmp_path / "outbox" / "outbox-0.sqlite")
+    other.execute("UPDATE outbox SET body = '{\"nonsense\": 1}' WHERE attempt_id = 'a4'")
+    other.commit()
+    shipper = Shipper(outbox, running.roles["ledger"].url)
+    assert shipper.flush(20)
+    assert LedgerClient(running.roles["ledger"].url).verify().caller_rows == 8
+    kept = other.execute("SELECT attempt_id FROM outbox").fetchall()
+    assert kept == [("a4",)]
+    other.close()
+    shipper.close(1)
+
+
+def test_the_commands_for_people(running: Testbed, outbox: Outbox) -> None:
+    url = ["--ledger-url", running.roles["ledger"].url]
+    runner = CliRunner()
+    assert "the ledger is empty" in runner.invoke(ledger_command, ["summary", *url]).output
+    shipper = Shipper(outbox, running.roles["ledger"].url)
+    outbox.record(caller(), tier())
+    assert shipper.flush(10)
+    summary = runner.invoke(ledger_command, ["summary", *url])
+    assert "requests 1   answered 1" in summary.output
+    assert max(map(len, summary.output.splitlines())) <= 100
+    story = runner.invoke(ledger_command, ["show", "r1", *url]).output
+    assert "route by dimee-fixed (moderate)" in story
+    assert "positive at exit 3, 75.0%" in story
+    clean = runner.invoke(ledger_command, ["verify", *url])
+    assert (clean.exit_code, clean.output.strip().endswith("clean")) == (0, True)
+    outbox.record(caller("a9", request_id="r9"))
+    assert shipper.flush(10)
+    dirty = runner.invoke(ledger_command, ["verify", "--wait", "0", *url])
+    assert dirty.exit_code == 1
+    assert "no_tier" in dirty.output
+    assert "a9" in dirty.output
+    missing = runner.invoke(ledger_command, ["show", "none", *url])
+    assert "no such request" in str(missing.exception)
+    shipper.close(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"not json", 422),
+        (b'{"entries": [{"attempt_id": "\\ud800"}]}', 422),
+        (b'{"rows": []}', 422),
+        (b'{"entries": 3}', 422),
+        (b'{"entries": []}', 200),
+        (b" " * 9_000_000, 413),
+    ],
+    ids=["text", "surrogate", "field", "type", "empty", "large"],
+)
+def test_what_the_ledger_refuses(content: bytes, status: int, running: Testbed) -> None:
+    import httpx
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(content), 100_000):
+            yield content[start : start + 100_000]
+
+    url = running.roles["ledger"].url + "/v1/entries"
+    headers = {"content-type": "application/json"}
+    for body in (content, chunks()):
+        try:
+            answer = httpx.post(url, content=body, headers=headers, trust_env=False, timeout=30)
+        except httpx.WriteError:
+            continue  # refused before all of it was sent
+        assert answer.status_code == status
+        if status != 200:
+            error = answer.json()["error"]
+            assert error["code"]
+            assert "nonsense" not in error["message"]
