@@ -17,7 +17,7 @@ from shared.errors import DeadlineExceeded, DimeeError
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
 from shared.tier_client import Exchange
-from shared.wire import AttemptReport, CostReport, InferResponse
+from shared.wire import AttemptReport, CostReport
 
 
 def new_id() -> str:
@@ -123,7 +123,8 @@ class Bookkeeper:
             "round_trip_ms": exchange.round_trip_ms,
         }
         if exchange.answer is not None:
-            facts |= _answer_facts(exchange.answer, exchange.round_trip_ms)
+            network_ms = max(0.0, exchange.round_trip_ms - exchange.answer.tier_ms)
+            facts |= exchange.answer.ledger_facts() | {"network_ms": network_ms}
             cost = self._cost_model.attempt(tier, exchange.answer.exit_layer)
         else:
             facts |= _error_facts(exchange)
@@ -164,20 +165,6 @@ class Bookkeeper:
         if final:
             self._outbox.record(entry)
         return entry
-
-
-def _answer_facts(answer: InferResponse, round_trip_ms: float) -> dict[str, Any]:
-    return {
-        "state": State.ANSWERED,
-        "label": answer.label,
-        "confidence": answer.confidence,
-        "exit_layer": answer.exit_layer,
-        "tokens": answer.tokens,
-        "queue_ms": answer.queue_ms,
-        "compute_ms": answer.compute_ms,
-        "tier_ms": answer.tier_ms,
-        "network_ms": max(0.0, round_trip_ms - answer.tier_ms),
-    }
 
 
 def _error_facts(exchange: Exchange) -> dict[str, Any]:

@@ -54,6 +54,19 @@ class InferResponse(Contract):
     compute_ms: Duration
     tier_ms: Duration
 
+    def ledger_facts(self) -> dict[str, Any]:
+        """What both sides book of an answer; `verify` compares them."""
+        return {
+            "state": State.ANSWERED,
+            "label": self.label,
+            "confidence": self.confidence,
+            "exit_layer": self.exit_layer,
+            "tokens": self.tokens,
+            "queue_ms": self.queue_ms,
+            "compute_ms": self.compute_ms,
+            "tier_ms": self.tier_ms,
+        }
+
 
 class ClassifyRequest(Contract):
     """``POST /v1/classify``: one text or many; ``pairs`` go with ``texts`` one to one."""

@@ -79,16 +79,7 @@ class TierService:
             self._check(request)
             computed = await self._engine.run(request.text, request.pair, request.deadline_ms)
             answer = self._answer(request, computed, arrived)
-            ended = {
-                "state": State.ANSWERED,
-                "label": answer.label,
-                "confidence": answer.confidence,
-                "exit_layer": answer.exit_layer,
-                "tokens": answer.tokens,
-                "queue_ms": answer.queue_ms,
-                "compute_ms": answer.compute_ms,
-                "tier_ms": answer.tier_ms,
-            }
+            ended = answer.ledger_facts()
             return answer
         except DimeeError as error:
             late = isinstance(error, DeadlineExceeded)
