@@ -80,7 +80,7 @@ def test_the_word_table_loses_at_most_half_a_step(run: Run, tmp_path: Path) -> N
 
 
 def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pools_of_run(run, None, 1, 2, 0.1, None)
+    first = pools_of_run(run, None, 1, 2, 0.1, None, 64)
 
     def refuse(*args: object) -> None:
         raise AssertionError("computed again")
