@@ -86,6 +86,6 @@ def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPat
         raise AssertionError("computed again")
 
     monkeypatch.setattr(lab.pools, "predict", refuse)
-    second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None)
+    second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None, 64)
     assert second.alpha == first.alpha
     np.testing.assert_array_equal(second.centroids_DH, first.centroids_DH)
