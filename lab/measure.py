@@ -1,0 +1,63 @@
+"""Figures of the phone: ``python -m lab.measure`` prints medians of repeated runs."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUNS = 7
+DECISIONS = """
+import statistics, sys, tempfile
+from importlib.resources import files
+from mobile_client.device import Device
+from mobile_client.settings import MobileSettings
+device = Device(MobileSettings())
+lines = files("mobile_client").joinpath("samples.txt").read_text("utf-8").splitlines()
+texts = [line for line in lines if line and not line.startswith("#")]
+rows = [device.decide(text, None, "dimee-fixed") for _ in range(20) for text in texts]
+print(statistics.median(row.decision_ms for row in rows))
+"""
+ANSWER = """
+import sys
+from mobile_client import MobileClient
+phone = MobileClient(policy="mobile", state_dir=sys.argv[1])
+phone.classify("a gripping, funny film")
+"""
+
+
+def phone_start() -> tuple[float, float]:
+    """A phone in a new process, to its first answer: wall seconds, and peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        child = subprocess.Popen([sys.executable, "-c", ANSWER, folder])
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError("the phone did not answer; see above")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print each figure with its spread."""
+    starts = [phone_start() for _ in range(RUNS)]
+    seconds, megabytes = zip(*starts, strict=True)
+    decisions = [
+        float(subprocess.check_output([sys.executable, "-c", DECISIONS])) for _ in range(RUNS)
+    ]
+    for what, unit, values in (
+        ("start to first answer", "s", seconds),
+        ("peak resident memory", "MB", megabytes),
+        ("decision (tokenise, embed, decide), p50 of 1,200", "ms", decisions),
+    ):
+        middle = statistics.median(values)
+        print(f"{what}: {middle:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")
+
+
+if __name__ == "__main__":
+    main()
+    print(f"medians of {RUNS} runs, {os.cpu_count()} cores, {Path(sys.executable)}")
