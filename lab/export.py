@@ -22,6 +22,7 @@ from lab.onnx_layer import layer_graph
 from lab.pools import Pools
 from lab.run import Run
 from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.errors import InvalidInput
 
 PRECISION = "weights int8 (blocks of 32), activations int8 (blocks of 32 within a row), sums fp32"
 
@@ -52,8 +53,19 @@ def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
     file.write_bytes(content)  # save_file would keep it from every other user of the machine
 
 
+def check_exportable(model: MultiExitClassifier) -> None:
+    """Raise `InvalidInput` unless the layers are BERT's (absolute positions, gelu)."""
+    config = model.encoder.config
+    if config.model_type != "bert" or config.hidden_act != "gelu":
+        raise InvalidInput(
+            f"encoder: {config.model_type} with {config.hidden_act} cannot be exported yet; "
+            "BERT and MiniLM with gelu can"
+        )
+
+
 def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
     """``layers/NN.onnx``: each layer with its exit head, in 8 bits or (``bits`` None) in fp32."""
+    check_exportable(model)
     (folder / "layers").mkdir(parents=True, exist_ok=True)
     pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
     for number, (layer, head) in enumerate(

@@ -57,6 +57,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         summary="Every attempt, booked by its caller and by its tier",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_DELIVERY_BYTES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import httpx
 from pydantic import TypeAdapter
 
@@ -31,7 +33,8 @@ class LedgerClient:
 
     def request(self, request_id: str) -> list[LedgerEntry]:
         """Both sides of a request's attempts, in their order."""
-        story = self._get(f"/v1/requests/{httpx.URL(path=request_id).path}")
+        quoted = quote(request_id, safe="", errors="replace")
+        story = self._get(f"/v1/requests/{quoted}")
         return _ENTRIES.validate_python(story["entries"])
 
     def _get(self, path: str) -> dict[str, object]:

@@ -51,17 +51,17 @@ class Engine:
                 retry_after_s=round(max(wait_s, 0.1), 1),
             )
         self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(
-                self._worker, self._compute, text, pair, time.perf_counter(), deadline_ms
-            )
-            # the work is counted until it ends, also when its caller is cancelled
-            computed = await asyncio.shield(work)
-        finally:
-            self._waiting -= 1
+        work = asyncio.get_running_loop().run_in_executor(
+            self._worker, self._compute, text, pair, time.perf_counter(), deadline_ms
+        )
+        # counted until the work ends, also when its caller is cancelled
+        work.add_done_callback(self._one_less)
+        computed = await asyncio.shield(work)
         self._compute_ms += 0.1 * (computed.compute_ms - self._compute_ms)
         return computed
+
+    def _one_less(self, _: asyncio.Future[Computed]) -> None:
+        self._waiting -= 1
 
     def _compute(self, text: str, pair: str | None, arrived: float, deadline_ms: float) -> Computed:
         started = time.perf_counter()

@@ -40,6 +40,8 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
             return error_response(NotFound("path: there is nothing here; see /docs"))
+        if error.status_code == 400:  # the framework's own word for bytes that are no text
+            return error_response(InvalidInput("body: is not valid JSON", field="body"))
         body = {"error": {"code": "http", "message": str(error.detail)}}
         return _response(body, error.status_code, dict(error.headers or {}))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from lab.model import new_model
 from lab.run import Run
 from shared.bundle import Bundle, load_bundle
 from shared.domain import LayerRange
+from shared.errors import InvalidInput
 from shared.runtime.layers import Layers
 
 
@@ -107,7 +107,13 @@ def test_cached_outputs_are_used_for_equal_data_only(run_folder: Path) -> None:
     assert len(set((run_folder / "outputs").iterdir())) == len(files) + 1
 
 
+def test_an_encoder_that_is_no_bert_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = new_model(str(tiny_encoder), 2, "mean")
+    model.encoder.config.hidden_act = "relu"
+    with pytest.raises(InvalidInput, match="bert with relu cannot be exported"):
+        write_layers(model, tmp_path)
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(pools, [str(tmp_path)])
     assert "holds no trained model" in str(done.exception)
-    assert json.dumps(str(done.exception))

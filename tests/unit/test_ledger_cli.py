@@ -1,0 +1,107 @@
+"""``dimee ledger`` against a real ledger: exit codes, JSON, and a ledger that is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from mobile_client.processes import Role, Testbed
+from shared.errors import LedgerUnavailable, NotFound
+from shared.ledger.cli import ledger
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.reports import Summary, Verification
+from tests.conftest import free_ports
+from tests.contract.test_ledger_store import caller, tier
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """The address of a ledger process that ends with the test."""
+    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    with Testbed([role], tmp_path / "ledger", {}) as testbed:
+        testbed.start_all()
+        yield role.url
+
+
+def deliver(url: str, *entries: LedgerEntry) -> None:
+    body = {"entries": [entry.model_dump(mode="json") for entry in entries]}
+    httpx.post(f"{url}/v1/entries", json=body, trust_env=False).raise_for_status()
+
+
+def run(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(ledger, [*arguments, "--ledger-url", url])
+
+
+def test_an_empty_ledger(url: str) -> None:
+    summary = run(url, "summary")
+    assert (summary.exit_code, "the ledger is empty" in summary.output) == (0, True)
+    assert Summary.model_validate_json(run(url, "summary", "--json").output).requests == 0
+    verified = run(url, "verify")
+    assert verified.exit_code == 0
+    assert verified.output == "0 requests, 0 attempts by callers, 0 by tiers: clean\n"
+    shown = run(url, "show", "r1")
+    assert isinstance(shown.exception, NotFound)
+    assert shown.exit_code == 1
+
+
+def test_exit_codes_and_json(url: str) -> None:
+    deliver(url, caller(), tier())
+    for command in ("summary", "verify"):
+        assert run(url, command).exit_code == 0
+    assert run(url, "show", "r1").output.startswith("request r1\n  1. edge   caller answered")
+    summary = Summary.model_validate_json(run(url, "summary", "--json").output)
+    assert (summary.requests, summary.cost_lambda) == (1, 3.5)
+    rows = json.loads(run(url, "show", "r1", "--json").output)
+    assert [LedgerEntry(**row) for row in rows] == [caller(), tier()]
+    clean = run(url, "verify", "--json")
+    assert clean.exit_code == 0
+    assert Verification.model_validate_json(clean.output).clean
+
+    deliver(url, tier("a2", request_id="r2"))
+    dirty = run(url, "verify", "--json", "--wait", "0")
+    assert dirty.exit_code == 1
+    (finding,) = Verification.model_validate_json(dirty.output).findings
+    assert (finding.kind, finding.attempt_id, finding.side) == ("no_caller", "a2", "tier")
+    told = run(url, "verify", "--wait", "0")
+    assert told.exit_code == 1
+    assert "no_caller" in told.output
+    assert told.output.endswith("1 findings\n")
+
+
+def test_more_findings_than_are_shown(url: str) -> None:
+    deliver(url, *(caller(f"a{i}", request_id=f"r{i}") for i in range(130)))
+    told = run(url, "verify", "--wait", "0")
+    assert told.exit_code == 1
+    assert told.output.count("no_tier") == 100
+    assert "… and 30 more\n" in told.output
+
+
+@pytest.mark.parametrize("request_id", ["r1?", "r1#", "r1/", "a\nb", "\0", "é", "\udcff", "%72%31"])
+def test_an_odd_request_is_one_that_is_not_there(url: str, request_id: str) -> None:
+    deliver(url, caller(), tier())
+    assert isinstance(run(url, "show", request_id).exception, NotFound)
+
+
+@pytest.mark.parametrize("arguments", [("summary",), ("show", "r1"), ("verify",)])
+def test_a_ledger_that_is_not_there(arguments: tuple[str, ...]) -> None:
+    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
+    error = run(nowhere, *arguments).exception
+    assert isinstance(error, LedgerUnavailable)
+    assert nowhere in error.message
+    assert "dimee up" in error.message
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "http://[", "http://127.0.0.1:99999", "http://a b"])
+def test_an_address_that_is_none(wrong: str) -> None:
+    error = run(wrong, "summary").exception
+    assert isinstance(error, LedgerUnavailable)
+    assert wrong in error.message
+
+
+def test_another_wait_than_a_number_is_refused() -> None:
+    assert run("http://127.0.0.1:1", "verify", "--wait", "-1").exit_code == 2
