@@ -13,7 +13,8 @@ Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Word = Annotated[str, Field(max_length=64)]
+# PostgreSQL stores no NUL: refused here, so that both stores take the same
+Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
 
 
 class Side(StrEnum):

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from shared.errors import DimeeError
 from shared.ledger.entry import Delivery, LedgerEntry, Side, State
 
@@ -87,20 +89,21 @@ class Outbox:
         It never raises: an answer is worth more than its record. What could not be written is
         counted in `dropped` and logged without its content.
         """
-        rows = [
-            (entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json())
-            for entry in entries
-        ]
         try:
+            rows = [
+                (entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json())
+                for entry in entries
+            ]
             with self._guard:
                 if len(rows) == 1:
                     self._db.execute(_UPSERT, rows[0])
                 else:
                     with _transaction(self._db):
                         self._db.executemany(_UPSERT, rows)
-        except sqlite3.Error as error:
-            self.dropped += len(rows)
-            log.error("%d entries could not be written to the outbox: %s", len(rows), error)
+        except (sqlite3.Error, ValueError) as error:
+            self.dropped += len(entries)
+            why = error if isinstance(error, sqlite3.Error) else type(error).__name__
+            log.error("%d entries could not be written to the outbox: %s", len(entries), why)
         self.recorded.set()
 
     def pending(self, limit: int) -> list[tuple[str, str, int, str]]:
@@ -152,9 +155,16 @@ class Outbox:
         os.close(self._lock_file)
 
     def _abandon_open(self) -> None:
-        rows = self._db.execute("SELECT body FROM outbox WHERE NOT terminal").fetchall()
-        for (body,) in rows:
-            entry = LedgerEntry.model_validate_json(body)
+        rows = self._db.execute(
+            "SELECT attempt_id, side, body FROM outbox WHERE NOT terminal AND NOT quarantined"
+        ).fetchall()
+        for attempt_id, side, body in rows:
+            try:
+                entry = LedgerEntry.model_validate_json(body)
+            except ValidationError:  # another version's; it must not keep this one from starting
+                log.error("the outbox's open entry %s cannot be read", attempt_id)
+                self.quarantine(attempt_id, side)
+                continue
             ended: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
             if entry.side is Side.CALLER:
                 ended |= {"delivery": Delivery.UNKNOWN, "final": True}
@@ -168,14 +178,21 @@ class Outbox:
             lock = _try_lock(file.with_suffix(".lock"))
             if lock is None:
                 continue
-            self._db.execute("ATTACH DATABASE ? AS other", (str(file),))
             try:
-                with _transaction(self._db):
-                    self._db.execute("INSERT OR IGNORE INTO outbox SELECT * FROM other.outbox")
-                    self._db.execute("DELETE FROM other.outbox")
+                self._adopt(file)
+            except sqlite3.Error as error:  # died before its table was made, or corrupt
+                log.error("%s cannot be taken over: %s", file, error)
             finally:
-                self._db.execute("DETACH DATABASE other")
                 os.close(lock)
+
+    def _adopt(self, file: Path) -> None:
+        self._db.execute("ATTACH DATABASE ? AS other", (str(file),))
+        try:
+            with _transaction(self._db):
+                self._db.execute("INSERT OR IGNORE INTO outbox SELECT * FROM other.outbox")
+                self._db.execute("DELETE FROM other.outbox")
+        finally:
+            self._db.execute("DETACH DATABASE other")
 
 
 @contextmanager

@@ -81,6 +81,8 @@ class LedgerStore:
 
     def request(self, request_id: str) -> list[LedgerEntry]:
         """Both sides of a request's attempts, in their order; empty if there is no such request."""
+        if "\0" in request_id:  # PostgreSQL fails on it, and no identifier has it
+            return []
         query = (
             sa.select(entries)
             .where(entries.c.request_id == request_id)

@@ -12,9 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from shared.domain import Difficulty, Tier
 from shared.errors import InvalidInput, LedgerUnavailable
+from shared.ledger.app import MAX_ENTRIES
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.store import LedgerStore
 from shared.ledger.summary import summarise
@@ -226,3 +228,73 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
     with pytest.raises(LedgerUnavailable, match="database-url"):
         LedgerStore(f"sqlite:///{tmp_path / 'file'}")
+
+
+def test_what_one_store_cannot_hold_no_store_is_given(store: LedgerStore) -> None:
+    """PostgreSQL has no NUL in a text: it would answer 503, and the delivery would never end."""
+    for name in ("writer", "label", "policy", "error_code", "price_book", "text_hash"):
+        with pytest.raises(ValidationError):
+            caller(**{name: "a\0b"})
+    assert store.request("r\0") == []
+
+
+def test_the_largest_delivery_and_the_largest_numbers(store: LedgerStore) -> None:
+    most = caller("m", text_chars=2**53, tokens=2**53, sent_bytes=2**53, started_at=1e300,
+                  label="é\U0001f600\n' --", confidence=0.1 + 0.2)  # fmt: skip
+    rows = [*(caller(f"a{i:03}", request_id="r2") for i in range(MAX_ENTRIES - 1)), most]
+    assert store.upsert(rows).stored == MAX_ENTRIES
+    assert store.upsert(rows).duplicates == MAX_ENTRIES
+    assert store.request("r1") == [most]
+
+
+def test_fields_that_are_not_given_come_back_so(store: LedgerStore) -> None:
+    least = LedgerEntry(
+        attempt_id="a", side=Side.TIER, request_id="r1", tier=Tier.CLOUD, state=State.OPEN,
+        started_at=0,
+    )  # fmt: skip
+    store.upsert([least])
+    assert store.request("r1") == [least]
+
+
+def test_an_end_before_its_beginning_and_two_ends(store: LedgerStore) -> None:
+    begun = caller(state=State.OPEN, delivery=None, final=False)
+    assert store.upsert([caller()]).stored == 1
+    assert store.upsert([begun, caller(state=State.FAILED), begun]).stored == 0
+    assert store.request("r1") == [caller()]
+
+
+def test_findings_in_a_ledger_that_is_clean_but_for_them(store: LedgerStore) -> None:
+    """Two failing attempts of other requests, named among pairs that match."""
+    store.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(5) for side in (caller, tier)])
+    store.upsert([caller("b1", request_id="x1"), tier("b2", request_id="x2")])
+    found = [(one.kind, one.attempt_id, one.side) for one in verify(store).findings]
+    assert found == [("no_caller", "b2", "tier"), ("no_tier", "b1", "caller")]
+
+
+def test_a_gap_or_a_double_among_ordinals(store: LedgerStore) -> None:
+    first = caller("a1", final=False), tier("a1")
+    assert kinds(store, *first, caller("a2", ordinal=3), tier("a2", ordinal=3)) == {"ordinals"}
+    store.upsert([caller("b1", request_id="r2", final=False), tier("b1", request_id="r2")])
+    twice = caller("b2", request_id="r2"), tier("b2", request_id="r2")
+    assert kinds(store, *twice) == {"ordinals"}
+    assert verify(store).total_findings == 2
+
+
+def test_summary_of_failures_money_and_percentiles(store: LedgerStore) -> None:
+    trips = (10.0, 20.0, 30.0, 40.0, 50.0)
+    store.upsert(
+        [caller(f"a{i}", request_id=f"r{i}", round_trip_ms=ms) for i, ms in enumerate(trips)]
+        + [tier(f"a{i}", request_id=f"r{i}") for i in range(5)]
+    )
+    store.upsert([caller("f", request_id="f", state=State.TIMED_OUT, delivery=Delivery.UNKNOWN,
+                         price_book="q", policy="dimee-rl", cost_usd=0.5)])  # fmt: skip
+    report = summarise(store)
+    assert (report.requests, report.answered, report.failed) == (6, 5, 1)
+    assert report.attempts_by_state == {"answered": 5, "timed_out": 1}
+    assert report.requests_by_policy == {"dimee-fixed": 5, "dimee-rl": 1}
+    assert report.price_books == ["p", "q"]
+    assert report.cost_usd == pytest.approx(0.505)
+    assert report.energy_mj == pytest.approx(6 * 0.35)
+    (trip,) = [row for row in report.durations if row.what == "round_trip_ms"]
+    assert (trip.tier, trip.count, trip.p50) == ("edge", 5, 30.0)
+    assert (trip.p95, trip.p99) == (pytest.approx(48.0), pytest.approx(49.6))

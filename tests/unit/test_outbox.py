@@ -154,3 +154,84 @@ def test_an_unusable_directory_says_which_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DimeeError, match="DIMEE_STATE_DIR"):
         Outbox.claim(tmp_path / "file" / "below", "mobile")
+
+
+def test_a_row_that_the_ledger_refuses_is_kept_and_not_sent_again(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(caller("a1"), caller("a2"))
+    outbox.quarantine("a1", "caller")
+    assert [entry.attempt_id for entry in read(outbox)] == ["a2"]
+    assert outbox.count_pending() == 1
+    outbox.close()
+    after = Outbox.claim(tmp_path, "mobile")
+    assert [entry.attempt_id for entry in read(after)] == ["a2"]
+    after.close()
+
+
+def test_a_row_that_changed_during_its_delivery_is_delivered_once_more(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(OPEN, tier())
+    sent = [row[:3] for row in outbox.pending(10)]
+    outbox.record(caller())
+    outbox.mark_delivered(sent)
+    assert read(outbox) == [caller()], "the tier's side did not change"
+    outbox.mark_delivered([row[:3] for row in outbox.pending(10)])
+    outbox.record(OPEN)
+    assert len(outbox.pending(10)) == 1, "what is forgotten may come again; the ledger ignores it"
+    outbox.close()
+
+
+def test_a_closed_outbox_drops_and_counts(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.close()
+    outbox.record(caller())
+    outbox.record(caller(), tier())
+    assert outbox.dropped == 3
+
+
+def test_an_entry_that_is_no_json_is_dropped_and_its_content_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(caller().model_copy(update={"label": "secret\ud800"}))
+    assert (outbox.dropped, outbox.count_pending()) == (1, 0)
+    assert "1 entries could not be written" in caplog.text
+    assert "secret" not in caplog.text
+    outbox.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 500], ids=["empty", "corrupt"])
+def test_a_neighbour_that_cannot_be_read_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    """A process killed between making its file and its table leaves an empty one."""
+    Outbox.claim(tmp_path, "mobile").close()
+    (tmp_path / "outbox-1.sqlite").write_bytes(content)
+    with_leftovers = Outbox.claim(tmp_path, "mobile")
+    with_leftovers.record(caller())
+    assert read(with_leftovers) == [caller()]
+    with_leftovers.close()
+
+
+def test_an_open_entry_of_another_version_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.record(OPEN, caller("a2", state=State.OPEN, delivery=None, final=False))
+    outbox.close()
+    other = sqlite3.connect(tmp_path / "outbox-0.sqlite")
+    other.execute("UPDATE outbox SET body = '{\"new\": 1}' WHERE attempt_id = 'a1'")
+    other.commit()
+    other.close()
+    after = Outbox.claim(tmp_path, "mobile")
+    (abandoned,) = read(after)
+    assert (abandoned.attempt_id, abandoned.state) == ("a2", State.ABANDONED)
+    after.close()
+    Outbox.claim(tmp_path, "mobile").close()
+
+
+def test_the_tiers_open_side_ends_without_what_only_callers_know(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "edge")
+    outbox.record(tier(state=State.OPEN))
+    outbox.close()
+    after = Outbox.claim(tmp_path, "edge")
+    (ended,) = read(after)
+    assert (ended.state, ended.error_code) == (State.ABANDONED, "process_died")
+    assert (ended.delivery, ended.final) == (None, False)
+    after.close()
