@@ -12,6 +12,7 @@ import pytest
 
 from mobile_client.processes import Testbed
 from mobile_client.testbed import make_testbed
+from shared.bundle import Bundle
 from tests.conftest import BUNDLE, REPOSITORY, free_ports
 from tests.docs.generate import REFERENCE, commands_page, settings_page
 
@@ -89,6 +90,18 @@ def test_reference_pages_are_current() -> None:
     for name, page in (("settings.md", settings_page()), ("commands.md", commands_page())):
         written = (REFERENCE / name).read_text(encoding="utf-8")
         assert written == page, f"run: python -m tests.docs.generate ({name})"
+
+
+def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:
+    policies = bundle.manifest.accuracy["policies"]
+    fixed, edge, cloud = (policies[name] for name in ("dimee-fixed", "edge", "cloud"))
+    shown = " ".join(README.replace("−", "-").split())
+    assert f"`cloud` answers {cloud['accuracy']:.2f} % right" in shown
+    saving = fixed["cost_against_all_cloud"]
+    assert f"`dimee-fixed` {fixed['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
+    assert f"`edge` {edge['accuracy']:.2f} % at {edge['cost_against_all_cloud']:+.1f} %" in shown
+    assert f"`dimee-fixed` costs {fixed['by_cloud_fee']['1.0']:+.1f} % more" in shown
+    assert f"γ = {bundle.cost_model.cloud_fee:g} λ" in shown
 
 
 def test_links_lead_somewhere() -> None:
