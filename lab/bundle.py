@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lab.card import write_card
-from lab.export import write_bundle, write_embeddings
-from lab.judge import exit_table, policy_table, shipped_outputs
-from lab.pools import Pools, exit_outputs, make_pools, mean_embeddings
+from lab.export import write_bundle
+from lab.judge import exit_table, policy_table
+from lab.pools import Pools, make_pools
 from lab.run import Run
+from lab.samples import samples_of_bundle, samples_of_run
+from lab.tables import mean_embeddings
 from shared.bundle import load_bundle
 from shared.cost import CostModel
 from shared.errors import InvalidInput
+from shared.runtime.encoding import TextEncoder
 
 MAX_LOSS = 0.5
 
@@ -28,14 +32,15 @@ def pools_of_run(
     max_tokens: int,
 ) -> Pools:
     """Algorithm 1 and eqs. 2, 3 on the run's validation split, cut at the bundle's limit."""
-    split = run.split(data)
-    outputs = exit_outputs(run, split.validation, "validation")
-    with tempfile.TemporaryDirectory() as folder:
-        tables = Path(folder) / "embeddings.safetensors"
-        write_embeddings(run.model, tables)
-        embedding_NH = mean_embeddings(split.validation, run.tokenizer_file, tables, max_tokens)
+    validation = run.split(data).validation
+    encoder = TextEncoder(run.tokenizer_file, max_tokens)
+    rows = [encoder.encode(row.text, row.pair) for row in validation]
+    samples = replace(
+        samples_of_run(run, validation, "validation"),
+        embedding_NH=mean_embeddings(run.model, rows),
+    )
     cost_model = CostModel.paper(run.model.layers, cloud_fee)
-    return make_pools(outputs, embedding_NH, cost_model, mobile_layers, edge_layers, mu)
+    return make_pools(samples, cost_model, mobile_layers, edge_layers, mu)
 
 
 def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
@@ -59,9 +64,9 @@ def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
             "split": run.facts["split"],
         }
         for name, examples in (("validation", split.validation), ("reported", split.test)):
-            shipped = shipped_outputs(bundle, examples)
-            accuracy[name] = exit_table(exit_outputs(run, examples, name), shipped)
-        accuracy["policies"] = policy_table(bundle, split.test, shipped)
+            shipped = samples_of_bundle(bundle, examples)
+            accuracy[name] = exit_table(samples_of_run(run, examples, name), shipped)
+        accuracy["policies"] = policy_table(bundle, shipped)
     _check_loss(accuracy["reported"])
     write_bundle(run, pools, target, max_tokens, accuracy)
     return write_card(load_bundle(target), run.facts)

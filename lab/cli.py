@@ -29,6 +29,13 @@ def _need_lab() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--split", type=click.Choice(["paper", "glue"]), default="paper", show_default=True)
 @click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
+@click.option(
+    "--loss",
+    type=click.Choice(["sum", "depth"]),
+    default="sum",
+    show_default=True,
+    help="Eq. 1's plain sum, or the mean weighted by depth of its authors' code.",
+)
 @click.option("--epochs", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(0, 1), default=8e-5, show_default=True)

@@ -21,6 +21,7 @@ from lab.model import MultiExitClassifier
 from lab.onnx_layer import layer_graph
 from lab.pools import Pools
 from lab.run import Run
+from lab.tables import word_rows
 from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
 from shared.errors import InvalidInput
 
@@ -35,14 +36,11 @@ def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
         values: NDArray[np.float32] = parameter.detach().float().numpy()
         return values
 
-    word_VH = table(embeddings.word_embeddings.weight)
-    scale_V = np.abs(word_VH).max(1) / 127.0
-    safe_V = np.where(scale_V == 0, 1.0, scale_V)
-    quantised_VH = np.rint(word_VH / safe_V[:, None]).clip(-127, 127).astype(np.int8)
+    quantised_VH, scale_V = word_rows(model)
     content = save(
         {
             "word": quantised_VH,
-            "word_scale": scale_V.astype(np.float32),
+            "word_scale": scale_V,
             "position": table(embeddings.position_embeddings.weight),
             "type": table(embeddings.token_type_embeddings.weight),
             "gamma": table(embeddings.LayerNorm.weight),

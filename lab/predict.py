@@ -33,7 +33,9 @@ def predict(
 ) -> ExitOutputs:
     """Run all exits in fp32 on ``examples``; the order of the rows is kept."""
     model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].text))
+    order = sorted(
+        range(len(examples)), key=lambda i: len(examples[i].text + (examples[i].pair or ""))
+    )
     probabilities_ENC = np.empty((model.layers, len(examples), model.classes), np.float32)
     for start in tqdm(range(0, len(order), batch_size), desc="predict", mininterval=2, delay=2):
         rows = order[start : start + batch_size]

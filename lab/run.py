@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.data import Split, load_split
-from lab.model import MultiExitClassifier, load_model, load_tokenizer
+from lab.encoders import load_tokenizer
+from lab.model import MultiExitClassifier, load_model
 from lab.tasks import Task, get_task
 
 

@@ -14,15 +14,8 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from lab.data import Example, Split, data_hash, load_split
-from lab.model import (
-    MultiExitClassifier,
-    encoder_licence,
-    joint_loss,
-    load_model,
-    load_tokenizer,
-    new_model,
-    save_model,
-)
+from lab.encoders import encoder_licence, load_tokenizer
+from lab.model import MultiExitClassifier, joint_loss, load_model, new_model, save_model
 from lab.predict import accuracy_by_exit, predict
 from lab.tasks import get_task
 from shared.errors import InvalidInput
@@ -37,6 +30,7 @@ class TrainSettings:
     encoder: str
     split: str = "paper"
     pooling: str = "mean"
+    loss: str = "sum"
     epochs: int = 3
     batch_size: int = 32
     learning_rate: float = 8e-5
@@ -127,7 +121,7 @@ def _fit(
         labels_B = torch.tensor([row.label for row in rows])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
-        loss = joint_loss(logits_EBC, labels_B)
+        loss = joint_loss(logits_EBC, labels_B, settings.loss)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

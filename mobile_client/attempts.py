@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobile_client.device import Decided, LocalAnswer
@@ -23,6 +23,16 @@ from shared.wire import AttemptReport, CostReport
 def new_id() -> str:
     """An identifier for a request or an attempt."""
     return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What all attempts of a request share."""
+
+    text: str
+    pair: str | None
+    decided: Decided
+    request_id: str = field(default_factory=new_id)
 
 
 @dataclass(slots=True)
@@ -44,12 +54,10 @@ class Bookkeeper:
 
     def begin(
         self,
-        request_id: str,
+        request: Request,
         ordinal: int,
         tier: Tier,
-        decided: Decided,
-        text: str,
-        pair: str | None,
+        reason: Reason,
         after: LedgerEntry | None,
     ) -> OpenAttempt:
         """Open an attempt durably, before anything is sent.
@@ -57,14 +65,15 @@ class Bookkeeper:
         The end of the attempt ``after`` which it comes is written together with it: a request whose
         phone dies in between would have no last attempt.
         """
+        text, pair, decided = request.text, request.pair, request.decided
         entry = LedgerEntry(
             attempt_id=new_id(),
             side=Side.CALLER,
-            request_id=request_id,
+            request_id=request.request_id,
             ordinal=ordinal,
             tier=tier,
             state=State.OPEN,
-            reason=Reason.FAIL_OVER if after else Reason.ROUTE,
+            reason=reason,
             policy=decided.routing.policy,
             difficulty=decided.routing.difficulty,
             writer="mobile",
@@ -90,16 +99,22 @@ class Bookkeeper:
             self._broken_off(attempt, State.FAILED, "internal")
             raise
 
-    def answered_here(self, attempt: OpenAttempt, local: LocalAnswer) -> LedgerEntry:
-        """End an attempt on the phone itself: caller and tier in one, it books both sides."""
+    def answered_here(
+        self, attempt: OpenAttempt, local: LocalAnswer, final: bool, paid: bool = False
+    ) -> LedgerEntry:
+        """End an attempt on the phone itself: caller and tier in one, it books both sides.
+
+        One that is not ``final`` is written, on the caller's side, by `begin`. ``paid``: the answer
+        was in hand, from an earlier attempt that bears its work.
+        """
         total_ms = (time.perf_counter() - attempt.started) * 1e3
         facts: dict[str, Any] = {
             "state": State.ANSWERED,
             "label": local.label,
             "confidence": local.confidence,
             "exit_layer": local.exit_layer,
-            "queue_ms": local.queue_ms,
-            "compute_ms": local.compute_ms,
+            "queue_ms": 0.0 if paid else local.queue_ms,
+            "compute_ms": 0.0 if paid else local.compute_ms,
             "tier_ms": total_ms,
         }
         callers_own = ("reason", "policy", "difficulty", "decision_ms")
@@ -110,8 +125,8 @@ class Bookkeeper:
             "round_trip_ms": total_ms,
             "network_ms": 0.0,
         }
-        cost = self._cost_model.attempt(Tier.MOBILE, local.exit_layer)
-        return self._end(attempt, caller_side, cost, final=True)
+        cost = 0.0 if paid else self._cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        return self._end(attempt, caller_side, cost, final)
 
     def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
         """End an attempt at another tier; one that is not ``final`` is written by `begin`."""

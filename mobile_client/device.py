@@ -1,4 +1,4 @@
-"""What runs on the phone itself: the decision, and layers 1..m off the event loop."""
+"""What runs on the phone itself: the decision, and its layers off the event loop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from dataclasses import dataclass
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle, load_bundle, tier_layers
 from shared.domain import RoutingDecision
-from shared.policies import RoutingPolicy, make_policy
+from shared.policies import PolicyFacts, RoutingPolicy, TextFeatures, make_policy
 from shared.runtime.classifier import Classifier
 from shared.runtime.encoding import EncodedText
+from shared.runtime.layers import sure
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """A tokenised text, what a policy may know of it, and the milliseconds that this took."""
+
+    encoded: EncodedText
+    features: TextFeatures
+    read_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A tokenised text, where it goes first, and the milliseconds that this took."""
+    """A tokenised text, where and how it is answered first, and the milliseconds until then."""
 
     encoded: EncodedText
     routing: RoutingDecision
@@ -26,54 +36,97 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class LocalAnswer:
-    """The phone's own prediction, with its wait and its work in milliseconds."""
+    """The phone's own prediction, with its wait and its work in milliseconds.
+
+    ``sure``: its confidence reaches the decision's α.
+    """
 
     label: str
     probabilities: dict[str, float]
     confidence: float
+    sure: bool
     exit_layer: int
     queue_ms: float
     compute_ms: float
 
 
 class Device:
-    """The phone's bundle: tokeniser, embeddings, policies by name and layers 1..m."""
+    """The phone's bundle: tokeniser, embeddings, policies by name, layers 1..m and what they need.
+
+    Layers beyond m are loaded with the first policy that runs them, and kept.
+    """
 
     def __init__(self, settings: MobileSettings) -> None:
         self.bundle: Bundle = load_bundle(settings.bundle)
         layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
+        self.mobile_layers = layers.mobile.last
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
+        self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
         self._seed = settings.policy_seed
         self._policies: dict[str, RoutingPolicy] = {}
+        self._making = asyncio.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="phone-layers")
 
-    def policy(self, name: str) -> RoutingPolicy:
-        """The policy of this name; it is made once and keeps its state. Raises `InvalidInput`."""
+    @property
+    def layers_held(self) -> int:
+        """How many layers are loaded: m, or more for a policy that runs deeper."""
+        return self._classifier.layers.range.last
+
+    def make_policy(self, name: str) -> RoutingPolicy:
+        """The policy of this name, made once with the layers it runs; it keeps its state.
+
+        Raises `InvalidInput` for an unknown name and `BundleError` where a layer cannot be run.
+        """
         if name not in self._policies:
-            self._policies[name] = make_policy(name, self.bundle, self._seed)
+            policy = make_policy(name, self._facts, self._seed)
+            self._classifier.layers.deepen(policy.phone_layers or self.mobile_layers)
+            self._policies[name] = policy
         return self._policies[name]
 
-    def decide(self, text: str, pair: str | None, policy: str) -> Decided:
-        """Tokenise, look up the mean word embedding, choose a tier. Call in arrival order."""
+    async def policy(self, name: str) -> RoutingPolicy:
+        """As `make_policy`, with layers loaded off the event loop; callers go on as they came."""
+        async with self._making:
+            if name in self._policies:
+                return self._policies[name]
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._worker, self.make_policy, name)
+
+    def read(self, text: str, pair: str | None) -> ReadText:
+        """Tokenise and look up the mean word embedding; raises `InvalidInput`."""
         started = time.perf_counter()
         encoded = self._classifier.encoder.encode(text, pair)
         embedding_H = self._classifier.embeddings.mean_word_embedding(encoded)
-        routing = self.policy(policy).route(embedding_H)
-        return Decided(encoded, routing, (time.perf_counter() - started) * 1e3)
+        features = TextFeatures(embedding_H, tokens=encoded.tokens)
+        return ReadText(encoded, features, (time.perf_counter() - started) * 1e3)
 
-    async def answer(self, encoded: EncodedText) -> LocalAnswer:
-        """Run layers 1..m; the first exit with C_i >= α answers, else the last one."""
+    def decide(self, read: ReadText, policy: RoutingPolicy) -> Decided:
+        """Choose where and how a text is answered first. Call in arrival order."""
+        started = time.perf_counter()
+        routing = policy.route(read.features)
+        spent_ms = (time.perf_counter() - started) * 1e3
+        return Decided(read.encoded, routing, read.read_ms + spent_ms)
+
+    async def answer(self, decided: Decided) -> LocalAnswer:
+        """Run layers 1 to the decision's last; its first asked exit with C_i >= α answers.
+
+        The last one answers whatever its confidence.
+        """
+        routing = decided.routing
         asked = time.perf_counter()
 
         def work() -> LocalAnswer:
             started = time.perf_counter()
-            prediction = self._classifier.classify([encoded], self.bundle.manifest.alpha)[0]
+            alpha = self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
+            last = routing.last_layer or self.mobile_layers
+            first_exit = routing.first_exit
+            (prediction,) = self._classifier.classify([decided.encoded], alpha, last, first_exit)
             ended = time.perf_counter()
             labels = self.bundle.manifest.labels
             return LocalAnswer(
                 label=labels[prediction.label_index],
                 probabilities=dict(zip(labels, prediction.probabilities, strict=True)),
                 confidence=prediction.confidence,
+                sure=bool(sure(prediction.confidence, alpha)),
                 exit_layer=prediction.exit_layer,
                 queue_ms=(started - asked) * 1e3,
                 compute_ms=(ended - started) * 1e3,

@@ -15,11 +15,15 @@ HEADER = (
 
 
 def row(text: str, outcome: Classification | DimeeError) -> str:
-    """One line: text, label, confidence, tier, exit layer, milliseconds, λ."""
+    """One line: text, label, confidence, tier, exit layer, milliseconds, λ.
+
+    ^ marks an answer that was escalated, * one that failed over.
+    """
     shown = _fit(text)
     if isinstance(outcome, DimeeError):
         return f"{shown}  {outcome.code}: {outcome.message}"
-    tier = outcome.tier.value + ("*" if outcome.failed_over else "")
+    marks = "^" * outcome.escalated + "*" * outcome.failed_over
+    tier = outcome.tier.value + marks
     cut = "  (cut at the model's limit)" if outcome.truncated else ""
     return (
         f"{shown}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<8}"

@@ -22,6 +22,6 @@ class MobileSettings(BundleSettings):
     deadline_ms: DeadlineMs = 5_000.0
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD)
     """Tiers that are asked, in this order, when the chosen one fails; add "mobile" for the phone's
-    own last exit."""
+    own last exit. An answer of the phone that was escalated is always the last resort."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Texts of one call of many that are under way at once."""

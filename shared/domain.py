@@ -48,12 +48,32 @@ class LayerRange:
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """Where a request is answered first, and why."""
+    """Where a request is answered first, how, and why.
+
+    The defaults are the paper's: the phone asks its exits 1..m against the bundle's α and answers
+    at its last one whatever its confidence. A policy may choose another threshold (``alpha``), run
+    the phone deeper or less deep (``last_layer``), leave out the exits before ``first_exit``, or
+    name the tier that takes over an answer below the threshold (``escalate_to``).
+    """
 
     tier: Tier
     policy: str
     difficulty: Difficulty | None = None
     distances: tuple[float, ...] | None = None
+    alpha: float | None = None
+    first_exit: int = 1
+    last_layer: int | None = None
+    escalate_to: Tier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a decision: who answered, where it stopped, how sure, at what cost in λ."""
+
+    tier: Tier
+    exit_layer: int
+    confidence: float
+    cost_lambda: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ class Classification(Contract):
     policy: str
     difficulty: str | None = None
     failed_over: bool = False
+    escalated: bool = False
     truncated: bool = False
     tokens: int
     decision_ms: float

@@ -110,7 +110,7 @@ def print_summary(report: Summary) -> None:
         return
     click.echo(
         f"requests {report.requests}   answered {report.answered}   failed {report.failed}   "
-        f"failed over {report.failed_over}"
+        f"failed over {report.failed_over}   escalated {report.escalated}"
     )
     for tier in ("mobile", "edge", "cloud"):
         count = report.answered_by_tier.get(tier, 0)

@@ -53,6 +53,7 @@ class Summary(Report):
     answered: int
     failed: int
     failed_over: int
+    escalated: int = 0
     answered_by_tier: dict[str, int]
     exits_by_tier: dict[str, dict[str, int]]
     attempts_by_state: dict[str, int]

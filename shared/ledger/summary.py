@@ -43,6 +43,7 @@ def summarise(store: LedgerStore) -> Summary:
         answered = counts(entries.c.tier, _answered)
         ended = sum(counts(entries.c.state, _final).values())
         over = _answered & (entries.c.reason == Reason.FAIL_OVER.value)
+        reasons = counts(entries.c.reason, _callers)
         requests = connection.execute(
             sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
         ).scalar_one()
@@ -51,10 +52,12 @@ def summarise(store: LedgerStore) -> Summary:
             answered=sum(answered.values()),
             failed=ended - sum(answered.values()),
             failed_over=sum(counts(entries.c.tier, over).values()),
+            # a request escalates at most once, and may end at a tier that it failed over to
+            escalated=reasons.get(Reason.ESCALATE.value, 0),
             answered_by_tier=answered,
             exits_by_tier=exits,
             attempts_by_state=counts(entries.c.state, _callers),
-            attempts_by_reason=counts(entries.c.reason, _callers),
+            attempts_by_reason=reasons,
             requests_by_policy=counts(entries.c.policy, _final),
             durations=_durations(connection),
             sent_bytes=int(total(entries.c.sent_bytes)),

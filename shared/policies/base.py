@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.domain import RoutingDecision
+from shared.bundle import Bundle
+from shared.cost import CostModel
+from shared.domain import Outcome, RoutingDecision
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the phone knows of a text before it runs any layer.
+
+    ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included.
+    """
+
+    embedding_H: NDArray[np.float32]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """What policies are made from: the bundle's, or what the lab computed without a bundle.
+
+    ``mu`` is the worth, in confidence, of one answer from the cloud (eq. 2).
+    """
+
+    centroids_DH: NDArray[np.float32]
+    counts_D: NDArray[np.int64]
+    alpha: float
+    mu: float
+    classes: int
+    mobile_layers: int
+    cost_model: CostModel
+
+    @classmethod
+    def of(cls, bundle: Bundle, mobile_layers: int | None = None) -> PolicyFacts:
+        """The facts of a bundle, for a phone with ``mobile_layers`` layers (the bundle's m)."""
+        manifest = bundle.manifest
+        centroids_DH, counts_D = bundle.router()
+        return cls(
+            centroids_DH=centroids_DH,
+            counts_D=counts_D,
+            alpha=manifest.alpha,
+            mu=manifest.mu,
+            classes=len(manifest.labels),
+            mobile_layers=mobile_layers or manifest.mobile_layers,
+            cost_model=bundle.cost_model,
+        )
 
 
 class RoutingPolicy(Protocol):
     """Decides from what the phone knows before it runs any layer.
 
-    A policy may keep state between calls; its owner calls it from one thread, in arrival order.
+    A policy may keep state between calls; its owner calls it from one thread, in arrival order,
+    and tells one that `learns` the outcome of each request before it asks for the next decision.
     """
 
     @property
@@ -21,6 +67,30 @@ class RoutingPolicy(Protocol):
         """The name by which people choose it."""
         ...
 
-    def route(self, embedding_H: NDArray[np.float32]) -> RoutingDecision:
-        """Choose the tier for a text with this mean word embedding."""
+    @property
+    def phone_layers(self) -> int | None:
+        """How many layers the phone must hold for it; None: m."""
         ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learns from outcomes."""
+        ...
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        """Choose where and how a text is answered first."""
+        ...
+
+    def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
+        """Take in what came of a decision; called once for every answered request."""
+        ...
+
+
+class Unlearning:
+    """The half of the interface that most policies share: m layers, nothing to learn."""
+
+    phone_layers: int | None = None
+    learns = False
+
+    def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
+        """Nothing to learn."""

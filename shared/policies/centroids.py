@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from shared.domain import Difficulty, RoutingDecision
 from shared.errors import BundleError
+from shared.policies.base import TextFeatures, Unlearning
 
 DIFFICULTIES = (Difficulty.EASY, Difficulty.MODERATE, Difficulty.HARD)
 
 
-class DimeeFixed:
+class DimeeFixed(Unlearning):
     """Nearest centroid by Euclidean distance; the centroids stay as the validation pools made them.
 
     An empty pool has no centroid (a row of NaN, count 0) and is never chosen.
@@ -28,19 +29,20 @@ class DimeeFixed:
         self.centroids_DH = centroids_DH.astype(np.float64)
         self.counts_D = counts_D.copy()
 
-    def route(self, embedding_H: NDArray[np.float32]) -> RoutingDecision:
+    def route(self, features: TextFeatures) -> RoutingDecision:
         """Choose the pool whose centroid is nearest; on a tie the easier one."""
+        embedding_H = features.embedding_H
         difference_DH = self.centroids_DH - embedding_H
         distance_D = np.sqrt((difference_DH * difference_DH).sum(1))
         distance_D[self.counts_D == 0] = np.inf
         nearest = int(distance_D.argmin())
-        self._learn(nearest, embedding_H)
+        self._move(nearest, embedding_H)
         difficulty = DIFFICULTIES[nearest]
         return RoutingDecision(
             difficulty.tier, self.name, difficulty, tuple(float(d) for d in distance_D)
         )
 
-    def _learn(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+    def _move(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
         """The fixed variant does not."""
 
 
@@ -52,7 +54,7 @@ class DimeeAdaptive(DimeeFixed):
 
     name = "dimee-adaptive"
 
-    def _learn(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+    def _move(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
         self.counts_D[nearest] += 1
         step_H = (embedding_H - self.centroids_DH[nearest]) / self.counts_D[nearest]
         self.centroids_DH[nearest] += step_H

@@ -4,34 +4,54 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shared.domain import RoutingDecision, Tier
+from shared.policies.base import TextFeatures, Unlearning
 
 _TIERS = tuple(Tier)
 
 
-class Always:
+class Always(Unlearning):
     """Everything goes to one tier; the policy is named after it."""
 
     def __init__(self, tier: Tier) -> None:
         self.name = tier.value
         self._decision = RoutingDecision(tier, self.name)
 
-    def route(self, embedding_H: NDArray[np.float32]) -> RoutingDecision:
+    def route(self, features: TextFeatures) -> RoutingDecision:
         """Choose the one tier."""
         return self._decision
 
 
-class Random:
-    """Each tier with probability 1/3, from a seed."""
+class WholeOnPhone(Unlearning):
+    """All l layers on the phone: ``bert`` asks the last exit only, ``early-exit`` every one.
+
+    ``bert`` is the paper's baseline in the first of its two descriptions (BERT on the phone); the
+    other one (BERT in the cloud) is the policy ``cloud``.
+    """
+
+    def __init__(self, layers: int, early_exit: bool) -> None:
+        self.name = "early-exit" if early_exit else "bert"
+        self.phone_layers = layers
+        self._decision = RoutingDecision(
+            Tier.MOBILE, self.name, first_exit=1 if early_exit else layers, last_layer=layers
+        )
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        """Choose the phone."""
+        return self._decision
+
+
+class Random(Unlearning):
+    """A tier at random, from a seed: each with probability 1/3, or with the given ``shares``."""
 
     name = "random"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, shares: tuple[float, float, float] | None = None) -> None:
         self._random = random.Random(seed)
+        self._shares = shares
 
-    def route(self, embedding_H: NDArray[np.float32]) -> RoutingDecision:
-        """Choose a tier uniformly."""
-        return RoutingDecision(self._random.choice(_TIERS), self.name)
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        """Choose a tier."""
+        if self._shares is None:
+            return RoutingDecision(self._random.choice(_TIERS), self.name)
+        return RoutingDecision(self._random.choices(_TIERS, self._shares)[0], self.name)

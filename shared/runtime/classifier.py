@@ -20,10 +20,19 @@ class Classifier:
         self.embeddings = Embeddings(bundle.path / EMBEDDINGS)
         self.layers = Layers(bundle, layers, threads)
 
-    def classify(self, rows: Sequence[EncodedText], alpha: float | None) -> list[Prediction]:
-        """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last)."""
+    def classify(
+        self,
+        rows: Sequence[EncodedText],
+        alpha: float | None,
+        last: int | None = None,
+        first_exit: int = 1,
+    ) -> list[Prediction]:
+        """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last).
+
+        ``last`` and ``first_exit`` are those of `Layers.classify`.
+        """
         hidden_BTH, mask_BT = self.embeddings.first_hidden(rows)
-        return self.layers.classify(hidden_BTH, mask_BT, alpha)
+        return self.layers.classify(hidden_BTH, mask_BT, alpha, last=last, first_exit=first_exit)
 
     def warm_up(self) -> None:
         """Run one short text, so that the first request does not pay for lazy allocations."""

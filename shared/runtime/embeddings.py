@@ -16,6 +16,13 @@ Floats = NDArray[np.float32]
 TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
 
 
+def mean_of_rows(word_VH: NDArray[np.int8], scale_V: Floats, ids_T: NDArray[np.int64]) -> Floats:
+    """``mean_H`` of the rows ``ids_T`` of a word table in 8 bits."""
+    sum_H: Floats = scale_V[ids_T] @ word_VH[ids_T].astype(np.float32)
+    sum_H /= len(ids_T)
+    return sum_H
+
+
 class Embeddings:
     """Word, position and type tables. Words are int8 with one fp32 scale a row.
 
@@ -45,10 +52,7 @@ class Embeddings:
 
     def mean_word_embedding(self, encoded: EncodedText) -> Floats:
         """``mean_H`` of the word embeddings of a text, without special tokens (paper, sec. III)."""
-        ids = encoded.ids_T[encoded.content_T]
-        sum_H: Floats = self._scale_V[ids] @ self._word_VH[ids].astype(np.float32)
-        sum_H /= len(ids)
-        return sum_H
+        return mean_of_rows(self._word_VH, self._scale_V, encoded.ids_T[encoded.content_T])
 
     def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
         """Embed and pad rows: ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""

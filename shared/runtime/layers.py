@@ -25,10 +25,18 @@ class Layers:
 
     def __init__(self, bundle: Bundle, layers: LayerRange, threads: int) -> None:
         self.range = layers
+        self._bundle = bundle
+        self._threads = threads
         self._sessions = {
             layer: _session(bundle, layer, threads)
             for layer in range(layers.first, layers.last + 1)
         }
+
+    def deepen(self, last: int) -> None:
+        """Hold the layers up to ``last`` as well; what is running goes on undisturbed."""
+        for layer in range(self.range.last + 1, last + 1):
+            self._sessions[layer] = _session(self._bundle, layer, self._threads)
+            self.range = LayerRange(self.range.first, layer)
 
     def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
         """Run one layer: its output ``hidden_BTH`` and its exit's ``logits_BC``."""
@@ -36,24 +44,34 @@ class Layers:
         return hidden, logits
 
     def classify(
-        self, hidden_BTH: Floats, mask_BT: Mask, alpha: float | None, first: int | None = None
+        self,
+        hidden_BTH: Floats,
+        mask_BT: Mask,
+        alpha: float | None,
+        first: int | None = None,
+        last: int | None = None,
+        first_exit: int = 1,
     ) -> list[Prediction]:
         """Answer each row at its first exit with confidence C_i >= ``alpha``, else at the last.
 
         ``alpha`` None: no early exit. ``first`` is the layer to go on with, when ``hidden_BTH`` is
-        the output of the one before. Rows that are done leave the batch; no row's answer depends
-        on the others.
+        the output of the one before; ``last`` the one to stop at (the deepest that is held), whose
+        exit always answers; exits before ``first_exit`` are not asked. Rows that are done leave
+        the batch; no row's answer depends on the others.
         """
+        first = self.range.first if first is None else first
+        last = self.range.last if last is None else last
+        if not self.range.first <= first <= last <= self.range.last:
+            raise ValueError(f"layers {first}..{last} of {self.range} cannot be run")
         done: list[Prediction | None] = [None] * len(hidden_BTH)
         rows = np.arange(len(hidden_BTH))
-        for layer in range(first or self.range.first, self.range.last + 1):
+        for layer in range(first, last + 1):
             hidden_BTH, logits_BC = self.run_layer(layer, hidden_BTH, mask_BT)
-            last = layer == self.range.last
-            if alpha is None and not last:
+            if layer < last and (alpha is None or layer < first_exit):
                 continue
             probabilities_BC = softmax(logits_BC)
             confidence_B = probabilities_BC.max(1)
-            leaves_B = np.full(len(rows), True) if last else confidence_B >= alpha
+            leaves_B = np.full(len(rows), True) if layer == last else sure(confidence_B, alpha)
             for i in np.flatnonzero(leaves_B):
                 done[rows[i]] = _prediction(probabilities_BC[i], layer)
             if leaves_B.all():
@@ -66,6 +84,17 @@ class Layers:
                 hidden_BTH = np.ascontiguousarray(hidden_BTH[stays_B, :width])
                 mask_BT = np.ascontiguousarray(mask_BT[:, :width])
         return [prediction for prediction in done if prediction is not None]
+
+
+def sure(confidence_B: Floats | float, alpha: float | None) -> NDArray[np.bool_]:
+    """Whether C_i >= α, in fp32 as α was chosen; None: nothing is.
+
+    One rule for all who ask: in fp64 an answer at α itself could leave its exit and yet escalate.
+    """
+    if alpha is None:
+        return np.zeros_like(confidence_B, bool)
+    result: NDArray[np.bool_] = np.asarray(confidence_B, np.float32) >= np.float32(alpha)
+    return result
 
 
 def softmax(logits_BC: Floats) -> Floats:

@@ -13,6 +13,7 @@ from lab.cli import export, pools, train
 from lab.export import write_layers
 from lab.model import new_model
 from lab.run import Run
+from lab.samples import samples_of_bundle, samples_of_run
 from shared.bundle import Bundle, load_bundle
 from shared.domain import LayerRange
 from shared.errors import InvalidInput
@@ -93,18 +94,34 @@ def test_from_data_to_bundle(run_folder: Path, tmp_path: Path) -> None:
     assert "| `dimee-adaptive` |" in card
 
 
-def test_cached_outputs_are_used_for_equal_data_only(run_folder: Path) -> None:
-    from lab.pools import exit_outputs
-
+def test_cached_samples_are_used_for_equal_data_only(run_folder: Path) -> None:
     run = Run(run_folder)
     examples = run.split().validation
-    first = exit_outputs(run, examples, "validation")
+    first = samples_of_run(run, examples, "validation")
     files = set((run_folder / "outputs").iterdir())
-    again = exit_outputs(run, examples, "validation")
-    np.testing.assert_array_equal(first.probabilities_ENC, again.probabilities_ENC)
+    again = samples_of_run(run, examples, "validation")
+    np.testing.assert_array_equal(first.probabilities_NEC, again.probabilities_NEC)
+    np.testing.assert_array_equal(first.embedding_NH, again.embedding_NH)
+    assert (again.data_hash, again.model_hash) == (first.data_hash, first.model_hash)
     assert set((run_folder / "outputs").iterdir()) == files
-    exit_outputs(run, examples[:5], "validation")
+    samples_of_run(run, examples[:5], "validation")
     assert len(set((run_folder / "outputs").iterdir())) == len(files) + 1
+
+
+def test_samples_of_the_bundle_are_those_of_the_run(run_folder: Path, tmp_path: Path) -> None:
+    """As shipped and in torch: close probabilities, the same embeddings, lengths and labels."""
+    options = ["--mobile-layers", "1", "--edge-layers", "2"]
+    CliRunner().invoke(
+        export, [str(run_folder), str(tmp_path / "b"), *options], catch_exceptions=False
+    )
+    run = Run(run_folder)
+    examples = run.split().test[:50]
+    torch_side = samples_of_run(run, examples, "some")
+    shipped = samples_of_bundle(load_bundle(tmp_path / "b"), examples)
+    np.testing.assert_allclose(torch_side.probabilities_NEC, shipped.probabilities_NEC, atol=0.1)
+    np.testing.assert_allclose(torch_side.embedding_NH, shipped.embedding_NH, atol=1e-6)
+    np.testing.assert_array_equal(torch_side.tokens_N, shipped.tokens_N)
+    np.testing.assert_array_equal(torch_side.labels_N, shipped.labels_N)
 
 
 def test_an_encoder_that_is_no_bert_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import lab.pools
+import lab.samples
 from lab.bundle import pools_of_run
 from lab.export import write_embeddings, write_router
-from lab.pools import make_pools, mean_embeddings
-from lab.predict import ExitOutputs
+from lab.pools import make_pools
 from lab.run import Run
+from lab.samples import Samples
+from lab.tables import mean_embeddings
 from lab.train import TrainSettings, train
 from shared.cost import CostModel
 from shared.domain import Tier
+from shared.policies import TextFeatures
 from shared.policies.centroids import DimeeFixed
+from shared.runtime.encoding import TextEncoder
 
 COSTS = CostModel(
     mobile_layer=2, edge_layer=1, offload_edge=3, offload_cloud=5, cloud_fee=5, layers=3
@@ -33,15 +36,17 @@ def run(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFa
     return Run(folder)
 
 
-def outputs(confidence_EN: list[list[float]]) -> ExitOutputs:
-    """Outputs of two classes with the given confidences."""
-    confidence = np.array(confidence_EN, np.float32)
-    return ExitOutputs(np.stack([1 - confidence, confidence], -1), np.array([1, 1, 0, 0]))
+def samples(confidence_EN: list[list[float]]) -> Samples:
+    """Samples of two classes with the given confidences."""
+    confidence_NE = np.array(confidence_EN, np.float32).T
+    probabilities_NEC = np.stack([1 - confidence_NE, confidence_NE], -1)
+    labels_N = np.array([1, 1, 0, 0])
+    return Samples(probabilities_NEC, EMBEDDING_NH, np.full(4, 5), labels_N, "data", "model")
 
 
 def test_pools_and_centroids_by_hand() -> None:
-    cached = outputs([[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]])
-    made = make_pools(cached, EMBEDDING_NH, COSTS, 1, 2, 0.1)
+    known = samples([[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]])
+    made = make_pools(known, COSTS, 1, 2, 0.1)
     # rewards at α = 17/18: 0.95 − 0.05 on the edge, 0.96 − 0.02 on the phone, 0.75 − 0.1 twice;
     # at 1: 0.89, 0.88 and the same; at 16/18: 0.88, 0.94 and the same
     assert made.alpha == pytest.approx(17 / 18)
@@ -52,19 +57,20 @@ def test_pools_and_centroids_by_hand() -> None:
 
 
 def test_an_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
-    made = make_pools(outputs([[0.5] * 4, [0.5] * 4, [0.99] * 4]), EMBEDDING_NH, COSTS, 1, 2, 0.1)
+    made = make_pools(samples([[0.5] * 4, [0.5] * 4, [0.99] * 4]), COSTS, 1, 2, 0.1)
     assert made.empty == ["easy", "moderate"]
     assert np.isnan(made.centroids_DH[:2]).all()
     write_router(made, tmp_path / "router.npz")
     with np.load(tmp_path / "router.npz", allow_pickle=False) as arrays:
         policy = DimeeFixed(arrays["centroids"], arrays["counts"])
-    assert {policy.route(embedding_H).tier for embedding_H in EMBEDDING_NH} == {Tier.CLOUD}
+    assert {policy.route(TextFeatures(row_H, 5)).tier for row_H in EMBEDDING_NH} == {Tier.CLOUD}
 
 
 def test_lab_and_phone_read_the_same_table(run: Run, tmp_path: Path) -> None:
     write_embeddings(run.model, tmp_path / "tables")
     example = run.split().validation[0]
-    (found_H,) = mean_embeddings([example], run.tokenizer_file, tmp_path / "tables", 32)
+    encoder = TextEncoder(run.tokenizer_file, 32)
+    (found_H,) = mean_embeddings(run.model, [encoder.encode(example.text)])
     ids = run.tokenizer(example.text, add_special_tokens=False)["input_ids"]
     tables = load_file(tmp_path / "tables")
     expected_H = np.mean([tables["word"][i] * tables["word_scale"][i] for i in ids], 0)
@@ -85,7 +91,7 @@ def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPat
     def refuse(*args: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(lab.pools, "predict", refuse)
+    monkeypatch.setattr(lab.samples, "predict", refuse)
     second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None, 64)
     assert second.alpha == first.alpha
     np.testing.assert_array_equal(second.centroids_DH, first.centroids_DH)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lab.pools import make_pools
-from lab.predict import ExitOutputs
 from lab.reward import best, candidates, costs, place, rewards
+from lab.samples import Samples
 from shared.cost import CostModel
 from shared.errors import InvalidInput
 
@@ -50,16 +50,22 @@ def test_eq_3_over_ten_equidistant_alphas() -> None:
     assert best(options).expected_reward == max(option.expected_reward for option in options)
 
 
-def _outputs(labels: list[int]) -> ExitOutputs:
-    return ExitOutputs(np.stack([CONFIDENCE_EN, 1 - CONFIDENCE_EN], -1), np.array(labels))
+EMBEDDING_NH = np.array([[1, 0], [3, 0], [5, 2], [7, 4]], np.float32)
+
+
+def _samples(labels: list[int]) -> Samples:
+    other_NE = 1 - CONFIDENCE_EN.T
+    probabilities_NEC = np.stack([CONFIDENCE_EN.T, other_NE], -1)
+    return Samples(
+        probabilities_NEC, EMBEDDING_NH, np.full(4, 9), np.array(labels), "data", "model"
+    )
 
 
 def test_centroids_are_the_means_of_their_pools_and_an_empty_one_is_marked() -> None:
-    embedding = np.array([[1, 0], [3, 0], [5, 2], [7, 4]], np.float32)
-    pools = make_pools(_outputs([0, 1, 0, 1]), embedding, MODEL, 1, 3, mu=100.0)
+    pools = make_pools(_samples([0, 1, 0, 1]), MODEL, 1, 3, mu=100.0)
     placement = place(CONFIDENCE_EN, pools.alpha, 1, 3)
     for pool in range(3):
-        members = embedding[placement.pool_N == pool]
+        members = EMBEDDING_NH[placement.pool_N == pool]
         assert pools.counts_D[pool] == len(members)
         if len(members):
             np.testing.assert_allclose(pools.centroids_DH[pool], members.mean(0))
@@ -70,9 +76,9 @@ def test_centroids_are_the_means_of_their_pools_and_an_empty_one_is_marked() -> 
 
 def test_a_class_that_validation_lacks_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no example of class 1"):
-        make_pools(_outputs([0, 0, 0, 0]), np.zeros((4, 2), np.float32), MODEL, 1, 3, 0.1)
+        make_pools(_samples([0, 0, 0, 0]), MODEL, 1, 3, 0.1)
 
 
 def test_layers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidInput, match="1 <= m < n <= 4"):
-        make_pools(_outputs([0, 1, 0, 1]), np.zeros((4, 2), np.float32), MODEL, 3, 3, 0.1)
+        make_pools(_samples([0, 1, 0, 1]), MODEL, 3, 3, 0.1)

@@ -55,6 +55,43 @@ def test_a_row_is_the_same_alone_and_in_any_batch(alpha: float | None, whole: Cl
         assert len({prediction.exit_layer for prediction in alone}) >= 3
 
 
+@pytest.mark.parametrize("alpha", [None, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize(("first_exit", "last"), [(1, 1), (1, 2), (2, 2), (3, 5), (6, 6), (1, 6)])
+def test_exits_left_out_and_layers_left_off(
+    first_exit: int, last: int, alpha: float | None, whole: Classifier
+) -> None:
+    """The answer is the one composed by hand, layer by layer: text by text and in a batch."""
+    rows = [whole.encoder.encode(text) for text in sample_sentences()[:20]]
+    together = whole.classify(rows, alpha, last, first_exit)
+    for row, in_batch in zip(rows, together, strict=True):
+        (alone,) = whole.classify([row], alpha, last, first_exit)
+        hidden_BTH, mask_BT = whole.embeddings.first_hidden([row])
+        for layer in range(1, last + 1):
+            hidden_BTH, logits_BC = whole.layers.run_layer(layer, hidden_BTH, mask_BT)
+            by_hand = softmax(logits_BC)[0]
+            asked = alpha is not None and layer >= first_exit
+            if layer == last or (asked and by_hand.max() >= alpha):
+                break
+        assert alone.exit_layer == in_batch.exit_layer == layer
+        assert alone.probabilities == tuple(by_hand.tolist())
+        assert alone.label_index == in_batch.label_index == by_hand.argmax()
+
+
+def test_layers_that_are_not_held_are_not_run_until_they_are(
+    bundle: Bundle, whole: Classifier
+) -> None:
+    few = Classifier(bundle, LayerRange(1, 2), threads=2)
+    row = few.encoder.encode("it almost works, and that is what hurts")
+    for last in (0, 3):
+        with pytest.raises(ValueError, match="cannot be run"):
+            few.classify([row], None, last)
+    assert few.classify([row], None)[0].exit_layer == 2
+    few.layers.deepen(4)
+    few.layers.deepen(3)
+    assert few.layers.range == LayerRange(1, 4)
+    assert few.classify([row], None) == whole.classify([row], None, 4)
+
+
 def test_the_card_is_true(bundle: Bundle, whole: Classifier, glue: Path) -> None:
     lines = (glue / "sst2" / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     examples = [json.loads(line) for line in lines]

@@ -8,12 +8,17 @@ import pytest
 from shared.bundle import Bundle
 from shared.domain import Difficulty, Tier
 from shared.errors import BundleError, InvalidInput
-from shared.policies import POLICY_NAMES, make_policy
+from shared.policies import POLICY_NAMES, PolicyFacts, TextFeatures, make_policy
 from shared.policies.centroids import DimeeAdaptive, DimeeFixed
 from shared.policies.simple import Random
 
 CENTROIDS = np.array([[0, 0], [4, 0], [0, 8]], np.float32)
 COUNTS = np.array([3, 1, 1])
+
+
+def at(*point: float) -> TextFeatures:
+    """A text whose mean word embedding is this point."""
+    return TextFeatures(np.array(point, np.float32), tokens=5)
 
 
 def test_fixed_takes_the_nearest_centroid_and_keeps_it() -> None:
@@ -23,22 +28,22 @@ def test_fixed_takes_the_nearest_centroid_and_keeps_it() -> None:
         ((3, 1), Tier.EDGE, Difficulty.MODERATE),
         ((1, 7), Tier.CLOUD, Difficulty.HARD),
     ):
-        decision = policy.route(np.array(point, np.float32))
+        decision = policy.route(at(*point))
         assert (decision.tier, decision.difficulty) == (tier, difficulty)
     assert decision.distances == pytest.approx((50**0.5, 58**0.5, 2**0.5))
     np.testing.assert_array_equal(policy.centroids_DH, CENTROIDS)
 
 
 def test_a_tie_goes_to_the_easier_pool() -> None:
-    assert DimeeFixed(CENTROIDS, COUNTS).route(np.array([2, 0], np.float32)).tier is Tier.MOBILE
+    assert DimeeFixed(CENTROIDS, COUNTS).route(at(2, 0)).tier is Tier.MOBILE
 
 
 def test_adaptive_moves_the_chosen_centroid_as_a_running_mean() -> None:
     """Algorithm 2 by hand: (3·(0,0) + (1,2)) / 4, then (4·(0.25,0.5) + (0.25,1.5)) / 5."""
     policy = DimeeAdaptive(CENTROIDS, COUNTS)
-    policy.route(np.array([1, 2], np.float32))
+    policy.route(at(1, 2))
     np.testing.assert_allclose(policy.centroids_DH[0], [0.25, 0.5])
-    policy.route(np.array([0.25, 1.5], np.float32))
+    policy.route(at(0.25, 1.5))
     np.testing.assert_allclose(policy.centroids_DH[0], [0.25, 0.7])
     np.testing.assert_array_equal(policy.counts_D, [5, 1, 1])
     np.testing.assert_array_equal(policy.centroids_DH[1:], CENTROIDS[1:])
@@ -48,17 +53,17 @@ def test_adaptive_moves_the_chosen_centroid_as_a_running_mean() -> None:
 def test_adaptive_decides_before_it_learns_and_order_matters() -> None:
     """With one sample in the moderate pool, a point at (2.1, 0) pulls it to (3.05, 0)."""
     policy = DimeeAdaptive(CENTROIDS, COUNTS)
-    assert policy.route(np.array([2.1, 0], np.float32)).tier is Tier.EDGE
+    assert policy.route(at(2.1, 0)).tier is Tier.EDGE
     np.testing.assert_allclose(policy.centroids_DH[1], [3.05, 0], rtol=1e-6)
-    assert policy.route(np.array([1.6, 0], np.float32)).tier is Tier.EDGE
-    assert DimeeFixed(CENTROIDS, COUNTS).route(np.array([1.6, 0], np.float32)).tier is Tier.MOBILE
+    assert policy.route(at(1.6, 0)).tier is Tier.EDGE
+    assert DimeeFixed(CENTROIDS, COUNTS).route(at(1.6, 0)).tier is Tier.MOBILE
 
 
 def test_an_empty_pool_is_never_chosen() -> None:
     centroids = CENTROIDS.copy()
     centroids[1] = np.nan
     policy = DimeeAdaptive(centroids, np.array([3, 0, 1]))
-    assert policy.route(np.array([4, 0], np.float32)).tier is Tier.MOBILE
+    assert policy.route(at(4, 0)).tier is Tier.MOBILE
 
 
 def test_pools_that_are_all_empty_are_refused() -> None:
@@ -67,7 +72,7 @@ def test_pools_that_are_all_empty_are_refused() -> None:
 
 
 def test_random_is_seeded_and_uses_every_tier() -> None:
-    point = np.zeros(2, np.float32)
+    point = at(0, 0)
     first = [Random(7).route(point).tier for _ in range(1)]
     one, other = Random(7), Random(7)
     tiers = [one.route(point).tier for _ in range(300)]
@@ -76,10 +81,41 @@ def test_random_is_seeded_and_uses_every_tier() -> None:
     assert all(70 < tiers.count(tier) < 130 for tier in Tier)
 
 
+def test_random_keeps_to_given_shares() -> None:
+    policy = Random(7, shares=(0.8, 0.2, 0.0))
+    tiers = [policy.route(at(0, 0)).tier for _ in range(1000)]
+    assert tiers.count(Tier.CLOUD) == 0
+    assert 760 < tiers.count(Tier.MOBILE) < 840
+
+
+def test_the_whole_model_on_the_phone(bundle: Bundle) -> None:
+    """``bert`` asks exit l only, ``early-exit`` every one; neither leaves the phone."""
+    facts = PolicyFacts.of(bundle)
+    layers = bundle.manifest.layers
+    for name, first_exit in (("bert", layers), ("early-exit", 1)):
+        policy = make_policy(name, facts)
+        decision = policy.route(at(0, 0))
+        assert (decision.tier, decision.escalate_to) == (Tier.MOBILE, None)
+        assert (decision.first_exit, decision.last_layer) == (first_exit, layers)
+        assert (decision.alpha, policy.phone_layers, policy.learns) == (None, layers, False)
+
+
 def test_every_name_makes_a_policy_of_that_name(bundle: Bundle) -> None:
-    assert [make_policy(name, bundle).name for name in POLICY_NAMES] == list(POLICY_NAMES)
+    facts = PolicyFacts.of(bundle)
+    features = TextFeatures(np.zeros(bundle.manifest.hidden_size, np.float32), tokens=5)
+    for name in POLICY_NAMES:
+        policy = make_policy(name, facts)
+        assert policy.name == policy.route(features).policy == name
+
+
+def test_facts_are_the_bundles_for_the_phones_m(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    facts = PolicyFacts.of(bundle)
+    assert (facts.alpha, facts.mu, facts.classes) == (manifest.alpha, manifest.mu, 2)
+    assert facts.mobile_layers == manifest.mobile_layers
+    assert PolicyFacts.of(bundle, 1).mobile_layers == 1
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(bundle: Bundle) -> None:
     with pytest.raises(InvalidInput, match="dimee-adaptive"):
-        make_policy("nearest", bundle)
+        make_policy("nearest", PolicyFacts.of(bundle))

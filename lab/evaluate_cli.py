@@ -1,0 +1,77 @@
+"""``dimee evaluate``: every method on a run's cached outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab.cli import _need_lab
+
+SHOWN = ("bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
+         "mobile", "edge", "cloud", "random-same-mix", "true-difficulty")  # fmt: skip
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", help="Where the training's data is now, if it moved.")
+@click.option(
+    "--on",
+    type=click.Choice(["test", "glue"]),
+    default="test",
+    show_default=True,
+    help="What is reported: the run's own test part, or GLUE's validation file.",
+)
+@click.option("--mobile-layers", type=int, help="m; a quarter of the layers if left out.")
+@click.option("--edge-layers", type=int, help="n; half of the layers if left out.")
+@click.option(
+    "--mu",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Worth, in confidence, of one answer from the cloud (eq. 2).",
+)
+@click.option("--cloud-fee", type=click.FloatRange(0), help="γ in λ; the preset's if left out.")
+@click.option(
+    "--shift",
+    type=click.Path(path_type=Path),
+    help="Folder of books, dvd and electronics reviews: the adaptive rule under real shift.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("docs/results/data"),
+    show_default=True,
+    help="Folder of the JSON.",
+)
+def evaluate(
+    run: Path, out: Path, mobile_layers: int | None, edge_layers: int | None, **options: Any
+) -> None:
+    """Judge every method on one split of a run and write the figures as one JSON."""
+    _need_lab()
+    from lab.evaluate import evaluate as judge
+    from lab.evaluate import write_result
+    from lab.run import Run
+
+    loaded = Run(run)
+    layers = loaded.model.layers
+    m = mobile_layers or -(-layers // 4)
+    n = edge_layers or max(m + 1, layers // 2)
+    result = judge(loaded, mobile_layers=m, edge_layers=n, **options)
+    for name in result["empty_pools"]:
+        click.echo(
+            f"warning: no validation example is {name} at α = {result['alpha']:.4f}, so nothing is "
+            "routed to its tier; change --mobile-layers, --edge-layers or --mu",
+            err=True,
+        )
+    click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
+    click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
+    for name in SHOWN:
+        row = result["methods"][name]
+        shares = "/".join(f"{100 * share:.0f}" for share in row["shares"].values())
+        click.echo(
+            f"{name:<18}{row['accuracy']:>9.2f}{row['against_cloud']:>+15.2f}"
+            f"{row['cost_change']:>+8.1f}%  {shares} %"
+        )
+    click.echo(f"written: {write_result(result, out)}")

@@ -1,0 +1,154 @@
+"""Every exit's probabilities, the mean word embedding, length and label of a list of examples.
+
+One pass writes them; every method runs from them. Shape suffixes: N samples, E exits, C classes,
+H hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from lab.data import Example, data_hash
+from lab.predict import predict
+from lab.run import Run
+from lab.tables import mean_embeddings
+from shared.bundle import Bundle
+from shared.domain import LayerRange
+from shared.policies import TextFeatures
+from shared.runtime.classifier import Classifier
+from shared.runtime.encoding import TextEncoder
+from shared.runtime.layers import softmax
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What every method needs of N examples; ``tokens_N`` counts special tokens too."""
+
+    probabilities_NEC: NDArray[np.float32]
+    embedding_NH: NDArray[np.float32]
+    tokens_N: NDArray[np.int64]
+    labels_N: NDArray[np.int64]
+    data_hash: str
+    model_hash: str
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    @property
+    def confidence_NE(self) -> NDArray[np.float32]:
+        """The largest softmax probability of each exit."""
+        confidence: NDArray[np.float32] = self.probabilities_NEC.max(-1)
+        return confidence
+
+    @property
+    def answers_NE(self) -> NDArray[np.int64]:
+        """The label that each exit would give."""
+        answers: NDArray[np.int64] = self.probabilities_NEC.argmax(-1)
+        return answers
+
+    def features(self, index: int) -> TextFeatures:
+        """What the phone knows of one sample before it runs a layer."""
+        return TextFeatures(self.embedding_NH[index], int(self.tokens_N[index]))
+
+    def take(self, rows: NDArray[np.int64]) -> Samples:
+        """These rows in this order."""
+        return Samples(
+            self.probabilities_NEC[rows],
+            self.embedding_NH[rows],
+            self.tokens_N[rows],
+            self.labels_N[rows],
+            self.data_hash,
+            self.model_hash,
+        )
+
+
+def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
+    """One pass of the torch model in fp32 over ``examples``, cached in the run's folder.
+
+    The cache holds for equal data, an equal model and equal truncation; embeddings are those of
+    the table in 8 bits that a bundle ships.
+    """
+    data, model = data_hash(examples), run.model_hash()
+    max_tokens: int = run.facts["max_tokens"]
+    key = hashlib.sha256(f"2 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
+    file = run.folder / "outputs" / f"{name}-{key}.safetensors"
+    if file.is_file():
+        return load_samples(file)
+    outputs = predict(run.model, run.tokenizer, examples, max_tokens)
+    encoder = TextEncoder(run.tokenizer_file, max_tokens)
+    rows = [encoder.encode(row.text, row.pair) for row in examples]
+    samples = Samples(
+        np.ascontiguousarray(outputs.probabilities_ENC.transpose(1, 0, 2)),
+        mean_embeddings(run.model, rows),
+        np.array([row.tokens for row in rows], np.int64),
+        outputs.labels_N,
+        data,
+        model,
+    )
+    file.parent.mkdir(exist_ok=True)
+    save_samples(samples, file)
+    return samples
+
+
+def save_samples(samples: Samples, file: Path) -> None:
+    """Write ``samples`` with the hashes of data and model, whole or not at all."""
+    part = file.with_suffix(".part")
+    save_file(
+        {
+            "probabilities": samples.probabilities_NEC,
+            "embedding": samples.embedding_NH,
+            "tokens": samples.tokens_N,
+            "labels": samples.labels_N,
+        },
+        part,
+        {"data_hash": samples.data_hash, "model_hash": samples.model_hash},
+    )
+    part.replace(file)
+
+
+def load_samples(file: Path) -> Samples:
+    """Read what `save_samples` wrote."""
+    with safe_open(file, framework="numpy") as tensors:
+        facts = tensors.metadata()
+        return Samples(
+            tensors.get_tensor("probabilities"),
+            tensors.get_tensor("embedding"),
+            tensors.get_tensor("tokens"),
+            tensors.get_tensor("labels"),
+            facts["data_hash"],
+            facts["model_hash"],
+        )
+
+
+def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int = 2) -> Samples:
+    """The same from a bundle's own files, as shipped, with the phone's own runtime."""
+    layers = bundle.manifest.layers
+    classifier = Classifier(bundle, LayerRange(1, layers), threads)
+    rows = [classifier.encoder.encode(row.text, row.pair) for row in examples]
+    order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
+    probabilities_NEC = np.empty((len(rows), layers, len(bundle.manifest.labels)), np.float32)
+    for start in tqdm(range(0, len(order), BATCH), desc="as shipped", mininterval=2, delay=2):
+        part = order[start : start + BATCH]
+        hidden_BTH, mask_BT = classifier.embeddings.first_hidden([rows[i] for i in part])
+        for layer in range(1, layers + 1):
+            hidden_BTH, logits_BC = classifier.layers.run_layer(layer, hidden_BTH, mask_BT)
+            probabilities_NEC[part, layer - 1] = softmax(logits_BC)
+    return Samples(
+        probabilities_NEC,
+        np.stack([classifier.embeddings.mean_word_embedding(row) for row in rows]),
+        np.array([row.tokens for row in rows], np.int64),
+        np.array([row.label for row in examples], np.int64),
+        data_hash(examples),
+        bundle.bundle_id,
+    )

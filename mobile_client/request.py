@@ -1,0 +1,164 @@
+"""A request's attempts, one after the other, until one answers for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
+from mobile_client.device import Device, LocalAnswer
+from shared.domain import RoutingDecision, Tier
+from shared.errors import BundleError, BundleMismatch, DimeeError, TierError
+from shared.ledger.entry import LedgerEntry, Reason
+from shared.tier_client import TierClient
+from shared.wire import Classification, InferRequest
+
+
+@dataclass(slots=True)
+class _Course:
+    """A request under way: what was tried, what is ``ahead``, and how long it may still take.
+
+    ``in_hand`` is the phone's own answer that was too unsure to be the last word.
+    """
+
+    request: Request
+    deadline_ms: float
+    ahead: list[tuple[Tier, Reason]]
+    left_ms: float
+    started: float = field(default_factory=time.perf_counter)
+    entries: list[LedgerEntry] = field(default_factory=list)
+    errors: list[DimeeError] = field(default_factory=list)
+    in_hand: LocalAnswer | None = None
+
+    def spent_ms(self) -> float:
+        """Milliseconds since the first attempt."""
+        return (time.perf_counter() - self.started) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+class Requester:
+    """Takes a decided text through its tiers: route, escalate, fail over."""
+
+    def __init__(
+        self,
+        device: Device,
+        books: Bookkeeper,
+        tiers: Mapping[Tier, TierClient],
+        fail_over: Sequence[Tier],
+    ) -> None:
+        self._device = device
+        self._books = books
+        self._tiers = tiers
+        self._fail_over = fail_over
+
+    async def answer(self, request: Request, deadline_ms: float) -> Classification:
+        """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
+        ahead = self._plan(request.decided.routing)
+        course = _Course(request, deadline_ms, ahead, left_ms=deadline_ms)
+        while course.ahead:
+            tier, reason = course.ahead.pop(0)
+            after = course.entries[-1] if course.entries else None
+            ordinal = len(course.entries) + 1
+            attempt = self._books.begin(request, ordinal, tier, reason, after)
+            with self._books.no_open_end(attempt):
+                ask = self._here if tier is Tier.MOBILE else self._there
+                answer = await ask(course, attempt)
+            if answer is not None:
+                return self._classification(course, answer)
+        raise no_answer(course.errors)
+
+    def _plan(self, routing: RoutingDecision) -> list[tuple[Tier, Reason]]:
+        """The tiers to ask in turn; the phone's own layers need nobody to fail over to."""
+        plan = [(routing.tier, Reason.ROUTE)]
+        if routing.tier is not Tier.MOBILE:
+            others = [tier for tier in self._fail_over if tier is not routing.tier]
+        elif routing.escalate_to is not None:
+            plan.append((routing.escalate_to, Reason.ESCALATE))
+            # not the phone: its answer is in hand by then, and taken when no server gives one
+            known = (Tier.MOBILE, routing.escalate_to)
+            others = [tier for tier in self._fail_over if tier not in known]
+        else:
+            others = []
+        return plan + [(tier, Reason.FAIL_OVER) for tier in others]
+
+    async def _here(self, course: _Course, attempt: OpenAttempt) -> _Answer | None:
+        """The phone's own layers; None: the answer is too unsure, and another tier takes over."""
+        decided = course.request.decided
+        paid = course.in_hand is not None
+        local = course.in_hand or await self._device.answer(decided)
+        course.left_ms = course.deadline_ms - course.spent_ms()
+        may_escalate = bool(course.ahead) and course.ahead[0][1] is Reason.ESCALATE
+        if may_escalate and not local.sure and course.left_ms > 0:
+            course.in_hand = local
+        else:
+            course.ahead.clear()
+        final = not course.ahead
+        course.entries.append(self._books.answered_here(attempt, local, final, paid))
+        return _Answer(local.probabilities, decided.encoded.truncated) if final else None
+
+    async def _there(self, course: _Course, attempt: OpenAttempt) -> _Answer | None:
+        """One exchange with the edge or the cloud; None: it failed."""
+        tier = attempt.entry.tier
+        # a hung tier may use up half of what is left, as long as another can be asked
+        timeout_ms = course.left_ms / 2 if course.ahead else course.left_ms
+        ask = InferRequest(
+            request_id=attempt.entry.request_id,
+            attempt_id=attempt.entry.attempt_id,
+            ordinal=attempt.entry.ordinal,
+            text=course.request.text,
+            pair=course.request.pair,
+            bundle_id=self._device.bundle.bundle_id,
+            deadline_ms=timeout_ms,
+        )
+        exchange = await self._tiers[tier].infer(ask, timeout_ms / 1e3)
+        course.left_ms = course.deadline_ms - course.spent_ms()
+        if exchange.error is None or not may_fail_over(exchange.error) or course.left_ms <= 0:
+            course.ahead.clear()
+        if exchange.error is not None:
+            course.errors.append(exchange.error)
+            if not course.ahead and course.in_hand is not None:
+                course.ahead.append((Tier.MOBILE, Reason.FAIL_OVER))
+        final = not course.ahead
+        course.entries.append(self._books.exchanged(attempt, exchange, final))
+        if exchange.answer is None:
+            return None
+        return _Answer(exchange.answer.probabilities, exchange.answer.truncated)
+
+    def _classification(self, course: _Course, answer: _Answer) -> Classification:
+        last = course.entries[-1]
+        assert last.label is not None
+        assert last.exit_layer is not None
+        assert last.confidence is not None
+        decided = course.request.decided
+        routing = decided.routing
+        reasons = {entry.reason for entry in course.entries}
+        return Classification(
+            request_id=last.request_id,
+            label=last.label,
+            probabilities=answer.probabilities,
+            confidence=last.confidence,
+            tier=last.tier,
+            exit_layer=last.exit_layer,
+            policy=routing.policy,
+            difficulty=routing.difficulty.value if routing.difficulty else None,
+            failed_over=Reason.FAIL_OVER in reasons,
+            escalated=Reason.ESCALATE in reasons,
+            truncated=answer.truncated,
+            tokens=decided.encoded.tokens,
+            decision_ms=decided.decision_ms,
+            total_ms=decided.decision_ms + course.spent_ms(),
+            bundle_id=last.bundle_id,
+            attempts=[report(entry) for entry in course.entries],
+            cost=total_cost(course.entries),
+        )
+
+
+def may_fail_over(error: DimeeError) -> bool:
+    """Whether another tier could do better: not where the input itself was refused."""
+    return isinstance(error, TierError | BundleMismatch | BundleError)

@@ -1,0 +1,90 @@
+"""Live equals offline: the same texts end at the same tier and exit, for every policy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import httpx
+import pytest
+
+from lab.data import Example
+from lab.samples import Samples, samples_of_bundle
+from lab.simulate import simulate
+from mobile_client.processes import Testbed
+from shared.bundle import Bundle
+from shared.ledger.cli import wait_for_clean
+from shared.ledger.client import LedgerClient
+from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
+from shared.wire import MAX_DEADLINE_MS, Classification, ClassifyResponse
+from tests.e2e.conftest import sentences
+
+COUNT = 1_000
+BATCH = 100
+
+
+@pytest.fixture(scope="module")
+def samples(bundle: Bundle) -> Samples:
+    """What the lab knows of the texts, from the bundle's own files; nobody asks their labels."""
+    examples = [Example(text, None, 0) for text in sentences(COUNT)]
+    return samples_of_bundle(bundle, examples)
+
+
+def live(gateway: httpx.Client, policy: str) -> list[Classification]:
+    """The texts in order through the phone's gateway; no machine is too slow for the deadline."""
+    texts = sentences(COUNT)
+    answers: list[Classification] = []
+    for start in range(0, COUNT, BATCH):
+        body = {
+            "texts": texts[start : start + BATCH],
+            "policy": policy,
+            "deadline_ms": MAX_DEADLINE_MS,
+        }
+        response = gateway.post("/v1/classify", json=body)
+        assert response.status_code == httpx.codes.OK, response.text
+        items = ClassifyResponse.model_validate_json(response.content).items
+        assert [item.error for item in items if item.result is None] == []
+        answers += [item.result for item in items if item.result is not None]
+    return answers
+
+
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+def test_live_is_offline(
+    policy: str, testbed: Testbed, gateway: httpx.Client, bundle: Bundle, samples: Samples
+) -> None:
+    facts = PolicyFacts.of(bundle)
+    trace = simulate(make_policy(policy, facts), samples, facts, bundle.manifest.edge_layers)
+    ledger = LedgerClient(testbed.roles["ledger"].url)
+    requests, before = ledger.verify().requests, ledger.summary()
+
+    answers = live(gateway, policy)
+
+    assert not any(answer.failed_over for answer in answers)
+    got = [(one.tier, one.exit_layer, one.cost.cost_lambda) for one in answers]
+    expected = list(zip(trace.tier_N, trace.exit_N.tolist(), trace.cost_N.tolist(), strict=True))
+    differing = [i for i in range(COUNT) if got[i] != expected[i]]
+    assert differing == [], [(i, got[i], expected[i]) for i in differing[:5]]
+    assert {answer.policy for answer in answers} == {policy}
+
+    report = wait_for_clean(ledger, wait_s=60, requests=requests + COUNT)
+    assert report.clean, report
+    assert report.requests - requests == COUNT
+    after = ledger.summary()
+    booked = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
+    assert booked == Counter(answer.tier.value for answer in answers)
+    assert after.escalated - before.escalated == sum(answer.escalated for answer in answers)
+    assert after.cost_lambda - before.cost_lambda == pytest.approx(trace.cost_N.sum())
+    for one in (answers[0], *[answer for answer in answers if answer.escalated][:1]):
+        story = ledger.request(one.request_id)
+        sides = [(entry.ordinal, entry.side.value) for entry in story]
+        attempts = range(1, len(one.attempts) + 1)
+        assert sides == [(number, side) for number in attempts for side in ("caller", "tier")]
+        assert {entry.label for entry in story if entry.ordinal == attempts[-1]} == {one.label}
+
+
+def test_the_texts_exercise_the_policies(bundle: Bundle, samples: Samples) -> None:
+    """A replay of texts that all end at one exit would prove little."""
+    facts = PolicyFacts.of(bundle)
+    for policy in ("dimee-fixed", "dimee-adaptive", "random", "adaee", "i-splitee", "early-exit"):
+        trace = simulate(make_policy(policy, facts), samples, facts, bundle.manifest.edge_layers)
+        places = set(zip(trace.tier_N, trace.exit_N.tolist(), strict=True))
+        assert len(places) >= 3, policy

@@ -1,0 +1,84 @@
+"""``dimee evaluate`` by command, on a tiny trained run; and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab.evaluate import evaluate as judge
+from lab.evaluate_cli import evaluate
+from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
+from lab.run import Run
+from lab.train import TrainSettings, train
+from shared.errors import InvalidInput
+from tests.lab.conftest import make_rows
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated-run")
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=6, learning_rate=3e-3, bf16=False
+    )
+    train(settings, folder)
+    return folder
+
+
+def test_one_json_holds_every_study(run: Path, tmp_path: Path) -> None:
+    shift = tmp_path / "shift"
+    shift.mkdir()
+    for number, name in enumerate(("books", "dvd", "electronics")):
+        lines = "".join(json.dumps(row) + "\n" for row in make_rows(60, 40 + number))
+        (shift / f"{name}.jsonl").write_text(lines)
+    options = ["--shift", str(shift), "--out", str(tmp_path), "--on", "glue"]
+    done = CliRunner().invoke(evaluate, [str(run), *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    file = Path(done.output.split("written: ")[1].strip())
+    result = json.loads(file.read_text())
+    assert (result["m"], result["n"], result["layers"]) == (1, 2, 3)
+    assert set(result["methods"]) == {*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS}
+    assert result["reported"] == 400
+    assert set(result["shift"]) == {"books", "dvd", "electronics"}
+    assert len(result["map"]["points"]) == len(result["map"]["pools"])
+    assert "NaN" not in file.read_text()
+    row = result["methods"]["dimee-fixed"]
+    assert f"{row['accuracy']:.2f}" in done.output
+
+
+def test_the_same_run_gives_the_same_json(run: Path) -> None:
+    first, second = (judge(Run(run), None, "test", 1, 2, 0.1, None) for _ in range(2))
+    assert first == second
+
+
+def test_an_empty_pool_is_one_warning_and_no_nan(run: Path, tmp_path: Path) -> None:
+    """At μ = 100 cost decides alone, everything stays on the phone, and two pools are empty."""
+    done = CliRunner().invoke(
+        evaluate, [str(run), "--mu", "100", "--out", str(tmp_path)], catch_exceptions=False
+    )
+    assert "warning: no validation example is hard at α = 0.5" in done.output
+    (file,) = tmp_path.glob("*.json")
+    assert "NaN" not in file.read_text()
+    assert json.loads(file.read_text())["methods"]["dimee-fixed"]["shares"]["mobile"] == 1
+
+
+def test_a_class_that_the_reported_split_lacks_is_refused(
+    run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").write_text((tiny_data / "train.jsonl").read_text())
+    rows = [row for row in make_rows(60, 9) if row["label"] == 1]
+    (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidInput, match="reported split has no example of 'negative'"):
+        judge(Run(run), str(tmp_path), "glue", 1, 2, 0.1, None)
+
+
+def test_layers_that_do_not_fit_are_refused(run: Path) -> None:
+    with pytest.raises(InvalidInput, match="must hold 1 <= m < n <= 3"):
+        judge(Run(run), None, "test", 2, 2, 0.1, None)
+
+
+def test_a_missing_shift_folder_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"books\.jsonl"):
+        judge(Run(run), None, "test", 1, 2, 0.1, None, tmp_path / "none")
