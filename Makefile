@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check lint format clean
+.PHONY: help demo up test check results lint format clean
 
 help:
 	@echo 'make demo    start the four processes, classify 60 sentences, show the ledger, stop'
 	@echo 'make up      the testbed, until Ctrl-C'
 	@echo 'make test    every test'
 	@echo 'make check   what CI runs: every test, then the containers'
+	@echo 'make results every table and plot of docs/results from its JSONs'
 	@echo 'make lint    ruff, mypy and the import laws only'
 	@echo 'make format  format the code'
 	@echo 'make clean   remove the virtual environment and caches'
@@ -38,6 +39,9 @@ test: .venv/.all
 
 check:
 	bash .ci/run
+
+results: .venv/.all
+	$(BIN)/python -m lab.results
 
 lint: .venv/.all
 	$(BIN)/ruff check .

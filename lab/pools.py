@@ -14,6 +14,7 @@ from lab.reward import DIFFICULTIES, Candidate, best, candidates, place
 from lab.samples import Samples
 from shared.cost import CostModel
 from shared.errors import InvalidInput
+from shared.heads import SuccessHeads
 from shared.policies import PolicyFacts
 
 
@@ -30,6 +31,7 @@ class Pools:
     candidates: list[Candidate]
     centroids_DH: NDArray[np.float32]
     counts_D: NDArray[np.int64]
+    heads: SuccessHeads | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -54,6 +56,7 @@ class Pools:
             self.classes,
             self.mobile_layers,
             self.cost_model,
+            self.heads,
         )
 
 

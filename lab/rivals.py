@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from lab.pools import Pools
 from lab.reward import DIFFICULTIES, place
 from lab.samples import Samples
-from lab.simulate import TIERS, answer
+from lab.simulate import TIERS, first_answer
 from shared.domain import RoutingDecision, Tier
 from shared.policies import PolicyFacts, TextFeatures
 from shared.policies.base import Unlearning
@@ -73,8 +73,10 @@ def cheapest_right(test: Samples, facts: PolicyFacts, edge_layers: int) -> list[
     for i, label in enumerate(test.labels_N):
         options = []
         for tier in TIERS:
-            outcome = answer(RoutingDecision(tier, ""), confidence_NE[i], facts, edge_layers)
-            wrong = answers_NE[i, outcome.exit_layer - 1] != label
+            outcome, _ = first_answer(
+                RoutingDecision(tier, ""), confidence_NE[i], answers_NE[i], facts, edge_layers
+            )
+            wrong = outcome.label != label
             options.append((wrong, outcome.cost_lambda, TIERS.index(tier)))
         chosen.append(TIERS[min(options)[2]])
     return chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,10 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Samples:
-    """What every method needs of N examples; ``tokens_N`` counts special tokens too."""
+    """What every method needs of N examples; ``tokens_N`` counts special tokens too.
+
+    ``rare_N`` counts the pieces that go on with a word.
+    """
 
     probabilities_NEC: NDArray[np.float32]
     embedding_NH: NDArray[np.float32]
@@ -41,6 +44,11 @@ class Samples:
     labels_N: NDArray[np.int64]
     data_hash: str
     model_hash: str
+    rare_N: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.rare_N):
+            object.__setattr__(self, "rare_N", np.zeros(len(self.labels_N), np.int64))
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -59,7 +67,9 @@ class Samples:
 
     def features(self, index: int) -> TextFeatures:
         """What the phone knows of one sample before it runs a layer."""
-        return TextFeatures(self.embedding_NH[index], int(self.tokens_N[index]))
+        return TextFeatures(
+            self.embedding_NH[index], int(self.tokens_N[index]), int(self.rare_N[index])
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Samples:
         """These rows in this order."""
@@ -70,6 +80,7 @@ class Samples:
             self.labels_N[rows],
             self.data_hash,
             self.model_hash,
+            self.rare_N[rows],
         )
 
 
@@ -81,7 +92,7 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
     """
     data, model = data_hash(examples), run.model_hash()
     max_tokens: int = run.facts["max_tokens"]
-    key = hashlib.sha256(f"2 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"3 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
     file = run.folder / "outputs" / f"{name}-{key}.safetensors"
     if file.is_file():
         return load_samples(file)
@@ -95,6 +106,7 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
         outputs.labels_N,
         data,
         model,
+        np.array([row.rare_pieces for row in rows], np.int64),
     )
     file.parent.mkdir(exist_ok=True)
     save_samples(samples, file)
@@ -110,6 +122,7 @@ def save_samples(samples: Samples, file: Path) -> None:
             "embedding": samples.embedding_NH,
             "tokens": samples.tokens_N,
             "labels": samples.labels_N,
+            "rare": samples.rare_N,
         },
         part,
         {"data_hash": samples.data_hash, "model_hash": samples.model_hash},
@@ -128,6 +141,7 @@ def load_samples(file: Path) -> Samples:
             tensors.get_tensor("labels"),
             facts["data_hash"],
             facts["model_hash"],
+            tensors.get_tensor("rare"),
         )
 
 
@@ -151,4 +165,5 @@ def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int 
         np.array([row.label for row in examples], np.int64),
         data_hash(examples),
         bundle.bundle_id,
+        np.array([row.rare_pieces for row in rows], np.int64),
     )

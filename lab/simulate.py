@@ -46,48 +46,64 @@ def simulate(
     tiers: list[Tier] = [Tier.CLOUD] * count
     exit_N = np.zeros(count, np.int64)
     cost_N = np.zeros(count)
-    confidence_NE = samples.confidence_NE
+    confidence_NE, answers_NE = samples.confidence_NE, samples.answers_NE
     for i in range(count) if order_N is None else order_N.tolist():
-        decision = policy.route(samples.features(i))
-        outcome = answer(decision, confidence_NE[i], facts, edge_layers)
-        policy.learn(decision, outcome)
-        tiers[i], exit_N[i], cost_N[i] = outcome.tier, outcome.exit_layer, outcome.cost_lambda
-    answer_N = samples.answers_NE[np.arange(count), exit_N - 1]
+        features = samples.features(i)
+        decision = policy.route(features)
+        outcome = first_answer(decision, confidence_NE[i], answers_NE[i], facts, edge_layers)
+        while (to := policy.escalate(features, decision, *outcome)) is not None:
+            outcome = _serve(
+                to, confidence_NE[i], answers_NE[i], facts, edge_layers, outcome[0].cost_lambda
+            )
+        policy.learn(decision, outcome[0])
+        done = outcome[0]
+        tiers[i], exit_N[i], cost_N[i] = done.tier, done.exit_layer, done.cost_lambda
+    answer_N = answers_NE[np.arange(count), exit_N - 1]
     tier_N: NDArray[np.object_] = np.empty(count, dtype=object)
     tier_N[:] = tiers
     return Trace(tier_N, exit_N, answer_N, cost_N)
 
 
-def answer(
+def first_answer(
     decision: RoutingDecision,
     confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
     facts: PolicyFacts,
     edge_layers: int,
-) -> Outcome:
-    """What comes of ``decision`` for a sample with these confidences."""
+) -> tuple[Outcome, bool]:
+    """What comes of ``decision`` before anything escalates, and whether that exit was sure."""
     if decision.tier is not Tier.MOBILE:
-        return _serve(decision.tier, confidence_E, facts, edge_layers, 0.0)
+        return _serve(decision.tier, confidence_E, answers_E, facts, edge_layers, 0.0)
     last = decision.last_layer or facts.mobile_layers
     alpha = facts.alpha if decision.alpha is None else decision.alpha
     layer, sure = _first_exit(confidence_E, alpha, decision.first_exit, last)
     cost = facts.cost_model.attempt(Tier.MOBILE, layer)
-    if decision.escalate_to is not None and not sure:
-        return _serve(decision.escalate_to, confidence_E, facts, edge_layers, cost)
-    return Outcome(Tier.MOBILE, layer, float(confidence_E[layer - 1]), cost)
+    return _outcome(Tier.MOBILE, layer, confidence_E, answers_E, cost), sure
 
 
 def _serve(
     tier: Tier,
     confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
     facts: PolicyFacts,
     edge_layers: int,
     cost_before: float,
-) -> Outcome:
-    layer = facts.cost_model.layers
+) -> tuple[Outcome, bool]:
+    layer, sure = facts.cost_model.layers, True
     if tier is Tier.EDGE:
-        layer, _ = _first_exit(confidence_E, facts.alpha, 1, edge_layers)
+        layer, sure = _first_exit(confidence_E, facts.alpha, 1, edge_layers)
     cost = cost_before + facts.cost_model.attempt(tier, layer)
-    return Outcome(tier, layer, float(confidence_E[layer - 1]), cost)
+    return _outcome(tier, layer, confidence_E, answers_E, cost), sure
+
+
+def _outcome(
+    tier: Tier,
+    layer: int,
+    confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
+    cost: float,
+) -> Outcome:
+    return Outcome(tier, layer, float(confidence_E[layer - 1]), cost, int(answers_E[layer - 1]))
 
 
 def _first_exit(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.cost import CostModel
 from shared.domain import LayerRange
 from shared.errors import BundleError
+from shared.heads import SuccessHeads
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -74,6 +75,11 @@ class Bundle:
         """``centroids_DH`` of easy, moderate and hard, and how many samples made each."""
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return arrays["centroids"], arrays["counts"]
+
+    def success_heads(self) -> SuccessHeads | None:
+        """The heads of the policy ``value``; None in a bundle without them."""
+        with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
+            return SuccessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
 
 def load_bundle(path: Path | str) -> Bundle:

@@ -53,7 +53,8 @@ class RoutingDecision:
     The defaults are the paper's: the phone asks its exits 1..m against the bundle's α and answers
     at its last one whatever its confidence. A policy may choose another threshold (``alpha``), run
     the phone deeper or less deep (``last_layer``), leave out the exits before ``first_exit``, or
-    name the tier that takes over an answer below the threshold (``escalate_to``).
+    name the tier that takes over an answer below the threshold (``escalate_to``). ``worths`` and
+    ``expected`` are what `value` thought of starting at each tier, and of each tier being right.
     """
 
     tier: Tier
@@ -64,16 +65,22 @@ class RoutingDecision:
     first_exit: int = 1
     last_layer: int | None = None
     escalate_to: Tier | None = None
+    worths: tuple[float, ...] | None = None
+    expected: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a decision: who answered, where it stopped, how sure, at what cost in λ."""
+    """What came of a decision: who answered, where it stopped, how sure, at what cost in λ.
+
+    ``label`` is the index of the answer.
+    """
 
     tier: Tier
     exit_layer: int
     confidence: float
     cost_lambda: float
+    label: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.cost import CostModel
 from shared.domain import Outcome, RoutingDecision, Tier
-from shared.policies.base import TextFeatures
+from shared.policies.base import Escalating, TextFeatures
 
 THRESHOLDS = 10
 
@@ -50,7 +50,7 @@ class Ucb1:
         self.means[arm] += (reward - self.means[arm]) / self.plays[arm]
 
 
-class _Bandit:
+class _Bandit(Escalating):
     """Arms are decisions; the reward is eq. 2's."""
 
     learns = True

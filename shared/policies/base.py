@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 
 from shared.bundle import Bundle
 from shared.cost import CostModel
-from shared.domain import Outcome, RoutingDecision
+from shared.domain import Outcome, RoutingDecision, Tier
+from shared.heads import SuccessHeads
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
     """What the phone knows of a text before it runs any layer.
 
-    ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included.
+    ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included,
+    ``rare_pieces`` how many of them go on with a word.
     """
 
     embedding_H: NDArray[np.float32]
     tokens: int
+    rare_pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class PolicyFacts:
     classes: int
     mobile_layers: int
     cost_model: CostModel
+    heads: SuccessHeads | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, mobile_layers: int | None = None) -> PolicyFacts:
@@ -52,6 +56,7 @@ class PolicyFacts:
             classes=len(manifest.labels),
             mobile_layers=mobile_layers or manifest.mobile_layers,
             cost_model=bundle.cost_model,
+            heads=bundle.success_heads(),
         )
 
 
@@ -81,12 +86,28 @@ class RoutingPolicy(Protocol):
         """Choose where and how a text is answered first."""
         ...
 
+    def escalate(
+        self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
+    ) -> Tier | None:
+        """The tier that takes over an answer, or None; ``sure``: its confidence reached α."""
+        ...
+
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
         """Take in what came of a decision; called once for every answered request."""
         ...
 
 
-class Unlearning:
+class Escalating:
+    """Escalates what the phone is not sure of, where the decision says so."""
+
+    def escalate(
+        self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
+    ) -> Tier | None:
+        """The decision's tier for an answer of the phone below the threshold."""
+        return None if sure or outcome.tier is not Tier.MOBILE else decision.escalate_to
+
+
+class Unlearning(Escalating):
     """The half of the interface that most policies share: m layers, nothing to learn."""
 
     phone_layers: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,16 @@ from shared.errors import BundleError, InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """Token ids of one text or pair, special tokens included; ``content_T`` marks the others."""
+    """Token ids of one text or pair, special tokens included; ``content_T`` marks the others.
+
+    ``rare_pieces`` counts the pieces that go on with a word: common words are one piece.
+    """
 
     ids_T: NDArray[np.int64]
     type_ids_T: NDArray[np.int64]
     content_T: NDArray[np.bool_]
     truncated: bool
+    rare_pieces: int = 0
 
     @property
     def tokens(self) -> int:
@@ -54,4 +59,14 @@ class TextEncoder:
             type_ids_T=np.array(encoding.type_ids),
             content_T=content_T,
             truncated=bool(encoding.overflowing),
+            rare_pieces=_rare_pieces(encoding),
         )
+
+
+def _rare_pieces(encoding: Any) -> int:
+    words = [
+        (sequence, word)
+        for sequence, word in zip(encoding.sequence_ids, encoding.word_ids, strict=True)
+        if word is not None
+    ]
+    return len(words) - len(set(words))

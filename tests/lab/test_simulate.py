@@ -9,11 +9,12 @@ from lab import rivals
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
 from lab.pools import make_pools
 from lab.samples import Samples
-from lab.simulate import answer, simulate
+from lab.simulate import simulate
 from lab.studies import by_alpha, by_cloud_fee, by_layers, by_price, drift, router_auroc
 from shared.cost import CostModel
 from shared.domain import RoutingDecision, Tier
-from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
+from shared.policies import POLICY_NAMES, PolicyFacts, TextFeatures, make_policy
+from shared.policies.base import Unlearning
 
 COSTS = CostModel(
     mobile_layer=2, edge_layer=1, offload_edge=0.5, offload_cloud=1, cloud_fee=7, layers=4
@@ -47,10 +48,21 @@ SURE_AT_3 = np.array([0.6, 0.7, 0.95, 0.8], np.float32)
 def test_what_comes_of_a_decision(
     decision: RoutingDecision, tier: Tier, exit_layer: int, cost: float
 ) -> None:
-    outcome = answer(decision, SURE_AT_3, FACTS, edge_layers=3)
-    assert (outcome.tier, outcome.exit_layer) == (tier, exit_layer)
-    assert outcome.cost_lambda == pytest.approx(cost)
-    assert outcome.confidence == pytest.approx(float(SURE_AT_3[exit_layer - 1]))
+    probabilities_NEC = np.stack([SURE_AT_3, 1 - SURE_AT_3], -1)[None]
+    sample = Samples(
+        probabilities_NEC, np.zeros((1, 2), np.float32), np.array([5]), np.array([0]), "d", "m"
+    )
+    trace = simulate(_Once(decision), sample, FACTS, edge_layers=3)
+    assert (trace.tier_N[0], trace.exit_N[0]) == (tier, exit_layer)
+    assert trace.cost_N[0] == pytest.approx(cost)
+
+
+class _Once(Unlearning):
+    def __init__(self, decision: RoutingDecision) -> None:
+        self.name, self._decision = "once", decision
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        return self._decision
 
 
 def toy(count: int, seed: int) -> Samples:
