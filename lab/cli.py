@@ -5,13 +5,14 @@ torch and its like are imported inside the commands, so that ``dimee --help`` st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shared.errors import MissingExtra
+from shared.errors import InvalidInput, MissingExtra
 
 NEEDED = ("torch", "transformers", "onnx", "tqdm")
 
@@ -20,6 +21,18 @@ def _need_lab() -> None:
     for name in NEEDED:
         if find_spec(name) is None:
             raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
+
+
+def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    def parse(context: click.Context, option: click.Parameter, value: str) -> list[Any]:
+        try:
+            return [kind(part) for part in value.split(",")]
+        except ValueError:
+            raise click.BadParameter(
+                f"{value!r} is no list of numbers like {option.default}"
+            ) from None
+
+    return parse
 
 
 @click.command()
@@ -36,21 +49,49 @@ def _need_lab() -> None:
     show_default=True,
     help="Eq. 1's plain sum, or the mean weighted by depth of its authors' code.",
 )
-@click.option("--epochs", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
-@click.option("--learning-rate", type=click.FloatRange(0, 1), default=8e-5, show_default=True)
+@click.option("--grid", is_flag=True, help="Search the paper's grid; with Adam, as the paper.")
+@click.option("--grid-batch-sizes", default="8,16,32", show_default=True, callback=_numbers(int))
+@click.option(
+    "--grid-learning-rates",
+    default="1e-5,2e-5,3e-5,4e-5,5e-5",
+    show_default=True,
+    callback=_numbers(float),
+)
+@click.option("--epochs", type=click.IntRange(1, 100), help="3; in the grid 5, as the paper.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="32 if left out.")
+@click.option("--learning-rate", type=click.FloatRange(0, 1), help="8e-5 if left out.")
+@click.option("--optimizer", type=click.Choice(["adam", "adamw"]), help="adamw; in the grid adam.")
 @click.option("--max-tokens", type=click.IntRange(8, 512), default=128, show_default=True)
 @click.option("--seed", type=int, default=13, show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="Only the first rows, for a trial.")
 @click.option("--start-from", type=click.Path(), help="A run to go on from, with its own options.")
 @click.option("--bf16/--no-bf16", default=True, show_default=True, help="bf16 autocast.")
-def train(out: Path, **options: Any) -> None:
+def train(
+    out: Path,
+    grid: bool,
+    grid_batch_sizes: list[int],
+    grid_learning_rates: list[float],
+    **options: Any,
+) -> None:
     """Train an exit head after every layer, jointly (eq. 1); an interrupted run goes on."""
     _need_lab()
+    from lab.grid import EPOCHS, search
     from lab.train import TrainSettings
     from lab.train import train as run_training
 
-    facts = run_training(TrainSettings(**options), out)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if grid:
+        if fixed := {"batch_size", "learning_rate"} & given.keys():
+            option = "--" + min(fixed).replace("_", "-")
+            raise InvalidInput(f"{option}: the grid chooses it; leave it out, or leave out --grid")
+        settings = TrainSettings(**{"epochs": EPOCHS, "optimizer": "adam", **given})
+        facts = search(settings, out, grid_batch_sizes, grid_learning_rates)
+        click.echo(
+            f"best of the grid: batch {facts['batch_size']}, "
+            f"learning rate {facts['learning_rate']:g}; all points in {out / 'grid.json'}"
+        )
+    else:
+        facts = run_training(TrainSettings(**given), out)
     sizes = ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items())
     click.echo(f"trained on {sizes}; model in {out / 'model'}")
     click.echo("exit  accuracy on validation")

@@ -62,6 +62,8 @@ def _read_hub(source: str, split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
     name, config = source.split(":", 1)
+    if config == "mnli" and split == "validation":
+        split = "validation_matched"  # the hub has two; the folder's file is of this one
     try:
         loaded: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; the user needs one sentence
@@ -79,6 +81,16 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
                 f"data: row {number} has no field {field!r}, which {task.name} needs"
             )
     label = row["label"]
+    if label == -1:
+        raise InvalidInput(
+            f"data: row {number} has no label (−1): GLUE keeps those of its test files to itself; "
+            "use the training or validation file"
+        )
+    for field in filter(None, (task.text_field, task.pair_field)):
+        if not isinstance(row[field], str) or not row[field].strip():
+            raise InvalidInput(
+                f"data: row {number} has no text in {field!r}; remove the row or fill it"
+            )
     if type(label) is not int or not 0 <= label < len(task.labels):
         raise InvalidInput(
             f"data: row {number} has label {label!r}; {task.name} has 0 to {len(task.labels) - 1}"
@@ -113,8 +125,36 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
     examples = load_examples(source, task, "train")[:limit]
     if kind == "paper":
         return paper_split(examples, seed)
-    train, validation = hold_out_sentences(examples, seed)
+    hold_out = hold_out_sentences if task.name == "sst2" else hold_out_texts
+    train, validation = hold_out(examples, seed)
     return Split(train, validation, load_examples(source, task, "validation"))
+
+
+def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """Hold out about a tenth, so that no first text stands in both parts.
+
+    Premises of MNLI and questions of QNLI come several times with different partners.
+    """
+    texts = sorted({row.text for row in examples})
+    random.Random(seed).shuffle(texts)
+    held = set(texts[: max(1, len(texts) // 10)])
+    validation = [row for row in examples if row.text in held]
+    train = [row for row in examples if row.text not in held]
+    if not train:
+        raise InvalidInput("data: too few examples to hold any out; give 100 at least")
+    random.Random(seed).shuffle(train)
+    return train, validation
+
+
+def check_classes(parts: dict[str, list[Example]], task: Task) -> None:
+    """Raise `InvalidInput` where a part lacks one of the task's classes."""
+    for name, rows in parts.items():
+        missing = set(range(len(task.labels))) - {row.label for row in rows}
+        if missing:
+            raise InvalidInput(
+                f"data: the {name} part has no example of {task.labels[min(missing)]!r}; "
+                "give more data, or another --seed"
+            )
 
 
 def hold_out_sentences(

