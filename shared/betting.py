@@ -61,9 +61,7 @@ def upper_bound(losses: Sequence[float] | Floats, delta: float, kind: LossKind) 
     return max(proved, mean)
 
 
-def certifies(
-    losses: Sequence[float] | Floats, bound: float, delta: float, kind: LossKind
-) -> bool:
+def certifies(losses: Sequence[float] | Floats, bound: float, delta: float, kind: LossKind) -> bool:
     """Whether `upper_bound` is at most ``bound``, in one step: the test of 'mean loss > bound'.
 
     Passes with probability at most ``delta`` where the mean loss is above ``bound``.

