@@ -11,6 +11,7 @@ from lab.card import write_card
 from lab.export import write_bundle
 from lab.judge import exit_table, policy_table
 from lab.pools import Pools, make_pools
+from lab.price import FOLDS, exit0_of_run, priced_heads
 from lab.run import Run
 from lab.samples import samples_of_bundle, samples_of_run
 from lab.tables import mean_embeddings
@@ -43,13 +44,22 @@ def pools_of_run(
     return make_pools(samples, cost_model, mobile_layers, edge_layers, mu)
 
 
+def with_heads(run: Run, data: str | None, pools: Pools) -> Pools:
+    """The pools with success heads for the policy ``value``; without, where too few examples."""
+    split = run.split(data)
+    if len(split.validation) < 20 * FOLDS:
+        return pools
+    validation = samples_of_run(run, split.validation, "validation")
+    return replace(pools, heads=priced_heads(exit0_of_run(run, split.train), validation, pools))
+
+
 def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
     """Export, measure as shipped on both splits, and write manifest and card with the figures.
 
     Raises `InvalidInput` where the shipped precision loses more than `MAX_LOSS` points at any exit
     of the reported split: such a bundle is not written.
     """
-    pools = pools_of_run(run, data, **options)
+    pools = with_heads(run, data, pools_of_run(run, data, **options))
     max_tokens: int = options["max_tokens"]
     split = run.split(data)
     with tempfile.TemporaryDirectory() as folder:

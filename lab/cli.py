@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from shared.errors import InvalidInput, MissingExtra
 
@@ -80,6 +81,10 @@ def train(
     from lab.train import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    source = click.get_current_context().get_parameter_source
+    for name in ("grid_batch_sizes", "grid_learning_rates"):
+        if not grid and source(name) is not ParameterSource.DEFAULT:
+            raise InvalidInput(f"--{name.replace('_', '-')}: add --grid, or leave it out")
     if grid:
         if fixed := {"batch_size", "learning_rate"} & given.keys():
             option = "--" + min(fixed).replace("_", "-")

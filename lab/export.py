@@ -74,9 +74,15 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
 
 
 def write_router(pools: Pools, file: Path) -> None:
-    """Centroids and counts, byte for byte the same for the same pools (no dates in the archive)."""
+    """Centroids, counts and success heads; the same pools give the same bytes (no dates inside)."""
     with zipfile.ZipFile(file, "w") as archive:
-        for name, values in (("centroids", pools.centroids_DH), ("counts", pools.counts_D)):
+        arrays: dict[str, NDArray[Any]] = {
+            "centroids": pools.centroids_DH,
+            "counts": pools.counts_D,
+        }
+        if pools.heads is not None:
+            arrays |= pools.heads.to_arrays()
+        for name, values in arrays.items():
             content = io.BytesIO()
             np.save(content, values, allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())

@@ -80,6 +80,7 @@ def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -
         gain_TUG=gain_TUG,
         diff_FT=lead.coef_.T,
         diff_T=lead.intercept_,
+        alpha=np.array(pools.alpha),
         price=np.array(0.0),
     )
 

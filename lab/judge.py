@@ -24,6 +24,8 @@ def policy_table(bundle: Bundle, samples: Samples) -> dict[str, Any]:
     facts = PolicyFacts.of(bundle)
     table: dict[str, Any] = {}
     for name in POLICY_NAMES:
+        if name == "value" and facts.heads is None:
+            continue
         policy = make_policy(name, facts)
         trace = simulate(policy, samples, facts, bundle.manifest.edge_layers)
         table[name] = {

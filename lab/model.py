@@ -109,7 +109,7 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
         raise InvalidInput(f"run: {folder} holds no trained model; run: dimee train --out …")
     facts: dict[str, Any] = json.loads(facts_file.read_text())
     config = AutoConfig.from_pretrained(folder)
-    encoder = AutoModel.from_config(config)
+    encoder = AutoModel.from_config(config, dtype=torch.float32)
     classes = len(get_task(facts["task"]).labels)
     model = MultiExitClassifier(encoder, classes, facts.get("pooling", "cls"))
     model.load_state_dict(load_file(folder / "weights.safetensors"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from shared.heads import Floats, SuccessHeads
 from shared.policies.value import Value
 from shared.runtime.encoding import TextEncoder
 
-PRICES = tuple(round(float(price), 6) for price in np.geomspace(0.0002, 0.1, 28))
+PRICES = tuple(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16))
+ALPHAS = (0.95, 0.98, 0.99, 0.995)
 FOLDS = 5
 
 
@@ -43,9 +44,12 @@ def exit0_of_run(run: Run, train: Sequence[Example]) -> tuple[Floats, Floats]:
     return cached["weight"], cached["bias"]
 
 
-def with_heads(pools: Pools, heads: SuccessHeads) -> Pools:
-    """The pools with heads, so that their facts make the policy ``value``."""
-    return replace(pools, heads=heads)
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What the validation part chooses: Λ, and the α at which phone and edge leave."""
+
+    price: float
+    alpha: float
 
 
 class CrossFitted:
@@ -59,40 +63,49 @@ class CrossFitted:
             )
         self._validation, self._pools = validation, pools
         fold_N = np.random.default_rng(0).permutation(len(validation)) % FOLDS
-        self._folds: list[tuple[NDArray[np.int64], SuccessHeads]] = []
-        self._swept: dict[CostModel, list[tuple[float, float, float]]] = {}
-        for fold in range(FOLDS):
-            rest = np.flatnonzero(fold_N != fold)
-            heads = fit_heads(exit0, validation.take(rest), pools)
-            self._folds.append((np.flatnonzero(fold_N == fold), heads))
+        self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]
+        self._parts = [validation.take(rows) for rows in self._rows]
+        rest = [validation.take(np.flatnonzero(fold_N != fold)) for fold in range(FOLDS)]
+        self._heads = {
+            alpha: [fit_heads(exit0, part, at_alpha(pools, alpha)) for part in rest]
+            for alpha in sorted({pools.alpha, *ALPHAS})
+        }
+        self._swept: dict[CostModel, list[tuple[float, float, Setting]]] = {}
 
-    def run(self, price: float, pools: Pools | None = None) -> dict[str, NDArray[Any]]:
-        """``right_N`` and ``cost_N`` at this Λ; ``pools`` may hold other prices."""
-        pools = pools or self._pools
+    def run(self, setting: Setting, cost_model: CostModel) -> dict[str, NDArray[Any]]:
+        """``right_N`` and ``cost_N`` at this setting and these prices."""
         right_N = np.zeros(len(self._validation), bool)
         cost_N = np.zeros(len(self._validation))
-        for rows, heads in self._folds:
-            part = self._validation.take(rows)
-            policy = Value(heads, pools.cost_model, price)
-            trace = simulate(policy, part, pools.facts, pools.edge_layers)
+        pools = replace(self._pools, cost_model=cost_model)
+        parts = zip(self._rows, self._parts, self._heads[setting.alpha], strict=True)
+        for rows, part, heads in parts:
+            trace = value_trace(heads, setting.price, part, pools)
             right_N[rows] = trace.answer_N == part.labels_N
             cost_N[rows] = trace.cost_N
         return {"right": right_N, "cost": cost_N}
 
-    def choose(self, accuracy: float, pools: Pools | None = None) -> float:
-        """The Λ of least mean cost among those whose accuracy is at least ``accuracy``.
+    def choose(self, accuracy: float, cost_model: CostModel | None = None) -> Setting:
+        """The setting of least mean cost among those whose accuracy is at least ``accuracy``.
 
-        The lowest Λ where none is.
+        Where none is, the most accurate.
         """
-        model = (pools or self._pools).cost_model
+        model = cost_model or self._pools.cost_model
         if model not in self._swept:
-            runs = [(self.run(price, pools), price) for price in PRICES]
+            settings = [Setting(price, alpha) for alpha in self._heads for price in PRICES]
+            runs = [(self.run(setting, model), setting) for setting in settings]
             self._swept[model] = [
-                (float(run["cost"].mean()), float(run["right"].mean()), price)
-                for run, price in runs
+                (float(run["cost"].mean()), float(run["right"].mean()), setting)
+                for run, setting in runs
             ]
-        fit = [(cost, price) for cost, right, price in self._swept[model] if right >= accuracy]
-        return min(fit)[1] if fit else PRICES[0]
+        fit = [(cost, setting) for cost, right, setting in self._swept[model] if right >= accuracy]
+        if fit:
+            return min(fit)[1]
+        return max(self._swept[model], key=lambda row: (row[1], -row[0]))[2]
+
+
+def at_alpha(pools: Pools, alpha: float) -> Pools:
+    """The same pools for exits at another α; centroids and counts stay the paper's."""
+    return replace(pools, alpha=alpha)
 
 
 def all_cloud_accuracy(samples: Samples) -> float:
@@ -103,13 +116,14 @@ def all_cloud_accuracy(samples: Samples) -> float:
 def priced_heads(
     exit0: tuple[Floats, Floats], validation: Samples, pools: Pools, max_drop: float = 0.0
 ) -> SuccessHeads:
-    """Heads fitted on all of validation, with the Λ whose cross-fitted drop is ≤ ``max_drop``.
+    """Heads fitted on all of validation, at the setting whose cross-fitted drop is ≤ ``max_drop``.
 
     ``max_drop`` is in points against all-cloud.
     """
-    fitted = CrossFitted(exit0, validation, pools)
-    price = fitted.choose(all_cloud_accuracy(validation) - max_drop / 100)
-    return replace(fit_heads(exit0, validation, pools), price=np.array(price))
+    chosen = CrossFitted(exit0, validation, pools)
+    setting = chosen.choose(all_cloud_accuracy(validation) - max_drop / 100)
+    heads = fit_heads(exit0, validation, at_alpha(pools, setting.alpha))
+    return replace(heads, price=np.array(setting.price))
 
 
 def value_trace(heads: SuccessHeads, price: float, samples: Samples, pools: Pools) -> Trace:

@@ -52,9 +52,9 @@ def simulate(
         decision = policy.route(features)
         outcome = first_answer(decision, confidence_NE[i], answers_NE[i], facts, edge_layers)
         while (to := policy.escalate(features, decision, *outcome)) is not None:
-            outcome = _serve(
-                to, confidence_NE[i], answers_NE[i], facts, edge_layers, outcome[0].cost_lambda
-            )
+            cost = outcome[0].cost_lambda
+            alpha = _alpha(decision, facts)
+            outcome = _serve(to, confidence_NE[i], answers_NE[i], facts, edge_layers, alpha, cost)
         policy.learn(decision, outcome[0])
         done = outcome[0]
         tiers[i], exit_N[i], cost_N[i] = done.tier, done.exit_layer, done.cost_lambda
@@ -72,13 +72,17 @@ def first_answer(
     edge_layers: int,
 ) -> tuple[Outcome, bool]:
     """What comes of ``decision`` before anything escalates, and whether that exit was sure."""
+    alpha = _alpha(decision, facts)
     if decision.tier is not Tier.MOBILE:
-        return _serve(decision.tier, confidence_E, answers_E, facts, edge_layers, 0.0)
+        return _serve(decision.tier, confidence_E, answers_E, facts, edge_layers, alpha, 0.0)
     last = decision.last_layer or facts.mobile_layers
-    alpha = facts.alpha if decision.alpha is None else decision.alpha
     layer, sure = _first_exit(confidence_E, alpha, decision.first_exit, last)
     cost = facts.cost_model.attempt(Tier.MOBILE, layer)
     return _outcome(Tier.MOBILE, layer, confidence_E, answers_E, cost), sure
+
+
+def _alpha(decision: RoutingDecision, facts: PolicyFacts) -> float:
+    return facts.alpha if decision.alpha is None else decision.alpha
 
 
 def _serve(
@@ -87,11 +91,12 @@ def _serve(
     answers_E: NDArray[np.int64],
     facts: PolicyFacts,
     edge_layers: int,
+    alpha: float,
     cost_before: float,
 ) -> tuple[Outcome, bool]:
     layer, sure = facts.cost_model.layers, True
     if tier is Tier.EDGE:
-        layer, sure = _first_exit(confidence_E, facts.alpha, 1, edge_layers)
+        layer, sure = _first_exit(confidence_E, alpha, 1, edge_layers)
     cost = cost_before + facts.cost_model.attempt(tier, layer)
     return _outcome(tier, layer, confidence_E, answers_E, cost), sure
 

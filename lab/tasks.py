@@ -15,6 +15,8 @@ class Task:
     text_field: str
     pair_field: str | None
     labels: tuple[str, ...]
+    hub_validation: str = "validation"
+    """What the hub calls the split that a folder has as ``validation.jsonl``."""
 
 
 TASKS: dict[str, Task] = {
@@ -25,7 +27,13 @@ TASKS: dict[str, Task] = {
         Task("mrpc", "sentence1", "sentence2", ("not_equivalent", "equivalent")),
         Task("qnli", "question", "sentence", ("entailment", "not_entailment")),
         Task("qqp", "question1", "question2", ("not_duplicate", "duplicate")),
-        Task("mnli", "premise", "hypothesis", ("entailment", "neutral", "contradiction")),
+        Task(
+            "mnli",
+            "premise",
+            "hypothesis",
+            ("entailment", "neutral", "contradiction"),
+            hub_validation="validation_matched",
+        ),
     )
 }
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from lab.data import Example, Split, check_classes, data_hash, load_split
-from lab.encoders import check_tokens, encoder_licence, load_tokenizer
-from lab.model import MultiExitClassifier, joint_loss, load_model, new_model, save_model
+from lab.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
+from lab.model import LOSSES, MultiExitClassifier, joint_loss, load_model, new_model, save_model
 from lab.predict import accuracy_by_exit, predict
 from lab.tasks import get_task
 from shared.errors import InvalidInput
+
+OPTIMIZERS = ("adam", "adamw")
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,38 @@ class TrainSettings:
     """A run whose weights to start from; its split must be the same (equal data, split, seed)."""
 
 
+class Diverged(InvalidInput):
+    """Loss, gradient or outputs are no longer finite; the best epoch so far stays on disk."""
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Raise `InvalidInput` for a number or a name that no training can have."""
+    for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
+        if (value := getattr(settings, name)) not in known:
+            raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(known)}")
+    for name in ("epochs", "batch_size"):
+        if (count := getattr(settings, name)) < 1:
+            raise InvalidInput(f"{name}: {count} is too few; choose 1 or more")
+    rate = settings.learning_rate
+    if not (math.isfinite(rate) and rate > 0):
+        raise InvalidInput(f"learning_rate: {rate:g} trains nothing; choose one like 3e-5")
+
+
+def filled(known: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a checkpoint or a model has them, with defaults for fields added since."""
+    names = {field.name: field.default for field in fields(TrainSettings)}
+    defaults = {name: value for name, value in names.items() if value is not MISSING}
+    return defaults | {name: value for name, value in known.items() if name in names}
+
+
 def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> dict[str, Any]:
     """Train all exits together and write the model to ``out``/model.
 
     An interrupted run goes on from ``out``/checkpoint.pt when called again with equal settings.
     Returns the facts of the run: settings, data hash and accuracy by exit on the validation part.
+    Raises `InvalidInput` for wrong settings or data, before anything is trained, and `Diverged`.
     """
+    check_settings(settings)
     task = get_task(settings.task)
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
     check_classes({"training": split.train, "validation": split.validation}, task)
@@ -61,10 +91,16 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         earlier, before = load_model(Path(settings.start_from) / "model")
         if before["data_hash"] != data_hash(split.train + split.validation):
             raise InvalidInput("start_from: that run had other data, split or seed; give the same")
-        model.load_state_dict(earlier.state_dict())
+        try:
+            model.load_state_dict(earlier.state_dict())
+        except RuntimeError:
+            raise InvalidInput(
+                f"start_from: that run has another shape; give its --encoder {before['encoder']}"
+            ) from None
     tokenizer = load_tokenizer(settings.encoder)
+    check_tokenizer(tokenizer, model.encoder.config)
     check_tokens(settings.max_tokens, model.encoder.config)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     _fit(model, tokenizer, split, settings, out, checkpoint_steps)
     model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
@@ -79,11 +115,23 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         },
         "validation_accuracy_by_exit": accuracy_by_exit(outputs),
     }
-    save_model(model, out / "model", facts)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    (out / "model").mkdir(exist_ok=True)
     tokenizer.backend_tokenizer.save(str(out / "model" / "tokenizer.json"))
+    save_model(model, out / "model", facts)  # last: its facts say that the run is complete
     return facts
+
+
+def _make_folder(out: Path) -> None:
+    if (out / "grid").is_dir():
+        raise InvalidInput(f"out: {out} holds a grid search; choose another folder, or add --grid")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"out: {out} cannot be made ({error.strerror}); choose a folder that you may write"
+        ) from error
 
 
 def _fit(
@@ -104,6 +152,9 @@ def _fit(
         lambda step: min((step + 1) / warmup, max(0.0, (total - step) / (total - warmup))),
     )
     done = _resume(checkpoint, model, optimizer, schedule, settings)
+    if not done:  # what a run left that ended before its first checkpoint is not this run's
+        for name in ("best.safetensors", "epochs.json"):
+            (out / name).unlink(missing_ok=True)
     lengths = [len(ids) for ids in _token_ids(tokenizer, examples, settings.max_tokens)]
     model.train()
     progress = tqdm(total=total, initial=done, desc="train", unit="step", mininterval=2)
@@ -123,14 +174,11 @@ def _fit(
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
         loss = joint_loss(logits_EBC, labels_B, settings.loss)
-        if not torch.isfinite(loss):
-            raise InvalidInput(
-                f"learning_rate: the loss is {loss.item()} at step {step}; choose a lower one "
-                f"than {settings.learning_rate:g}, or another seed (the best epoch so far stays "
-                f"in {out / 'best.safetensors'})"
-            )
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        # before the step, so that no checkpoint ever holds weights that are not finite
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise _diverged(settings, out, step + 1)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
@@ -154,6 +202,15 @@ def _optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.opt
     )
 
 
+def _diverged(settings: TrainSettings, out: Path, step: int) -> Diverged:
+    best = out / "best.safetensors"
+    kept = f"; the best epoch so far stays in {best}" if best.is_file() else ""
+    return Diverged(
+        f"learning_rate: training diverged at step {step}; choose a lower one than "
+        f"{settings.learning_rate:g} and another --out{kept}"
+    )
+
+
 def _keep_if_best(
     model: MultiExitClassifier,
     tokenizer: Any,
@@ -163,7 +220,10 @@ def _keep_if_best(
     step: int,
 ) -> None:
     """Early stopping, as the paper: keep the weights of the best epoch at full depth."""
-    accuracy = accuracy_by_exit(predict(model, tokenizer, validation, settings.max_tokens))
+    outputs = predict(model, tokenizer, validation, settings.max_tokens)
+    if not np.isfinite(outputs.probabilities_ENC).all():
+        raise _diverged(settings, out, step)
+    accuracy = accuracy_by_exit(outputs)
     log = out / "epochs.json"
     epochs: dict[str, list[float]] = json.loads(log.read_text()) if log.is_file() else {}
     earlier = [last for done, (*_, last) in epochs.items() if int(done) < step]
@@ -233,8 +293,14 @@ def _resume(
 ) -> int:
     if not checkpoint.is_file():
         return 0
-    state = torch.load(checkpoint, weights_only=True)
-    if asdict(TrainSettings(**state["settings"])) != asdict(settings):
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        known = filled(state["settings"])
+    except Exception as error:  # torch raises many kinds; the user needs one sentence
+        raise InvalidInput(
+            f"out: {checkpoint} cannot be read ({type(error).__name__}); remove it to start again"
+        ) from error
+    if known != asdict(settings):
         raise InvalidInput(
             f"out: {checkpoint} belongs to a run with other settings; "
             "choose another folder, or remove it to start again"

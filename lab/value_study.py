@@ -5,7 +5,7 @@ Nothing here is tuned on what is reported: every Λ comes from the validation pa
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from lab.heads import features_of, fit_heads
 from lab.methods import Judged, Scorer, traces
 from lab.metrics import auroc, interval, resamples
-from lab.price import PRICES, CrossFitted, all_cloud_accuracy, value_trace
+from lab.price import CrossFitted, all_cloud_accuracy, at_alpha, value_trace
 from lab.rivals import pools_of
 from lab.simulate import Trace
 from lab.studies import priced
@@ -21,6 +21,8 @@ from shared.cost import CostModel
 from shared.heads import Floats, SuccessHeads
 
 DROPS = (0.0, 0.3, 0.5)
+CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Drops in points that the validation part may show; each chooses its setting there."""
 GAMMAS = (3.0, 5.0, 11.0, 20.0, 30.0)
 RIVALS = ("dimee-fixed", "dimee-adaptive", "adaee", "i-splitee")
 
@@ -28,22 +30,37 @@ RIVALS = ("dimee-fixed", "dimee-adaptive", "adaee", "i-splitee")
 def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) -> dict[str, Any]:
     """All of it for one result."""
     fitted = CrossFitted(exit0, judged.validation, judged.pools)
-    heads = fit_heads(exit0, judged.validation, judged.pools)
+    known = _Heads(exit0, judged)
     reference = all_cloud_accuracy(judged.validation)
-    chosen = {}
+    chosen, frontier = {}, {}
     for drop in DROPS:
-        price = fitted.choose(reference - drop / 100)
-        trace = value_trace(heads, price, judged.test, judged.pools)
-        chosen[str(drop)] = {"price": price} | scorer.row([trace])
+        setting = fitted.choose(reference - drop / 100)
+        trace = value_trace(known.at(setting.alpha), setting.price, judged.test, judged.pools)
+        chosen[str(drop)] = asdict(setting) | scorer.row([trace])
+    for drop in CURVE:
+        setting = fitted.choose(reference - drop / 100)
+        trace = value_trace(known.at(setting.alpha), setting.price, judged.test, judged.pools)
+        frontier[str(drop)] = asdict(setting) | scorer.brief([trace])
     return {
         "chosen": chosen,
-        "frontier": {
-            str(price): scorer.brief([value_trace(heads, price, judged.test, judged.pools)])
-            for price in PRICES
-        },
-        "auroc": _auroc(judged, heads, exit0),
-        "duels": _duels(judged, fitted, heads),
+        "frontier": frontier,
+        "auroc": _auroc(judged, known.at(judged.pools.alpha), exit0),
+        "duels": _duels(judged, fitted, known),
     }
+
+
+class _Heads:
+    """Heads fitted on all of validation, once for each α."""
+
+    def __init__(self, exit0: tuple[Floats, Floats], judged: Judged) -> None:
+        self._exit0, self._judged = exit0, judged
+        self._made: dict[float, SuccessHeads] = {}
+
+    def at(self, alpha: float) -> SuccessHeads:
+        if alpha not in self._made:
+            pools = at_alpha(self._judged.pools, alpha)
+            self._made[alpha] = fit_heads(self._exit0, self._judged.validation, pools)
+        return self._made[alpha]
 
 
 def _auroc(judged: Judged, heads: SuccessHeads, exit0: tuple[Floats, Floats]) -> dict[str, Any]:
@@ -56,7 +73,7 @@ def _auroc(judged: Judged, heads: SuccessHeads, exit0: tuple[Floats, Floats]) ->
     }
 
 
-def _duels(judged: Judged, fitted: CrossFitted, heads: SuccessHeads) -> dict[str, Any]:
+def _duels(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str, Any]:
     """Against each rival at each γ: Λ so that ``value`` is at least as accurate on validation,
     then both on the reported samples. The rival has its α and pools made anew for that γ."""
     layers = judged.facts.cost_model.layers
@@ -69,12 +86,12 @@ def _duels(judged: Judged, fitted: CrossFitted, heads: SuccessHeads) -> dict[str
         learnt = replace(other, test=judged.validation)
         row = {}
         for name in RIVALS:
-            known = traces(name, learnt, seeds=1)[0]
-            accuracy = float(np.mean(known.answer_N == judged.validation.labels_N))
-            price = fitted.choose(accuracy, own)
-            mine = value_trace(heads, price, judged.test, own)
+            learned = traces(name, learnt, seeds=1)[0]
+            accuracy = float(np.mean(learned.answer_N == judged.validation.labels_N))
+            setting = fitted.choose(accuracy, own.cost_model)
+            mine = value_trace(known.at(setting.alpha), setting.price, judged.test, own)
             theirs = traces(name, other, seeds=1)[0]
-            row[name] = {"price": price} | _duel(judged, mine, theirs, weight_BN, total_B)
+            row[name] = asdict(setting) | _duel(judged, mine, theirs, weight_BN, total_B)
         result[str(gamma)] = row
     return result
 

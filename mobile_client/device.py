@@ -30,6 +30,7 @@ class Decided:
     """A tokenised text, where and how it is answered first, and the milliseconds until then."""
 
     encoded: EncodedText
+    features: TextFeatures
     routing: RoutingDecision
     decision_ms: float
 
@@ -42,6 +43,7 @@ class LocalAnswer:
     """
 
     label: str
+    label_index: int
     probabilities: dict[str, float]
     confidence: float
     sure: bool
@@ -96,7 +98,7 @@ class Device:
         started = time.perf_counter()
         encoded = self._classifier.encoder.encode(text, pair)
         embedding_H = self._classifier.embeddings.mean_word_embedding(encoded)
-        features = TextFeatures(embedding_H, tokens=encoded.tokens)
+        features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces)
         return ReadText(encoded, features, (time.perf_counter() - started) * 1e3)
 
     def decide(self, read: ReadText, policy: RoutingPolicy) -> Decided:
@@ -104,7 +106,11 @@ class Device:
         started = time.perf_counter()
         routing = policy.route(read.features)
         spent_ms = (time.perf_counter() - started) * 1e3
-        return Decided(read.encoded, routing, read.read_ms + spent_ms)
+        return Decided(read.encoded, read.features, routing, read.read_ms + spent_ms)
+
+    def alpha(self, routing: RoutingDecision) -> float:
+        """The exit threshold of a decision: its own, or the bundle's."""
+        return self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
 
     async def answer(self, decided: Decided) -> LocalAnswer:
         """Run layers 1 to the decision's last; its first asked exit with C_i >= α answers.
@@ -116,7 +122,7 @@ class Device:
 
         def work() -> LocalAnswer:
             started = time.perf_counter()
-            alpha = self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
+            alpha = self.alpha(routing)
             last = routing.last_layer or self.mobile_layers
             first_exit = routing.first_exit
             (prediction,) = self._classifier.classify([decided.encoded], alpha, last, first_exit)
@@ -124,6 +130,7 @@ class Device:
             labels = self.bundle.manifest.labels
             return LocalAnswer(
                 label=labels[prediction.label_index],
+                label_index=prediction.label_index,
                 probabilities=dict(zip(labels, prediction.probabilities, strict=True)),
                 confidence=prediction.confidence,
                 sure=bool(sure(prediction.confidence, alpha)),

@@ -100,7 +100,7 @@ class Phone:
         self, request: Request, policy: RoutingPolicy, deadline_ms: float
     ) -> Classification | DimeeError:
         try:
-            answer = await self._requester.answer(request, deadline_ms)
+            answer = await self._requester.answer(request, policy, deadline_ms)
         except DimeeError as error:
             return error
         outcome = Outcome(

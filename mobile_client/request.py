@@ -8,27 +8,31 @@ from dataclasses import dataclass, field
 
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
 from mobile_client.device import Device, LocalAnswer
-from shared.domain import RoutingDecision, Tier
+from shared.domain import Outcome, Tier
 from shared.errors import BundleError, BundleMismatch, DimeeError, TierError
 from shared.ledger.entry import LedgerEntry, Reason
+from shared.policies import RoutingPolicy
+from shared.runtime.layers import sure
 from shared.tier_client import TierClient
-from shared.wire import Classification, InferRequest
+from shared.wire import Classification, InferRequest, InferResponse
 
 
 @dataclass(slots=True)
 class _Course:
     """A request under way: what was tried, what is ``ahead``, and how long it may still take.
 
-    ``in_hand`` is the phone's own answer that was too unsure to be the last word.
+    ``in_hand`` is an answer that was too unsure to be the last word, ``failed`` who gave none.
     """
 
     request: Request
+    policy: RoutingPolicy
     deadline_ms: float
     ahead: list[tuple[Tier, Reason]]
     left_ms: float
     started: float = field(default_factory=time.perf_counter)
     entries: list[LedgerEntry] = field(default_factory=list)
     errors: list[DimeeError] = field(default_factory=list)
+    failed: set[Tier] = field(default_factory=set)
     in_hand: LocalAnswer | None = None
 
     def spent_ms(self) -> float:
@@ -57,10 +61,15 @@ class Requester:
         self._tiers = tiers
         self._fail_over = fail_over
 
-    async def answer(self, request: Request, deadline_ms: float) -> Classification:
+    async def answer(
+        self, request: Request, policy: RoutingPolicy, deadline_ms: float
+    ) -> Classification:
         """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
-        ahead = self._plan(request.decided.routing)
-        course = _Course(request, deadline_ms, ahead, left_ms=deadline_ms)
+        first = request.decided.routing.tier
+        # the phone's own layers need nobody to fail over to
+        others = [] if first is Tier.MOBILE else [t for t in self._fail_over if t is not first]
+        ahead = [(first, Reason.ROUTE), *((tier, Reason.FAIL_OVER) for tier in others)]
+        course = _Course(request, policy, deadline_ms, ahead, left_ms=deadline_ms)
         while course.ahead:
             tier, reason = course.ahead.pop(0)
             after = course.entries[-1] if course.entries else None
@@ -73,19 +82,21 @@ class Requester:
                 return self._classification(course, answer)
         raise no_answer(course.errors)
 
-    def _plan(self, routing: RoutingDecision) -> list[tuple[Tier, Reason]]:
-        """The tiers to ask in turn; the phone's own layers need nobody to fail over to."""
-        plan = [(routing.tier, Reason.ROUTE)]
-        if routing.tier is not Tier.MOBILE:
-            others = [tier for tier in self._fail_over if tier is not routing.tier]
-        elif routing.escalate_to is not None:
-            plan.append((routing.escalate_to, Reason.ESCALATE))
-            # not the phone: its answer is in hand by then, and taken when no server gives one
-            known = (Tier.MOBILE, routing.escalate_to)
-            others = [tier for tier in self._fail_over if tier not in known]
-        else:
-            others = []
-        return plan + [(tier, Reason.FAIL_OVER) for tier in others]
+    def _go_on(self, course: _Course, tier: Tier, answer: LocalAnswer) -> bool:
+        """Whether another tier takes over this answer; it stays in hand until then."""
+        decided = course.request.decided
+        spent = sum(entry.cost_lambda or 0.0 for entry in course.entries)
+        outcome = Outcome(tier, answer.exit_layer, answer.confidence, spent, answer.label_index)
+        to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
+        course.ahead.clear()
+        if to is None or to in course.failed or course.left_ms <= 0:
+            return False
+        course.in_hand = answer
+        course.ahead.append((to, Reason.ESCALATE))
+        # not the phone: an answer is in hand, and taken when no server gives a better one
+        known = {Tier.MOBILE, tier, to, *course.failed}
+        course.ahead += [(t, Reason.FAIL_OVER) for t in self._fail_over if t not in known]
+        return True
 
     async def _here(self, course: _Course, attempt: OpenAttempt) -> _Answer | None:
         """The phone's own layers; None: the answer is too unsure, and another tier takes over."""
@@ -93,12 +104,9 @@ class Requester:
         paid = course.in_hand is not None
         local = course.in_hand or await self._device.answer(decided)
         course.left_ms = course.deadline_ms - course.spent_ms()
-        may_escalate = bool(course.ahead) and course.ahead[0][1] is Reason.ESCALATE
-        if may_escalate and not local.sure and course.left_ms > 0:
-            course.in_hand = local
-        else:
+        final = paid or not self._go_on(course, Tier.MOBILE, local)
+        if paid:
             course.ahead.clear()
-        final = not course.ahead
         course.entries.append(self._books.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
@@ -115,20 +123,38 @@ class Requester:
             pair=course.request.pair,
             bundle_id=self._device.bundle.bundle_id,
             deadline_ms=timeout_ms,
+            alpha=course.request.decided.routing.alpha,
         )
         exchange = await self._tiers[tier].infer(ask, timeout_ms / 1e3)
         course.left_ms = course.deadline_ms - course.spent_ms()
-        if exchange.error is None or not may_fail_over(exchange.error) or course.left_ms <= 0:
-            course.ahead.clear()
         if exchange.error is not None:
             course.errors.append(exchange.error)
+            course.failed.add(tier)
+            if not may_fail_over(exchange.error) or course.left_ms <= 0:
+                course.ahead.clear()
             if not course.ahead and course.in_hand is not None:
                 course.ahead.append((Tier.MOBILE, Reason.FAIL_OVER))
+        elif exchange.answer is not None:
+            self._go_on(course, tier, self._as_local(course, tier, exchange.answer))
         final = not course.ahead
         course.entries.append(self._books.exchanged(attempt, exchange, final))
-        if exchange.answer is None:
+        if exchange.answer is None or not final:
             return None
         return _Answer(exchange.answer.probabilities, exchange.answer.truncated)
+
+    def _as_local(self, course: _Course, tier: Tier, answer: InferResponse) -> LocalAnswer:
+        """A server's answer as one in hand: whoever takes it later pays nothing for it."""
+        alpha = self._device.alpha(course.request.decided.routing)
+        return LocalAnswer(
+            label=answer.label,
+            label_index=self._device.bundle.manifest.labels.index(answer.label),
+            probabilities=answer.probabilities,
+            confidence=answer.confidence,
+            sure=tier is Tier.CLOUD or bool(sure(answer.confidence, alpha)),
+            exit_layer=answer.exit_layer,
+            queue_ms=0.0,
+            compute_ms=0.0,
+        )
 
     def _classification(self, course: _Course, answer: _Answer) -> Classification:
         last = course.entries[-1]

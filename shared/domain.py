@@ -51,10 +51,11 @@ class RoutingDecision:
     """Where a request is answered first, how, and why.
 
     The defaults are the paper's: the phone asks its exits 1..m against the bundle's α and answers
-    at its last one whatever its confidence. A policy may choose another threshold (``alpha``), run
-    the phone deeper or less deep (``last_layer``), leave out the exits before ``first_exit``, or
-    name the tier that takes over an answer below the threshold (``escalate_to``). ``worths`` and
-    ``expected`` are what `value` thought of starting at each tier, and of each tier being right.
+    at its last one whatever its confidence. A policy may choose another threshold (``alpha``; it
+    goes with the request to the edge), run the phone deeper or less deep (``last_layer``), leave
+    out the exits before ``first_exit``, or name the tier that takes over an answer below the
+    threshold (``escalate_to``). ``worths`` and ``expected`` are what `value` thought of starting at
+    each tier, and of each tier being right.
     """
 
     tier: Tier

@@ -33,7 +33,8 @@ class SuccessHeads:
     ``right_T2`` the share of right answers when sure and when not; ``next_TT2`` the share that
     tier u gets right of what tier t was sure, not sure of. ``gain_TUG`` predicts, after an answer
     of t, 'u would be right' minus 'this is right' (`gain`); ``diff_FT`` predicts, for a text, 'tier
-    t is right' minus 'the cloud is right'. ``price`` is the default Λ.
+    t is right' minus 'the cloud is right'. ``alpha`` is the threshold of exits that all of this was
+    fitted at, ``price`` the default Λ.
     """
 
     exit0_HC: Floats
@@ -49,6 +50,7 @@ class SuccessHeads:
     gain_TUG: Floats
     diff_FT: Floats
     diff_T: Floats
+    alpha: Floats
     price: Floats
 
     @classmethod

@@ -36,6 +36,9 @@ class InferRequest(Contract):
     pair: str | None = None
     bundle_id: Word | None = Field(None, description="refused with 409 if the tier runs another")
     deadline_ms: DeadlineMs = 5_000.0
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="exit threshold of this request; the bundle's if left out"
+    )
 
 
 class InferResponse(Contract):

@@ -68,6 +68,7 @@ class Value:
         self.heads = heads
         self.price = float(heads.price) if price is None else price
         self.conditions = Conditions(cost_model)
+        self._alpha = float(heads.alpha)
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Start where the worth of the best plan is highest."""
@@ -78,6 +79,7 @@ class Value:
         return RoutingDecision(
             TIERS[best],
             self.name,
+            alpha=self._alpha,
             worths=tuple(float(value) for value in worth),
             expected=tuple(float(q) for q in expected_K[: len(TIERS)]),
         )
@@ -129,11 +131,13 @@ class Value:
         sure = float(expected_K[len(TIERS) + tier])
         cost_sure, cost_not = (self.conditions.cost(where, n) for n in heads.layers_T2[tier])
         paid = self.price * (sure * cost_sure + (1 - sure) * cost_not)
-        plans = [lead]
-        kept = sure * float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0])
+        # at best as good as the cloud: a lead is noise more often than not, and must not be bought
+        plans = [min(0.0, lead)]
+        kept = sure * min(0.0, float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0]))
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):
                 gap = float(heads.next_TT2[tier, target, 1] - heads.next_TT2[tier, cloud, 1])
+                gap = min(0.0, gap)
                 layer = float(heads.layers_T2[target, 1])
                 cost = self.price * self.conditions.cost(TIERS[target], layer)
                 plans.append(kept + (1 - sure) * (gap - cost))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from shared.bundle import EMBEDDINGS, TOKENIZER, Bundle
 from shared.domain import LayerRange, Prediction
 from shared.runtime.embeddings import Embeddings
 from shared.runtime.encoding import EncodedText, TextEncoder
-from shared.runtime.layers import Layers
+from shared.runtime.layers import Floats, Layers
 
 
 class Classifier:
@@ -26,13 +28,22 @@ class Classifier:
         alpha: float | None,
         last: int | None = None,
         first_exit: int = 1,
+        keep: dict[int, Floats] | None = None,
     ) -> list[Prediction]:
         """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last).
 
-        ``last`` and ``first_exit`` are those of `Layers.classify`.
+        ``last``, ``first_exit`` and ``keep`` are those of `Layers.classify`.
         """
         hidden_BTH, mask_BT = self.embeddings.first_hidden(rows)
-        return self.layers.classify(hidden_BTH, mask_BT, alpha, last=last, first_exit=first_exit)
+        return self.layers.classify(
+            hidden_BTH, mask_BT, alpha, last=last, first_exit=first_exit, keep=keep
+        )
+
+    def resume(self, hidden_TH: Floats, after: int, alpha: float | None) -> Prediction:
+        """Go on with layer ``after`` + 1 from the output of layer ``after`` for one text."""
+        mask_BT = np.ones((1, len(hidden_TH)), np.int32)
+        hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
+        return self.layers.classify(hidden_BTH, mask_BT, alpha, first=after + 1)[0]
 
     def warm_up(self) -> None:
         """Run one short text, so that the first request does not pay for lazy allocations."""

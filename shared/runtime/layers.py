@@ -51,13 +51,15 @@ class Layers:
         first: int | None = None,
         last: int | None = None,
         first_exit: int = 1,
+        keep: dict[int, Floats] | None = None,
     ) -> list[Prediction]:
         """Answer each row at its first exit with confidence C_i >= ``alpha``, else at the last.
 
         ``alpha`` None: no early exit. ``first`` is the layer to go on with, when ``hidden_BTH`` is
         the output of the one before; ``last`` the one to stop at (the deepest that is held), whose
         exit always answers; exits before ``first_exit`` are not asked. Rows that are done leave
-        the batch; no row's answer depends on the others.
+        the batch; no row's answer depends on the others. ``keep`` takes the ``hidden_TH`` that
+        each row left with, by its number, for whoever goes on.
         """
         first = self.range.first if first is None else first
         last = self.range.last if last is None else last
@@ -74,6 +76,8 @@ class Layers:
             leaves_B = np.full(len(rows), True) if layer == last else sure(confidence_B, alpha)
             for i in np.flatnonzero(leaves_B):
                 done[rows[i]] = _prediction(probabilities_BC[i], layer)
+                if keep is not None:
+                    keep[int(rows[i])] = hidden_BTH[i, : int(mask_BT[i].sum())]
             if leaves_B.all():
                 break
             if leaves_B.any():

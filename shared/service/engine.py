@@ -37,8 +37,10 @@ class Engine:
         self._compute_ms = 10.0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="layers")
 
-    async def run(self, text: str, pair: str | None, deadline_ms: float) -> Computed:
-        """Answer one checked text.
+    async def run(
+        self, text: str, pair: str | None, deadline_ms: float, alpha: float | None = None
+    ) -> Computed:
+        """Answer one checked text, at the threshold ``alpha`` where the tier leaves early at all.
 
         Raises `Overloaded` at once when the queue is full, and `DeadlineExceeded` when the
         deadline passed before the work began: work that nobody waits for is not done.
@@ -52,7 +54,7 @@ class Engine:
             )
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._worker, self._compute, text, pair, time.perf_counter(), deadline_ms
+            self._worker, self._compute, text, pair, time.perf_counter(), deadline_ms, alpha
         )
         # counted until the work ends, also when its caller is cancelled
         work.add_done_callback(self._one_less)
@@ -63,7 +65,14 @@ class Engine:
     def _one_less(self, _: asyncio.Future[Computed]) -> None:
         self._waiting -= 1
 
-    def _compute(self, text: str, pair: str | None, arrived: float, deadline_ms: float) -> Computed:
+    def _compute(
+        self,
+        text: str,
+        pair: str | None,
+        arrived: float,
+        deadline_ms: float,
+        asked_alpha: float | None,
+    ) -> Computed:
         started = time.perf_counter()
         queue_ms = (started - arrived) * 1e3
         if queue_ms >= deadline_ms:
@@ -71,7 +80,8 @@ class Engine:
                 f"the deadline of {deadline_ms:.0f} ms passed after {queue_ms:.0f} ms in the queue"
             )
         encoded = self._classifier.encoder.encode(text, pair)
-        prediction = self._classifier.classify([encoded], self._alpha)[0]
+        alpha = self._alpha if self._alpha is None or asked_alpha is None else asked_alpha
+        prediction = self._classifier.classify([encoded], alpha)[0]
         return Computed(prediction, encoded, queue_ms, (time.perf_counter() - started) * 1e3)
 
     def close(self) -> None:

@@ -77,7 +77,9 @@ class TierService:
         ended: dict[str, Any] = {"state": State.ABANDONED}
         try:
             self._check(request)
-            computed = await self._engine.run(request.text, request.pair, request.deadline_ms)
+            computed = await self._engine.run(
+                request.text, request.pair, request.deadline_ms, request.alpha
+            )
             answer = self._answer(request, computed, arrived)
             ended = answer.ledger_facts()
             return answer

@@ -1,0 +1,150 @@
+"""The policy ``value``: fitted where difficulty shows, it saves; prices move it the right way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.heads import fit_exit0, fit_heads
+from lab.methods import Judged, Scorer
+from lab.pools import Pools, make_pools
+from lab.price import CrossFitted, Setting, all_cloud_accuracy, priced_heads, value_trace
+from lab.samples import Samples
+from lab.value_study import value_study
+from shared.cost import CostModel
+from shared.domain import Tier
+from shared.errors import BundleError
+from shared.heads import SuccessHeads
+from shared.policies.value import Value
+from tests.lab.test_simulate import COSTS, toy
+
+EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+
+
+@pytest.fixture(scope="module")
+def validation() -> Samples:
+    return toy(600, 1)
+
+
+@pytest.fixture(scope="module")
+def pools(validation: Samples) -> Pools:
+    return make_pools(validation, COSTS, 2, 3, 0.1, alpha=0.9)
+
+
+@pytest.fixture(scope="module")
+def heads(validation: Samples, pools: Pools) -> SuccessHeads:
+    return fit_heads(EXIT0, validation, pools)
+
+
+def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: Pools) -> None:
+    made = priced_heads(EXIT0, validation, pools)
+    test = toy(2000, 2)
+    trace = value_trace(made, float(made.price), test, pools)
+    right = np.mean(trace.answer_N == test.labels_N)
+    assert right >= all_cloud_accuracy(test) - 0.02
+    assert trace.cost_N.mean() < 0.75 * COSTS.all_cloud
+
+
+def test_a_higher_price_never_costs_more(heads: SuccessHeads, pools: Pools) -> None:
+    test = toy(400, 3)
+    costs = [
+        value_trace(heads, price, test, pools).cost_N.mean() for price in (0.001, 0.01, 0.05, 0.5)
+    ]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_heads_survive_their_file(heads: SuccessHeads) -> None:
+    again = SuccessHeads.from_arrays(dict(heads.to_arrays()))
+    assert again is not None
+    np.testing.assert_array_equal(again.weight_FK, heads.weight_FK)
+    assert SuccessHeads.from_arrays({"centroids": np.zeros(3)}) is None
+    broken = dict(heads.to_arrays())
+    del broken["heads_price"]
+    with pytest.raises(BundleError, match="router lacks 'heads_price'"):
+        SuccessHeads.from_arrays(broken)
+    with pytest.raises(BundleError, match="not finite"):
+        SuccessHeads.from_arrays(heads.to_arrays() | {"heads_bias_K": np.full(5, np.nan)})
+
+
+def test_without_heads_it_is_refused() -> None:
+    with pytest.raises(BundleError, match="no success heads"):
+        Value(None, COSTS)
+
+
+def test_a_doubled_price_changes_the_next_decision(heads: SuccessHeads, pools: Pools) -> None:
+    """The conditions are those of now: the same object decides anew when a price changes."""
+    policy = Value(heads, COSTS, price=0.02)
+    test = toy(300, 5)
+    before = [policy.route(test.features(i)).tier for i in range(len(test))]
+    assert Tier.CLOUD in before
+    policy.conditions.cost_model = replace(COSTS, cloud_fee=2 * COSTS.cloud_fee + COSTS.layers)
+    after = [policy.route(test.features(i)).tier for i in range(len(test))]
+    assert after.count(Tier.CLOUD) < before.count(Tier.CLOUD)
+
+
+def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: SuccessHeads) -> None:
+    test = toy(200, 6)
+    policy = Value(heads, COSTS, price=0.02)
+    policy.conditions.up[Tier.EDGE] = False
+    policy.conditions.left_ms = 100
+    policy.conditions.delay_ms[Tier.CLOUD] = 150
+    assert {policy.route(test.features(i)).tier for i in range(len(test))} == {Tier.MOBILE}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    price=st.floats(0.0005, 0.1),
+    factor=st.floats(1.0, 20.0),
+    index=st.integers(0, 199),
+    dearer=st.sampled_from(list(Tier)),
+)
+def test_a_dearer_tier_is_never_chosen_more_readily(
+    price: float, factor: float, index: int, dearer: Tier
+) -> None:
+    """If a tier was not chosen, it is not chosen after it alone became dearer."""
+    features = PROPERTY_TEST.features(index)
+    policy = Value(PROPERTY_HEADS, COSTS, price)
+    before = policy.route(features).tier
+    name = {Tier.MOBILE: "mobile_layer", Tier.EDGE: "offload_edge", Tier.CLOUD: "cloud_fee"}[dearer]
+    prices: dict[str, float] = {name: getattr(COSTS, name) * factor}
+    policy.conditions.cost_model = replace(COSTS, **prices)
+    after = policy.route(features).tier
+    if dearer is Tier.MOBILE and before is not Tier.MOBILE:
+        assert after is not Tier.MOBILE
+    if dearer is Tier.CLOUD and before is not Tier.CLOUD:
+        assert after is not Tier.CLOUD
+
+
+PROPERTY_TEST = toy(200, 8)
+PROPERTY_HEADS = fit_heads(EXIT0, toy(400, 9), make_pools(toy(400, 9), COSTS, 2, 3, 0.1, alpha=0.9))
+
+
+def test_cross_fitting_uses_each_example_once(validation: Samples, pools: Pools) -> None:
+    fitted = CrossFitted(EXIT0, validation, pools)
+    run = fitted.run(Setting(0.01, 0.9), COSTS)
+    assert (run["cost"] > 0).all()
+    cheap = fitted.choose(0.0)
+    assert fitted.run(cheap, COSTS)["cost"].mean() <= run["cost"].mean()
+
+
+def test_exit_0_of_two_and_three_classes() -> None:
+    rng = np.random.default_rng(0)
+    for classes in (2, 3):
+        labels_N = rng.integers(0, classes, 300)
+        x_NH = np.eye(3)[labels_N] + rng.normal(0, 0.1, (300, 3))
+        weight_HC, bias_C = fit_exit0(x_NH.astype(np.float32), labels_N)
+        assert weight_HC.shape == (3, classes)
+        assert np.mean((x_NH @ weight_HC + bias_C).argmax(1) == labels_N) > 0.98
+
+
+def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
+    judged = Judged("sst2", validation, toy(300, 2), pools)
+    model = CostModel.paper(4)
+    judged = replace(judged, pools=replace(pools, cost_model=model))
+    study = value_study(judged, Scorer(judged), EXIT0)
+    assert set(study) == {"chosen", "frontier", "auroc", "duels"}
+    assert set(study["duels"]["11.0"]) == {"dimee-fixed", "dimee-adaptive", "adaee", "i-splitee"}
