@@ -89,18 +89,30 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
 
 
 def _commands(facts: dict[str, Any]) -> list[str]:
-    """The commands that made the bundle, an earlier run first."""
-    runs = [facts["before"], facts] if facts.get("before") else [facts]
-    lines = []
-    for number, run in enumerate(runs, start=1):
-        start = f" --start-from RUN{number - 1}" if number > 1 else ""
-        lines.append(
-            f"dimee train --task {run['task']} --data DATA --encoder {run['encoder']} "
-            f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
-            f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
-            f"--seed {run['seed']}{start} --out RUN{number}"
-        )
-    return [*lines, f"dimee export RUN{len(runs)} BUNDLE"]
+    """The commands that made the bundle, in order; runs are numbered as they come."""
+    lines: list[str] = []
+    last = _add_run(facts, lines)
+    return [*lines, f"dimee export RUN{last} BUNDLE"]
+
+
+def _add_run(run: dict[str, Any], lines: list[str]) -> int:
+    """Add the commands of ``run`` and of those that it comes from; its number."""
+    if mixed := run.get("mixed"):
+        first = _add_run({key: value for key, value in run.items() if key != "mixed"}, lines)
+        second = _add_run(mixed["with"], lines)
+        number = len(lines) + 1
+        share = f"--share {mixed['share']:g}"
+        lines.append(f"dimee mix RUN{first} RUN{second} {share} --out RUN{number}")
+        return number
+    start = f" --start-from RUN{_add_run(run['before'], lines)}" if run.get("before") else ""
+    number = len(lines) + 1
+    lines.append(
+        f"dimee train --task {run['task']} --data DATA --encoder {run['encoder']} "
+        f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
+        f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
+        f"--seed {run['seed']}{start} --out RUN{number}"
+    )
+    return number
 
 
 def _exits(title: str, table: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from lab.results.load import ENCODERS, PLANNED, SPLITS, TASKS, Result, load_resu
 from lab.results.scope import prototype_section, scope_section
 from lab.results.tables import tables_page
 from lab.results.text import NOT_RUN, table
+from lab.results.value_page import value_page
 
 HEAD = (
     "# Results",
@@ -25,6 +26,7 @@ HEAD = (
     "- [Tables](tables.md): Tables I and II in the paper's layout, every method on every run",
     "- [Figures](figures.md): Figures 2 and 3, the sweeps over γ and α, frontiers, routers, "
     "ablations",
+    "- [Beyond the paper](value.md): the policy `value`",
 )
 
 
@@ -83,4 +85,5 @@ def pages(results: list[Result]) -> dict[str, str]:
         "README.md": readme(results),
         "tables.md": tables_page(results),
         "figures.md": figures_page(all_plots(results)),
+        "value.md": value_page(results),
     }

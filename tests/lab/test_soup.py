@@ -1,0 +1,57 @@
+"""Mixing two runs: the weighted mean of their weights, its share chosen on validation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lab.mix_cli import mix as command
+from lab.run import Run
+from lab.soup import mix
+from lab.train import TrainSettings, train
+from shared.errors import InvalidInput
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    base = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False)
+    variants = {
+        "one": base,
+        "two": replace(base, learning_rate=3e-3),
+        "other-seed": replace(base, seed=99),
+    }
+    folder = tmp_path_factory.mktemp("runs")
+    for name, settings in variants.items():
+        train(settings, folder / name)
+    return {name: folder / name for name in variants}
+
+
+def test_the_weights_are_the_weighted_mean(runs: dict[str, Path], tmp_path: Path) -> None:
+    one, two = Run(runs["one"]), Run(runs["two"])
+    facts = mix(one, two, 0.25, tmp_path, None)
+    made = Run(tmp_path).model.state_dict()
+    for name, value in one.model.state_dict().items():
+        expected = 0.25 * value + 0.75 * two.model.state_dict()[name]
+        torch.testing.assert_close(made[name], expected)
+    assert facts["mixed"]["share"] == 0.25
+
+
+def test_the_share_is_the_best_on_validation(runs: dict[str, Path], tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        command,
+        [str(runs["one"]), str(runs["two"]), "--out", str(tmp_path)],
+        catch_exceptions=False,
+    )
+    tried = [float(line.split(": ")[1].split()[0]) for line in done.output.splitlines()[:11]]
+    assert Run(tmp_path).facts["validation_accuracy_by_exit"][-1] == max(tried)
+
+
+def test_runs_of_other_splits_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="seed differs"):
+        mix(Run(runs["one"]), Run(runs["other-seed"]), 0.5, tmp_path, None)
