@@ -149,7 +149,7 @@ def _fit(
     optimizer = _optimizer(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: min((step + 1) / warmup, max(0.0, (total - step) / (total - warmup))),
+        lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup))),
     )
     done = _resume(checkpoint, model, optimizer, schedule, settings)
     if not done:  # what a run left that ended before its first checkpoint is not this run's

