@@ -59,11 +59,13 @@ class Bookkeeper:
         tier: Tier,
         reason: Reason,
         after: LedgerEntry | None,
+        resumed_after: int | None = None,
     ) -> OpenAttempt:
         """Open an attempt durably, before anything is sent.
 
         The end of the attempt ``after`` which it comes is written together with it: a request whose
-        phone dies in between would have no last attempt.
+        phone dies in between would have no last attempt. ``resumed_after``: the layer whose output
+        the tier gets instead of the text.
         """
         text, pair, decided = request.text, request.pair, request.decided
         entry = LedgerEntry(
@@ -82,6 +84,7 @@ class Bookkeeper:
             text_hash=self._outbox.hash_text(text, pair),
             text_chars=len(text) + len(pair or ""),
             tokens=decided.encoded.tokens,
+            resumed_after=resumed_after,
             decision_ms=decided.decision_ms if ordinal == 1 else None,
         )
         self._outbox.record(*([after] if after else []), entry)
@@ -140,7 +143,9 @@ class Bookkeeper:
         if exchange.answer is not None:
             network_ms = max(0.0, exchange.round_trip_ms - exchange.answer.tier_ms)
             facts |= exchange.answer.ledger_facts() | {"network_ms": network_ms}
-            cost = self._cost_model.attempt(tier, exchange.answer.exit_layer)
+            # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
+            ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
+            cost = self._cost_model.attempt(tier, ran)
         else:
             facts |= _error_facts(exchange)
             cost = self._cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
@@ -203,6 +208,7 @@ def report(entry: LedgerEntry) -> AttemptReport:
         state=entry.state,
         error_code=entry.error_code,
         exit_layer=entry.exit_layer,
+        resumed_after=entry.resumed_after,
         queue_ms=entry.queue_ms,
         compute_ms=entry.compute_ms,
         network_ms=entry.network_ms,

@@ -7,13 +7,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mobile_client.resume import HiddenState, Resumption
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle, load_bundle, tier_layers
-from shared.domain import RoutingDecision
+from shared.domain import RoutingDecision, Tier
 from shared.policies import PolicyFacts, RoutingPolicy, TextFeatures, make_policy
 from shared.runtime.classifier import Classifier
 from shared.runtime.encoding import EncodedText
-from shared.runtime.layers import sure
+from shared.runtime.layers import Floats, sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Decided:
 class LocalAnswer:
     """The phone's own prediction, with its wait and its work in milliseconds.
 
-    ``sure``: its confidence reaches the decision's α.
+    ``sure``: its confidence reaches the decision's α. ``state`` is what another tier can go on
+    from, where that is wanted.
     """
 
     label: str
@@ -50,6 +52,7 @@ class LocalAnswer:
     exit_layer: int
     queue_ms: float
     compute_ms: float
+    state: HiddenState | None = None
 
 
 class Device:
@@ -62,6 +65,8 @@ class Device:
         self.bundle: Bundle = load_bundle(settings.bundle)
         layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
         self.mobile_layers = layers.mobile.last
+        last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
+        self.resumption = Resumption(settings, self.bundle.bundle_id, last_layers)
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
         self._seed = settings.policy_seed
@@ -125,7 +130,10 @@ class Device:
             alpha = self.alpha(routing)
             last = routing.last_layer or self.mobile_layers
             first_exit = routing.first_exit
-            (prediction,) = self._classifier.classify([decided.encoded], alpha, last, first_exit)
+            keep: dict[int, Floats] | None = {} if self.resumption.wanted else None
+            (prediction,) = self._classifier.classify(
+                [decided.encoded], alpha, last, first_exit, keep
+            )
             ended = time.perf_counter()
             labels = self.bundle.manifest.labels
             return LocalAnswer(
@@ -137,6 +145,7 @@ class Device:
                 exit_layer=prediction.exit_layer,
                 queue_ms=(started - asked) * 1e3,
                 compute_ms=(ended - started) * 1e3,
+                state=HiddenState(keep[0], prediction.exit_layer) if keep else None,
             )
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)

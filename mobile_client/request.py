@@ -8,13 +8,21 @@ from dataclasses import dataclass, field
 
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
 from mobile_client.device import Device, LocalAnswer
+from mobile_client.resume import HiddenState
 from shared.domain import Outcome, Tier
-from shared.errors import BundleError, BundleMismatch, DimeeError, TierError
+from shared.errors import (
+    BundleError,
+    BundleMismatch,
+    DimeeError,
+    InvalidInput,
+    NotFound,
+    TierError,
+)
 from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies import RoutingPolicy
 from shared.runtime.layers import sure
-from shared.tier_client import TierClient
-from shared.wire import Classification, InferRequest, InferResponse
+from shared.tier_client import Exchange, TierClient
+from shared.wire import Classification, InferRequest, InferResponse, ResumeRequest
 
 
 @dataclass(slots=True)
@@ -22,6 +30,7 @@ class _Course:
     """A request under way: what was tried, what is ``ahead``, and how long it may still take.
 
     ``in_hand`` is an answer that was too unsure to be the last word, ``failed`` who gave none.
+    ``state`` is how far the phone came, as long as a tier may go on from there.
     """
 
     request: Request
@@ -34,6 +43,7 @@ class _Course:
     errors: list[DimeeError] = field(default_factory=list)
     failed: set[Tier] = field(default_factory=set)
     in_hand: LocalAnswer | None = None
+    state: HiddenState | None = None
 
     def spent_ms(self) -> float:
         """Milliseconds since the first attempt."""
@@ -74,10 +84,14 @@ class Requester:
             tier, reason = course.ahead.pop(0)
             after = course.entries[-1] if course.entries else None
             ordinal = len(course.entries) + 1
-            attempt = self._books.begin(request, ordinal, tier, reason, after)
+            state = self._device.resumption.choose(course.state, tier)
+            resumed_after = course.state.layer if state and course.state else None
+            attempt = self._books.begin(request, ordinal, tier, reason, after, resumed_after)
             with self._books.no_open_end(attempt):
-                ask = self._here if tier is Tier.MOBILE else self._there
-                answer = await ask(course, attempt)
+                if tier is Tier.MOBILE:
+                    answer = await self._here(course, attempt)
+                else:
+                    answer = await self._there(course, attempt, state)
             if answer is not None:
                 return self._classification(course, answer)
         raise no_answer(course.errors)
@@ -103,6 +117,7 @@ class Requester:
         decided = course.request.decided
         paid = course.in_hand is not None
         local = course.in_hand or await self._device.answer(decided)
+        course.state = local.state
         course.left_ms = course.deadline_ms - course.spent_ms()
         final = paid or not self._go_on(course, Tier.MOBILE, local)
         if paid:
@@ -110,37 +125,66 @@ class Requester:
         course.entries.append(self._books.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
-    async def _there(self, course: _Course, attempt: OpenAttempt) -> _Answer | None:
+    async def _there(
+        self, course: _Course, attempt: OpenAttempt, state: bytes | None
+    ) -> _Answer | None:
         """One exchange with the edge or the cloud; None: it failed."""
         tier = attempt.entry.tier
-        # a hung tier may use up half of what is left, as long as another can be asked
-        timeout_ms = course.left_ms / 2 if course.ahead else course.left_ms
-        ask = InferRequest(
-            request_id=attempt.entry.request_id,
-            attempt_id=attempt.entry.attempt_id,
-            ordinal=attempt.entry.ordinal,
-            text=course.request.text,
-            pair=course.request.pair,
-            bundle_id=self._device.bundle.bundle_id,
-            deadline_ms=timeout_ms,
-            alpha=course.request.decided.routing.alpha,
-        )
-        exchange = await self._tiers[tier].infer(ask, timeout_ms / 1e3)
+        exchange = await self._ask(course, attempt, state)
         course.left_ms = course.deadline_ms - course.spent_ms()
         if exchange.error is not None:
             course.errors.append(exchange.error)
-            course.failed.add(tier)
-            if not may_fail_over(exchange.error) or course.left_ms <= 0:
-                course.ahead.clear()
-            if not course.ahead and course.in_hand is not None:
-                course.ahead.append((Tier.MOBILE, Reason.FAIL_OVER))
+            if state is not None and course.left_ms > 0 and may_do_with_text(exchange.error):
+                course.state = None
+                course.ahead.insert(0, (tier, Reason.RETRY))
+            else:
+                self._give_up(course, tier, exchange.error)
         elif exchange.answer is not None:
+            self._device.resumption.learn(tier, exchange.answer)
             self._go_on(course, tier, self._as_local(course, tier, exchange.answer))
         final = not course.ahead
         course.entries.append(self._books.exchanged(attempt, exchange, final))
         if exchange.answer is None or not final:
             return None
-        return _Answer(exchange.answer.probabilities, exchange.answer.truncated)
+        # a tier that resumed has not seen the text, and cannot know that it was cut
+        truncated = exchange.answer.truncated or course.request.decided.encoded.truncated
+        return _Answer(exchange.answer.probabilities, truncated)
+
+    async def _ask(self, course: _Course, attempt: OpenAttempt, state: bytes | None) -> Exchange:
+        entry = attempt.entry
+        # a hung tier may use up half of what is left, as long as another can be asked
+        timeout_ms = course.left_ms / 2 if course.ahead else course.left_ms
+        alpha = course.request.decided.routing.alpha
+        client = self._tiers[entry.tier]
+        if state is not None:
+            resume = ResumeRequest(
+                request_id=entry.request_id,
+                attempt_id=entry.attempt_id,
+                ordinal=entry.ordinal,
+                deadline_ms=timeout_ms,
+                alpha=alpha,
+                text_hash=entry.text_hash,
+                text_chars=entry.text_chars,
+            )
+            return await client.resume(resume, state, timeout_ms / 1e3)
+        infer = InferRequest(
+            request_id=entry.request_id,
+            attempt_id=entry.attempt_id,
+            ordinal=entry.ordinal,
+            deadline_ms=timeout_ms,
+            alpha=alpha,
+            text=course.request.text,
+            pair=course.request.pair,
+            bundle_id=self._device.bundle.bundle_id,
+        )
+        return await client.infer(infer, timeout_ms / 1e3)
+
+    def _give_up(self, course: _Course, tier: Tier, error: DimeeError) -> None:
+        course.failed.add(tier)
+        if not may_fail_over(error) or course.left_ms <= 0:
+            course.ahead.clear()
+        if not course.ahead and course.in_hand is not None:
+            course.ahead.append((Tier.MOBILE, Reason.FAIL_OVER))
 
     def _as_local(self, course: _Course, tier: Tier, answer: InferResponse) -> LocalAnswer:
         """A server's answer as one in hand: whoever takes it later pays nothing for it."""
@@ -188,3 +232,8 @@ class Requester:
 def may_fail_over(error: DimeeError) -> bool:
     """Whether another tier could do better: not where the input itself was refused."""
     return isinstance(error, TierError | BundleMismatch | BundleError)
+
+
+def may_do_with_text(error: DimeeError) -> bool:
+    """Whether a tier that refused a hidden state may take the text: it said no, and not busy."""
+    return isinstance(error, InvalidInput | NotFound)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.codec import Codec
 from shared.domain import Tier
 from shared.service.settings import BundleSettings
 from shared.wire import DeadlineMs
+
+Resume = Literal["auto", "never", "always"]
 
 
 class MobileSettings(BundleSettings):
@@ -25,3 +28,9 @@ class MobileSettings(BundleSettings):
     own last exit. An answer of the phone that was escalated is always the last resort."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Texts of one call of many that are under way at once."""
+    resume: Resume = "auto"
+    """Whether the next tier goes on from the phone's hidden state: ``auto`` where that is faster,
+    which needs ``uplink_mbps``."""
+    resume_codec: Codec = "int8"
+    uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    """The phone's uplink in megabits a second; unknown: ``auto`` sends the text."""

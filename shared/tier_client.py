@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import ValidationError
 
+from shared.codec import MEDIA_TYPE
 from shared.domain import Tier
 from shared.errors import (
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from shared.errors import (
     from_payload,
 )
 from shared.ledger.entry import Delivery
-from shared.wire import InferRequest, InferResponse
+from shared.wire import InferRequest, InferResponse, ResumeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,19 @@ class TierClient:
     async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
         """Send one attempt and wait at most ``timeout_s`` for all of its answer."""
         body = request.model_dump_json(exclude_none=True).encode()
-        message = self._http.build_request(
-            "POST", "/v1/infer", content=body, headers={"content-type": "application/json"}
+        return await self._exchange(
+            "/v1/infer", body, {"content-type": "application/json"}, timeout_s
         )
+
+    async def resume(self, request: ResumeRequest, state: bytes, timeout_s: float) -> Exchange:
+        """As `infer`, from the hidden ``state`` that `shared.codec.encode` wrote."""
+        headers = request.headers() | {"content-type": MEDIA_TYPE}
+        return await self._exchange("/v1/resume", state, headers, timeout_s)
+
+    async def _exchange(
+        self, path: str, body: bytes, headers: dict[str, str], timeout_s: float
+    ) -> Exchange:
+        message = self._http.build_request("POST", path, content=body, headers=headers)
         sent = _size(message.headers, len(body))
         started = time.perf_counter()
         delivery = Delivery.UNKNOWN

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain import Tier
-from shared.ledger.entry import Duration, Identifier, Reason, State, Word
+from shared.ledger.entry import Count, Duration, Identifier, Reason, State, Word
 
 MAX_TEXT_CHARS = 20_000
 MAX_TEXTS = 1_000
@@ -15,6 +15,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DEADLINE_MS = 60_000
 
 DeadlineMs = Annotated[float, Field(gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
+Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
 class Contract(BaseModel):
@@ -23,26 +24,51 @@ class Contract(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class InferRequest(Contract):
-    """``POST /v1/infer``: one attempt at the edge or the cloud.
-
-    Strings are checked by `shared.text.check_text`, which says in one sentence what is wrong.
-    """
+class AttemptRequest(Contract):
+    """What every attempt at the edge or the cloud says of itself."""
 
     request_id: Identifier
     attempt_id: Identifier
     ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
-    text: str
-    pair: str | None = None
-    bundle_id: Word | None = Field(None, description="refused with 409 if the tier runs another")
     deadline_ms: DeadlineMs = 5_000.0
-    alpha: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    alpha: Alpha | None = Field(
         None, description="exit threshold of this request; the bundle's if left out"
     )
 
 
+class InferRequest(AttemptRequest):
+    """``POST /v1/infer``: an attempt that starts from the text.
+
+    Strings are checked by `shared.text.check_text`, which says in one sentence what is wrong.
+    """
+
+    text: str
+    pair: str | None = None
+    bundle_id: Word | None = Field(None, description="refused with 409 if the tier runs another")
+
+
+class ResumeRequest(AttemptRequest):
+    """``POST /v1/resume``: an attempt that goes on from a hidden state.
+
+    These facts travel as headers, since the body is the state and nothing else. The text does not
+    cross: its salted hash and its length do, so that the tier's side of the ledger has them.
+    """
+
+    text_hash: Word | None = None
+    text_chars: Count | None = None
+
+    def headers(self) -> dict[str, str]:
+        """``dimee-request-id`` and so on, a header for each fact that there is."""
+        facts = self.model_dump(exclude_none=True)
+        return {f"dimee-{name.replace('_', '-')}": str(value) for name, value in facts.items()}
+
+
 class InferResponse(Contract):
-    """A tier's answer, with its own queue, compute and total milliseconds."""
+    """A tier's answer, with its own queue, compute and total milliseconds.
+
+    ``exit_layer`` counts from layer 1, also where the tier went on from ``resumed_after``; such a
+    tier has not seen the text and calls nothing ``truncated``.
+    """
 
     attempt_id: str
     tier: Annotated[Tier, Field(strict=False)]
@@ -50,6 +76,7 @@ class InferResponse(Contract):
     probabilities: dict[str, float]
     confidence: float
     exit_layer: int
+    resumed_after: int | None = None
     tokens: int
     truncated: bool
     bundle_id: str
@@ -64,6 +91,7 @@ class InferResponse(Contract):
             "label": self.label,
             "confidence": self.confidence,
             "exit_layer": self.exit_layer,
+            "resumed_after": self.resumed_after,
             "tokens": self.tokens,
             "queue_ms": self.queue_ms,
             "compute_ms": self.compute_ms,
@@ -89,6 +117,7 @@ class AttemptReport(Contract):
     state: Annotated[State, Field(strict=False)]
     error_code: str | None = None
     exit_layer: int | None = None
+    resumed_after: int | None = None
     queue_ms: float | None = None
     compute_ms: float | None = None
     network_ms: float | None = None

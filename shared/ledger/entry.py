@@ -62,7 +62,8 @@ class LedgerEntry(BaseModel):
 
     Times are durations of the writer's own clock, in milliseconds; ``started_at`` (seconds since
     1970) is for people and never subtracted across machines. No request text: a salted hash and a
-    length. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side only, so
+    length. ``resumed_after`` is the layer whose output the tier went on from; None: it started from
+    the text. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side only, so
     that a sum over that side is the bill.
     """
 
@@ -88,6 +89,7 @@ class LedgerEntry(BaseModel):
     label: Word | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     exit_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
+    resumed_after: Annotated[int, Field(ge=1, le=1000)] | None = None
     decision_ms: Duration | None = None
     queue_ms: Duration | None = None
     compute_ms: Duration | None = None

@@ -31,6 +31,7 @@ entries = Table(
     Column("label", _WORD),
     Column("confidence", Float(53)),
     Column("exit_layer", BigInteger),
+    Column("resumed_after", BigInteger),
     Column("decision_ms", Float(53)),
     Column("queue_ms", Float(53)),
     Column("compute_ms", Float(53)),

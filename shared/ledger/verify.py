@@ -20,7 +20,7 @@ _both = _caller.join(
     _tier, (_caller.c.attempt_id == _tier.c.attempt_id) & (_tier.c.side == Side.TIER.value)
 )
 _AGREE = ("request_id", "tier", "ordinal")
-_AGREE_ANSWERED = ("label", "exit_layer", "bundle_id")
+_AGREE_ANSWERED = ("label", "exit_layer", "resumed_after", "bundle_id")
 
 
 def _differs(column: str) -> sa.ColumnElement[bool]:
@@ -93,7 +93,7 @@ def _checks() -> list[tuple[str, str, sa.Select[Any]]]:
         ),
         (
             "answer_mismatch",
-            "the sides disagree on label, exit, bundle or milliseconds",
+            "the sides disagree on label, exit, resumed layer, bundle or milliseconds",
             _pairs(
                 caller_answered
                 & tier_answered

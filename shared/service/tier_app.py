@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Header, Request
 
 from shared.bundle import Bundle
+from shared.codec import MEDIA_TYPE, ResumeLimits
 from shared.domain import LayerRange, Tier
 from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
-from shared.ledger.entry import LedgerEntry, Side, State
+from shared.ledger.entry import Count, Identifier, LedgerEntry, Side, State, Word
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
 from shared.runtime.classifier import Classifier
@@ -21,7 +22,24 @@ from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
-from shared.wire import MAX_BODY_BYTES, InferRequest, InferResponse
+from shared.wire import (
+    MAX_BODY_BYTES,
+    Alpha,
+    AttemptRequest,
+    DeadlineMs,
+    InferRequest,
+    InferResponse,
+    ResumeRequest,
+)
+
+RESUME_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "the output of a layer for one text, as `shared.codec.encode` writes it: "
+        "safetensors with the codec fp16 or int8",
+        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 class TierService:
@@ -41,6 +59,10 @@ class TierService:
         self.ready = False
         classifier = Classifier(bundle, layers, settings.threads)
         classifier.warm_up()
+        manifest = bundle.manifest
+        self._limits = ResumeLimits(
+            bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
+        )
         self._engine = Engine(classifier, alpha, settings.max_queue)
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
         self._shipper = Shipper(self._outbox, settings.ledger_url)
@@ -58,9 +80,38 @@ class TierService:
         self._outbox.close()
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        """Book, answer, book; every way out leaves a terminal entry."""
-        arrived = time.perf_counter()
-        entry = LedgerEntry(
+        """Answer an attempt from its text; every way out leaves a terminal entry."""
+        entry = self._entry(
+            request,
+            self._outbox.hash_text(request.text, request.pair),
+            len(request.text) + len(request.pair or ""),
+        )
+
+        async def work() -> Computed:
+            self._check_ready()
+            self._check(request)
+            return await self._engine.run(
+                request.text, request.pair, request.deadline_ms, request.alpha
+            )
+
+        return await self._booked(request, entry, work)
+
+    async def resume(self, request: ResumeRequest, state: bytes) -> InferResponse:
+        """Answer an attempt from a hidden state; every way out leaves a terminal entry."""
+
+        async def work() -> Computed:
+            self._check_ready()
+            return await self._engine.resume(
+                state, self._limits, request.deadline_ms, request.alpha
+            )
+
+        entry = self._entry(request, request.text_hash, request.text_chars)
+        return await self._booked(request, entry, work)
+
+    def _entry(
+        self, request: AttemptRequest, text_hash: str | None, text_chars: int | None
+    ) -> LedgerEntry:
+        return LedgerEntry(
             attempt_id=request.attempt_id,
             side=Side.TIER,
             request_id=request.request_id,
@@ -70,17 +121,19 @@ class TierService:
             writer=self.tier.value,
             bundle_id=self.bundle.bundle_id,
             started_at=time.time(),
-            text_hash=self._outbox.hash_text(request.text, request.pair),
-            text_chars=len(request.text) + len(request.pair or ""),
+            text_hash=text_hash,
+            text_chars=text_chars,
         )
+
+    async def _booked(
+        self, request: AttemptRequest, entry: LedgerEntry, work: Callable[[], Awaitable[Computed]]
+    ) -> InferResponse:
+        """Book, answer, book."""
+        arrived = time.perf_counter()
         self._outbox.record(entry)
         ended: dict[str, Any] = {"state": State.ABANDONED}
         try:
-            self._check(request)
-            computed = await self._engine.run(
-                request.text, request.pair, request.deadline_ms, request.alpha
-            )
-            answer = self._answer(request, computed, arrived)
+            answer = self._answer(request, await work(), arrived)
             ended = answer.ledger_facts()
             return answer
         except DimeeError as error:
@@ -96,9 +149,11 @@ class TierService:
         finally:
             self._outbox.record(entry.model_copy(update=ended))
 
-    def _check(self, request: InferRequest) -> None:
+    def _check_ready(self) -> None:
         if not self.ready:
             raise NotReady(f"the {self.tier} is not ready; ask /readyz")
+
+    def _check(self, request: InferRequest) -> None:
         if request.bundle_id is not None and request.bundle_id != self.bundle.bundle_id:
             raise BundleMismatch(
                 f"bundle_id: the {self.tier} runs {self.bundle.bundle_id}, not the caller's "
@@ -113,7 +168,7 @@ class TierService:
             manifest.task,
         )
 
-    def _answer(self, request: InferRequest, computed: Computed, arrived: float) -> InferResponse:
+    def _answer(self, request: AttemptRequest, computed: Computed, arrived: float) -> InferResponse:
         labels = self.bundle.manifest.labels
         prediction = computed.prediction
         return InferResponse(
@@ -123,8 +178,9 @@ class TierService:
             probabilities=dict(zip(labels, prediction.probabilities, strict=True)),
             confidence=prediction.confidence,
             exit_layer=prediction.exit_layer,
-            tokens=computed.encoded.tokens,
-            truncated=computed.encoded.truncated,
+            resumed_after=computed.resumed_after,
+            tokens=computed.tokens,
+            truncated=computed.truncated,
             bundle_id=self.bundle.bundle_id,
             queue_ms=computed.queue_ms,
             compute_ms=computed.compute_ms,
@@ -133,7 +189,7 @@ class TierService:
 
 
 def create_tier_app(service: TierService) -> FastAPI:
-    """``POST /v1/infer``, ``/healthz``, ``/readyz`` and OpenAPI for one tier."""
+    """``POST /v1/infer``, ``/v1/resume``, ``/healthz``, ``/readyz`` and OpenAPI for one tier."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -155,6 +211,17 @@ def create_tier_app(service: TierService) -> FastAPI:
         """Answer one attempt with this tier's layers."""
         return await service.infer(request)
 
+    @app.post("/v1/resume", openapi_extra=RESUME_BODY)
+    async def resume(
+        request: Annotated[ResumeRequest, Depends(_resume_request)], message: Request
+    ) -> InferResponse:
+        """Answer one attempt with this tier's layers after the one that the state comes from.
+
+        The facts of the attempt are headers, and the body is the state. A state of another bundle
+        is refused with 409, and one after a layer that this tier does not go on from with 422.
+        """
+        return await service.resume(request, await message.body())
+
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process is alive."""
@@ -173,3 +240,23 @@ def create_tier_app(service: TierService) -> FastAPI:
         }
 
     return app
+
+
+def _resume_request(
+    dimee_request_id: Annotated[Identifier, Header()],
+    dimee_attempt_id: Annotated[Identifier, Header()],
+    dimee_ordinal: Annotated[int, Header(ge=1, le=1000)] = 1,
+    dimee_deadline_ms: Annotated[DeadlineMs, Header()] = 5_000.0,
+    dimee_alpha: Annotated[Alpha | None, Header()] = None,
+    dimee_text_hash: Annotated[Word | None, Header()] = None,
+    dimee_text_chars: Annotated[Count | None, Header()] = None,
+) -> ResumeRequest:
+    return ResumeRequest(
+        request_id=dimee_request_id,
+        attempt_id=dimee_attempt_id,
+        ordinal=dimee_ordinal,
+        deadline_ms=dimee_deadline_ms,
+        alpha=dimee_alpha,
+        text_hash=dimee_text_hash,
+        text_chars=dimee_text_chars,
+    )

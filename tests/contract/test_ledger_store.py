@@ -34,9 +34,9 @@ def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
             "policy": "dimee-fixed", "difficulty": Difficulty.MODERATE, "writer": "mobile",
             "bundle_id": "b", "started_at": 1.5, "delivery": Delivery.ARRIVED, "text_hash": "h",
             "text_chars": 7, "tokens": 5, "label": "positive", "confidence": 0.75,
-            "exit_layer": 3, "decision_ms": 0.25, "queue_ms": 1.0, "compute_ms": 2.0,
-            "tier_ms": 4.0, "round_trip_ms": 10.0, "network_ms": 6.0, "sent_bytes": 300,
-            "received_bytes": 400, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
+            "exit_layer": 3, "resumed_after": 2, "decision_ms": 0.25, "queue_ms": 1.0,
+            "compute_ms": 2.0, "tier_ms": 4.0, "round_trip_ms": 10.0, "network_ms": 6.0,
+            "sent_bytes": 300, "received_bytes": 400, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
             "cost_usd": 0.001, "energy_mj": 0.35, "price_book": "p", "final": True,
         }
         | facts

@@ -1,0 +1,121 @@
+"""A hidden state that crosses a wire: the resumed answer is the whole model's, for every layer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lab.resume_page import page
+from mobile_client.demo import sample_sentences
+from shared.bundle import Bundle
+from shared.codec import CODECS, Codec, Floats, ResumeLimits, decode, encode
+from shared.domain import LayerRange, Prediction
+from shared.runtime.classifier import Classifier
+from shared.runtime.encoding import EncodedText
+from tests.conftest import REPOSITORY
+
+# the most that a probability of any exit may move; measured: docs/results/resume.md
+BOUND: dict[Codec, float] = {"fp16": 0.04, "int8": 0.06}
+PUBLISHED = REPOSITORY / "docs" / "results"
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, bundle.manifest.layers))
+
+
+@pytest.fixture(scope="module")
+def rows(whole: Classifier) -> list[EncodedText]:
+    """Short and long ones, up to what the model takes."""
+    texts = [*sample_sentences(), "fine", "it almost works, and that is what hurts " * 40]
+    return [whole.encoder.encode(text) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def limits(bundle: Bundle) -> ResumeLimits:
+    manifest = bundle.manifest
+    return ResumeLimits(
+        bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, manifest.layers
+    )
+
+
+def left_with(whole: Classifier, row: EncodedText, layer: int) -> Floats:
+    """The output of ``layer``, kept while the text was answered there."""
+    keep: dict[int, Floats] = {}
+    whole.classify([row], None, layer, keep=keep)
+    return keep[0]
+
+
+def every_exit(whole: Classifier, hidden_TH: Floats, after: int) -> list[Prediction]:
+    """What each exit beyond ``after`` says when it is made the last."""
+    mask_BT = np.ones((1, len(hidden_TH)), np.int32)
+    hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
+    layers = range(after + 1, whole.layers.range.last + 1)
+    return [
+        whole.layers.classify(hidden_BTH, mask_BT, None, first=after + 1, last=last)[0]
+        for last in layers
+    ]
+
+
+def test_in_process_it_is_the_same_to_the_last_bit(
+    whole: Classifier, rows: list[EncodedText]
+) -> None:
+    last = whole.layers.range.last
+    for row in rows[::3]:
+        (expected,) = whole.classify([row], None)
+        for layer in range(1, last):
+            assert whole.resume(left_with(whole, row, layer), layer, None) == expected
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("layer", range(1, 6))
+def test_resumed_is_whole_within_the_codecs_bound(
+    layer: int, codec: Codec, whole: Classifier, rows: list[EncodedText], limits: ResumeLimits
+) -> None:
+    assert whole.layers.range.last == 6, "the layers above are the shipped bundle's"
+    bound = BOUND[codec]
+    for row in rows:
+        hidden_TH = left_with(whole, row, layer)
+        state = decode(encode(hidden_TH, layer, limits.bundle_id, codec), limits)
+        expected = every_exit(whole, hidden_TH, layer)
+        for got, true in zip(every_exit(whole, state.hidden_TH, layer), expected, strict=True):
+            assert got.exit_layer == true.exit_layer
+            np.testing.assert_allclose(got.probabilities, true.probabilities, atol=bound)
+            if true.confidence > 0.5 + bound:
+                assert got.label_index == true.label_index
+
+
+@pytest.mark.parametrize("alpha", [0.6, 0.9])
+def test_a_resumed_row_leaves_where_the_whole_would(
+    alpha: float, whole: Classifier, rows: list[EncodedText]
+) -> None:
+    for row in rows[::4]:
+        for layer in (1, 3):
+            (expected,) = whole.classify([row], alpha, first_exit=layer + 1)
+            assert whole.resume(left_with(whole, row, layer), layer, alpha) == expected
+
+
+def test_what_a_row_leaves_with_is_its_own_in_a_batch(
+    whole: Classifier, rows: list[EncodedText]
+) -> None:
+    some = rows[:12]
+    kept: dict[int, Floats] = {}
+    together = whole.classify(some, 0.9, last=3, keep=kept)
+    assert sorted(kept) == list(range(len(some)))
+    for i, row in enumerate(some):
+        assert kept[i].shape == (row.tokens, 384)
+        alone = left_with(whole, row, together[i].exit_layer)
+        np.testing.assert_allclose(kept[i], alone, atol=1e-3)
+
+
+def test_what_is_published_is_the_shipped_bundles_and_within_the_bounds(bundle: Bundle) -> None:
+    facts = json.loads((PUBLISHED / "extra" / "resume.json").read_text(encoding="utf-8"))
+    written = (PUBLISHED / "resume.md").read_text(encoding="utf-8")
+    assert written == page(facts), "run: python -m lab.resume"
+    assert facts["bundle_id"] == bundle.bundle_id, "another bundle; run: python -m lab.resume"
+    for line in facts["accuracy"]:
+        for codec in CODECS:
+            assert line[codec]["moved"] <= BOUND[codec]
+            assert line["fp32"]["accuracy"] - line[codec]["accuracy"] <= 0.35
