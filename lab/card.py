@@ -22,8 +22,8 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
         f"# {manifest.task} on {manifest.encoder}",
         "",
         f"{manifest.layers} layers of {manifest.hidden_size}, an exit head after each "
-        f"({facts['pooling']} pooling), trained jointly with the plain sum of their losses "
-        f"(eq. 1), seed {manifest.seed}. Labels: {', '.join(manifest.labels)}. "
+        f"({facts['pooling']} pooling), trained jointly (eq. 1, and as the commands say), "
+        f"seed {manifest.seed}. Labels: {', '.join(manifest.labels)}. "
         f"Licence of the encoder: {manifest.licence}. As shipped: {manifest.precision}.",
         "",
         f"m = {manifest.mobile_layers}, n = {manifest.edge_layers}, α = {manifest.alpha:.4f}, "
@@ -80,12 +80,18 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
         "## Limits",
         "",
         "English sentences like those of the training data. Confidence is the largest softmax "
-        "probability and not calibrated. Longer texts are cut, and the answer says so. "
+        f"probability, {_calibrated(facts)}. Longer texts are cut, and the answer says so. "
         f"Data hash (training file): `{manifest.data_hash[:16]}`; bundle `{bundle.bundle_id}`.",
     ]
     card = "\n".join(lines) + "\n"
     (bundle.path / "README.md").write_text(card, encoding="utf-8")
     return card
+
+
+def _calibrated(facts: dict[str, Any]) -> str:
+    if "temperatures" not in facts:
+        return "and not calibrated"
+    return "at a temperature for each exit that was fitted on the validation examples"
 
 
 def _commands(facts: dict[str, Any]) -> list[str]:
@@ -97,22 +103,38 @@ def _commands(facts: dict[str, Any]) -> list[str]:
 
 def _add_run(run: dict[str, Any], lines: list[str]) -> int:
     """Add the commands of ``run`` and of those that it comes from; its number."""
+    if run.get("temperatures"):
+        whole = {key: value for key, value in run.items() if key != "temperatures"}
+        first = _add_run(whole, lines)
+        lines.append(f"dimee temper RUN{first} --out RUN{len(lines) + 1}")
+        return len(lines)
     if mixed := run.get("mixed"):
-        first = _add_run({key: value for key, value in run.items() if key != "mixed"}, lines)
-        second = _add_run(mixed["with"], lines)
-        number = len(lines) + 1
-        share = f"--share {mixed['share']:g}"
-        lines.append(f"dimee mix RUN{first} RUN{second} {share} --out RUN{number}")
-        return number
+        alone = {key: value for key, value in run.items() if key != "mixed"}
+        numbers = [_add_run(part, lines) for part in (alone, *mixed["with"])]
+        share = f" --share {mixed['shares'][0]:g}" if len(numbers) == 2 else ""
+        names = " ".join(f"RUN{number}" for number in numbers)
+        lines.append(f"dimee mix {names}{share} --out RUN{len(lines) + 1}")
+        return len(lines)
     start = f" --start-from RUN{_add_run(run['before'], lines)}" if run.get("before") else ""
     number = len(lines) + 1
     lines.append(
         f"dimee train --task {run['task']} --data DATA --encoder {run['encoder']} "
         f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
         f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
-        f"--seed {run['seed']}{start} --out RUN{number}"
+        f"--seed {run['seed']}{_exit_options(run)}{start} --out RUN{number}"
     )
     return number
+
+
+def _exit_options(run: dict[str, Any]) -> str:
+    given = ""
+    if run.get("loss", "sum") != "sum":
+        given += f" --loss {run['loss']}"
+    if run.get("distil"):
+        given += f" --distil {run['distil']:g}"
+    if run.get("head_hidden"):
+        given += f" --head-hidden {run['head_hidden']}"
+    return given
 
 
 def _exits(title: str, table: dict[str, Any]) -> list[str]:

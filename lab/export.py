@@ -25,7 +25,7 @@ from lab.tables import word_rows
 from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
 from shared.errors import InvalidInput
 
-PRECISION = "weights int8 (blocks of 32), activations int8 (blocks of 32 within a row), sums fp32"
+PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a row), sums int32"
 
 
 def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
@@ -62,7 +62,7 @@ def check_exportable(model: MultiExitClassifier) -> None:
 
 
 def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
-    """``layers/NN.onnx``: each layer with its exit head, in 8 bits or (``bits`` None) in fp32."""
+    """``layers/NN.onnx``: each layer with its exit head, in integers or (``bits`` None) in fp32."""
     check_exportable(model)
     (folder / "layers").mkdir(parents=True, exist_ok=True)
     pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)

@@ -19,7 +19,8 @@ from mobile_client.settings import MobileSettings
 device = Device(MobileSettings())
 lines = files("mobile_client").joinpath("samples.txt").read_text("utf-8").splitlines()
 texts = [line for line in lines if line and not line.startswith("#")]
-rows = [device.decide(text, None, "dimee-fixed") for _ in range(20) for text in texts]
+policy = device.make_policy(sys.argv[1])
+rows = [device.decide(device.read(text, None), policy, 5000) for _ in range(20) for text in texts]
 print(statistics.median(row.decision_ms for row in rows))
 """
 ANSWER = """
@@ -42,17 +43,20 @@ def phone_start() -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
+def _decision_ms(policy: str) -> float:
+    return float(subprocess.check_output([sys.executable, "-c", DECISIONS, policy]))
+
+
 def main() -> None:
     """Print each figure with its spread."""
     starts = [phone_start() for _ in range(RUNS)]
     seconds, megabytes = zip(*starts, strict=True)
-    decisions = [
-        float(subprocess.check_output([sys.executable, "-c", DECISIONS])) for _ in range(RUNS)
-    ]
+    fixed, value = ([_decision_ms(name) for _ in range(RUNS)] for name in ("dimee-fixed", "value"))
     for what, unit, values in (
         ("start to first answer", "s", seconds),
         ("peak resident memory", "MB", megabytes),
-        ("decision (tokenise, embed, decide), p50 of 1,200", "ms", decisions),
+        ("decision (tokenise, embed, decide) of dimee-fixed, p50 of 1,200", "ms", fixed),
+        ("decision of value, p50 of 1,200", "ms", value),
     ):
         middle = statistics.median(values)
         print(f"{what}: {middle:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")

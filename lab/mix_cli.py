@@ -1,4 +1,4 @@
-"""``dimee mix``: the weighted mean of two runs."""
+"""``dimee mix``: the weighted mean of runs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ from pathlib import Path
 import click
 
 from lab.cli import _need_lab
+from shared.errors import InvalidInput
 
 _run = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("first", type=_run)
-@click.argument("second", type=_run)
+@click.argument("runs", type=_run, nargs=-1, required=True)
 @click.option(
-    "--share", type=click.FloatRange(0, 1), help="Of the first run; searched if left out."
+    "--share", type=click.FloatRange(0, 1), help="Of the first of two; searched if left out."
 )
 @click.option("--data", help="Where the trainings' data is now, if it moved.")
 @click.option("--out", type=_run, required=True, help="Folder of the mixed run.")
-def mix(first: Path, second: Path, share: float | None, data: str | None, out: Path) -> None:
-    """Average two runs' weights; the share is the best of 0, 0.1 … 1 on the validation part."""
+def mix(runs: tuple[Path, ...], share: float | None, data: str | None, out: Path) -> None:
+    """Average runs' weights.
+
+    Of two runs the share is the best of 0, 0.1 … 1 on the validation part; of more, each has the
+    same.
+    """
     _need_lab()
     from lab.run import Run
     from lab.soup import mix as mix_runs
     from lab.soup import search
 
-    one, other = Run(first), Run(second)
-    if share is None:
-        share = search(one, other, data, click.echo)
-    facts = mix_runs(one, other, share, out, data)
+    if len(runs) < 2:
+        raise InvalidInput("runs: one alone cannot be mixed; give two or more")
+    if len(runs) > 2 and share is not None:
+        raise InvalidInput("--share: only two runs can be weighted; leave it out")
+    loaded = [Run(run) for run in runs]
+    if len(runs) > 2:
+        shares = [1 / len(runs)] * len(runs)
+    else:
+        first = search(loaded[0], loaded[1], data, click.echo) if share is None else share
+        shares = [first, 1 - first]
+    facts = mix_runs(loaded, shares, out, data)
     shown = ", ".join(f"{value:.2f}" for value in facts["validation_accuracy_by_exit"])
-    click.echo(f"{share:g} of {first} and the rest of {second}: {shown} by exit on validation")
+    parts = " + ".join(f"{part:.3g} · {run}" for part, run in zip(shares, runs, strict=True))
+    click.echo(f"{parts}: {shown} by exit on validation")

@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,25 @@ from lab.encoders import check_bert_like, load_encoder
 from lab.tasks import get_task
 from shared.errors import InvalidInput
 
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "cls", "both")
 
 
 class MultiExitClassifier(nn.Module):
     """An encoder whose every layer is followed by an `ExitHead`: a linear layer on what it pools.
 
-    ``pooling`` is ``mean`` over the text's tokens (what sentence encoders were trained for) or
-    ``cls``, the first token alone (what BERT was).
+    ``pooling`` is ``mean`` over the text's tokens (what sentence encoders were trained for),
+    ``cls``, the first token alone (what BERT was), or ``both``, one after the other. With
+    ``head_hidden`` units, a tanh layer of that size stands before the linear one.
     """
 
     encoder: Any
 
-    def __init__(self, encoder: Any, classes: int, pooling: str = "mean") -> None:
+    def __init__(
+        self, encoder: Any, classes: int, pooling: str = "mean", head_hidden: int = 0
+    ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
-            raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean or cls")
+            raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean, cls or both")
         self.pooling = pooling
         check_bert_like(encoder.config)
         if hasattr(encoder, "pooler"):
@@ -41,10 +45,9 @@ class MultiExitClassifier(nn.Module):
         self.encoder = encoder
         config = encoder.config
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        heads = [nn.Linear(config.hidden_size, classes) for _ in range(config.num_hidden_layers)]
-        for head in heads:
-            nn.init.normal_(head.weight, std=config.initializer_range)
-            nn.init.zeros_(head.bias)
+        size = config.hidden_size * (2 if pooling == "both" else 1)
+        sizes = [size, head_hidden, classes] if head_hidden else [size, classes]
+        heads = [_head(sizes, config.initializer_range) for _ in range(config.num_hidden_layers)]
         self.exit_heads = nn.ModuleList(heads)
         self.classes = classes
 
@@ -61,7 +64,10 @@ class MultiExitClassifier(nn.Module):
         def pool(hidden_BTH: Tensor) -> Tensor:
             if self.pooling == "cls":
                 return hidden_BTH[:, 0]
-            return (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+            mean_BH = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+            if self.pooling == "mean":
+                return mean_BH
+            return torch.cat([hidden_BTH[:, 0], mean_BH], -1)
 
         return torch.stack(
             [
@@ -71,27 +77,26 @@ class MultiExitClassifier(nn.Module):
         )
 
 
-LOSSES = ("sum", "depth")
+def _head(sizes: list[int], deviation: float) -> nn.Module:
+    linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+    for part in linear:
+        nn.init.normal_(part.weight, std=deviation)
+        nn.init.zeros_(part.bias)
+    return linear[0] if len(linear) == 1 else nn.Sequential(linear[0], nn.Tanh(), linear[1])
 
 
-def joint_loss(logits_EBC: Tensor, labels_B: Tensor, loss: str = "sum") -> Tensor:
-    """The loss of all exits together.
-
-    ``sum`` is the paper's eq. 1: L = Σ L_i, the plain sum of the exits' cross-entropies. ``depth``
-    is what its authors' code computes: Σ i·L_i / Σ i, the mean weighted by depth.
-    """
-    loss_E = torch.stack(
-        [nn.functional.cross_entropy(logits_BC.float(), labels_B) for logits_BC in logits_EBC]
-    )
-    if loss == "sum":
-        return loss_E.sum()
-    depth_E = torch.arange(1, len(loss_E) + 1, dtype=loss_E.dtype)
-    return (depth_E * loss_E).sum() / depth_E.sum()
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The layer of an exit head that gives the logits."""
+    last = head[-1] if isinstance(head, nn.Sequential) else head
+    assert isinstance(last, nn.Linear)
+    return last
 
 
-def new_model(encoder: str, classes: int, pooling: str) -> MultiExitClassifier:
+def new_model(
+    encoder: str, classes: int, pooling: str, head_hidden: int = 0
+) -> MultiExitClassifier:
     """A pretrained encoder with untrained exit heads."""
-    return MultiExitClassifier(load_encoder(encoder), classes, pooling)
+    return MultiExitClassifier(load_encoder(encoder), classes, pooling, head_hidden)
 
 
 def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
@@ -111,6 +116,7 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
     config = AutoConfig.from_pretrained(folder)
     encoder = AutoModel.from_config(config, dtype=torch.float32)
     classes = len(get_task(facts["task"]).labels)
-    model = MultiExitClassifier(encoder, classes, facts.get("pooling", "cls"))
+    pooling, head_hidden = facts.get("pooling", "cls"), facts.get("head_hidden", 0)
+    model = MultiExitClassifier(encoder, classes, pooling, head_hidden)
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), facts

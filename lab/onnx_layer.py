@@ -1,8 +1,9 @@
 """One transformer layer and its exit head as an ONNX graph, from BERT-shaped torch weights.
 
 Built node by node, because then the graph is the same on every version of the exporter, the three
-projections are one product, and the weights can be stored in 8 bits. ``MatMulNBits`` quantises
-activations per block of a row, never across the batch: rows stay independent of their neighbours.
+projections are one product, and the products can run in integers. Activations are quantised with a
+scale for each row (a token of a text), never across the batch: rows stay independent of their
+neighbours.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -18,9 +19,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from lab.model import last_linear
+
 Array = NDArray[np.float32]
 CONTRIB = "com.microsoft"
-BLOCK = 32
+ZERO = 128
+LARGEST = 63
+"""Seven bits of weight: two products with eight bits of activation fit the 16-bit sums of CPUs
+without VNNI, so that every CPU computes the same."""
 
 
 @dataclass
@@ -43,49 +49,69 @@ class _Graph:
         """x · Wᵀ for a torch weight of shape (out, in)."""
         if self.bits is None:
             return self.node("MatMul", [inputs, self.weight(f"{name}.weight", weight_OI.T)], name)
-        packed, scales = quantise_blocks(weight_OI)
-        return self.node(
-            "MatMulNBits",
-            [
-                inputs,
-                self.weight(f"{name}.weight", packed),
-                self.weight(f"{name}.scales", scales),
-            ],
-            name,
-            CONTRIB,
-            N=weight_OI.shape[0],
-            K=weight_OI.shape[1],
-            bits=8,
-            block_size=BLOCK,
-            accuracy_level=4,
-        )
+        weight_IO, scale_O = quantise_columns(weight_OI)
+        whole, row_scale = self._quantised(name, inputs)
+        unit = self.weight(f"{name}.unit", np.array(1, np.float32))
+        zero = self.weight(f"{name}.zero", np.array(ZERO, np.uint8))
+        parts = [whole, self.weight(f"{name}.weight", weight_IO), unit]
+        parts += [self.weight(f"{name}.scale", scale_O), zero]
+        product = self.node("MatMulIntegerToFloat", parts, f"{name}.product", CONTRIB)
+        return self.node("Mul", [product, row_scale], name)
+
+    def _quantised(self, name: str, inputs: str) -> tuple[str, str]:
+        """Activations in 8 bits with a scale of their own for each row, and that scale."""
+        last = self.weight(f"{name}.axis", np.array([-1], np.int64))
+        step = self.weight(f"{name}.step", np.array(1 / 127, np.float32))
+        least = self.weight(f"{name}.least", np.array(1e-12, np.float32))
+        unit = self.weight(f"{name}.one", np.array(1, np.float32))
+        zero = self.weight(f"{name}.middle", np.array(ZERO, np.uint8))
+        size = self.node("Abs", [inputs], f"{name}.size")
+        peak = self.node("ReduceMax", [size, last], f"{name}.peak", keepdims=1)
+        scaled = self.node("Mul", [peak, step], f"{name}.scaled")
+        row_scale = self.node("Max", [scaled, least], f"{name}.row_scale")
+        ratio = self.node("Div", [inputs, row_scale], f"{name}.ratio")
+        return self.node("QuantizeLinear", [ratio, unit, zero], f"{name}.quantised"), row_scale
 
 
-def quantise_blocks(weight_OI: Array) -> tuple[NDArray[np.uint8], Array]:
-    """Symmetric 8-bit blocks along the input axis, in the layout of ``MatMulNBits``.
-
-    Returns ``packed_OKb`` (uint8, zero point 128) and one fp32 scale per block.
-    """
-    outputs, inputs = weight_OI.shape
-    blocks_OKb = weight_OI.reshape(outputs, inputs // BLOCK, BLOCK)
-    scales = np.abs(blocks_OKb).max(-1) / 127.0
-    safe = np.where(scales == 0, 1.0, scales)
-    packed = np.rint(blocks_OKb / safe[..., None]).clip(-127, 127) + 128
-    return packed.astype(np.uint8), scales.astype(np.float32).reshape(-1)
+def quantise_columns(weight_OI: Array) -> tuple[NDArray[np.int8], Array]:
+    """Symmetric integers with one fp32 scale an output: ``weight_IO`` and ``scale_O``."""
+    scale_O = np.abs(weight_OI).max(1) / LARGEST
+    safe_O = np.where(scale_O == 0, 1.0, scale_O).astype(np.float32)
+    weight_OI = np.rint(weight_OI / safe_O[:, None]).clip(-LARGEST, LARGEST)
+    return weight_OI.T.astype(np.int8), safe_O
 
 
 def _pooled(graph: _Graph, pooling: str) -> str:
-    """What the exit head reads: the first token, or the mean over all but the padding."""
-    if pooling == "cls":
+    """What the exit head reads: the first token, the mean over all but the padding, or both."""
+    if pooling != "mean":
         first = graph.weight("first", np.array(0, np.int64))
-        return graph.node("Gather", ["hidden_out", first], "pooled", axis=1)
+        graph.node("Gather", ["hidden_out", first], "first_token", axis=1)
+        if pooling == "cls":
+            return "first_token"
     one = graph.weight("one", np.array([1], np.int64))
     mask_BT = graph.node("Cast", ["mask"], "mask_float", to=TensorProto.FLOAT)
     mask_B1T = graph.node("Unsqueeze", [mask_BT, one], "mask_row")
     sum_B1H = graph.node("MatMul", [mask_B1T, "hidden_out"], "sum_row")
     sum_BH = graph.node("Squeeze", [sum_B1H, one], "sum")
     count_B1 = graph.node("ReduceSum", [mask_BT, one], "count", keepdims=1)
-    return graph.node("Div", [sum_BH, count_B1], "pooled")
+    mean_BH = graph.node("Div", [sum_BH, count_B1], "mean")
+    if pooling == "mean":
+        return mean_BH
+    return graph.node("Concat", ["first_token", mean_BH], "pooled", axis=-1)
+
+
+def _exit(graph: _Graph, pooled: str, head: nn.Module) -> None:
+    """The exit head: a linear layer, or a hidden tanh layer before it."""
+    parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
+    for number, part in enumerate(parts, start=1):
+        last = number == len(parts)
+        name = "exit" if last else f"exit.{number}"
+        weight = graph.weight(f"{name}.weight", _array(part.weight))
+        bias = graph.weight(f"{name}.bias", _array(part.bias))
+        output = "logits" if last else name
+        pooled = graph.node("Gemm", [pooled, weight, bias], output, transB=1)
+        if not last:
+            pooled = graph.node("Tanh", [pooled], f"{name}.tanh")
 
 
 def _array(parameter: Any) -> Array:
@@ -94,11 +120,11 @@ def _array(parameter: Any) -> Array:
 
 
 def layer_graph(
-    layer: Any, exit_head: nn.Linear, bits: int | None, pooling: str
+    layer: Any, exit_head: nn.Module, bits: int | None, pooling: str
 ) -> onnx.ModelProto:
     """Build ``(hidden_BTH, mask_BT) -> (hidden_out_BTH, logits_BC)``.
 
-    ``bits`` is None for fp32 weights or 8 for block-wise 8-bit weights. The exit head stays fp32.
+    ``bits`` is None for fp32 or 8 for integer products. The exit head stays fp32.
     """
     if bits not in (None, 8):
         raise ValueError(f"bits: {bits!r} is not supported; None or 8")
@@ -142,16 +168,7 @@ def layer_graph(
     activated = graph.node("BiasGelu", [inner, inner_bias], "activated", CONTRIB)
     residual("output", activated, attended, layer.output.dense, layer.output.LayerNorm)
 
-    graph.node(
-        "Gemm",
-        [
-            _pooled(graph, pooling),
-            graph.weight("exit.weight", _array(exit_head.weight)),
-            graph.weight("exit.bias", _array(exit_head.bias)),
-        ],
-        "logits",
-        transB=1,
-    )
+    _exit(graph, _pooled(graph, pooling), exit_head)
     value = helper.make_tensor_value_info
     model = helper.make_model(
         helper.make_graph(
@@ -163,7 +180,7 @@ def layer_graph(
             ],
             [
                 value("hidden_out", TensorProto.FLOAT, ["B", "T", hidden_size]),
-                value("logits", TensorProto.FLOAT, ["B", exit_head.out_features]),
+                value("logits", TensorProto.FLOAT, ["B", last_linear(exit_head).out_features]),
             ],
             graph.weights,
         ),

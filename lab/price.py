@@ -24,7 +24,8 @@ from shared.heads import Floats, SuccessHeads
 from shared.policies.value import Value
 from shared.runtime.encoding import TextEncoder
 
-PRICES = tuple(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16))
+PRICES = (0.0, *(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16)))
+"""Candidates for Λ; at 0 nothing is worth more than the cloud, which is asked for everything."""
 ALPHAS = (0.95, 0.98, 0.99, 0.995)
 FOLDS = 5
 
@@ -70,37 +71,45 @@ class CrossFitted:
             alpha: [fit_heads(exit0, part, at_alpha(pools, alpha)) for part in rest]
             for alpha in sorted({pools.alpha, *ALPHAS})
         }
-        self._swept: dict[CostModel, list[tuple[float, float, Setting]]] = {}
+        self._swept: dict[tuple[CostModel, type[Value]], list[tuple[float, float, Setting]]] = {}
 
-    def run(self, setting: Setting, cost_model: CostModel) -> dict[str, NDArray[Any]]:
+    def run(
+        self, setting: Setting, cost_model: CostModel, kind: type[Value] = Value
+    ) -> dict[str, NDArray[Any]]:
         """``right_N`` and ``cost_N`` at this setting and these prices."""
         right_N = np.zeros(len(self._validation), bool)
         cost_N = np.zeros(len(self._validation))
         pools = replace(self._pools, cost_model=cost_model)
         parts = zip(self._rows, self._parts, self._heads[setting.alpha], strict=True)
         for rows, part, heads in parts:
-            trace = value_trace(heads, setting.price, part, pools)
+            trace = value_trace(heads, setting.price, part, pools, kind)
             right_N[rows] = trace.answer_N == part.labels_N
             cost_N[rows] = trace.cost_N
         return {"right": right_N, "cost": cost_N}
 
-    def choose(self, accuracy: float, cost_model: CostModel | None = None) -> Setting:
+    def choose(
+        self, accuracy: float, cost_model: CostModel | None = None, kind: type[Value] = Value
+    ) -> Setting:
         """The setting of least mean cost among those whose accuracy is at least ``accuracy``.
 
         Where none is, the most accurate.
         """
         model = cost_model or self._pools.cost_model
-        if model not in self._swept:
+        if (model, kind) not in self._swept:
             settings = [Setting(price, alpha) for alpha in self._heads for price in PRICES]
-            runs = [(self.run(setting, model), setting) for setting in settings]
-            self._swept[model] = [
+            runs = [(self.run(setting, model, kind), setting) for setting in settings]
+            self._swept[model, kind] = [
                 (float(run["cost"].mean()), float(run["right"].mean()), setting)
                 for run, setting in runs
             ]
-        fit = [(cost, setting) for cost, right, setting in self._swept[model] if right >= accuracy]
+        fit = [
+            (cost, setting)
+            for cost, right, setting in self._swept[model, kind]
+            if right >= accuracy
+        ]
         if fit:
             return min(fit)[1]
-        return max(self._swept[model], key=lambda row: (row[1], -row[0]))[2]
+        return max(self._swept[model, kind], key=lambda row: (row[1], -row[0]))[2]
 
 
 def at_alpha(pools: Pools, alpha: float) -> Pools:
@@ -126,7 +135,13 @@ def priced_heads(
     return replace(heads, price=np.array(setting.price))
 
 
-def value_trace(heads: SuccessHeads, price: float, samples: Samples, pools: Pools) -> Trace:
-    """``value`` at this Λ and these pools' prices."""
-    policy = Value(heads, pools.cost_model, price)
+def value_trace(
+    heads: SuccessHeads,
+    price: float,
+    samples: Samples,
+    pools: Pools,
+    kind: type[Value] = Value,
+) -> Trace:
+    """``value``, or a part of it, at this Λ and these pools' prices."""
+    policy = kind(heads, pools.cost_model, price)
     return simulate(policy, samples, pools.facts, pools.edge_layers)

@@ -32,6 +32,7 @@ from shared.codec import (
 )
 from shared.domain import LayerRange
 from shared.errors import DimeeError
+from shared.links import LINKS
 from shared.runtime.classifier import Classifier
 from shared.runtime.encoding import EncodedText
 from shared.runtime.layers import softmax
@@ -39,8 +40,6 @@ from shared.service.settings import default_bundle
 
 RUNS = 200
 LENGTHS = (32, 128, 256)
-UPLINK_MBPS = {"3G": 1.0, "4G": 10.0, "5G": 50.0, "Wi-Fi": 100.0, "LAN": 1000.0}
-"""Assumed: everyday uplinks of their kind, not the best that each standard allows."""
 
 
 def _limits(bundle: Bundle) -> ResumeLimits:
@@ -162,17 +161,17 @@ def break_even(times: list[dict[str, Any]], layer: int) -> list[dict[str, Any]]:
     faster: ``(8·bytes/bandwidth + encode + decode) / i``.
     """
     table = []
-    for link, uplink_mbps in UPLINK_MBPS.items():
+    for link in LINKS.values():
         for line in times:
             for codec in CODECS:
                 facts = line[codec]
                 costs = (facts["encode_ms"], facts["decode_ms"])
-                sending_ms = uplink_ms(facts["bytes"], uplink_mbps)
+                sending_ms = uplink_ms(facts["bytes"], link.up_mbps)
                 spared_ms = layer * line["layer_ms"]
                 table.append(
                     {
-                        "link": link,
-                        "uplink_mbps": uplink_mbps,
+                        "link": link.title,
+                        "uplink_mbps": link.up_mbps,
                         "tokens": line["tokens"],
                         "codec": codec,
                         "layer": layer,
@@ -181,7 +180,7 @@ def break_even(times: list[dict[str, Any]], layer: int) -> list[dict[str, Any]]:
                         "spared_ms": round(spared_ms, 3),
                         "layer_ms_needed": round((sending_ms + sum(costs)) / layer, 3),
                         "resume": worth_resuming(
-                            facts["bytes"], uplink_mbps, *costs, skipped_ms=spared_ms
+                            facts["bytes"], link.up_mbps, *costs, skipped_ms=spared_ms
                         ),
                     }
                 )

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from lab.data import Example, Split, check_classes, data_hash, load_split
 from lab.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
-from lab.model import LOSSES, MultiExitClassifier, joint_loss, load_model, new_model, save_model
+from lab.loss import LOSSES, isolate_segments, joint_loss
+from lab.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.predict import accuracy_by_exit, predict
 from lab.tasks import get_task
 from shared.errors import InvalidInput
@@ -47,6 +48,13 @@ class TrainSettings:
     bf16: bool = True
     start_from: str | None = None
     """A run whose weights to start from; its split must be the same (equal data, split, seed)."""
+    head_hidden: int = 0
+    """Units of a hidden layer in each exit head; 0: none."""
+    distil: float = 0.0
+    """Share of each exit's loss that is distance from the last exit's answer."""
+    mobile_layers: int = 2
+    """m and n, for the loss ``segment`` only."""
+    edge_layers: int = 3
 
 
 class Diverged(InvalidInput):
@@ -58,6 +66,10 @@ def check_settings(settings: TrainSettings) -> None:
     for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
         if (value := getattr(settings, name)) not in known:
             raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(known)}")
+    if not 0 <= settings.distil < 1:
+        raise InvalidInput(f"distil: {settings.distil:g} is not a share; choose one like 0.5")
+    if settings.head_hidden < 0:
+        raise InvalidInput(f"head_hidden: {settings.head_hidden} is too few; choose 0 or more")
     for name in ("epochs", "batch_size"):
         if (count := getattr(settings, name)) < 1:
             raise InvalidInput(f"{name}: {count} is too few; choose 1 or more")
@@ -85,7 +97,12 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
     check_classes({"training": split.train, "validation": split.validation}, task)
     torch.manual_seed(settings.seed)
-    model = new_model(settings.encoder, len(task.labels), settings.pooling)
+    model = new_model(settings.encoder, len(task.labels), settings.pooling, settings.head_hidden)
+    if settings.loss == "segment":
+        m, n = settings.mobile_layers, settings.edge_layers
+        if not 1 <= m < n < model.layers:
+            raise InvalidInput(f"m < n < l must hold for the loss segment; got m = {m}, n = {n}")
+        isolate_segments(model, (m, n))
     before = None
     if settings.start_from is not None:
         earlier, before = load_model(Path(settings.start_from) / "model")
@@ -173,7 +190,7 @@ def _fit(
         labels_B = torch.tensor([row.label for row in rows])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
-        loss = joint_loss(logits_EBC, labels_B, settings.loss)
+        loss = joint_loss(logits_EBC, labels_B, settings.loss, settings.distil)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         # before the step, so that no checkpoint ever holds weights that are not finite

@@ -18,7 +18,9 @@ from lab.rivals import pools_of
 from lab.simulate import Trace
 from lab.studies import priced
 from shared.cost import CostModel
-from shared.heads import Floats, SuccessHeads
+from shared.domain import Expectation, Outcome, Tier
+from shared.heads import TIERS, Floats, SuccessHeads
+from shared.policies.value import Value
 
 DROPS = (0.0, 0.3, 0.5)
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -46,7 +48,54 @@ def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) ->
         "frontier": frontier,
         "auroc": _auroc(judged, known.at(judged.pools.alpha), exit0),
         "duels": _duels(judged, fitted, known),
+        "ablation": _ablation(judged, scorer, fitted, known),
     }
+
+
+class HeadsAlone(Value):
+    """Routes by the success heads; no answer is given a second thought."""
+
+    def second_plan(self, expectation: Expectation, outcome: Outcome) -> Tier | None:
+        return None
+
+    def _worth(self, tier: int, expectation: Expectation) -> float:
+        if tier == len(TIERS) - 1:
+            return super()._worth(tier, expectation)
+        sure = expectation.expected[len(TIERS) + tier]
+        layers = self.heads.layers_T2[tier]
+        mean_layer = sure * float(layers[0]) + (1 - sure) * float(layers[1])
+        cost = self.conditions.cost(TIERS[tier], mean_layer)
+        return min(0.0, expectation.lead[tier]) - self.price * cost
+
+
+class EscalationAlone(Value):
+    """Starts every text at the edge, and escalates what is worth it; at Λ = 0, all to the cloud."""
+
+    def _worth(self, tier: int, expectation: Expectation) -> float:
+        start = Tier.EDGE if self.price else Tier.CLOUD
+        return 0.0 if TIERS[tier] is start else -1.0
+
+
+ABLATION: dict[str, type[Value]] = {
+    "heads alone": HeadsAlone,
+    "escalation alone": EscalationAlone,
+    "both": Value,
+}
+
+
+def _ablation(judged: Judged, scorer: Scorer, fitted: CrossFitted, known: _Heads) -> dict[str, Any]:
+    """What heads and escalation bring by themselves, each at settings of its own choice."""
+    reference = all_cloud_accuracy(judged.validation)
+    table: dict[str, Any] = {}
+    for drop in DROPS[:2]:
+        row = {}
+        for name, kind in ABLATION.items():
+            setting = fitted.choose(reference - drop / 100, kind=kind)
+            heads = known.at(setting.alpha)
+            trace = value_trace(heads, setting.price, judged.test, judged.pools, kind)
+            row[name] = asdict(setting) | scorer.brief([trace])
+        table[str(drop)] = row
+    return table
 
 
 class _Heads:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mobile_client.device import Decided, LocalAnswer
-from shared.cost import CostModel, PriceBook
-from shared.domain import Tier
+from shared.domain import RoutingDecision, Tier
 from shared.errors import DeadlineExceeded, DimeeError
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
+from shared.tariff import Tariff
 from shared.tier_client import Exchange
 from shared.wire import AttemptReport, CostReport
+
+_CALLERS_OWN = (
+    "reason",
+    "policy",
+    "difficulty",
+    "decision_ms",
+    "decision",
+    "certificate_id",
+    "degraded",
+)
 
 
 def new_id() -> str:
@@ -27,11 +38,17 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What all attempts of a request share."""
+    """What all attempts of a request share.
+
+    ``certificate_id`` is the promise that it is answered under, ``degraded`` whether that was found
+    not to hold; None where there is no promise.
+    """
 
     text: str
     pair: str | None
     decided: Decided
+    certificate_id: str | None = None
+    degraded: bool | None = None
     request_id: str = field(default_factory=new_id)
 
 
@@ -46,10 +63,9 @@ class OpenAttempt:
 class Bookkeeper:
     """Books the caller's side of every attempt, and both sides of the phone's own."""
 
-    def __init__(self, outbox: Outbox, cost_model: CostModel, prices: PriceBook, bundle_id: str):
+    def __init__(self, outbox: Outbox, tariff: Tariff, bundle_id: str) -> None:
         self._outbox = outbox
-        self._cost_model = cost_model
-        self._prices = prices
+        self._tariff = tariff
         self._bundle_id = bundle_id
 
     def begin(
@@ -86,6 +102,9 @@ class Bookkeeper:
             tokens=decided.encoded.tokens,
             resumed_after=resumed_after,
             decision_ms=decided.decision_ms if ordinal == 1 else None,
+            decision=_knew(decided.routing) if ordinal == 1 else None,
+            certificate_id=request.certificate_id,
+            degraded=request.degraded,
         )
         self._outbox.record(*([after] if after else []), entry)
         return OpenAttempt(entry, time.perf_counter())
@@ -120,15 +139,14 @@ class Bookkeeper:
             "compute_ms": 0.0 if paid else local.compute_ms,
             "tier_ms": total_ms,
         }
-        callers_own = ("reason", "policy", "difficulty", "decision_ms")
-        tier_side = facts | {"side": Side.TIER} | dict.fromkeys(callers_own)
+        tier_side = facts | {"side": Side.TIER} | dict.fromkeys(_CALLERS_OWN)
         self._outbox.record(attempt.entry.model_copy(update=tier_side))
         caller_side = facts | {
             "delivery": Delivery.ARRIVED,
             "round_trip_ms": total_ms,
             "network_ms": 0.0,
         }
-        cost = 0.0 if paid else self._cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        cost = 0.0 if paid else self._tariff.cost_model.attempt(Tier.MOBILE, local.exit_layer)
         return self._end(attempt, caller_side, cost, final)
 
     def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
@@ -145,15 +163,20 @@ class Bookkeeper:
             facts |= exchange.answer.ledger_facts() | {"network_ms": network_ms}
             # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
             ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
-            cost = self._cost_model.attempt(tier, ran)
+            cost = self._tariff.cost_model.attempt(tier, ran)
         else:
             facts |= _error_facts(exchange)
-            cost = self._cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
+            cost = self._tariff.cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
         return self._end(attempt, facts, cost, final)
 
+    def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
+        """End an audit: the request has had its final attempt, and this one changes no answer."""
+        entry = self.exchanged(attempt, exchange, final=False)
+        self._outbox.record(entry)
+        return entry
+
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        tier = attempt.entry.tier
-        self._end(
+        entry = self._end(
             attempt,
             {
                 "state": state,
@@ -161,9 +184,11 @@ class Bookkeeper:
                 "delivery": Delivery.UNKNOWN,
                 "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
             },
-            self._cost_model.wasted(tier, sent=True),
-            final=True,
+            self._tariff.cost_model.wasted(attempt.entry.tier, sent=True),
+            final=attempt.entry.reason is not Reason.AUDIT,
         )
+        if not entry.final:
+            self._outbox.record(entry)
 
     def _end(
         self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
@@ -176,15 +201,37 @@ class Bookkeeper:
             | {
                 "final": final,
                 "cost_lambda": cost_lambda,
-                "cost_usd": self._prices.usd(tier, compute_ms, moved),
-                "energy_mj": self._prices.phone_energy_mj(tier, compute_ms, moved),
-                "price_book": self._prices.version,
-                "all_cloud_lambda": self._cost_model.all_cloud if final else None,
+                "cost_usd": self._tariff.book.usd(tier, compute_ms, moved),
+                "energy_mj": self._tariff.book.phone_energy_mj(tier, compute_ms, moved),
+                "price_book": self._tariff.book.version,
+                "all_cloud_lambda": self._tariff.cost_model.all_cloud if final else None,
             }
         )
         if final:
             self._outbox.record(entry)
         return entry
+
+
+def _knew(routing: RoutingDecision) -> str | None:
+    """What the policy knew and found, for ``dimee explain`` and ``dimee whatif``."""
+    facts: dict[str, Any] = {
+        "distances": routing.distances,
+        "worths": routing.worths,
+        "expectation": asdict(routing.expectation) if routing.expectation else None,
+        "alpha": routing.alpha,
+    }
+    known = {name: _rounded(value) for name, value in facts.items() if value is not None}
+    return json.dumps(known, separators=(",", ":")) if known else None
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_rounded(part) for part in value]
+    return value
 
 
 def _error_facts(exchange: Exchange) -> dict[str, Any]:

@@ -7,14 +7,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mobile_client.certified import load_guard
+from mobile_client.conditions import Observed
 from mobile_client.resume import HiddenState, Resumption
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle, load_bundle, tier_layers
 from shared.domain import RoutingDecision, Tier
 from shared.policies import PolicyFacts, RoutingPolicy, TextFeatures, make_policy
+from shared.policies.value import Value
 from shared.runtime.classifier import Classifier
 from shared.runtime.encoding import EncodedText
 from shared.runtime.layers import Floats, sure
+from shared.tariff import Tariff
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class Device:
 
     def __init__(self, settings: MobileSettings) -> None:
         self.bundle: Bundle = load_bundle(settings.bundle)
+        self.tariff = Tariff(self.bundle.cost_model, settings.price_book)
+        self.guard = load_guard(settings, self.bundle, self.tariff)
+        self.observed = Observed(self.tariff, settings.ms_lambda, certified=self.guard.cost_model)
         layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
@@ -85,7 +92,9 @@ class Device:
         Raises `InvalidInput` for an unknown name and `BundleError` where a layer cannot be run.
         """
         if name not in self._policies:
-            policy = make_policy(name, self._facts, self._seed)
+            policy = self.guard.kept(make_policy(name, self._facts, self._seed))
+            if isinstance(policy, Value):
+                policy.conditions = self.observed.conditions
             self._classifier.layers.deepen(policy.phone_layers or self.mobile_layers)
             self._policies[name] = policy
         return self._policies[name]
@@ -106,9 +115,10 @@ class Device:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces)
         return ReadText(encoded, features, (time.perf_counter() - started) * 1e3)
 
-    def decide(self, read: ReadText, policy: RoutingPolicy) -> Decided:
-        """Choose where and how a text is answered first. Call in arrival order."""
+    def decide(self, read: ReadText, policy: RoutingPolicy, left_ms: float) -> Decided:
+        """Choose where and how a text is answered first, within ``left_ms``, in arrival order."""
         started = time.perf_counter()
+        self.observed.now(left_ms)
         routing = policy.route(read.features)
         spent_ms = (time.perf_counter() - started) * 1e3
         return Decided(read.encoded, read.features, routing, read.read_ms + spent_ms)

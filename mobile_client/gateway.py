@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
+from mobile_client.health import PhoneHealth
 from mobile_client.phone import Phone
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError, NotReady
@@ -16,7 +17,7 @@ from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyR
 
 
 def create_app(settings: MobileSettings) -> FastAPI:
-    """``POST /v1/classify``, ``/healthz``, ``/readyz``; raises `BundleError`."""
+    """``POST /v1/classify``, ``/v1/status``, ``/healthz``, ``/readyz``; raises `BundleError`."""
     phone = Phone(settings)
     state = {"ready": False}
 
@@ -37,13 +38,17 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
 
     @app.post("/v1/classify")
-    async def classify(request: ClassifyRequest) -> ClassifyResponse:
+    async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
         """Answer each text; one that got no answer carries its error instead of a result.
 
         A call with a single text that got no answer fails as a whole, with that error's status.
         """
         outcomes = await phone.classify(
-            request.texts, request.pairs, request.policy, request.deadline_ms
+            request.texts,
+            request.pairs,
+            request.policy,
+            request.deadline_ms,
+            client=caller_of(message, settings.client_header),
         )
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]
@@ -55,6 +60,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
                 for outcome in outcomes
             ]
         )
+
+    @app.get("/v1/status")
+    async def status() -> PhoneHealth:
+        """The promise that is kept, the audits so far, and the alarms."""
+        return phone.watch.health()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -71,6 +81,13 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "tier": "mobile",
             "bundle_id": phone.device.bundle.bundle_id,
             "policy": settings.policy,
+            "certificate_id": phone.device.guard.certificate_id,
         }
 
     return app
+
+
+def caller_of(message: Request, header: str) -> str:
+    """Who asks: the header that a proxy fills in, else the address."""
+    named = message.headers.get(header) if header else None
+    return (named or (message.client.host if message.client else "unknown"))[:64]

@@ -11,7 +11,7 @@ from mobile_client.attempts import Bookkeeper, Request
 from mobile_client.device import Device, ReadText
 from mobile_client.request import Requester
 from mobile_client.settings import MobileSettings
-from shared.cost import PriceBook
+from mobile_client.watch import Watch
 from shared.domain import Outcome, Tier
 from shared.errors import DimeeError, InvalidInput
 from shared.ledger.outbox import Outbox
@@ -37,12 +37,13 @@ class Phone:
         self._shipper = Shipper(self._outbox, settings.ledger_url)
         self._shipper.start()
         bundle = self.device.bundle
-        books = Bookkeeper(self._outbox, bundle.cost_model, PriceBook(), bundle.bundle_id)
+        books = Bookkeeper(self._outbox, self.device.tariff, bundle.bundle_id)
         self._tiers = {
             Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport),
             Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport),
         }
         self._requester = Requester(self.device, books, self._tiers, settings.fail_over)
+        self.watch = Watch(settings, self.device, books, self._tiers[Tier.CLOUD])
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def classify(
@@ -51,8 +52,9 @@ class Phone:
         pairs: list[str] | None = None,
         policy: str | None = None,
         deadline_ms: float | None = None,
+        client: str = "phone",
     ) -> list[Classification | DimeeError]:
-        """Answer each text; an error stands where a text got no answer.
+        """Answer each text; an error stands where a text got no answer. ``client`` is who asks.
 
         Decisions are made one after the other in the order of the texts, then the answers are
         fetched together; a policy that learns decides each only when it knows what came of the one
@@ -70,16 +72,21 @@ class Phone:
             )
         chosen = await self.device.policy(policy or self.settings.policy)
         known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
+        self.watch.look()
         if chosen.learns:
-            return [await self._in_turn(row, read, chosen, deadline) for row, read in known]
-        requests = [Request(*row, self.device.decide(read, chosen)) for row, read in known]
+            return [await self._in_turn(row, read, chosen, deadline, client) for row, read in known]
+        requests = [self._request(row, read, chosen, deadline, client) for row, read in known]
         slots = asyncio.Semaphore(self.settings.concurrency)
 
         async def one(request: Request) -> Classification | DimeeError:
             async with slots:
                 return await self._answer(request, chosen, deadline)
 
-        return list(await asyncio.gather(*map(one, requests)))
+        try:
+            return list(await asyncio.gather(*map(one, requests)))
+        finally:
+            for request in requests:  # what was cancelled before it began
+                self.watch.ended(request, None)
 
     def _read(self, index: int, text: str, pair: str | None) -> ReadText:
         try:
@@ -89,20 +96,39 @@ class Phone:
             raise InvalidInput(error.message.replace("text", field, 1), field=field) from None
 
     async def _in_turn(
-        self, row: Row, read: ReadText, policy: RoutingPolicy, deadline_ms: float
+        self, row: Row, read: ReadText, policy: RoutingPolicy, deadline_ms: float, client: str
     ) -> Classification | DimeeError:
         """Decide, answer and learn before the next text of any call that asks the same policy."""
         async with self._turns.setdefault(policy.name, asyncio.Lock()):
-            request = Request(*row, self.device.decide(read, policy))
+            request = self._request(row, read, policy, deadline_ms, client)
             return await self._answer(request, policy, deadline_ms)
+
+    def _request(
+        self, row: Row, read: ReadText, policy: RoutingPolicy, deadline_ms: float, client: str
+    ) -> Request:
+        decided = self.device.decide(read, policy, deadline_ms)
+        guard = self.device.guard
+        promised = guard.covers(policy)
+        request = Request(
+            *row,
+            decided,
+            certificate_id=guard.certificate_id if promised else None,
+            degraded=guard.degraded if promised else None,
+        )
+        if self.watch.covers(policy):
+            self.watch.opened(request, client)
+        return request
 
     async def _answer(
         self, request: Request, policy: RoutingPolicy, deadline_ms: float
     ) -> Classification | DimeeError:
+        answer = None
         try:
             answer = await self._requester.answer(request, policy, deadline_ms)
         except DimeeError as error:
             return error
+        finally:
+            self.watch.ended(request, answer)
         outcome = Outcome(
             answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
         )
@@ -110,10 +136,11 @@ class Phone:
         return answer
 
     async def close(self, flush_s: float = 2.0) -> None:
-        """Close connections, then deliver what can be delivered within ``flush_s``.
+        """Audit, close connections, then deliver, each as far as it goes within ``flush_s``.
 
         What is left stays in the outbox on disk and is delivered by the next phone.
         """
+        await self.watch.close(flush_s)
         for tier in self._tiers.values():
             await tier.close()
         self.device.close()

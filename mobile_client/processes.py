@@ -42,23 +42,23 @@ class Testbed:
 
     def __init__(self, roles: list[Role], state_dir: Path, settings: dict[str, str]) -> None:
         self.roles = {role.name: role for role in roles}
-        self._state_dir = state_dir
+        self.state_dir = state_dir
         self._settings = settings
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def log(self, name: str) -> Path:
         """Where a process writes what it has to say."""
-        return self._state_dir / f"{name}.log"
+        return self.state_dir / f"{name}.log"
 
     def start(self, name: str) -> None:
         """Start one process, in a session of its own: Ctrl-C reaches the caller only."""
         role = self.roles[name]
-        self._state_dir.mkdir(parents=True, exist_ok=True)
+        self.state_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | self._settings | role.settings
         environment |= {
             "DIMEE_PORT": str(role.port),
             "DIMEE_HOST": "127.0.0.1",
-            "DIMEE_STATE_DIR": str(self._state_dir),
+            "DIMEE_STATE_DIR": str(self.state_dir),
             "PYTHONUNBUFFERED": "1",
         }
         with self.log(name).open("ab") as log:

@@ -17,17 +17,18 @@ HEADER = (
 def row(text: str, outcome: Classification | DimeeError) -> str:
     """One line: text, label, confidence, tier, exit layer, milliseconds, λ.
 
-    ^ marks an answer that was escalated, * one that failed over.
+    ^ marks an answer that was escalated, * one that failed over, ! one that went to the cloud
+    because its promise does not hold (degraded).
     """
     shown = _fit(text)
     if isinstance(outcome, DimeeError):
         return f"{shown}  {outcome.code}: {outcome.message}"
-    marks = "^" * outcome.escalated + "*" * outcome.failed_over
+    marks = "^" * outcome.escalated + "*" * outcome.failed_over + "!" * outcome.degraded
     tier = outcome.tier.value + marks
     cut = "  (cut at the model's limit)" if outcome.truncated else ""
     return (
-        f"{shown}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<8}"
-        f" {outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{cut}"
+        f"{shown}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<9}"
+        f"{outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{cut}"
     )
 
 

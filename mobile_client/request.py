@@ -101,6 +101,7 @@ class Requester:
         decided = course.request.decided
         spent = sum(entry.cost_lambda or 0.0 for entry in course.entries)
         outcome = Outcome(tier, answer.exit_layer, answer.confidence, spent, answer.label_index)
+        self._device.observed.now(course.left_ms)
         to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
         course.ahead.clear()
         if to is None or to in course.failed or course.left_ms <= 0:
@@ -117,6 +118,8 @@ class Requester:
         decided = course.request.decided
         paid = course.in_hand is not None
         local = course.in_hand or await self._device.answer(decided)
+        if not paid:
+            self._device.observed.answered(Tier.MOBILE, local.queue_ms + local.compute_ms)
         course.state = local.state
         course.left_ms = course.deadline_ms - course.spent_ms()
         final = paid or not self._go_on(course, Tier.MOBILE, local)
@@ -131,6 +134,7 @@ class Requester:
         """One exchange with the edge or the cloud; None: it failed."""
         tier = attempt.entry.tier
         exchange = await self._ask(course, attempt, state)
+        self._device.observed.exchanged(tier, exchange)
         course.left_ms = course.deadline_ms - course.spent_ms()
         if exchange.error is not None:
             course.errors.append(exchange.error)
@@ -220,6 +224,8 @@ class Requester:
             failed_over=Reason.FAIL_OVER in reasons,
             escalated=Reason.ESCALATE in reasons,
             truncated=answer.truncated,
+            degraded=bool(course.request.degraded),
+            certificate_id=course.request.certificate_id,
             tokens=decided.encoded.tokens,
             decision_ms=decided.decision_ms,
             total_ms=decided.decision_ms + course.spent_ms(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,11 +19,16 @@ class MobileSettings(BundleSettings):
     """What the phone runs and whom it asks."""
 
     port: int = 8701
-    policy: str = "dimee-fixed"
+    policy: str = "value"
     policy_seed: int = 0
     edge_url: str = "http://127.0.0.1:8702"
     cloud_url: str = "http://127.0.0.1:8703"
     deadline_ms: DeadlineMs = 5_000.0
+    price_book: Path | None = None
+    """A file of prices (`shared.tariff.PriceFile`), read again when it changes; none: the
+    bundle's λ and the default book."""
+    ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
+    """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD)
     """Tiers that are asked, in this order, when the chosen one fails; add "mobile" for the phone's
     own last exit. An answer of the phone that was escalated is always the last resort."""
@@ -34,3 +40,10 @@ class MobileSettings(BundleSettings):
     resume_codec: Codec = "int8"
     uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """The phone's uplink in megabits a second; unknown: ``auto`` sends the text."""
+    audit_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """The share of answered requests that are compared with the cloud's answer, later and in
+    batches; unset: 0.01 with a certificate, else 0."""
+    audit_alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.01
+    """An alarm is false with at most this probability, at any time."""
+    client_header: Annotated[str, Field(max_length=64)] = ""
+    """The header in which a proxy of yours names the gateway's caller; empty: its address."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mobile_client.client import load_settings
+from mobile_client.links import Hop, check_links, describe, make_hops, with_links
 from mobile_client.processes import Role, Testbed
+from mobile_client.standing import TESTBED_FILE, stand, write_testbed_file
 from shared.errors import DimeeError
 from shared.policies import POLICY_NAMES
 
@@ -24,14 +27,22 @@ MODULES = {
 PORTS = {"ledger": 8700, "mobile": 8701, "edge": 8702, "cloud": 8703}
 
 
-def make_testbed(ports: dict[str, int], state_dir: Path, settings: dict[str, str]) -> Testbed:
-    """Four roles that know each other's addresses; started in the order of who needs whom."""
+def make_testbed(
+    ports: dict[str, int],
+    state_dir: Path,
+    settings: dict[str, str],
+    hops: Sequence[Hop] = (),
+) -> Testbed:
+    """Four roles that know each other's addresses; started in the order of who needs whom.
+
+    A hop's link is a process too, and its caller knows the link's address.
+    """
     urls = {
         f"DIMEE_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}"
         for name in ("ledger", "edge", "cloud")
     }
     roles = [Role(name, module, ports[name], urls) for name, module in MODULES.items()]
-    return Testbed(roles, state_dir, settings)
+    return Testbed(with_links(roles, hops), state_dir, settings)
 
 
 def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,21 +81,53 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     for name in ("mobile_layers", "edge_layers", "database_url"):
         if options[name] is not None:
             environment[f"DIMEE_{name.upper()}"] = str(options[name])
-    return make_testbed(ports, Path(settings.state_dir).absolute(), environment)
+    folder = Path(settings.state_dir).absolute()
+    return make_testbed(ports, folder, environment, options.get("hops", ()))
 
 
 @click.command()
 @testbed_options
-def up(**options: Any) -> None:
-    """Start ledger, cloud, edge and phone on loopback; stop them with Ctrl-C."""
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    metavar="HOP=LINK",
+    help="An emulated link, as phone-edge=4g, phone-cloud=wifi,loss=0.01 or phone-edge=@FILE.",
+)
+@click.option("--link-seed", default=0, show_default=True, help="Of the links' dice.")
+@click.option("--unlabelled", is_flag=True, help="Go on with links that are off their label.")
+@click.option(
+    "--revive",
+    "revive_s",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="Start a process that ended by itself again after so long; else everything stops.",
+)
+def up(
+    links: tuple[str, ...], link_seed: int, unlabelled: bool, revive_s: float | None, **options: Any
+) -> None:
+    """Start ledger, cloud, edge and phone on loopback; stop them with Ctrl-C.
+
+    Each link is measured before it is believed: one that is off its label by more than 10 % stops
+    everything. See dimee link for changing links while they run.
+    """
+    hops = make_hops(links, link_seed)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with testbed_from_options(options) as testbed:
+    with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as leave:
         click.echo("starting ledger, cloud, edge and phone …")
         testbed.start_all()
+        found = check_links(hops, unlabelled, click.echo)
+
+        def tell_others() -> None:
+            write_testbed_file(testbed.state_dir, describe(testbed, hops, found))
+
+        leave.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
+        tell_others()
         for name, role in testbed.roles.items():
             what = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
+            what |= {f"link-{hop.name}": f"{hop.words}, GET /link" for hop in hops}
             click.echo(f"  {name:<7} {role.url}  {what.get(name, '/docs, POST /v1/infer')}")
         click.echo(
             "ready; try:\n"
@@ -93,8 +136,6 @@ def up(**options: Any) -> None:
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
-        while not stop.wait(1.0):
-            if dead := testbed.dead():
-                raise DimeeError(f"the {dead} ended by itself; see {testbed.log(dead)}")
+        stand(testbed, stop, revive_s, click.echo, tell_others)
         click.echo("stopping …")
     click.echo("stopped.")

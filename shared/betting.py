@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 
 LARGEST_BET = 0.9
 """A bet never risks more than this share of its capital on one loss."""
-HALVINGS = 50
+HALVINGS = 32
+"""Of an interval of at most 2: bounds are exact to 1e-9, and rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,8 @@ def upper_bound(losses: Sequence[float] | Floats, delta: float, kind: LossKind) 
     if kind.binary:
         return binomial_upper(int(losses_N.sum()), len(losses_N), delta)
     mean = float(losses_N.mean())
-    proved = _least(
-        lambda bound: _log_wealth(losses_N, bound, delta, kind.low) >= -math.log(delta),
-        max(mean, kind.low),
-    )
-    return max(proved, mean)
+    log_wealth = _log_wealth(losses_N, delta, kind.low)
+    return max(_least(lambda bound: log_wealth(bound) >= -math.log(delta), mean), mean)
 
 
 def certifies(losses: Sequence[float] | Floats, bound: float, delta: float, kind: LossKind) -> bool:
@@ -73,7 +71,7 @@ def certifies(losses: Sequence[float] | Floats, bound: float, delta: float, kind
         return False
     if kind.binary:
         return binomial_tail(int(losses_N.sum()), len(losses_N), bound) <= delta
-    return _log_wealth(losses_N, bound, delta, kind.low) >= -math.log(delta)
+    return _log_wealth(losses_N, delta, kind.low)(bound) >= -math.log(delta)
 
 
 def binomial_tail(errors: int, count: int, rate: float) -> float:
@@ -111,21 +109,27 @@ def _least(proved: Callable[[float], bool], low: float) -> float:
     return high
 
 
-def _log_wealth(losses_N: Floats, bound: float, delta: float, low: float) -> float:
-    """The highest log capital of a gambler who bets that the mean is below ``bound``.
+def _log_wealth(losses_N: Floats, delta: float, low: float) -> Callable[[float], float]:
+    """By bound: the highest log capital of a gambler who bets that the mean is below the bound.
 
-    If the mean is ``bound`` or more, the capital is a supermartingale that starts at 1, and passes
+    If the mean is the bound or more, the capital is a supermartingale that starts at 1, and passes
     1/δ with probability at most δ. The bet of each loss is made from the losses before it.
     """
     x_N = (losses_N - low) / (1 - low)
-    goal = (bound - low) / (1 - low)
     seen_N = np.arange(1, len(x_N) + 1)
     mean_N = (0.5 + np.cumsum(x_N)) / (seen_N + 1)
     variance_N = (0.25 + np.cumsum((x_N - mean_N) ** 2)) / (seen_N + 1)
     before_N = np.concatenate([[0.25], variance_N[:-1]])
-    bet_N = np.sqrt(2 * math.log(1 / delta) / (len(x_N) * before_N))
-    bet_N = np.minimum(bet_N, LARGEST_BET / (1 - goal))
-    return float(np.cumsum(np.log1p(bet_N * (goal - x_N))).max())
+    wish_N = np.sqrt(2 * math.log(1 / delta) / (len(x_N) * before_N))
+
+    def at(bound: float) -> float:
+        goal = (bound - low) / (1 - low)
+        if goal >= 1:
+            return math.inf
+        bet_N = np.minimum(wish_N, LARGEST_BET / (1 - goal))
+        return float(np.cumsum(np.log1p(bet_N * (goal - x_N))).max())
+
+    return at
 
 
 def _checked(losses: Sequence[float] | Floats, delta: float, kind: LossKind) -> Floats:

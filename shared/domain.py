@@ -47,6 +47,22 @@ class LayerRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the success heads expect of a text before a layer is run: numbers, not the text.
+
+    ``expected`` holds the K probabilities of `shared.heads.SuccessHeads`, ``lead`` the expected
+    lead of each tier over the cloud; ``margin`` and ``label`` are exit 0's, ``length`` is the
+    logarithm of the number of tokens.
+    """
+
+    expected: tuple[float, ...]
+    lead: tuple[float, ...]
+    margin: float
+    length: float
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingDecision:
     """Where a request is answered first, how, and why.
 
@@ -54,8 +70,8 @@ class RoutingDecision:
     at its last one whatever its confidence. A policy may choose another threshold (``alpha``; it
     goes with the request to the edge), run the phone deeper or less deep (``last_layer``), leave
     out the exits before ``first_exit``, or name the tier that takes over an answer below the
-    threshold (``escalate_to``). ``worths`` and ``expected`` are what `value` thought of starting at
-    each tier, and of each tier being right.
+    threshold (``escalate_to``). ``worths`` are what `value` found starting at each tier to be worth
+    (None: not possible), ``expectation`` what it knew.
     """
 
     tier: Tier
@@ -66,8 +82,8 @@ class RoutingDecision:
     first_exit: int = 1
     last_layer: int | None = None
     escalate_to: Tier | None = None
-    worths: tuple[float, ...] | None = None
-    expected: tuple[float, ...] | None = None
+    worths: tuple[float | None, ...] | None = None
+    expectation: Expectation | None = None
 
 
 @dataclass(frozen=True, slots=True)

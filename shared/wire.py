@@ -138,7 +138,11 @@ class CostReport(Contract):
 
 
 class Classification(Contract):
-    """An answered request."""
+    """An answered request.
+
+    ``certificate_id`` names the promise that it was answered under; ``degraded``: the promise was
+    found not to hold, and the request went to the cloud for that.
+    """
 
     request_id: str
     label: str
@@ -151,6 +155,8 @@ class Classification(Contract):
     failed_over: bool = False
     escalated: bool = False
     truncated: bool = False
+    degraded: bool = False
+    certificate_id: str | None = None
     tokens: int
     decision_ms: float
     total_ms: float

@@ -27,6 +27,8 @@ HEAD = (
     "- [Figures](figures.md): Figures 2 and 3, the sweeps over γ and α, frontiers, routers, "
     "ablations",
     "- [Beyond the paper](value.md): the policy `value`",
+    "- [Exits worth having](exits.md): heads, losses, distillation, temperature",
+    "- [Going on from a hidden state](resume.md): codecs, bytes, break-even",
 )
 
 

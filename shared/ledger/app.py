@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import NotFound
@@ -19,6 +19,7 @@ from shared.ledger.verify import verify
 from shared.service.plumbing import BodyLimit, install_error_handlers
 
 MAX_ENTRIES = 1_000
+MAX_LAST = 1_000
 MAX_DELIVERY_BYTES = 8 * 1024 * 1024
 
 
@@ -41,6 +42,12 @@ class Story(BaseModel):
     """Both sides of a request's attempts, in their order."""
 
     entries: list[LedgerEntry]
+
+
+class Stories(BaseModel):
+    """Requests, newest first; of each the caller's side of its attempts, in their order."""
+
+    requests: list[Story]
 
 
 def create_app(settings: LedgerSettings) -> FastAPI:
@@ -73,6 +80,14 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     def summary() -> Summary:
         """Shares, percentiles, bytes and costs."""
         return summarise(store)
+
+    @app.get("/v1/requests")
+    def last(
+        last: Annotated[int, Query(ge=1, le=MAX_LAST)] = 200,
+        policy: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> Stories:
+        """The last answered requests, newest first, from the caller's side."""
+        return Stories(requests=[Story(entries=found) for found in store.last(last, policy)])
 
     @app.get("/v1/requests/{request_id}")
     def request(request_id: str) -> Story:

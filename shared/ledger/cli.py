@@ -111,6 +111,7 @@ def print_summary(report: Summary) -> None:
     click.echo(
         f"requests {report.requests}   answered {report.answered}   failed {report.failed}   "
         f"failed over {report.failed_over}   escalated {report.escalated}"
+        + (f"   degraded {report.degraded}" if report.degraded else "")
     )
     for tier in ("mobile", "edge", "cloud"):
         count = report.answered_by_tier.get(tier, 0)
@@ -138,6 +139,25 @@ def print_summary(report: Summary) -> None:
         f" (price book {', '.join(report.price_books)})"
     )
 
+    if report.audits.attempts:
+        print_audits(report)
+
+
+def print_audits(report: Summary) -> None:
+    """What audits found, and what they cost beside the answers."""
+    audits = report.audits
+    click.echo(
+        f"audits    {audits.attempts} asked of the cloud, {audits.compared} compared, "
+        f"{audits.differ} differ"
+    )
+    total = report.cost_lambda + audits.cost_lambda
+    saved = total / report.all_cloud_lambda - 1 if report.all_cloud_lambda else 0.0
+    click.echo(
+        f"          {audits.cost_lambda:,.1f} λ, {audits.cost_usd:.6f} USD and "
+        f"{audits.sent_bytes + audits.received_bytes:,} bytes, not in the figures above; "
+        f"with them {saved:+.1%}"
+    )
+
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
@@ -148,6 +168,8 @@ def _line(entry: LedgerEntry) -> str:
     if entry.side is Side.CALLER:
         why = f"{entry.reason.value} by {entry.policy}" if entry.reason else ""
         parts.append(f"{why}{f' ({entry.difficulty.value})' if entry.difficulty else ''}")
+    if entry.degraded:
+        parts.append("degraded")
     if entry.error_code:
         parts.append(f"error {entry.error_code}")
     if entry.label is not None:

@@ -12,6 +12,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
 
 _ENTRIES = TypeAdapter(list[LedgerEntry])
+_STORIES = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
 
 class LedgerClient:
@@ -37,9 +38,15 @@ class LedgerClient:
         story = self._get(f"/v1/requests/{quoted}")
         return _ENTRIES.validate_python(story["entries"])
 
-    def _get(self, path: str) -> dict[str, object]:
+    def last(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
+        """The last ``count`` answered requests (at most 1,000), newest first, the callers' side."""
+        wanted = {"last": str(count)} | ({} if policy is None else {"policy": policy})
+        stories = _STORIES.validate_python(self._get("/v1/requests", wanted)["requests"])
+        return [story["entries"] for story in stories]
+
+    def _get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
         try:
-            response = self._http.get(path)
+            response = self._http.get(path, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LedgerUnavailable(
                 f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     FAIL_OVER = "fail_over"
     RETRY = "retry"
     HEDGE = "hedge"
+    AUDIT = "audit"  # the cloud is asked of an answered text as well, to check the answer
 
 
 class Delivery(StrEnum):
@@ -63,8 +64,10 @@ class LedgerEntry(BaseModel):
     Times are durations of the writer's own clock, in milliseconds; ``started_at`` (seconds since
     1970) is for people and never subtracted across machines. No request text: a salted hash and a
     length. ``resumed_after`` is the layer whose output the tier went on from; None: it started from
-    the text. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side only, so
-    that a sum over that side is the bill.
+    the text. ``decision`` is JSON, on a request's first attempt: what the policy knew and found.
+    ``certificate_id`` names the promise that the request was answered under, ``degraded`` says that
+    it does not hold now. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side
+    only, so that a sum over that side is the bill.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +107,9 @@ class LedgerEntry(BaseModel):
     energy_mj: Amount | None = None
     price_book: Word | None = None
     final: bool = False
+    decision: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    certificate_id: Word | None = None
+    degraded: bool | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shared.errors import DimeeError
-from shared.ledger.entry import Delivery, LedgerEntry, Side, State
+from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,8 @@ class Outbox:
                 continue
             ended: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
             if entry.side is Side.CALLER:
-                ended |= {"delivery": Delivery.UNKNOWN, "final": True}
+                final = entry.reason is not Reason.AUDIT  # an audit's request has ended before it
+                ended |= {"delivery": Delivery.UNKNOWN, "final": final}
             self.record(entry.model_copy(update=ended))
 
     def _adopt_others(self, directory: Path, mine: int) -> None:

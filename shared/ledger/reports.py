@@ -46,14 +46,36 @@ class Percentiles(Report):
     p99: float
 
 
+class Audits(Report):
+    """Attempts that compared an answer with the cloud's, and what they cost on top.
+
+    ``compared`` brought the cloud's answer, ``differ`` of them another one than was given.
+    """
+
+    attempts: int = 0
+    compared: int = 0
+    differ: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    cost_lambda: float = 0.0
+    cost_usd: float = 0.0
+    energy_mj: float = 0.0
+
+
 class Summary(Report):
-    """Shares, durations, bytes and both books. Costs are the callers' (the bill)."""
+    """Shares, durations, bytes and both books. Costs are the callers' (the bill).
+
+    ``audits`` stand apart, and are in no other number. ``degraded`` counts the requests that were
+    answered while their promise did not hold.
+    """
 
     requests: int
     answered: int
     failed: int
     failed_over: int
     escalated: int = 0
+    degraded: int = 0
+    audits: Audits = Audits()
     answered_by_tier: dict[str, int]
     exits_by_tier: dict[str, dict[str, int]]
     attempts_by_state: dict[str, int]

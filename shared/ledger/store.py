@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from shared.errors import InvalidInput, LedgerUnavailable
-from shared.ledger.entry import LedgerEntry, State
+from shared.ledger.entry import LedgerEntry, Side, State
 from shared.ledger.tables import entries
 
 _KEY = ("attempt_id", "side")
@@ -90,6 +90,33 @@ class LedgerStore:
         )
         with self.connect() as connection:
             return [_entry(row) for row in connection.execute(query).mappings()]
+
+    def last(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
+        """The last ``count`` answered requests, newest first: the caller's side of their attempts.
+
+        Newest by the ledger's own clock; those of one delivery by the phone's. With a ``policy``
+        only what it decided.
+        """
+        if "\0" in (policy or ""):
+            return []
+        newest = sa.select(entries.c.request_id).where(
+            entries.c.side == Side.CALLER.value,
+            entries.c.final,
+            entries.c.state == State.ANSWERED.value,
+        )
+        if policy is not None:
+            newest = newest.where(entries.c.policy == policy)
+        when = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
+        newest = newest.order_by(*(column.desc() for column in when)).limit(count)
+        with self.connect() as connection:
+            found: dict[str, list[LedgerEntry]] = {name: [] for name in connection.scalars(newest)}
+            query = sa.select(entries).where(
+                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(found)
+            )
+            query = query.order_by(entries.c.ordinal, entries.c.attempt_id)
+            for row in connection.execute(query).mappings():
+                found[row["request_id"]].append(_entry(row))
+        return list(found.values())
 
     def entries(self) -> Iterator[LedgerEntry]:
         """Every entry, in the order of its key."""

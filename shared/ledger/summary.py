@@ -9,18 +9,21 @@ import numpy as np
 import sqlalchemy as sa
 
 from shared.ledger.entry import Reason, Side, State
-from shared.ledger.reports import Percentiles, Summary
+from shared.ledger.reports import Audits, Percentiles, Summary
 from shared.ledger.store import LedgerStore
 from shared.ledger.tables import entries
 
 _DURATIONS = ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip_ms")
-_callers = entries.c.side == Side.CALLER.value
+_by_callers = entries.c.side == Side.CALLER.value
+_audit = _by_callers & (entries.c.reason == Reason.AUDIT.value)
+# an audit answers nobody: it is in no share, no duration and no cost of an answer
+_callers = _by_callers & entries.c.reason.is_distinct_from(Reason.AUDIT.value)
 _final = _callers & entries.c.final
 _answered = _final & (entries.c.state == State.ANSWERED.value)
 
 
 def summarise(store: LedgerStore) -> Summary:
-    """Summarise the callers' side: every attempt once."""
+    """Summarise the callers' side: every attempt once, audits apart."""
     with store.connect() as connection:
 
         def counts(column: Any, condition: sa.ColumnElement[bool]) -> dict[str, int]:
@@ -44,16 +47,19 @@ def summarise(store: LedgerStore) -> Summary:
         ended = sum(counts(entries.c.state, _final).values())
         over = _answered & (entries.c.reason == Reason.FAIL_OVER.value)
         reasons = counts(entries.c.reason, _callers)
-        requests = connection.execute(
-            sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
-        ).scalar_one()
+        distinct = sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
+        requests = connection.execute(distinct).scalar_one()
+        # requests, not attempts: one may go on twice, and end at a tier that it failed over to
+        went_on = _callers & (entries.c.reason == Reason.ESCALATE.value)
+        escalated = connection.execute(distinct.where(went_on)).scalar_one()
         return Summary(
             requests=requests,
             answered=sum(answered.values()),
             failed=ended - sum(answered.values()),
             failed_over=sum(counts(entries.c.tier, over).values()),
-            # a request escalates at most once, and may end at a tier that it failed over to
-            escalated=reasons.get(Reason.ESCALATE.value, 0),
+            escalated=escalated,
+            degraded=sum(counts(entries.c.tier, _final & entries.c.degraded).values()),
+            audits=_audits(connection),
             answered_by_tier=answered,
             exits_by_tier=exits,
             attempts_by_state=counts(entries.c.state, _callers),
@@ -68,6 +74,42 @@ def summarise(store: LedgerStore) -> Summary:
             energy_mj=total(entries.c.energy_mj),
             price_books=list(counts(entries.c.price_book, _callers)),
         )
+
+
+def _audits(connection: sa.Connection) -> Audits:
+    final = entries.alias("final")
+    compared = sa.case((entries.c.state == State.ANSWERED.value, 1), else_=0)
+    differ = sa.case((entries.c.label != final.c.label, 1), else_=0)
+    sums = [
+        compared,
+        compared * differ,
+        *(
+            entries.c[name]
+            for name in ("sent_bytes", "received_bytes", "cost_lambda", "cost_usd", "energy_mj")
+        ),
+    ]
+    given = (
+        (final.c.request_id == entries.c.request_id)
+        & (final.c.side == Side.CALLER.value)
+        & final.c.final
+    )
+    row = connection.execute(
+        sa.select(sa.func.count(), *(sa.func.coalesce(sa.func.sum(one), 0) for one in sums))
+        .select_from(entries.outerjoin(final, given))
+        .where(_audit)
+    ).one()
+    attempts, n, differing, sent, received = (int(value) for value in row[:5])
+    cost_lambda, cost_usd, energy_mj = (float(value) for value in row[5:])
+    return Audits(
+        attempts=attempts,
+        compared=n,
+        differ=differing,
+        sent_bytes=sent,
+        received_bytes=received,
+        cost_lambda=cost_lambda,
+        cost_usd=cost_usd,
+        energy_mj=energy_mj,
+    )
 
 
 def _durations(connection: sa.Connection) -> list[Percentiles]:

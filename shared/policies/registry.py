@@ -10,8 +10,10 @@ from shared.policies.bandits import AdaEE, ISplitEE
 from shared.policies.base import PolicyFacts, RoutingPolicy
 from shared.policies.centroids import DimeeAdaptive, DimeeFixed
 from shared.policies.simple import Always, Random, WholeOnPhone
+from shared.policies.value import Value
 
 _MAKERS: dict[str, Callable[[PolicyFacts, int], RoutingPolicy]] = {
+    Value.name: lambda facts, seed: Value(facts.heads, facts.cost_model),
     DimeeFixed.name: lambda facts, seed: DimeeFixed(facts.centroids_DH, facts.counts_D),
     DimeeAdaptive.name: lambda facts, seed: DimeeAdaptive(facts.centroids_DH, facts.counts_D),
     Random.name: lambda facts, seed: Random(seed),

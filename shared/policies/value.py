@@ -8,58 +8,33 @@ is fitted, not the doubt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-import numpy as np
+import math
 
 from shared.cost import CostModel
-from shared.domain import Outcome, RoutingDecision, Tier
+from shared.domain import Expectation, Outcome, RoutingDecision, Tier
 from shared.errors import BundleError
-from shared.heads import EXTRA, TIERS, Floats, SuccessHeads, answer_facts, raw_features
+from shared.heads import EXTRA, TIERS, SuccessHeads, answer_facts, raw_features
 from shared.policies.base import TextFeatures
-
-
-@dataclass
-class Conditions:
-    """What the phone knows of now: prices, and of each tier its delay in ms and whether it is up.
-
-    ``ms_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is what remains of the
-    deadline: a tier whose expected delay is longer is not asked.
-    """
-
-    cost_model: CostModel
-    delay_ms: dict[Tier, float] = field(default_factory=dict)
-    up: dict[Tier, bool] = field(default_factory=dict)
-    ms_lambda: float = 0.0
-    left_ms: float | None = None
-
-    def possible(self, tier: Tier) -> bool:
-        """Whether the tier can still answer in time."""
-        if not self.up.get(tier, True):
-            return False
-        return self.left_ms is None or self.delay_ms.get(tier, 0.0) <= self.left_ms
-
-    def cost(self, tier: Tier, layer: float) -> float:
-        """λ of an answer of ``tier`` after ``layer`` layers (a mean may lie between two)."""
-        model = self.cost_model
-        if tier is Tier.MOBILE:
-            paid = model.mobile_layer * layer
-        elif tier is Tier.EDGE:
-            paid = model.offload_edge + model.edge_layer * layer
-        else:
-            paid = model.all_cloud
-        return paid + self.ms_lambda * self.delay_ms.get(tier, 0.0)
+from shared.policies.conditions import Conditions
 
 
 class Value:
-    """Routes and escalates by expected worth. ``price`` is Λ; the bundle's where it is None."""
+    """Routes and escalates by expected worth.
+
+    ``price`` is Λ, what one λ is worth, and ``alpha`` the threshold of exits; the bundle's where
+    they are None.
+    """
 
     name = "value"
     phone_layers: int | None = None
     learns = False
 
     def __init__(
-        self, heads: SuccessHeads | None, cost_model: CostModel, price: float | None = None
+        self,
+        heads: SuccessHeads | None,
+        cost_model: CostModel,
+        price: float | None = None,
+        alpha: float | None = None,
     ) -> None:
         if heads is None:
             raise BundleError(
@@ -67,31 +42,57 @@ class Value:
             )
         self.heads = heads
         self.price = float(heads.price) if price is None else price
+        self.alpha = float(heads.alpha) if alpha is None else alpha
         self.conditions = Conditions(cost_model)
-        self._alpha = float(heads.alpha)
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Start where the worth of the best plan is highest."""
-        features_F, _, expected_K = self._read(features)
-        lead_T = self.heads.lead(features_F)
-        worth = [self._worth(t, expected_K, float(lead_T[t])) for t in range(len(TIERS))]
-        best = int(np.argmax(worth))
+        return self.plan(self.expect(features))
+
+    def expect(self, features: TextFeatures) -> Expectation:
+        """What the success heads say of a text: the one matrix product."""
+        heads = self.heads
+        features_F, label = raw_features(
+            heads.exit0_HC,
+            heads.exit0_C,
+            features.embedding_H,
+            features.tokens,
+            features.rare_pieces,
+        )
+        return Expectation(
+            expected=tuple(heads.expect(features_F).tolist()),
+            lead=tuple(heads.lead(features_F).tolist()),
+            margin=float(features_F[-EXTRA]),
+            length=float(features_F[-EXTRA + 3]),
+            label=label,
+        )
+
+    def plan(self, expectation: Expectation) -> RoutingDecision:
+        """The decision at the conditions of now; where nothing is possible, the phone."""
+        worths = [self._worth(tier, expectation) for tier in range(len(TIERS))]
+        # of equals the dearer one: where nothing is worth more, the cloud is right most often
+        best = max(range(len(TIERS)), key=lambda tier: (worths[tier], tier))
+        if not math.isfinite(worths[best]):
+            best = 0
         return RoutingDecision(
             TIERS[best],
             self.name,
-            alpha=self._alpha,
-            worths=tuple(float(value) for value in worth),
-            expected=tuple(float(q) for q in expected_K[: len(TIERS)]),
+            alpha=self.alpha,
+            worths=tuple(worth if math.isfinite(worth) else None for worth in worths),
+            expectation=expectation,
         )
 
     def escalate(
         self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
     ) -> Tier | None:
         """The tier whose gain over this answer is worth its price, if any."""
-        features_F, label0, _ = self._read(features)
+        return self.second_plan(decision.expectation or self.expect(features), outcome)
+
+    def second_plan(self, expectation: Expectation, outcome: Outcome) -> Tier | None:
+        """As `escalate`, for a text of which no more than the expectation is known."""
         tier = TIERS.index(outcome.tier)
-        margin, length = float(features_F[-EXTRA]), float(features_F[-EXTRA + 3])
-        facts_G = answer_facts(outcome.confidence, outcome.label == label0, margin, length)
+        agrees = outcome.label == expectation.label
+        facts_G = answer_facts(outcome.confidence, agrees, expectation.margin, expectation.length)
         best, best_worth = None, 0.0
         for target in range(tier + 1, len(TIERS)):
             if not self.conditions.possible(TIERS[target]):
@@ -106,18 +107,7 @@ class Value:
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
         """Nothing to learn from single answers."""
 
-    def _read(self, features: TextFeatures) -> tuple[Floats, int, Floats]:
-        heads = self.heads
-        features_F, label0 = raw_features(
-            heads.exit0_HC,
-            heads.exit0_C,
-            features.embedding_H,
-            features.tokens,
-            features.rare_pieces,
-        )
-        return features_F, label0, heads.expect(features_F)
-
-    def _worth(self, tier: int, expected_K: Floats, lead: float) -> float:
+    def _worth(self, tier: int, expectation: Expectation) -> float:
         """Worth of starting at ``tier``, against an answer of the cloud for nothing.
 
         The better of two plans: stay there whatever comes, or go on with what is not sure. In the
@@ -125,14 +115,14 @@ class Value:
         """
         where, heads, cloud = TIERS[tier], self.heads, len(TIERS) - 1
         if not self.conditions.possible(where):
-            return -np.inf
+            return -math.inf
         if where is Tier.CLOUD:
             return -self.price * self.conditions.cost(where, float(heads.layers_T2[tier, 0]))
-        sure = float(expected_K[len(TIERS) + tier])
+        sure = expectation.expected[len(TIERS) + tier]
         cost_sure, cost_not = (self.conditions.cost(where, n) for n in heads.layers_T2[tier])
         paid = self.price * (sure * cost_sure + (1 - sure) * cost_not)
         # at best as good as the cloud: a lead is noise more often than not, and must not be bought
-        plans = [min(0.0, lead)]
+        plans = [min(0.0, expectation.lead[tier])]
         kept = sure * min(0.0, float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0]))
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):

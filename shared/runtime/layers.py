@@ -75,7 +75,7 @@ class Layers:
             confidence_B = probabilities_BC.max(1)
             leaves_B = np.full(len(rows), True) if layer == last else sure(confidence_B, alpha)
             for i in np.flatnonzero(leaves_B):
-                done[rows[i]] = _prediction(probabilities_BC[i], layer)
+                done[rows[i]] = prediction_of(probabilities_BC[i], layer)
                 if keep is not None:
                     keep[int(rows[i])] = hidden_BTH[i, : int(mask_BT[i].sum())]
             if leaves_B.all():
@@ -108,7 +108,7 @@ def softmax(logits_BC: Floats) -> Floats:
     return result
 
 
-def _prediction(probabilities_C: Sequence[float] | Floats, layer: int) -> Prediction:
+def prediction_of(probabilities_C: Sequence[float] | Floats, layer: int) -> Prediction:
     values = tuple(float(value) for value in probabilities_C)
     best = int(np.argmax(values))
     return Prediction(best, values, values[best], layer)

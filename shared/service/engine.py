@@ -1,26 +1,34 @@
-"""One tier's compute: a bounded queue before one worker, timed on both sides."""
+"""One tier's compute: a bounded queue before one worker that batches what waits.
+
+The worker never waits for a batch to fill: it takes what has come while the layers were busy.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.codec import ResumeLimits, decode
 from shared.domain import Prediction
-from shared.errors import DeadlineExceeded, Overloaded
+from shared.errors import DeadlineExceeded, NotReady, Overloaded
 from shared.runtime.classifier import Classifier
+from shared.runtime.flow import Flow, Row
 
-_Done = tuple[Prediction, int, bool, int | None]
-"""A prediction, the number of tokens, whether they were cut, and the layer gone on from."""
+READ_AHEAD = 4
+"""How many batches of waiting texts are tokenised, so that rows of similar length are found."""
+SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
     """A prediction with the milliseconds it waited and the milliseconds it took.
 
+    ``compute_ms`` is the text's share of the layers' time, so that the sum over a batch is the
+    time of the batch; ``queue_ms`` is the rest until it left: the queue, and its neighbours.
     ``resumed_after`` is the layer whose output it went on from; None: it started from the text.
     """
 
@@ -32,19 +40,56 @@ class Computed:
     compute_ms: float
 
 
-class Engine:
-    """Runs a `Classifier` off the event loop, one text after the other.
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A text or a state made ready for the layers."""
 
-    One worker with the runtime's own threads: two would fight for the same cores.
+    row: Row
+    truncated: bool
+    resumed_after: int | None
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    read: Callable[[], _Read]
+    future: asyncio.Future[Computed]
+    loop: asyncio.AbstractEventLoop
+    arrived: float
+    deadline_ms: float
+    ready: _Read | None = None
+
+    @property
+    def until(self) -> float:
+        return self.arrived + self.deadline_ms / 1e3
+
+
+class Engine:
+    """Runs a `Classifier` off the event loop, batched with early exit (`Flow`).
+
+    One worker with the runtime's own threads: two would fight for the same cores. A batch has at
+    most ``max_rows`` texts and ``max_tokens`` tokens, padding included.
     """
 
-    def __init__(self, classifier: Classifier, alpha: float | None, max_queue: int) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        alpha: float | None,
+        max_queue: int,
+        max_rows: int = 32,
+        max_tokens: int = 2048,
+    ) -> None:
         self._classifier = classifier
         self._alpha = alpha
         self._max_queue = max_queue
-        self._waiting = 0
-        self._compute_ms = 10.0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="layers")
+        self._max_rows = max_rows
+        self._max_tokens = max_tokens
+        self._row_ms = 10.0
+        self._token_ms = 0.0
+        self._jobs: list[_Job] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        self._worker = threading.Thread(target=self._work, name="layers", daemon=True)
+        self._worker.start()
 
     async def run(
         self, text: str, pair: str | None, deadline_ms: float, alpha: float | None = None
@@ -55,12 +100,12 @@ class Engine:
         deadline passed before the work began: work that nobody waits for is not done.
         """
 
-        def work() -> _Done:
+        def read() -> _Read:
             encoded = self._classifier.encoder.encode(text, pair)
-            prediction = self._classifier.classify([encoded], self._threshold(alpha))[0]
-            return prediction, encoded.tokens, encoded.truncated, None
+            hidden_BTH, _ = self._classifier.embeddings.first_hidden([encoded])
+            return _Read(Row(hidden_BTH[0], 0, self._threshold(alpha)), encoded.truncated, None)
 
-        return await self._queued(work, deadline_ms)
+        return await self._queued(read, deadline_ms)
 
     async def resume(
         self, body: bytes, limits: ResumeLimits, deadline_ms: float, alpha: float | None = None
@@ -70,50 +115,167 @@ class Engine:
         Raises `InvalidInput` and `BundleMismatch` too, as `shared.codec.decode` does.
         """
 
-        def work() -> _Done:
+        def read() -> _Read:
             state = decode(body, limits)
-            threshold = self._threshold(alpha)
-            prediction = self._classifier.resume(state.hidden_TH, state.layer, threshold)
-            return prediction, state.tokens, False, state.layer
+            row = Row(state.hidden_TH, state.layer, self._threshold(alpha))
+            return _Read(row, False, state.layer)
 
-        return await self._queued(work, deadline_ms)
+        return await self._queued(read, deadline_ms)
 
     def _threshold(self, asked: float | None) -> float | None:
         return self._alpha if self._alpha is None or asked is None else asked
 
-    async def _queued(self, work: Callable[[], _Done], deadline_ms: float) -> Computed:
-        if self._waiting >= self._max_queue:
-            wait_s = self._waiting * self._compute_ms / 1e3
-            raise Overloaded(
-                f"the queue is full ({self._max_queue} waiting); try again in {wait_s:.1f} s",
-                limit=self._max_queue,
-                retry_after_s=round(max(wait_s, 0.1), 1),
-            )
-        self._waiting += 1
-        done = asyncio.get_running_loop().run_in_executor(
-            self._worker, _timed, work, time.perf_counter(), deadline_ms
-        )
-        # counted until the work ends, also when its caller is cancelled
-        done.add_done_callback(self._one_less)
-        computed = await asyncio.shield(done)
-        self._compute_ms += 0.1 * (computed.compute_ms - self._compute_ms)
-        return computed
-
-    def _one_less(self, _: asyncio.Future[Computed]) -> None:
-        self._waiting -= 1
+    async def _queued(self, read: Callable[[], _Read], deadline_ms: float) -> Computed:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Computed] = loop.create_future()
+        with self._changed:
+            if self._closed:
+                raise NotReady("the tier is closing; ask another")
+            waiting = len(self._jobs)
+            if waiting >= self._max_queue:
+                wait_s = waiting * self._row_ms / 1e3
+                raise Overloaded(
+                    f"the queue is full ({self._max_queue} waiting); try again in {wait_s:.1f} s",
+                    limit=self._max_queue,
+                    retry_after_s=round(max(wait_s, 0.1), 1),
+                )
+            self._jobs.append(_Job(read, future, loop, time.perf_counter(), deadline_ms))
+            self._changed.notify()
+        return await future
 
     def close(self) -> None:
-        """Let running work end; take no more."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """Let running and waiting work end; take no more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._worker.join()
+
+    def _work(self) -> None:
+        flow = Flow(self._classifier.layers, self._max_rows, self._max_tokens)
+        under_way: dict[Row, _Job] = {}
+        while True:
+            if flow.wants_rows:
+                batch = self._take(wait=flow.idle)
+                if batch is None:
+                    return
+                rows = {job.ready.row: job for job in batch if job.ready is not None}
+                under_way |= rows
+                if rows:
+                    flow.admit(list(rows))
+            if flow.idle:
+                continue
+            done = flow.step()
+            for row, outcome in done:
+                _answer(under_way.pop(row), outcome)
+                self._learn(row)
+            gone = {row for row, job in under_way.items() if job.future.cancelled()}
+            if gone:
+                flow.drop(gone)
+                for row in gone:
+                    del under_way[row]
+
+    def _learn(self, row: Row) -> None:
+        self._row_ms += SMOOTHING * (row.compute_ms - self._row_ms)
+        self._token_ms += SMOOTHING * (row.compute_ms / row.tokens - self._token_ms)
+
+    def _take(self, wait: bool) -> list[_Job] | None:
+        """The next batch: the job whose deadline is nearest, and what goes well with it.
+
+        May be empty where nothing waits; None when closed and all is done.
+        """
+        with self._changed:
+            while wait and not self._jobs and not self._closed:
+                self._changed.wait()
+            if wait and not self._jobs:
+                return None
+            self._jobs.sort(key=lambda job: job.until)
+            ahead = self._jobs[: READ_AHEAD * self._max_rows]
+        ready = [job for job in ahead if _is_ready(job)]
+        batch = self._batch(ready)
+        finished = {*batch, *(job for job in ahead if job not in ready)}
+        with self._changed:
+            self._jobs = [job for job in self._jobs if job not in finished]
+        return batch
+
+    def _batch(self, ready: list[_Job]) -> list[_Job]:
+        if not ready:
+            return []
+        first = ready[0]
+        length, after = _tokens(first), _after(first)
+        others = [job for job in ready[1:] if _after(job) == after]
+        others.sort(key=lambda job: abs(_tokens(job) - length))
+        # the first must not miss its deadline for the sake of company
+        left_ms = (first.until - time.perf_counter()) * 1e3
+        room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
+        batch, widest = [first], length
+        for job in others:
+            widest = max(widest, _tokens(job))
+            if len(batch) == self._max_rows or widest * (len(batch) + 1) > room:
+                break
+            batch.append(job)
+        return batch
 
 
-def _timed(work: Callable[[], _Done], arrived: float, deadline_ms: float) -> Computed:
-    started = time.perf_counter()
-    queue_ms = (started - arrived) * 1e3
-    if queue_ms >= deadline_ms:
-        raise DeadlineExceeded(
-            f"the deadline of {deadline_ms:.0f} ms passed after {queue_ms:.0f} ms in the queue"
+def _is_ready(job: _Job) -> bool:
+    """Whether the job can go on; one that cannot is answered here and now."""
+    if job.future.cancelled():
+        return False
+    waited_ms = (time.perf_counter() - job.arrived) * 1e3
+    if waited_ms >= job.deadline_ms:
+        _settle(
+            job,
+            DeadlineExceeded(
+                f"the deadline of {job.deadline_ms:.0f} ms passed after {waited_ms:.0f} ms in the "
+                "queue"
+            ),
         )
-    prediction, tokens, truncated, resumed_after = work()
-    compute_ms = (time.perf_counter() - started) * 1e3
-    return Computed(prediction, tokens, truncated, resumed_after, queue_ms, compute_ms)
+        return False
+    try:
+        job.ready = job.ready or job.read()
+    except Exception as error:  # a text that cannot be read fails alone
+        _settle(job, error)
+        return False
+    return True
+
+
+def _tokens(job: _Job) -> int:
+    assert job.ready is not None
+    return job.ready.row.tokens
+
+
+def _after(job: _Job) -> int:
+    assert job.ready is not None
+    return job.ready.row.after
+
+
+def _answer(job: _Job, outcome: Prediction | Exception) -> None:
+    if isinstance(outcome, Exception):
+        _settle(job, outcome)
+        return
+    assert job.ready is not None
+    row = job.ready.row
+    total_ms = (time.perf_counter() - job.arrived) * 1e3
+    _settle(
+        job,
+        Computed(
+            prediction=outcome,
+            tokens=row.tokens,
+            truncated=job.ready.truncated,
+            resumed_after=job.ready.resumed_after,
+            queue_ms=max(0.0, total_ms - row.compute_ms),
+            compute_ms=row.compute_ms,
+        ),
+    )
+
+
+def _settle(job: _Job, outcome: Computed | Exception) -> None:
+    def settle() -> None:
+        if job.future.done():
+            return
+        if isinstance(outcome, Exception):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
+
+    with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+        job.loop.call_soon_threadsafe(settle)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
@@ -63,7 +63,14 @@ class BundleSettings(ServiceSettings):
     bundle: Path = Field(default_factory=default_bundle)
     mobile_layers: int | None = None
     edge_layers: int | None = None
+    certificate: Path | None = None
+    """What `dimee calibrate` wrote; empty: no promise is made."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+    @field_validator("certificate", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
 
 class TierSettings(BundleSettings):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 
 from shared.bundle import Bundle
+from shared.certificate import load_certificate
 from shared.codec import MEDIA_TYPE, ResumeLimits
 from shared.domain import LayerRange, Tier
 from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
@@ -57,6 +58,14 @@ class TierService:
         self.bundle = bundle
         self.layers = layers
         self.ready = False
+        self.certificate_id: str | None = None
+        if settings.certificate is not None:
+            self.certificate_id = load_certificate(
+                settings.certificate,
+                bundle,
+                mobile_layers=settings.mobile_layers,
+                edge_layers=settings.edge_layers,
+            ).certificate_id
         classifier = Classifier(bundle, layers, settings.threads)
         classifier.warm_up()
         manifest = bundle.manifest
@@ -237,6 +246,7 @@ def create_tier_app(service: TierService) -> FastAPI:
             "tier": service.tier.value,
             "bundle_id": service.bundle.bundle_id,
             "layers": service.layers.last,
+            "certificate_id": service.certificate_id,
         }
 
     return app

@@ -38,6 +38,7 @@ def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
             "compute_ms": 2.0, "tier_ms": 4.0, "round_trip_ms": 10.0, "network_ms": 6.0,
             "sent_bytes": 300, "received_bytes": 400, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
             "cost_usd": 0.001, "energy_mj": 0.35, "price_book": "p", "final": True,
+            "decision": '{"alpha":0.9}', "certificate_id": "c", "degraded": False,
         }
         | facts
     )  # fmt: skip
@@ -208,6 +209,33 @@ def test_summary_by_hand(store: LedgerStore) -> None:
     assert (report.sent_bytes, report.received_bytes) == (600, 800)
     compute = {row.tier: row.p50 for row in report.durations if row.what == "compute_ms"}
     assert compute == {"edge": 2.0, "cloud": 6.0}
+
+
+def test_audits_are_summed_apart(store: LedgerStore) -> None:
+    audit: dict[str, Any] = {"ordinal": 2, "tier": Tier.CLOUD, "final": False, "exit_layer": 6,
+                             "resumed_after": None}  # fmt: skip
+    booked = audit | {"reason": Reason.AUDIT, "cost_lambda": 12.0, "all_cloud_lambda": None}
+    broken = booked | {"ordinal": 3, "state": State.ABANDONED, "delivery": Delivery.UNKNOWN,
+                       "cost_lambda": 1.0, "exit_layer": None, "label": None}  # fmt: skip
+    store.upsert([
+        caller(), tier(),
+        caller("a2", **booked, label="negative"), tier("a2", **audit, label="negative"),
+        caller("a3", **broken),
+        caller("b1", request_id="r2", degraded=True), tier("b1", request_id="r2"),
+        caller("b2", request_id="r2", **booked), tier("b2", request_id="r2", **audit),
+    ])  # fmt: skip
+    assert verify(store).clean, verify(store)
+    report = summarise(store)
+    audits = report.audits
+    assert (audits.attempts, audits.compared, audits.differ) == (3, 2, 1)
+    assert (audits.cost_lambda, audits.sent_bytes, audits.received_bytes) == (25.0, 900, 1200)
+    assert (audits.cost_usd, audits.energy_mj) == pytest.approx((0.003, 1.05))
+    assert (report.requests, report.answered, report.degraded) == (2, 2, 1)
+    assert report.answered_by_tier == {"edge": 2}
+    assert report.attempts_by_reason == {"route": 2}
+    assert report.attempts_by_state == {"answered": 2}
+    assert {row.tier for row in report.durations} == {"edge"}
+    assert (report.cost_lambda, report.sent_bytes) == (7.0, 600)
 
 
 def test_an_empty_ledger(store: LedgerStore) -> None:

@@ -23,6 +23,10 @@ PROCESSES: dict[str, type[BaseSettings]] = {
 NOTES = {
     "bundle": "the ready bundle",
     "state_dir": "`$XDG_STATE_HOME/dimee` or `~/.local/state/dimee`",
+    "price_book": "none: the bundle's λ and the default book",
+    "certificate": "none",
+    "audit_share": "0.01 with a certificate, else 0",
+    "client_header": "none: the caller's address",
     "threads": "1 on the phone; all cores on edge and cloud",
     "mobile_layers": "the bundle's m",
     "edge_layers": "the bundle's n",

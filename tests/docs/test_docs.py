@@ -94,11 +94,15 @@ def test_reference_pages_are_current() -> None:
 
 def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:
     policies = bundle.manifest.accuracy["policies"]
-    fixed, edge, cloud = (policies[name] for name in ("dimee-fixed", "edge", "cloud"))
+    value, fixed, edge, cloud = (
+        policies[name] for name in ("value", "dimee-fixed", "edge", "cloud")
+    )
     shown = " ".join(README.replace("−", "-").split())
     assert f"`cloud` answers {cloud['accuracy']:.2f} % right" in shown
+    saving = value["cost_against_all_cloud"]
+    assert f"`value` {value['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
     saving = fixed["cost_against_all_cloud"]
-    assert f"`dimee-fixed` {fixed['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
+    assert f"`dimee-fixed` {fixed['accuracy']:.2f} % at {saving:+.1f} %" in shown
     assert f"`edge` {edge['accuracy']:.2f} % at {edge['cost_against_all_cloud']:+.1f} %" in shown
     assert f"`dimee-fixed` costs {fixed['by_cloud_fee']['1.0']:+.1f} % more" in shown
     assert f"γ = {bundle.cost_model.cloud_fee:g} λ" in shown

@@ -33,7 +33,8 @@ from lab.encoders import (
     load_encoder,
     load_tokenizer,
 )
-from lab.model import MultiExitClassifier, joint_loss, load_model, new_model
+from lab.loss import joint_loss
+from lab.model import MultiExitClassifier, load_model, new_model
 from lab.run import Run
 from lab.samples import samples_of_run
 from lab.train import TrainSettings, train

@@ -48,12 +48,13 @@ def run_folder(
     return folder
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("head_hidden", [0, 5])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "both"])
 def test_every_split_equals_the_torch_model(
-    pooling: str, tiny_encoder: Path, bundle: Bundle, tmp_path: Path
+    pooling: str, head_hidden: int, tiny_encoder: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     torch.manual_seed(7)
-    model = new_model(str(tiny_encoder), 2, pooling).eval()
+    model = new_model(str(tiny_encoder), 2, pooling, head_hidden).eval()
     write_layers(model, tmp_path, bits=None)
     exported = Bundle(tmp_path, bundle.manifest, "none")
     rng = np.random.default_rng(5)

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from lab import evaluate, methods
 from lab.cli import train
 from lab.evaluate_cli import evaluate as evaluate_command
+from lab.exits_study import page as exits_page
 from lab.results import commands, text
 from lab.results.__main__ import main
 from lab.results.claim import HOLDS, UNCERTAIN, verdict
@@ -327,3 +328,9 @@ def test_every_row_of_a_table_has_its_cells(rebuilt: Path) -> None:
                 width = line.count("|")
             else:
                 width = 0
+
+
+def test_the_page_of_the_exits_is_its_jsons() -> None:
+    facts = json.loads((PUBLISHED / "extra" / "exits.json").read_text(encoding="utf-8"))
+    written = (PUBLISHED / "exits.md").read_text(encoding="utf-8")
+    assert written == exits_page(facts), "run: python -m lab.exits_study RUN…"

@@ -34,12 +34,12 @@ def runs(
 
 def test_the_weights_are_the_weighted_mean(runs: dict[str, Path], tmp_path: Path) -> None:
     one, two = Run(runs["one"]), Run(runs["two"])
-    facts = mix(one, two, 0.25, tmp_path, None)
+    facts = mix([one, two], [0.25, 0.75], tmp_path, None)
     made = Run(tmp_path).model.state_dict()
     for name, value in one.model.state_dict().items():
         expected = 0.25 * value + 0.75 * two.model.state_dict()[name]
         torch.testing.assert_close(made[name], expected)
-    assert facts["mixed"]["share"] == 0.25
+    assert facts["mixed"]["shares"] == [0.25, 0.75]
 
 
 def test_the_share_is_the_best_on_validation(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -54,4 +54,24 @@ def test_the_share_is_the_best_on_validation(runs: dict[str, Path], tmp_path: Pa
 
 def test_runs_of_other_splits_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="seed differs"):
-        mix(Run(runs["one"]), Run(runs["other-seed"]), 0.5, tmp_path, None)
+        mix([Run(runs["one"]), Run(runs["other-seed"])], [0.5, 0.5], tmp_path, None)
+
+
+def test_of_more_than_two_each_has_the_same_share(runs: dict[str, Path], tmp_path: Path) -> None:
+    three = [str(runs[name]) for name in ("one", "two", "one")]
+    CliRunner().invoke(command, [*three, "--out", str(tmp_path)], catch_exceptions=False)
+    one, two = (Run(runs[name]).model.state_dict() for name in ("one", "two"))
+    for name, value in Run(tmp_path).model.state_dict().items():
+        torch.testing.assert_close(value, 2 / 3 * one[name] + 1 / 3 * two[name])
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "says"),
+    [(1, [], "one alone cannot be mixed"), (3, ["--share", "0.5"], "only two runs")],
+)
+def test_wrong_numbers_of_runs_are_refused(
+    count: int, options: list[str], says: str, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = [*[str(runs["one"])] * count, *options, "--out", str(tmp_path)]
+    with pytest.raises(InvalidInput, match=says):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)

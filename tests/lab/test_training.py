@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from lab.data import Example, hold_out_sentences, hold_out_texts, load_examples, paper_split
-from lab.model import joint_loss, new_model
+from lab.loss import joint_loss
+from lab.model import new_model
 from lab.tasks import get_task
 from lab.train import Diverged, TrainSettings, _optimizer, train
 from shared.errors import InvalidInput
@@ -189,7 +190,7 @@ def test_a_single_step_is_a_training(tiny_data: Path, tiny_encoder: Path, tmp_pa
         ({"learning_rate": math.nan}, "learning_rate: nan trains nothing; choose"),
         ({"learning_rate": 0.0}, "learning_rate: 0 trains nothing; choose"),
         ({"batch_size": 0}, "batch_size: 0 is too few; choose 1 or more"),
-        ({"pooling": "max"}, "pooling: 'max' is not known; choose mean or cls"),
+        ({"pooling": "max"}, "pooling: 'max' is not known; choose mean, cls or both"),
         ({"split": "half"}, "split: 'half' is not known; choose one of paper, glue"),
         ({"max_tokens": 129}, "max_tokens: 129 is more than the 128"),
         ({"start_from": "nowhere"}, "run: nowhere/model holds no trained model; run: dimee train"),

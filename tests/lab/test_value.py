@@ -146,5 +146,5 @@ def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
     model = CostModel.paper(4)
     judged = replace(judged, pools=replace(pools, cost_model=model))
     study = value_study(judged, Scorer(judged), EXIT0)
-    assert set(study) == {"chosen", "frontier", "auroc", "duels"}
+    assert set(study) == {"chosen", "frontier", "auroc", "duels", "ablation"}
     assert set(study["duels"]["11.0"]) == {"dimee-fixed", "dimee-adaptive", "adaee", "i-splitee"}

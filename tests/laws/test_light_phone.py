@@ -37,6 +37,7 @@ MODULES = (
     "mobile_client.cli",
     "mobile_client.commands",
     "mobile_client.testbed",
+    "mobile_client.status",
     "edge_server.app",
     "cloud_server.app",
     "shared.ledger.app",

@@ -17,7 +17,7 @@ from shared.runtime.encoding import EncodedText
 from tests.conftest import REPOSITORY
 
 # the most that a probability of any exit may move; measured: docs/results/resume.md
-BOUND: dict[Codec, float] = {"fp16": 0.04, "int8": 0.06}
+BOUND: dict[Codec, float] = {"fp16": 0.05, "int8": 0.08}
 PUBLISHED = REPOSITORY / "docs" / "results"
 
 

@@ -1,0 +1,67 @@
+"""What the phone has measured of each tier lately, for decisions: delay, and whether it is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from shared.cost import CostModel
+from shared.domain import Tier
+from shared.errors import DeadlineExceeded
+from shared.ledger.entry import Delivery
+from shared.policies.conditions import Conditions
+from shared.tariff import Tariff
+from shared.tier_client import Exchange
+
+SMOOTHING = 0.125
+"""Weight of the newest delay in the mean, as TCP's for its round trips (RFC 6298)."""
+REST_S = 5.0
+"""How long a tier that could not be reached is left alone before it is thought of again."""
+
+
+class Observed:
+    """Keeps `conditions` true: prices from the tariff, delays and failures from exchanges.
+
+    ``ms_lambda`` is the price of waiting one millisecond, in λ. ``certified`` prices are decided
+    at whatever the tariff's are now: a promise speaks of them only. Used from one thread.
+    """
+
+    def __init__(
+        self,
+        tariff: Tariff,
+        ms_lambda: float,
+        clock: Callable[[], float] = time.monotonic,
+        certified: CostModel | None = None,
+    ) -> None:
+        self.conditions = Conditions(certified or tariff.cost_model, ms_lambda=ms_lambda)
+        self._certified = certified
+        self._tariff = tariff
+        self._clock = clock
+        self._resting: dict[Tier, float] = {}
+
+    def now(self, left_ms: float) -> None:
+        """Bring the conditions up to date for a request that may take ``left_ms`` more."""
+        self._tariff.refresh()
+        self.conditions.cost_model = self._certified or self._tariff.cost_model
+        self.conditions.left_ms = left_ms
+        for tier, until in list(self._resting.items()):
+            if self._clock() >= until:
+                del self._resting[tier]
+        self.conditions.up = dict.fromkeys(self._resting, False)
+
+    def answered(self, tier: Tier, took_ms: float) -> None:
+        """A tier answered after ``took_ms``, everything included; the phone's own layers too."""
+        known = self.conditions.delay_ms.get(tier)
+        mean = took_ms if known is None else known + SMOOTHING * (took_ms - known)
+        self.conditions.delay_ms[tier] = mean
+        self._resting.pop(tier, None)
+
+    def exchanged(self, tier: Tier, exchange: Exchange) -> None:
+        """Learn from an exchange: its delay, or that nobody was there."""
+        if exchange.answer is not None:
+            self.answered(tier, exchange.round_trip_ms)
+        elif exchange.delivery is Delivery.NOT_SENT:
+            self._resting[tier] = self._clock() + REST_S
+        elif isinstance(exchange.error, DeadlineExceeded):
+            # at least that long: a slow tier must not keep the delay of its better days
+            self.answered(tier, max(exchange.round_trip_ms, self.conditions.delay_ms.get(tier, 0)))

@@ -1,0 +1,106 @@
+"""A request as the ledger has it: what its policy knew, whom it asked, and what they answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.domain import Expectation, Tier
+from shared.errors import NotFound
+from shared.ledger.entry import LedgerEntry, Reason, Side, State
+
+Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+
+
+class Knew(BaseModel):
+    """`LedgerEntry.decision`: what the policy knew and found before anybody was asked.
+
+    ``worths`` are `value`'s, None for a tier that was not possible; ``distances`` are the centroid
+    policies', infinite for an empty pool.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    worths: Annotated[tuple[float | None, ...], Field(min_length=3, max_length=3)] | None = None
+    expectation: Expectation | None = None
+    alpha: float | None = None
+    distances: Three | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        known = self.expectation
+        if known is not None and (len(known.expected), len(known.lead)) != (5, 3):
+            raise ValueError("an expectation has 5 probabilities and 3 leads")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A request's attempts from the caller's side, in their order, without audits.
+
+    ``answers`` holds of each tier the entry of its first answer; of the cloud also an audit's.
+    """
+
+    path: tuple[LedgerEntry, ...]
+    answers: dict[Tier, LedgerEntry]
+    knew: Knew | None
+
+    @property
+    def first(self) -> LedgerEntry:
+        """The first attempt: it bears the decision."""
+        return self.path[0]
+
+    @property
+    def last(self) -> LedgerEntry:
+        """The attempt that the request ended with."""
+        return self.path[-1]
+
+    def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
+        """Each answer that the policy could escalate, and the tier that it then asked."""
+        for number, entry in enumerate(self.path):
+            if entry.state is State.ANSWERED and not _in_hand(entry, self.path[:number]):
+                after = self.path[number + 1] if number + 1 < len(self.path) else None
+                escalated = after is not None and after.reason is Reason.ESCALATE
+                yield entry, after.tier if after is not None and escalated else None
+
+
+def read_request(entries: Sequence[LedgerEntry]) -> Recorded:
+    """Make sense of a request's entries, of both sides or of the caller's.
+
+    Raises `NotFound` while the ledger has not heard of it from the phone.
+    """
+    callers = sorted(
+        (entry for entry in entries if entry.side is Side.CALLER), key=lambda entry: entry.ordinal
+    )
+    path = tuple(entry for entry in callers if entry.reason is not Reason.AUDIT)
+    if not path:
+        raise NotFound(
+            "request_id: the phone's entries of it have not arrived; try again when the phone has "
+            "delivered, or see what there is with: dimee ledger show"
+        )
+    answers: dict[Tier, LedgerEntry] = {}
+    for number, entry in enumerate(path):
+        if entry.state is State.ANSWERED and not _in_hand(entry, path[:number]):
+            answers.setdefault(entry.tier, entry)
+    for entry in callers:
+        if entry.reason is Reason.AUDIT and entry.state is State.ANSWERED:
+            answers.setdefault(entry.tier, entry)
+    return Recorded(path, answers, _knew(path[0].decision))
+
+
+def _in_hand(entry: LedgerEntry, before: Sequence[LedgerEntry]) -> bool:
+    """Whether this only takes up an earlier answer, because nobody gave a better one."""
+    over = entry.reason is Reason.FAIL_OVER and entry.tier is Tier.MOBILE
+    return over and any(one.state is State.ANSWERED for one in before)
+
+
+def _knew(decision: str | None) -> Knew | None:
+    if decision is None:
+        return None
+    try:
+        return Knew.model_validate_json(decision)
+    except ValidationError:
+        return None

@@ -1,0 +1,234 @@
+"""Requests of the policy `value` replayed: its own object, other prices, the answers that were.
+
+Shape suffix: T tiers (mobile, edge, cloud).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from mobile_client.delays import Delays
+from mobile_client.device import Device
+from mobile_client.recorded import Recorded
+from mobile_client.settings import MobileSettings
+from shared.bundle import Bundle, tier_layers
+from shared.domain import Expectation, Outcome, Tier
+from shared.heads import TIERS, answer_facts
+from shared.ledger.entry import LedgerEntry
+from shared.policies.conditions import Conditions
+from shared.policies.value import Value
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """The bundle and the policy of the phone as it is set now.
+
+    ``value`` is None where the bundle has no success heads. ``certified``: it decides at the prices
+    of a certificate, whatever prices are.
+    """
+
+    bundle: Bundle
+    value: Value | None
+    mobile_layers: int
+    edge_layers: int
+    certified: bool
+
+    @classmethod
+    def load(cls, settings: MobileSettings) -> Self:
+        """What a phone with these settings would decide by; raises `BundleError`."""
+        device = Device(settings)
+        try:
+            bundle, value = device.bundle, None
+            if bundle.success_heads() is not None:
+                policy = device.make_policy(Value.name)
+                assert isinstance(policy, Value)
+                value = policy
+            layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
+            certified = settings.certificate is not None
+            return cls(bundle, value, layers.mobile.last, layers.edge.last, certified)
+        finally:
+            device.close()
+
+    def outcome(self, entry: LedgerEntry) -> Outcome:
+        """A booked answer as the policy saw it."""
+        assert entry.exit_layer is not None
+        labels = self.bundle.manifest.labels
+        label = labels.index(entry.label) if entry.label in labels else -1
+        return Outcome(entry.tier, entry.exit_layer, entry.confidence or 0.0, 0.0, label)
+
+
+def under(policy: Value, conditions: Conditions) -> Value:
+    """The same policy in other conditions."""
+    other = copy.copy(policy)
+    other.conditions = conditions
+    return other
+
+
+def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | None:
+    """Where the better plan from ``tier`` takes what is not sure there; None: it stays.
+
+    The plan is the policy's own: its worth with one tier to go on to, against that with none.
+    """
+    index = TIERS.index(tier)
+
+    def worth(*possible: Tier) -> float:
+        up = {one: one in possible and policy.conditions.possible(one) for one in (tier, *TIERS)}
+        worths = under(policy, replace(policy.conditions, up=up)).plan(expectation).worths
+        found = worths[index] if worths else None
+        return -math.inf if found is None else found
+
+    best, best_worth = None, worth(tier)
+    for target in TIERS[index + 1 :]:
+        if (found := worth(tier, target)) > best_worth:
+            best, best_worth = target, found
+    return best
+
+
+def right_after(policy: Value, expectation: Expectation, outcome: Outcome, by: Tier) -> float:
+    """P(``by`` is right) after an answer of the same or of a cheaper tier."""
+    heads, tier = policy.heads, TIERS.index(outcome.tier)
+    facts_G = answer_facts(
+        outcome.confidence,
+        outcome.label == expectation.label,
+        expectation.margin,
+        expectation.length,
+    )
+    this = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, float(facts_G @ heads.this_TG[tier])))))
+    return this if by is outcome.tier else this + heads.gain(tier, TIERS.index(by), facts_G)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What becomes of a request: who is asked ``first``, and the rest as expected values.
+
+    ``answered_T`` are the probabilities that each tier's answer is the last, ``right`` that it is
+    right; ``modelled``: the policy's expectation stands for an answer that nobody gave.
+    """
+
+    first: Tier
+    answered_T: tuple[float, ...]
+    cost_lambda: float
+    right: float
+    latency_ms: float
+    modelled: bool
+
+
+class Replay:
+    """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
+
+    A tier that the request really visited gives its real answer again. For any other the policy's
+    own expectation stands: of the text, or, after an answer, of that answer.
+    """
+
+    def __init__(self, at_hand: AtHand, policy: Value, delays: Delays) -> None:
+        self._at_hand = at_hand
+        self._policy = policy
+        self._delays = delays
+        # the price of waiting moves decisions; it is nothing that anybody is paid
+        self._prices = Conditions(policy.conditions.cost_model)
+
+    def course(self, request: Recorded) -> Course:
+        """One request, from the decision on."""
+        expectation = known(request)
+        tier = first = self._policy.plan(expectation).tier
+        cost = latency_ms = 0.0
+        outcome: Outcome | None = None
+        while (entry := request.answers.get(tier)) is not None:
+            cost += self._paid(entry)
+            latency_ms += self._delays.of(entry)
+            outcome = self._at_hand.outcome(entry)
+            to = self._policy.second_plan(expectation, outcome)
+            if to is None:
+                right = right_after(self._policy, expectation, outcome, tier)
+                return Course(first, _all(tier), cost, right, latency_ms, modelled=False)
+            tier = to
+        rest = self._modelled(tier, expectation, outcome)
+        return replace(
+            rest,
+            first=first,
+            cost_lambda=cost + rest.cost_lambda,
+            latency_ms=latency_ms + rest.latency_ms,
+        )
+
+    def reproduces(self, request: Recorded) -> bool:
+        """Whether it decides here as it did then: at first, and after each answer."""
+        expectation = known(request)
+        return self._policy.plan(expectation).tier is request.first.tier and all(
+            self._policy.second_plan(expectation, self._at_hand.outcome(entry)) is asked
+            for entry, asked in request.second_decisions()
+        )
+
+    def _modelled(self, tier: Tier, expectation: Expectation, after: Outcome | None) -> Course:
+        heads, index = self._policy.heads, TIERS.index(tier)
+        latency_ms = self._delays.mean(tier)
+        sure_layers, unsure_layers = (float(layers) for layers in heads.layers_T2[index])
+        if after is not None:
+            # whether it is sure of a text that another was not sure of is not known: it stays
+            right = right_after(self._policy, expectation, after, tier)
+            cost = self._prices.cost(tier, unsure_layers)
+            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
+        right = expectation.expected[index]
+        if tier is Tier.CLOUD:
+            cost = self._prices.cost(tier, sure_layers)
+            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
+        sure = expectation.expected[len(TIERS) + index]
+        cost = sure * self._prices.cost(tier, sure_layers)
+        cost += (1 - sure) * self._prices.cost(tier, unsure_layers)
+        to = goes_on_to(self._policy, tier, expectation)
+        if to is None:
+            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
+        target = TIERS.index(to)
+        cost += (1 - sure) * self._prices.cost(to, float(heads.layers_T2[target, 1]))
+        better = float(heads.next_TT2[index, target, 1] - heads.right_T2[index, 1])
+        return Course(
+            tier,
+            tuple(sure * a + (1 - sure) * b for a, b in zip(_all(tier), _all(to), strict=True)),
+            cost,
+            min(1.0, max(0.0, right + (1 - sure) * better)),
+            latency_ms + (1 - sure) * self._delays.mean(to),
+            modelled=True,
+        )
+
+    def _paid(self, entry: LedgerEntry) -> float:
+        """λ of a real answer at these prices; the edge is paid by the layers that it ran."""
+        assert entry.exit_layer is not None
+        ran = entry.exit_layer - (entry.resumed_after or 0)
+        return self._prices.cost(entry.tier, ran)
+
+
+def known(request: Recorded) -> Expectation:
+    """What `value` expected of the request's text; only of one that `replayable` let through."""
+    assert request.knew is not None
+    assert request.knew.expectation is not None
+    return request.knew.expectation
+
+
+def replayable(
+    requests: Iterable[Recorded], bundle_id: str
+) -> tuple[list[Recorded], dict[str, int]]:
+    """The requests that can be replayed with this bundle, and why how many others cannot."""
+    kept: list[Recorded] = []
+    left_out: dict[str, int] = {}
+    for request in requests:
+        reason = _why_not(request, bundle_id)
+        if reason is None:
+            kept.append(request)
+        else:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    return kept, left_out
+
+
+def _why_not(request: Recorded, bundle_id: str) -> str | None:
+    if request.first.degraded:
+        return "degraded to the cloud"
+    if request.knew is None or request.knew.expectation is None:
+        return "made before decisions were recorded"
+    return None if request.first.bundle_id == bundle_id else "made with another bundle"
+
+
+def _all(tier: Tier) -> tuple[float, ...]:
+    return tuple(1.0 if one is tier else 0.0 for one in TIERS)

@@ -1,0 +1,83 @@
+"""A small JSON object on disk that several processes of one device share."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+LARGEST_BYTES = 4 * 1024 * 1024
+_Stamp = tuple[int, int, int] | None
+
+
+class StateFile:
+    """Written whole or not at all, under a lock; a change by another process shows in `changed`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._stamp: _Stamp = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing; raises `OSError` where there is no room for a file."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def changed(self) -> bool:
+        """Whether the file is another one than was read or written here last."""
+        return self._look() != self._stamp
+
+    def read(self) -> Any:
+        """What the file holds; None where there is none, or it is no JSON (`set_aside`)."""
+        self._stamp = self._look()
+        if self._stamp is None:
+            return None
+        try:
+            with self.file.open("rb") as content:
+                raw = content.read(LARGEST_BYTES + 1)
+            return json.loads(raw) if len(raw) <= LARGEST_BYTES else self.set_aside("is too large")
+        except (OSError, ValueError) as error:
+            return self.set_aside(f"cannot be read ({type(error).__name__})")
+
+    def set_aside(self, why: str) -> None:
+        """Keep a damaged file beside this one, and say so."""
+        aside = self.file.with_suffix(".damaged")
+        log.warning("%s %s; it is kept as %s, and counting begins anew", self.file, why, aside.name)
+        with suppress(OSError):
+            self.file.replace(aside)
+        self._stamp = self._look()
+
+    def write(self, content: Any) -> None:
+        """Replace the file's content."""
+        part = self.file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(self.file)
+        self._stamp = self._look()
+
+    def remove(self) -> bool:
+        """Remove the file; whether there was one. Whoever uses it begins anew."""
+        with self.locked():
+            try:
+                self.file.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _look(self) -> _Stamp:
+        try:
+            facts = self.file.stat()
+        except OSError:
+            return None
+        return facts.st_mtime_ns, facts.st_size, facts.st_ino

@@ -1,0 +1,219 @@
+"""Batched early exit: rows pass the layers together, each leaves where it would leave alone.
+
+After every layer the rows that are sure, or at their last layer, are handed out at once and the
+rest is compacted. A group that has become thin waits where it is while new rows catch up with it,
+once; then they go on together. No row's answer depends on its neighbours.
+
+Shape suffixes: B rows, T tokens, H hidden size, C classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.domain import Prediction
+from shared.runtime.layers import Floats, Layers, Mask, prediction_of, softmax, sure
+
+THIN = 0.25
+"""Below this share of a full batch's tokens a group is worth joining."""
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One text under way: ``hidden_TH`` is the output of layer ``after`` (0: the embeddings).
+
+    ``alpha`` is the row's own threshold; None: it leaves at its last layer. ``compute_ms`` is its
+    share, by tokens, of the time of the layers that it went through.
+    """
+
+    hidden_TH: Floats
+    after: int
+    alpha: float | None
+    compute_ms: float = 0.0
+    waited: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return len(self.hidden_TH)
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Rows that have passed the same layers, padded to the longest."""
+
+    rows: list[Row]
+    hidden_BTH: Floats
+    mask_BT: Mask
+    after: int
+
+    @property
+    def padded(self) -> int:
+        return self.mask_BT.size
+
+    @property
+    def has_waited(self) -> bool:
+        return any(row.waited for row in self.rows)
+
+
+@dataclass
+class Flow:
+    """Groups under way through ``layers``; used from one thread.
+
+    ``max_rows`` and ``max_tokens`` (padding included) bound a group.
+    """
+
+    layers: Layers
+    max_rows: int = 32
+    max_tokens: int = 2048
+    _groups: list[_Group] = field(default_factory=list)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        return not self._groups
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether new rows may be admitted: nothing is under way, or one thin group that has not
+        waited yet."""
+        if not self._groups:
+            return True
+        (first, *others) = self._groups
+        return not others and not first.has_waited and first.padded < THIN * self.max_tokens
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Take rows in; groups are made of neighbours in length."""
+        for group in self._groups:
+            for row in group.rows:
+                row.waited = True
+        for after in sorted({row.after for row in rows}):
+            same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
+            while same:
+                count = self._fitting(same)
+                self._groups.append(_padded(same[:count]))
+                same = same[count:]
+
+    def abandon(self) -> list[Row]:
+        """Give up everything that is under way, and say what it was."""
+        rows = [row for group in self._groups for row in group.rows]
+        self._groups.clear()
+        return rows
+
+    def drop(self, gone: Set[Row]) -> None:
+        """Let go of rows that nobody waits for any more."""
+        for group in list(self._groups):
+            stays = [i for i, row in enumerate(group.rows) if row not in gone]
+            if len(stays) < len(group.rows):
+                _keep(group, np.array(stays, np.intp))
+                self._tidy(group)
+
+    def step(self) -> list[tuple[Row, Prediction | Exception]]:
+        """Run one layer of the group that is furthest behind; returns the rows that are done.
+
+        A row whose layer cannot be run fails alone: its group goes on without it.
+        """
+        group = min(self._groups, key=lambda one: one.after)
+        started = time.perf_counter()
+        layer = group.after + 1
+        try:
+            hidden_BTH, logits_BC = self.layers.run_layer(layer, group.hidden_BTH, group.mask_BT)
+        except Exception as error:  # onnxruntime raises its own kinds without a common base
+            return self._apart(group, error)
+        spent_ms = (time.perf_counter() - started) * 1e3
+        total = sum(row.tokens for row in group.rows)
+        for row in group.rows:
+            row.compute_ms += spent_ms * row.tokens / total
+        group.hidden_BTH, group.after = hidden_BTH, layer
+        done = self._leaving(group, logits_BC)
+        self._tidy(group)
+        return done
+
+    def _apart(self, group: _Group, error: Exception) -> list[tuple[Row, Prediction | Exception]]:
+        self._groups.remove(group)
+        if len(group.rows) == 1:
+            return [(group.rows[0], error)]
+        for i, row in enumerate(group.rows):
+            alone = slice(i, i + 1), slice(0, row.tokens)
+            hidden_BTH = np.ascontiguousarray(group.hidden_BTH[alone])
+            mask_BT = np.ascontiguousarray(group.mask_BT[alone])
+            self._groups.append(_Group([row], hidden_BTH, mask_BT, group.after))
+        return []
+
+    def _leaving(
+        self, group: _Group, logits_BC: Floats
+    ) -> list[tuple[Row, Prediction | Exception]]:
+        last = group.after == self.layers.range.last
+        if not last and all(row.alpha is None for row in group.rows):
+            return []
+        probabilities_BC = softmax(logits_BC)
+        confidence_B = probabilities_BC.max(1)
+        leaves = [
+            last or bool(sure(confidence, row.alpha))
+            for row, confidence in zip(group.rows, confidence_B, strict=True)
+        ]
+        done: list[tuple[Row, Prediction | Exception]] = [
+            (row, prediction_of(probabilities_BC[i], group.after))
+            for i, row in enumerate(group.rows)
+            if leaves[i]
+        ]
+        if done:
+            _keep(group, np.flatnonzero(~np.array(leaves)))
+        return done
+
+    def _tidy(self, group: _Group) -> None:
+        """Drop a group that is empty; join two that have come to the same layer."""
+        if not group.rows:
+            self._groups.remove(group)
+            return
+        for other in self._groups:
+            if other is group or other.after != group.after:
+                continue
+            rows = len(group.rows) + len(other.rows)
+            width = max(group.mask_BT.shape[1], other.mask_BT.shape[1])
+            if rows <= self.max_rows and rows * width <= self.max_tokens:
+                _join(group, other, width)
+                self._groups.remove(other)
+                return
+
+    def _fitting(self, rows: Sequence[Row]) -> int:
+        """How many of ``rows``, in order of length, fit one group; one always does."""
+        count = 1
+        while count < min(len(rows), self.max_rows):
+            if (count + 1) * rows[count].tokens > self.max_tokens:
+                break
+            count += 1
+        return count
+
+
+def _padded(rows: list[Row]) -> _Group:
+    width = max(row.tokens for row in rows)
+    hidden_BTH = np.zeros((len(rows), width, rows[0].hidden_TH.shape[1]), np.float32)
+    mask_BT = np.zeros((len(rows), width), np.int32)
+    for i, row in enumerate(rows):
+        hidden_BTH[i, : row.tokens] = row.hidden_TH
+        mask_BT[i, : row.tokens] = 1
+    return _Group(rows, hidden_BTH, mask_BT, rows[0].after)
+
+
+def _keep(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
+    group.rows = [group.rows[i] for i in index_B]
+    if not group.rows:
+        return
+    width = max(row.tokens for row in group.rows)
+    group.hidden_BTH = np.ascontiguousarray(group.hidden_BTH[index_B, :width])
+    group.mask_BT = np.ascontiguousarray(group.mask_BT[index_B, :width])
+
+
+def _join(group: _Group, other: _Group, width: int) -> None:
+    parts = []
+    for one in (group, other):
+        rest = width - one.mask_BT.shape[1]
+        hidden_BTH = np.pad(one.hidden_BTH, ((0, 0), (0, rest), (0, 0)))
+        parts.append((hidden_BTH, np.pad(one.mask_BT, ((0, 0), (0, rest)))))
+    group.hidden_BTH, group.mask_BT = (np.concatenate(both) for both in zip(*parts, strict=True))
+    group.rows += other.rows

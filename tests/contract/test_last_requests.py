@@ -1,0 +1,101 @@
+"""The last answered requests: one contract for both stores, over HTTP as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from shared.domain import Tier
+from shared.errors import InvalidInput
+from shared.ledger.app import MAX_LAST, create_app
+from shared.ledger.client import LedgerClient
+from shared.ledger.entry import Delivery, LedgerEntry, Reason, State
+from shared.ledger.settings import LedgerSettings
+from shared.ledger.store import LedgerStore
+from tests.contract.test_ledger_store import caller, tier
+
+
+def answered(number: int, policy: str = "value") -> list[LedgerEntry]:
+    """Both sides of request ``r<number>``, begun in that second."""
+    facts = {"request_id": f"r{number}", "policy": policy, "started_at": float(number)}
+    first = {**facts, "final": False, "ordinal": 1}
+    last = {**facts, "ordinal": 2, "tier": Tier.CLOUD, "reason": Reason.ESCALATE}
+    return [
+        caller(f"a{number}", **first),
+        tier(f"a{number}", **{**first, "policy": None}),
+        caller(f"b{number}", **last),
+        tier(f"b{number}", **{**last, "policy": None, "reason": None, "final": False}),
+    ]
+
+
+def names(found: list[list[LedgerEntry]]) -> list[str]:
+    assert all(len({entry.request_id for entry in entries}) == 1 for entries in found)
+    return [entries[0].request_id for entries in found]
+
+
+def test_newest_first_with_the_callers_side_in_its_order(store: LedgerStore) -> None:
+    store.upsert([entry for number in (2, 4, 1, 3) for entry in answered(number)])
+    found = store.last(3)
+    assert names(found) == ["r4", "r3", "r2"]
+    assert found[0] == [answered(4)[0], answered(4)[2]]
+    assert names(store.last(100)) == ["r4", "r3", "r2", "r1"]
+    assert store.last(100, "random") == []
+
+
+def test_a_later_delivery_is_newer_than_what_a_phones_clock_says(store: LedgerStore) -> None:
+    store.upsert(answered(9))
+    store.upsert(answered(5))
+    assert names(store.last(2)) == ["r5", "r9"]
+
+
+def test_only_what_was_answered_and_only_of_the_policy(store: LedgerStore) -> None:
+    failed = {"state": State.FAILED, "delivery": Delivery.NOT_SENT, "exit_layer": None}
+    store.upsert(
+        [
+            *answered(1),
+            *answered(2, policy="dimee-fixed"),
+            caller("f", request_id="failed", policy="value", label=None, **failed),
+            caller("o", request_id="open", policy="value", state=State.OPEN, final=False),
+            tier("t", request_id="no-caller"),
+        ]
+    )
+    assert names(store.last(10, "value")) == ["r1"]
+    assert names(store.last(10, "dimee-fixed")) == ["r2"]
+    assert names(store.last(10)) == ["r2", "r1"]
+    assert store.last(10, "a\0b") == []
+
+
+def test_an_empty_ledger_has_none(store: LedgerStore) -> None:
+    assert store.last(1) == []
+
+
+def test_as_many_as_may_be_asked_for(store: LedgerStore) -> None:
+    rows = [caller(f"a{i}", request_id=f"r{i:04}", started_at=i) for i in range(MAX_LAST)]
+    store.upsert(rows[:500])
+    store.upsert(rows[500:])
+    assert names(store.last(MAX_LAST)) == [f"r{i:04}" for i in reversed(range(MAX_LAST))]
+
+
+def test_over_http(url: str, tmp_path: Path) -> None:
+    app = create_app(LedgerSettings(database_url=url, state_dir=tmp_path))
+    with TestClient(app, base_url="http://ledger") as http:
+        delivery = {"entries": [one.model_dump(mode="json") for n in (1, 2) for one in answered(n)]}
+        http.post("/v1/entries", json=delivery).raise_for_status()
+
+        def passed_on(request: httpx.Request) -> httpx.Response:
+            got = http.get(str(request.url))
+            return httpx.Response(got.status_code, content=got.content)
+
+        client = LedgerClient("http://ledger", httpx.MockTransport(passed_on))
+        assert names(client.last(10, "value")) == ["r2", "r1"]
+        assert client.last(10, "value")[0] == [answered(2)[0], answered(2)[2]]
+        assert client.last(10, "ümlaut & co") == []
+        assert len(http.get("/v1/requests").json()["requests"]) == 2
+        for wrong in (0, MAX_LAST + 1):
+            with pytest.raises(InvalidInput, match="last"):
+                client.last(wrong)
+        assert http.get("/v1/requests", params={"policy": "x" * 65}).status_code == 422
+        client.close()

@@ -1,0 +1,199 @@
+"""A calibration keeps its promise: at most δ of 1,000 with known truth break it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab.calibrate import (
+    Candidates,
+    Choice,
+    Losses,
+    choose,
+    halves,
+    needed,
+    sequence_of,
+    tier_bounds,
+)
+from shared.betting import DISAGREEMENT, DROP, binomial_tail, certifies
+
+REPETITIONS = 1000
+DELTA = 0.05
+LIMIT = DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / REPETITIONS)
+ALL_CLOUD = 12.0
+
+
+def costs(settings: int, count: int) -> Any:
+    """Each setting costs less than the one before."""
+    return np.repeat(np.linspace(9, 2, settings)[:, None], count, 1)
+
+
+def table(rng: np.random.Generator, harm_S: Any, gain_S: Any, count: int, accuracy: bool) -> Any:
+    """Answers that harm and that gain, nested as thresholds nest them: one draw for a sample."""
+    draw_N = rng.random(count)
+    harm_SN = (draw_N < np.asarray(harm_S)[:, None]).astype(float)
+    gain_SN = (draw_N > 1 - np.asarray(gain_S)[:, None]).astype(float)
+    ways = (Losses(DISAGREEMENT, harm_SN + gain_SN),)
+    if accuracy:
+        ways = (Losses(DROP, harm_SN - gain_SN), Losses(DISAGREEMENT, harm_SN))
+    return Candidates(ways, costs(len(harm_SN), count), ALL_CLOUD)
+
+
+HARMS = {
+    "all just above": np.array([0.0201, 0.0202, 0.0203, 0.0204]),
+    "from safe to harmful": np.array([0.001, 0.004, 0.012, 0.0205, 0.03, 0.06]),
+    "no order": np.array([0.03, 0.002, 0.021, 0.0202, 0.004, 0.025]),
+}
+
+
+@pytest.mark.parametrize("accuracy", [False, True], ids=["consistency", "accuracy"])
+@pytest.mark.parametrize("case", HARMS)
+def test_of_1000_calibrations_at_most_delta_break_the_promise(case: str, accuracy: bool) -> None:
+    """Drop 2 % at n = 400 + 400; the truth is known, so every broken promise is counted."""
+    harm_S = HARMS[case]
+    gain_S = np.full(len(harm_S), 0.01 if accuracy else 0.0)
+    truth_S = harm_S - gain_S if accuracy else harm_S + gain_S
+    max_drop = 0.01 if accuracy else 0.02
+    rng = np.random.default_rng(21)
+    broken = certified = 0
+    for repetition in range(REPETITIONS):
+        candidates = table(rng, harm_S, gain_S, 800, accuracy)
+        choice = choose(candidates, *halves(800, repetition), max_drop, DELTA)
+        if choice.setting is not None:
+            certified += 1
+            broken += truth_S[choice.setting] > max_drop
+    assert broken / REPETITIONS <= LIMIT
+    if case != "all just above" and not accuracy:
+        assert certified > REPETITIONS / 4
+
+
+def test_the_bounds_of_all_tiers_hold_at_once() -> None:
+    """1,000 calibrations; two tiers whose answers differ at rates that are known."""
+    rate = {"mobile": 0.03, "edge": 0.01}
+    rng = np.random.default_rng(22)
+    broken = 0
+    for repetition in range(REPETITIONS):
+        tier_SN = np.where(rng.random((3, 600)) < 0.4, "mobile", "edge")
+        rate_SN = np.where(tier_SN == "mobile", rate["mobile"], rate["edge"])
+        losses = Losses(DISAGREEMENT, (rng.random((3, 600)) < rate_SN).astype(float))
+        candidates = Candidates((losses,), costs(3, 600), ALL_CLOUD)
+        sweep, judged = halves(600, repetition)
+        choice = choose(candidates, sweep, judged, 0.05, DELTA)
+        if choice.setting is not None:
+            bounds = tier_bounds(candidates, choice, tier_SN[choice.setting], judged, DELTA, rate)
+            assert sum(count for count, _ in bounds.values()) == len(judged)
+            broken += any(bound < rate[tier] for tier, (_, bound) in bounds.items())
+    assert broken / REPETITIONS <= LIMIT
+
+
+def planted(errors: list[int], judged_errors: list[int]) -> tuple[Candidates, Any, Any]:
+    """200 samples to sweep, 200 to judge, with so many errors of each setting in each half."""
+    loss_SN = np.zeros((len(errors), 400))
+    for setting, (first, second) in enumerate(zip(errors, judged_errors, strict=True)):
+        loss_SN[setting, :first] = 1
+        loss_SN[setting, 200 : 200 + second] = 1
+    candidates = Candidates((Losses(DISAGREEMENT, loss_SN),), costs(len(errors), 400), ALL_CLOUD)
+    return candidates, np.arange(200), np.arange(200, 400)
+
+
+def passed(judged_errors: list[int]) -> Choice:
+    """Five settings that the sweep half puts in this order; 4 errors of 200 pass at 5 %."""
+    return choose(*planted([0, 1, 2, 3, 4], judged_errors), 0.05, 0.05)
+
+
+def test_the_figures_of_the_planted_case() -> None:
+    assert binomial_tail(4, 200, 0.05) <= 0.05 < binomial_tail(5, 200, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("judged_errors", "last"),
+    [
+        ([0, 0, 0, 0, 0], 4),
+        ([4, 4, 4, 4, 5], 3),
+        ([0, 4, 4, 5, 5], 2),
+        ([0, 0, 4, 5, 0], 2),  # what comes after a failure is not tested, however good
+        ([4, 5, 0, 0, 0], 0),
+        ([5, 0, 0, 0, 0], None),
+    ],
+)
+def test_the_last_that_passed_is_returned(judged_errors: list[int], last: int | None) -> None:
+    """Neither the one that failed, nor the one before the last that passed."""
+    choice = passed(judged_errors)
+    assert choice.setting == last
+    assert choice.passed == (0 if last is None else last + 1)
+    assert choice.settings == [0, 1, 2, 3, 4]
+
+
+def test_the_judged_half_has_no_say_in_the_order() -> None:
+    assert passed([9, 0, 9, 0, 9]).settings == passed([0, 0, 0, 0, 0]).settings
+
+
+def test_the_sequence_runs_from_safe_to_cheap_and_skips_what_is_not_cheaper() -> None:
+    loss_SN = np.zeros((6, 100))
+    for setting, errors in enumerate([0, 0, 2, 1, 3, 0]):
+        loss_SN[setting, :errors] = 1
+    cost_S = np.array([8.0, 6.0, 5.0, 5.5, 5.2, 12.0])
+    candidates = Candidates(
+        (Losses(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
+    )
+    # all-cloud itself (5) needs no test; 4 is no cheaper than 2, which is safer
+    assert sequence_of(candidates, np.arange(100)) == [0, 1, 3, 2]
+
+
+def test_steps_too_small_to_matter_are_left_out() -> None:
+    loss_SN = np.zeros((3, 100))
+    cost_S = np.array([8.0, 7.95, 7.5])
+    candidates = Candidates(
+        (Losses(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
+    )
+    assert sequence_of(candidates, np.arange(100)) == [0, 2]
+
+
+def test_the_sweep_half_chooses_how_to_bound_the_drop() -> None:
+    """Few errors: the exact bound on what is harmed; many that cancel out: betting on the drop."""
+    few = table(np.random.default_rng(1), [0.002], [0.0], 800, accuracy=True)
+    many = table(np.random.default_rng(1), [0.1], [0.1], 8000, accuracy=True)
+    assert choose(few, *halves(800), 0.02, DELTA).ways == [1]
+    assert choose(many, *halves(8000), 0.02, DELTA).ways == [0]
+
+
+def test_halves_are_a_partition_and_drawn_at_random() -> None:
+    sweep, judged = halves(873)
+    assert sorted([*sweep, *judged]) == list(range(873))
+    assert (len(sweep), len(judged)) == (436, 437)
+    assert 150 < np.sum(sweep < 436) < 290
+    np.testing.assert_array_equal(sweep, halves(873)[0])
+
+
+def test_needed_without_an_error_is_exact() -> None:
+    assert needed(np.zeros(436), 0.005, 0.05, DISAGREEMENT) == 598
+    assert 0.995**598 <= 0.05 < 0.995**597
+
+
+def test_needed_is_what_four_of_five_draws_take() -> None:
+    losses_N = np.zeros(400)
+    losses_N[:2] = 1
+    count = needed(losses_N, 0.01, 0.05, DISAGREEMENT)
+    assert count is not None
+    rng = np.random.default_rng(5)
+    passed = [certifies(rng.random(count) < 0.005, 0.01, 0.05, DISAGREEMENT) for _ in range(400)]
+    assert 0.65 < np.mean(passed) < 0.95
+
+
+def test_no_number_of_samples_certifies_what_is_not_so() -> None:
+    losses_N = np.zeros(400)
+    losses_N[:8] = 1
+    assert needed(losses_N, 0.02, 0.05, DISAGREEMENT) is None
+    assert needed(losses_N, 0.0201, 0.05, DISAGREEMENT) is None
+
+
+def test_a_tier_that_answered_nothing_has_no_bound_but_one() -> None:
+    candidates = Candidates((Losses(DISAGREEMENT, np.zeros((1, 100))),), costs(1, 100), ALL_CLOUD)
+    choice = Choice([0], [0], 1)
+    tier_N = np.full(100, "edge")
+    bounds = tier_bounds(candidates, choice, tier_N, np.arange(100), 0.05, ("mobile", "edge"))
+    assert bounds["mobile"] == (0, 1.0)
+    assert bounds["edge"] == (100, pytest.approx(1 - 0.025 ** (1 / 100)))

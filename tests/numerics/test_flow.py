@@ -1,0 +1,156 @@
+"""Batched early exit: whatever its neighbours, a row leaves where it would leave alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobile_client.demo import sample_sentences
+from shared.bundle import Bundle, load_bundle
+from shared.domain import LayerRange, Prediction
+from shared.runtime.classifier import Classifier
+from shared.runtime.flow import Flow, Row
+from shared.runtime.layers import Floats, Layers, Mask
+from tests.conftest import BUNDLE
+
+CLOSE = 0.02
+"""Attention sums in fp32: padding may move a probability in the last bits, and a rounding to
+8 bits after it by this much at the very most."""
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, bundle.manifest.layers))
+
+
+SAMPLES = sample_sentences()
+CLASSIFIER = Classifier(load_bundle(BUNDLE), LayerRange(1, 6))
+STATES = [
+    CLASSIFIER.embeddings.first_hidden([CLASSIFIER.encoder.encode(text)])[0][0] for text in SAMPLES
+]
+
+
+def alone(state: Floats, alpha: float | None) -> Prediction:
+    mask_BT = np.ones((1, len(state)), np.int32)
+    return CLASSIFIER.layers.classify(state[None], mask_BT, alpha)[0]
+
+
+def run(flow: Flow, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
+    """Step until all is done; rows arrive whenever the flow wants some."""
+    arrivals, done = list(arrivals), {}
+    while arrivals or not flow.idle:
+        if arrivals and flow.wants_rows:
+            flow.admit(arrivals.pop(0))
+        for row, outcome in flow.step():
+            assert isinstance(outcome, Prediction)
+            assert row not in done
+            done[row] = outcome
+    return done
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    indices=st.lists(st.integers(0, len(SAMPLES) - 1), min_size=1, max_size=40),
+    alphas=st.lists(st.sampled_from([None, 0.7, 0.95, 0.999]), min_size=1, max_size=5),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    max_tokens=st.sampled_from([48, 200, 2048]),
+)
+def test_a_row_leaves_where_it_would_leave_alone(
+    indices: list[int], alphas: list[float | None], sizes: list[int], max_tokens: int
+) -> None:
+    rows = [Row(STATES[i], 0, alphas[n % len(alphas)]) for n, i in enumerate(indices)]
+    arrivals, start = [], 0
+    for n in range(len(rows)):
+        if start >= len(rows):
+            break
+        size = sizes[n % len(sizes)]
+        arrivals.append(rows[start : start + size])
+        start += size
+    done = run(Flow(CLASSIFIER.layers, max_rows=8, max_tokens=max_tokens), arrivals)
+    assert set(done) == set(rows)
+    for row, i in zip(rows, indices, strict=True):
+        expected = alone(STATES[i], row.alpha)
+        found = done[row]
+        at_alpha = row.alpha is not None and abs(expected.confidence - row.alpha) < CLOSE
+        if not at_alpha:
+            assert found.exit_layer == expected.exit_layer
+        if found.exit_layer == expected.exit_layer and expected.confidence > 0.5 + CLOSE:
+            assert found.label_index == expected.label_index
+            assert found.probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
+
+
+def test_rows_that_go_on_from_a_layer_join_the_others(whole: Classifier) -> None:
+    state = STATES[0]
+    mask_BT = np.ones((1, len(state)), np.int32)
+    after_2 = state[None]
+    for layer in (1, 2):
+        after_2, _ = whole.layers.run_layer(layer, after_2, mask_BT)
+    rows = [Row(after_2[0], 2, None), *(Row(one, 0, None) for one in STATES[:5])]
+    done = run(Flow(whole.layers), [rows])
+    expected = alone(state, None)
+    for row in rows[:2]:
+        assert done[row].exit_layer == 6
+        assert done[row].probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
+
+
+def test_a_thin_group_is_joined_once(whole: Classifier) -> None:
+    """New rows catch up with what has become thin; it does not wait a second time."""
+    flow = Flow(whole.layers, max_rows=8, max_tokens=400)
+    first = Row(STATES[0], 0, None)
+    flow.admit([first])
+    flow.step()
+    assert flow.wants_rows
+    flow.admit([Row(STATES[1], 0, None)])
+    assert not flow.wants_rows
+    done: list[Row] = []
+    layers_run = 0
+    while not flow.idle:
+        done += [row for row, _ in flow.step()]
+        layers_run += 1
+        assert not flow.wants_rows or flow.idle
+    assert layers_run == 6  # one to catch up, five together
+    assert first in done
+
+
+def test_who_left_takes_no_more_time(whole: Classifier) -> None:
+    flow = Flow(whole.layers)
+    gone, stays = Row(STATES[0], 0, None), Row(STATES[1], 0, None)
+    flow.admit([gone, stays])
+    flow.step()
+    flow.drop({gone})
+    spent = gone.compute_ms
+    done = [row for _ in range(5) for row, _ in flow.step()]
+    assert done == [stays]
+    assert flow.idle
+    assert gone.compute_ms == spent > 0
+    flow.admit([last := Row(STATES[2], 0, None)])
+    flow.drop({last})
+    assert flow.idle
+
+
+class Picky(Layers):
+    """Layers that fail for a text of a certain length, as a damaged tensor would."""
+
+    def __init__(self, layers: Layers, length: int) -> None:
+        self.range = layers.range
+        self._layers, self._length = layers, length
+
+    def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+        if layer == 3 and (mask_BT.sum(1) == self._length).any():
+            raise RuntimeError("bad tensor")
+        return self._layers.run_layer(layer, hidden_BTH, mask_BT)
+
+
+def test_a_row_that_fails_fails_alone(whole: Classifier) -> None:
+    length = len(STATES[0])
+    bad = Row(STATES[0], 0, None)
+    good = [Row(state, 0, None) for state in STATES[1:8] if len(state) != length]
+    flow = Flow(Picky(whole.layers, length))
+    flow.admit([bad, *good])
+    outcomes = {}
+    while not flow.idle:
+        outcomes |= dict(flow.step())
+    assert isinstance(outcomes[bad], RuntimeError)
+    assert all(isinstance(outcomes[row], Prediction) for row in good)

@@ -1,0 +1,188 @@
+"""The alarm: the fallback, who is told, and what survives a restart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_client.alarms import watched_bound
+from mobile_client.phone import Phone
+from mobile_client.render import row
+from mobile_client.watch import state_file
+from shared.bundle import Bundle
+from shared.domain import Tier
+from shared.ledger.entry import Side
+from shared.ledger.summary import summarise
+from shared.wire import Classification
+from tests.unit.phones import World, story
+from tests.unit.promises import (
+    TEXTS,
+    Cloud,
+    asked,
+    certificate,
+    certificate_id,
+    contrary,
+    promised,
+)
+
+
+def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
+    cloud, texts = contrary(bundle, tmp_path, TEXTS)
+    settings = promised(bundle, tmp_path)
+    world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
+
+    async def work(phone: Phone) -> tuple[list[Classification], list[Classification], Any]:
+        before = await asked(phone, texts)
+        assert not phone.watch.health().degraded
+        await phone.watch.auditor.drain()
+        return before, await asked(phone, texts[:3]), phone.watch.health()
+
+    before, after, health = world.run(work)
+    assert not any(answer.degraded for answer in before)
+    assert all(answer.degraded and answer.tier is Tier.CLOUD for answer in after)
+    assert {answer.certificate_id for answer in after} == {certificate_id(world)}
+    assert {answer.policy for answer in after} == {"value"}
+    assert "cloud!" in row(texts[0], after[0])
+    assert (health.status, health.degraded) == ("degraded", True)
+    (alarm,) = [one for one in health.alarms if one.degrades]
+    assert alarm.kind == "disagreement"
+    assert alarm.since == health.degraded_since
+    assert "at most 2.00% are certified" in alarm.message
+    assert health.audits.evidence >= health.audits.raised_from == 100
+    # one that degrades is audited no more: all its answers are the cloud's
+    assert health.audits.waiting == 0
+    entries = [entry for entry in world.entries() if entry.request_id == after[0].request_id]
+    assert {entry.degraded for entry in entries if entry.side is Side.CALLER} == {True}
+    store = world.ledger()
+    assert summarise(store).degraded == 3
+    store.close()
+
+
+def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
+    cloud, texts = contrary(bundle, tmp_path, TEXTS)
+    settings = promised(bundle, tmp_path)
+    world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
+
+    async def raise_alarm(phone: Phone) -> Any:
+        await asked(phone, texts)
+        await phone.watch.auditor.drain()
+        return phone.watch.health().alarms
+
+    async def restarted(phone: Phone) -> tuple[Any, Classification, Classification]:
+        known = phone.watch.health().alarms
+        (degraded,) = await asked(phone, texts[:1])
+        state_file(tmp_path, certificate_id(world)).unlink()
+        (reset,) = await asked(phone, texts[:1])
+        assert phone.watch.health().audits.seen == 0
+        return known, degraded, reset
+
+    alarms = world.run(raise_alarm)
+    known, degraded, reset = world.run(restarted)
+    assert known == alarms
+    assert degraded.degraded
+    assert not reset.degraded
+    assert reset.tier is not Tier.CLOUD
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 1}', "\xff", '{"a": NaN}'])
+def test_a_damaged_memory_is_set_aside(
+    content: str, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, settings=promised(bundle, tmp_path))
+    file = state_file(tmp_path, certificate_id(world))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content.encode("latin-1"))
+
+    async def work(phone: Phone) -> bool:
+        return phone.watch.health().degraded
+
+    assert world.run(work) is False
+    assert "counting begins anew" in caplog.text
+    assert file.with_suffix(".damaged").exists()
+
+
+def test_another_alpha_does_not_judge_old_evidence(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = promised(bundle, tmp_path)
+
+    async def work(phone: Phone) -> float:
+        await asked(phone, TEXTS[:2])
+        await phone.watch.auditor.drain()
+        return phone.watch.health().audits.raised_from or 0.0
+
+    assert World(tmp_path, up=("edge", "cloud"), settings=settings).run(work) == 100
+    later = settings | {"audit_alpha": 0.5}
+    assert World(tmp_path, up=("edge", "cloud"), settings=later).run(work) == 100
+    assert "keeps the alpha of 0.01" in caplog.text
+
+
+def test_two_phones_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) -> None:
+    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+
+    async def work(phone: Phone) -> list[int]:
+        second = Phone(phone.settings)
+        second.watch.auditor._cloud = phone.watch.auditor._cloud
+        second._requester._tiers = phone._requester._tiers
+        for one, texts in ((phone, TEXTS[:3]), (second, TEXTS[3:7]), (phone, TEXTS[7:9])):
+            await asked(one, texts)
+            await one.watch.auditor.drain()
+            one.watch.save()
+        seen = [one.watch.health().audits.seen for one in (phone, second)]
+        await second.close(flush_s=0)
+        return seen
+
+    assert world.run(work) == [9, 9]
+
+
+def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path: Path) -> None:
+    cloud = Cloud(bundle, bundle.manifest.labels[0])
+    settings = promised(bundle, tmp_path)
+    world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
+
+    async def work(phone: Phone) -> tuple[Classification, Classification, Any]:
+        (before,) = await asked(phone, TEXTS[:1])
+        phone.watch._now = lambda: datetime.now(UTC) + timedelta(days=4000)
+        (after,) = await asked(phone, TEXTS[:1])
+        return before, after, phone.watch.health().alarms
+
+    before, after, alarms = world.run(work)
+    assert not before.degraded
+    assert (after.degraded, after.tier) == (True, Tier.CLOUD)
+    assert [alarm.kind for alarm in alarms] == ["expired"]
+
+
+def test_prices_that_change_in_service_change_no_promised_decision(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    book = tmp_path / "prices.json"
+    book.write_text('{"version": "first"}')
+    settings = promised(bundle, tmp_path, price_book=book)
+    world = World(tmp_path, up=("edge", "cloud"), settings=settings)
+
+    async def work(phone: Phone) -> tuple[list[Classification], list[Classification], Any]:
+        before = await asked(phone, TEXTS)
+        phone.device.tariff._clock = lambda: 1e12
+        book.write_text('{"version": "second", "cost_model": {"cloud_fee": 0, "offload_cloud": 0}}')
+        after = await asked(phone, TEXTS)
+        return before, after, phone.watch.health()
+
+    before, after, health = world.run(work)
+    assert [story(one) for one in before] == [story(one) for one in after]
+    assert {one.cost.price_book for one in after} == {"second"}
+    assert [alarm.kind for alarm in health.alarms] == ["prices"]
+    assert not health.degraded
+
+
+def test_a_promise_of_accuracy_is_watched_by_its_bound_on_disagreement(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Nobody knows in service who is right; without such a bound there is no alarm."""
+    plain = certificate(bundle, metric="accuracy")
+    assert watched_bound(plain) is None
+    assert watched_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04
+    assert watched_bound(certificate(bundle)) == 0.02
+    assert watched_bound(None) is None

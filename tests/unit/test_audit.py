@@ -1,0 +1,280 @@
+"""Audits: asked later, booked apart, in the order of the requests; they fail and delay nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mobile_client.audit import BATCH, QUEUE, drawn
+from mobile_client.phone import Phone
+from mobile_client.watch import state_file
+from shared.bundle import Bundle
+from shared.domain import Tier
+from shared.ledger.entry import Reason, Side, State
+from shared.ledger.summary import summarise
+from shared.ledger.verify import verify
+from shared.wire import Classification
+from tests.unit.phones import Handler, World
+from tests.unit.promises import (
+    TEXTS,
+    Cloud,
+    asked,
+    certificate_id,
+    promised,
+    written,
+)
+
+
+def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path) -> None:
+    async def work(phone: Phone) -> tuple[list[Classification], int, dict[str, Any]]:
+        answers = await asked(phone, TEXTS[:10])
+        before = phone.watch.auditor.waiting
+        await phone.watch.auditor.drain()
+        return answers, before, phone.watch.health().model_dump()
+
+    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+    answers, waiting, health = world.run(work)
+    assert {(answer.degraded, answer.certificate_id) for answer in answers} == {
+        (False, certificate_id(world))
+    }
+    assert waiting == 10
+    assert [attempt.reason for answer in answers for attempt in answer.attempts] == (
+        [Reason.ROUTE] * 10
+    )
+    assert health["audits"]["seen"] == health["audits"]["asked"] == 10
+    store = world.ledger()
+    assert verify(store).clean
+    by_id = {answer.request_id: answer for answer in answers}
+    differing = 0
+    for answer in answers:
+        rows = store.request(answer.request_id)
+        assert [(r.ordinal, r.side, r.reason) for r in rows if r.ordinal == 2] == [
+            (2, Side.CALLER, Reason.AUDIT),
+            (2, Side.TIER, None),
+        ]
+        audit = next(r for r in rows if r.ordinal == 2 and r.side is Side.CALLER)
+        assert (audit.tier, audit.state, audit.final) == (Tier.CLOUD, State.ANSWERED, False)
+        assert (audit.cost_lambda, audit.all_cloud_lambda) == (12.0, None)
+        assert (audit.certificate_id, audit.degraded) == (certificate_id(world), False)
+        differing += audit.label != by_id[answer.request_id].label
+    report = summarise(store)
+    store.close()
+    assert health["audits"]["differ"] == report.audits.differ == differing
+    assert (report.audits.attempts, report.audits.compared) == (10, 10)
+    assert report.audits.cost_lambda == 120.0
+    # what answers cost, where they were given and how long they took knows nothing of audits
+    assert report.cost_lambda == pytest.approx(sum(one.cost.cost_lambda for one in answers))
+    assert report.all_cloud_lambda == 120.0
+    assert (report.requests, report.answered, report.escalated, report.degraded) == (10, 10, 0, 0)
+    assert sum(report.answered_by_tier.values()) == 10
+    assert report.attempts_by_reason == {"route": 10}
+    assert report.attempts_by_state == {"answered": 10}
+    assert "cloud" not in {one.tier for one in report.durations}
+
+
+def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_path: Path) -> None:
+    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})
+    cloud = Cloud(bundle, bundle.manifest.labels[0])
+
+    async def work(phone: Phone) -> tuple[list[Classification], Any]:
+        answers = await asked(phone, TEXTS)
+        await phone.watch.auditor.drain()
+        return answers, phone.watch.health().audits
+
+    settings = {"certificate": file, "audit_share": 1.0, "fail_over": ("cloud",)}
+    answers, audits = World(tmp_path, played={"cloud": cloud}, settings=settings).run(work)
+    from_cloud = sum(answer.tier is Tier.CLOUD for answer in answers)
+    assert from_cloud > 0
+    assert audits.seen == len(TEXTS)
+    assert audits.asked == len(TEXTS) - from_cloud
+    assert len(cloud.asked) == len(TEXTS)
+
+
+def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+
+    async def work(phone: Phone) -> Any:
+        await asked(phone, TEXTS[:3])
+        await phone.watch.auditor.drain()
+        return phone.watch.health().audits
+
+    audits = world.run(work)
+    assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
+    store = world.ledger()
+    assert verify(store).clean
+    report = summarise(store)
+    store.close()
+    assert (report.failed, report.audits.attempts, report.audits.compared) == (0, 3, 0)
+    assert report.audits.cost_lambda == 0  # nothing was sent
+
+
+def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Path) -> None:
+    hung = asyncio.Event()
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        hung.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work(phone: Phone) -> Phone:
+        await asked(phone, TEXTS[:BATCH])
+        await hung.wait()  # a batch is asked at once
+        return phone
+
+    played: dict[str, Handler] = {"cloud": hang}
+    settings = promised(bundle, tmp_path)
+    world = World(tmp_path, up=("edge",), played=played, settings=settings)
+    phone = world.run(work)
+    counts = phone.watch._record.counts
+    assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH)
+    audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
+    assert {entry.state for entry in audits} == {State.ABANDONED}
+    assert not any(entry.final for entry in audits)
+    store = world.ledger()
+    assert verify(store).clean
+    store.close()
+
+
+def test_an_audit_that_a_killed_phone_left_open_is_abandoned(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Its request has had its final attempt, and gets no second one."""
+    held: list[Phone] = []
+
+    def look(_: httpx.Request) -> httpx.Response:
+        outbox = held[0]._outbox
+        rows = [json.loads(one[3]) for one in outbox.pending(100)]
+        opened.extend(one for one in rows if one["reason"] == "audit")
+        return httpx.Response(503)
+
+    opened: list[dict[str, Any]] = []
+
+    async def work(phone: Phone) -> None:
+        held.append(phone)
+        await asked(phone, TEXTS[:1])
+        await phone.watch.auditor.drain()
+        phone._outbox._db.execute(
+            "UPDATE outbox SET terminal = 0, body = ? WHERE attempt_id = ? AND side = 'caller'",
+            (json.dumps(opened[0]), opened[0]["attempt_id"]),
+        )
+
+    settings = promised(bundle, tmp_path)
+    world = World(tmp_path, up=("edge",), played={"cloud": look}, settings=settings)
+    world.run(work)
+    assert opened[0]["state"] == "open"
+    (audit,) = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
+    assert (audit.state, audit.final) == (State.ABANDONED, False)
+
+
+def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
+    texts = [f"{text} {number}" for number in range(12) for text in TEXTS]
+    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+
+    async def work(phone: Phone) -> tuple[int, int]:
+        async with phone.watch.auditor._one:  # nobody drains
+            await asked(phone, texts)
+            return phone.watch.auditor.waiting, phone.watch.health().audits.dropped
+
+    assert world.run(work) == (QUEUE, len(texts) - QUEUE)
+
+
+def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path) -> None:
+    """A quick answer waits for a slow one before it: zeros that hurry would distort the test."""
+
+    async def work(phone: Phone) -> tuple[list[int], list[str]]:
+        policy = phone.device.make_policy("value")
+        requests = [
+            phone._request((text, None), phone._read(0, text, None), policy, 5_000, "phone")
+            for text in TEXTS[:4]
+        ]
+        waiting = []
+        for request in reversed(requests):
+            answer = await phone._requester.answer(request, policy, 5_000)
+            # the third got no answer, and holds nobody up
+            phone.watch.ended(request, None if request is requests[2] else answer)
+            waiting.append(phone.watch.auditor.waiting)
+        return waiting, [one.request.text for one in phone.watch.auditor._queue]
+
+    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    waiting, order = world.run(work)
+    assert waiting == [0, 0, 0, 3]
+    assert order == [TEXTS[0], TEXTS[1], TEXTS[3]]
+
+
+def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> None:
+    hung = asyncio.Event()
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        hung.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work(phone: Phone) -> tuple[int, int]:
+        call = asyncio.create_task(phone.classify(TEXTS))
+        await hung.wait()
+        under_way = len(phone.watch._line)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        return under_way, len(phone.watch._line)
+
+    settings = promised(bundle, tmp_path, concurrency=1)
+    under_way, left = World(tmp_path, played={"edge": hang}, settings=settings).run(work)
+    assert under_way > 1
+    assert left == 0
+
+
+def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:
+    chosen = [number for number in range(100_000) if drawn(number, 0.01)]
+    assert 900 < len(chosen) < 1100
+    assert not any(drawn(number, 0.0) for number in range(1000))
+    assert all(drawn(number, 1.0) for number in range(1000))
+
+    async def work(phone: Phone) -> int:
+        await asked(phone, TEXTS[:5])
+        return phone.watch._record.counts.opened
+
+    settings = {"certificate": written(bundle, tmp_path)}
+    world = World(tmp_path, up=("edge",), settings=settings)
+    assert [world.run(work) for _ in range(3)] == [5, 10, 15]
+
+
+def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> Any:
+        (answer,) = await asked(phone, TEXTS[:1], policy="mobile")
+        assert (answer.certificate_id, answer.degraded) == (None, False)
+        return phone.watch.health()
+
+    health = World(tmp_path).run(work)
+    assert (health.audits.share, health.audits.bound, health.certificate) == (0.0, None, None)
+    assert list((tmp_path / "mobile").glob("watch-*")) == []
+
+
+def test_audits_without_a_certificate_count_and_raise_nothing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    async def work(phone: Phone) -> Any:
+        await asked(phone, TEXTS[:6])
+        await asked(phone, TEXTS[:6], policy="edge")  # not the phone's own policy
+        await phone.watch.auditor.drain()
+        return phone.watch.health()
+
+    settings = {"policy": "mobile", "audit_share": 1.0}
+    health = World(tmp_path, up=("edge", "cloud"), settings=settings).run(work)
+    assert (health.audits.seen, health.audits.evidence, health.degraded) == (6, None, False)
+    assert state_file(tmp_path, None).exists()
+
+
+def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:
+    async def work(phone: Phone) -> tuple[Classification, int]:
+        (answer,) = await asked(phone, TEXTS[:1], policy="mobile")
+        return answer, phone.watch.auditor.waiting
+
+    world = World(tmp_path, settings=promised(bundle, tmp_path))
+    answer, waiting = world.run(work)
+    assert (answer.certificate_id, answer.degraded, waiting) == (None, False, 0)
+    assert {entry.certificate_id for entry in world.entries()} == {None}

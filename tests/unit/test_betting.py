@@ -1,0 +1,285 @@
+"""Bounds keep their level at finite n; the alarm is seldom false and never slow."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+
+from shared.betting import (
+    DISAGREEMENT,
+    DROP,
+    Alarm,
+    LossKind,
+    binomial_tail,
+    binomial_upper,
+    certifies,
+    upper_bound,
+)
+from shared.errors import InvalidInput
+
+SHARES = LossKind(0.0, binary=False)
+REPETITIONS = 1000
+
+
+def at_most(delta: float) -> float:
+    """A rate of ``delta`` seen in `REPETITIONS`, and three standard deviations."""
+    return delta + 3 * math.sqrt(delta * (1 - delta) / REPETITIONS)
+
+
+@pytest.mark.parametrize("delta", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize(
+    ("errors", "count"), [(0, 1), (0, 408), (1, 2), (1, 408), (7, 50), (49, 50), (300, 20_000)]
+)
+def test_binomial_upper_is_clopper_pearson(errors: int, count: int, delta: float) -> None:
+    expected = float(beta.ppf(1 - delta, errors + 1, count - errors))
+    assert binomial_upper(errors, count, delta) == pytest.approx(expected, rel=1e-6)
+    assert binomial_tail(errors, count, expected) == pytest.approx(delta, rel=1e-6)
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.floats(1e-6, 1 - 1e-6))
+def test_binomial_tail_is_the_distribution(errors: int, count: int, rate: float) -> None:
+    expected = float(binom.cdf(min(errors, count), count, rate))
+    assert binomial_tail(errors, count, rate) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_the_edges_of_the_binomial() -> None:
+    assert binomial_upper(5, 5, 0.05) == 1
+    assert binomial_upper(0, 0, 0.05) == 1
+    assert binomial_tail(3, 5, 0.0) == 1
+    assert binomial_tail(3, 5, 1.0) == 0
+    assert binomial_tail(5, 5, 0.5) == 1
+    with pytest.raises(InvalidInput, match="6 of 5 is not possible"):
+        binomial_upper(6, 5, 0.05)
+
+
+def test_without_an_error_408_samples_certify_no_less_than_0_73_percent() -> None:
+    losses_N = np.zeros(408)
+    bound = upper_bound(losses_N, 0.05, DISAGREEMENT)
+    assert bound == pytest.approx(0.00731567, abs=1e-7)
+    assert certifies(losses_N, 0.00732, 0.05, DISAGREEMENT)
+    assert not certifies(losses_N, 0.0073, 0.05, DISAGREEMENT)
+
+
+@pytest.mark.parametrize(
+    ("mean", "kind"),
+    [(0.02, DISAGREEMENT), (0.3, DISAGREEMENT), (0.01, DROP), (-0.2, DROP), (0.1, SHARES)],
+    ids=str,
+)
+def test_a_mean_above_the_bound_passes_with_delta_at_most(mean: float, kind: LossKind) -> None:
+    """The worst case is a mean just above the bound; 1,000 draws of 300 losses."""
+    rng = np.random.default_rng(11)
+    draws_RN = _draw(rng, mean, kind, (REPETITIONS, 300))
+    passed = [certifies(losses_N, mean - 1e-9, 0.1, kind) for losses_N in draws_RN]
+    assert np.mean(passed) <= at_most(0.1)
+
+
+def test_the_betting_bound_covers_and_closes_in() -> None:
+    """Of 300 bounds at δ = 0.1 at most a tenth lie below the mean; with n they come nearer."""
+    rng = np.random.default_rng(12)
+    draws_RN = _draw(rng, 0.01, DROP, (300, 200))
+    bounds_R = np.array([upper_bound(losses_N, 0.1, DROP) for losses_N in draws_RN])
+    assert np.mean(bounds_R < 0.01) <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 300)
+    widths = []
+    for count in (200, 2_000, 20_000):
+        draws = _draw(rng, 0.01, DROP, (10, count))
+        widths.append(np.mean([upper_bound(losses_N, 0.1, DROP) for losses_N in draws]) - 0.01)
+    assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
+
+
+def test_certain_losses_have_no_bound_but_one() -> None:
+    assert upper_bound([1.0] * 9, 0.05, DROP) == 1
+    assert upper_bound([1.0] * 9, 0.05, DISAGREEMENT) == 1
+
+
+def test_losses_that_vary_little_are_bounded_more_closely_than_hoeffding() -> None:
+    losses_N = np.zeros(4000)
+    losses_N[::400] = 1
+    losses_N[200::400] = -1
+    hoeffding = 2 * math.sqrt(math.log(20) / (2 * 4000))
+    assert upper_bound(losses_N, 0.05, DROP) < hoeffding / 5
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80),
+    st.floats(-0.9, 0.99),
+)
+def test_certifies_and_upper_bound_agree(losses: list[float], bound: float) -> None:
+    upper = upper_bound(losses, 0.05, DROP)
+    assert upper >= np.mean(losses)
+    if abs(bound - upper) > 1e-9:
+        assert certifies(losses, bound, 0.05, DROP) == (upper <= bound)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=80), st.floats(0.01, 0.99))
+def test_certifies_and_upper_bound_agree_on_binary(losses: list[bool], bound: float) -> None:
+    values = [float(loss) for loss in losses]
+    upper = upper_bound(values, 0.05, DISAGREEMENT)
+    if abs(bound - upper) > 1e-9:
+        assert certifies(values, bound, 0.05, DISAGREEMENT) == (upper <= bound)
+
+
+def test_nothing_seen_proves_nothing() -> None:
+    assert upper_bound([], 0.05, DROP) == 1
+    assert not certifies([], 0.5, 0.05, DROP)
+    assert certifies([], 1.0, 0.05, DROP)
+    assert not certifies([-1.0] * 1000, -1.0, 0.05, DROP)
+
+
+@pytest.mark.parametrize(
+    ("losses", "delta", "kind", "message"),
+    [
+        ([0.5], 0.05, DISAGREEMENT, "0.5 is not 0 or 1"),
+        ([-1.0], 0.05, DISAGREEMENT, "-1 is not 0 or 1"),
+        ([1.5], 0.05, DROP, r"1.5 is not in \[-1, 1\]"),
+        ([math.nan], 0.05, DROP, "nan is not in"),
+        ([0.0], 0.0, DROP, "delta: 0 is not between 0 and 1"),
+        ([0.0], 1.0, DROP, "delta: 1 is not between 0 and 1"),
+    ],
+)
+def test_losses_of_another_kind_are_refused(
+    losses: list[float], delta: float, kind: LossKind, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        upper_bound(losses, delta, kind)
+    with pytest.raises(InvalidInput, match=message):
+        certifies(losses, 0.5, delta, kind)
+
+
+def _draw(rng: np.random.Generator, mean: float, kind: LossKind, shape: tuple[int, ...]) -> Any:
+    """Losses of this mean: 0 or 1; of −1, 0, 1 with few that are not 0; or of a beta."""
+    if kind.binary:
+        return (rng.random(shape) < mean).astype(float)
+    if kind is SHARES:
+        return rng.beta(1.0, (1 - mean) / mean, shape)
+    off = max(0.05, abs(mean))
+    sign = np.where(rng.random(shape) < (1 + mean / off) / 2, 1.0, -1.0)
+    return sign * (rng.random(shape) < off)
+
+
+@pytest.mark.parametrize(("bound", "kind"), [(0.02, DISAGREEMENT), (0.005, DROP)], ids=str)
+def test_a_false_alarm_is_rarer_than_alpha_however_often_one_looks(
+    bound: float, kind: LossKind
+) -> None:
+    """1,000 streams of 400 audits, each looked at after every audit and stopped at the first."""
+    rng = np.random.default_rng(13)
+    streams_RN = _draw(rng, bound, kind, (REPETITIONS, 400))
+    raised = [_watch(Alarm(bound, 0.1, kind), stream_N) is not None for stream_N in streams_RN]
+    assert np.mean(raised) <= at_most(0.1)
+
+
+def test_losses_may_depend_on_the_past() -> None:
+    """A loss of mean ≤ bound given the past is enough: here errors come in bursts."""
+    rng = np.random.default_rng(14)
+    raised = 0
+    for _ in range(300):
+        alarm, rate = Alarm(0.1, 0.1), 0.1
+        for draw in rng.random(300):
+            loss = float(draw < rate)
+            rate = 0.02 if loss else min(0.1, rate + 0.01)
+            if alarm.update(loss):
+                raised += 1
+                break
+    assert raised / 300 <= 0.1 + 3 * math.sqrt(0.09 / 300)
+
+
+def test_a_broken_promise_raises_it() -> None:
+    """Five times the bound is found within 300 audits in nine of ten streams."""
+    rng = np.random.default_rng(15)
+    streams_RN = _draw(rng, 0.1, DISAGREEMENT, (100, 300))
+    found = [_watch(Alarm(0.02, 0.05), stream_N) for stream_N in streams_RN]
+    assert sum(at is not None for at in found) >= 90
+
+
+def test_a_change_after_a_long_good_time_is_found() -> None:
+    rng = np.random.default_rng(16)
+    late = 0
+    for _ in range(50):
+        good_N = _draw(rng, 0.005, DISAGREEMENT, (1000,))
+        bad_N = _draw(rng, 0.2, DISAGREEMENT, (300,))
+        at = _watch(Alarm(0.02, 0.05), np.concatenate([good_N, bad_N]))
+        late += at is not None and at > 1000
+    assert late >= 45
+
+
+def _watch(alarm: Alarm, stream_N: Any) -> int | None:
+    for loss in stream_N.tolist():
+        if alarm.update(loss):
+            break
+    return alarm.raised_at
+
+
+def test_once_raised_it_stays_and_counts_no_further() -> None:
+    alarm = Alarm(0.05, 0.05)
+    while not alarm.update(1.0):
+        pass
+    seen = alarm.seen
+    assert alarm.raised
+    assert alarm.raised_at == seen
+    assert alarm.mean == 1.0
+    assert alarm.evidence >= 20
+    assert all(alarm.update(0.0) for _ in range(100))
+    assert alarm.seen == seen
+
+
+def test_a_new_alarm_has_seen_nothing() -> None:
+    alarm = Alarm(0.05, 0.05)
+    assert (alarm.raised, alarm.mean, alarm.seen) == (False, None, 0)
+    assert alarm.evidence == pytest.approx(1.0)
+
+
+def test_a_restored_alarm_goes_on_as_if_nothing_had_been() -> None:
+    rng = np.random.default_rng(17)
+    stream_N = _draw(rng, 0.04, DROP, (400,))
+    alarm, other = Alarm(0.01, 0.01, DROP), Alarm(0.01, 0.01, DROP)
+    for number, loss in enumerate(stream_N.tolist()):
+        if number == 123:
+            other = Alarm.restore(json.loads(json.dumps(other.state())))
+        assert alarm.update(loss) == other.update(loss)
+    assert alarm.state() == other.state()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capital": [1.0]}, "its state is damaged"),
+        ({"capital": [math.inf] * 16}, "its state is damaged"),
+        ({"seen": -1}, "its state is damaged"),
+        ({"capital": None}, "cannot be read"),
+        ({"bound": "much"}, "cannot be read"),
+        ({"bound": 2.0}, "2 is not between 0 and 1"),
+    ],
+)
+def test_a_damaged_state_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Alarm.restore(Alarm(0.05, 0.05).state() | change)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        Alarm.restore({})
+
+
+@pytest.mark.parametrize(
+    ("bound", "alpha", "kind"),
+    [(0.0, 0.05, DISAGREEMENT), (1.0, 0.05, DROP), (-1.0, 0.05, DROP), (0.1, 0.0, DROP),
+     (0.1, 1.0, DROP), (math.nan, 0.05, DROP)],
+)  # fmt: skip
+def test_a_bound_or_level_outside_its_range_is_refused(
+    bound: float, alpha: float, kind: LossKind
+) -> None:
+    with pytest.raises(InvalidInput, match="is not between"):
+        Alarm(bound, alpha, kind)
+
+
+@pytest.mark.parametrize("loss", [-1.0, 0.5, 2.0, math.nan])
+def test_a_loss_of_another_kind_changes_nothing(loss: float) -> None:
+    alarm = Alarm(0.05, 0.05)
+    alarm.update(1.0)
+    before = alarm.state()
+    with pytest.raises(InvalidInput, match="is not one of this alarm's"):
+        alarm.update(loss)
+    assert alarm.state() == before

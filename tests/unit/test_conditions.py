@@ -1,0 +1,110 @@
+"""What was measured moves decisions: delays, tiers that are gone, deadlines, prices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mobile_client.conditions import REST_S, SMOOTHING, Observed
+from mobile_client.phone import Phone
+from shared.cost import CostModel
+from shared.domain import Tier
+from shared.errors import DeadlineExceeded, DimeeError, TierError
+from shared.ledger.entry import Delivery
+from shared.tariff import Tariff
+from shared.tier_client import Exchange
+from shared.wire import Classification
+from tests.unit.phones import World
+from tests.unit.test_tariff import Clock
+
+COSTS = CostModel.paper(6)
+TEXTS = ["a fine film", "neither good nor bad , and long at that", "dreadful", "it is what it is"]
+
+
+def seen(clock: Clock, ms_lambda: float = 0.0) -> Observed:
+    return Observed(Tariff(COSTS), ms_lambda, clock)
+
+
+def failed(error: DimeeError, delivery: Delivery, took_ms: float = 1.0) -> Exchange:
+    return Exchange(
+        answer=None,
+        error=error,
+        delivery=delivery,
+        round_trip_ms=took_ms,
+        sent_bytes=10,
+        received_bytes=0,
+    )
+
+
+def test_delays_are_smoothed() -> None:
+    observed = seen(Clock())
+    observed.answered(Tier.EDGE, 100.0)
+    observed.answered(Tier.EDGE, 20.0)
+    assert observed.conditions.delay_ms[Tier.EDGE] == pytest.approx(100 - SMOOTHING * 80)
+
+
+def test_a_tier_that_is_gone_rests_and_is_tried_again() -> None:
+    clock = Clock()
+    observed = seen(clock)
+    observed.exchanged(Tier.CLOUD, failed(TierError("gone"), Delivery.NOT_SENT))
+    observed.now(5000)
+    assert not observed.conditions.possible(Tier.CLOUD)
+    assert observed.conditions.possible(Tier.EDGE)
+    clock.now += REST_S
+    observed.now(5000)
+    assert observed.conditions.possible(Tier.CLOUD)
+
+
+def test_a_late_tier_loses_its_good_name() -> None:
+    observed = seen(Clock())
+    observed.answered(Tier.EDGE, 8.0)
+    observed.exchanged(Tier.EDGE, failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2008.0))
+    assert observed.conditions.delay_ms[Tier.EDGE] == pytest.approx(8 + SMOOTHING * 2000)
+    observed.now(100)
+    assert not observed.conditions.possible(Tier.EDGE)
+
+
+def tiers(world: World, texts: list[str]) -> list[Tier]:
+    async def work(phone: Phone) -> list[Tier]:
+        answers = await phone.classify(texts, policy="value")
+        assert all(isinstance(answer, Classification) for answer in answers)
+        return [answer.attempts[0].tier for answer in answers]  # type: ignore[union-attr]
+
+    return world.run(work)
+
+
+def test_without_a_network_the_phone_is_asked_after_the_first_failure(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> list[Classification]:
+        return [(await phone.classify([text], policy="value"))[0] for text in TEXTS * 2]  # type: ignore[misc]
+
+    world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
+    answers = world.run(work)
+    assert {answer.tier for answer in answers} == {Tier.MOBILE}
+    assert [len(answer.attempts) for answer in answers[2:]] == [1] * (len(answers) - 2)
+
+
+def test_a_price_that_rises_changes_the_next_decision(tmp_path: Path) -> None:
+    cheap, dear = tmp_path / "cheap.json", tmp_path / "dear.json"
+    cheap.write_text(json.dumps({"version": "cheap", "cost_model": {"cloud_fee": 0}}))
+    dear.write_text(json.dumps({"version": "dear", "cost_model": {"cloud_fee": 1e6}}))
+    up = ("edge", "cloud")
+    first = tiers(World(tmp_path / "a", up=up, settings={"price_book": cheap}), TEXTS)
+    second = tiers(World(tmp_path / "b", up=up, settings={"price_book": dear}), TEXTS)
+    assert set(first) == {Tier.CLOUD}
+    assert Tier.CLOUD not in second
+
+
+def test_waiting_has_a_price(tmp_path: Path) -> None:
+    """With a price on milliseconds, a slow edge is worth less than it was."""
+
+    async def work(phone: Phone) -> tuple[Tier, Tier]:
+        read = phone.device.read(TEXTS[0], None)
+        policy = await phone.device.policy("value")
+        before = phone.device.decide(read, policy, 5000).routing.tier
+        phone.device.observed.answered(before, 4000.0)
+        return before, phone.device.decide(read, policy, 5000).routing.tier
+
+    before, after = World(tmp_path, settings={"ms_lambda": 1.0}).run(work)
+    assert before is not after

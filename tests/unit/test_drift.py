@@ -1,0 +1,165 @@
+"""Alarms for tiers and clients that are far from what was calibrated, and how seldom they lie."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mobile_client.drift import MAX_CLIENTS, SETTLED, Clients, Shares, TierShare
+from mobile_client.phone import Phone
+from shared.betting import binomial_upper
+from shared.bundle import Bundle
+from shared.domain import Tier
+from shared.errors import InvalidInput
+from tests.unit.phones import World
+from tests.unit.promises import written
+
+ALPHA = 0.01
+CALIBRATED = {Tier.MOBILE: 0.5, Tier.EDGE: 0.3, Tier.CLOUD: 0.2}
+
+
+def kinds(shares: Shares, tiers: list[Tier]) -> list[str]:
+    return [kind for tier in tiers for kind, _ in shares.take(tier)]
+
+
+def test_a_tier_that_is_never_chosen_is_alarming_when_chance_cannot_explain_it() -> None:
+    """The first run is alarming at (1 − s)^N <= α / 2, with s the lower bound of the share."""
+    watch = TierShare(Tier.EDGE, 0.02, 1000, ALPHA)
+    least = 1 - binomial_upper(980, 1000, ALPHA)
+    enough = math.ceil(math.log(2 / ALPHA) / -math.log1p(-least))
+    alarms = [watch.take(False) for _ in range(enough + 50)]
+    found = [number for number, alarm in enumerate(alarms, start=1) if alarm is not None]
+    assert found == [enough]  # once
+    alarm = alarms[enough - 1]
+    assert alarm is not None
+    assert alarm[0] == "tier-unused"
+    assert f"none of the last {enough:,} requests, and 2.0% when" in alarm[1]
+
+
+def test_a_tier_that_was_never_calibrated_may_be_unused() -> None:
+    watch = TierShare(Tier.EDGE, 0.0, 1000, ALPHA)
+    assert not any(watch.take(False) for _ in range(10_000))
+
+
+def test_later_runs_need_more_evidence() -> None:
+    """α is spent on all runs together: α / (j (j + 1)) on the j-th."""
+    first, tenth = (TierShare(Tier.EDGE, 0.05, 10_000, ALPHA) for _ in range(2))
+    for _ in range(9):
+        tenth.take(True)
+
+    def until_alarm(watch: TierShare) -> int:
+        return next(n for n in range(1, 10_000) if watch.take(False) is not None)
+
+    assert until_alarm(first) < until_alarm(tenth)
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_a_share_that_is_far_off_is_alarming(tier: Tier) -> None:
+    rng = np.random.default_rng(1)
+    far = {other: 0.35 if other is tier else 0.325 for other in Tier}
+    shares = Shares({tier: 0.6}, 1000, ALPHA)
+    seen = [tuple(Tier)[i] for i in rng.choice(3, 2000, p=list(far.values()))]
+    assert kinds(shares, seen) == ["tier-share"]
+
+
+def test_what_was_calibrated_raises_a_false_alarm_with_probability_alpha_at_most() -> None:
+    """200 services of 1,000 requests, looked at after each; α is 5 % for either kind."""
+    alpha = 0.05
+    raised = {"tier-unused": 0, "tier-share": 0}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        watch = TierShare(Tier.EDGE, 0.03, 10_000, alpha)
+        hits = rng.random(1000) < 0.03
+        for kind in {alarm[0] for hit in hits if (alarm := watch.take(bool(hit))) is not None}:
+            raised[kind] += 1
+    assert max(raised.values()) <= 0.05 * 200, raised
+
+
+def test_shares_survive_a_restart() -> None:
+    rng = np.random.default_rng(2)
+    tiers = [tuple(Tier)[i] for i in rng.choice(3, 600, p=[0.9, 0.05, 0.05])]
+    straight, first = (Shares(CALIBRATED, 1000, ALPHA) for _ in range(2))
+    expected = kinds(straight, tiers)
+    before = kinds(first, tiers[:20])
+    second = Shares(CALIBRATED, 1000, ALPHA)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert before + kinds(second, tiers[20:]) == expected
+    assert "tier-share" in expected
+    assert second.state() == straight.state()
+    assert second.report()["mobile"].calibrated == 0.5
+
+
+@pytest.mark.parametrize("state", [{}, {"edge": {}}, {"mobile": 1}])
+def test_anothers_shares_are_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Shares({Tier.EDGE: 0.5}, 100, ALPHA).restore(state)
+
+
+def test_a_client_whose_escalations_jump_is_named() -> None:
+    rng = np.random.default_rng(3)
+    clients = Clients(ALPHA, calibrated=0.1)
+    alarms = []
+    for _ in range(500):
+        for name, rate in (("10.0.0.1", 0.1), ("10.0.0.2", 0.6)):
+            alarm = clients.take(name, bool(rng.random() < rate))
+            alarms += [alarm] if alarm else []
+    (alarm,) = alarms
+    assert alarm.startswith("10.0.0.2: ")
+    assert "10.0% usually are" in alarm
+
+
+def test_a_single_client_is_compared_with_its_beginning() -> None:
+    clients = Clients(ALPHA)
+    calm = [clients.take("phone", number % 10 == 0) for number in range(SETTLED + 200)]
+    assert not any(calm)
+    assert any(clients.take("phone", True) for _ in range(200))
+
+
+def test_equal_clients_raise_no_alarm_together() -> None:
+    """200 clients at the usual share: α is spent on all of them together."""
+    rng = np.random.default_rng(4)
+    clients = Clients(0.05, calibrated=0.2)
+    alarms = [
+        clients.take(f"client-{number}", bool(rng.random() < 0.2))
+        for _ in range(100)
+        for number in range(200)
+    ]
+    assert not any(alarms)
+
+
+def test_memory_of_clients_is_bounded() -> None:
+    clients = Clients(ALPHA, calibrated=0.1)
+    for number in range(MAX_CLIENTS + 50):
+        clients.take(f"client-{number}", False)
+    assert len(clients) == MAX_CLIENTS
+
+
+def test_a_phone_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+    """Calibrated to send all to the cloud, a phone that never does is told of."""
+    shares = {"mobile": 0.0, "edge": 0.0, "cloud": 1.0}
+    file = written(bundle, tmp_path, shares=shares, escalated=0.1)
+
+    async def work(phone: Phone) -> Any:
+        for number in range(3):
+            await phone.classify(
+                [f"a fine film {number} {i}" for i in range(20)], client="10.0.0.9"
+            )
+        return phone.watch.health()
+
+    settings = {"certificate": file, "audit_share": 0.0}
+    world = World(tmp_path, up=("edge",), settings=settings)
+    health = world.run(work)
+    assert health.shares["cloud"].calibrated == 1.0
+    assert health.shares["cloud"].now == 0.0
+    assert {alarm.kind for alarm in health.alarms} >= {"tier-unused"}
+    assert not health.degraded
+
+    async def again(phone: Phone) -> Any:
+        return phone.watch.health()
+
+    assert world.run(again).alarms == health.alarms

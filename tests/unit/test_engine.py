@@ -1,0 +1,166 @@
+"""One tier's compute under a crowd: batched, bounded, and nobody pays for a neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mobile_client.demo import sample_sentences
+from shared.bundle import Bundle
+from shared.codec import ResumeLimits
+from shared.domain import LayerRange
+from shared.errors import InvalidInput, NotReady, Overloaded
+from shared.runtime.classifier import Classifier
+from shared.runtime.layers import Floats, Mask
+from shared.service.engine import Computed, Engine
+
+TEXTS = [text for text in sample_sentences() if len(text.split()) < 40]
+ALPHA = 0.95
+PATIENT = 60_000.0
+
+
+@pytest.fixture(scope="module")
+def classifier(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, 3))
+
+
+@pytest.fixture
+def engine(classifier: Classifier) -> Iterator[Engine]:
+    made = Engine(classifier, ALPHA, max_queue=1000, max_rows=8)
+    yield made
+    made.close()
+
+
+class Gate:
+    """Holds the first layer of the first batch until told to let go."""
+
+    def __init__(self, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.sizes: list[int] = []
+        run_layer = classifier.layers.run_layer
+
+        def held(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+            if layer == 1:
+                self.sizes.append(len(hidden_BTH))
+            self.reached.set()
+            assert self.open.wait(30)
+            return run_layer(layer, hidden_BTH, mask_BT)
+
+        monkeypatch.setattr(classifier.layers, "run_layer", held)
+
+
+async def all_of(engine: Engine, texts: list[str]) -> list[Computed]:
+    return await asyncio.gather(*(engine.run(text, None, PATIENT) for text in texts))
+
+
+def test_a_crowd_is_answered_as_each_would_be_alone(engine: Engine, classifier: Classifier) -> None:
+    together = asyncio.run(all_of(engine, TEXTS * 3))
+    for text, computed in zip(TEXTS * 3, together, strict=True):
+        row = classifier.encoder.encode(text)
+        (alone,) = classifier.classify([row], ALPHA)
+        if abs(alone.confidence - ALPHA) > 0.02:
+            assert computed.prediction.exit_layer == alone.exit_layer
+        if computed.prediction.exit_layer == alone.exit_layer and alone.confidence > 0.52:
+            assert computed.prediction.label_index == alone.label_index
+        assert computed.tokens == row.tokens
+        assert computed.queue_ms >= 0
+        assert computed.compute_ms > 0
+
+
+def test_what_waits_is_batched(
+    engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(classifier, monkeypatch)
+
+    async def crowd() -> None:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        others = [asyncio.create_task(engine.run(TEXTS[1], None, PATIENT)) for _ in range(16)]
+        await asyncio.sleep(0)  # they stand in the queue now
+        gate.open.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(crowd())
+    assert gate.sizes[0] == 1
+    assert max(gate.sizes) == 8
+    assert sum(gate.sizes) == 17
+
+
+def test_who_hangs_up_frees_the_slot(
+    engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(classifier, monkeypatch)
+
+    async def hang_up() -> Computed:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        waiting = asyncio.create_task(engine.run(TEXTS[1], None, PATIENT))
+        await asyncio.sleep(0)
+        first.cancel()
+        waiting.cancel()
+        gate.open.set()
+        return await engine.run(TEXTS[2], None, PATIENT)
+
+    assert asyncio.run(hang_up()).prediction.exit_layer <= 3
+    assert sum(gate.sizes) == 2  # who hung up in the queue was never worked for
+
+
+def test_a_bad_state_fails_alone(engine: Engine, bundle: Bundle) -> None:
+    limits = ResumeLimits(bundle.bundle_id, 384, 256, 3)
+
+    async def both() -> list[object]:
+        bad = engine.resume(b"not a tensor", limits, PATIENT)
+        good = engine.run(TEXTS[0], None, PATIENT)
+        return list(await asyncio.gather(bad, good, return_exceptions=True))
+
+    bad, good = asyncio.run(both())
+    assert isinstance(bad, InvalidInput)
+    assert isinstance(good, Computed)
+
+
+def test_a_layer_that_fails_for_one_text_fails_for_no_other(
+    engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_layer = classifier.layers.run_layer
+    length = classifier.encoder.encode(TEXTS[0]).tokens
+    others = [text for text in TEXTS[1:9] if classifier.encoder.encode(text).tokens != length]
+
+    def picky(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+        if (mask_BT.sum(1) == length).any():
+            raise RuntimeError("bad tensor")
+        return run_layer(layer, hidden_BTH, mask_BT)
+
+    monkeypatch.setattr(classifier.layers, "run_layer", picky)
+
+    async def crowd() -> list[object]:
+        work = [engine.run(text, None, PATIENT) for text in [TEXTS[0], *others]]
+        return list(await asyncio.gather(*work, return_exceptions=True))
+
+    failed, *answered = asyncio.run(crowd())
+    assert isinstance(failed, RuntimeError)
+    assert all(isinstance(one, Computed) for one in answered)
+
+
+def test_a_full_queue_says_so_and_a_closed_one_too(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(classifier, None, max_queue=3)
+    gate = Gate(classifier, monkeypatch)
+
+    async def crowd() -> list[object]:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        work = [asyncio.create_task(engine.run(TEXTS[1], None, PATIENT)) for _ in range(5)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        return list(await asyncio.gather(first, *work, return_exceptions=True))
+
+    outcomes = asyncio.run(crowd())
+    assert sum(isinstance(one, Overloaded) for one in outcomes) == 2
+    assert sum(isinstance(one, Computed) for one in outcomes) == 4
+    engine.close()
+    with pytest.raises(NotReady, match="closing"):
+        asyncio.run(engine.run(TEXTS[0], None, PATIENT))

@@ -1,0 +1,187 @@
+"""``dimee status`` and ``GET /v1/status``: who is up, the promise, audits and alarms."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from fastapi import Request
+from fastapi.testclient import TestClient
+
+import mobile_client.status
+from mobile_client.gateway import caller_of, create_app
+from mobile_client.health import AlarmReport, AuditReport, PhoneHealth
+from mobile_client.settings import MobileSettings
+from mobile_client.status import look, show, status
+from mobile_client.watch import state_file
+from shared.bundle import Bundle
+from shared.domain import Tier
+from tests.conftest import BUNDLE, free_ports
+from tests.unit.promises import written
+
+URLS = {name: f"http://{name}" for name in ("phone", "edge", "cloud", "ledger")}
+CLIENT = httpx.Client
+SINCE = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+TIER = {"status": "ready", "bundle_id": "b1", "layers": 4, "certificate_id": "c1"}
+
+
+def health(**changes: Any) -> dict[str, Any]:
+    audits = AuditReport(
+        share=0.01, seen=400, differ=4, asked=250, failed=1, dropped=0, waiting=2,
+        bound=0.02, evidence=0.5, raised_from=100.0,
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "status": "ok", "bundle_id": "b1", "policy": "value", "certificate_id": "c1",
+        "certificate": "With probability 95 % …", "degraded": False, "audits": audits,
+        "shares": {"edge": {"calibrated": 0.25, "now": 0.3}},
+    }  # fmt: skip
+    return PhoneHealth(**facts | changes).model_dump(mode="json")
+
+
+DEGRADED = health(
+    status="degraded",
+    degraded=True,
+    degraded_since=SINCE,
+    alarms=[AlarmReport(kind="disagreement", since=SINCE, message="too many", degrades=True)],
+)
+
+
+def answers(**bodies: Any) -> httpx.MockTransport:
+    known = {"phone": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
+    known |= bodies
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        body = known[request.url.host]
+        if body is None:
+            raise httpx.ConnectError("refused", request=request)
+        if isinstance(body, int):
+            return httpx.Response(body, json={"error": {"code": "not_ready", "message": "no"}})
+        assert request.url.path == ("/v1/status" if request.url.host == "phone" else "/readyz")
+        return httpx.Response(200, content=body if isinstance(body, str) else json.dumps(body))
+
+    return httpx.MockTransport(handle)
+
+
+@pytest.mark.parametrize(
+    ("bodies", "problems"),
+    [
+        ({}, []),
+        ({"edge": None}, ["the edge cannot be reached (refused)"]),
+        ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
+        ({"ledger": "<html>"}, ["the ledger answers no JSON; something else listens there"]),
+        ({"phone": {"status": "ok"}}, ["the phone speaks another version"]),
+        ({"phone": DEGRADED}, ["the promise does not hold: everything goes to the cloud"]),
+        ({"edge": TIER | {"bundle_id": "b2"}}, ["the edge has the bundle_id b2, the phone b1"]),
+        ({"cloud": TIER | {"certificate_id": None}}, []),
+        ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
+        ({"phone": None}, ["the phone cannot be reached"]),
+    ],
+)
+def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
+    with httpx.Client(transport=answers(**bodies)) as http:
+        report = look(http, URLS)
+    assert len(report.problems) == len(problems)
+    assert all(
+        found.startswith(said) for found, said in zip(report.problems, problems, strict=True)
+    )
+    assert report.healthy == (not problems)
+
+
+def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with httpx.Client(transport=answers()) as http:
+        show(look(http, URLS))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "phone   up    http://phone   bundle b1   policy value"
+    assert lines[1] == "edge    up    http://edge   bundle b1   layers 4"
+    assert lines[4:] == [
+        "promise  With probability 95 % …",
+        "audits   400 requests compared (1.00% are), 4 differ from the cloud (1.00%)",
+        "         250 asked of the cloud, 1 failed, 0 dropped, 2 waiting",
+        "         evidence against at most 2.00%: 0.5; the alarm is raised at 100",
+        "shares   edge 30.0% (25.0%); calibrated in brackets",
+        "alarms   none",
+        "healthy",
+    ]
+    with httpx.Client(transport=answers(phone=DEGRADED)) as http:
+        show(look(http, URLS))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == [
+        "alarm    2026-11-23 10:30:00 UTC disagreement: too many",
+        "degraded since 2026-11-23 10:30:00 UTC",
+        "problem  the promise does not hold: everything goes to the cloud",
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, transport: httpx.MockTransport, *words: str) -> Result:
+    monkeypatch.setattr(
+        mobile_client.status.httpx, "Client", lambda **_: CLIENT(transport=transport)
+    )
+    urls = [word for name in ("edge", "cloud", "ledger") for word in (f"--{name}-url", URLS[name])]
+    return CliRunner().invoke(status, ["--mobile-url", URLS["phone"], *urls, *words])
+
+
+def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, answers(), "--json")
+    assert done.exit_code == 0
+    printed = json.loads(done.stdout)
+    assert (printed["healthy"], printed["phone"]["audits"]["seen"]) == (True, 400)
+    assert printed["processes"]["edge"]["up"]
+    for bodies in ({"phone": DEGRADED}, {"ledger": None}):
+        done = run(monkeypatch, answers(**bodies), "--json")
+        assert done.exit_code == 1
+        assert not json.loads(done.stdout)["healthy"]
+
+
+def test_reset_removes_the_memory_of_this_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = state_file(tmp_path, "c1")
+    file.parent.mkdir()
+    file.write_text("{}")
+    words = ("--reset-alarm", "--state-dir", str(tmp_path))
+    done = run(monkeypatch, answers(phone=DEGRADED), *words)
+    assert "the alarm is reset" in done.stderr
+    assert not file.exists()
+    assert "there was nothing to reset" in run(monkeypatch, answers(), *words).stderr
+
+
+def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
+    ports = free_ports(3)
+    settings = MobileSettings(
+        bundle=BUNDLE,
+        state_dir=tmp_path,
+        certificate=written(bundle, tmp_path),
+        audit_share=1.0,
+        fail_over=(Tier.MOBILE,),
+        ledger_url=f"http://127.0.0.1:{ports[0]}",
+        edge_url=f"http://127.0.0.1:{ports[1]}",
+        cloud_url=f"http://127.0.0.1:{ports[2]}",
+    )
+    with TestClient(create_app(settings)) as http:
+        body = {"texts": ["a fine film"]}
+        answer = http.post("/v1/classify", json=body).json()
+        result = answer["items"][0]["result"]
+        said = http.get("/v1/status").json()
+        ready = http.get("/readyz").json()
+        schema = http.get("/openapi.json").json()["components"]["schemas"]["Classification"]
+    expected = json.loads(settings.certificate.read_text())["certificate_id"]  # type: ignore[union-attr]
+    assert (result["degraded"], result["certificate_id"]) == (False, expected)
+    assert ready["certificate_id"] == said["certificate_id"] == expected
+    assert (said["status"], said["audits"]["share"], said["audits"]["waiting"]) == ("ok", 1.0, 1)
+    assert said["certificate"].startswith("With probability 95 %")
+    assert {"degraded", "certificate_id"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("", "10.0.0.7"), ("x-caller", "shop"), ("x-other", "10.0.0.7"), ("x-long", "l" * 64)],
+)
+def test_who_asks_the_gateway(header: str, expected: str) -> None:
+    headers = [(b"x-caller", b"shop"), (b"x-long", b"l" * 100)]
+    scope = {"type": "http", "headers": headers, "client": ("10.0.0.7", 40_000)}
+    assert caller_of(Request(scope), header) == expected

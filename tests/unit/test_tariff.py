@@ -1,0 +1,110 @@
+"""The prices of now: read from a file, read again when it changes, refused when out of date."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.cost import CostModel, PriceBook
+from shared.errors import InvalidInput
+from shared.tariff import LOOK_EVERY_S, Tariff, read_price_file
+
+COSTS = CostModel.paper(6)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def written(folder: Path, **facts: Any) -> Path:
+    file = folder / "prices.json"
+    file.write_text(json.dumps({"version": "2026-12"} | facts))
+    return file
+
+
+def test_without_a_file_the_bundles_prices_hold() -> None:
+    tariff = Tariff(COSTS)
+    assert (tariff.cost_model, tariff.book) == (COSTS, PriceBook())
+    assert not tariff.refresh()
+
+
+def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
+    file = written(tmp_path, network_usd_per_gb=5.0, cost_model={"cloud_fee": 22.0})
+    tariff = Tariff(COSTS, file)
+    assert tariff.cost_model.all_cloud == COSTS.offload_cloud + 22
+    assert tariff.cost_model.mobile_layer == COSTS.mobile_layer
+    assert (tariff.book.version, tariff.book.network_usd_per_gb) == ("2026-12", 5.0)
+    assert tariff.book.cloud_usd_per_hour == PriceBook().cloud_usd_per_hour
+
+
+def test_a_change_is_seen_within_a_second(tmp_path: Path) -> None:
+    clock = Clock()
+    tariff = Tariff(COSTS, written(tmp_path), clock)
+    written(tmp_path, cost_model={"cloud_fee": 2 * COSTS.cloud_fee})
+    assert not tariff.refresh()
+    clock.now += LOOK_EVERY_S
+    assert tariff.refresh()
+    assert tariff.cost_model.cloud_fee == 2 * COSTS.cloud_fee
+    clock.now += LOOK_EVERY_S
+    assert not tariff.refresh()
+
+
+@pytest.mark.parametrize(
+    "broken", ["{", '{"version":"x","valid_until":"2020-01-01T00:00:00Z"}', ""]
+)
+def test_a_broken_change_is_not_taken(
+    broken: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    file = written(tmp_path, cost_model={"cloud_fee": 7})
+    tariff = Tariff(COSTS, file, clock)
+    file.write_text(broken)
+    clock.now += LOOK_EVERY_S
+    assert not tariff.refresh()
+    assert tariff.cost_model.cloud_fee == 7
+    assert "the prices of 2026-12 are kept" in caplog.text
+    file.unlink()
+    clock.now += LOOK_EVERY_S
+    assert not tariff.refresh()
+    assert tariff.cost_model.cloud_fee == 7
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"valid_until": "2026-01-01T00:00:00Z"}, "expired 2026-01-01 00:00; put today's prices"),
+        ({"valid_until": "tomorrow"}, "valid_until: "),
+        ({"cost_model": {"cloud_fee": -1}}, "cost_model.cloud_fee: "),
+        ({"cloud_fee": 3}, "cloud_fee: Extra inputs"),
+        ({"version": ""}, "version: "),
+    ],
+)
+def test_a_wrong_file_is_refused_at_start(facts: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="price-book: ") as error:
+        Tariff(COSTS, written(tmp_path, **facts))
+    assert says in error.value.message
+
+
+def test_a_missing_and_an_endless_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be read .* give a file like"):
+        Tariff(COSTS, tmp_path / "none.json")
+    big = tmp_path / "big.json"
+    big.write_bytes(b" " * 70_000)
+    with pytest.raises(InvalidInput, match="more than 65,536 bytes"):
+        read_price_file(big)
+
+
+def test_valid_until_is_the_first_moment_that_is_too_late(tmp_path: Path) -> None:
+    file = written(tmp_path, valid_until="2026-12-31T00:00:00Z")
+    read_price_file(file, datetime(2026, 12, 30, 23, 59, tzinfo=UTC))
+    with pytest.raises(InvalidInput, match="expired"):
+        read_price_file(file, datetime(2026, 12, 31, tzinfo=UTC))
