@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Header, Request, Response
 
 from shared.bundle import Bundle
 from shared.certificate import load_certificate
@@ -21,6 +21,7 @@ from shared.ledger.shipper import Shipper
 from shared.runtime.classifier import Classifier
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.service.presence import ClientGone, while_present
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
 from shared.wire import (
@@ -33,6 +34,8 @@ from shared.wire import (
     ResumeRequest,
 )
 
+CLIENT_CLOSED_REQUEST = 499
+"""What servers log for a client that did not wait; nobody receives it."""
 RESUME_BODY = {
     "requestBody": {
         "required": True,
@@ -215,10 +218,14 @@ def create_tier_app(service: TierService) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
 
+    @app.exception_handler(ClientGone)
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
     @app.post("/v1/infer")
-    async def infer(request: InferRequest) -> InferResponse:
+    async def infer(request: InferRequest, message: Request) -> InferResponse:
         """Answer one attempt with this tier's layers."""
-        return await service.infer(request)
+        return await while_present(message, service.infer(request))
 
     @app.post("/v1/resume", openapi_extra=RESUME_BODY)
     async def resume(
@@ -229,7 +236,8 @@ def create_tier_app(service: TierService) -> FastAPI:
         The facts of the attempt are headers, and the body is the state. A state of another bundle
         is refused with 409, and one after a layer that this tier does not go on from with 422.
         """
-        return await service.resume(request, await message.body())
+        state = await message.body()
+        return await while_present(message, service.resume(request, state))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

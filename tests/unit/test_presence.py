@@ -1,0 +1,89 @@
+"""A client that hangs up while its text is worked for: its slot is free, its attempt abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from cloud_server.app import create_app
+from cloud_server.settings import CloudSettings
+from shared.ledger.entry import LedgerEntry, Side, State
+from shared.ledger.outbox import Outbox
+from shared.runtime.layers import Floats, Layers, Mask
+from shared.wire import InferRequest
+from tests.conftest import BUNDLE, free_ports
+
+BODY = InferRequest(request_id="r", attempt_id="a", text="fine", deadline_ms=60_000)
+
+
+def scope() -> dict[str, Any]:
+    return {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "path": "/v1/infer", "raw_path": b"/v1/infer", "query_string": b"", "scheme": "http",
+        "headers": [(b"content-type", b"application/json")], "root_path": "",
+        "client": ("127.0.0.1", 1), "server": ("tier", 80),
+    }  # fmt: skip
+
+
+async def hang_up_in(app: FastAPI, reached: asyncio.Event, go_on: asyncio.Event) -> list[Any]:
+    """Send a request, and close the connection while its first layer runs."""
+    parts = [{"type": "http.request", "body": BODY.model_dump_json().encode(), "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if parts:
+            return parts.pop(0)
+        await reached.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with app.router.lifespan_context(app):
+        await app(scope(), receive, send)
+        go_on.set()
+    return sent
+
+
+def test_an_abandoned_attempt_is_booked_and_not_worked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(
+        CloudSettings(
+            bundle=BUNDLE,
+            state_dir=tmp_path,
+            threads=1,
+            ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
+        )
+    )
+    run_layer = Layers.run_layer
+    layers_run: list[int] = []
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        def held(
+            self: Layers, layer: int, hidden_BTH: Floats, mask_BT: Mask
+        ) -> tuple[Floats, Floats]:
+            layers_run.append(layer)
+            loop.call_soon_threadsafe(reached.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(30)
+            return run_layer(self, layer, hidden_BTH, mask_BT)
+
+        monkeypatch.setattr(Layers, "run_layer", held)
+        return await hang_up_in(app, reached, go_on)
+
+    sent = asyncio.run(main())
+    assert [message.get("status") for message in sent if "status" in message] == [499]
+    assert layers_run == [1]  # the layer under way ended, and no other began
+    outbox = Outbox.claim(tmp_path / "cloud", "cloud")
+    entries = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
+    outbox.close()
+    assert [(one.side, one.state) for one in entries if one.is_terminal] == [
+        (Side.TIER, State.ABANDONED)
+    ]
