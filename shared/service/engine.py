@@ -21,6 +21,8 @@ from shared.runtime.flow import Flow, Row
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
 SMOOTHING = 0.1
+ENOUGH, FILL = 4, 0.8
+"""From so many texts on, padding may take no more than the rest of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +209,13 @@ class Engine:
         # the first must not miss its deadline for the sake of company
         left_ms = (first.until - time.perf_counter()) * 1e3
         room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
-        batch, widest = [first], length
+        batch, widest, filled = [first], length, length
         for job in others:
-            widest = max(widest, _tokens(job))
-            if len(batch) == self._max_rows or widest * (len(batch) + 1) > room:
+            widest, filled = max(widest, _tokens(job)), filled + _tokens(job)
+            padded = widest * (len(batch) + 1)
+            if len(batch) == self._max_rows or padded > room:
+                break
+            if len(batch) >= ENOUGH and filled < FILL * padded:
                 break
             batch.append(job)
         return batch

@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import INTERNAL, DimeeError, InvalidInput, NotFound, TooLarge
-from shared.service.settings import ServiceSettings, read_settings
+from shared.runtime.layers import use_one_pool
+from shared.service.settings import BundleSettings, ServiceSettings, read_settings
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -135,6 +136,9 @@ class BodyLimit:
         await response(scope, receive, send)
 
 
+SWITCH_S = 0.0005
+
+
 def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[SettingsT]) -> None:
     """Serve until SIGTERM or SIGINT; a wrong setting or bundle is one sentence and exit code 2."""
     try:
@@ -142,10 +146,14 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
         )
+        if isinstance(loaded, BundleSettings):
+            use_one_pool(loaded.threads)
         app = create_app(loaded)
     except DimeeError as error:
         print(f"dimee: {error.message}", file=sys.stderr)
         sys.exit(2)
+    # the layers' thread asks for the interpreter after each layer, and must not wait 5 ms for it
+    sys.setswitchinterval(SWITCH_S)
     uvicorn.run(
         app,
         host=loaded.host,
