@@ -50,7 +50,7 @@ class _Graph:
         if self.bits is None:
             return self.node("MatMul", [inputs, self.weight(f"{name}.weight", weight_OI.T)], name)
         weight_IO, scale_O = quantise_columns(weight_OI)
-        whole, row_scale = self._quantised(name, inputs)
+        whole, row_scale = self._quantised(name, inputs, weight_IO.shape[0])
         unit = self.weight(f"{name}.unit", np.array(1, np.float32))
         zero = self.weight(f"{name}.zero", np.array(ZERO, np.uint8))
         parts = [whole, self.weight(f"{name}.weight", weight_IO), unit]
@@ -58,19 +58,34 @@ class _Graph:
         product = self.node("MatMulIntegerToFloat", parts, f"{name}.product", CONTRIB)
         return self.node("Mul", [product, row_scale], name)
 
-    def _quantised(self, name: str, inputs: str) -> tuple[str, str]:
-        """Activations in 8 bits with a scale of their own for each row, and that scale."""
-        last = self.weight(f"{name}.axis", np.array([-1], np.int64))
+    def _quantised(self, name: str, inputs: str, size: int) -> tuple[str, str]:
+        """Activations in 8 bits with a scale of their own for each row, and that scale (B, T, 1).
+
+        Flat for a moment, because ``QuantizeLinear`` knows a scale a row for two dimensions.
+        """
+        numbers = {"flat": [-1, size], "axis": [-1], "start": [0], "end": [2], "single": [1]}
+        ints = {
+            key: self.weight(f"{name}.{key}", np.array(value, np.int64))
+            for key, value in numbers.items()
+        }
         step = self.weight(f"{name}.step", np.array(1 / 127, np.float32))
         least = self.weight(f"{name}.least", np.array(1e-12, np.float32))
-        unit = self.weight(f"{name}.one", np.array(1, np.float32))
-        zero = self.weight(f"{name}.middle", np.array(ZERO, np.uint8))
-        size = self.node("Abs", [inputs], f"{name}.size")
-        peak = self.node("ReduceMax", [size, last], f"{name}.peak", keepdims=1)
+        middle = self.weight(f"{name}.middle", np.array(ZERO, np.uint8))
+        rows = self.node("Reshape", [inputs, ints["flat"]], f"{name}.rows")
+        magnitude = self.node("Abs", [rows], f"{name}.magnitude")
+        peak = self.node("ReduceMax", [magnitude, ints["axis"]], f"{name}.peak", keepdims=0)
         scaled = self.node("Mul", [peak, step], f"{name}.scaled")
-        row_scale = self.node("Max", [scaled, least], f"{name}.row_scale")
-        ratio = self.node("Div", [inputs, row_scale], f"{name}.ratio")
-        return self.node("QuantizeLinear", [ratio, unit, zero], f"{name}.quantised"), row_scale
+        scale = self.node("Max", [scaled, least], f"{name}.row_scale")
+        count = self.node("Shape", [scale], f"{name}.count")
+        zeros = self.node("Expand", [middle, count], f"{name}.zeros")
+        whole = self.node("QuantizeLinear", [rows, scale, zeros], f"{name}.whole", axis=0)
+        shape = self.node("Shape", [inputs], f"{name}.shape")
+        texts = self.node("Slice", [shape, ints["start"], ints["end"]], f"{name}.texts")
+        column = self.node("Concat", [texts, ints["single"]], f"{name}.column", axis=0)
+        return (
+            self.node("Reshape", [whole, shape], f"{name}.quantised"),
+            self.node("Reshape", [scale, column], f"{name}.scale_column"),
+        )
 
 
 def quantise_columns(weight_OI: Array) -> tuple[NDArray[np.int8], Array]:
@@ -145,19 +160,17 @@ def layer_graph(
     )
 
     def residual(name: str, inputs: str, skip: str, dense: Any, norm: Any) -> str:
+        # onnxruntime's SkipLayerNormalization takes six times as long as these three; the bias
+        # comes last, because otherwise they are fused into it
         out = graph.product(f"{name}.dense", inputs, _array(dense.weight))
+        total = graph.node("Add", [out, skip], f"{name}.total")
+        bias = graph.weight(f"{name}.bias", _array(dense.bias))
+        biased = graph.node("Add", [total, bias], f"{name}.biased")
+        gamma = graph.weight(f"{name}.gamma", _array(norm.weight))
+        beta = graph.weight(f"{name}.beta", _array(norm.bias))
+        result = "hidden_out" if name == "output" else f"{name}.out"
         return graph.node(
-            "SkipLayerNormalization",
-            [
-                out,
-                skip,
-                graph.weight(f"{name}.gamma", _array(norm.weight)),
-                graph.weight(f"{name}.beta", _array(norm.bias)),
-                graph.weight(f"{name}.bias", _array(dense.bias)),
-            ],
-            "hidden_out" if name == "output" else f"{name}.out",
-            CONTRIB,
-            epsilon=epsilon,
+            "LayerNormalization", [biased, gamma, beta], result, axis=-1, epsilon=epsilon
         )
 
     attended = residual(

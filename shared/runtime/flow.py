@@ -19,7 +19,9 @@ from shared.domain import Prediction
 from shared.runtime.layers import Floats, Layers, Mask, prediction_of, softmax, sure
 
 THIN = 0.25
-"""Below this share of a full batch's tokens a group is worth joining."""
+"""Up to this share of a full batch's rows a group waits for others, once."""
+WORTH_TOKENS = 10
+"""What one run less of a layer saves, in tokens: joining may not pad by more."""
 
 
 @dataclass(eq=False, slots=True)
@@ -68,7 +70,7 @@ class Flow:
     """
 
     layers: Layers
-    max_rows: int = 32
+    max_rows: int = 8
     max_tokens: int = 2048
     _groups: list[_Group] = field(default_factory=list)
 
@@ -84,7 +86,7 @@ class Flow:
         if not self._groups:
             return True
         (first, *others) = self._groups
-        return not others and not first.has_waited and first.padded < THIN * self.max_tokens
+        return not others and not first.has_waited and len(first.rows) <= THIN * self.max_rows
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Take rows in; groups are made of neighbours in length."""
@@ -175,7 +177,12 @@ class Flow:
                 continue
             rows = len(group.rows) + len(other.rows)
             width = max(group.mask_BT.shape[1], other.mask_BT.shape[1])
-            if rows <= self.max_rows and rows * width <= self.max_tokens:
+            padding = rows * width - group.padded - other.padded
+            if (
+                rows <= self.max_rows
+                and rows * width <= self.max_tokens
+                and padding <= WORTH_TOKENS
+            ):
                 _join(group, other, width)
                 self._groups.remove(other)
                 return

@@ -21,10 +21,7 @@ Mask = NDArray[np.int32]
 
 
 class Layers:
-    """Layers ``first`` to ``last`` of a bundle, each with its `ExitHead`; thread-safe.
-
-    ``threads`` are those of each layer, unless the process has one pool (`use_one_pool`).
-    """
+    """Layers ``first`` to ``last`` of a bundle, each with its `ExitHead`; thread-safe."""
 
     def __init__(self, bundle: Bundle, layers: LayerRange, threads: int) -> None:
         self.range = layers
@@ -129,13 +126,10 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
     ort = _runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if _one_pool:
-        options.use_per_session_threads = False
-    else:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # idle threads of one layer must not spin on the cores that another layer needs
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # idle threads of one layer must not spin on the cores that another layer needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     file = bundle.path / layer_file(layer)
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -143,18 +137,3 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
         raise BundleError(
             f"bundle: {file} cannot be run ({type(error).__name__}); export it again"
         ) from None
-
-
-_one_pool = False
-
-
-def use_one_pool(threads: int) -> None:
-    """Let all layers of this process share one pool of ``threads``; before the first is loaded.
-
-    For a process that serves: the pools of single layers have their threads asleep whenever their
-    layer's turn comes. It cannot be undone, and every session of the process must keep to it.
-    """
-    global _one_pool
-    if not _one_pool:
-        _runtime().set_global_thread_pool_sizes(threads, 1)
-        _one_pool = True

@@ -1,6 +1,6 @@
-"""One tier's compute: a bounded queue before one worker that batches what waits.
+"""One tier's compute: a bounded queue before workers that batch what waits.
 
-The worker never waits for a batch to fill: it takes what has come while the layers were busy.
+A worker never waits for a batch to fill: it takes its share of what has come in the meantime.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from shared.codec import ResumeLimits, decode
 from shared.domain import Prediction
 from shared.errors import DeadlineExceeded, NotReady, Overloaded
 from shared.runtime.classifier import Classifier
-from shared.runtime.flow import Flow, Row
+from shared.runtime.flow import WORTH_TOKENS, Flow, Row
 
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
+MAX_ROWS = 8
 SMOOTHING = 0.1
-ENOUGH, FILL = 4, 0.8
-"""From so many texts on, padding may take no more than the rest of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,10 @@ class _Job:
 class Engine:
     """Runs a `Classifier` off the event loop, batched with early exit (`Flow`).
 
-    One worker with the runtime's own threads: two would fight for the same cores. A batch has at
-    most ``max_rows`` texts and ``max_tokens`` tokens, padding included.
+    One worker a core, each with layers that run in its own thread alone: threads that share a layer
+    wait for each other after every product, which costs more than it brings. A batch has at most
+    ``max_rows`` texts and ``max_tokens`` tokens, padding included; it is small, because what a core
+    works on should stay in its cache.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class Engine:
         classifier: Classifier,
         alpha: float | None,
         max_queue: int,
-        max_rows: int = 32,
+        workers: int = 1,
+        max_rows: int = MAX_ROWS,
         max_tokens: int = 2048,
     ) -> None:
         self._classifier = classifier
@@ -90,8 +92,13 @@ class Engine:
         self._jobs: list[_Job] = []
         self._closed = False
         self._changed = threading.Condition()
-        self._worker = threading.Thread(target=self._work, name="layers", daemon=True)
-        self._worker.start()
+        self._choosing = threading.Lock()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"layers-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     async def run(
         self, text: str, pair: str | None, deadline_ms: float, alpha: float | None = None
@@ -149,8 +156,9 @@ class Engine:
         """Let running and waiting work end; take no more."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._worker.join()
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
 
     def _work(self) -> None:
         flow = Flow(self._classifier.layers, self._max_rows, self._max_tokens)
@@ -166,9 +174,9 @@ class Engine:
                     flow.admit(list(rows))
             if flow.idle:
                 continue
-            done = flow.step()
-            for row, outcome in done:
-                _answer(under_way.pop(row), outcome)
+            done = [(row, under_way.pop(row), outcome) for row, outcome in flow.step()]
+            _settle([(job, _outcome(job, outcome)) for _, job, outcome in done])
+            for row, _, _ in done:
                 self._learn(row)
             gone = {row for row, job in under_way.items() if job.future.cancelled()}
             if gone:
@@ -190,16 +198,19 @@ class Engine:
                 self._changed.wait()
             if wait and not self._jobs:
                 return None
-            self._jobs.sort(key=lambda job: job.until)
-            ahead = self._jobs[: READ_AHEAD * self._max_rows]
-        ready = [job for job in ahead if _is_ready(job)]
-        batch = self._batch(ready)
-        finished = {*batch, *(job for job in ahead if job not in ready)}
-        with self._changed:
-            self._jobs = [job for job in self._jobs if job not in finished]
+        with self._choosing:  # another worker's choice would be of the same jobs
+            with self._changed:
+                self._jobs.sort(key=lambda job: job.until)
+                ahead = self._jobs[: READ_AHEAD * self._max_rows]
+                share = -(-len(self._jobs) // len(self._workers))
+            ready = [job for job in ahead if _is_ready(job)]
+            batch = self._batch(ready, min(share, self._max_rows))
+            finished = {*batch, *(job for job in ahead if job not in ready)}
+            with self._changed:
+                self._jobs = [job for job in self._jobs if job not in finished]
         return batch
 
-    def _batch(self, ready: list[_Job]) -> list[_Job]:
+    def _batch(self, ready: list[_Job], most: int) -> list[_Job]:
         if not ready:
             return []
         first = ready[0]
@@ -209,15 +220,15 @@ class Engine:
         # the first must not miss its deadline for the sake of company
         left_ms = (first.until - time.perf_counter()) * 1e3
         room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
-        batch, widest, filled = [first], length, length
+        batch, width = [first], length
         for job in others:
-            widest, filled = max(widest, _tokens(job)), filled + _tokens(job)
-            padded = widest * (len(batch) + 1)
-            if len(batch) == self._max_rows or padded > room:
+            if len(batch) >= most:
                 break
-            if len(batch) >= ENOUGH and filled < FILL * padded:
-                break
-            batch.append(job)
+            wider = max(width, _tokens(job))
+            padded = wider * (len(batch) + 1)
+            if padded - width * len(batch) - _tokens(job) <= WORTH_TOKENS and padded <= room:
+                batch.append(job)
+                width = wider
         return batch
 
 
@@ -227,18 +238,15 @@ def _is_ready(job: _Job) -> bool:
         return False
     waited_ms = (time.perf_counter() - job.arrived) * 1e3
     if waited_ms >= job.deadline_ms:
-        _settle(
-            job,
-            DeadlineExceeded(
-                f"the deadline of {job.deadline_ms:.0f} ms passed after {waited_ms:.0f} ms in the "
-                "queue"
-            ),
+        late = DeadlineExceeded(
+            f"the deadline of {job.deadline_ms:.0f} ms passed after {waited_ms:.0f} ms in the queue"
         )
+        _settle([(job, late)])
         return False
     try:
         job.ready = job.ready or job.read()
     except Exception as error:  # a text that cannot be read fails alone
-        _settle(job, error)
+        _settle([(job, error)])
         return False
     return True
 
@@ -253,34 +261,34 @@ def _after(job: _Job) -> int:
     return job.ready.row.after
 
 
-def _answer(job: _Job, outcome: Prediction | Exception) -> None:
+def _outcome(job: _Job, outcome: Prediction | Exception) -> Computed | Exception:
     if isinstance(outcome, Exception):
-        _settle(job, outcome)
-        return
+        return outcome
     assert job.ready is not None
     row = job.ready.row
     total_ms = (time.perf_counter() - job.arrived) * 1e3
-    _settle(
-        job,
-        Computed(
-            prediction=outcome,
-            tokens=row.tokens,
-            truncated=job.ready.truncated,
-            resumed_after=job.ready.resumed_after,
-            queue_ms=max(0.0, total_ms - row.compute_ms),
-            compute_ms=row.compute_ms,
-        ),
+    return Computed(
+        prediction=outcome,
+        tokens=row.tokens,
+        truncated=job.ready.truncated,
+        resumed_after=job.ready.resumed_after,
+        queue_ms=max(0.0, total_ms - row.compute_ms),
+        compute_ms=row.compute_ms,
     )
 
 
-def _settle(job: _Job, outcome: Computed | Exception) -> None:
-    def settle() -> None:
-        if job.future.done():
-            return
-        if isinstance(outcome, Exception):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
+def _settle(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
+    """Wake each event loop once for all of its jobs: a wake-up costs more than an answer."""
 
-    with suppress(RuntimeError):  # its loop is closed: nobody waits any more
-        job.loop.call_soon_threadsafe(settle)
+    def settle(jobs: list[tuple[_Job, Computed | Exception]]) -> None:
+        for job, outcome in jobs:
+            if job.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
+
+    for loop in {job.loop for job, _ in outcomes}:
+        with suppress(RuntimeError):  # it is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, [one for one in outcomes if one[0].loop is loop])

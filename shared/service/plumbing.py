@@ -16,8 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import INTERNAL, DimeeError, InvalidInput, NotFound, TooLarge
-from shared.runtime.layers import use_one_pool
-from shared.service.settings import BundleSettings, ServiceSettings, read_settings
+from shared.service.settings import ServiceSettings, read_settings
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -146,8 +145,6 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
         )
-        if isinstance(loaded, BundleSettings):
-            use_one_pool(loaded.threads)
         app = create_app(loaded)
     except DimeeError as error:
         print(f"dimee: {error.message}", file=sys.stderr)

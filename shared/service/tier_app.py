@@ -69,13 +69,13 @@ class TierService:
                 mobile_layers=settings.mobile_layers,
                 edge_layers=settings.edge_layers,
             ).certificate_id
-        classifier = Classifier(bundle, layers, settings.threads)
+        classifier = Classifier(bundle, layers)
         classifier.warm_up()
         manifest = bundle.manifest
         self._limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
-        self._engine = Engine(classifier, alpha, settings.max_queue)
+        self._engine = Engine(classifier, alpha, settings.max_queue, settings.threads)
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
         self._shipper = Shipper(self._outbox, settings.ledger_url)
 

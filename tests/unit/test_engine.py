@@ -27,9 +27,9 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
 
 
-@pytest.fixture
-def engine(classifier: Classifier) -> Iterator[Engine]:
-    made = Engine(classifier, ALPHA, max_queue=1000, max_rows=8)
+@pytest.fixture(params=[1, 3], ids=["one worker", "three workers"])
+def engine(classifier: Classifier, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    made = Engine(classifier, ALPHA, max_queue=1000, workers=request.param)
     yield made
     made.close()
 
@@ -70,10 +70,26 @@ def test_a_crowd_is_answered_as_each_would_be_alone(engine: Engine, classifier: 
         assert computed.compute_ms > 0
 
 
-def test_what_waits_is_batched(
-    engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+def test_workers_run_at_the_same_time(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    together = threading.Barrier(2)
+    run_layer = classifier.layers.run_layer
+
+    def met(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+        together.wait(30)
+        return run_layer(layer, hidden_BTH, mask_BT)
+
+    monkeypatch.setattr(classifier.layers, "run_layer", met)
+    engine = Engine(classifier, None, max_queue=10, workers=2)
+    answers = asyncio.run(all_of(engine, TEXTS[:2]))
+    engine.close()
+    assert [one.prediction.exit_layer for one in answers] == [3, 3]
+
+
+def test_what_waits_is_batched(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(classifier, monkeypatch)
+    engine = Engine(classifier, ALPHA, max_queue=1000)
 
     async def crowd() -> None:
         first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
@@ -84,6 +100,7 @@ def test_what_waits_is_batched(
         await asyncio.gather(first, *others)
 
     asyncio.run(crowd())
+    engine.close()
     assert gate.sizes[0] == 1
     assert max(gate.sizes) == 8
     assert sum(gate.sizes) == 17
