@@ -9,6 +9,7 @@ import time
 
 import httpx
 
+from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,24 @@ class Shipper:
     (doubling, with jitter, to 5 s) while the ledger is away. The ledger ignores what it has.
     """
 
-    def __init__(self, outbox: Outbox, ledger_url: str, interval_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        ledger_url: str,
+        interval_s: float = 0.1,
+        credentials: Credentials | None = None,
+    ) -> None:
+        shown = credentials or Credentials()
         self._outbox = outbox
         self._interval_s = interval_s
-        self._http = httpx.Client(base_url=ledger_url, trust_env=False, timeout=10.0)
+        self._http = httpx.Client(
+            base_url=ledger_url,
+            trust_env=False,
+            timeout=10.0,
+            auth=shown.auth,
+            verify=shown.verify,
+        )
+        self._closed_to_us = False
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
         self._sending = threading.Lock()
@@ -97,6 +112,7 @@ class Shipper:
             )
         except httpx.HTTPError:
             return False
+        self._say_of_the_door(response)
         if response.is_success:
             self._outbox.mark_delivered([row[:3] for row in rows])
             return True
@@ -108,3 +124,19 @@ class Shipper:
             return True
         half = len(rows) // 2
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
+
+    def _say_of_the_door(self, response: httpx.Response) -> None:
+        """Say once that the ledger does not let us in, and once that it does again."""
+        closed = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+        if closed and not self._closed_to_us:
+            log.error(
+                "the ledger does not admit this process (%s): entries stay in the outbox until "
+                "DIMEE_TOKEN or DIMEE_TOKEN_FILE holds a token of it with the scope ledger:write",
+                response.status_code,
+            )
+        elif self._closed_to_us and response.is_success:
+            log.warning("the ledger admits this process again; the outbox is delivered")
+            closed = False
+        else:
+            closed = closed or self._closed_to_us
+        self._closed_to_us = closed
