@@ -106,6 +106,7 @@ class TierClient:
         except httpx.HTTPError as failure:
             error = TierUnreachable(
                 f"the connection to the {self.tier} at {self.url} broke ({_why(failure)})"
+                + self._hint()
             )
         else:
             received = _size(response.headers, len(response.content))
@@ -136,6 +137,12 @@ class TierClient:
                 f"the {self.tier} at {self.url} answered in an unknown format; "
                 "run the same version of dimee everywhere"
             )
+
+    def _hint(self) -> str:
+        """With TLS 1.3 a refused certificate is a connection that broke, often without a word."""
+        if not self.url.startswith("https:"):
+            return ""
+        return "; if the tier takes certified callers only, see DIMEE_TLS_CLIENT_CERT"
 
     async def close(self) -> None:
         """Close the connections."""

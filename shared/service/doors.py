@@ -13,7 +13,7 @@ from starlette.types import Scope as AsgiScope
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
 from shared.service.limits import RateLimit
 from shared.service.settings import ServiceSettings
-from shared.service.tokens import Scope, TokenFile
+from shared.service.tokens import Scope, TokenFile, read_tokens
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -173,9 +173,14 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_door(settings: ServiceSettings) -> None:
-    """Raise `InvalidInput` where others can reach a service that asks nobody for a token."""
+    """Raise `InvalidInput` where others can reach a service that asks nobody for a token.
+
+    Also where the file of tokens cannot be read: before anything is opened.
+    """
     where = settings.publish_address or settings.host
-    if settings.tokens is None and not is_loopback(where):
+    if settings.tokens is not None:
+        read_tokens(settings.tokens)
+    elif not is_loopback(where):
         raise InvalidInput(
             f"settings: {where or 'every address'} can be reached from elsewhere and no tokens are "
             "set; write some (dimee token new NAME --scope …) and name the file in DIMEE_TOKENS, "

@@ -214,6 +214,7 @@ def test_the_start_is_refused_where_others_can_come_in(
     else:
         with pytest.raises(InvalidInput, match="DIMEE_TOKENS"):
             refuse_open_door(ServiceSettings(host=host))
+    new_token(file, "phone-1", ["infer"])
     refuse_open_door(ServiceSettings(host=host, tokens=file))
 
 
