@@ -28,7 +28,7 @@ from shared.ledger.entry import Delivery
 from shared.service.tokens import new_token, revoke_token
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
-from tests.conftest import BUNDLE, free_ports
+from tests.conftest import BUNDLE, REPOSITORY, free_ports
 
 DEVICES = {
     "phone": ["infer", "ledger:write"],
@@ -267,5 +267,16 @@ def test_tls_alone_needs_no_client_certificate(tmp_path: Path) -> None:
         testbed.start_all()
         assert LedgerClient(role.url, credentials=keys).verify().clean
         assert isinstance(keys.verify, ssl.SSLContext)
+        assert _health(role, settings) == 0, "the containers' own check speaks TLS too"
+        assert _health(role, {}) == 1
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{role.url}/readyz", trust_env=False)
+
+
+def _health(role: Role, settings: dict[str, str]) -> int:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "deploy" / "healthcheck.py")],
+        env=os.environ | settings | {"DIMEE_PORT": str(role.port)},
+        timeout=30,
+        check=False,
+    ).returncode
