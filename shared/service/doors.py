@@ -81,8 +81,8 @@ class Doors:
                 needed = self._needs(scope.get("method", "GET"), scope["path"])
                 if needed not in token.scopes:
                     refusal = Forbidden(
-                        f"the token of {token.name} has not the scope {needed}; "
-                        f"ask for one that has: dimee token new {token.name} --scope {needed}"
+                        f"the token of {token.name} lacks the scope {needed}; use one that has it "
+                        "(dimee token list shows them)"
                     )
         limit = self._limit
         if limit is None:

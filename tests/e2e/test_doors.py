@@ -225,6 +225,20 @@ def _until(condition: Any, timeout_s: float = 20.0) -> None:
     pytest.fail("it did not happen in time")
 
 
+def test_a_client_cannot_name_its_own_address(tmp_path: Path) -> None:
+    """uvicorn would believe a neighbour's X-Forwarded-For, and give each name a rate of its own."""
+    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    settings = {"DIMEE_RATE_LIMIT": "0.01", "DIMEE_RATE_BURST": "2"}
+    with Testbed([role], tmp_path / "state", settings) as testbed:
+        testbed.start_all()
+        with httpx.Client(base_url=role.url, trust_env=False) as http:
+            seen = [
+                http.get("/v1/summary", headers={"x-forwarded-for": f"10.0.0.{i}"}).status_code
+                for i in range(4)
+            ]
+    assert seen == [200, 200, 429, 429]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

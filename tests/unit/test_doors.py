@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
+from mobile_client import testbed
 from mobile_client.gateway import create_app as create_gateway
 from mobile_client.settings import MobileSettings
 from shared.errors import InvalidInput, from_payload
@@ -229,3 +230,16 @@ def test_a_container_is_as_open_as_its_published_port() -> None:
 def test_errors_cross_the_wire(code: str) -> None:
     error = from_payload({"error": {"code": code, "message": "no"}}, 400)
     assert error.code == code
+
+
+def test_the_testbed_says_that_it_speaks_no_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIMEE_TLS_CERT", str(tmp_path / "server.pem"))
+    with pytest.raises(InvalidInput, match="plain HTTP on loopback"):
+        testbed.testbed_from_options(
+            {f"{name}_port": port for name, port in testbed.PORTS.items()}
+            | dict.fromkeys(
+                ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir", "database_url")
+            )
+        )
