@@ -35,8 +35,9 @@ class Phone:
         self.settings = settings
         self.device = Device(settings)
         self.device.make_policy(settings.policy)  # an unknown name is refused at start
-        self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
         shown = Credentials.of(settings)
+        shown.verify  # noqa: B018 - files that cannot be used are refused before anything is open
+        self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
         self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=shown)
         self._shipper.start()
         bundle = self.device.bundle

@@ -44,7 +44,7 @@ class Shipper:
             auth=shown.auth,
             verify=shown.verify,
         )
-        self._closed_to_us = False
+        self._told: str | None = None
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
         self._sending = threading.Lock()
@@ -110,10 +110,17 @@ class Shipper:
                 headers={"content-type": "application/json"},
                 timeout=max(0.05, timeout_s),
             )
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if "CERTIFICATE" in str(error):
+                self._tell(f"the ledger cannot be trusted: set DIMEE_TLS_CA ({error})")
             return False
-        self._say_of_the_door(response)
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            self._tell(
+                f"the ledger does not admit this process ({response.status_code}): put a token of "
+                "it with the scope ledger:write into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
+            )
         if response.is_success:
+            self._tell(None)
             self._outbox.mark_delivered([row[:3] for row in rows])
             return True
         if response.status_code not in (400, 413, 422):
@@ -125,18 +132,10 @@ class Shipper:
         half = len(rows) // 2
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
 
-    def _say_of_the_door(self, response: httpx.Response) -> None:
-        """Say once that the ledger does not let us in, and once that it does again."""
-        closed = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-        if closed and not self._closed_to_us:
-            log.error(
-                "the ledger does not admit this process (%s): entries stay in the outbox until "
-                "DIMEE_TOKEN or DIMEE_TOKEN_FILE holds a token of it with the scope ledger:write",
-                response.status_code,
-            )
-        elif self._closed_to_us and response.is_success:
+    def _tell(self, trouble: str | None) -> None:
+        """Log a trouble that somebody has to mend, once, and its end."""
+        if trouble is not None and trouble != self._told:
+            log.error("%s; until then entries stay in the outbox", trouble)
+        elif trouble is None and self._told is not None:
             log.warning("the ledger admits this process again; the outbox is delivered")
-            closed = False
-        else:
-            closed = closed or self._closed_to_us
-        self._closed_to_us = closed
+        self._told = trouble

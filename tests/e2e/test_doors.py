@@ -25,10 +25,13 @@ from shared.errors import NotAdmitted, TierUnreachable, Unauthorised
 from shared.ledger.cli import wait_for_clean
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import Delivery
+from shared.ledger.outbox import Outbox
+from shared.ledger.shipper import Shipper
 from shared.service.tokens import new_token, revoke_token
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 from tests.conftest import BUNDLE, REPOSITORY, free_ports
+from tests.contract.test_ledger_store import caller
 
 DEVICES = {
     "phone": ["infer", "ledger:write"],
@@ -269,7 +272,9 @@ def test_the_start_is_refused_in_one_sentence(
     assert not (tmp_path / "ledger.sqlite").exists(), "refused before anything is opened"
 
 
-def test_tls_alone_needs_no_client_certificate(tmp_path: Path) -> None:
+def test_tls_alone_needs_no_client_certificate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("127.0.0.1")
@@ -285,6 +290,14 @@ def test_tls_alone_needs_no_client_certificate(tmp_path: Path) -> None:
         assert _health(role, {}) == 1
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{role.url}/readyz", trust_env=False)
+        outbox = Outbox.claim(tmp_path / "outbox", "mobile")
+        outbox.record(caller())
+        for credentials, delivered in ((Credentials(), False), (keys, True)):
+            shipper = Shipper(outbox, role.url, credentials=credentials)
+            assert shipper.flush(5) is delivered
+            shipper.close(1)
+        outbox.close()
+        assert caplog.text.count("set DIMEE_TLS_CA") == 1, "said, and once"
 
 
 def _health(role: Role, settings: dict[str, str]) -> int:
