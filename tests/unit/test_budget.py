@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 
 from mobile_client.budget import EXHAUSTED
+from mobile_client.explain import explain
 from mobile_client.phone import Phone
+from mobile_client.recorded import read_request
 from mobile_client.render import row
+from mobile_client.replay import AtHand
+from mobile_client.settings import MobileSettings
 from shared.domain import Outcome, RoutingDecision, Tier
 from shared.ledger.entry import Side, State
 from shared.ledger.verify import verify
 from shared.policies import TextFeatures
 from shared.wire import Classification
+from tests.conftest import BUNDLE
 from tests.unit.phones import World, answered
 
 BURST = 3
@@ -69,6 +74,7 @@ def test_what_was_kept_is_booked(tmp_path: Path) -> None:
     store = tried.ledger()
     report = verify(store)
     assert report.clean, report
+    at_hand = AtHand.load(MobileSettings(bundle=BUNDLE))
     for answer in answers:
         rows = store.request(answer.request_id)
         (final,) = [one for one in rows if one.final]
@@ -77,6 +83,8 @@ def test_what_was_kept_is_booked(tmp_path: Path) -> None:
         others = [one for one in rows if not one.final]
         assert all(one.error_code is None for one in others)
         assert {one.side for one in rows} == {Side.CALLER, Side.TIER}
+        told = explain(read_request(rows), at_hand).attempts[-1].verdict
+        assert told.startswith("kept: ") == answer.budget_exhausted
     store.close()
 
 
