@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from starlette.types import Scope as AsgiScope
 
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
 from shared.service.limits import RateLimit
-from shared.service.settings import ServiceSettings
+from shared.service.settings import ServiceSettings, is_loopback
 from shared.service.tokens import Scope, TokenFile, read_tokens
 
 if TYPE_CHECKING:
@@ -160,16 +159,6 @@ def visitor_of(message: HTTPConnection) -> Visitor:
     if isinstance(visitor, Visitor):
         return visitor
     return Visitor(message.client.host if message.client else "unknown", _for_free)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it; a name other than localhost is not believed."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def refuse_open_door(settings: ServiceSettings) -> None:

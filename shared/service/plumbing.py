@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.errors import INTERNAL, DimeeError, InvalidInput, NotFound, TooLarge
 from shared.runtime.layers import use_one_pool
 from shared.service.discretion import Discretion
-from shared.service.doors import is_loopback, refuse_open_door
-from shared.service.settings import BundleSettings, ServiceSettings, read_settings
+from shared.service.doors import refuse_open_door
+from shared.service.settings import BundleSettings, ServiceSettings, is_loopback, read_settings
 from shared.service.tls import tls_options
 
 log = logging.getLogger(__name__)

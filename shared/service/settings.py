@@ -5,6 +5,7 @@ Imports no web framework: the phone's settings extend these.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -33,6 +34,16 @@ def default_bundle() -> Path:
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[2] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it; a name other than localhost is not believed."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:

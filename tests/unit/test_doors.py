@@ -19,9 +19,10 @@ from mobile_client.settings import MobileSettings
 from shared.errors import InvalidInput, from_payload
 from shared.ledger.app import create_app
 from shared.ledger.settings import LedgerSettings
-from shared.service.doors import Doors, always, is_loopback, refuse_open_door, visitor_of
+from shared.relay.settings import RelaySettings
+from shared.service.doors import Doors, always, refuse_open_door, visitor_of
 from shared.service.limits import RateLimit
-from shared.service.settings import ServiceSettings
+from shared.service.settings import ServiceSettings, is_loopback, read_settings
 from shared.service.tokens import TokenFile, new_token, revoke_token
 from tests.conftest import BUNDLE, free_ports
 from tests.contract.test_ledger_store import caller
@@ -217,6 +218,12 @@ def test_the_start_is_refused_where_others_can_come_in(
             refuse_open_door(ServiceSettings(host=host))
     new_token(file, "phone-1", ["infer"])
     refuse_open_door(ServiceSettings(host=host, tokens=file))
+
+
+def test_a_links_control_is_nobody_elses() -> None:
+    assert read_settings(RelaySettings, host="127.0.0.1")
+    with pytest.raises(InvalidInput, match="not loopback"):
+        read_settings(RelaySettings, host="0.0.0.0")
 
 
 def test_a_container_is_as_open_as_its_published_port() -> None:
