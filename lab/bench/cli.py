@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
+from lab.bench.anatomy import anatomy, picture
 from lab.bench.bare import bare_loop, early_exit
+from lab.bench.growth import growth
 from lab.bench.page import page
 from lab.bench.peers import PEERS, Peer, versions
 from lab.bench.race import Course, choose_variants, race, race_open
@@ -27,7 +29,7 @@ from shared.bundle import Bundle, load_bundle, tier_layers
 from shared.errors import InvalidInput
 from shared.service.settings import default_bundle
 
-PARTS = ("servers", "open", "bare", "early-exit", "runtimes")
+PARTS = ("servers", "open", "bare", "early-exit", "runtimes", "anatomy", "growth")
 
 
 @click.command()
@@ -102,6 +104,17 @@ def _measure(
             )
             for tier, last in (("cloud", layers.cloud.last), ("edge", layers.edge.last))
         },
+        "anatomy": lambda: anatomy(
+            bundle, course.venvs, course.texts, course.port, min(3, course.runs)
+        ),
+        "growth": lambda: growth(
+            course.models["shipped"],
+            course.venvs,
+            course.texts,
+            course.port,
+            course.seconds,
+            course.runs,
+        ),
         "runtimes": lambda: runtimes(course.models, course.venvs, course.venvs, course.runs),
     }
     for part in PARTS:
@@ -111,7 +124,9 @@ def _measure(
         report[part] = _made(bundle, course) | {"found": steps[part]()}
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(report, indent=1) + "\n")
-    out.with_name(out.name + ".md").write_text(page(report))
+    if "anatomy" in report:
+        picture(report["anatomy"]["found"], out.with_name(out.name + "-anatomy.svg"))
+    out.with_name(out.name + ".md").write_text(page(report, out.name))
     click.echo(f"written: {json_file} and {out.with_name(out.name + '.md')}")
 
 

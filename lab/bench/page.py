@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
-def page(report: dict[str, Any]) -> str:
-    """Markdown of every part that ``report`` holds."""
-    makers = {
+def page(report: dict[str, Any], name: str) -> str:
+    """Markdown of every part that ``report`` holds; ``name`` is that of its files."""
+    makers: dict[str, Callable[[dict[str, Any]], str]] = {
         "servers": _servers,
         "open": _open,
         "bare": _bare,
         "early-exit": _early_exit,
         "runtimes": _runtimes,
+        "anatomy": partial(_anatomy, name=name),
+        "growth": _growth,
     }
-    parts = [maker(report[name]) for name, maker in makers.items() if name in report]
+    parts = [maker(report[part]) for part, maker in makers.items() if part in report]
     return "\n\n".join(["# Servers of one encoder, measured", *parts]) + "\n"
 
 
@@ -152,5 +156,45 @@ def _runtimes(part: dict[str, Any]) -> str:
             "## Runtimes: milliseconds for one call of all layers, rows × tokens",
             f"{_made(part)}. All cores for one call; medians of {part['runs']} rounds.",
             _table(["runtime", *shapes], rows),
+        ]
+    )
+
+
+def _anatomy(part: dict[str, Any], name: str) -> str:
+    found = part["found"]
+    names = list(next(iter(found.values()))["parts_us"])
+    rows = [
+        [tier, *(str(one["parts_us"][what]) for what in names), f"{one['beyond_layers_ms']:.2f}"]
+        for tier, one in found.items()
+    ]
+    return "\n\n".join(
+        [
+            "## Where a request's microseconds go",
+            f"{_made(part)}. Medians, one request at a time from the SDK; the last column is what "
+            "the exchange costs beyond the layers, in milliseconds.",
+            f"![microseconds by part]({name}-anatomy.svg)",
+            _table(["tier", *names, "beyond the layers, ms"], rows),
+        ]
+    )
+
+
+def _growth(part: dict[str, Any]) -> str:
+    found = part["found"]
+    rows = [
+        [what, f"{found[key]['one']:.0f}", f"{found[key]['all']:.0f}", f"{found[ratio]:.2f}"]
+        for what, key, ratio in (
+            (
+                "edge over HTTP, client on its cores, requests/s at 64",
+                "edge_rps",
+                "edge_ratio",
+            ),
+            ("layers alone, batches of 8, texts/s", "layers_texts_s", "layers_ratio"),
+        )
+    ]
+    return "\n\n".join(
+        [
+            f"## From one core to {found['cores']}",
+            f"{_made(part)}. Medians of {part['runs']} alternating runs.",
+            _table(["", "one core", f"{found['cores']} cores", "ratio"], rows),
         ]
     )
