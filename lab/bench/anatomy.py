@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.bench.peers import PEERS, Peer
+from lab.bench.peers import PEERS, SERVERS, Peer
 from lab.bench.served import serve
-from mobile_client import MobileClient
 from shared.bundle import Bundle
-from shared.ledger.outbox import Outbox
-from shared.wire import Classification
 
 PARTS = (
     "decision: tokenise, embed, route",
@@ -41,21 +41,23 @@ def anatomy(
         with (
             serve(peer, peer.variants[0], venvs, bundle.path, port) as served,
             tempfile.TemporaryDirectory(prefix="dimee-anatomy-") as state,
-            MobileClient(
-                bundle=bundle.path,
-                state_dir=Path(state),
-                ledger_url="http://127.0.0.1:9",
-                policy=tier,
-                edge_url=f"http://127.0.0.1:{served.port}",
-                cloud_url=f"http://127.0.0.1:{served.port}",
-            ) as phone,
         ):
-            clock = _Clock(Outbox.record)
-            Outbox.record = clock  # type: ignore[method-assign, assignment]
-            try:
-                rows = [_one(phone, clock, text) for text in list(texts) * runs]
-            finally:
-                Outbox.record = clock.timed  # type: ignore[method-assign]
+            asked = {
+                "bundle": str(bundle.path),
+                "state_dir": state,
+                "tier": tier,
+                "url": f"http://127.0.0.1:{served.port}",
+                "texts": list(texts) * runs,
+            }
+            said = subprocess.run(
+                [sys.executable, str(SERVERS / "phone_anatomy.py")],
+                input=json.dumps(asked),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+        rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(said.stdout)]
         rows = rows[WARM:]
         found[tier] = {
             "parts_us": {
@@ -82,42 +84,6 @@ def tier_peer(name: str) -> Peer:
         "shipped",
         ours.variants,
     )
-
-
-class _Clock:
-    """Stands for `Outbox.record` and adds up what it takes, in microseconds."""
-
-    def __init__(self, timed: Callable[..., None]) -> None:
-        self.timed = timed
-        self.spent_us = 0.0
-
-    def __get__(self, outbox: Outbox, kind: type[Outbox]) -> Callable[..., None]:
-        def record(*entries: Any) -> None:
-            started = time.perf_counter()
-            self.timed(outbox, *entries)
-            self.spent_us += (time.perf_counter() - started) * 1e6
-
-        return record
-
-
-def _one(phone: MobileClient, clock: _Clock, text: str) -> dict[str, float]:
-    before = clock.spent_us
-    answer: Classification = phone.classify(text)
-    ledger_us = clock.spent_us - before
-    attempt = answer.attempts[-1]
-    round_trip, network = attempt.round_trip_ms or 0.0, attempt.network_ms or 0.0
-    queue, compute = attempt.queue_ms or 0.0, attempt.compute_ms or 0.0
-    rest_ms = answer.total_ms - answer.decision_ms - round_trip
-    values = (
-        answer.decision_ms * 1e3,
-        ledger_us,
-        max(0.0, rest_ms * 1e3 - ledger_us),
-        network * 1e3,
-        max(0.0, round_trip - network - queue - compute) * 1e3,
-        queue * 1e3,
-        compute * 1e3,
-    )
-    return dict(zip(PARTS, values, strict=True))
 
 
 def picture(found: dict[str, Any], file: Path) -> None:
