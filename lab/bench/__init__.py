@@ -1,0 +1,1 @@
+"""Benchmarks of the running system; figures go to docs/benchmarks."""
