@@ -13,7 +13,7 @@ from typing import Any
 
 from mobile_client.device import Decided, LocalAnswer
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DeadlineExceeded, DimeeError
+from shared.errors import DeadlineExceeded, DimeeError, NotReady
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
 from shared.tariff import Tariff
@@ -106,7 +106,12 @@ class Bookkeeper:
             certificate_id=request.certificate_id,
             degraded=request.degraded,
         )
-        self._outbox.record(*([after] if after else []), entry)
+        try:
+            self._outbox.record(*([after] if after else []), entry)
+        except NotReady:  # a full disk: nothing is sent, and what came before was the last
+            if after:
+                self._outbox.keep(after.model_copy(update={"final": True}))
+            raise
         return OpenAttempt(entry, time.perf_counter())
 
     @contextmanager
@@ -117,8 +122,9 @@ class Bookkeeper:
         except asyncio.CancelledError:
             self._broken_off(attempt, State.ABANDONED, None)
             raise
-        except Exception:
-            self._broken_off(attempt, State.FAILED, "internal")
+        except Exception as error:
+            code = error.code if isinstance(error, DimeeError) else "internal"
+            self._broken_off(attempt, State.FAILED, code)
             raise
 
     def answered_here(
@@ -172,11 +178,12 @@ class Bookkeeper:
     def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
         """End an audit: the request has had its final attempt, and this one changes no answer."""
         entry = self.exchanged(attempt, exchange, final=False)
-        self._outbox.record(entry)
+        self._outbox.keep(entry)
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        entry = self._end(
+        final = attempt.entry.reason is not Reason.AUDIT
+        entry = self._ended(
             attempt,
             {
                 "state": state,
@@ -185,18 +192,25 @@ class Bookkeeper:
                 "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
             },
             self._tariff.cost_model.wasted(attempt.entry.tier, sent=True),
-            final=attempt.entry.reason is not Reason.AUDIT,
+            final,
         )
-        if not entry.final:
-            self._outbox.record(entry)
+        self._outbox.keep(entry)
 
     def _end(
+        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
+    ) -> LedgerEntry:
+        entry = self._ended(attempt, facts, cost_lambda, final)
+        if final:
+            self._outbox.record(entry)
+        return entry
+
+    def _ended(
         self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
     ) -> LedgerEntry:
         tier = attempt.entry.tier
         compute_ms = facts.get("compute_ms") or 0.0
         moved = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
-        entry = attempt.entry.model_copy(
+        return attempt.entry.model_copy(
             update=facts
             | {
                 "final": final,
@@ -207,9 +221,6 @@ class Bookkeeper:
                 "all_cloud_lambda": self._tariff.cost_model.all_cloud if final else None,
             }
         )
-        if final:
-            self._outbox.record(entry)
-        return entry
 
 
 def _knew(routing: RoutingDecision) -> str | None:

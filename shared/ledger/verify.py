@@ -165,7 +165,7 @@ def verify(store: LedgerStore) -> Verification:
             .select_from(_PAIRS)
             .where(_is_caller)
         ).one()
-        requests, *of_requests = connection.execute(
+        requests, *of_requests = connection.execute(  # type: ignore[misc]
             sa.select(
                 sa.func.count(), *(_count_if(rule.broken) for rule in _OF_REQUESTS)
             ).select_from(_numbered)
