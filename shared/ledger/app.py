@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -11,8 +13,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.errors import NotFound
+from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.entry import LedgerEntry
+from shared.ledger.prune import prune
 from shared.ledger.reports import Summary, Verification
 from shared.ledger.settings import LedgerSettings
 from shared.ledger.store import LedgerStore
@@ -20,6 +23,10 @@ from shared.ledger.summary import summarise
 from shared.ledger.verify import verify
 from shared.service.plumbing import BodyLimit, install_error_handlers
 
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+RETENTION_S = 3_600.0
 MAX_ENTRIES = 1_000
 MAX_LAST = 1_000
 MAX_DELIVERY_BYTES = 8 * 1024 * 1024
@@ -60,13 +67,27 @@ class Stories(BaseModel):
     requests: list[Story]
 
 
+async def _retain(store: LedgerStore, older_than_s: float) -> None:
+    while True:
+        try:
+            gone = await run_in_threadpool(prune, store, older_than_s)
+            log.info("retention: %d requests forgotten, %d kept", gone.requests, gone.kept)
+        except LedgerUnavailable as error:
+            log.error("retention: %s", error.message)
+        await asyncio.sleep(RETENTION_S)
+
+
 def create_app(settings: LedgerSettings) -> FastAPI:
     """Open (and migrate) the store, then build the application; raises `LedgerUnavailable`."""
     store = LedgerStore(settings.store_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        days = settings.ledger_retention_days
+        retention = None if days is None else asyncio.create_task(_retain(store, days * DAY_S))
         yield
+        if retention is not None:
+            retention.cancel()
         store.close()
 
     app = FastAPI(

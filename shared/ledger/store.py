@@ -122,11 +122,17 @@ class LedgerStore:
             connection.execute(sa.select(1))
 
     @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A connection in a transaction; the database's troubles become `LedgerUnavailable`."""
+    def connect(self, writing: bool = False) -> Iterator[sa.Connection]:
+        """A connection in a transaction; the database's troubles become `LedgerUnavailable`.
+
+        ``writing`` after reading: SQLite must know at the beginning.
+        """
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            with self._engine.connect() as connection:
+                if writing and self.dialect == "sqlite":
+                    connection.info["begin"] = "BEGIN IMMEDIATE"
+                with connection.begin():
+                    yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
                 f"the ledger's database failed ({_first_line(error)}); nothing was stored"

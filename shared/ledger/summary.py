@@ -11,6 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from shared.ledger.entry import Reason, Side, State
+from shared.ledger.prune import pruned
 from shared.ledger.reports import Audits, Percentiles, Summary
 from shared.ledger.store import LedgerStore
 from shared.ledger.tables import entries
@@ -52,6 +53,7 @@ def summarise(store: LedgerStore) -> Summary:
             escalated=_requests(connection, escalated),
             degraded=_attempts(kind for kind in final if kind.degraded),
             audits=_audits(connection),
+            pruned=pruned(connection),
             answered_by_tier=_by(answered, lambda kind: kind.tier),
             exits_by_tier=exits,
             attempts_by_state=_by(kinds, lambda kind: kind.state),

@@ -160,12 +160,12 @@ def verify(store: LedgerStore) -> Verification:
         sides = {str(row[0]): (int(row[1]), int(row[2])) for row in connection.execute(by_side)}
         caller_rows, caller_open = sides.get(Side.CALLER.value, (0, 0))
         tier_rows, tier_open = sides.get(Side.TIER.value, (0, 0))
-        paired, *of_pairs = connection.execute(
+        by_pair = connection.execute(
             sa.select(_count_if(_paired), *(_count_if(rule.broken) for rule in _OF_PAIRS))
             .select_from(_PAIRS)
             .where(_is_caller)
         ).one()
-        requests, *of_requests = connection.execute(  # type: ignore[misc]
+        by_request = connection.execute(
             sa.select(
                 sa.func.count(), *(_count_if(rule.broken) for rule in _OF_REQUESTS)
             ).select_from(_numbered)
@@ -182,17 +182,18 @@ def verify(store: LedgerStore) -> Verification:
         findings.add(
             "no_caller",
             "a tier answered an attempt that no caller booked",
-            tier_rows - paired,
+            tier_rows - by_pair[0],
             sa.select(_tier.c.attempt_id, _tier.c.side)
             .select_from(_WITHOUT_CALLER)
             .where(_is_tier & _caller.c.attempt_id.is_(None)),
         )
         pairs = sa.select(_caller.c.attempt_id, _caller.c.side).select_from(_PAIRS)
-        for rule, count in zip(_OF_PAIRS, of_pairs, strict=True):
+        for rule, count in zip(_OF_PAIRS, by_pair[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, pairs.where(_is_caller & rule.broken))
         numbered = sa.select(_numbered.c.attempt_id, sa.literal(Side.CALLER.value))
-        for rule, count in zip(_OF_REQUESTS, of_requests, strict=True):
+        for rule, count in zip(_OF_REQUESTS, by_request[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, numbered.where(rule.broken))
+        requests = by_request[0]
         if findings.total:  # a tier may name a request that no caller has
             every = sa.select(entries.c.request_id).distinct().subquery()
             requests = connection.execute(

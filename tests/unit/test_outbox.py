@@ -129,7 +129,7 @@ def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> 
     other = sqlite3.connect(tmp_path / "outbox-0.sqlite")
     schema = other.execute("SELECT sql FROM sqlite_master").fetchone()[0]
     other.execute("DROP TABLE outbox")
-    with pytest.raises(NotReady, match="no such table.*DIMEE_STATE_DIR"):
+    with pytest.raises(NotReady, match=r"no such table.*DIMEE_STATE_DIR"):
         outbox.record(caller(), tier())
     outbox.keep(caller(), tier())
     other.execute(schema)
