@@ -7,6 +7,7 @@ themselves are asked for only where a count says that there is something to name
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -137,7 +138,7 @@ class _Findings:
         self.total = 0
         self.shown: list[Finding] = []
 
-    def add(self, kind: str, detail: str, count: int, rows: sa.Select[tuple[str, str]]) -> None:
+    def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
         self.total += count
         if count and len(self.shown) < SHOWN:
             found = self._connection.execute(rows.limit(SHOWN - len(self.shown)))
