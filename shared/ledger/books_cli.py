@@ -70,7 +70,7 @@ def prune_command(older_than_s: float, dry_run: bool, database_url: str | None) 
         click.echo(
             f"{done.requests:,} requests ({done.entries:,} entries, {done.cost_lambda:,.1f} λ) "
             + ("would be forgotten" if dry_run else "forgotten")
-            + (f"; {done.kept:,} as old are open or unpaired and stay" if done.kept else "")
+            + (f"; kept as open or unpaired: {done.kept:,}" if done.kept else "")
         )
 
 

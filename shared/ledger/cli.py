@@ -173,8 +173,8 @@ def print_pruned(pruned: Pruned) -> None:
     """What retention forgot, which is in no other line."""
     day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
     click.echo(
-        f"pruned    {pruned.requests:,} requests of before {day} ({pruned.entries:,} entries, "
-        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD), not in the figures above"
+        f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "
+        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD) of before {day}, not above"
     )
 
 
