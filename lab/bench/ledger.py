@@ -26,6 +26,7 @@ from shared.ledger.shipper import BATCH, Shipper
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PROBES = 21
+FILL = 50_000  # entries made in memory before they are sent, so that making them is not timed
 
 
 def outbox_latency(folder: Path, requests: int, backlog: int, seed: int) -> dict[str, Any]:
@@ -91,13 +92,16 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
         for size in sizes:
             probe = min(BATCH, (size - filled) // PROBES // 4 * 2)
             to_fill = size - filled - PROBES * probe
-            rate = _fill(process.url, list(bodies(rng, to_fill, BATCH)), to_fill)
+            spent_s = 0.0
+            for start in range(0, to_fill, FILL):
+                part = min(FILL, to_fill - start)
+                spent_s += _fill(process.url, list(bodies(rng, part, BATCH)))
             delivered = list(bodies(rng, PROBES * probe, probe))
             took = [_ms(lambda body=body: _post(http, body)) for body in delivered]  # type: ignore[misc]
             filled = size
             row: dict[str, Any] = {
                 "entries": size,
-                "fill_entries_per_s": rate,
+                "fill_entries_per_s": to_fill / spent_s,
                 "delivery_entries": probe,
                 "delivery_ms": statistics.median(took),
             }
@@ -121,8 +125,8 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
     return rows
 
 
-def _fill(url: str, deliveries: list[bytes], entries: int) -> float:
-    """Entries a second with two senders at once, as phone and edge are."""
+def _fill(url: str, deliveries: list[bytes]) -> float:
+    """Seconds that two senders at once take, as phone and edge are."""
 
     def send(mine: list[bytes]) -> None:
         with httpx.Client(base_url=url, trust_env=False, timeout=600.0) as http:
@@ -135,7 +139,7 @@ def _fill(url: str, deliveries: list[bytes], entries: int) -> float:
         sender.start()
     for sender in senders:
         sender.join()
-    return entries / (time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
 def _post(http: httpx.Client, body: bytes) -> None:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MAX_KEPT = 10_000
 """Ends that wait in memory for a disk that is full; about a kilobyte each."""
 _AT_ONCE = 100  # rows forgotten in one transaction: a request waits for no more than these
+_MOVE_AFTER = 500  # changed rows between two checkpoints: about SQLite's own thousand pages
 _WAL_PAGES = 10_000  # 40 MB: checkpointed by a request only if the shipper did not, for long
 _IN_MEMORY = -1  # the version of a row that is not on disk
 
@@ -63,6 +64,7 @@ class Outbox:
         self.dropped = 0
         """Ends that could neither be written nor kept in memory."""
         self._file = file
+        self._changed = 0
         self._kept: dict[tuple[str, str], str] = {}
         self._db = _connect(file)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -138,7 +140,10 @@ class Outbox:
             except sqlite3.Error:
                 break
             self._kept.pop((attempt_id, side), None)
+        if self._changed < _MOVE_AFTER:
+            return
         with suppress(sqlite3.Error), self._reading:
+            self._changed = 0
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def pending(self, limit: int) -> list[tuple[str, str, int, str]]:
@@ -163,6 +168,7 @@ class Outbox:
         where = "WHERE attempt_id = ? AND side = ?"
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
+            self._changed += len(some)
             with self._guard, _transaction(self._db):
                 self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", some)
                 self._db.executemany(
@@ -202,6 +208,7 @@ class Outbox:
 
     def _write(self, rows: list[tuple[str, str, bool, str]]) -> None:
         with self._guard:
+            self._changed += len(rows)
             if len(rows) == 1:
                 self._db.execute(_UPSERT, rows[0])
             else:
