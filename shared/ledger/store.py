@@ -90,21 +90,16 @@ class LedgerStore:
         """
         if "\0" in (policy or ""):
             return []
-        wanted = (
-            (entries.c.side == Side.CALLER.value)
-            & entries.c.final
-            & (entries.c.state == State.ANSWERED.value)
+        newest = sa.select(entries.c.request_id).where(
+            entries.c.side == Side.CALLER.value,
+            entries.c.final,
+            entries.c.state == State.ANSWERED.value,
         )
         if policy is not None:
-            wanted &= entries.c.policy == policy
-        # in two steps, each along one index whatever a planner knows of a young or growing table
-        times = sa.select(entries.c.received_at).where(wanted)
-        times = times.order_by(entries.c.received_at.desc()).limit(count)
+            newest = newest.where(entries.c.policy == policy)
         when = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
+        newest = newest.order_by(*(column.desc() for column in when)).limit(count)
         with self.connect() as connection:
-            oldest = min(connection.scalars(times), default=0.0)
-            newest = sa.select(entries.c.request_id).where(wanted, entries.c.received_at >= oldest)
-            newest = newest.order_by(*(column.desc() for column in when)).limit(count)
             found: dict[str, list[LedgerEntry]] = {name: [] for name in connection.scalars(newest)}
             query = sa.select(entries).where(
                 entries.c.side == Side.CALLER.value, entries.c.request_id.in_(found)
