@@ -15,7 +15,7 @@ from mobile_client.budget import EXHAUSTED, Allowance
 from mobile_client.device import Decided, LocalAnswer
 from mobile_client.modes import Mode
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, RateLimited
+from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, NotReady, RateLimited
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
 from shared.tariff import Tariff
@@ -113,7 +113,12 @@ class Bookkeeper:
             certificate_id=request.certificate_id,
             degraded=request.degraded,
         )
-        self._outbox.record(*([after] if after else []), entry)
+        try:
+            self._outbox.record(*([after] if after else []), entry)
+        except NotReady:  # a full disk: nothing is sent, and what came before was the last
+            if after:
+                self._outbox.keep(after.model_copy(update={"final": True}))
+            raise
         return OpenAttempt(entry, time.perf_counter(), request.allowance)
 
     @contextmanager
@@ -124,8 +129,9 @@ class Bookkeeper:
         except asyncio.CancelledError:
             self._broken_off(attempt, State.ABANDONED, None)
             raise
-        except Exception:
-            self._broken_off(attempt, State.FAILED, "internal")
+        except Exception as error:
+            code = error.code if isinstance(error, DimeeError) else "internal"
+            self._broken_off(attempt, State.FAILED, code)
             raise
 
     def answered_here(
@@ -188,27 +194,35 @@ class Bookkeeper:
             facts = _abandoned(attempt)
             wasted = self._tariff.cost_model.wasted(attempt.entry.tier, sent=True)
             entry = self._end(attempt, facts, wasted, final=False)
-        self._outbox.record(entry)
+        self._outbox.keep(entry)
         return entry
 
     def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
         """End an audit: the request has had its final attempt, and this one changes no answer."""
         entry = self.exchanged(attempt, exchange, final=False)
-        self._outbox.record(entry)
+        self._outbox.keep(entry)
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        entry = self._end(
+        # of a hedged pair the first is the last word when both are broken off
+        final = attempt.entry.reason not in (Reason.AUDIT, Reason.HEDGE)
+        entry = self._ended(
             attempt,
             _abandoned(attempt) | {"state": state, "error_code": error_code},
             self._tariff.cost_model.wasted(attempt.entry.tier, sent=True),
-            # of a hedged pair the first is the last word when both are broken off
-            final=attempt.entry.reason not in (Reason.AUDIT, Reason.HEDGE),
+            final,
         )
-        if not entry.final:
-            self._outbox.record(entry)
+        self._outbox.keep(entry)
 
     def _end(
+        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
+    ) -> LedgerEntry:
+        entry = self._ended(attempt, facts, cost_lambda, final)
+        if final:
+            self._outbox.record(entry)
+        return entry
+
+    def _ended(
         self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
     ) -> LedgerEntry:
         tier = attempt.entry.tier
@@ -219,7 +233,7 @@ class Bookkeeper:
             # answered, but not as the promise has it
             facts = facts | {"certificate_id": None, "degraded": None}
             facts |= {"error_code": EXHAUSTED} if kept else {}
-        entry = attempt.entry.model_copy(
+        return attempt.entry.model_copy(
             update=facts
             | {
                 "final": final,
@@ -230,9 +244,6 @@ class Bookkeeper:
                 "all_cloud_lambda": self._tariff.cost_model.all_cloud if final else None,
             }
         )
-        if final:
-            self._outbox.record(entry)
-        return entry
 
 
 def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:

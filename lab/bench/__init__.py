@@ -1,1 +1,1 @@
-"""Serving the same weights and texts with this project and with what people use instead."""
+"""Serving the same weights with this project and with others; and the ledger's speed."""
