@@ -46,7 +46,7 @@ SCOUTED = 300
 )
 @click.option("--seed", default=1, show_default=True, help="Of arrivals, texts and links.")
 @click.option(
-    "--arrivals", type=click.Path(path_type=Path), help="Seconds, one a line; no Poisson."
+    "--arrivals", type=click.Path(path_type=Path), help="Seconds, one a line; no Poisson, no shape."
 )
 @click.option("--texts", type=click.Path(path_type=Path), help="One text a line.")
 @click.option("--deadline-ms", default=5_000.0, show_default=True, type=click.FloatRange(1, 60_000))
@@ -76,11 +76,13 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
     chosen = SCENARIOS[scenario]
     rate = options["rate"] or chosen.rate
     duration_s, seed = options["duration_s"], options["seed"]
-    arrivals = (
-        from_trace(options["arrivals"], duration_s)
-        if options["arrivals"]
-        else poisson(rate, duration_s, chosen.shape, seed)
-    )
+    left_out = 0
+    if options["arrivals"]:
+        arrivals, left_out = from_trace(options["arrivals"], duration_s)
+        rate = len(arrivals) / duration_s
+        click.echo(f"{left_out:,} arrivals of the trace come after --duration and are left out")
+    else:
+        arrivals = poisson(rate, duration_s, chosen.shape, seed)
     if not arrivals:
         raise InvalidInput(
             "load: no request falls into so short a time; raise --rate or --duration"
@@ -107,6 +109,8 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
         "duration_s": duration_s,
         "deadline_ms": options["deadline_ms"],
         "seed": seed,
+        "trace": options["arrivals"] and str(options["arrivals"]),
+        "trace_left_out": left_out,
         "bundle_id": ready.get("bundle_id"),
         "links": links,
         **_label(links, options),
@@ -126,8 +130,9 @@ def _bed(
         if options["state_dir"]:
             bed = standing_bed(options["state_dir"])
         else:
-            ledger = options["ledger_url"] or ""
-            bed = Bed(check_url(options["url"], options["allow_remote"]), ledger, {}, {})
+            remote, ledger = options["allow_remote"], options["ledger_url"]
+            ledger = check_url(ledger, remote) if ledger else ""
+            bed = Bed(check_url(options["url"], remote), ledger, {}, {})
         for fault in chosen.faults:
             if fault.what == "kill" or fault.name not in bed.links:
                 raise InvalidInput(
@@ -183,12 +188,16 @@ def _plan(
 def _ask(url: str, texts: list[str], policy: str | None) -> list[tuple[str, Sample]]:
     """One after the other, before the run; not part of it."""
     found = []
-    with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as http:
-        for number, text in enumerate(texts):
-            sample = Sample(number, 0.0)
-            response = http.post(PATH, json=body(text, policy, 20_000))
-            read(sample, response.status_code, response.content)
-            found.append((text, sample))
+    try:
+        with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as http:
+            for number, text in enumerate(texts):
+                sample = Sample(number, 0.0)
+                response = http.post(PATH, json=body(text, policy, 20_000))
+                read(sample, response.status_code, response.content)
+                found.append((text, sample))
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        raise DimeeError(f"the gateway at {url} was lost before the run ({why})") from None
     return found
 
 

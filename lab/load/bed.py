@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,8 +24,8 @@ from shared.relay.probe import measure
 
 START_S = 180.0
 STOP_S = 30.0
-OURS = ("mobile", "localhost", "::1")
-"""Hosts that may be loaded: loopback, and the phone's name in docker-compose.yml."""
+OURS = ("mobile", "ledger", "localhost")
+"""Names that may be loaded besides loopback: those in docker-compose.yml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,26 @@ def standing_bed(folder: Path, ours: bool = False) -> Bed:
 
 def check_url(url: str, allow_remote: bool) -> str:
     """The url if it may be loaded; raises `InvalidInput`."""
-    host = urlsplit(url).hostname or ""
-    if host in OURS or host.startswith("127.") or allow_remote:
+    try:
+        parts = urlsplit(url)
+        host, sound = parts.hostname or "", parts.scheme in ("http", "https")
+    except ValueError:
+        host, sound = "", False
+    if not sound or not host:
+        raise InvalidInput(f"--url: {url[:60]!r} is no address; give http://HOST:PORT")
+    if host in OURS or _loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(
-        f"--url: {host[:60] or url[:60]!r} is neither loopback nor the testbed's own container; "
+        f"--url: {host[:60]!r} is neither loopback nor the testbed's own container; "
         "load only what is yours, and say so with --allow-remote"
     )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -141,8 +156,6 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _free_ports(count: int) -> list[int]:
-    import socket
-
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
