@@ -1,0 +1,57 @@
+"""``dimee load`` over real processes: the edge dies and comes back, and a link flaps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lab.load_cli import load
+from tests.conftest import BUNDLE
+
+ENDINGS = {"answered", "shed", "timed_out", "unavailable"}
+
+
+def run(out: Path, *options: str) -> tuple[dict[str, Any], str]:
+    asked = ["--rate", "20", "--bundle", str(BUNDLE), "--out", str(out), *options]
+    found = CliRunner().invoke(load, asked, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return json.loads(out.with_suffix(".json").read_text()), out.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "done"),
+    [
+        ("edge-dies", ["edge killed"]),
+        ("link-flap", 3 * ["phone-edge: cut", "phone-edge: as before"]),
+    ],
+)
+def test_every_request_ends_and_the_books_are_clean(
+    tmp_path: Path, scenario: str, done: list[str]
+) -> None:
+    report, page = run(
+        tmp_path / "load", "--scenario", scenario, "--duration", "5", "--seed", "3", "--unlabelled"
+    )
+    assert [one["what"] for one in report["happened"]] == done
+    assert not any(one["error"] for one in report["happened"])
+    assert 60 < report["requests"] == sum(report["endings"].values())
+    assert set(report["endings"]) <= ENDINGS, report["error_codes"]
+    assert report["endings"]["answered"] > 0.5 * report["requests"]
+    assert report["ledger"]["clean"], report["ledger"]
+    assert report["over_deadline_by_50_ms"] == 0
+    if scenario == "edge-dies":
+        after = [one["endings"].get("edge", 0) for one in report["over_time"]]
+        before, dead = after[0], after[len(after) // 2]
+        assert before > dead == 0
+    else:
+        assert report["links"][0]["words"] == "wifi"
+        assert report["latency_ms"]["max"] > 100, "who is cut off waits for the link"
+    by_tier = report["answered_by"]
+    whole = sum(sum(parts.values()) * by_tier[t] for t, parts in report["hops_ms"].items())
+    mean = whole / report["endings"]["answered"]
+    assert mean == pytest.approx(report["latency_ms"]["mean"], rel=0.02), "the parts are the whole"
+    assert report["commit"] in page
+    assert done[0] in page
