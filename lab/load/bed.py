@@ -79,7 +79,7 @@ def own_bed(
             options += ["--link", f"{hop}={words}"]
         if revive_s is not None:
             options += ["--revive", f"{revive_s:g}"]
-        for role, port in zip(("ledger", "mobile", "edge", "cloud"), _free_ports(4), strict=True):
+        for role, port in zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True):
             options += [f"--{role}-port", str(port)]
         with (folder / "up.log").open("wb") as log:
             process = subprocess.Popen(
@@ -155,7 +155,8 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise DimeeError(f"no testbed stands at {folder}; start one with: dimee up") from None
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
