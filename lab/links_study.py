@@ -67,13 +67,14 @@ def relay(words: str) -> Iterator[LinkControl]:
         stdin=subprocess.DEVNULL,
     )
     try:
-        yield _ready(LinkControl(words, f"http://127.0.0.1:{port}"), process)
+        yield stands(LinkControl(words, f"http://127.0.0.1:{port}"), process)
     finally:
         process.terminate()
         process.wait()
 
 
-def _ready(control: LinkControl, process: subprocess.Popen[bytes]) -> LinkControl:
+def stands(control: LinkControl, process: subprocess.Popen[bytes]) -> LinkControl:
+    """Wait until a relay's process answers; raises `DimeeError` if it ends or never does."""
     until = time.monotonic() + START_S
     while True:
         try:
@@ -94,8 +95,8 @@ def page(report: dict[str, Any], source: str) -> str:
     trims = ", ".join(f"{one['words']} {one['trim_ms']:.3f}" for one in report["links"])
     return f"""# Emulated links against their labels
 
-{held} of {len(lines)} profiles are within {report["tolerance"]:.0%} of their label in round trip and
-both rates. Each was measured through a relay of its own on loopback: round trips of one byte
+{held} of {len(lines)} profiles are within {report["tolerance"]:.0%} of their label in round trip
+and both rates. Each was measured through a relay of its own on loopback: round trips of one byte
 (median; 31 to 301), one bulk transfer each way (a second try where the first was off).
 
 {HEAD}{"".join(lines)}
@@ -105,7 +106,7 @@ What the relay itself adds is found by the same round trips and taken off its de
 Made with `{report["command"]}`
 at {report["made_at"]}, commit {report["commit"]}, on {machine["cores"]} cores, {machine["system"]},
 load {machine["load_before"]:.2f} before; all figures: [{source}]({source}).
-A run with `dimee up --link` or `dimee load` measures its own links again and refuses one that is off.
+`dimee up --link` and `dimee load` measure their own links again and refuse one that is off.
 
 Where the labels are from:
 
