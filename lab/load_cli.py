@@ -80,7 +80,8 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
     if options["arrivals"]:
         arrivals, left_out = from_trace(options["arrivals"], duration_s)
         rate = len(arrivals) / duration_s
-        click.echo(f"{left_out:,} arrivals of the trace come after --duration and are left out")
+        if left_out:
+            click.echo(f"left out, because they come after --duration: {left_out:,} of the trace")
     else:
         arrivals = poisson(rate, duration_s, chosen.shape, seed)
     if not arrivals:

@@ -1,6 +1,6 @@
 """The load of `dimee load` for those who live in Locust, over the same requests and readings.
 
-``locust -f lab/locustfile.py --host http://127.0.0.1:8701 --headless -u 20 -t 60s``
+``locust -f lab/locustfile.py --host http://127.0.0.1:8701 --headless -u 20 -r 20 -t 60s``
 
 Each user asks DIMEE_LOAD_RATE times a second (1) at random times decided before, and does not wait
 longer because an answer was late: response times count from the intended time, as in `dimee load`.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -189,3 +191,10 @@ def test_the_command_names_every_scenario() -> None:
     assert set(option.type.choices) == {
         "steady", "burst", "ramp", "edge-dies", "cloud-slow", "link-flap", "rare-escalation",
     }  # fmt: skip
+
+
+def test_the_command_needs_no_more_than_the_tiers() -> None:
+    heavy = ["torch", "transformers", "scipy", "sklearn", "matplotlib", "datasets", "onnx", "locust"]
+    said = f"import sys, lab.load_cli; print([one for one in {heavy} if one in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
