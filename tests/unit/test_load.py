@@ -194,7 +194,7 @@ def test_the_command_names_every_scenario() -> None:
 
 
 def test_the_command_needs_no_more_than_the_tiers() -> None:
-    heavy = ["torch", "transformers", "scipy", "sklearn", "matplotlib", "datasets", "onnx", "locust"]
+    heavy = ["torch", "transformers", "scipy", "sklearn", "datasets", "onnx", "locust"]
     said = f"import sys, lab.load_cli; print([one for one in {heavy} if one in sys.modules])"
     found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
