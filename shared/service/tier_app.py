@@ -77,7 +77,13 @@ class TierService:
         self._limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
-        self._engine = Engine(classifier, alpha, settings.max_queue, settings.threads)
+        self._engine = Engine(
+            classifier,
+            alpha,
+            settings.max_queue,
+            settings.threads,
+            max_queue_ms=settings.max_queue_ms,
+        )
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
         self._shipper = Shipper(
             self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
