@@ -1,4 +1,4 @@
-"""Who is let into a tier's queue: by its length, by the caller's deadline, and by how long it stands.
+"""Who is let into a tier's queue: by its length, its age, and the caller's deadline.
 
 All of it is a few numbers, kept as work ends: a decision costs the same however many wait.
 """
