@@ -1,4 +1,4 @@
-"""``python -m lab.chaos.overload``: one tier's process at its capacity, at 80 % and at ten times it.
+"""``python -m lab.chaos.overload``: a tier's process at its capacity, at 80 % and at 10 times it.
 
 The client runs on the same cores, and the capacity is measured with the same client. There is no
 ledger: entries go to the outbox and stay there.
@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 
+from lab.chaos.bed import free_ports
 from lab.chaos.client import MakeBody, Tally, closed_loop, open_loop
 from lab.load.arrivals import poisson
-from lab.load.bed import free_ports
 from lab.load.scenarios import FLAT
 from lab.load.texts import make_texts
 from mobile_client.processes import Role, Testbed
