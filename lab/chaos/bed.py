@@ -1,94 +1,92 @@
-"""A testbed of one's own to break: four processes, and a relay on each hop that may be cut."""
+"""A testbed (``dimee up``) to break: its processes by their ids, its links by their relays."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import socket
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_client.links import Hop, make_hops
-from mobile_client.processes import Testbed
-from mobile_client.testbed import PORTS, make_testbed
+import httpx
 
+from lab.load.bed import Bed, own_bed
+from shared.errors import DimeeError
+
+ROLES = ("ledger", "mobile", "edge", "cloud")
 HOPS = ("phone-edge", "phone-cloud", "phone-ledger", "edge-ledger", "cloud-ledger")
 PLAIN = "ethernet"
 """The link of every hop where nothing is wrong."""
+HEAL_S = 60.0
 
 
 @dataclass(frozen=True)
-class Bed:
-    """The processes and the links between them."""
+class Victim:
+    """The testbed, and what can be done to it. What is killed comes back by itself."""
 
-    testbed: Testbed
-    hops: dict[str, Hop]
+    bed: Bed
 
-    @property
-    def url(self) -> str:
-        """The phone's gateway."""
-        return self.testbed.roles["mobile"].url
+    def pid(self, role: str) -> int:
+        """The process of a role now; one that came back has another."""
+        assert self.bed.folder is not None
+        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
+        return int(facts["roles"][role]["pid"])
 
-    @property
-    def ledger_url(self) -> str:
-        """The ledger, past its links."""
-        return self.testbed.roles["ledger"].url
-
-    def link(self, hop: str, words: str = PLAIN) -> None:
-        """Make a link something else."""
-        self.hops[hop].control.change(words)
-
-    def pause(self, role: str) -> None:
-        """Stop a process as a machine that hangs does: its connections stand."""
-        os.kill(self.testbed.processes[role].pid, signal.SIGSTOP)
-
-    def go_on(self, role: str) -> None:
-        """Let a paused process go on."""
-        os.kill(self.testbed.processes[role].pid, signal.SIGCONT)
-
-    def revive(self, role: str) -> None:
-        """Start a killed process again and wait until it is ready."""
-        self.testbed.start(role)
-        self.testbed.wait_ready(role)
+    def do(self, what: str, name: str, words: str | None = None) -> None:
+        """``kill``, ``pause`` or ``go-on`` a role; make a ``link`` something else."""
+        if what == "link":
+            self.bed.set_link(name, words)
+            return
+        number = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "go-on": signal.SIGCONT}[what]
+        with suppress(ProcessLookupError):  # it is dead already, and will come back
+            os.kill(self.pid(name), number)
 
     def heal(self) -> None:
-        """Whatever was done: every process runs and is ready, every link is plain."""
-        for hop in self.hops:
-            self.link(hop)
-        for role in PORTS:
-            if self.testbed.processes[role].poll() is None:
-                self.go_on(role)
-            else:
-                self.testbed.start(role)
-        for role in PORTS:
-            self.testbed.wait_ready(role)
+        """Make every link plain and every process go on; return when all are ready."""
+        for hop in self.bed.links:
+            self.bed.set_link(hop, None)
+        for role in ROLES:
+            self.do("go-on", role)
+        until = time.monotonic() + HEAL_S
+        with httpx.Client(trust_env=False, timeout=2.0) as http:
+            for role in ROLES:
+                while not _ready(http, self._url(role)):
+                    if time.monotonic() > until:
+                        raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
+                    time.sleep(0.1)
+
+    def _url(self, role: str) -> str:
+        assert self.bed.folder is not None
+        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
+        return str(facts["roles"][role]["url"])
+
+
+def _ready(http: httpx.Client, url: str) -> bool:
+    try:
+        return http.get(f"{url}/readyz").status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
-def standing(folder: Path, hops: Sequence[str] = HOPS, **settings: str) -> Iterator[Bed]:
-    """A testbed on free ports, ended afterwards."""
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    made = make_hops([f"{hop}={PLAIN}" for hop in hops])
-    with make_testbed(ports, folder, settings, made) as testbed:
-        testbed.start_all()
-        bed = Bed(testbed, {hop.name: hop for hop in made})
+def victim(
+    seed: int, revive_s: float, hops: Sequence[str] = HOPS, extra: tuple[str, ...] = ()
+) -> Iterator[Victim]:
+    """A testbed on free ports, ended afterwards; a killed process comes back after ``revive_s``."""
+    links = dict.fromkeys(hops, PLAIN)
+    with own_bed(links, seed, revive_s, ("--unlabelled", *extra)) as bed:
+        made = Victim(bed)
         try:
-            yield bed
+            yield made
         finally:  # a paused process would not hear that it should end
-            for role in PORTS:
-                if testbed.processes[role].poll() is None:
-                    bed.go_on(role)
+            for role in ROLES:
+                made.do("go-on", role)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def folder_of(one: Victim) -> Path:
+    """Where its processes write."""
+    assert one.bed.folder is not None
+    return one.bed.folder

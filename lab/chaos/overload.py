@@ -10,18 +10,16 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lab.chaos.bed import free_ports
 from lab.chaos.client import MakeBody, Tally, closed_loop, open_loop
+from lab.chaos.serve import serving
 from lab.load.arrivals import poisson
 from lab.load.scenarios import FLAT
 from lab.load.texts import make_texts
-from mobile_client.processes import Role, Testbed
 
 PATH = b"/v1/infer"
 MODULES = {"edge": "edge_server", "cloud": "cloud_server"}
@@ -99,17 +97,13 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure one tier's process; exit 1 where goodput or p99 is not what is promised."""
-    (port,) = free_ports(1)
     settings = {"DIMEE_LEDGER_URL": "http://127.0.0.1:9"}
     if threads is not None:
         settings["DIMEE_THREADS"] = str(threads)
     if max_queue_ms is not None:
         settings["DIMEE_MAX_QUEUE_MS"] = str(max_queue_ms)
-    with tempfile.TemporaryDirectory(prefix="dimee-chaos-") as folder:
-        role = Role(tier, MODULES[tier], port, {})
-        with Testbed([role], Path(folder), settings) as testbed:
-            testbed.start_all()
-            found = asyncio.run(measure(port, seconds, deadline_ms, seed))
+    with serving(MODULES[tier], settings) as port:
+        found = asyncio.run(measure(port, seconds, deadline_ms, seed))
     found |= {"tier": tier, "settings": settings, "seconds": seconds, "deadline_ms": deadline_ms}
     found |= {"cores": os.cpu_count(), "seed": seed}
     text = json.dumps(found, indent=2)

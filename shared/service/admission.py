@@ -59,6 +59,12 @@ class Admission:
             return 0.0
         return (waiting + self.under_way) * self._busy_ms / self._texts / self._workers
 
+    def congested(self, waiting: int) -> bool:
+        """Whether one more would be refused for the queue's sake."""
+        if waiting >= self._max_queue:
+            return True
+        return self.wait_ms(waiting) > self._max_queue_ms and self._overloaded(self._now())
+
     def check(self, waiting: int, deadline_ms: float) -> None:
         """Raise `Overloaded` where one more, behind ``waiting`` others, should not be let in."""
         now = self._now()

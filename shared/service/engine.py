@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from shared.codec import ResumeLimits, decode
 from shared.domain import Prediction
-from shared.errors import DeadlineExceeded, NotReady
+from shared.errors import DeadlineExceeded, NotReady, Overloaded
 from shared.runtime.classifier import Classifier
 from shared.runtime.flow import WORTH_TOKENS, Flow, Row
 from shared.service.admission import Admission
@@ -147,6 +147,20 @@ class Engine:
             self._jobs.append(_Job(read, future, loop, time.perf_counter(), deadline_ms))
             self._changed.notify()
         return await future
+
+    @property
+    def congested(self) -> bool:
+        """Whether one that comes now, with time enough, would be refused. Only a glance."""
+        return self._admission.congested(len(self._jobs))
+
+    def refusal(self, deadline_ms: float) -> Overloaded | None:
+        """The refusal of one that comes now; None where it is let in."""
+        with self._changed:
+            try:
+                self._admission.check(len(self._jobs), deadline_ms)
+            except Overloaded as error:
+                return error
+        return None
 
     def close(self) -> None:
         """Let running and waiting work end; take no more."""
