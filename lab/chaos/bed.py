@@ -18,7 +18,7 @@ from shared.errors import DimeeError
 
 ROLES = ("ledger", "mobile", "edge", "cloud")
 HOPS = ("phone-edge", "phone-cloud", "phone-ledger", "edge-ledger", "cloud-ledger")
-PLAIN = "ethernet"
+PLAIN = "lan"
 """The link of every hop where nothing is wrong."""
 HEAL_S = 60.0
 
@@ -50,13 +50,17 @@ class Victim:
             self.bed.set_link(hop, None)
         for role in ROLES:
             self.do("go-on", role)
+        for role in ROLES:
+            self.wait_ready(role)
+
+    def wait_ready(self, role: str) -> None:
+        """Return when a role answers again; raises `DimeeError`."""
         until = time.monotonic() + HEAL_S
         with httpx.Client(trust_env=False, timeout=2.0) as http:
-            for role in ROLES:
-                while not _ready(http, self._url(role)):
-                    if time.monotonic() > until:
-                        raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
-                    time.sleep(0.1)
+            while not _ready(http, self._url(role)):
+                if time.monotonic() > until:
+                    raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
+                time.sleep(0.1)
 
     def _url(self, role: str) -> str:
         assert self.bed.folder is not None
