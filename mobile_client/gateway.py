@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from mobile_client.health import PhoneHealth
 from mobile_client.phone import Phone
@@ -14,6 +14,7 @@ from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError, NotReady
 from shared.service.doors import install_doors, visitor_of
 from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
 from shared.service.tokens import Scope
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
 
@@ -40,6 +41,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     install_doors(app, settings, _needs)
 
+    @app.exception_handler(ClientGone)
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
     @app.post("/v1/classify")
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
         """Answer each text; one that got no answer carries its error instead of a result.
@@ -47,7 +52,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         A call with a single text that got no answer fails as a whole, with that error's status.
         """
         visitor_of(message).charge(len(request.texts) - 1)
-        outcomes = await phone.classify(
+        work = phone.classify(
             request.texts,
             request.pairs,
             request.policy,
@@ -56,6 +61,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             mode=request.mode,
             max_cost_lambda=request.max_cost_lambda,
         )
+        outcomes = await while_present(message, work)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]
         return ClassifyResponse(

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 T = TypeVar("T")
+CLIENT_CLOSED_REQUEST = 499
+"""What servers log for a client that did not wait; nobody receives it."""
 
 
 class ClientGone(Exception):

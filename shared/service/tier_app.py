@@ -23,7 +23,7 @@ from shared.runtime.classifier import Classifier
 from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
-from shared.service.presence import ClientGone, while_present
+from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
 from shared.service.refusal import BookedTogether, QuickRefusal
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
@@ -37,8 +37,6 @@ from shared.wire import (
     ResumeRequest,
 )
 
-CLIENT_CLOSED_REQUEST = 499
-"""What servers log for a client that did not wait; nobody receives it."""
 RESUME_BODY = {
     "requestBody": {
         "required": True,

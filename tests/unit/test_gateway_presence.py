@@ -1,0 +1,62 @@
+"""A caller that hangs up on the phone's gateway: nobody goes on for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_client.gateway import create_app
+from mobile_client.phone import Phone
+from mobile_client.settings import MobileSettings
+from shared.service.presence import CLIENT_CLOSED_REQUEST
+from tests.conftest import BUNDLE, free_ports
+from tests.unit.test_presence import scope
+
+
+def test_a_caller_that_hangs_up_is_not_worked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge, cloud, ledger = (f"http://127.0.0.1:{port}" for port in free_ports(3))
+    app = create_app(
+        MobileSettings(
+            bundle=BUNDLE, state_dir=tmp_path, edge_url=edge, cloud_url=cloud, ledger_url=ledger
+        )
+    )
+    ends: list[str] = []
+
+    async def main() -> list[Any]:
+        begun = asyncio.Event()
+
+        async def classify(*_: Any, **__: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+                raise
+
+        monkeypatch.setattr(Phone, "classify", classify)
+        parts = [{"type": "http.request", "body": b'{"texts": ["fine"]}', "more_body": False}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            if parts:
+                return parts.pop(0)
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        path = {"path": "/v1/classify", "raw_path": b"/v1/classify"}
+        async with app.router.lifespan_context(app):
+            async with asyncio.timeout(30):
+                await app(scope() | path, receive, send)
+        return sent
+
+    sent = asyncio.run(main())
+    assert ends == ["cancelled"]
+    assert sent[0]["status"] == CLIENT_CLOSED_REQUEST
