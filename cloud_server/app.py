@@ -14,4 +14,5 @@ def create_app(settings: CloudSettings) -> FastAPI:
     """Load and check the bundle, then build the application; raises `BundleError`."""
     bundle = load_bundle(settings.bundle)
     layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).cloud
-    return create_tier_app(TierService(Tier.CLOUD, bundle, layers, None, settings))
+    service = TierService(Tier.CLOUD, bundle, layers, None, settings)
+    return create_tier_app(service, settings)

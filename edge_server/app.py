@@ -14,4 +14,5 @@ def create_app(settings: EdgeSettings) -> FastAPI:
     """Load and check the bundle, then build the application; raises `BundleError`."""
     bundle = load_bundle(settings.bundle)
     layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).edge
-    return create_tier_app(TierService(Tier.EDGE, bundle, layers, bundle.manifest.alpha, settings))
+    service = TierService(Tier.EDGE, bundle, layers, bundle.manifest.alpha, settings)
+    return create_tier_app(service, settings)

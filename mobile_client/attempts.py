@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mobile_client.budget import EXHAUSTED, Allowance
 from mobile_client.device import Decided, LocalAnswer
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DeadlineExceeded, DimeeError
+from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, RateLimited
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
 from shared.tariff import Tariff
@@ -49,6 +50,7 @@ class Request:
     decided: Decided
     certificate_id: str | None = None
     degraded: bool | None = None
+    allowance: Allowance = field(default_factory=Allowance, compare=False)
     request_id: str = field(default_factory=new_id)
 
 
@@ -58,6 +60,7 @@ class OpenAttempt:
 
     entry: LedgerEntry
     started: float
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 class Bookkeeper:
@@ -107,7 +110,7 @@ class Bookkeeper:
             degraded=request.degraded,
         )
         self._outbox.record(*([after] if after else []), entry)
-        return OpenAttempt(entry, time.perf_counter())
+        return OpenAttempt(entry, time.perf_counter(), request.allowance)
 
     @contextmanager
     def no_open_end(self, attempt: OpenAttempt) -> Iterator[None]:
@@ -196,6 +199,9 @@ class Bookkeeper:
         tier = attempt.entry.tier
         compute_ms = facts.get("compute_ms") or 0.0
         moved = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
+        if final and attempt.allowance.exhausted and facts.get("state") is State.ANSWERED:
+            # answered, but not as the promise has it
+            facts = facts | {"error_code": EXHAUSTED, "certificate_id": None, "degraded": None}
         entry = attempt.entry.model_copy(
             update=facts
             | {
@@ -238,7 +244,9 @@ def _error_facts(exchange: Exchange) -> dict[str, Any]:
     error = exchange.error
     if isinstance(error, DeadlineExceeded):
         state = State.TIMED_OUT
-    elif exchange.delivery is Delivery.ARRIVED and error is not None and error.status != 500:
+    elif isinstance(error, NotAdmitted | RateLimited) or (
+        exchange.delivery is Delivery.ARRIVED and error is not None and error.status != 500
+    ):
         state = State.REFUSED
     else:
         state = State.FAILED

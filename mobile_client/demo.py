@@ -12,6 +12,7 @@ import httpx
 
 from mobile_client.render import HEADER, row
 from mobile_client.testbed import testbed_from_options, testbed_options
+from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
 from shared.ledger.cli import print_summary, wait_for_clean
 from shared.ledger.client import LedgerClient
@@ -36,8 +37,8 @@ def demo(**options: Any) -> None:
             click.echo("starting ledger, cloud, edge and phone …")
             testbed.start_all()
             click.echo(HEADER)
-            failed = _send(testbed.roles["mobile"].url)
-            ledger = LedgerClient(testbed.roles["ledger"].url)
+            failed = _send(testbed.roles["mobile"].url, testbed.credentials)
+            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=testbed.credentials)
             sent = len(sample_sentences())
             report = wait_for_clean(ledger, wait_s=10.0, requests=sent)
             click.echo()
@@ -52,10 +53,12 @@ def demo(**options: Any) -> None:
         raise DimeeError("the demo did not end as it should; see the rows above")
 
 
-def _send(url: str) -> bool:
+def _send(url: str, shown: Credentials) -> bool:
     failed = False
     texts = sample_sentences()
-    with httpx.Client(base_url=url, trust_env=False, timeout=60.0) as http:
+    with httpx.Client(
+        base_url=url, trust_env=False, timeout=60.0, auth=shown.auth, verify=shown.verify
+    ) as http:
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
             response = http.post("/v1/classify", json={"texts": part})

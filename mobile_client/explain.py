@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from mobile_client.budget import EXHAUSTED
 from mobile_client.recorded import Knew, Recorded
 from mobile_client.replay import AtHand, goes_on_to, right_after, under
 from shared.cost import CostModel
@@ -305,6 +306,10 @@ def _attempts(request: Recorded, at_hand: AtHand, value: Value | None) -> list[A
             cost_lambda=entry.cost_lambda,
             cost_usd=entry.cost_usd,
         )
+        if entry.error_code == EXHAUSTED:
+            verdict = "kept: another tier would have been asked, but its client's budget is used up"
+            views.append(replace(view, verdict=verdict))
+            continue
         if entry.attempt_id not in decisions:
             verdict = "taken up again: nobody gave a better answer" if entry.label else "no answer"
             views.append(replace(view, verdict=verdict))

@@ -11,6 +11,7 @@ from mobile_client.client import load_settings
 from mobile_client.explain import AttemptView, Explanation, TierView, explain, points
 from mobile_client.recorded import read_request
 from mobile_client.replay import AtHand
+from shared.credentials import Credentials
 from shared.ledger.client import LedgerClient
 
 
@@ -24,7 +25,7 @@ def explain_command(
 ) -> None:
     """Tell why a request was answered where it was, and what the other tiers offered."""
     settings = load_settings(bundle=bundle, ledger_url=ledger_url)
-    client = LedgerClient(settings.ledger_url)
+    client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:
         request = read_request(client.request(request_id))
     finally:

@@ -12,7 +12,9 @@ from mobile_client.health import PhoneHealth
 from mobile_client.phone import Phone
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError, NotReady
+from shared.service.doors import install_doors, visitor_of
 from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.service.tokens import Scope
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
 
 
@@ -36,6 +38,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    install_doors(app, settings, _needs)
 
     @app.post("/v1/classify")
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
@@ -43,6 +46,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
         A call with a single text that got no answer fails as a whole, with that error's status.
         """
+        visitor_of(message).charge(len(request.texts) - 1)
         outcomes = await phone.classify(
             request.texts,
             request.pairs,
@@ -88,6 +92,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
 
 def caller_of(message: Request, header: str) -> str:
-    """Who asks: the header that a proxy fills in, else the address."""
+    """Who asks: the header that a proxy fills in, else the token's name, else the address."""
     named = message.headers.get(header) if header else None
-    return (named or (message.client.host if message.client else "unknown"))[:64]
+    return (named or visitor_of(message).client)[:64]
+
+
+def _needs(_method: str, path: str) -> Scope:
+    """The status names other clients, and has a scope of its own."""
+    return "status" if path == "/v1/status" else "classify"

@@ -8,10 +8,12 @@ from pathlib import Path
 import httpx
 
 from mobile_client.attempts import Bookkeeper, Request
+from mobile_client.budget import EscalationBudget
 from mobile_client.device import Device, ReadText
 from mobile_client.request import Requester
 from mobile_client.settings import MobileSettings
 from mobile_client.watch import Watch
+from shared.credentials import Credentials
 from shared.domain import Outcome, Tier
 from shared.errors import DimeeError, InvalidInput
 from shared.ledger.outbox import Outbox
@@ -33,17 +35,20 @@ class Phone:
         self.settings = settings
         self.device = Device(settings)
         self.device.make_policy(settings.policy)  # an unknown name is refused at start
+        shown = Credentials.of(settings)
+        shown.verify  # noqa: B018 - files that cannot be used are refused before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
-        self._shipper = Shipper(self._outbox, settings.ledger_url)
+        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=shown)
         self._shipper.start()
         bundle = self.device.bundle
         books = Bookkeeper(self._outbox, self.device.tariff, bundle.bundle_id)
         self._tiers = {
-            Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport),
-            Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport),
+            Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport, shown),
+            Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport, shown),
         }
         self._requester = Requester(self.device, books, self._tiers, settings.fail_over)
         self.watch = Watch(settings, self.device, books, self._tiers[Tier.CLOUD])
+        self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def classify(
@@ -114,6 +119,7 @@ class Phone:
             decided,
             certificate_id=guard.certificate_id if promised else None,
             degraded=guard.degraded if promised else None,
+            allowance=self._budget.allow(client),
         )
         if self.watch.covers(policy):
             self.watch.opened(request, client)
@@ -128,7 +134,11 @@ class Phone:
         except DimeeError as error:
             return error
         finally:
-            self.watch.ended(request, answer)
+            # what was kept for want of budget is not what the promise speaks of
+            kept = request.allowance.exhausted
+            self.watch.ended(request, None if kept else answer)
+        if kept:
+            return answer
         outcome = Outcome(
             answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
         )

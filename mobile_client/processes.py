@@ -14,6 +14,7 @@ from typing import Self
 
 import httpx
 
+from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
 
 STOP_S = 10.0
@@ -27,11 +28,12 @@ class Role:
     module: str
     port: int
     settings: dict[str, str] = field(default_factory=dict)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """Its address on loopback."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 class Testbed:
@@ -40,10 +42,17 @@ class Testbed:
     __test__ = False
     """Not a test, whatever its name says to a test runner."""
 
-    def __init__(self, roles: list[Role], state_dir: Path, settings: dict[str, str]) -> None:
+    def __init__(
+        self,
+        roles: list[Role],
+        state_dir: Path,
+        settings: dict[str, str],
+        credentials: Credentials | None = None,
+    ) -> None:
         self.roles = {role.name: role for role in roles}
         self.state_dir = state_dir
         self._settings = settings
+        self.credentials = credentials or Credentials()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def log(self, name: str) -> Path:
@@ -83,7 +92,7 @@ class Testbed:
         """Wait until a process says that it is ready; its last words are the error if it ends."""
         role, process = self.roles[name], self.processes[name]
         until = time.monotonic() + timeout_s
-        with httpx.Client(trust_env=False, timeout=2.0) as http:
+        with httpx.Client(trust_env=False, timeout=2.0, verify=self.credentials.verify) as http:
             while time.monotonic() < until:
                 if process.poll() is not None:
                     raise DimeeError(f"the {name} did not start: {self._last_words(name)}")

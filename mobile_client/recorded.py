@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mobile_client.budget import EXHAUSTED
 from shared.domain import Expectation, Tier
 from shared.errors import NotFound
 from shared.ledger.entry import LedgerEntry, Reason, Side, State
@@ -59,8 +60,13 @@ class Recorded:
         return self.path[-1]
 
     def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
-        """Each answer that the policy could escalate, and the tier that it then asked."""
+        """Each answer that the policy could escalate, and the tier that it then asked.
+
+        One that was kept for want of budget is not the policy's choice, and left out.
+        """
         for number, entry in enumerate(self.path):
+            if entry.error_code == EXHAUSTED:
+                continue
             if entry.state is State.ANSWERED and not _in_hand(entry, self.path[:number]):
                 after = self.path[number + 1] if number + 1 < len(self.path) else None
                 escalated = after is not None and after.reason is Reason.ESCALATE

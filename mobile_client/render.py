@@ -18,12 +18,13 @@ def row(text: str, outcome: Classification | DimeeError) -> str:
     """One line: text, label, confidence, tier, exit layer, milliseconds, λ.
 
     ^ marks an answer that was escalated, * one that failed over, ! one that went to the cloud
-    because its promise does not hold (degraded).
+    because its promise does not hold (degraded), $ one that was kept for want of budget.
     """
     shown = _fit(text)
     if isinstance(outcome, DimeeError):
         return f"{shown}  {outcome.code}: {outcome.message}"
     marks = "^" * outcome.escalated + "*" * outcome.failed_over + "!" * outcome.degraded
+    marks += "$" * outcome.budget_exhausted
     tier = outcome.tier.value + marks
     cut = "  (cut at the model's limit)" if outcome.truncated else ""
     return (

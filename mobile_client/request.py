@@ -106,6 +106,8 @@ class Requester:
         course.ahead.clear()
         if to is None or to in course.failed or course.left_ms <= 0:
             return False
+        if not course.request.allowance.take():
+            return False
         course.in_hand = answer
         course.ahead.append((to, Reason.ESCALATE))
         # not the phone: an answer is in hand, and taken when no server gives a better one
@@ -211,6 +213,7 @@ class Requester:
         assert last.confidence is not None
         decided = course.request.decided
         routing = decided.routing
+        kept = course.request.allowance.exhausted
         reasons = {entry.reason for entry in course.entries}
         return Classification(
             request_id=last.request_id,
@@ -225,7 +228,8 @@ class Requester:
             escalated=Reason.ESCALATE in reasons,
             truncated=answer.truncated,
             degraded=bool(course.request.degraded),
-            certificate_id=course.request.certificate_id,
+            budget_exhausted=kept,
+            certificate_id=None if kept else course.request.certificate_id,
             tokens=decided.encoded.tokens,
             decision_ms=decided.decision_ms,
             total_ms=decided.decision_ms + course.spent_ms(),

@@ -46,4 +46,10 @@ class MobileSettings(BundleSettings):
     audit_alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.01
     """An alarm is false with at most this probability, at any time."""
     client_header: Annotated[str, Field(max_length=64)] = ""
-    """The header in which a proxy of yours names the gateway's caller; empty: its address."""
+    """The header in which a proxy of yours names the gateway's caller; empty: the name of its
+    token, else its address."""
+    escalation_budget: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    """The escalations that each request earns its client, as 0.5: one for two requests; unset: no
+    budget. A client without is answered by who has it, and the answer says so."""
+    escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """The escalations that a client begins with, and the most it can have saved."""

@@ -16,7 +16,9 @@ from mobile_client.client import load_settings
 from mobile_client.health import PhoneHealth
 from mobile_client.statefile import StateFile
 from mobile_client.watch import state_file
+from shared.credentials import Credentials
 from shared.domain import Tier
+from shared.errors import from_payload
 
 TIMEOUT_S = 2.0
 
@@ -59,6 +61,9 @@ def ask(http: httpx.Client, url: str, path: str) -> Answer:
         return Answer(url, {}, f"cannot be reached ({error or type(error).__name__})")
     except ValueError:
         return Answer(url, {}, "answers no JSON; something else listens there")
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        refusal = from_payload(body, response.status_code)
+        return Answer(url, {}, f"does not let this command in ({refusal.message})")
     if not response.is_success or not isinstance(body, dict):
         return Answer(url, {}, f"is not ready (status {response.status_code})")
     return Answer(url, body)
@@ -129,7 +134,10 @@ def status(
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
     }
-    with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as http:
+    shown = Credentials.of(settings)
+    with httpx.Client(
+        trust_env=False, timeout=TIMEOUT_S, auth=shown.auth, verify=shown.verify
+    ) as http:
         report = look(http, urls)
         if reset_alarm:
             certificate_id = report.phone.certificate_id if report.phone else None

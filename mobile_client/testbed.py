@@ -15,7 +15,8 @@ from mobile_client.client import load_settings
 from mobile_client.links import Hop, check_links, describe, make_hops, with_links
 from mobile_client.processes import Role, Testbed
 from mobile_client.standing import TESTBED_FILE, stand, write_testbed_file
-from shared.errors import DimeeError
+from shared.credentials import Credentials
+from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES
 
 MODULES = {
@@ -32,6 +33,7 @@ def make_testbed(
     state_dir: Path,
     settings: dict[str, str],
     hops: Sequence[Hop] = (),
+    credentials: Credentials | None = None,
 ) -> Testbed:
     """Four roles that know each other's addresses; started in the order of who needs whom.
 
@@ -42,7 +44,7 @@ def make_testbed(
         for name in ("ledger", "edge", "cloud")
     }
     roles = [Role(name, module, ports[name], urls) for name, module in MODULES.items()]
-    return Testbed(with_links(roles, hops), state_dir, settings)
+    return Testbed(with_links(roles, hops), state_dir, settings, credentials)
 
 
 def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,6 +76,11 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
             for name in ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir")
         }
     )
+    if settings.tls_cert is not None:
+        raise InvalidInput(
+            "DIMEE_TLS_CERT: the testbed speaks plain HTTP on loopback; unset it, or start the "
+            "processes one by one (python -m edge_server …)"
+        )
     environment = {
         "DIMEE_POLICY": settings.policy,
         "DIMEE_BUNDLE": str(Path(settings.bundle).absolute()),
@@ -82,7 +89,9 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
         if options[name] is not None:
             environment[f"DIMEE_{name.upper()}"] = str(options[name])
     folder = Path(settings.state_dir).absolute()
-    return make_testbed(ports, folder, environment, options.get("hops", ()))
+    return make_testbed(
+        ports, folder, environment, options.get("hops", ()), Credentials.of(settings)
+    )
 
 
 @click.command()

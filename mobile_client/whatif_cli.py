@@ -16,6 +16,7 @@ from mobile_client.recorded import read_request
 from mobile_client.replay import AtHand
 from mobile_client.whatif import Change, Interval, Measure, WhatIf, what_if
 from shared.cost import CostModel
+from shared.credentials import Credentials
 from shared.errors import InvalidInput
 from shared.ledger.client import LedgerClient
 from shared.links import LINKS, Link
@@ -75,7 +76,7 @@ def whatif(
     at_hand = AtHand.load(settings)
     today = at_hand.value.conditions.cost_model if at_hand.value else at_hand.bundle.cost_model
     change = Change(_changed(today, prices), _link(link, rtt_ms), ms_price)
-    client = LedgerClient(settings.ledger_url)
+    client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:
         requests = [read_request(entries) for entries in client.last(last, Value.name)]
     finally:

@@ -7,11 +7,15 @@
     │   ├── TooLarge            413  more than a limit allows
     │   └── BundleMismatch      409  caller and tier run different models
     ├── NotFound                404  no such request in the ledger
+    ├── Unauthorised            401  no token that is valid here and now
+    ├── Forbidden               403  the token lacks the scope
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
     ├── MissingExtra            503  this device lacks an optional part of the installation
     ├── LedgerUnavailable       503  the ledger cannot be read
     └── TierError                    an attempt at a tier did not bring an answer
         ├── Overloaded          429  the tier's queue is full
+        │   └── RateLimited     429  the caller asks more often than it may
+        ├── NotAdmitted         503  the tier's door is closed to this caller: its token is wrong
         ├── NotReady            503  the tier has not loaded its bundle
         ├── TierUnreachable     503  no connection to the tier, or it broke
         ├── DeadlineExceeded    504  the time ran out
@@ -86,6 +90,20 @@ class NotFound(DimeeError):
     code = "not_found"
 
 
+class Unauthorised(DimeeError):
+    """The caller shows no token that is valid here and now."""
+
+    status = 401
+    code = "unauthorised"
+
+
+class Forbidden(DimeeError):
+    """The caller's token is valid, and lacks the scope; the message names it."""
+
+    status = 403
+    code = "forbidden"
+
+
 class BundleError(DimeeError):
     """A bundle is missing, corrupt or does not fit the settings: refused at start."""
 
@@ -118,6 +136,19 @@ class Overloaded(TierError):
 
     status = 429
     code = "overloaded"
+
+
+class RateLimited(Overloaded):
+    """The caller asks more often than it may; try again after ``retry_after_s``."""
+
+    code = "rate_limited"
+
+
+class NotAdmitted(TierError):
+    """The tier's door is closed to this caller; who asks the caller has done nothing wrong."""
+
+    status = 503
+    code = "not_admitted"
 
 
 class NotReady(TierError):
@@ -159,10 +190,14 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         TooLarge,
         BundleMismatch,
         NotFound,
+        Unauthorised,
+        Forbidden,
         BundleError,
         MissingExtra,
         LedgerUnavailable,
         Overloaded,
+        RateLimited,
+        NotAdmitted,
         NotReady,
         TierUnreachable,
         DeadlineExceeded,

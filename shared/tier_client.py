@@ -11,16 +11,28 @@ import httpx
 from pydantic import ValidationError
 
 from shared.codec import MEDIA_TYPE
+from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import (
     DeadlineExceeded,
     DimeeError,
+    Forbidden,
+    NotAdmitted,
+    RateLimited,
     TierFailed,
     TierUnreachable,
+    Unauthorised,
     from_payload,
 )
 from shared.ledger.entry import Delivery
 from shared.wire import InferRequest, InferResponse, ResumeRequest
+
+_TLS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not one that DIMEE_TLS_CA signed for it",
+    "CERTIFICATE_REQUIRED": "it wants a certificate, see DIMEE_TLS_CLIENT_CERT",
+    "UNKNOWN_CA": "it does not know who signed DIMEE_TLS_CLIENT_CERT",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS, its address begins with http:",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +50,23 @@ class Exchange:
 class TierClient:
     """Asks one tier. It never raises for what the tier or the network does: see `Exchange`."""
 
-    def __init__(self, tier: Tier, url: str, transport: httpx.AsyncBaseTransport | None = None):
+    def __init__(
+        self,
+        tier: Tier,
+        url: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.tier = tier
         self.url = url.rstrip("/")
+        self._credentials = credentials or Credentials()
         # the tiers are named in the settings; a proxy of the environment would be one more hop
         self._http = httpx.AsyncClient(
             base_url=self.url,
             transport=transport,
             trust_env=False,
             timeout=None,
+            verify=self._credentials.verify,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
         )
 
@@ -65,6 +85,7 @@ class TierClient:
     async def _exchange(
         self, path: str, body: bytes, headers: dict[str, str], timeout_s: float
     ) -> Exchange:
+        headers = headers | self._credentials.headers()
         message = self._http.build_request("POST", path, content=body, headers=headers)
         sent = _size(message.headers, len(body))
         started = time.perf_counter()
@@ -85,11 +106,15 @@ class TierClient:
         except httpx.HTTPError as failure:
             error = TierUnreachable(
                 f"the connection to the {self.tier} at {self.url} broke ({_why(failure)})"
+                + self._hint()
             )
         else:
             received = _size(response.headers, len(response.content))
             answer, problem = self._read(response)
-            return Exchange(Delivery.ARRIVED, sent, received, _ms(started), answer, problem)
+            # a door books nothing, and the ledger expects no other side
+            at_door = isinstance(problem, NotAdmitted | RateLimited)
+            delivery = Delivery.UNKNOWN if at_door else Delivery.ARRIVED
+            return Exchange(delivery, sent, received, _ms(started), answer, problem)
         return Exchange(delivery, sent, 0, _ms(started), None, error)
 
     def _read(self, response: httpx.Response) -> tuple[InferResponse | None, DimeeError | None]:
@@ -98,7 +123,13 @@ class TierClient:
                 body = response.json()
             except (json.JSONDecodeError, UnicodeDecodeError):
                 body = None
-            return None, from_payload(body, response.status_code)
+            error = from_payload(body, response.status_code)
+            if isinstance(error, Unauthorised | Forbidden):
+                error = NotAdmitted(
+                    f"the {self.tier} at {self.url} does not admit this phone ({error.code}); put "
+                    "a token of it with the scope infer into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
+                )
+            return None, error
         try:
             return InferResponse.model_validate_json(response.content), None
         except ValidationError:
@@ -106,6 +137,12 @@ class TierClient:
                 f"the {self.tier} at {self.url} answered in an unknown format; "
                 "run the same version of dimee everywhere"
             )
+
+    def _hint(self) -> str:
+        """With TLS 1.3 a refused certificate is a connection that broke, often without a word."""
+        if not self.url.startswith("https:"):
+            return ""
+        return "; if the tier takes certified callers only, see DIMEE_TLS_CLIENT_CERT"
 
     async def close(self) -> None:
         """Close the connections."""
@@ -123,4 +160,5 @@ def _ms(started: float) -> float:
 
 
 def _why(failure: Exception) -> str:
-    return str(failure) or type(failure).__name__
+    words = str(failure) or type(failure).__name__
+    return next((f"{reason}: {words}" for sign, reason in _TLS.items() if sign in words), words)

@@ -141,7 +141,9 @@ class Classification(Contract):
     """An answered request.
 
     ``certificate_id`` names the promise that it was answered under; ``degraded``: the promise was
-    found not to hold, and the request went to the cloud for that.
+    found not to hold, and the request went to the cloud for that. ``budget_exhausted``: another
+    tier would have been asked, but the client has no escalations left; such an answer is under no
+    promise.
     """
 
     request_id: str
@@ -156,6 +158,7 @@ class Classification(Contract):
     escalated: bool = False
     truncated: bool = False
     degraded: bool = False
+    budget_exhausted: bool = False
     certificate_id: str | None = None
     tokens: int
     decision_ms: float

@@ -16,7 +16,9 @@ from shared.ledger.settings import LedgerSettings
 from shared.ledger.store import LedgerStore
 from shared.ledger.summary import summarise
 from shared.ledger.verify import verify
+from shared.service.doors import install_doors
 from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.service.tokens import Scope
 
 MAX_ENTRIES = 1_000
 MAX_LAST = 1_000
@@ -50,6 +52,11 @@ class Stories(BaseModel):
     requests: list[Story]
 
 
+def _needs(method: str, path: str) -> Scope:
+    """To deliver is not to read: whoever writes entries cannot look at anybody's."""
+    return "ledger:write" if (method, path) == ("POST", "/v1/entries") else "ledger:read"
+
+
 def create_app(settings: LedgerSettings) -> FastAPI:
     """Open (and migrate) the store, then build the application; raises `LedgerUnavailable`."""
     store = LedgerStore(settings.store_url)
@@ -68,6 +75,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_DELIVERY_BYTES)
+    install_doors(app, settings, _needs)
 
     # plain functions: the database blocks, and FastAPI runs them in its thread pool
     @app.post("/v1/entries")

@@ -8,11 +8,17 @@ import time
 
 import click
 
+from shared.credentials import Credentials
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry, Side
 from shared.ledger.reports import Summary, Verification
 
 POLL_S = 0.1
+
+
+def reader(url: str) -> LedgerClient:
+    """A client that shows what ``DIMEE_TOKEN`` and the like name."""
+    return LedgerClient(url, credentials=Credentials.from_environment())
 
 
 _url_option = click.option(
@@ -21,7 +27,7 @@ _url_option = click.option(
     envvar="DIMEE_LEDGER_URL",
     default="http://127.0.0.1:8700",
     show_default=True,
-    callback=lambda _context, _option, url: LedgerClient(url),
+    callback=lambda _context, _option, url: reader(url),
     help="Where the ledger listens.",
 )
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
+from shared.credentials import Credentials
 from shared.errors import LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
@@ -18,10 +19,21 @@ _STORIES = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 class LedgerClient:
     """Raises `LedgerUnavailable` where the ledger cannot be read, `NotFound` where it says so."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        transport: httpx.BaseTransport | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
+        shown = credentials or Credentials()
         self._http = httpx.Client(
-            base_url=self.url, transport=transport, trust_env=False, timeout=60.0
+            base_url=self.url,
+            transport=transport,
+            trust_env=False,
+            timeout=60.0,
+            auth=shown.auth,
+            verify=shown.verify,
         )
 
     def summary(self) -> Summary:

@@ -50,7 +50,8 @@ class Delivery(StrEnum):
     """What the caller knows of the attempt's arrival; decides whether a partner must exist.
 
     ``ARRIVED``: an answer or a refusal came back, so the tier has booked it. ``NOT_SENT``: no
-    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back.
+    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back, or the tier's
+    door refused it before the tier saw it.
     """
 
     ARRIVED = "arrived"

@@ -9,6 +9,7 @@ import time
 
 import httpx
 
+from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,24 @@ class Shipper:
     (doubling, with jitter, to 5 s) while the ledger is away. The ledger ignores what it has.
     """
 
-    def __init__(self, outbox: Outbox, ledger_url: str, interval_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        ledger_url: str,
+        interval_s: float = 0.1,
+        credentials: Credentials | None = None,
+    ) -> None:
+        shown = credentials or Credentials()
         self._outbox = outbox
         self._interval_s = interval_s
-        self._http = httpx.Client(base_url=ledger_url, trust_env=False, timeout=10.0)
+        self._http = httpx.Client(
+            base_url=ledger_url,
+            trust_env=False,
+            timeout=10.0,
+            auth=shown.auth,
+            verify=shown.verify,
+        )
+        self._told: str | None = None
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
         self._sending = threading.Lock()
@@ -95,9 +110,17 @@ class Shipper:
                 headers={"content-type": "application/json"},
                 timeout=max(0.05, timeout_s),
             )
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if "CERTIFICATE" in str(error):
+                self._tell(f"the ledger cannot be trusted: set DIMEE_TLS_CA ({error})")
             return False
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            self._tell(
+                f"the ledger does not admit this process ({response.status_code}): put a token of "
+                "it with the scope ledger:write into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
+            )
         if response.is_success:
+            self._tell(None)
             self._outbox.mark_delivered([row[:3] for row in rows])
             return True
         if response.status_code not in (400, 413, 422):
@@ -108,3 +131,11 @@ class Shipper:
             return True
         half = len(rows) // 2
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
+
+    def _tell(self, trouble: str | None) -> None:
+        """Log a trouble that somebody has to mend, once, and its end."""
+        if trouble is not None and trouble != self._told:
+            log.error("%s; until then entries stay in the outbox", trouble)
+        elif trouble is None and self._told is not None:
+            log.warning("the ledger admits this process again; the outbox is delivered")
+        self._told = trouble

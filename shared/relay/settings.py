@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.service.settings import is_loopback
+
 Endpoint = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$", max_length=300)]
 
 
@@ -23,6 +25,13 @@ class RelaySettings(BaseSettings):
     link: str = "lan"
     """As ``4g`` or ``4g,loss=0.01``; ``@FILE``: a schedule."""
     link_seed: int = 0
+
+    @field_validator("host")
+    @classmethod
+    def _is_nobody_elses(cls, value: str) -> str:
+        if not is_loopback(value):
+            raise ValueError("is not loopback, and a link's control asks nobody for a token")
+        return value
 
     @field_validator("link_listen", "link_target")
     @classmethod

@@ -16,7 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import INTERNAL, DimeeError, InvalidInput, NotFound, TooLarge
-from shared.service.settings import ServiceSettings, read_settings
+from shared.service.discretion import Discretion
+from shared.service.doors import refuse_open_door
+from shared.service.settings import ServiceSettings, is_loopback, read_settings
+from shared.service.tls import tls_options
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -45,10 +48,7 @@ def install_error_handlers(app: FastAPI) -> None:
         body = {"error": {"code": "http", "message": str(error.detail)}}
         return _response(body, error.status_code, dict(error.headers or {}))
 
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error)
-        return _response(INTERNAL, 500)
+    app.add_middleware(Discretion)
 
 
 def error_response(error: DimeeError) -> Response:
@@ -57,6 +57,11 @@ def error_response(error: DimeeError) -> Response:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     return _response(error.payload(), error.status, headers)
+
+
+def internal_response() -> Response:
+    """The answer to what nobody expected."""
+    return _response(INTERNAL, 500)
 
 
 def _response(body: object, status: int, headers: dict[str, str] | None = None) -> Response:
@@ -145,10 +150,14 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
         )
+        refuse_open_door(loaded)
+        tls = tls_options(loaded)
         app = create_app(loaded)
     except DimeeError as error:
         print(f"dimee: {error.message}", file=sys.stderr)
         sys.exit(2)
+    if loaded.tokens is not None and not tls and not is_loopback(loaded.host):
+        log.warning("tokens and texts cross the network in the clear; set DIMEE_TLS_CERT")
     # the layers' thread asks for the interpreter after each layer, and must not wait 5 ms for it
     sys.setswitchinterval(SWITCH_S)
     uvicorn.run(
@@ -158,4 +167,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         log_level=loaded.log_level,
         access_log=False,
         timeout_graceful_shutdown=5,
+        # whoever connects could name any address as its own; see DIMEE_CLIENT_HEADER
+        proxy_headers=False,
+        **tls,
     )

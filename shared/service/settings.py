@@ -5,15 +5,21 @@ Imports no web framework: the phone's settings extend these.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
 
+OPTIONAL = {
+    *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
+    *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
+    "escalation_budget",
+}
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
@@ -28,6 +34,16 @@ def default_bundle() -> Path:
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[2] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it; a name other than localhost is not believed."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
@@ -45,16 +61,47 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
 
 
-class ServiceSettings(BaseSettings):
-    """What every process needs to know."""
+class CallerSettings(BaseSettings):
+    """What a process shows at the doors of others; all of it may be left out."""
 
     model_config = SettingsConfigDict(env_prefix="DIMEE_", extra="ignore")
+
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    """Holds the token in its place; read again when it changes."""
+    tls_ca: Path | None = None
+    """PEM certificates that those whom it asks over https are checked against."""
+    tls_client_cert: Path | None = None
+    tls_client_key: Path | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _unset_when_empty(cls, value: object, info: ValidationInfo) -> object:
+        """A compose file passes what is unset as an empty string."""
+        return None if value == "" and info.field_name in OPTIONAL else value
+
+
+class ServiceSettings(CallerSettings):
+    """What every process needs to know."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8700
     state_dir: Path = Field(default_factory=default_state_dir)
     ledger_url: str = "http://127.0.0.1:8700"
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    tokens: Path | None = None
+    """Who may come in: the file that `dimee token` writes, read again when it changes."""
+    publish_address: str = ""
+    """In a container: the host's address at which the port is published; loopback needs no
+    tokens."""
+    rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Requests a second that each client may make; a call of many texts counts each."""
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """How many it may make at once."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Only clients with a certificate that these PEM certificates signed are let in."""
 
 
 class BundleSettings(ServiceSettings):
@@ -66,11 +113,6 @@ class BundleSettings(ServiceSettings):
     certificate: Path | None = None
     """What `dimee calibrate` wrote; empty: no promise is made."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-
-    @field_validator("certificate", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
 
 
 class TierSettings(BundleSettings):

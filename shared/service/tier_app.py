@@ -13,12 +13,14 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from shared.bundle import Bundle
 from shared.certificate import load_certificate
 from shared.codec import MEDIA_TYPE, ResumeLimits
+from shared.credentials import Credentials
 from shared.domain import LayerRange, Tier
 from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
 from shared.ledger.entry import Count, Identifier, LedgerEntry, Side, State, Word
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
 from shared.runtime.classifier import Classifier
+from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import ClientGone, while_present
@@ -77,7 +79,9 @@ class TierService:
         )
         self._engine = Engine(classifier, alpha, settings.max_queue, settings.threads)
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
-        self._shipper = Shipper(self._outbox, settings.ledger_url)
+        self._shipper = Shipper(
+            self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
+        )
 
     def start(self) -> None:
         """Begin to deliver entries; the tier is ready."""
@@ -200,7 +204,7 @@ class TierService:
         )
 
 
-def create_tier_app(service: TierService) -> FastAPI:
+def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     """``POST /v1/infer``, ``/v1/resume``, ``/healthz``, ``/readyz`` and OpenAPI for one tier."""
 
     @asynccontextmanager
@@ -217,6 +221,7 @@ def create_tier_app(service: TierService) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    install_doors(app, settings, always("infer"))
 
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:

@@ -72,6 +72,20 @@ def test_service_runs_without_root_and_without_privileges(
     assert host["CapDrop"] == ["ALL"]
     assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
     assert not host["Privileged"]
+    assert host["ReadonlyRootfs"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_does_not_start_where_others_can_come_in(run_in: Run, service: str) -> None:
+    module = {"ledger": "shared.ledger", "cloud": "cloud_server", "edge": "edge_server"}
+    code = f"""
+import os, subprocess, sys
+settings = os.environ | {{"DIMEE_PUBLISH_ADDRESS": "0.0.0.0", "DIMEE_PORT": "9999"}}
+command = [sys.executable, "-m", {module.get(service, "mobile_client")!r}]
+done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60)
+print(done.returncode, "DIMEE_TOKENS" in done.stderr, len(done.stderr.splitlines()))
+"""
+    assert run_in(service, python(code)) == "2 True 1"
 
 
 @pytest.mark.parametrize("service", SERVICES)

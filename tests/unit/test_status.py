@@ -21,6 +21,7 @@ from mobile_client.status import look, show, status
 from mobile_client.watch import state_file
 from shared.bundle import Bundle
 from shared.domain import Tier
+from shared.errors import Forbidden
 from tests.conftest import BUNDLE, free_ports
 from tests.unit.promises import written
 
@@ -185,3 +186,16 @@ def test_who_asks_the_gateway(header: str, expected: str) -> None:
     headers = [(b"x-caller", b"shop"), (b"x-long", b"l" * 100)]
     scope = {"type": "http", "headers": headers, "client": ("10.0.0.7", 40_000)}
     assert caller_of(Request(scope), header) == expected
+
+
+def test_a_closed_door_says_what_is_missing() -> None:
+    message = "the token of phone-1 lacks the scope status"
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "phone":
+            return httpx.Response(403, json=Forbidden(message).payload())
+        return httpx.Response(200, json=TIER)
+
+    with CLIENT(transport=httpx.MockTransport(handle)) as http:
+        report = look(http, URLS)
+    assert report.problems == [f"the phone does not let this command in ({message})"]

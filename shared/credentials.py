@@ -1,0 +1,133 @@
+"""What a process shows at the doors of others: a token, and a certificate where one is asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Generator
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from shared.errors import InvalidInput
+from shared.service.settings import CallerSettings, read_settings
+
+log = logging.getLogger(__name__)
+
+
+class Credentials:
+    """A token from ``DIMEE_TOKEN``, or from a file that is read again when it changes; TLS files.
+
+    Raises `InvalidInput` for a token or file that cannot be used. Without anything it shows
+    nothing, and https is checked against the usual authorities.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        token_file: Path | None = None,
+        ca: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+    ) -> None:
+        if token is not None and token_file is not None:
+            raise InvalidInput("settings: give DIMEE_TOKEN or DIMEE_TOKEN_FILE, not both")
+        if client_key is not None and client_cert is None:
+            raise InvalidInput("settings: DIMEE_TLS_CLIENT_KEY needs DIMEE_TLS_CLIENT_CERT")
+        self._ca, self._cert, self._key = ca, client_cert, client_key
+        self._file = token_file
+        self._seen: tuple[int, int, int] | None = None
+        self._headers: dict[str, str] = {}
+        if token is not None:
+            self._headers = _bearer(token, "DIMEE_TOKEN")
+        elif token_file is not None:
+            self._read(token_file)
+
+    @classmethod
+    def of(cls, settings: CallerSettings) -> Self:
+        """What the settings name."""
+        return cls(
+            settings.token.get_secret_value() if settings.token else None,
+            settings.token_file,
+            settings.tls_ca,
+            settings.tls_client_cert,
+            settings.tls_client_key,
+        )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """What ``DIMEE_*`` names."""
+        return cls.of(read_settings(CallerSettings))
+
+    def headers(self) -> dict[str, str]:
+        """The headers to send along; empty without a token."""
+        if self._file is not None and _signature(self._file) != self._seen:
+            try:
+                self._read(self._file)
+            except InvalidInput as error:
+                log.error("%s; the token from before is used", error.message)
+        return self._headers
+
+    @cached_property
+    def verify(self) -> ssl.SSLContext | bool:
+        """What httpx needs to check others, and to show a certificate."""
+        if self._ca is None and self._cert is None:
+            return True
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError):
+            raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} holds no PEM certificates") from None
+        if self._cert is not None:
+            try:
+                context.load_cert_chain(self._cert, self._key, password=_no_password)
+            except (OSError, ssl.SSLError, ValueError):
+                raise InvalidInput(
+                    f"DIMEE_TLS_CLIENT_CERT: {self._cert} and its key cannot be used together; "
+                    "both are PEM files without a password"
+                ) from None
+        return context
+
+    @property
+    def auth(self) -> httpx.Auth:
+        """For a client whose every request shows the token."""
+        return _Auth(self)
+
+    def _read(self, file: Path) -> None:
+        self._seen = _signature(file)
+        try:
+            token = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"DIMEE_TOKEN_FILE: {file} cannot be read ({type(error).__name__})"
+            ) from None
+        self._headers = _bearer(token, f"DIMEE_TOKEN_FILE: {file}")
+
+
+class _Auth(httpx.Auth):
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers.update(self._credentials.headers())
+        yield request
+
+
+def _bearer(token: str, where: str) -> dict[str, str]:
+    if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
+        raise InvalidInput(f"{where}: is no token; it is what dimee token new printed, in one line")
+    return {"authorization": f"Bearer {token}"}
+
+
+def _signature(file: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")

@@ -1,0 +1,203 @@
+"""The file of tokens: who may come in, and for what. It holds hashes; no secret is ever in it.
+
+A line of JSON for each token. A secret has 256 random bits, so that a plain SHA-256 is enough.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import InvalidInput, NotFound
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["infer", "classify", "status", "ledger:write", "ledger:read"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+PREFIX = "dimee_"
+ID_CHARS = 12
+
+
+class Token(BaseModel):
+    """One token; two of the same name are valid together, so that one can take over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
+    not_before: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+
+    @property
+    def token_id(self) -> str:
+        """What tells two tokens of a name apart: the beginning of the hash."""
+        return self.sha256[:ID_CHARS]
+
+    def valid(self, now: datetime) -> bool:
+        """Whether it opens anything at ``now``."""
+        begun = self.not_before is None or self.not_before <= now
+        return begun and (self.expires is None or now < self.expires)
+
+
+def digest(secret: str | bytes) -> str:
+    """What the file holds of a secret."""
+    raw = secret.encode() if isinstance(secret, str) else secret
+    return hashlib.sha256(raw).hexdigest()
+
+
+def find(tokens: Sequence[Token], secret: bytes) -> Token | None:
+    """The token of a secret; takes the same time whichever it is, or none."""
+    shown, found = digest(secret), None
+    for token in tokens:
+        if hmac.compare_digest(token.sha256, shown):
+            found = token
+    return found
+
+
+def read_tokens(file: Path) -> list[Token]:
+    """Every token of the file; raises `InvalidInput` that names the line, and nothing of it."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"DIMEE_TOKENS: there is no {file}; write it with: "
+            f"dimee token new NAME --scope infer --tokens {file}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"DIMEE_TOKENS: {file} cannot be read ({type(error).__name__})"
+        ) from None
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            tokens.append(Token.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"])) or "line"
+            raise InvalidInput(
+                f"DIMEE_TOKENS: {file}, line {number}: {field} is wrong; "
+                "write tokens with: dimee token new"
+            ) from None
+    return tokens
+
+
+class TokenFile:
+    """The tokens as the file has them now.
+
+    A file that can no longer be read leaves the tokens as they were and says so in the log; one
+    that is gone closes the door. Raises `InvalidInput` where it cannot be read at the start.
+    """
+
+    def __init__(self, file: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._file = file
+        self._now = now
+        self._seen = self._signature()
+        self._tokens = read_tokens(file)
+
+    def admit(self, secret: bytes) -> Token | None:
+        """The valid token of this secret."""
+        self._look()
+        token = find(self._tokens, secret)
+        return token if token is not None and token.valid(self._now()) else None
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            stat = os.stat(self._file)
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+    def _look(self) -> None:
+        signature = self._signature()
+        if signature == self._seen:
+            return
+        self._seen = signature
+        if signature is None:
+            log.error("%s is gone: nobody is let in until it is back", self._file)
+            self._tokens = []
+            return
+        try:
+            self._tokens = read_tokens(self._file)
+        except InvalidInput as error:
+            log.error("%s; the tokens from before stay in force", error.message)
+
+
+def new_token(
+    file: Path,
+    name: str,
+    scopes: Sequence[str],
+    not_before: datetime | None = None,
+    expires: datetime | None = None,
+) -> tuple[str, Token]:
+    """Add a token; returns its secret, which is written nowhere, and what the file holds of it."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    facts = {"name": name, "sha256": digest(secret), "scopes": sorted(set(scopes))}
+    try:
+        token = Token.model_validate(facts | {"not_before": not_before, "expires": expires})
+    except ValidationError as error:
+        field = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
+        known = f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
+        raise InvalidInput(f"{field}: is wrong; take {known}", field=field) from None
+    with _writing(file):
+        _write(file, [*_present(file), token])
+    return secret, token
+
+
+def revoke_token(file: Path, name: str) -> list[Token]:
+    """Take out the tokens of this name or id; raises `NotFound` where there is none."""
+    with _writing(file):
+        tokens = read_tokens(file)
+        gone = [token for token in tokens if name in (token.name, token.token_id)]
+        if not gone:
+            raise NotFound(f"{name[:64]}: {file} has no such token; see: dimee token list")
+        _write(file, [token for token in tokens if token not in gone])
+    return gone
+
+
+def _present(file: Path) -> list[Token]:
+    return read_tokens(file) if file.exists() else []
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Alone with the file; its folder is what is locked, since the file is replaced."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(file.parent, os.O_RDONLY)
+    except OSError as error:
+        raise InvalidInput(f"{file.parent} cannot be used ({error.strerror})") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written ({error.strerror})") from None
+    finally:
+        os.close(folder)
+
+
+def _write(file: Path, tokens: Sequence[Token]) -> None:
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+    lines = [json.dumps(token.model_dump(mode="json", exclude_none=True)) for token in tokens]
+    written = file.with_name(f"{file.name}.new")
+    written.unlink(missing_ok=True)
+    with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as out:
+        out.write("".join(f"{line}\n" for line in lines))
+        out.flush()
+        os.fsync(out.fileno())
+    written.chmod(mode)
+    written.replace(file)

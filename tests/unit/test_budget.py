@@ -1,0 +1,123 @@
+"""A client whose inputs never exit early: its escalations are bounded, marked and booked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_client.budget import EXHAUSTED
+from mobile_client.explain import explain
+from mobile_client.phone import Phone
+from mobile_client.recorded import read_request
+from mobile_client.render import row
+from mobile_client.replay import AtHand
+from mobile_client.settings import MobileSettings
+from shared.domain import Outcome, RoutingDecision, Tier
+from shared.ledger.entry import Side, State
+from shared.ledger.verify import verify
+from shared.policies import TextFeatures
+from shared.wire import Classification
+from tests.conftest import BUNDLE
+from tests.unit.phones import World, answered
+
+BURST = 3
+SHARE = 0.25
+TEXT = "a gripping, funny film"
+
+
+def up_one(
+    _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _sure: bool
+) -> Tier | None:
+    """As if every input were crafted: no answer is sure enough below the cloud."""
+    return {Tier.MOBILE: Tier.EDGE, Tier.EDGE: Tier.CLOUD}.get(outcome.tier)
+
+
+async def ask(phone: Phone, count: int, client: str, policy: str = "mobile") -> list[Any]:
+    asked = phone.device.make_policy(policy)
+    asked.escalate = up_one  # type: ignore[method-assign]
+    return [
+        answered((await phone.classify([TEXT], None, policy, client=client))[0])
+        for _ in range(count)
+    ]
+
+
+def world(folder: Path, **settings: Any) -> World:
+    limits = {"escalation_budget": SHARE, "escalation_burst": BURST}
+    return World(folder, up=("edge", "cloud"), settings=limits | settings)
+
+
+def hops(answer: Classification) -> int:
+    return len(answer.attempts) - 1
+
+
+def test_a_clients_escalations_are_bounded_and_others_are_not_held_up(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> tuple[list[Any], list[Any]]:
+        return await ask(phone, 20, "mallory"), await ask(phone, 1, "alice")
+
+    crafted, honest = world(tmp_path).run(work)
+    assert sum(map(hops, crafted)) <= SHARE * 20 + BURST
+    assert hops(crafted[0]) == 2, "it begins with a burst"
+    assert hops(honest[0]) == 2
+    assert not honest[0].budget_exhausted
+    kept = [answer for answer in crafted if answer.budget_exhausted]
+    assert len(kept) >= 12
+    assert {answer.tier for answer in kept} <= {Tier.MOBILE, Tier.EDGE}
+    assert all(answer.tier is Tier.CLOUD for answer in crafted if not answer.budget_exhausted)
+    assert "mobile$" in row(TEXT, kept[-1])
+
+
+def test_what_was_kept_is_booked(tmp_path: Path) -> None:
+    tried = world(tmp_path)
+    answers = tried.run(lambda phone: ask(phone, 12, "mallory"))
+    store = tried.ledger()
+    report = verify(store)
+    assert report.clean, report
+    at_hand = AtHand.load(MobileSettings(bundle=BUNDLE))
+    for answer in answers:
+        rows = store.request(answer.request_id)
+        (final,) = [one for one in rows if one.final]
+        assert final.state is State.ANSWERED
+        assert final.error_code == (EXHAUSTED if answer.budget_exhausted else None)
+        others = [one for one in rows if not one.final]
+        assert all(one.error_code is None for one in others)
+        assert {one.side for one in rows} == {Side.CALLER, Side.TIER}
+        told = explain(read_request(rows), at_hand).attempts[-1].verdict
+        assert told.startswith("kept: ") == answer.budget_exhausted
+    store.close()
+
+
+@pytest.mark.parametrize("first", ["mobile", "edge"])
+def test_without_escalations_the_first_tier_answers(first: str, tmp_path: Path) -> None:
+    async def work(phone: Phone) -> list[Any]:
+        return await ask(phone, 2, "mallory", first)
+
+    one, other = world(tmp_path, escalation_budget=0.0, escalation_burst=1).run(work)
+    assert hops(one) == 1
+    assert (hops(other), other.tier.value, other.budget_exhausted) == (0, first, True)
+
+
+def test_no_budget_is_no_limit(tmp_path: Path) -> None:
+    tried = world(tmp_path, escalation_budget=None, escalation_burst=1)
+    answers = tried.run(lambda phone: ask(phone, 8, "mallory"))
+    assert all(answer.tier is Tier.CLOUD for answer in answers)
+
+
+@pytest.mark.parametrize(("budget", "seen"), [(0.0, 0), (None, 6)])
+def test_kept_answers_are_no_evidence_against_a_promise(
+    budget: float | None, seen: int, tmp_path: Path
+) -> None:
+    """Else a client could craft the alarm that sends everybody's requests to the cloud."""
+
+    async def work(phone: Phone) -> tuple[int, list[Any]]:
+        answers = await ask(phone, 6, "mallory")
+        audits = phone.watch.health().audits
+        return audits.seen + audits.waiting, answers
+
+    limits = {"escalation_budget": budget, "escalation_burst": 1, "audit_share": 1.0}
+    tried = world(tmp_path, policy="mobile", **limits)
+    found, answers = tried.run(work)
+    # without a budget all six reach the cloud; else each wants two hops and gets one at most
+    assert sum(answer.budget_exhausted for answer in answers) == 6 - seen
+    assert found == seen

@@ -1,0 +1,68 @@
+"""What docker-compose.yml and the Dockerfile promise: no root, nothing written, no open port."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+SERVICES = ("ledger", "cloud", "edge", "mobile")
+STAGES = {"runtime", "tier", *SERVICES}
+
+
+def services(name: str) -> dict[str, Any]:
+    content = yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8"))
+    found: dict[str, Any] = content["services"]
+    return found
+
+
+def test_these_are_all() -> None:
+    assert services("docker-compose.yml").keys() == set(SERVICES)
+    assert services("deploy/compose.doors.yml").keys() == set(SERVICES)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_writes_nowhere_and_may_do_nothing(name: str) -> None:
+    service = services("docker-compose.yml")[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.keys().isdisjoint(
+        {"privileged", "cap_add", "user", "network_mode", "pid", "ipc", "devices"}
+    )
+    assert [volume.split(":")[1] for volume in service["volumes"]] == ["/state"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_knows_how_open_its_port_is(name: str) -> None:
+    service = services("docker-compose.yml")[name]
+    address = "${DIMEE_PUBLISH_ADDRESS:-127.0.0.1}"
+    assert service["environment"]["DIMEE_PUBLISH_ADDRESS"] == address
+    assert all(port.startswith(f"{address}:") for port in service.get("ports", []))
+    assert ("ports" in service) == (name in ("ledger", "mobile"))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_with_doors_each_service_gets_its_own_secret_only(name: str) -> None:
+    service = services("deploy/compose.doors.yml")[name]
+    assert service["environment"]["DIMEE_TOKENS"] == "/doors/known/tokens.jsonl"
+    folders = [re.sub(r"^\$\{DIMEE_DOORS:\?[^}]*\}/", "", one) for one in service["volumes"]]
+    own = [] if name == "ledger" else [f"{name}:/doors/own:ro"]
+    assert folders == ["known:/doors/known:ro", *own]
+
+
+def test_images_run_without_root() -> None:
+    text = Path(REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.M)
+    stages = {parts[i + 1]: (parts[i], parts[i + 2]) for i in range(1, len(parts), 3)}
+    assert re.findall(r"^USER (.+)$", stages["runtime"][1], re.M) == ["10001:10001"]
+    for name in SERVICES:
+        base, body = stages[name]
+        assert base in STAGES, f"{name} is not built on the runtime that has no root"
+        assert "USER " not in body

@@ -1,0 +1,252 @@
+"""Who comes in at a service: tokens, scopes, limits and open probes, before any body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
+from starlette.testclient import TestClient
+
+from mobile_client import testbed
+from mobile_client.gateway import create_app as create_gateway
+from mobile_client.settings import MobileSettings
+from shared.errors import InvalidInput, from_payload
+from shared.ledger.app import create_app
+from shared.ledger.settings import LedgerSettings
+from shared.relay.settings import RelaySettings
+from shared.service.doors import Doors, always, refuse_open_door, visitor_of
+from shared.service.limits import RateLimit
+from shared.service.settings import ServiceSettings, is_loopback, read_settings
+from shared.service.tokens import TokenFile, new_token, revoke_token
+from tests.conftest import BUNDLE, free_ports
+from tests.contract.test_ledger_store import caller
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.jsonl"
+
+
+@pytest.fixture
+def http(tmp_path: Path, file: Path) -> Iterator[TestClient]:
+    new_token(file, "somebody", ["infer"])
+    app = create_app(LedgerSettings(state_dir=tmp_path, tokens=file))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def show(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+def deliver(http: TestClient, headers: dict[str, str]) -> httpx.Response:
+    body = {"entries": [caller().model_dump(mode="json")]}
+    return http.post("/v1/entries", json=body, headers=headers)
+
+
+def test_a_phone_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file: Path) -> None:
+    phone = show(new_token(file, "phone-1", ["infer", "ledger:write"])[0])
+    reader = show(new_token(file, "analyst", ["ledger:read"])[0])
+    assert deliver(http, phone).status_code == 200
+    for path in ("/v1/requests/r1", "/v1/requests", "/v1/summary", "/v1/verify", "/openapi.json"):
+        refused = http.get(path, headers=phone)
+        assert refused.status_code == 403, path
+        error = refused.json()["error"]
+        assert error["code"] == "forbidden"
+        assert "phone-1" in error["message"]
+        assert "ledger:read" in error["message"]
+        assert http.get(path, headers=reader).status_code == 200
+    assert deliver(http, reader).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("authorization", "Bearer dimee_wrong")],
+        [("authorization", "Bearer ")],
+        [("authorization", "Basic {secret}")],
+        [("authorization", "{secret}")],
+        [("authorization", "Bearer {secret}x")],
+        [("authorization", "Bearer {secret}"), ("authorization", "Bearer {secret}")],
+        [("authorization", b"Bearer \xff\x00\xfe")],
+    ],
+)
+def test_without_a_valid_token(
+    http: TestClient, file: Path, headers: list[tuple[str, Any]]
+) -> None:
+    secret, _ = new_token(file, "reader", ["ledger:read"])
+    assert http.get("/v1/summary", headers=show(secret)).status_code == 200
+    shown = [
+        (name, value.format(secret=secret) if isinstance(value, str) else value)
+        for name, value in headers
+    ]
+    for path in ("/v1/summary", "/docs", "/nothing", "/readyz/", "//readyz"):
+        refused = http.get(path, headers=shown, follow_redirects=False)
+        assert refused.status_code == 401, path
+        assert refused.headers["www-authenticate"] == 'Bearer realm="dimee"'
+        error = refused.json()["error"]
+        assert error["code"] == "unauthorised"
+        assert "token" in error["message"]
+        assert secret not in refused.text
+    for path in ("/healthz", "/readyz"):
+        assert http.get(path).status_code == 200, "probes have no token"
+
+
+def test_a_revoked_token_opens_nothing_from_the_next_request_on(
+    http: TestClient, file: Path
+) -> None:
+    secret, _ = new_token(file, "reader", ["ledger:read"])
+    assert http.get("/v1/summary", headers=show(secret)).status_code == 200
+    revoke_token(file, "reader")
+    assert http.get("/v1/summary", headers=show(secret)).status_code == 401
+
+
+def gateway(tmp_path: Path, **settings: Any) -> FastAPI:
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    return create_gateway(
+        MobileSettings(
+            bundle=BUNDLE,
+            state_dir=tmp_path,
+            policy="mobile",
+            ledger_url=nobody,
+            **settings,
+        )
+    )
+
+
+def test_the_status_has_a_scope_of_its_own(tmp_path: Path, file: Path) -> None:
+    app = new_token(file, "app", ["classify"])[0]
+    operator = new_token(file, "operator", ["status"])[0]
+    with TestClient(gateway(tmp_path, tokens=file)) as http:
+        body = {"texts": ["a fine film"]}
+        assert http.post("/v1/classify", json=body).status_code == 401
+        assert http.post("/v1/classify", json=body, headers=show(app)).status_code == 200
+        assert http.post("/v1/classify", json=body, headers=show(operator)).status_code == 403
+        assert http.get("/v1/status", headers=show(app)).status_code == 403
+        assert http.get("/v1/status", headers=show(operator)).status_code == 200
+
+
+def test_each_text_counts_for_the_rate(tmp_path: Path, file: Path) -> None:
+    one, other = (show(new_token(file, name, ["classify"])[0]) for name in ("one", "other"))
+    with TestClient(gateway(tmp_path, tokens=file, rate_limit=0.01, rate_burst=4)) as http:
+        many = http.post("/v1/classify", json={"texts": ["a fine film"] * 4}, headers=one)
+        assert many.status_code == 200
+        refused = http.post("/v1/classify", json={"texts": ["a fine film"]}, headers=one)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "rate_limited"
+        assert 90 <= int(refused.headers["retry-after"]) <= 100
+        single = http.post("/v1/classify", json={"texts": ["a fine film"]}, headers=other)
+        assert single.status_code == 200, "another client is not held up"
+
+
+def test_guesses_are_limited_and_do_not_lock_the_owner_out(tmp_path: Path, file: Path) -> None:
+    secret = show(new_token(file, "reader", ["ledger:read"])[0])
+    settings = LedgerSettings(state_dir=tmp_path, tokens=file, rate_limit=0.01, rate_burst=3)
+    with TestClient(create_app(settings)) as http:
+        seen = [http.get("/v1/summary", headers=show("guess")).status_code for _ in range(5)]
+        assert seen == [401, 401, 401, 429, 429]
+        assert http.get("/v1/summary", headers=secret).status_code == 200
+        assert http.get("/readyz").status_code == 200
+
+
+def test_without_tokens_a_client_is_its_address(tmp_path: Path) -> None:
+    settings = LedgerSettings(state_dir=tmp_path, rate_limit=0.01, rate_burst=2)
+    app = create_app(settings)
+    with (
+        TestClient(app, client=("10.0.0.1", 1)) as one,
+        TestClient(app, client=("10.0.0.2", 1)) as other,
+    ):
+        assert [one.get("/v1/summary").status_code for _ in range(3)] == [200, 200, 429]
+        assert other.get("/v1/summary").status_code == 200
+        named = {"x-forwarded-for": "10.9.9.9"}
+        assert one.get("/v1/summary", headers=named).status_code == 429
+
+
+def enter(door: Doors, authorization: str) -> list[Any]:
+    """What a door sends for a request whose body must not be read."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        pytest.fail("the body was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/infer", "client": ("10.0.0.1", 1)}
+    scope["headers"] = [(b"authorization", authorization.encode())]
+    asyncio.run(door(scope, receive, send))
+    return sent
+
+
+def test_who_asks_is_the_tokens_name_and_a_strangers_body_is_not_read(file: Path) -> None:
+    secret, _ = new_token(file, "phone-1", ["infer"])
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(visitor_of(HTTPConnection(scope)).client)
+
+    door = Doors(app, TokenFile(file), RateLimit(1, 1), always("infer"))
+    assert enter(door, f"bearer {secret}") == []
+    assert enter(door, "Bearer guess")[0]["status"] == 401
+    assert enter(door, f"Bearer {secret}")[0]["status"] == 429
+    assert seen == ["phone-1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True),
+        ("localhost", True), ("0.0.0.0", False), ("::", False), ("10.0.0.5", False),
+        ("edge.example", False), ("", False), ("127.0.0.1.example", False),
+    ],
+)  # fmt: skip
+def test_the_start_is_refused_where_others_can_come_in(
+    host: str, loopback: bool, file: Path
+) -> None:
+    assert is_loopback(host) == loopback
+    if loopback:
+        refuse_open_door(ServiceSettings(host=host))
+    else:
+        with pytest.raises(InvalidInput, match="DIMEE_TOKENS"):
+            refuse_open_door(ServiceSettings(host=host))
+    new_token(file, "phone-1", ["infer"])
+    refuse_open_door(ServiceSettings(host=host, tokens=file))
+
+
+def test_a_links_control_is_nobody_elses() -> None:
+    assert read_settings(RelaySettings, host="127.0.0.1")
+    with pytest.raises(InvalidInput, match="not loopback"):
+        read_settings(RelaySettings, host="0.0.0.0")
+
+
+def test_a_container_is_as_open_as_its_published_port() -> None:
+    refuse_open_door(ServiceSettings(host="0.0.0.0", publish_address="127.0.0.1"))
+    for published in ("0.0.0.0", "192.168.1.4"):
+        with pytest.raises(InvalidInput, match=published):
+            refuse_open_door(ServiceSettings(host="0.0.0.0", publish_address=published))
+
+
+@pytest.mark.parametrize("code", ["unauthorised", "forbidden", "rate_limited", "not_admitted"])
+def test_errors_cross_the_wire(code: str) -> None:
+    error = from_payload({"error": {"code": code, "message": "no"}}, 400)
+    assert error.code == code
+
+
+def test_the_testbed_says_that_it_speaks_no_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIMEE_TLS_CERT", str(tmp_path / "server.pem"))
+    with pytest.raises(InvalidInput, match="plain HTTP on loopback"):
+        testbed.testbed_from_options(
+            {f"{name}_port": port for name, port in testbed.PORTS.items()}
+            | dict.fromkeys(
+                ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir", "database_url")
+            )
+        )

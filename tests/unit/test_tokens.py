@@ -1,0 +1,157 @@
+"""The file of tokens: hashes only, two of a name at once, read again when it changes."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from shared.errors import InvalidInput, NotFound
+from shared.service import tokens as module
+from shared.service.tokens import (
+    TokenFile,
+    digest,
+    find,
+    new_token,
+    read_tokens,
+    revoke_token,
+)
+from shared.service.tokens_cli import token as command
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "doors" / "tokens.jsonl"
+
+
+def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
+    secret, made = new_token(file, "phone-1", ["infer", "ledger:write"])
+    written = file.read_text()
+    assert secret not in written
+    assert secret.removeprefix("dimee_") not in written
+    assert digest(secret) in written
+    assert len(secret) >= len("dimee_") + 43, "256 random bits"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert read_tokens(file) == [made]
+
+
+def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
+    first, old = new_token(file, "phone-1", ["infer"])
+    door = TokenFile(file)
+    second, new = new_token(file, "phone-1", ["infer"])
+    assert [door.admit(one.encode()) for one in (first, second)] == [old, new]
+    assert revoke_token(file, old.token_id) == [old]
+    assert [door.admit(one.encode()) for one in (first, second)] == [None, new]
+    revoke_token(file, "phone-1")
+    assert door.admit(second.encode()) is None
+
+
+def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
+    clock = [NOW]
+    secret, made = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
+    door = TokenFile(file, lambda: clock[0])
+    seen = []
+    for clock[0] in (NOW - timedelta(seconds=1), NOW, NOW + timedelta(days=1)):
+        seen.append(door.admit(secret.encode()))
+    assert seen == [None, made, None]
+
+
+def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = [new_token(file, f"phone-{i}", ["infer"])[0] for i in range(5)]
+    compared: list[str] = []
+    compare = hmac.compare_digest
+
+    def watched(a: str, b: str) -> bool:
+        compared.append(a)
+        return compare(a, b)
+
+    monkeypatch.setattr(module.hmac, "compare_digest", watched)
+    known = read_tokens(file)
+    for secret in (secrets[0], secrets[4], "dimee_unknown"):
+        compared.clear()
+        find(known, secret.encode())
+        assert compared == [token.sha256 for token in known]
+
+
+def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, made = new_token(file, "phone-1", ["infer"])
+    whole = file.read_text()
+    door = TokenFile(file)
+    file.write_text(whole + '{"name": "half')
+    with caplog.at_level(logging.ERROR):
+        assert door.admit(secret.encode()) == made
+        assert door.admit(secret.encode()) == made
+    assert len(caplog.records) == 1, "said once"
+    assert "line 2" in caplog.text
+    assert "half" not in caplog.text
+    file.unlink()
+    assert door.admit(secret.encode()) is None
+    file.write_text(whole)
+    assert door.admit(secret.encode()) == made
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        '{"name": "a", "sha256": "short", "scopes": ["infer"]}',
+        json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["root"]}),
+        json.dumps({"name": "a", "sha256": "0" * 64, "scopes": []}),
+        json.dumps({"name": "a b", "sha256": "0" * 64, "scopes": ["infer"]}),
+        json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["infer"], "secret": "x"}),
+        json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["infer"], "expires": "soon"}),
+    ],
+)
+def test_a_line_that_is_wrong_is_named_and_not_repeated(file: Path, line: str) -> None:
+    file.parent.mkdir()
+    file.write_text("\n" + line + "\n")
+    with pytest.raises(InvalidInput, match="line 2") as caught:
+        TokenFile(file)
+    assert line not in caught.value.message
+
+
+def test_what_cannot_be_made(file: Path) -> None:
+    with pytest.raises(InvalidInput, match="name"):
+        new_token(file, "a name with spaces", ["infer"])
+    with pytest.raises(InvalidInput, match="scopes"):
+        new_token(file, "a", ["everything"])
+    assert not file.exists()
+    with pytest.raises(InvalidInput, match="dimee token new"):
+        TokenFile(file)
+    new_token(file, "a", ["infer"])
+    with pytest.raises(NotFound, match="dimee token list"):
+        revoke_token(file, "b")
+
+
+def run_command(file: Path) -> Callable[..., str]:
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(command, [*words, "--tokens", str(file)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return run
+
+
+def test_the_command(file: Path) -> None:
+    run = run_command(file)
+    printed = run("new", "phone-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
+    secret = printed.splitlines()[0]
+    (made,) = read_tokens(file)
+    assert made.sha256 == digest(secret)
+    assert made.expires is not None
+    listed = run("list")
+    assert secret not in listed
+    assert listed.startswith(f"phone-1          {made.token_id}  infer, ledger:write  valid until")
+    assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
+    assert run("revoke", "phone-1") == f"revoked phone-1 {made.token_id}\n"
+    assert "nobody can come in" in run("list")
