@@ -13,8 +13,9 @@ from typing import Any
 
 from mobile_client.budget import EXHAUSTED, Allowance
 from mobile_client.device import Decided, LocalAnswer
+from mobile_client.modes import Mode
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, RateLimited
+from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, NotReady, RateLimited
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
 from shared.tariff import Tariff
@@ -42,7 +43,8 @@ class Request:
     """What all attempts of a request share.
 
     ``certificate_id`` is the promise that it is answered under, ``degraded`` whether that was found
-    not to hold; None where there is no promise.
+    not to hold; None where there is no promise. ``mode`` and ``max_cost_lambda`` (all attempts
+    together) say where it may go.
     """
 
     text: str
@@ -51,6 +53,8 @@ class Request:
     certificate_id: str | None = None
     degraded: bool | None = None
     allowance: Allowance = field(default_factory=Allowance, compare=False)
+    mode: Mode = "auto"
+    max_cost_lambda: float | None = None
     request_id: str = field(default_factory=new_id)
 
 
@@ -109,7 +113,12 @@ class Bookkeeper:
             certificate_id=request.certificate_id,
             degraded=request.degraded,
         )
-        self._outbox.record(*([after] if after else []), entry)
+        try:
+            self._outbox.record(*([after] if after else []), entry)
+        except NotReady:  # a full disk: nothing is sent, and what came before was the last
+            if after:
+                self._outbox.keep(after.model_copy(update={"final": True}))
+            raise
         return OpenAttempt(entry, time.perf_counter(), request.allowance)
 
     @contextmanager
@@ -120,8 +129,9 @@ class Bookkeeper:
         except asyncio.CancelledError:
             self._broken_off(attempt, State.ABANDONED, None)
             raise
-        except Exception:
-            self._broken_off(attempt, State.FAILED, "internal")
+        except Exception as error:
+            code = error.code if isinstance(error, DimeeError) else "internal"
+            self._broken_off(attempt, State.FAILED, code)
             raise
 
     def answered_here(
@@ -154,7 +164,6 @@ class Bookkeeper:
 
     def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
         """End an attempt at another tier; one that is not ``final`` is written by `begin`."""
-        tier = attempt.entry.tier
         facts: dict[str, Any] = {
             "delivery": exchange.delivery,
             "sent_bytes": exchange.sent_bytes,
@@ -164,45 +173,67 @@ class Bookkeeper:
         if exchange.answer is not None:
             network_ms = max(0.0, exchange.round_trip_ms - exchange.answer.tier_ms)
             facts |= exchange.answer.ledger_facts() | {"network_ms": network_ms}
-            # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
-            ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
-            cost = self._tariff.cost_model.attempt(tier, ran)
         else:
             facts |= _error_facts(exchange)
-            cost = self._tariff.cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
-        return self._end(attempt, facts, cost, final)
+        return self._end(attempt, facts, self.cost_lambda(attempt, exchange), final)
+
+    def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange) -> float:
+        """λ of an attempt that ended so."""
+        tier = attempt.entry.tier
+        if exchange.answer is None:
+            return self._tariff.cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
+        # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
+        ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
+        return self._tariff.cost_model.attempt(tier, ran)
+
+    def hedged(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
+        """End the one of a pair that did not win; no exchange: it was cancelled."""
+        if exchange is not None:
+            entry = self.exchanged(attempt, exchange, final=False)
+        else:
+            facts = _abandoned(attempt)
+            wasted = self._tariff.cost_model.wasted(attempt.entry.tier, sent=True)
+            entry = self._end(attempt, facts, wasted, final=False)
+        self._outbox.keep(entry)
+        return entry
 
     def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
         """End an audit: the request has had its final attempt, and this one changes no answer."""
         entry = self.exchanged(attempt, exchange, final=False)
-        self._outbox.record(entry)
+        self._outbox.keep(entry)
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        entry = self._end(
+        # of a hedged pair the first is the last word when both are broken off
+        final = attempt.entry.reason not in (Reason.AUDIT, Reason.HEDGE)
+        entry = self._ended(
             attempt,
-            {
-                "state": state,
-                "error_code": error_code,
-                "delivery": Delivery.UNKNOWN,
-                "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
-            },
+            _abandoned(attempt) | {"state": state, "error_code": error_code},
             self._tariff.cost_model.wasted(attempt.entry.tier, sent=True),
-            final=attempt.entry.reason is not Reason.AUDIT,
+            final,
         )
-        if not entry.final:
-            self._outbox.record(entry)
+        self._outbox.keep(entry)
 
     def _end(
+        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
+    ) -> LedgerEntry:
+        entry = self._ended(attempt, facts, cost_lambda, final)
+        if final:
+            self._outbox.record(entry)
+        return entry
+
+    def _ended(
         self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
     ) -> LedgerEntry:
         tier = attempt.entry.tier
         compute_ms = facts.get("compute_ms") or 0.0
         moved = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
-        if final and attempt.allowance.exhausted and facts.get("state") is State.ANSWERED:
+        kept = attempt.allowance.exhausted
+        if final and (kept or attempt.allowance.void) and facts.get("state") is State.ANSWERED:
             # answered, but not as the promise has it
-            facts = facts | {"error_code": EXHAUSTED, "certificate_id": None, "degraded": None}
-        entry = attempt.entry.model_copy(
+            facts = facts | {"certificate_id": None, "degraded": None}
+            facts |= {"error_code": EXHAUSTED} if kept else {}
+        return attempt.entry.model_copy(
             update=facts
             | {
                 "final": final,
@@ -213,9 +244,14 @@ class Bookkeeper:
                 "all_cloud_lambda": self._tariff.cost_model.all_cloud if final else None,
             }
         )
-        if final:
-            self._outbox.record(entry)
-        return entry
+
+
+def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:
+    return {
+        "state": State.ABANDONED,
+        "delivery": Delivery.UNKNOWN,
+        "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
+    }
 
 
 def _knew(routing: RoutingDecision) -> str | None:

@@ -17,10 +17,14 @@ class _Account:
 
 @dataclass(slots=True)
 class Allowance:
-    """What one request may take of its client's account; without an account it takes freely."""
+    """What one request may take of its client's account; without an account it takes freely.
+
+    ``void``: its answer is under no promise for another reason than an exhausted budget.
+    """
 
     account: _Account | None = None
     exhausted: bool = field(default=False, init=False)
+    void: bool = field(default=False, init=False)
 
     def take(self) -> bool:
         """Whether one more escalation may be made; it is paid for here."""

@@ -47,13 +47,17 @@ class MobileClient:
         *,
         policy: str | None = None,
         deadline_ms: float | None = None,
+        mode: str | None = None,
+        max_cost_lambda: float | None = None,
     ) -> Classification:
         """Answer one text, or pair; ``deadline_ms`` bounds all attempts together.
+
+        So does ``max_cost_lambda``, in λ; ``mode`` says where they may go (`mobile_client.modes`).
 
         Raises `InvalidInput` or `TooLarge` for a text that cannot be classified, and the
         `TierError` of the last attempt when no tier answered.
         """
-        return self._wait(self._one(text, pair, policy, deadline_ms))
+        return self._wait(self._one(text, pair, policy, deadline_ms, mode, max_cost_lambda))
 
     async def aclassify(
         self,
@@ -62,9 +66,11 @@ class MobileClient:
         *,
         policy: str | None = None,
         deadline_ms: float | None = None,
+        mode: str | None = None,
+        max_cost_lambda: float | None = None,
     ) -> Classification:
         """As `classify`, awaited from the caller's own event loop."""
-        return await self._await(self._one(text, pair, policy, deadline_ms))
+        return await self._await(self._one(text, pair, policy, deadline_ms, mode, max_cost_lambda))
 
     def classify_many(
         self,
@@ -73,13 +79,15 @@ class MobileClient:
         *,
         policy: str | None = None,
         deadline_ms: float | None = None,
+        mode: str | None = None,
+        max_cost_lambda: float | None = None,
     ) -> list[Classification | DimeeError]:
         """Answer up to 1,000 texts, in their order; an error stands where one got no answer.
 
         A text that cannot be classified is refused before any request is opened: `InvalidInput`
         or `TooLarge` names it as ``texts[i]``.
         """
-        return self._wait(self._phone.classify(texts, pairs, policy, deadline_ms))
+        return self._wait(self._many(texts, pairs, policy, deadline_ms, mode, max_cost_lambda))
 
     async def aclassify_many(
         self,
@@ -88,15 +96,38 @@ class MobileClient:
         *,
         policy: str | None = None,
         deadline_ms: float | None = None,
+        mode: str | None = None,
+        max_cost_lambda: float | None = None,
     ) -> list[Classification | DimeeError]:
         """As `classify_many`, awaited from the caller's own event loop."""
-        return await self._await(self._phone.classify(texts, pairs, policy, deadline_ms))
+        return await self._await(
+            self._many(texts, pairs, policy, deadline_ms, mode, max_cost_lambda)
+        )
+
+    async def _many(
+        self,
+        texts: list[str],
+        pairs: list[str] | None,
+        policy: str | None,
+        deadline_ms: float | None,
+        mode: str | None,
+        max_cost_lambda: float | None,
+    ) -> list[Classification | DimeeError]:
+        return await self._phone.classify(
+            texts, pairs, policy, deadline_ms, mode=mode, max_cost_lambda=max_cost_lambda
+        )
 
     async def _one(
-        self, text: str, pair: str | None, policy: str | None, deadline_ms: float | None
+        self,
+        text: str,
+        pair: str | None,
+        policy: str | None,
+        deadline_ms: float | None,
+        mode: str | None,
+        max_cost_lambda: float | None,
     ) -> Classification:
         pairs = None if pair is None else [pair]
-        outcome = (await self._phone.classify([text], pairs, policy, deadline_ms))[0]
+        (outcome,) = await self._many([text], pairs, policy, deadline_ms, mode, max_cost_lambda)
         if isinstance(outcome, DimeeError):
             raise outcome
         return outcome

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
 from mobile_client.client import MobileClient, load_settings
+from mobile_client.modes import MODES
 from mobile_client.render import HEADER, row
 from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES
@@ -22,6 +24,10 @@ from shared.wire import MAX_TEXTS, Classification
 @click.option("--policy", type=click.Choice(POLICY_NAMES), help="Who decides the tier.")
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
 @click.option("--deadline-ms", type=click.FloatRange(1, 60_000), help="Time for each answer.")
+@click.option("--mode", type=click.Choice(MODES), help="Where texts may go.")
+@click.option(
+    "--max-cost", "max_cost_lambda", type=click.FloatRange(min=0, min_open=True), help="λ for each."
+)
 def classify(
     text: tuple[str, ...],
     pairs: tuple[str, ...],
@@ -29,6 +35,8 @@ def classify(
     policy: str | None,
     bundle: str | None,
     deadline_ms: float | None,
+    mode: str | None,
+    max_cost_lambda: float | None,
 ) -> None:
     """Classify TEXTs; a lone - reads one text a line.
 
@@ -36,9 +44,15 @@ def classify(
     those servers (dimee up); exits with 1 if a text got no answer, with 2 if the input is wrong.
     """
     texts = _texts(text)
-    settings = load_settings(policy=policy, bundle=bundle, deadline_ms=deadline_ms)
+    settings = load_settings(
+        policy=policy,
+        bundle=bundle,
+        deadline_ms=deadline_ms,
+        mode=mode,
+        max_cost_lambda=max_cost_lambda,
+    )
     results: list[dict[str, Any]] = []
-    failed = False
+    failed, missed = False, _Missed()
     with MobileClient(settings) as phone:
         if not as_json:
             click.echo(HEADER)
@@ -47,6 +61,7 @@ def classify(
             part_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
             for one, outcome in zip(part, phone.classify_many(part, part_pairs), strict=True):
                 failed |= isinstance(outcome, DimeeError)
+                missed.see(outcome)
                 if as_json:
                     results.append(_as_json(outcome))
                 else:
@@ -55,9 +70,42 @@ def classify(
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif any(r for r in results):
         click.echo()
+    if missed:
+        click.echo(missed.sentence(), err=True)
     if failed:
         click.echo("dimee: some texts got no answer; is the testbed running? (dimee up)", err=True)
         sys.exit(1)
+
+
+@dataclass
+class _Missed:
+    """Answers of the phone that were to be a server's, and how the servers' attempts ended."""
+
+    answers: int = 0
+    servers: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.answers > 0
+
+    def see(self, outcome: Classification | DimeeError) -> None:
+        if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "promise"):
+            return
+        self.answers += 1
+        for one in outcome.attempts:
+            if one.error_code is not None:
+                self.servers[one.tier.value] = one.error_code.removeprefix("tier_")
+        self.servers |= {tier.value: "left alone" for tier in outcome.skipped}
+
+    def sentence(self) -> str:
+        names: dict[str, list[str]] = {}
+        for server, why in self.servers.items():
+            names.setdefault(why, []).append(server)
+        who = "; ".join(f"{', '.join(found)} ({why})" for why, found in names.items())
+        many = "answers are" if self.answers > 1 else "answer is"
+        return (
+            f"dimee: {self.answers} {many} the phone's own: {who}; is the testbed running? "
+            "(dimee up)"
+        )
 
 
 def _texts(arguments: tuple[str, ...]) -> list[str]:

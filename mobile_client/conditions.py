@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
+from mobile_client.breaker import Breaker
 from shared.cost import CostModel
 from shared.domain import Tier
-from shared.errors import DeadlineExceeded
+from shared.errors import DeadlineExceeded, NotReady, TierFailed, TierUnreachable
 from shared.ledger.entry import Delivery
 from shared.policies.conditions import Conditions
 from shared.tariff import Tariff
@@ -16,7 +20,10 @@ from shared.tier_client import Exchange
 SMOOTHING = 0.125
 """Weight of the newest delay in the mean, as TCP's for its round trips (RFC 6298)."""
 REST_S = 5.0
-"""How long a tier that could not be reached is left alone before it is thought of again."""
+"""How long a tier that could not be reached is not planned with; it is still asked where a request
+goes there anyway, until its `Breaker` opens."""
+SEEN, KEPT = 20, 200
+"""A p95 needs so many round trips, and forgets those before so many."""
 
 
 class Observed:
@@ -38,6 +45,10 @@ class Observed:
         self._tariff = tariff
         self._clock = clock
         self._resting: dict[Tier, float] = {}
+        self.breakers = {tier: Breaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
+        self._round_trips: dict[Tier, deque[float]] = {
+            tier: deque(maxlen=KEPT) for tier in self.breakers
+        }
 
     def now(self, left_ms: float) -> None:
         """Bring the conditions up to date for a request that may take ``left_ms`` more."""
@@ -47,7 +58,8 @@ class Observed:
         for tier, until in list(self._resting.items()):
             if self._clock() >= until:
                 del self._resting[tier]
-        self.conditions.up = dict.fromkeys(self._resting, False)
+        closed = {tier for tier, breaker in self.breakers.items() if not breaker.lets_pass()}
+        self.conditions.up = dict.fromkeys({*self._resting, *closed}, False)
 
     def answered(self, tier: Tier, took_ms: float) -> None:
         """A tier answered after ``took_ms``, everything included; the phone's own layers too."""
@@ -58,10 +70,20 @@ class Observed:
 
     def exchanged(self, tier: Tier, exchange: Exchange) -> None:
         """Learn from an exchange: its delay, or that nobody was there."""
+        if isinstance(exchange.error, TierUnreachable | DeadlineExceeded | NotReady | TierFailed):
+            self.breakers[tier].failed()
+        else:
+            self.breakers[tier].succeeded()
         if exchange.answer is not None:
             self.answered(tier, exchange.round_trip_ms)
+            self._round_trips[tier].append(exchange.round_trip_ms)
         elif exchange.delivery is Delivery.NOT_SENT:
             self._resting[tier] = self._clock() + REST_S
         elif isinstance(exchange.error, DeadlineExceeded):
             # at least that long: a slow tier must not keep the delay of its better days
             self.answered(tier, max(exchange.round_trip_ms, self.conditions.delay_ms.get(tier, 0)))
+
+    def p95_ms(self, tier: Tier) -> float | None:
+        """The p95 of the tier's last round trips that brought an answer; None: too few."""
+        seen = self._round_trips[tier]
+        return float(np.percentile(seen, 95)) if len(seen) >= SEEN else None

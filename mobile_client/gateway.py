@@ -53,6 +53,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
             request.policy,
             request.deadline_ms,
             client=caller_of(message, settings.client_header),
+            mode=request.mode,
+            max_cost_lambda=request.max_cost_lambda,
         )
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]

@@ -57,7 +57,10 @@ class ShareReport(Report):
 
 
 class PhoneHealth(Report):
-    """The phone as it stands; ``certificate`` is its promise in a sentence."""
+    """The phone as it stands; ``certificate`` is its promise in a sentence.
+
+    ``breakers``: which servers are asked (closed), left alone (open) or tried once (half-open).
+    """
 
     status: Literal["ok", "degraded"]
     tier: Literal["mobile"] = "mobile"
@@ -70,3 +73,5 @@ class PhoneHealth(Report):
     audits: AuditReport
     shares: dict[str, ShareReport] = Field(default_factory=dict)
     alarms: list[AlarmReport] = Field(default_factory=list)
+    mode: str = "auto"
+    breakers: dict[str, str] = Field(default_factory=dict)

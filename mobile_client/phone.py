@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import httpx
 from mobile_client.attempts import Bookkeeper, Request
 from mobile_client.budget import EscalationBudget
 from mobile_client.device import Device, ReadText
+from mobile_client.modes import Mode, check_mode, placed
 from mobile_client.request import Requester
 from mobile_client.settings import MobileSettings
 from mobile_client.watch import Watch
@@ -24,6 +26,20 @@ from shared.tier_client import TierClient
 from shared.wire import MAX_DEADLINE_MS, Classification
 
 Row = tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What the caller allows for each text of a call; ``free``: only the policy says where."""
+
+    deadline_ms: float
+    client: str
+    mode: Mode
+    max_cost_lambda: float | None
+
+    @property
+    def free(self) -> bool:
+        return self.mode == "auto" and self.max_cost_lambda is None
 
 
 class Phone:
@@ -46,7 +62,7 @@ class Phone:
             Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport, shown),
             Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport, shown),
         }
-        self._requester = Requester(self.device, books, self._tiers, settings.fail_over)
+        self._requester = Requester(self.device, books, self._tiers, settings)
         self.watch = Watch(settings, self.device, books, self._tiers[Tier.CLOUD])
         self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
@@ -58,13 +74,18 @@ class Phone:
         policy: str | None = None,
         deadline_ms: float | None = None,
         client: str = "phone",
+        mode: str | None = None,
+        max_cost_lambda: float | None = None,
     ) -> list[Classification | DimeeError]:
         """Answer each text; an error stands where a text got no answer. ``client`` is who asks.
+
+        ``mode`` says where they may go (`mobile_client.modes`), ``max_cost_lambda`` what all
+        attempts of one text may cost together, in λ; else the settings do.
 
         Decisions are made one after the other in the order of the texts, then the answers are
         fetched together; a policy that learns decides each only when it knows what came of the one
         before. Raises `InvalidInput` or `TooLarge` before anything is opened if any input is wrong,
-        the policy unknown or the deadline out of bounds.
+        the policy or the mode unknown or the deadline out of bounds.
         """
         manifest = self.device.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
@@ -75,17 +96,23 @@ class Phone:
                 field="deadline_ms",
                 limit=MAX_DEADLINE_MS,
             )
+        bounds = _Bounds(
+            deadline,
+            client,
+            check_mode(mode or self.settings.mode),
+            self.settings.max_cost_lambda if max_cost_lambda is None else max_cost_lambda,
+        )
         chosen = await self.device.policy(policy or self.settings.policy)
         known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
         self.watch.look()
         if chosen.learns:
-            return [await self._in_turn(row, read, chosen, deadline, client) for row, read in known]
-        requests = [self._request(row, read, chosen, deadline, client) for row, read in known]
+            return [await self._in_turn(row, read, chosen, bounds) for row, read in known]
+        requests = [self._request(row, read, chosen, bounds) for row, read in known]
         slots = asyncio.Semaphore(self.settings.concurrency)
 
         async def one(request: Request) -> Classification | DimeeError:
             async with slots:
-                return await self._answer(request, chosen, deadline)
+                return await self._answer(request, chosen, bounds)
 
         try:
             return list(await asyncio.gather(*map(one, requests)))
@@ -101,43 +128,45 @@ class Phone:
             raise InvalidInput(error.message.replace("text", field, 1), field=field) from None
 
     async def _in_turn(
-        self, row: Row, read: ReadText, policy: RoutingPolicy, deadline_ms: float, client: str
+        self, row: Row, read: ReadText, policy: RoutingPolicy, bounds: _Bounds
     ) -> Classification | DimeeError:
         """Decide, answer and learn before the next text of any call that asks the same policy."""
         async with self._turns.setdefault(policy.name, asyncio.Lock()):
-            request = self._request(row, read, policy, deadline_ms, client)
-            return await self._answer(request, policy, deadline_ms)
+            request = self._request(row, read, policy, bounds)
+            return await self._answer(request, policy, bounds)
 
-    def _request(
-        self, row: Row, read: ReadText, policy: RoutingPolicy, deadline_ms: float, client: str
-    ) -> Request:
-        decided = self.device.decide(read, policy, deadline_ms)
+    def _request(self, row: Row, read: ReadText, policy: RoutingPolicy, bounds: _Bounds) -> Request:
+        decided = self.device.decide(read, policy, bounds.deadline_ms)
+        decided = replace(decided, routing=placed(decided.routing, bounds.mode))
         guard = self.device.guard
-        promised = guard.covers(policy)
+        # a promise speaks of requests that may go where the policy sends them
+        promised = guard.covers(policy) and bounds.free
         request = Request(
             *row,
             decided,
             certificate_id=guard.certificate_id if promised else None,
             degraded=guard.degraded if promised else None,
-            allowance=self._budget.allow(client),
+            allowance=self._budget.allow(bounds.client),
+            mode=bounds.mode,
+            max_cost_lambda=bounds.max_cost_lambda,
         )
-        if self.watch.covers(policy):
-            self.watch.opened(request, client)
+        if self.watch.covers(policy) and bounds.free:
+            self.watch.opened(request, bounds.client)
         return request
 
     async def _answer(
-        self, request: Request, policy: RoutingPolicy, deadline_ms: float
+        self, request: Request, policy: RoutingPolicy, bounds: _Bounds
     ) -> Classification | DimeeError:
         answer = None
         try:
-            answer = await self._requester.answer(request, policy, deadline_ms)
+            answer = await self._requester.answer(request, policy, bounds.deadline_ms)
         except DimeeError as error:
             return error
         finally:
-            # what was kept for want of budget is not what the promise speaks of
-            kept = request.allowance.exhausted
+            # what was kept for want of budget or servers is not what the promise speaks of
+            kept = request.allowance.exhausted or request.allowance.void
             self.watch.ended(request, None if kept else answer)
-        if kept:
+        if kept or not bounds.free:  # it says nothing of what the policy chose
             return answer
         outcome = Outcome(
             answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
+from mobile_client.asking import Asking
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
+from mobile_client.course import Course, Ways
 from mobile_client.device import Device, LocalAnswer
-from mobile_client.resume import HiddenState
+from mobile_client.settings import MobileSettings
 from shared.domain import Outcome, Tier
 from shared.errors import (
     BundleError,
@@ -16,38 +19,20 @@ from shared.errors import (
     DimeeError,
     InvalidInput,
     NotFound,
+    NotReady,
+    Overloaded,
     TierError,
+    TierUnreachable,
 )
-from shared.ledger.entry import LedgerEntry, Reason
+from shared.ledger.entry import Delivery, Reason
 from shared.policies import RoutingPolicy
 from shared.runtime.layers import sure
 from shared.tier_client import Exchange, TierClient
-from shared.wire import Classification, InferRequest, InferResponse, ResumeRequest
+from shared.wire import Classification, InferResponse
 
-
-@dataclass(slots=True)
-class _Course:
-    """A request under way: what was tried, what is ``ahead``, and how long it may still take.
-
-    ``in_hand`` is an answer that was too unsure to be the last word, ``failed`` who gave none.
-    ``state`` is how far the phone came, as long as a tier may go on from there.
-    """
-
-    request: Request
-    policy: RoutingPolicy
-    deadline_ms: float
-    ahead: list[tuple[Tier, Reason]]
-    left_ms: float
-    started: float = field(default_factory=time.perf_counter)
-    entries: list[LedgerEntry] = field(default_factory=list)
-    errors: list[DimeeError] = field(default_factory=list)
-    failed: set[Tier] = field(default_factory=set)
-    in_hand: LocalAnswer | None = None
-    state: HiddenState | None = None
-
-    def spent_ms(self) -> float:
-        """Milliseconds since the first attempt."""
-        return (time.perf_counter() - self.started) * 1e3
+FIRST_WAIT_MS = 50.0
+"""The most that the first retry waits; each one after it twice as long. Full jitter: a share of it
+that the dice choose, so that phones which failed together do not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +49,29 @@ class Requester:
         device: Device,
         books: Bookkeeper,
         tiers: Mapping[Tier, TierClient],
-        fail_over: Sequence[Tier],
+        settings: MobileSettings,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._device = device
         self._books = books
-        self._tiers = tiers
-        self._fail_over = fail_over
+        self._fail_over = settings.fail_over
+        self._retries = settings.retries
+        self._dice = random.Random(settings.policy_seed)
+        self._sleep = sleep
+        self._ways = Ways(device)
+        self._asking = Asking(device, books, tiers, settings.hedge, self._ways)
 
     async def answer(
         self, request: Request, policy: RoutingPolicy, deadline_ms: float
     ) -> Classification:
         """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
-        first = request.decided.routing.tier
-        # the phone's own layers need nobody to fail over to
-        others = [] if first is Tier.MOBILE else [t for t in self._fail_over if t is not first]
-        ahead = [(first, Reason.ROUTE), *((tier, Reason.FAIL_OVER) for tier in others)]
-        course = _Course(request, policy, deadline_ms, ahead, left_ms=deadline_ms)
+        course = Course(request, policy, deadline_ms, left_ms=deadline_ms)
+        self._ways.begin(course, self._fail_over)
         while course.ahead:
+            if course.wait_ms:
+                await self._sleep(course.wait_ms / 1e3)
+                course.wait_ms = 0.0
+                course.left_ms = course.deadline_ms - course.spent_ms()
             tier, reason = course.ahead.pop(0)
             after = course.entries[-1] if course.entries else None
             ordinal = len(course.entries) + 1
@@ -94,28 +85,31 @@ class Requester:
                     answer = await self._there(course, attempt, state)
             if answer is not None:
                 return self._classification(course, answer)
-        raise no_answer(course.errors)
+        raise no_answer([*course.skipped.values(), *course.errors])
 
-    def _go_on(self, course: _Course, tier: Tier, answer: LocalAnswer) -> bool:
+    def _go_on(self, course: Course, tier: Tier, answer: LocalAnswer, spent: float) -> bool:
         """Whether another tier takes over this answer; it stays in hand until then."""
         decided = course.request.decided
-        spent = sum(entry.cost_lambda or 0.0 for entry in course.entries)
-        outcome = Outcome(tier, answer.exit_layer, answer.confidence, spent, answer.label_index)
+        outcome = Outcome(
+            tier, answer.exit_layer, answer.confidence, course.spent_lambda, answer.label_index
+        )
         self._device.observed.now(course.left_ms)
         to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
         course.ahead.clear()
         if to is None or to in course.failed or course.left_ms <= 0:
             return False
-        if not course.request.allowance.take():
-            return False
-        course.in_hand = answer
-        course.ahead.append((to, Reason.ESCALATE))
         # not the phone: an answer is in hand, and taken when no server gives a better one
         known = {Tier.MOBILE, tier, to, *course.failed}
-        course.ahead += [(t, Reason.FAIL_OVER) for t in self._fail_over if t not in known]
+        others = [(one, Reason.FAIL_OVER) for one in self._fail_over if one not in known]
+        ways = self._ways.open(course, [(to, Reason.ESCALATE), *others], spent)
+        if not ways or not course.request.allowance.take():
+            course.wanted = to in course.skipped
+            return False
+        course.in_hand = answer
+        course.ahead += ways
         return True
 
-    async def _here(self, course: _Course, attempt: OpenAttempt) -> _Answer | None:
+    async def _here(self, course: Course, attempt: OpenAttempt) -> _Answer | None:
         """The phone's own layers; None: the answer is too unsure, and another tier takes over."""
         decided = course.request.decided
         paid = course.in_hand is not None
@@ -124,30 +118,35 @@ class Requester:
             self._device.observed.answered(Tier.MOBILE, local.queue_ms + local.compute_ms)
         course.state = local.state
         course.left_ms = course.deadline_ms - course.spent_ms()
-        final = paid or not self._go_on(course, Tier.MOBILE, local)
+        spent = self._device.tariff.cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        final = paid or not self._go_on(course, Tier.MOBILE, local, spent)
         if paid:
             course.ahead.clear()
+        if final:
+            course.because = _because(course, attempt.entry.reason)
+            course.request.allowance.void = course.because is not None
         course.entries.append(self._books.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
     async def _there(
-        self, course: _Course, attempt: OpenAttempt, state: bytes | None
+        self, course: Course, attempt: OpenAttempt, state: bytes | None
     ) -> _Answer | None:
-        """One exchange with the edge or the cloud; None: it failed."""
+        """One exchange with the edge or the cloud, or a hedged pair; None: it failed."""
+        attempt, exchange = await self._asking.ask(course, attempt, state)
         tier = attempt.entry.tier
-        exchange = await self._ask(course, attempt, state)
-        self._device.observed.exchanged(tier, exchange)
         course.left_ms = course.deadline_ms - course.spent_ms()
         if exchange.error is not None:
             course.errors.append(exchange.error)
             if state is not None and course.left_ms > 0 and may_do_with_text(exchange.error):
                 course.state = None
                 course.ahead.insert(0, (tier, Reason.RETRY))
-            else:
-                self._give_up(course, tier, exchange.error)
+            elif not self._asks_again(course, attempt, exchange):
+                self._give_up(course, attempt, exchange)
         elif exchange.answer is not None:
             self._device.resumption.learn(tier, exchange.answer)
-            self._go_on(course, tier, self._as_local(course, tier, exchange.answer))
+            local = self._as_local(course, tier, exchange.answer)
+            spent = self._books.cost_lambda(attempt, exchange)
+            self._go_on(course, tier, local, spent)
         final = not course.ahead
         course.entries.append(self._books.exchanged(attempt, exchange, final))
         if exchange.answer is None or not final:
@@ -156,43 +155,38 @@ class Requester:
         truncated = exchange.answer.truncated or course.request.decided.encoded.truncated
         return _Answer(exchange.answer.probabilities, truncated)
 
-    async def _ask(self, course: _Course, attempt: OpenAttempt, state: bytes | None) -> Exchange:
-        entry = attempt.entry
-        # a hung tier may use up half of what is left, as long as another can be asked
-        timeout_ms = course.left_ms / 2 if course.ahead else course.left_ms
-        alpha = course.request.decided.routing.alpha
-        client = self._tiers[entry.tier]
-        if state is not None:
-            resume = ResumeRequest(
-                request_id=entry.request_id,
-                attempt_id=entry.attempt_id,
-                ordinal=entry.ordinal,
-                deadline_ms=timeout_ms,
-                alpha=alpha,
-                text_hash=entry.text_hash,
-                text_chars=entry.text_chars,
-            )
-            return await client.resume(resume, state, timeout_ms / 1e3)
-        infer = InferRequest(
-            request_id=entry.request_id,
-            attempt_id=entry.attempt_id,
-            ordinal=entry.ordinal,
-            deadline_ms=timeout_ms,
-            alpha=alpha,
-            text=course.request.text,
-            pair=course.request.pair,
-            bundle_id=self._device.bundle.bundle_id,
-        )
-        return await client.infer(infer, timeout_ms / 1e3)
+    def _asks_again(self, course: Course, attempt: OpenAttempt, exchange: Exchange) -> bool:
+        """Whether the same tier is asked once more: where that is safe, and nobody else is left."""
+        tier, error = attempt.entry.tier, exchange.error
+        assert error is not None
+        servers = [way for way, _ in course.ahead if way is not Tier.MOBILE]
+        if servers or course.in_hand is not None or not safe_to_retry(exchange):
+            return False
+        if course.retried[tier] >= self._retries:
+            return False
+        wait_ms = FIRST_WAIT_MS * 2 ** course.retried[tier] * self._dice.random()
+        wait_ms = max(wait_ms, 1e3 * (error.retry_after_s or 0.0))
+        if wait_ms > course.left_ms / 4:
+            return False
+        spent = self._books.cost_lambda(attempt, exchange)
+        if not self._ways.open(course, [(tier, Reason.RETRY)], spent):
+            return False
+        course.retried[tier] += 1
+        course.wait_ms = wait_ms
+        course.ahead.insert(0, (tier, Reason.RETRY))
+        return True
 
-    def _give_up(self, course: _Course, tier: Tier, error: DimeeError) -> None:
-        course.failed.add(tier)
-        if not may_fail_over(error) or course.left_ms <= 0:
+    def _give_up(self, course: Course, attempt: OpenAttempt, exchange: Exchange) -> None:
+        course.failed.add(attempt.entry.tier)
+        assert exchange.error is not None
+        spent = self._books.cost_lambda(attempt, exchange)
+        if not may_fail_over(exchange.error) or course.left_ms <= 0:
             course.ahead.clear()
+        course.ahead = self._ways.open(course, course.ahead, spent)
         if not course.ahead and course.in_hand is not None:
             course.ahead.append((Tier.MOBILE, Reason.FAIL_OVER))
 
-    def _as_local(self, course: _Course, tier: Tier, answer: InferResponse) -> LocalAnswer:
+    def _as_local(self, course: Course, tier: Tier, answer: InferResponse) -> LocalAnswer:
         """A server's answer as one in hand: whoever takes it later pays nothing for it."""
         alpha = self._device.alpha(course.request.decided.routing)
         return LocalAnswer(
@@ -206,15 +200,17 @@ class Requester:
             compute_ms=0.0,
         )
 
-    def _classification(self, course: _Course, answer: _Answer) -> Classification:
+    def _classification(self, course: Course, answer: _Answer) -> Classification:
         last = course.entries[-1]
         assert last.label is not None
         assert last.exit_layer is not None
         assert last.confidence is not None
         decided = course.request.decided
         routing = decided.routing
-        kept = course.request.allowance.exhausted
+        allowance = course.request.allowance
+        promised = not (allowance.exhausted or allowance.void)
         reasons = {entry.reason for entry in course.entries}
+        because = course.because or ("promise" if course.request.degraded else None)
         return Classification(
             request_id=last.request_id,
             label=last.label,
@@ -227,9 +223,12 @@ class Requester:
             failed_over=Reason.FAIL_OVER in reasons,
             escalated=Reason.ESCALATE in reasons,
             truncated=answer.truncated,
-            degraded=bool(course.request.degraded),
-            budget_exhausted=kept,
-            certificate_id=None if kept else course.request.certificate_id,
+            degraded=because is not None,
+            degraded_because=because,
+            skipped=list(course.skipped),
+            capped=course.capped,
+            budget_exhausted=allowance.exhausted,
+            certificate_id=course.request.certificate_id if promised else None,
             tokens=decided.encoded.tokens,
             decision_ms=decided.decision_ms,
             total_ms=decided.decision_ms + course.spent_ms(),
@@ -237,6 +236,22 @@ class Requester:
             attempts=[report(entry) for entry in course.entries],
             cost=total_cost(course.entries),
         )
+
+
+def _because(course: Course, reason: Reason | None) -> str | None:
+    """Why the phone's answer stands where a server's was wanted; None: it was not."""
+    if reason is not Reason.FAIL_OVER and not course.wanted:
+        return None
+    errors = [*course.skipped.values(), *course.errors]
+    gone = all(isinstance(error, TierUnreachable) for error in errors)
+    return "offline" if gone else "unavailable"
+
+
+def safe_to_retry(exchange: Exchange) -> bool:
+    """Whether asking again cannot do the work twice: nothing was sent, or it was refused unread."""
+    if exchange.delivery is Delivery.NOT_SENT:
+        return True
+    return isinstance(exchange.error, Overloaded | NotReady)
 
 
 def may_fail_over(error: DimeeError) -> bool:

@@ -36,7 +36,7 @@ class Resumption:
         self._codec: Codec = settings.resume_codec
         self._uplink_mbps = settings.uplink_mbps
         self._bundle_id = bundle_id
-        self._last_layers = last_layers
+        self.last_layers = last_layers
         self._encode_ms = 0.0
         self._layer_ms_per_token: dict[Tier, float] = {}
 
@@ -55,7 +55,7 @@ class Resumption:
     def choose(self, state: HiddenState | None, tier: Tier) -> bytes | None:
         """The state as ``tier`` should get it, or None: send the text."""
         # the phone itself goes on from nothing: it has no more layers to run
-        last = self._last_layers.get(tier, 0)
+        last = self.last_layers.get(tier, 0)
         if state is None or state.layer >= last or not self._pays(state, tier):
             return None
         started = time.perf_counter()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mobile_client.modes import Mode
 from shared.codec import Codec
 from shared.domain import Tier
 from shared.service.settings import BundleSettings
@@ -29,9 +30,20 @@ class MobileSettings(BundleSettings):
     bundle's λ and the default book."""
     ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
     """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it."""
-    fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD)
-    """Tiers that are asked, in this order, when the chosen one fails; add "mobile" for the phone's
-    own last exit. An answer of the phone that was escalated is always the last resort."""
+    fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
+    """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the phone's
+    own last exit is not, and a request that no server answers is an error. An answer of the phone
+    that was escalated is always the last resort."""
+    mode: Mode = "auto"
+    """Where requests may go: ``only-on-device`` sends nothing, ``edge-max`` nothing beyond the
+    edge, ``prefer-cloud`` asks the cloud first."""
+    max_cost_lambda: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    """The most that all attempts of a request may cost together, in λ; unset: no ceiling."""
+    retries: Annotated[int, Field(ge=0, le=5)] = 2
+    """How often a server is asked again, where that is safe and no other server is left."""
+    hedge: Literal["off", "p95"] = "off"
+    """Whether a second server is asked when the first has not answered by the p95 of its round
+    trips; whoever answers first wins, and both are paid."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Texts of one call of many that are under way at once."""
     resume: Resume = "auto"

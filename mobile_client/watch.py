@@ -156,6 +156,11 @@ class Watch:
             audits=self._record.audits(self.share, self.auditor.waiting),
             shares=self._record.shares.report(),
             alarms=[*self._record.reports, *self._prices()],
+            mode=self._settings.mode,
+            breakers={
+                tier.value: breaker.state
+                for tier, breaker in self._device.observed.breakers.items()
+            },
         )
 
     async def close(self, flush_s: float) -> None:

@@ -106,6 +106,8 @@ class ClassifyRequest(Contract):
     pairs: list[str] | None = None
     policy: Word | None = None
     deadline_ms: DeadlineMs | None = None
+    mode: Word | None = None
+    max_cost_lambda: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
 
 
 class AttemptReport(Contract):
@@ -141,7 +143,11 @@ class Classification(Contract):
     """An answered request.
 
     ``certificate_id`` names the promise that it was answered under; ``degraded``: the promise was
-    found not to hold, and the request went to the cloud for that. ``budget_exhausted``: another
+    found not to hold, and the request went to the cloud for that, or (``degraded_because`` other
+    than ``promise``) the phone answered for want of a server that did: ``offline``, nobody could be
+    reached; ``unavailable``, they failed or were too slow. ``skipped``: tiers that were left alone
+    because they had failed again and again. ``capped``: another tier would have been asked, but the
+    cost ceiling does not pay for it. ``budget_exhausted``: another
     tier would have been asked, but the client has no escalations left; such an answer is under no
     promise.
     """
@@ -158,6 +164,9 @@ class Classification(Contract):
     escalated: bool = False
     truncated: bool = False
     degraded: bool = False
+    degraded_because: Word | None = None
+    skipped: list[Annotated[Tier, Field(strict=False)]] = Field(default_factory=list)
+    capped: bool = False
     budget_exhausted: bool = False
     certificate_id: str | None = None
     tokens: int

@@ -9,9 +9,10 @@ import time
 import click
 
 from shared.credentials import Credentials
+from shared.ledger.books_cli import export_command, import_command, prune_command
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry, Side
-from shared.ledger.reports import Summary, Verification
+from shared.ledger.reports import Pruned, Summary, Verification
 
 POLL_S = 0.1
 
@@ -34,7 +35,12 @@ _url_option = click.option(
 
 @click.group()
 def ledger() -> None:
-    """Read the shared ledger: summary, one request's story, verification."""
+    """Read the shared ledger, move it to another database, forget what is old."""
+
+
+ledger.add_command(export_command)
+ledger.add_command(import_command)
+ledger.add_command(prune_command)
 
 
 @ledger.command()
@@ -113,6 +119,8 @@ def print_summary(report: Summary) -> None:
     """The summary as a table of at most 100 columns."""
     if not report.requests:
         click.echo("the ledger is empty; send something first: dimee classify 'a fine film'")
+        if report.pruned:
+            print_pruned(report.pruned)
         return
     click.echo(
         f"requests {report.requests}   answered {report.answered}   failed {report.failed}   "
@@ -147,6 +155,8 @@ def print_summary(report: Summary) -> None:
 
     if report.audits.attempts:
         print_audits(report)
+    if report.pruned:
+        print_pruned(report.pruned)
 
 
 def print_audits(report: Summary) -> None:
@@ -162,6 +172,15 @@ def print_audits(report: Summary) -> None:
         f"          {audits.cost_lambda:,.1f} λ, {audits.cost_usd:.6f} USD and "
         f"{audits.sent_bytes + audits.received_bytes:,} bytes, not in the figures above; "
         f"with them {saved:+.1%}"
+    )
+
+
+def print_pruned(pruned: Pruned) -> None:
+    """What retention forgot, which is in no other line."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
+    click.echo(
+        f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "
+        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD) of before {day}, not above"
     )
 
 

@@ -1,7 +1,8 @@
 """The durable outbox: entries on disk until the ledger has them. Standard library only.
 
 SQLite in WAL mode without a sync per commit: what was recorded survives a killed process (the
-pages are the kernel's by then); the last commits before a power cut may be lost.
+pages are the kernel's by then); the last commits before a power cut may be lost. The syncs of a
+checkpoint are the shipper's (`Outbox.settle`), not a request's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.errors import DimeeError
+from shared.errors import DimeeError, NotReady
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 
 log = logging.getLogger(__name__)
+
+MAX_KEPT = 10_000
+"""Ends that wait in memory for a disk that is full; about a kilobyte each."""
+_AT_ONCE = 100  # rows forgotten in one transaction: a request waits for no more than these
+_MOVE_AFTER = 500  # changed rows between two checkpoints: about SQLite's own thousand pages
+_WAL_PAGES = 10_000  # 40 MB: checkpointed by a request only if the shipper did not, for long
+_IN_MEMORY = -1  # the version of a row that is not on disk
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -54,11 +62,17 @@ class Outbox:
         self.recorded = threading.Event()
         """Set whenever there is something new to deliver."""
         self.dropped = 0
-        """Entries that could not be written (a full disk): they never fail an answer."""
-        self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+        """Ends that could neither be written nor kept in memory."""
+        self._file = file
+        self._changed = 0
+        self._kept: dict[tuple[str, str], str] = {}
+        self._db = _connect(file)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         self._db.executescript(_SCHEMA)
+        self._reading = threading.Lock()
+        self._reader = _connect(file)  # reading a long backlog holds up nobody who records
 
     @classmethod
     def claim(cls, directory: Path, writer: str) -> Outbox:
@@ -86,45 +100,81 @@ class Outbox:
     def record(self, *entries: LedgerEntry) -> None:
         """Write entries, or the ends of open ones, together; a terminal state is never changed.
 
-        It never raises: an answer is worth more than its record. What could not be written is
-        counted in `dropped` and logged without its content.
+        Raises `NotReady` where they cannot be written: no request is begun or answered without its
+        entries.
         """
         try:
-            rows = [
-                (entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json())
-                for entry in entries
-            ]
-            with self._guard:
-                if len(rows) == 1:
-                    self._db.execute(_UPSERT, rows[0])
-                else:
-                    with _transaction(self._db):
-                        self._db.executemany(_UPSERT, rows)
+            self._write([_row(entry) for entry in entries])
         except (sqlite3.Error, ValueError) as error:
-            self.dropped += len(entries)
-            why = error if isinstance(error, sqlite3.Error) else type(error).__name__
+            # the database's reason, never the content of an entry
+            why = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
             log.error("%d entries could not be written to the outbox: %s", len(entries), why)
-        self.recorded.set()
+            raise NotReady(
+                f"the outbox in {self._file.parent} cannot be written ({why}), and no request is "
+                "answered without its ledger entries; make room there or set DIMEE_STATE_DIR"
+            ) from None
+        finally:
+            self.recorded.set()
+
+    def keep(self, *entries: LedgerEntry) -> None:
+        """Book the ends of attempts that are answered to nobody; never raises.
+
+        Where they cannot be written they wait in memory, at most `MAX_KEPT`, and are delivered from
+        there.
+        """
+        for entry in entries:
+            try:
+                self.record(entry)
+            except NotReady:
+                key = (entry.attempt_id, entry.side.value)
+                if len(self._kept) >= MAX_KEPT or not _is_text(entry):
+                    self.dropped += 1
+                else:
+                    self._kept.setdefault(key, entry.model_dump_json())
+
+    def settle(self) -> None:
+        """Write what waits in memory, and move the log into the database; for the shipper."""
+        for (attempt_id, side), body in list(self._kept.items()):
+            try:
+                self._write([(attempt_id, side, True, body)])
+            except sqlite3.Error:
+                break
+            self._kept.pop((attempt_id, side), None)
+        if self._changed < _MOVE_AFTER:
+            return
+        with suppress(sqlite3.Error), self._reading:
+            self._changed = 0
+            self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def pending(self, limit: int) -> list[tuple[str, str, int, str]]:
         """Undelivered rows: (attempt_id, side, version, JSON body)."""
-        with self._guard:
-            return self._db.execute(
-                "SELECT attempt_id, side, version, body FROM outbox "
-                "WHERE delivered < version AND NOT quarantined LIMIT ?",
-                (limit,),
-            ).fetchall()
+        kept = [(*key, _IN_MEMORY, body) for key, body in list(self._kept.items())[:limit]]
+        with self._reading:
+            return (
+                kept
+                + self._reader.execute(
+                    "SELECT attempt_id, side, version, body FROM outbox "
+                    "WHERE delivered < version AND NOT quarantined LIMIT ?",
+                    (limit - len(kept),),
+                ).fetchall()
+            )
 
     def mark_delivered(self, rows: list[tuple[str, str, int]]) -> None:
         """Forget what the ledger has; a row that changed meanwhile or is still open stays."""
-        keys = [(version, attempt_id, side) for attempt_id, side, version in rows]
+        for attempt_id, side, version in rows:
+            if version == _IN_MEMORY:
+                self._kept.pop((attempt_id, side), None)
+        keys = [(version, attempt_id, side) for attempt_id, side, version in rows if version > 0]
         where = "WHERE attempt_id = ? AND side = ?"
-        with self._guard, _transaction(self._db):
-            self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", keys)
-            self._db.executemany(
-                f"DELETE FROM outbox {where} AND terminal AND delivered = version",
-                [key[1:] for key in keys],
-            )
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            self._changed += len(some)
+            with self._guard, _transaction(self._db):
+                self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", some)
+                self._db.executemany(
+                    f"DELETE FROM outbox {where} AND terminal AND delivered = version",
+                    [key[1:] for key in some],
+                )
 
     def quarantine(self, attempt_id: str, side: str) -> None:
         """Keep a row that the ledger refuses, and deliver the others."""
@@ -135,12 +185,12 @@ class Outbox:
             )
 
     def count_pending(self) -> int:
-        """How many rows the ledger does not have in their present state."""
-        with self._guard:
-            row = self._db.execute(
+        """How many rows the ledger does not have in their present state; reads all of them."""
+        with self._reading:
+            row = self._reader.execute(
                 "SELECT count(*) FROM outbox WHERE delivered < version AND NOT quarantined"
             ).fetchone()
-        return int(row[0])
+        return int(row[0]) + len(self._kept)
 
     def hash_text(self, text: str, pair: str | None) -> str:
         """A salted hash (HMAC-SHA256, 128 bits in hex): tells equal texts, reveals none."""
@@ -150,9 +200,20 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        with self._guard:
+        self.settle()
+        with self._guard, self._reading:
+            self._reader.close()
             self._db.close()
         os.close(self._lock_file)
+
+    def _write(self, rows: list[tuple[str, str, bool, str]]) -> None:
+        with self._guard:
+            self._changed += len(rows)
+            if len(rows) == 1:
+                self._db.execute(_UPSERT, rows[0])
+            else:
+                with _transaction(self._db):
+                    self._db.executemany(_UPSERT, rows)
 
     def _abandon_open(self) -> None:
         rows = self._db.execute(
@@ -169,7 +230,7 @@ class Outbox:
             if entry.side is Side.CALLER:
                 final = entry.reason is not Reason.AUDIT  # an audit's request has ended before it
                 ended |= {"delivery": Delivery.UNKNOWN, "final": final}
-            self.record(entry.model_copy(update=ended))
+            self.keep(entry.model_copy(update=ended))
 
     def _adopt_others(self, directory: Path, mine: int) -> None:
         for file in sorted(directory.glob("outbox-*.sqlite")):
@@ -196,15 +257,32 @@ class Outbox:
             self._db.execute("DETACH DATABASE other")
 
 
+def _connect(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+
+
+def _row(entry: LedgerEntry) -> tuple[str, str, bool, str]:
+    return entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json()
+
+
+def _is_text(entry: LedgerEntry) -> bool:
+    try:
+        entry.model_dump_json()
+    except ValueError:
+        return False
+    return True
+
+
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # a full disk ends it by itself
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 def _try_lock(file: Path) -> int | None:

@@ -62,11 +62,37 @@ class Audits(Report):
     energy_mj: float = 0.0
 
 
+class Pruned(Report):
+    """What retention forgot, of requests whose last entry came before ``received_before``.
+
+    ``received_before`` is in seconds since 1970 of the ledger's clock. ``kept`` were as old, and
+    still open or without a partner.
+    """
+
+    received_before: float
+    requests: int = 0
+    entries: int = 0
+    kept: int = 0
+    cost_lambda: float = 0.0
+    cost_usd: float = 0.0
+
+    def plus(self, other: Pruned) -> Pruned:
+        """Both together."""
+        return Pruned(
+            received_before=max(self.received_before, other.received_before),
+            requests=self.requests + other.requests,
+            entries=self.entries + other.entries,
+            kept=self.kept + other.kept,
+            cost_lambda=self.cost_lambda + other.cost_lambda,
+            cost_usd=self.cost_usd + other.cost_usd,
+        )
+
+
 class Summary(Report):
     """Shares, durations, bytes and both books. Costs are the callers' (the bill).
 
     ``audits`` stand apart, and are in no other number. ``degraded`` counts the requests that were
-    answered while their promise did not hold.
+    answered while their promise did not hold. ``pruned`` is in no other number either.
     """
 
     requests: int
@@ -76,6 +102,7 @@ class Summary(Report):
     escalated: int = 0
     degraded: int = 0
     audits: Audits = Audits()
+    pruned: Pruned | None = None
     answered_by_tier: dict[str, int]
     exits_by_tier: dict[str, dict[str, int]]
     attempts_by_state: dict[str, int]

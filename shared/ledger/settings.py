@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from shared.service.settings import ServiceSettings
 
 
@@ -11,6 +15,9 @@ class LedgerSettings(ServiceSettings):
     port: int = 8700
     database_url: str | None = None
     """``sqlite:///FILE`` or ``postgresql://…``; by default a file in the state directory."""
+
+    ledger_retention_days: Annotated[float, Field(gt=0)] | None = None
+    """Forget older requests, once an hour; None: never."""
 
     @property
     def store_url(self) -> str:

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 
 import httpx
 
@@ -24,7 +25,8 @@ class Shipper:
     """A thread that posts pending entries to ``{ledger_url}/v1/entries``.
 
     It wakes when something is recorded, waits ``interval_s`` so that a batch gathers, and backs off
-    (doubling, with jitter, to 5 s) while the ledger is away. The ledger ignores what it has.
+    (doubling, with jitter, to 5 s) while the ledger is away. The ledger ignores what it has. It
+    holds one batch in memory, however much waits on disk. ``pause`` waits for some seconds.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Shipper:
         ledger_url: str,
         interval_s: float = 0.1,
         credentials: Credentials | None = None,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         shown = credentials or Credentials()
         self._outbox = outbox
@@ -47,6 +50,7 @@ class Shipper:
         self._told: str | None = None
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
+        self._pause = pause or self._stopping.wait
         self._sending = threading.Lock()
         self._jitter = random.Random()
 
@@ -58,7 +62,7 @@ class Shipper:
     def flush(self, timeout_s: float) -> bool:
         """Deliver now; whether everything was delivered within ``timeout_s``."""
         until = time.monotonic() + timeout_s
-        while self._outbox.count_pending():
+        while self._outbox.pending(1):
             left_s = until - time.monotonic()
             if left_s <= 0 or not self._deliver_once(timeout_s=left_s):
                 return False
@@ -77,18 +81,19 @@ class Shipper:
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
-            self._stopping.wait(backoff_s or self._interval_s)
+            self._pause(backoff_s or self._interval_s)
             if self._stopping.is_set():
                 return
             self._outbox.recorded.clear()
             try:
+                self._outbox.settle()
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
                 log.exception("the outbox could not be delivered; trying again")
                 delivered = False
             if delivered:
                 backoff_s = 0.0
-                if self._outbox.count_pending():
+                if self._outbox.pending(1):
                     self._outbox.recorded.set()
             else:
                 doubled = min(MAX_BACKOFF_S, max(0.2, backoff_s * 2))

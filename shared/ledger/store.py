@@ -14,14 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from shared.errors import InvalidInput, LedgerUnavailable
 from shared.ledger.entry import LedgerEntry, Side, State
+from shared.ledger.intake import KEY, write
 from shared.ledger.tables import entries
 
-_KEY = ("attempt_id", "side")
+_CACHE_KB = 64 * 1024  # SQLite's own 2 MB are too few for the indexes of a million entries
 _ALEMBIC = threading.Lock()  # its context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # any number that only dimee uses
 
@@ -61,22 +61,13 @@ class LedgerStore:
         """Take entries in one transaction. A terminal state is final; an open one gives way."""
         if not delivered:
             return Stored(0, 0)
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
-        now = time.time()
+        rows: dict[tuple[str, str], LedgerEntry] = {}
         for entry in delivered:
             key = (entry.attempt_id, entry.side.value)
-            if key not in rows or rows[key]["state"] == State.OPEN.value:
-                rows[key] = entry.model_dump(mode="json") | {"received_at": now}
-        insert = (sqlite if self.dialect == "sqlite" else postgresql).insert(entries)
-        statement = insert.values(list(rows.values()))
-        statement = statement.on_conflict_do_update(
-            index_elements=list(_KEY),
-            set_={c.name: statement.excluded[c.name] for c in entries.c if c.name not in _KEY},
-            where=(entries.c.state == State.OPEN.value)
-            & (statement.excluded.state != State.OPEN.value),
-        )
+            if key not in rows or not rows[key].is_terminal:
+                rows[key] = entry
         with self.connect() as connection:
-            changed = len(connection.execute(statement.returning(entries.c.side)).all())
+            changed = write(connection, list(rows.values()), time.time())
         return Stored(changed, len(delivered) - changed)
 
     def request(self, request_id: str) -> list[LedgerEntry]:
@@ -120,7 +111,7 @@ class LedgerStore:
 
     def entries(self) -> Iterator[LedgerEntry]:
         """Every entry, in the order of its key."""
-        query = sa.select(entries).order_by(*(entries.c[name] for name in _KEY))
+        query = sa.select(entries).order_by(*(entries.c[name] for name in KEY))
         with self.connect() as connection:
             for row in connection.execute(query).mappings():
                 yield _entry(row)
@@ -131,11 +122,17 @@ class LedgerStore:
             connection.execute(sa.select(1))
 
     @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A connection in a transaction; the database's troubles become `LedgerUnavailable`."""
+    def connect(self, writing: bool = False) -> Iterator[sa.Connection]:
+        """A connection in a transaction; the database's troubles become `LedgerUnavailable`.
+
+        ``writing`` after reading: SQLite must know at the beginning.
+        """
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            with self._engine.connect() as connection:
+                if writing and self.dialect == "sqlite":
+                    connection.info["begin"] = "BEGIN IMMEDIATE"
+                with connection.begin():
+                    yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
                 f"the ledger's database failed ({_first_line(error)}); nothing was stored"
@@ -201,7 +198,9 @@ def _engine(url: str) -> sa.Engine:
         # the driver's own transactions would begin too late for BEGIN IMMEDIATE
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # what is acknowledged is forgotten by its outbox: it must outlast a power cut
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

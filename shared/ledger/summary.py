@@ -2,78 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from shared.ledger.entry import Reason, Side, State
+from shared.ledger.prune import pruned
 from shared.ledger.reports import Audits, Percentiles, Summary
 from shared.ledger.store import LedgerStore
 from shared.ledger.tables import entries
 
 _DURATIONS = ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip_ms")
+_ROWS_AT_ONCE = 5_000
 _by_callers = entries.c.side == Side.CALLER.value
 _audit = _by_callers & (entries.c.reason == Reason.AUDIT.value)
 # an audit answers nobody: it is in no share, no duration and no cost of an answer
 _callers = _by_callers & entries.c.reason.is_distinct_from(Reason.AUDIT.value)
-_final = _callers & entries.c.final
-_answered = _final & (entries.c.state == State.ANSWERED.value)
+_KINDS = ("tier", "state", "reason", "policy", "exit_layer", "final", "degraded", "price_book")
+_SUMS = (
+    "sent_bytes",
+    "received_bytes",
+    "cost_lambda",
+    "all_cloud_lambda",
+    "cost_usd",
+    "energy_mj",
+)
 
 
 def summarise(store: LedgerStore) -> Summary:
     """Summarise the callers' side: every attempt once, audits apart."""
     with store.connect() as connection:
-
-        def counts(column: Any, condition: sa.ColumnElement[bool]) -> dict[str, int]:
-            query = sa.select(column, sa.func.count()).where(condition).group_by(column)
-            rows = connection.execute(query.order_by(column))
-            return {str(row[0]): int(row[1]) for row in rows if row[0] is not None}
-
-        def total(column: Any, condition: sa.ColumnElement[bool] = _callers) -> float:
-            query = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(condition)
-            return float(connection.execute(query).scalar_one())
-
+        kinds = _kinds(connection)
+        final = [kind for kind in kinds if kind.final]
+        answered = [kind for kind in final if kind.state == State.ANSWERED.value]
         exits: dict[str, dict[str, int]] = {}
-        by_exit = sa.select(entries.c.tier, entries.c.exit_layer, sa.func.count())
-        by_exit = by_exit.where(_answered).group_by(entries.c.tier, entries.c.exit_layer)
-        for tier, layer, count in connection.execute(
-            by_exit.order_by(entries.c.tier, entries.c.exit_layer)
-        ):
-            exits.setdefault(tier, {})[str(layer)] = count
-
-        answered = counts(entries.c.tier, _answered)
-        ended = sum(counts(entries.c.state, _final).values())
-        over = _answered & (entries.c.reason == Reason.FAIL_OVER.value)
-        reasons = counts(entries.c.reason, _callers)
-        distinct = sa.select(sa.func.count(sa.distinct(entries.c.request_id)))
-        requests = connection.execute(distinct).scalar_one()
+        for kind in sorted(answered, key=lambda kind: (kind.tier, kind.exit_layer)):
+            layers = exits.setdefault(kind.tier, {})
+            layers[str(kind.exit_layer)] = layers.get(str(kind.exit_layer), 0) + kind.attempts
         # requests, not attempts: one may go on twice, and end at a tier that it failed over to
-        went_on = _callers & (entries.c.reason == Reason.ESCALATE.value)
-        escalated = connection.execute(distinct.where(went_on)).scalar_one()
+        escalated = _callers & (entries.c.reason == Reason.ESCALATE.value)
         return Summary(
-            requests=requests,
-            answered=sum(answered.values()),
-            failed=ended - sum(answered.values()),
-            failed_over=sum(counts(entries.c.tier, over).values()),
-            escalated=escalated,
-            degraded=sum(counts(entries.c.tier, _final & entries.c.degraded).values()),
+            requests=_requests(connection, sa.true()),
+            answered=_attempts(answered),
+            failed=_attempts(final) - _attempts(answered),
+            failed_over=_attempts(k for k in answered if k.reason == Reason.FAIL_OVER.value),
+            escalated=_requests(connection, escalated),
+            degraded=_attempts(kind for kind in final if kind.degraded),
             audits=_audits(connection),
-            answered_by_tier=answered,
+            pruned=pruned(connection),
+            answered_by_tier=_by(answered, lambda kind: kind.tier),
             exits_by_tier=exits,
-            attempts_by_state=counts(entries.c.state, _callers),
-            attempts_by_reason=reasons,
-            requests_by_policy=counts(entries.c.policy, _final),
+            attempts_by_state=_by(kinds, lambda kind: kind.state),
+            attempts_by_reason=_by(kinds, lambda kind: kind.reason),
+            requests_by_policy=_by(final, lambda kind: kind.policy),
             durations=_durations(connection),
-            sent_bytes=int(total(entries.c.sent_bytes)),
-            received_bytes=int(total(entries.c.received_bytes)),
-            cost_lambda=total(entries.c.cost_lambda),
-            all_cloud_lambda=total(entries.c.all_cloud_lambda, _final),
-            cost_usd=total(entries.c.cost_usd),
-            energy_mj=total(entries.c.energy_mj),
-            price_books=list(counts(entries.c.price_book, _callers)),
+            sent_bytes=int(sum(kind.sent_bytes for kind in kinds)),
+            received_bytes=int(sum(kind.received_bytes for kind in kinds)),
+            cost_lambda=sum(kind.cost_lambda for kind in kinds),
+            all_cloud_lambda=sum(kind.all_cloud_lambda for kind in final),
+            cost_usd=sum(kind.cost_usd for kind in kinds),
+            energy_mj=sum(kind.energy_mj for kind in kinds),
+            price_books=list(_by(kinds, lambda kind: kind.price_book)),
         )
+
+
+def _kinds(connection: sa.Connection) -> list[Any]:
+    """Attempts by what is counted of them, in one pass: a few dozen rows for any ledger."""
+    columns = [entries.c[name] for name in _KINDS]
+    sums = [
+        sa.func.coalesce(sa.func.sum(entries.c[name]), 0).cast(sa.Float(53)).label(name)
+        for name in _SUMS
+    ]
+    query = sa.select(*columns, sa.func.count().label("attempts"), *sums)
+    return list(connection.execute(query.where(_callers).group_by(*columns)))
+
+
+def _attempts(kinds: Iterable[Any]) -> int:
+    return sum(kind.attempts for kind in kinds)
+
+
+def _by(kinds: list[Any], name: Callable[[Any], str | None]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for kind in kinds:
+        named = name(kind)
+        if named is not None:
+            counts[named] += kind.attempts
+    return dict(sorted(counts.items()))
+
+
+def _requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
+    found = sa.select(entries.c.request_id).where(condition).distinct().subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
 
 
 def _audits(connection: sa.Connection) -> Audits:
@@ -113,19 +136,20 @@ def _audits(connection: sa.Connection) -> Audits:
 
 
 def _durations(connection: sa.Connection) -> list[Percentiles]:
+    """Exact percentiles from eight bytes a value: 20 MB for a million entries."""
     columns = [entries.c[name] for name in _DURATIONS]
-    rows: Sequence[Any] = connection.execute(
-        sa.select(entries.c.tier, *columns)
-        .where(_callers & (entries.c.state == State.ANSWERED.value))
-        .order_by(entries.c.tier)
-    ).all()
+    query = sa.select(entries.c.tier, *columns).where(
+        _callers & (entries.c.state == State.ANSWERED.value)
+    )
+    found: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
+    streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
+    for tier, *values in streamed:
+        for number, value in enumerate(values):
+            if value is not None:
+                found[tier, number].append(value)
     result = []
-    for tier in sorted({row[0] for row in rows}):
-        for number, what in enumerate(_DURATIONS, start=1):
-            values = [row[number] for row in rows if row[0] == tier and row[number] is not None]
-            if values:
-                p50, p95, p99 = (float(p) for p in np.percentile(values, (50, 95, 99)))
-                result.append(
-                    Percentiles(tier=tier, what=what, count=len(values), p50=p50, p95=p95, p99=p99)
-                )
+    for (tier, number), ms in sorted(found.items()):
+        p50, p95, p99 = (float(p) for p in np.percentile(np.frombuffer(ms), (50, 95, 99)))
+        what = _DURATIONS[number]
+        result.append(Percentiles(tier=tier, what=what, count=len(ms), p50=p50, p95=p95, p99=p99))
     return result

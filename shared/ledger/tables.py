@@ -1,4 +1,4 @@
-"""The ledger's one table, for SQLite and PostgreSQL."""
+"""The ledger's tables, for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -52,4 +52,15 @@ entries = Table(
     Column("received_at", Float(53), nullable=False),
     Index("entries_request_id", "request_id"),
     Index("entries_received_at", "received_at"),
+)
+
+prunings = Table(
+    "prunings",
+    metadata,
+    Column("pruned_at", Float(53), primary_key=True),
+    Column("received_before", Float(53), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("cost_lambda", Float(53), nullable=False),
+    Column("cost_usd", Float(53), nullable=False),
 )

@@ -144,13 +144,14 @@ class TierService:
     async def _booked(
         self, request: AttemptRequest, entry: LedgerEntry, work: Callable[[], Awaitable[Computed]]
     ) -> InferResponse:
-        """Book, answer, book."""
+        """Book, answer, book; where neither can be booked, refuse."""
         arrived = time.perf_counter()
-        self._outbox.record(entry)
         ended: dict[str, Any] = {"state": State.ABANDONED}
         try:
+            self._outbox.record(entry)
             answer = self._answer(request, await work(), arrived)
-            ended = answer.ledger_facts()
+            self._outbox.record(entry.model_copy(update=answer.ledger_facts()))
+            ended = {}
             return answer
         except DimeeError as error:
             late = isinstance(error, DeadlineExceeded)
@@ -163,7 +164,8 @@ class TierService:
             ended = {"state": State.FAILED, "error_code": "internal"}
             raise
         finally:
-            self._outbox.record(entry.model_copy(update=ended))
+            if ended:
+                self._outbox.keep(entry.model_copy(update=ended))
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -99,6 +99,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     common = {
         "DIMEE_BUNDLE": str(BUNDLE),
         "DIMEE_TOKENS": str(folder / "tokens.jsonl"),
+        "DIMEE_FAIL_OVER": '["edge", "cloud"]',
         "DIMEE_TLS_CERT": str(folder / "server.pem"),
         "DIMEE_TLS_CLIENT_CA": str(folder / "ca.pem"),
         "DIMEE_TLS_CA": str(folder / "ca.pem"),

@@ -64,7 +64,7 @@ def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
 
 @pytest.fixture
 def talkative(tmp_path: Path) -> Iterator[Testbed]:
-    with start(tmp_path, DIMEE_LOG_LEVEL="debug") as testbed:
+    with start(tmp_path, DIMEE_LOG_LEVEL="debug", DIMEE_FAIL_OVER='["edge", "cloud"]') as testbed:
         yield testbed
 
 

@@ -126,7 +126,7 @@ def test_two_phones_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) 
     async def work(phone: Phone) -> list[int]:
         second = Phone(phone.settings)
         second.watch.auditor._cloud = phone.watch.auditor._cloud
-        second._requester._tiers = phone._requester._tiers
+        second._requester._asking._tiers = phone._requester._asking._tiers
         for one, texts in ((phone, TEXTS[:3]), (second, TEXTS[3:7]), (phone, TEXTS[7:9])):
             await asked(one, texts)
             await one.watch.auditor.drain()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from mobile_client.audit import BATCH, QUEUE, drawn
-from mobile_client.phone import Phone
+from mobile_client.phone import Phone, _Bounds
 from mobile_client.watch import state_file
 from shared.bundle import Bundle
 from shared.domain import Tier
@@ -188,8 +188,9 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
 
     async def work(phone: Phone) -> tuple[list[int], list[str]]:
         policy = phone.device.make_policy("value")
+        bounds = _Bounds(5_000, "phone", "auto", None)
         requests = [
-            phone._request((text, None), phone._read(0, text, None), policy, 5_000, "phone")
+            phone._request((text, None), phone._read(0, text, None), policy, bounds)
             for text in TEXTS[:4]
         ]
         waiting = []

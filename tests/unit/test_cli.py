@@ -78,12 +78,31 @@ def test_rows_for_people(nobody: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("policy", ["edge", "cloud"])
 def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> None:
-    done = dimee("classify", "fine", "--policy", policy, "--json", settings=nobody)
+    asked = nobody | {"DIMEE_FAIL_OVER": '["edge", "cloud"]', "DIMEE_RETRIES": "0"}
+    done = dimee("classify", "fine", "--policy", policy, "--json", settings=asked)
     assert done.returncode == 1
     (answer,) = json.loads(done.stdout)
     assert answer["error"]["code"] == "tier_unreachable"
     assert nobody[f"DIMEE_{policy.upper()}_URL"] in answer["error"]["message"]
     assert b"dimee up" in done.stderr
+
+
+def test_offline_the_phone_answers_and_says_whom_it_missed(nobody: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "edge", settings=nobody)
+    assert done.returncode == 0
+    assert b" mobile*! " in done.stdout
+    assert b"1 answer is the phone's own: edge, cloud (unreachable)" in done.stderr
+    assert b"dimee up" in done.stderr
+    silent = dimee("classify", "fine", "--mode", "only-on-device", settings=nobody)
+    assert (silent.returncode, silent.stderr) == (0, b"")
+
+
+def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> None:
+    done = dimee("classify", "fine", "--max-cost", "0.5", "--json", settings=nobody)
+    assert done.returncode == 1
+    (answer,) = json.loads(done.stdout)
+    assert answer["error"]["field"] == "max_cost_lambda"
+    assert "give at least" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from mobile_client import MobileClient
 from mobile_client.gateway import create_app
 from mobile_client.settings import MobileSettings
+from shared.domain import Tier
 from shared.errors import BundleError, DimeeError, InvalidInput, TierUnreachable, TooLarge
 from shared.ledger.entry import Delivery, LedgerEntry, Side, State
 from tests.conftest import BUNDLE, free_ports
@@ -66,7 +67,8 @@ def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> Non
 
 
 def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="cloud") as phone:
+    servers = {"fail_over": ("edge", "cloud"), "retries": 0}
+    with MobileClient(settings, policy="cloud", **servers) as phone:
         with pytest.raises(TierUnreachable, match=r"the cloud at .*; the edge at ") as caught:
             phone.classify("fine")
         entries = booked(phone)
@@ -79,11 +81,12 @@ def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSe
     assert sorted(entry.final for entry in entries) == [False, True]
 
 
-def test_the_phone_can_be_asked_to_stand_in(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="cloud", fail_over=("edge", "mobile")) as phone:
+def test_offline_the_phone_stands_in_and_says_so(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="cloud", retries=0) as phone:
         answer = phone.classify("a wonderful film")
         phone.close(flush_s=0)
     assert answer.failed_over
+    assert (answer.degraded, answer.degraded_because) == (True, "offline")
     assert [attempt.tier.value for attempt in answer.attempts] == ["cloud", "edge", "mobile"]
 
 
@@ -189,6 +192,7 @@ def test_the_gateway_answers_and_keeps_errors_beside_results(settings: MobileSet
     answer = _post(settings, body("mobile", "a wonderful film", "an ugly, lifeless mess"))
     labels = [item["result"]["label"] for item in answer.json()["items"]]
     assert labels == ["positive", "negative"]
+    settings = settings.model_copy(update={"fail_over": (Tier.CLOUD,), "retries": 0})
     single = _post(settings, body("edge", "a"))
     assert (single.status_code, single.json()["error"]["code"]) == (503, "tier_unreachable")
     several = _post(settings, body("edge", "a", "b"))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import NotReady
 from shared.ledger.entry import Delivery, LedgerEntry, State
-from shared.ledger.outbox import Outbox
+from shared.ledger.outbox import MAX_KEPT, Outbox
 from tests.contract.test_ledger_store import caller, tier
 
 OPEN = caller(state=State.OPEN, delivery=None, final=False)
@@ -59,7 +60,7 @@ def test_what_changes_during_its_delivery_is_delivered_again(tmp_path: Path) -> 
 CRASH = """
 import sys
 from pathlib import Path
-from shared.ledger.outbox import Outbox
+from shared.ledger.outbox import MAX_KEPT, Outbox
 from tests.contract.test_ledger_store import caller, tier
 from tests.unit.test_outbox import OPEN
 outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
@@ -123,15 +124,29 @@ def test_threads_may_record_at_once(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_a_disk_that_takes_nothing_does_not_raise(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     other = sqlite3.connect(tmp_path / "outbox-0.sqlite")
+    schema = other.execute("SELECT sql FROM sqlite_master").fetchone()[0]
     other.execute("DROP TABLE outbox")
+    with pytest.raises(NotReady, match=r"no such table.*DIMEE_STATE_DIR"):
+        outbox.record(caller(), tier())
+    outbox.keep(caller(), tier())
+    other.execute(schema)
     other.close()
-    outbox.record(caller())
-    outbox.record(caller(), tier())
-    assert outbox.dropped == 3
+    assert read(outbox) == [caller(), tier()], "deliverable from memory"
+    outbox.settle()
+    assert [row[2] for row in outbox.pending(10)] == [1, 1], "and on disk as soon as there is one"
+    assert outbox.dropped == 0
     outbox.close()
+
+
+def test_what_is_kept_in_memory_is_bounded(tmp_path: Path) -> None:
+    outbox = Outbox.claim(tmp_path, "mobile")
+    outbox.close()
+    outbox._kept = {(f"a{i}", "caller"): "{}" for i in range(MAX_KEPT - 1)}
+    outbox.keep(caller("last"), caller("more"))
+    assert (len(outbox._kept), outbox.dropped) == (MAX_KEPT, 1)
 
 
 def test_hashes_are_salted_stable_and_take_any_string(tmp_path: Path) -> None:
@@ -181,19 +196,18 @@ def test_a_row_that_changed_during_its_delivery_is_delivered_once_more(tmp_path:
     outbox.close()
 
 
-def test_a_closed_outbox_drops_and_counts(tmp_path: Path) -> None:
+def test_a_closed_outbox_takes_nothing(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.close()
-    outbox.record(caller())
-    outbox.record(caller(), tier())
-    assert outbox.dropped == 3
+    with pytest.raises(NotReady, match="closed"):
+        outbox.record(caller())
 
 
 def test_an_entry_that_is_no_json_is_dropped_and_its_content_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
-    outbox.record(caller().model_copy(update={"label": "secret\ud800"}))
+    outbox.keep(caller().model_copy(update={"label": "secret\ud800"}))
     assert (outbox.dropped, outbox.count_pending()) == (1, 0)
     assert "1 entries could not be written" in caplog.text
     assert "secret" not in caplog.text

@@ -1,0 +1,44 @@
+"""LitServe with dynamic batching. Runs in a virtual environment of its own."""
+
+import os
+import sys
+from typing import Any
+
+import litserve as ls
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+
+class Classify(ls.LitAPI):
+    """A batch of texts to a batch of probabilities."""
+
+    def setup(self, device: str) -> None:
+        """Load the model in the worker."""
+        torch.set_num_threads(int(os.environ["BENCH_THREADS"]))
+        folder = os.environ["BENCH_MODEL"]
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+    def decode_request(self, request: dict[str, str]) -> str:
+        """The text of a request."""
+        return request["text"]
+
+    def predict(self, texts: list[str]) -> list[list[float]]:
+        """Answer a batch."""
+        with torch.inference_mode():
+            inputs = self.tokenizer(
+                texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
+            )
+            return self.model(**inputs).logits.softmax(-1).tolist()
+
+    def encode_response(self, output: list[float]) -> dict[str, Any]:
+        """The answer of one text."""
+        return {"probabilities": output}
+
+
+if __name__ == "__main__":
+    api = Classify(max_batch_size=32, batch_timeout=0.005)
+    server = ls.LitServer(
+        api, accelerator="cpu", workers_per_device=int(os.environ["BENCH_WORKERS"])
+    )
+    server.run(port=int(sys.argv[1]), host="127.0.0.1", generate_client_file=False)

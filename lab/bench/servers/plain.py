@@ -1,0 +1,30 @@
+"""FastAPI and transformers, one text a request, as the tutorials do it.
+
+Runs in a virtual environment of its own, by uvicorn: ``plain:app``.
+"""
+
+import os
+
+import torch
+from fastapi import FastAPI
+from pydantic import BaseModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+torch.set_num_threads(int(os.environ["BENCH_THREADS"]))
+tokenizer = AutoTokenizer.from_pretrained(os.environ["BENCH_MODEL"])
+model = AutoModelForSequenceClassification.from_pretrained(os.environ["BENCH_MODEL"]).eval()
+app = FastAPI()
+
+
+class Text(BaseModel):
+    """One text."""
+
+    text: str
+
+
+@app.post("/classify")
+def classify(body: Text) -> dict[str, object]:
+    """The probabilities of one text, in a thread of the pool."""
+    with torch.inference_mode():
+        inputs = tokenizer(body.text, truncation=True, max_length=256, return_tensors="pt")
+        return {"probabilities": model(**inputs).logits.softmax(-1)[0].tolist()}

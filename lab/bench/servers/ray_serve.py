@@ -1,0 +1,45 @@
+"""Ray Serve with ``@serve.batch``. Runs in a virtual environment of its own."""
+
+import os
+import sys
+import time
+
+import torch
+from ray import serve
+from starlette.requests import Request
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+
+@serve.deployment(
+    num_replicas=int(os.environ["BENCH_WORKERS"]),
+    max_ongoing_requests=256,
+    ray_actor_options={"num_cpus": 0.5},
+)
+class Classify:
+    """A batch of texts to a batch of probabilities."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(int(os.environ["BENCH_THREADS"]))
+        folder = os.environ["BENCH_MODEL"]
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
+    async def answer(self, texts: list[str]) -> list[list[float]]:
+        """Answer a batch."""
+        with torch.inference_mode():
+            inputs = self.tokenizer(
+                texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
+            )
+            return self.model(**inputs).logits.softmax(-1).tolist()
+
+    async def __call__(self, request: Request) -> dict[str, object]:
+        """Answer one request."""
+        return {"probabilities": await self.answer((await request.json())["text"])}
+
+
+if __name__ == "__main__":
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+    serve.run(Classify.bind(), route_prefix="/classify")
+    while True:
+        time.sleep(3600)

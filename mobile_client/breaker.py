@@ -1,0 +1,71 @@
+"""A circuit breaker for each tier: one that fails again and again is left alone for a while.
+
+Own code, because a request must know beforehand whether it may ask (its attempt before is booked as
+the last one or not), and because exactly one trial may be under way: the libraries that fit asyncio
+raise inside the call, when the attempt is in the ledger already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["closed", "open", "half-open"]
+FAILURES = 3
+"""So many failures in a row open it."""
+REST_S, MOST_REST_S = 5.0, 60.0
+"""How long it stays open: the first time, and at most; each failed trial doubles it."""
+
+
+@dataclass
+class Breaker:
+    """Closed, open, or half-open while one trial is under way. Used from one thread."""
+
+    clock: Callable[[], float] = time.monotonic
+    failures: int = field(default=0, init=False)
+    _until: float | None = field(default=None, init=False)
+    _rest_s: float = field(default=REST_S, init=False)
+    _on_trial: bool = field(default=False, init=False)
+
+    @property
+    def state(self) -> State:
+        """As it is now."""
+        if self._until is None:
+            return "closed"
+        return "half-open" if self._on_trial or self.clock() >= self._until else "open"
+
+    @property
+    def left_s(self) -> float:
+        """How much longer it stays open, in seconds."""
+        return 0.0 if self._until is None else max(0.0, self._until - self.clock())
+
+    def lets_pass(self) -> bool:
+        """Whether an attempt may begin now; half-open, only where no other trial is under way."""
+        if self._until is None:
+            return True
+        return not self._on_trial and self.clock() >= self._until
+
+    def begin(self) -> None:
+        """An attempt begins: when half-open, it is the trial."""
+        if self._until is not None:
+            self._on_trial = True
+
+    def succeeded(self) -> None:
+        """The tier is there: it answered, or refused as one does that works."""
+        self.failures, self._until, self._on_trial, self._rest_s = 0, None, False, REST_S
+
+    def failed(self) -> None:
+        """The attempt brought nothing, and another may fare no better."""
+        self.failures += 1
+        if self._on_trial:
+            self._on_trial = False
+            self._rest_s = min(MOST_REST_S, 2 * self._rest_s)
+            self._until = self.clock() + self._rest_s
+        elif self.failures >= FAILURES and self._until is None:
+            self._until = self.clock() + self._rest_s
+
+    def given_up(self) -> None:
+        """The attempt was broken off from here, and says nothing of the tier."""
+        self._on_trial = False

@@ -1,0 +1,142 @@
+"""Export and import: nothing is lost between the databases, and nothing foreign is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from shared.errors import InvalidInput
+from shared.ledger import transfer
+from shared.ledger.entry import LedgerEntry, Side, State
+from shared.ledger.store import LedgerStore
+from shared.ledger.tables import entries
+from shared.ledger.verify import verify
+from tests.contract.test_ledger_store import caller, tier
+
+KINDS = ["parquet", "csv"]
+
+
+def rows(store: LedgerStore) -> list[dict[str, Any]]:
+    """Everything, with the time at which it came in."""
+    query = sa.select(entries).order_by(entries.c.attempt_id, entries.c.side)
+    with store.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def odd_entries() -> list[LedgerEntry]:
+    """Words that a text format could lose, the largest numbers, and an entry with little in it."""
+    words = ["", "\\N", "\\", "a,b", 'say "so"', "two\nlines", "\r", "λ", "true", " x ", "1.0"]
+    odd = [caller(f"w{i}", request_id=f"w{i}", label=word) for i, word in enumerate(words)]
+    bare = LedgerEntry(
+        attempt_id="bare", side=Side.CALLER, request_id="bare", tier="edge", state=State.OPEN,
+        started_at=0.1 + 0.2,
+    )  # fmt: skip
+    return [*odd, bare, caller("big", sent_bytes=2**53, cost_usd=1e-300, round_trip_ms=1 / 3)]
+
+
+@pytest.fixture
+def other(tmp_path: Path, postgres: str) -> Iterator[LedgerStore]:
+    """An empty PostgreSQL database."""
+    import uuid
+
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    opened = LedgerStore(postgres.replace("/postgres?", f"/{name}?", 1))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_there_and_back(
+    kind: str, tmp_path: Path, other: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite to PostgreSQL and back to SQLite, in many batches."""
+    monkeypatch.setattr(transfer, "ROWS_AT_ONCE", 7)
+    first = LedgerStore(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    first.upsert(odd_entries())
+    first.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(20) for side in (caller, tier)])
+    there, back = tmp_path / f"there.{kind}", tmp_path / f"back.{kind}"
+    count = len(rows(first))
+    assert transfer.export(first, there) == count
+    assert transfer.take_in(other, there).stored == count
+    assert transfer.take_in(other, there).stored == 0, "repeating changes nothing"
+    assert transfer.export(other, back) == count
+    last = LedgerStore(f"sqlite:///{tmp_path / 'b.sqlite'}")
+    transfer.take_in(last, back)
+    assert rows(last) == rows(other) == rows(first)
+    assert there.read_bytes() == back.read_bytes()
+    assert verify(last) == verify(first)
+    first.close()
+    last.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_end_is_not_replaced(kind: str, store: LedgerStore, tmp_path: Path) -> None:
+    file = tmp_path / f"x.{kind}"
+    store.upsert([caller(state=State.OPEN, delivery=None, final=False)])
+    transfer.export(store, file)
+    store.upsert([caller()])
+    done = transfer.take_in(store, file)
+    assert (done.stored, done.duplicates) == (0, 1)
+    assert store.request("r1") == [caller()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_ledger(kind: str, store: LedgerStore, tmp_path: Path) -> None:
+    assert transfer.export(store, tmp_path / f"x.{kind}") == 0
+    assert transfer.take_in(store, tmp_path / f"x.{kind}").stored == 0
+
+
+def damaged(kind: str, how: str, whole: bytes) -> bytes:
+    if how == "short":
+        return b"".join(whole.splitlines(keepends=True)[:-2])
+    if how == "cut":
+        return whole[: len(whole) * 2 // 3 - 3]
+    if how == "foreign":
+        return b"name,value\nx,1\n" if kind == "csv" else b"PK\x03\x04 something else" * 9
+    if how == "empty":
+        return b""
+    if kind == "csv":  # a value that no entry may have, in the last row
+        head, _, last = whole.rpartition(b"answered")
+        return head + b"answerd" + last
+    middle = bytearray(whole)
+    middle[len(whole) // 4] ^= 0xFF
+    return bytes(middle)
+
+
+@pytest.mark.parametrize("how", ["cut", "short", "foreign", "empty", "one_value"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_refused_whole(
+    kind: str, how: str, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "ROWS_AT_ONCE", 10)
+    full = LedgerStore(f"sqlite:///{tmp_path / 'full.sqlite'}")
+    full.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(50) for side in (caller, tier)])
+    file = tmp_path / f"x.{kind}"
+    transfer.export(full, file)
+    full.close()
+    file.write_bytes(damaged(kind, how, file.read_bytes()))
+    with pytest.raises(InvalidInput, match="is not a whole ledger export") as refused:
+        transfer.take_in(store, file)
+    assert "\n" not in refused.value.message
+    assert rows(store) == [], "also what came before the damage"
+
+
+def test_names_that_are_refused(store: LedgerStore, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"\.parquet or \.csv"):
+        transfer.export(store, tmp_path / "x.json")
+    with pytest.raises(InvalidInput, match="not a whole ledger export"):
+        transfer.take_in(store, tmp_path / "missing.csv")
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        transfer.export(store, tmp_path / "no" / "folder.csv")
+    (tmp_path / "x.csv").write_text("mine")
+    with pytest.raises(InvalidInput, match="exists"):
+        transfer.export(store, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "mine"

