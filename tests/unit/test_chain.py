@@ -237,6 +237,50 @@ def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
         assert "hedge" not in reasons
 
 
+def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
+    """The second begins late, and gets what is left then."""
+    given_ms: list[float] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        given_ms.append(json.loads(request.content)["deadline_ms"])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 100.0)
+        return await one(phone, policy="edge", deadline_ms=300)
+
+    facts = {"hedge": "p95", "fail_over": ("cloud",)}
+    found = World(tmp_path, played={"edge": hang, "cloud": hang}, settings=facts)
+    assert isinstance(found.run(work), DimeeError)
+    assert given_ms[1] <= 300 - 100
+
+
+def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        seen(phone, Tier.EDGE, 5.0)
+        breaker = phone.device.observed.breakers[Tier.EDGE]
+        for _ in range(FAILURES):
+            breaker.failed()
+        breaker._until = breaker.clock()
+        begin, begun = breaker.begin, []
+
+        def cancelled_at_once() -> object:
+            task.cancel()
+            begun.append(begin())
+            assert not breaker.lets_pass()
+            return begun[-1]
+
+        breaker.begin = cancelled_at_once  # type: ignore[method-assign]
+        task = asyncio.create_task(one(phone, policy="edge"))
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert len(begun) == 1
+        assert breaker.lets_pass()
+
+    world(tmp_path, "hangs", "answers", hedge="p95").run(work)
+
+
 def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0.05)

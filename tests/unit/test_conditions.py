@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mobile_client.conditions import REST_S, SMOOTHING, Observed
+from mobile_client.breaker import FAILURES, REST_S
+from mobile_client.conditions import FAIR_MS, SMOOTHING, Observed
 from mobile_client.phone import Phone
 from shared.cost import CostModel
 from shared.domain import Tier
@@ -55,6 +56,16 @@ def test_a_tier_that_is_gone_rests_and_is_tried_again() -> None:
     clock.now += REST_S
     observed.now(5000)
     assert observed.conditions.possible(Tier.CLOUD)
+
+
+@pytest.mark.parametrize(("took_ms", "state"), [(FAIR_MS - 1, "closed"), (FAIR_MS, "open")])
+def test_only_who_had_time_enough_is_late(took_ms: float, state: str) -> None:
+    """Else one caller's deadlines of a millisecond would keep the tier from all others."""
+    observed = seen(Clock())
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, took_ms)
+        observed.exchanged(Tier.EDGE, late)
+    assert observed.breakers[Tier.EDGE].state == state
 
 
 def test_a_late_tier_loses_its_good_name() -> None:
