@@ -47,7 +47,7 @@ SCOUTED = 300
 )
 @click.option("--seed", default=1, show_default=True, help="Of arrivals, texts and links.")
 @click.option(
-    "--arrivals", type=click.Path(path_type=Path), help="Seconds, one a line; no Poisson."
+    "--arrivals", type=click.Path(path_type=Path), help="Seconds, one a line; no Poisson, no shape."
 )
 @click.option("--texts", type=click.Path(path_type=Path), help="One text a line.")
 @click.option("--deadline-ms", default=5_000.0, show_default=True, type=click.FloatRange(1, 60_000))
@@ -77,24 +77,26 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
     chosen = SCENARIOS[scenario]
     rate = options["rate"] or chosen.rate
     duration_s, seed = options["duration_s"], options["seed"]
-    arrivals = (
-        from_trace(options["arrivals"], duration_s)
-        if options["arrivals"]
-        else poisson(rate, duration_s, chosen.shape, seed)
-    )
+    left_out = 0
+    if options["arrivals"]:
+        arrivals, left_out = from_trace(options["arrivals"], duration_s)
+        rate = len(arrivals) / duration_s
+        if left_out:
+            click.echo(f"left out, because they come after --duration: {left_out:,} of the trace")
+    else:
+        arrivals = poisson(rate, duration_s, chosen.shape, seed)
     if not arrivals:
         raise InvalidInput(
             "load: no request falls into so short a time; raise --rate or --duration"
         )
-    shown = Credentials.from_environment()
     texts = read_texts(options["texts"]) if options["texts"] else make_texts(SCOUTED, seed)
     made = made_with()
     with _bed(chosen, unlabelled, options) as bed:
         links = bed.measure(unlabelled)
         for one in links:
             click.echo(_measured(one))
-        ready = _ready(bed.url, shown)
-        planned = _plan(bed, chosen, arrivals, texts, options, shown)
+        ready = _ready(bed.url)
+        planned = _plan(bed, chosen, arrivals, texts, options)
         click.echo(f"sending {len(planned):,} requests in {duration_s:g} s …")
         samples, happened = asyncio.run(
             run_load(
@@ -102,10 +104,10 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
                 planned,
                 options["deadline_ms"],
                 _actions(bed, chosen, duration_s),
-                shown=shown,
+                shown=Credentials.from_environment(),
             )
         )
-        ledger = _verify(bed, sum(one.ending == "answered" for one in samples), shown)
+        ledger = _verify(bed, sum(one.ending == "answered" for one in samples))
     facts = {
         "scenario": scenario,
         "scenario_title": chosen.title,
@@ -115,6 +117,8 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
         "duration_s": duration_s,
         "deadline_ms": options["deadline_ms"],
         "seed": seed,
+        "trace": options["arrivals"] and str(options["arrivals"]),
+        "trace_left_out": left_out,
         "bundle_id": ready.get("bundle_id"),
         "links": links,
         **_label(links, options),
@@ -134,8 +138,9 @@ def _bed(
         if options["state_dir"]:
             bed = standing_bed(options["state_dir"])
         else:
-            ledger = options["ledger_url"] or ""
-            bed = Bed(check_url(options["url"], options["allow_remote"]), ledger, {}, {})
+            remote, ledger = options["allow_remote"], options["ledger_url"]
+            ledger = check_url(ledger, remote) if ledger else ""
+            bed = Bed(check_url(options["url"], remote), ledger, {}, {})
         for fault in chosen.faults:
             if fault.what == "kill" or fault.name not in bed.links:
                 raise InvalidInput(
@@ -155,9 +160,14 @@ def _bed(
     return own_bed(chosen.links | asked, options["seed"], revive_s, tuple(extra))
 
 
-def _ready(url: str, shown: Credentials) -> dict[str, Any]:
+def _ready(url: str) -> dict[str, Any]:
     try:
-        response = httpx.get(f"{url}/readyz", trust_env=False, timeout=10.0, verify=shown.verify)
+        response = httpx.get(
+            f"{url}/readyz",
+            trust_env=False,
+            timeout=10.0,
+            verify=Credentials.from_environment().verify,
+        )
         return dict(response.json())
     except (httpx.HTTPError, ValueError) as error:
         raise DimeeError(
@@ -166,21 +176,14 @@ def _ready(url: str, shown: Credentials) -> dict[str, Any]:
 
 
 def _plan(
-    bed: Bed,
-    chosen: Scenario,
-    arrivals: list[float],
-    texts: list[str],
-    options: dict[str, Any],
-    shown: Credentials,
+    bed: Bed, chosen: Scenario, arrivals: list[float], texts: list[str], options: dict[str, Any]
 ) -> list[Planned]:
     dice = random.Random(options["seed"])
     if chosen.rare is None:
         policy = None if options["path"] == "policy" else options["path"]
-        _ask(
-            bed.url, texts[:20], policy, shown
-        )  # connections and caches are warm on a phone that works
+        _ask(bed.url, texts[:20], policy)  # connections and caches are warm on a phone that works
         return [Planned(at, dice.choice(texts), policy) for at in arrivals]
-    rare = [text for text, sample in _ask(bed.url, texts, "value", shown) if sample.escalated]
+    rare = [text for text, sample in _ask(bed.url, texts, "value") if sample.escalated]
     if not rare:
         raise DimeeError(
             f"no text of {len(texts)} escalates under the policy value with this bundle; "
@@ -195,19 +198,22 @@ def _plan(
     ]
 
 
-def _ask(
-    url: str, texts: list[str], policy: str | None, shown: Credentials
-) -> list[tuple[str, Sample]]:
+def _ask(url: str, texts: list[str], policy: str | None) -> list[tuple[str, Sample]]:
     """One after the other, before the run; not part of it."""
     found = []
-    with httpx.Client(
-        base_url=url, trust_env=False, timeout=30.0, auth=shown.auth, verify=shown.verify
-    ) as http:
-        for number, text in enumerate(texts):
-            sample = Sample(number, 0.0)
-            response = http.post(PATH, json=body(text, policy, 20_000))
-            read(sample, response.status_code, response.content)
-            found.append((text, sample))
+    try:
+        shown = Credentials.from_environment()
+        with httpx.Client(
+            base_url=url, trust_env=False, timeout=30.0, auth=shown.auth, verify=shown.verify
+        ) as http:
+            for number, text in enumerate(texts):
+                sample = Sample(number, 0.0)
+                response = http.post(PATH, json=body(text, policy, 20_000))
+                read(sample, response.status_code, response.content)
+                found.append((text, sample))
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        raise DimeeError(f"the gateway at {url} was lost before the run ({why})") from None
     return found
 
 
@@ -221,10 +227,10 @@ def _actions(bed: Bed, chosen: Scenario, duration_s: float) -> list[Action]:
     return [(fault.at * duration_s, str(fault), partial(act, fault)) for fault in chosen.faults]
 
 
-def _verify(bed: Bed, requests: int, shown: Credentials) -> dict[str, Any]:
+def _verify(bed: Bed, requests: int) -> dict[str, Any]:
     if not bed.ledger_url:
         return {"clean": None, "error": "not asked: no ledger named"}
-    client = LedgerClient(bed.ledger_url, credentials=shown)
+    client = LedgerClient(bed.ledger_url, credentials=Credentials.from_environment())
     try:
         found = wait_for_clean(client, VERIFY_S, requests)
     except DimeeError as error:

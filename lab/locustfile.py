@@ -1,42 +1,69 @@
-"""For Locust: ``locust -f lab/locustfile.py --host http://127.0.0.1:8701``.
+"""The load of `dimee load` for those who live in Locust, over the same requests and readings.
 
-Users take turns with `dimee load`'s texts and read answers as it does. Locust's users wait for
-their answers: what it reports is a closed loop, and a server that stalls is asked less often. Use
-``dimee load`` where latencies matter.
+``locust -f lab/locustfile.py --host http://127.0.0.1:8701 --headless -u 20 -r 20 -t 60s``
+
+Each user asks DIMEE_LOAD_RATE times a second (1) at random times decided before, and does not wait
+longer because an answer was late: response times count from the intended time, as in `dimee load`.
+A user has one request under way; those that fell due meanwhile follow at once, with their wait. A
+name in Locust's table is ``PATH [how it ended]``; other settings: DIMEE_LOAD_PATH (policy, mobile,
+edge, cloud), DIMEE_LOAD_SEED, DIMEE_LOAD_DEADLINE_MS, DIMEE_LOAD_ALLOW_REMOTE=1.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import time
+from typing import Any
 
-from locust import FastHttpUser, constant_throughput, task
+from locust import HttpUser, task
 
 from lab.load.ask import PATH, Sample, body, read
+from lab.load.bed import check_url
 from lab.load.texts import make_texts
-from shared.credentials import Credentials
 
-TEXTS = make_texts(300, seed=1)
-DEADLINE_MS = 5_000.0
+_numbers = itertools.count()
 
 
-class Phone(FastHttpUser):
-    """Asks the gateway, twice a second at most."""
+class Caller(HttpUser):  # type: ignore[misc]  # checked without Locust too
+    """One caller of the phone's gateway."""
 
-    wait_time = constant_throughput(2)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        check_url(str(self.host), os.environ.get("DIMEE_LOAD_ALLOW_REMOTE") == "1")
+        self.client.trust_env = False
+        seed = int(os.environ.get("DIMEE_LOAD_SEED", "1"))
+        self.dice = random.Random(f"{seed} {next(_numbers)}")
+        self.texts = make_texts(300, seed)
+        self.rate = float(os.environ.get("DIMEE_LOAD_RATE", "1"))
+        self.deadline_ms = float(os.environ.get("DIMEE_LOAD_DEADLINE_MS", "5000"))
+        path = os.environ.get("DIMEE_LOAD_PATH", "policy")
+        self.policy = None if path == "policy" else path
+        self.due = time.perf_counter() + self.dice.expovariate(self.rate)
+
+    def wait_time(self) -> float:
+        """Seconds until the next request is due; none if it is overdue."""
+        return max(0.0, self.due - time.perf_counter())
 
     def on_start(self) -> None:
-        """Each user has dice and credentials of its own."""
-        self.dice = random.Random(id(self))
-        self.shown = Credentials.from_environment()
-        self.asked = 0
+        """The first one is not due at once either."""
+        self.wait()
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def classify(self) -> None:
-        """One text; anything but an answer is a failure, with its error's code."""
-        asked = body(self.dice.choice(TEXTS), None, DEADLINE_MS)
-        self.asked += 1
-        with self.rest("POST", PATH, json=asked, headers=self.shown.headers()) as response:
-            sample = Sample(self.asked, 0.0)
-            read(sample, response.status_code or 0, response.content or b"")
-            if sample.ending != "answered":
-                response.failure(f"{sample.ending}: {sample.error_code}")
+        """One text; its time counts from when it was due."""
+        due, self.due = self.due, self.due + self.dice.expovariate(self.rate)
+        sample = Sample(0, 0.0, late_ms=(time.perf_counter() - due) * 1e3)
+        asked = body(self.dice.choice(self.texts), self.policy, self.deadline_ms)
+        timeout_s = self.deadline_ms / 1e3 + 2
+        with self.client.post(PATH, json=asked, timeout=timeout_s, catch_response=True) as answer:
+            sample.latency_ms = (time.perf_counter() - due) * 1e3
+            if answer.status_code:
+                read(sample, answer.status_code, answer.content or b"")
+            answer.request_meta["response_time"] = sample.latency_ms
+            answer.request_meta["name"] = f"{PATH} [{sample.tier or sample.ending}]"
+            if sample.ending == "answered":
+                answer.success()
+            else:
+                answer.failure(sample.error_code or sample.ending)

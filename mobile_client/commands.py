@@ -12,7 +12,7 @@ import click
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.modes import MODES
 from mobile_client.render import HEADER, row
-from shared.errors import DimeeError, InvalidInput
+from shared.errors import DimeeError, InvalidInput, TierError
 from shared.policies import POLICY_NAMES
 from shared.wire import MAX_TEXTS, Classification
 
@@ -52,7 +52,7 @@ def classify(
         max_cost_lambda=max_cost_lambda,
     )
     results: list[dict[str, Any]] = []
-    failed, missed = False, _Missed()
+    failed, unserved, missed = False, False, _Missed()
     with MobileClient(settings) as phone:
         if not as_json:
             click.echo(HEADER)
@@ -61,6 +61,7 @@ def classify(
             part_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
             for one, outcome in zip(part, phone.classify_many(part, part_pairs), strict=True):
                 failed |= isinstance(outcome, DimeeError)
+                unserved |= isinstance(outcome, TierError)
                 missed.see(outcome)
                 if as_json:
                     results.append(_as_json(outcome))
@@ -72,8 +73,9 @@ def classify(
         click.echo()
     if missed:
         click.echo(missed.sentence(), err=True)
-    if failed:
+    if unserved:
         click.echo("dimee: some texts got no answer; is the testbed running? (dimee up)", err=True)
+    if failed:
         sys.exit(1)
 
 

@@ -177,6 +177,12 @@ def show(report: Status) -> None:
 
 
 def _show_phone(phone: PhoneHealth) -> None:
+    if phone.mode != "auto":
+        click.echo(f"mode     {phone.mode}")
+    for tier, state in phone.breakers.items():
+        if state != "closed":
+            what = "left alone" if state == "open" else "about to be tried"
+            click.echo(f"breaker  {tier} {state}: it failed again and again, and is {what}")
     click.echo(f"promise  {phone.certificate or 'none: the phone has no certificate'}")
     audits = phone.audits
     if audits.share > 0:

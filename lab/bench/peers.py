@@ -176,6 +176,7 @@ PEERS = (
         "onnx-int8",
         (_batch(32), _batch(8)),
         "optimum",
+        packages=("infinity-emb", "optimum", "onnxruntime", "transformers"),
     ),
 )
 """This project first; the last one's rows depend on their neighbours in a batch."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import InvalidInput, TooLarge
 
-MOST_REQUESTS = 100_000
+MOST_REQUESTS = 200_000
 MOST_SECONDS = 3_600.0
 
 Shape = Sequence[tuple[float, float]]
@@ -43,8 +44,11 @@ def poisson(rate: float, duration_s: float, shape: Shape, seed: int) -> list[flo
     return times
 
 
-def from_trace(path: Path, duration_s: float) -> list[float]:
-    """Seconds from the start, one a line, up to ``duration_s``; raises `InvalidInput`."""
+def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
+    """Seconds from the start, one a line, and how many more came after ``duration_s``.
+
+    Raises `InvalidInput`: a line that is no such time stops the run, it is not passed over.
+    """
     times = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -54,11 +58,15 @@ def from_trace(path: Path, duration_s: float) -> list[float]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            times.append(float(line))
+            time = float(line)
         except ValueError:
-            raise InvalidInput(f"arrivals: line {number} is no number of seconds") from None
-    times = sorted(time for time in times if 0 <= time < duration_s)
+            time = math.nan
+        if not 0 <= time < math.inf:
+            raise InvalidInput(f"arrivals: line {number} is no number of seconds from the start")
+        times.append(time)
+    in_file = len(times)
+    times = sorted(time for time in times if time < duration_s)
     if not times or len(times) > MOST_REQUESTS:
         raise InvalidInput(f"arrivals: {path} has {len(times):,} within the duration; "
                            f"1 to {MOST_REQUESTS:,} are sent")  # fmt: skip
-    return times
+    return times, in_file - len(times)

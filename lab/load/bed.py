@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,8 @@ from shared.relay.probe import measure
 
 START_S = 180.0
 STOP_S = 30.0
-OURS = ("mobile", "localhost")
-"""Names that may be loaded besides loopback's addresses: the phone's in docker-compose.yml."""
+OURS = ("mobile", "ledger", "localhost")
+"""Names that may be loaded besides loopback: those in docker-compose.yml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def own_bed(
             options += ["--link", f"{hop}={words}"]
         if revive_s is not None:
             options += ["--revive", f"{revive_s:g}"]
-        for role, port in zip(("ledger", "mobile", "edge", "cloud"), _free_ports(4), strict=True):
+        for role, port in zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True):
             options += [f"--{role}-port", str(port)]
         with (folder / "up.log").open("wb") as log:
             process = subprocess.Popen(
@@ -125,16 +126,22 @@ def standing_bed(folder: Path, ours: bool = False) -> Bed:
 
 def check_url(url: str, allow_remote: bool) -> str:
     """The url if it may be loaded; raises `InvalidInput`."""
-    host = urlsplit(url).hostname or ""
-    if host in OURS or _is_loopback(host) or allow_remote:
+    try:
+        parts = urlsplit(url)
+        host, sound = parts.hostname or "", parts.scheme in ("http", "https")
+    except ValueError:
+        host, sound = "", False
+    if not sound or not host:
+        raise InvalidInput(f"--url: {url[:60]!r} is no address; give http://HOST:PORT")
+    if host in OURS or _loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(
-        f"--url: {host[:60] or url[:60]!r} is neither loopback nor the testbed's own container; "
+        f"--url: {host[:60]!r} is neither loopback nor the testbed's own container; "
         "load only what is yours, and say so with --allow-remote"
     )
 
 
-def _is_loopback(host: str) -> bool:
+def _loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -148,9 +155,8 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise DimeeError(f"no testbed stands at {folder}; start one with: dimee up") from None
 
 
-def _free_ports(count: int) -> list[int]:
-    import socket
-
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -185,6 +185,7 @@ def _made(report: dict[str, Any]) -> list[str]:
     rows = [
         ("command", report["command"]),
         ("seed", report["seed"]),
+        *_trace(report),
         ("commit", report["commit"]),
         ("bundle", report["bundle_id"]),
         ("policy", report["policy"]),
@@ -193,3 +194,9 @@ def _made(report: dict[str, Any]) -> list[str]:
                     f"load {machine['load_before']:.2f} before"),
     ]  # fmt: skip
     return ["<h2>How it was made</h2>", _table(("", ""), rows)]
+
+
+def _trace(report: dict[str, Any]) -> list[tuple[str, str]]:
+    if not report["trace"]:
+        return []
+    return [("arrivals", f"{report['trace']}, {report['trace_left_out']:,} after the end left out")]

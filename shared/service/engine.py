@@ -17,10 +17,13 @@ from shared.domain import Prediction
 from shared.errors import DeadlineExceeded, NotReady, Overloaded
 from shared.runtime.classifier import Classifier
 from shared.runtime.flow import WORTH_TOKENS, Flow, Row
+from shared.service.admission import Admission
 
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
 MAX_ROWS = 8
+MAX_QUEUE_MS = 50.0
+"""How long a queue may stand; see `Admission`."""
 SMOOTHING = 0.1
 
 
@@ -81,13 +84,13 @@ class Engine:
         workers: int = 1,
         max_rows: int = MAX_ROWS,
         max_tokens: int = 2048,
+        max_queue_ms: float = MAX_QUEUE_MS,
     ) -> None:
         self._classifier = classifier
         self._alpha = alpha
-        self._max_queue = max_queue
+        self._admission = Admission(max_queue, max_queue_ms, workers)
         self._max_rows = max_rows
         self._max_tokens = max_tokens
-        self._row_ms = 10.0
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
@@ -105,7 +108,7 @@ class Engine:
     ) -> Computed:
         """Answer one checked text, at the threshold ``alpha`` where the tier leaves early at all.
 
-        Raises `Overloaded` at once when the queue is full, and `DeadlineExceeded` when the
+        Raises `Overloaded` at once where `Admission` says so, and `DeadlineExceeded` when the
         deadline passed before the work began: work that nobody waits for is not done.
         """
 
@@ -140,17 +143,24 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise NotReady("the tier is closing; ask another")
-            waiting = len(self._jobs)
-            if waiting >= self._max_queue:
-                wait_s = waiting * self._row_ms / 1e3
-                raise Overloaded(
-                    f"the queue is full ({self._max_queue} waiting); try again in {wait_s:.1f} s",
-                    limit=self._max_queue,
-                    retry_after_s=round(max(wait_s, 0.1), 1),
-                )
+            self._admission.check(len(self._jobs), deadline_ms)
             self._jobs.append(_Job(read, future, loop, time.perf_counter(), deadline_ms))
             self._changed.notify()
         return await future
+
+    @property
+    def congested(self) -> bool:
+        """Whether one that comes now, with time enough, would be refused. Only a glance."""
+        return self._admission.congested(len(self._jobs))
+
+    def refusal(self, deadline_ms: float) -> Overloaded | None:
+        """The refusal of one that comes now; None where it is let in."""
+        with self._changed:
+            try:
+                self._admission.check(len(self._jobs), deadline_ms)
+            except Overloaded as error:
+                return error
+        return None
 
     def close(self) -> None:
         """Let running and waiting work end; take no more."""
@@ -163,41 +173,57 @@ class Engine:
     def _work(self) -> None:
         flow = Flow(self._classifier.layers, self._max_rows, self._max_tokens)
         under_way: dict[Row, _Job] = {}
+        busy_since = 0.0
         while True:
             if flow.wants_rows:
-                batch = self._take(wait=flow.idle)
-                if batch is None:
-                    return
+                if flow.idle:
+                    if not self._await_jobs():
+                        return
+                    busy_since = time.perf_counter()
+                batch = self._take()
                 rows = {job.ready.row: job for job in batch if job.ready is not None}
                 under_way |= rows
                 if rows:
                     flow.admit(list(rows))
+                    self._count(len(rows))
             if flow.idle:
                 continue
             done = [(row, under_way.pop(row), outcome) for row, outcome in flow.step()]
             _settle([(job, _outcome(job, outcome)) for _, job, outcome in done])
-            for row, _, _ in done:
-                self._learn(row)
+            if done:
+                now = time.perf_counter()
+                self._learn([row for row, _, _ in done], (now - busy_since) * 1e3)
+                busy_since = now
             gone = {row for row, job in under_way.items() if job.future.cancelled()}
             if gone:
                 flow.drop(gone)
                 for row in gone:
                     del under_way[row]
+                self._count(-len(gone))
 
-    def _learn(self, row: Row) -> None:
-        self._row_ms += SMOOTHING * (row.compute_ms - self._row_ms)
-        self._token_ms += SMOOTHING * (row.compute_ms / row.tokens - self._token_ms)
+    def _count(self, more: int) -> None:
+        with self._changed:
+            self._admission.under_way += more
 
-    def _take(self, wait: bool) -> list[_Job] | None:
+    def _learn(self, rows: list[Row], busy_ms: float) -> None:
+        with self._changed:
+            for row in rows:
+                self._token_ms += SMOOTHING * (row.compute_ms / row.tokens - self._token_ms)
+            self._admission.learn(busy_ms, len(rows))
+            self._admission.under_way -= len(rows)
+
+    def _await_jobs(self) -> bool:
+        """Whether there is work; False when closed and all is done."""
+        with self._changed:
+            while not self._jobs and not self._closed:
+                self._changed.wait()
+            return bool(self._jobs)
+
+    def _take(self) -> list[_Job]:
         """The next batch: the job whose deadline is nearest, and what goes well with it.
 
-        May be empty where nothing waits; None when closed and all is done.
+        May be empty: another worker was faster, or nobody waits for it any more.
         """
-        with self._changed:
-            while wait and not self._jobs and not self._closed:
-                self._changed.wait()
-            if wait and not self._jobs:
-                return None
         with self._choosing:  # another worker's choice would be of the same jobs
             with self._changed:
                 self._jobs.sort(key=lambda job: job.until)

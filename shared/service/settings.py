@@ -122,3 +122,6 @@ class TierSettings(BundleSettings):
         default_factory=lambda: len(os.sched_getaffinity(0))
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """How many requests wait at most, in a burst."""
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 50.0
+    """How long a queue may stand in an overload; more is refused with 429 at once."""

@@ -15,7 +15,7 @@ from shared.certificate import load_certificate
 from shared.codec import MEDIA_TYPE, ResumeLimits
 from shared.credentials import Credentials
 from shared.domain import LayerRange, Tier
-from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
+from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.ledger.entry import Count, Identifier, LedgerEntry, Side, State, Word
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
@@ -24,6 +24,7 @@ from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import ClientGone, while_present
+from shared.service.refusal import BookedTogether, QuickRefusal
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
 from shared.wire import (
@@ -77,8 +78,15 @@ class TierService:
         self._limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
-        self._engine = Engine(classifier, alpha, settings.max_queue, settings.threads)
+        self._engine = Engine(
+            classifier,
+            alpha,
+            settings.max_queue,
+            settings.threads,
+            max_queue_ms=settings.max_queue_ms,
+        )
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
+        self._together = BookedTogether(self._outbox)
         self._shipper = Shipper(
             self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
         )
@@ -111,6 +119,24 @@ class TierService:
             )
 
         return await self._booked(request, entry, work)
+
+    @property
+    def congested(self) -> bool:
+        """Whether a request that comes now would be refused for the queue's sake."""
+        return self._engine.congested
+
+    async def refuse(self, request: InferRequest) -> Overloaded | None:
+        """The refusal of a request that comes now, booked; None where it is let in."""
+        error = self._engine.refusal(request.deadline_ms) if self.ready else None
+        if error is not None:
+            entry = self._entry(
+                request,
+                self._outbox.hash_text(request.text, request.pair),
+                len(request.text) + len(request.pair or ""),
+            )
+            ended = {"state": State.REFUSED, "error_code": error.code}
+            await self._together.record(entry.model_copy(update=ended))
+        return error
 
     async def resume(self, request: ResumeRequest, state: bytes) -> InferResponse:
         """Answer an attempt from a hidden state; every way out leaves a terminal entry."""
@@ -222,6 +248,12 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         lifespan=lifespan,
     )
     install_error_handlers(app)
+    app.add_middleware(
+        QuickRefusal,
+        path="/v1/infer",
+        congested=lambda: service.congested,
+        refuse=service.refuse,
+    )
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     install_doors(app, settings, always("infer"))
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.links import LINKS
 from tests.conftest import REPOSITORY
 
 SERVICES = ("ledger", "cloud", "edge", "mobile")
@@ -67,21 +66,3 @@ def test_images_run_without_root() -> None:
         base, body = stages[name]
         assert base in STAGES, f"{name} is not built on the runtime that has no root"
         assert "USER " not in body
-
-
-def test_the_phone_asks_over_links_that_are_closed_as_the_services_are() -> None:
-    found = services("deploy/compose.links.yml")
-    mobile = found.pop("mobile")
-    assert set(mobile["depends_on"]) == set(found)
-    for name, link in found.items():
-        target = name.removeprefix("link-phone-")
-        port = link["environment"]["DIMEE_LINK_LISTEN"].rpartition(":")[2]
-        assert mobile["environment"][f"DIMEE_{target.upper()}_URL"] == f"http://{name}:{port}"
-        assert link["environment"]["DIMEE_LINK_TARGET"] == f"{target}:{port}"
-        assert link["environment"]["DIMEE_HOST"] == "127.0.0.1"
-        assert link["read_only"] is True
-        assert link["cap_drop"] == ["ALL"]
-        assert "ports" not in link
-        profile = re.fullmatch(r"\$\{DIMEE_LINK_\w+:-(\w+)\}", link["environment"]["DIMEE_LINK"])
-        assert profile is not None
-        assert profile[1] in LINKS

@@ -93,6 +93,17 @@ def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
     assert report.healthy == (not problems)
 
 
+def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    phone = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
+    with httpx.Client(transport=answers(phone=phone)) as http:
+        show(look(http, URLS))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4:6] == [
+        "mode     edge-max",
+        "breaker  edge open: it failed again and again, and is left alone",
+    ]
+
+
 def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
         show(look(http, URLS))

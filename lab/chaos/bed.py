@@ -1,0 +1,96 @@
+"""A testbed (``dimee up``) to break: its processes by their ids, its links by their relays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from lab.load.bed import Bed, own_bed
+from shared.errors import DimeeError
+
+ROLES = ("ledger", "mobile", "edge", "cloud")
+HOPS = ("phone-edge", "phone-cloud", "phone-ledger", "edge-ledger", "cloud-ledger")
+PLAIN = "lan"
+"""The link of every hop where nothing is wrong."""
+HEAL_S = 60.0
+
+
+@dataclass(frozen=True)
+class Victim:
+    """The testbed, and what can be done to it. What is killed comes back by itself."""
+
+    bed: Bed
+
+    def pid(self, role: str) -> int:
+        """The process of a role now; one that came back has another."""
+        assert self.bed.folder is not None
+        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
+        return int(facts["roles"][role]["pid"])
+
+    def do(self, what: str, name: str, words: str | None = None) -> None:
+        """``kill``, ``pause`` or ``go-on`` a role; make a ``link`` something else."""
+        if what == "link":
+            self.bed.set_link(name, words)
+            return
+        number = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "go-on": signal.SIGCONT}[what]
+        with suppress(ProcessLookupError):  # it is dead already, and will come back
+            os.kill(self.pid(name), number)
+
+    def heal(self) -> None:
+        """Make every link plain and every process go on; return when all are ready."""
+        for hop in self.bed.links:
+            self.bed.set_link(hop, None)
+        for role in ROLES:
+            self.do("go-on", role)
+        for role in ROLES:
+            self.wait_ready(role)
+
+    def wait_ready(self, role: str) -> None:
+        """Return when a role answers again; raises `DimeeError`."""
+        until = time.monotonic() + HEAL_S
+        with httpx.Client(trust_env=False, timeout=2.0) as http:
+            while not _ready(http, self._url(role)):
+                if time.monotonic() > until:
+                    raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
+                time.sleep(0.1)
+
+    def _url(self, role: str) -> str:
+        assert self.bed.folder is not None
+        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
+        return str(facts["roles"][role]["url"])
+
+
+def _ready(http: httpx.Client, url: str) -> bool:
+    try:
+        return http.get(f"{url}/readyz").status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def victim(
+    seed: int, revive_s: float, hops: Sequence[str] = HOPS, extra: tuple[str, ...] = ()
+) -> Iterator[Victim]:
+    """A testbed on free ports, ended afterwards; a killed process comes back after ``revive_s``."""
+    links = dict.fromkeys(hops, PLAIN)
+    with own_bed(links, seed, revive_s, ("--unlabelled", *extra)) as bed:
+        made = Victim(bed)
+        try:
+            yield made
+        finally:  # a paused process would not hear that it should end
+            for role in ROLES:
+                made.do("go-on", role)
+
+
+def folder_of(one: Victim) -> Path:
+    """Where its processes write."""
+    assert one.bed.folder is not None
+    return one.bed.folder

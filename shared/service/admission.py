@@ -1,0 +1,93 @@
+"""Who is let into a tier's queue: by its length, its age, and the caller's deadline.
+
+All of it is a few numbers, kept as work ends: a decision costs the same however many wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from shared.errors import Overloaded
+
+FORGETS = 0.98
+"""What is kept of the past with every step of work: about the last fifty count."""
+CALM_S = 1.0
+"""An overload is over when nobody has been refused for so long."""
+
+
+class Admission:
+    """Refuses at once what would only wait to die; not thread-safe, its owner holds a lock.
+
+    Three bounds, each with 429 and when to come back:
+
+    - ``max_queue`` requests may wait;
+    - nobody is let in whose expected wait is longer than its own deadline;
+    - a queue that has stood for ``max_queue_ms`` is no burst: until the overload is over, only as
+      many wait as are served in ``max_queue_ms``. A burst that the tier can work off is not cut.
+
+    The expected wait is the measured time of a text on one worker × those before / workers; before
+    anything was measured only the first bound holds.
+    """
+
+    def __init__(
+        self,
+        max_queue: int,
+        max_queue_ms: float,
+        workers: int,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._max_queue = max_queue
+        self._max_queue_ms = max_queue_ms
+        self._workers = workers
+        self._now = now
+        self._busy_ms = 0.0
+        self._texts = 0.0
+        self._stands_since = now()
+        self._refused_at = float("-inf")
+        self.under_way = 0
+        """Texts that workers have in hand."""
+
+    def learn(self, busy_ms: float, texts: int) -> None:
+        """One worker was busy for so long, and so many texts left it."""
+        self._busy_ms = self._busy_ms * FORGETS + busy_ms
+        self._texts = self._texts * FORGETS + texts
+
+    def wait_ms(self, waiting: int) -> float:
+        """How long one that comes now is expected to wait."""
+        if not waiting or not self._texts:
+            return 0.0
+        return (waiting + self.under_way) * self._busy_ms / self._texts / self._workers
+
+    def congested(self, waiting: int) -> bool:
+        """Whether one more would be refused for the queue's sake."""
+        if waiting >= self._max_queue:
+            return True
+        return self.wait_ms(waiting) > self._max_queue_ms and self._overloaded(self._now())
+
+    def check(self, waiting: int, deadline_ms: float) -> None:
+        """Raise `Overloaded` where one more, behind ``waiting`` others, should not be let in."""
+        now = self._now()
+        if not waiting:
+            self._stands_since = now
+            return
+        wait_ms = self.wait_ms(waiting)
+        if waiting >= self._max_queue:
+            why, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
+        elif wait_ms > deadline_ms:
+            why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
+            limit = deadline_ms
+        elif wait_ms > self._max_queue_ms and self._overloaded(now):
+            why = f"the queue stands at {wait_ms:.0f} ms"
+            limit = self._max_queue_ms
+        else:
+            return
+        self._refused_at = now
+        retry_s = max(wait_ms / 1e3, 0.1)
+        raise Overloaded(
+            f"{why}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
+        )
+
+    def _overloaded(self, now: float) -> bool:
+        stood_ms = (now - self._stands_since) * 1e3
+        return stood_ms >= self._max_queue_ms or now - self._refused_at < CALM_S

@@ -1,0 +1,80 @@
+"""deploy/compose.links.yml over docker-compose.yml: every hop is real, and no control is open.
+
+Needs no engine: the two files are merged as compose merges them, and the defaults put in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from lab.links_study import stands
+from mobile_client.links import HOPS, PREFIX
+from shared.relay.client import LinkControl
+from shared.relay.schedule import read_schedule
+from shared.relay.settings import RelaySettings
+from tests.conftest import REPOSITORY, free_ports
+
+
+def services(path: str) -> dict[str, Any]:
+    text = (REPOSITORY / path).read_text(encoding="utf-8")
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    assert "${" not in text
+    return dict(yaml.safe_load(text)["services"])
+
+
+BASE, LINKS = services("docker-compose.yml"), services("deploy/compose.links.yml")
+RELAYS = sorted(name for name in LINKS if name.startswith(PREFIX))
+
+
+def settings(name: str) -> RelaySettings:
+    given = LINKS[name]["environment"].items()
+    return RelaySettings(**{key.removeprefix("DIMEE_").lower(): value for key, value in given})
+
+
+def test_every_way_out_of_the_phone_goes_over_a_link_of_its_own() -> None:
+    hops = {PREFIX + hop for hop, (caller, _) in HOPS.items() if caller == "mobile"}
+    assert set(RELAYS) == hops
+    assert set(LINKS) == hops | {"mobile"}
+    for hop in hops:
+        target = HOPS[hop.removeprefix(PREFIX)][1]
+        way = f"DIMEE_{target.upper()}_URL"
+        direct = urlsplit(BASE["mobile"]["environment"][way])
+        over = urlsplit(LINKS["mobile"]["environment"][way])
+        assert over.hostname == hop
+        assert settings(hop).link_listen == f"0.0.0.0:{over.port}"
+        assert settings(hop).link_target == direct.netloc
+    assert LINKS["mobile"]["depends_on"] == {hop: {"condition": "service_healthy"} for hop in hops}
+
+
+@pytest.mark.parametrize("name", RELAYS)
+def test_a_relay_is_as_closed_as_a_service_and_its_control_more_so(name: str) -> None:
+    relay, service = LINKS[name], BASE["mobile"]
+    for what in ("image", "build", "restart", "init", "read_only", "tmpfs", "cap_drop",
+                 "security_opt", "stop_grace_period"):  # fmt: skip
+        assert relay[what] == service[what], what
+    assert "ports" not in relay
+    assert settings(name).host == "127.0.0.1"
+    assert read_schedule(settings(name).link)
+
+
+def test_the_containers_command_is_a_relay_with_these_settings() -> None:
+    relay = LINKS[RELAYS[0]]
+    listen, port = free_ports(2)
+    given = {key: str(value) for key, value in relay["environment"].items()}
+    given |= {"DIMEE_PORT": str(port), "DIMEE_LINK_LISTEN": f"127.0.0.1:{listen}"}
+    command = [sys.executable, *relay["command"][1:]]
+    process = subprocess.Popen(command, env=os.environ | given, cwd=REPOSITORY)
+    try:
+        report = stands(LinkControl("link", f"http://127.0.0.1:{port}"), process).show()
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert report["words"] == given["DIMEE_LINK"]

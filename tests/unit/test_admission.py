@@ -1,0 +1,123 @@
+"""Who is let into the queue: bursts are, what would only wait to die is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from shared.bundle import Bundle
+from shared.domain import LayerRange
+from shared.errors import Overloaded
+from shared.runtime.classifier import Classifier
+from shared.service.admission import CALM_S, Admission
+from shared.service.engine import Engine
+from tests.unit.test_engine import PATIENT, TEXTS, Gate
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.s = 100.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def made(clock: Clock, workers: int = 2) -> Admission:
+    """A tier that serves a text in 10 ms on each worker, and lets 100 ms stand."""
+    admission = Admission(max_queue=256, max_queue_ms=100, workers=workers, now=clock)
+    admission.learn(1_000, 100)
+    return admission
+
+
+def test_before_anything_is_measured_only_the_length_counts() -> None:
+    admission = Admission(max_queue=4, max_queue_ms=1e-3, workers=1)
+    for waiting in range(4):
+        admission.check(waiting, deadline_ms=1e-6)
+    with pytest.raises(Overloaded, match="full"):
+        admission.check(4, PATIENT)
+
+
+def test_the_expected_wait_counts_workers_and_what_is_in_hand() -> None:
+    admission = made(Clock())
+    assert admission.wait_ms(0) == 0
+    assert admission.wait_ms(20) == pytest.approx(100)
+    admission.under_way = 8
+    assert admission.wait_ms(20) == pytest.approx(140)
+
+
+def test_nobody_is_let_in_to_die() -> None:
+    admission = made(Clock())
+    admission.check(20, deadline_ms=101)
+    with pytest.raises(Overloaded, match="longer than the deadline") as refused:
+        admission.check(20, deadline_ms=99)
+    assert refused.value.limit == 99
+    assert refused.value.retry_after_s == 0.1
+
+
+def test_an_empty_queue_takes_anyone() -> None:
+    made(Clock()).check(0, deadline_ms=1e-9)
+
+
+def test_a_burst_is_taken_and_a_standing_queue_is_not() -> None:
+    clock = Clock()
+    admission = made(clock)
+    admission.check(0, PATIENT)
+    admission.check(200, PATIENT)  # a burst: a second of work at once
+    clock.s += 0.2
+    with pytest.raises(Overloaded, match="stands"):
+        admission.check(100, PATIENT)
+    admission.check(19, PATIENT)  # a queue of less than 100 ms stands for as long as it likes
+
+
+def test_the_next_burst_is_taken_when_the_overload_is_over() -> None:
+    clock = Clock()
+    admission = made(clock)
+    clock.s += 0.2
+    with pytest.raises(Overloaded):
+        admission.check(100, PATIENT)
+    admission.check(0, PATIENT)  # empty for a moment: the overload is not over
+    with pytest.raises(Overloaded):
+        admission.check(100, PATIENT)
+    clock.s += CALM_S
+    admission.check(0, PATIENT)
+    admission.check(100, PATIENT)
+
+
+def test_it_learns_the_pace_of_now() -> None:
+    admission = made(Clock(), workers=1)
+    for _ in range(300):
+        admission.learn(2.0, 1)
+    assert admission.wait_ms(10) == pytest.approx(20, rel=0.3)
+
+
+def test_the_engine_refuses_by_deadline_at_once(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier(bundle, LayerRange(1, 3))
+    engine = Engine(classifier, None, max_queue=1000)
+    asyncio.run(engine.run(TEXTS[0], None, PATIENT))  # now a text's time is known
+    gate = Gate(classifier, monkeypatch)
+
+    async def crowd() -> tuple[float, list[object]]:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        patient = [asyncio.create_task(engine.run(TEXTS[1], None, PATIENT)) for _ in range(500)]
+        await asyncio.sleep(0)
+        asked = time.perf_counter()
+        with pytest.raises(Overloaded, match="deadline"):
+            await engine.run(TEXTS[2], None, deadline_ms=1.0)
+        took_s = time.perf_counter() - asked
+        for one in patient[1:]:
+            one.cancel()
+        gate.open.set()
+        return took_s, list(await asyncio.gather(first, patient[0]))
+
+    took_s, answered = asyncio.run(crowd())
+    engine.close()
+    assert took_s < 1.0  # while the worker was held
+    assert len(answered) == 2
+    assert engine._admission.under_way == 0
