@@ -69,6 +69,7 @@ class Asking:
         course.ahead = [way for way in course.ahead if way[0] is not tier]
         ordinal = len(course.entries) + 2
         attempt = self._books.begin(course.request, ordinal, tier, Reason.HEDGE, None)
+        attempt.rival = first[0]
         with self._books.no_open_end(attempt):
             second = self._start(course, attempt, None)
             running = {first[1]: first[0], second: attempt}

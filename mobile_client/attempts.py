@@ -65,6 +65,9 @@ class OpenAttempt:
     entry: LedgerEntry
     started: float
     allowance: Allowance = field(default_factory=Allowance)
+    rival: OpenAttempt | None = None
+    """Of a hedge: the attempt that it races with, the last word when both are broken off."""
+    lost: bool = False
 
 
 class Bookkeeper:
@@ -188,6 +191,7 @@ class Bookkeeper:
 
     def hedged(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
         """End the one of a pair that did not win; no exchange: it was cancelled."""
+        attempt.lost = True
         if exchange is not None:
             entry = self.exchanged(attempt, exchange, final=False)
         else:
@@ -204,8 +208,8 @@ class Bookkeeper:
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        # of a hedged pair the first is the last word when both are broken off
-        final = attempt.entry.reason not in (Reason.AUDIT, Reason.HEDGE)
+        racing = attempt.rival is not None and not attempt.rival.lost
+        final = attempt.entry.reason is not Reason.AUDIT and not racing
         entry = self._ended(
             attempt,
             _abandoned(attempt) | {"state": state, "error_code": error_code},

@@ -133,11 +133,17 @@ class Requester:
     ) -> _Answer | None:
         """One exchange with the edge or the cloud, or a hedged pair; None: it failed."""
         attempt, exchange = await self._asking.ask(course, attempt, state)
+        with self._books.no_open_end(attempt):  # it may be another than the one that began
+            return self._take(course, attempt, exchange, resumed=state is not None)
+
+    def _take(
+        self, course: Course, attempt: OpenAttempt, exchange: Exchange, resumed: bool
+    ) -> _Answer | None:
         tier = attempt.entry.tier
         course.left_ms = course.deadline_ms - course.spent_ms()
         if exchange.error is not None:
             course.errors.append(exchange.error)
-            if state is not None and course.left_ms > 0 and may_do_with_text(exchange.error):
+            if resumed and course.left_ms > 0 and may_do_with_text(exchange.error):
                 course.state = None
                 course.ahead.insert(0, (tier, Reason.RETRY))
             elif not self._asks_again(course, attempt, exchange):

@@ -256,6 +256,74 @@ def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
     assert given_ms[1] <= 300 - 100
 
 
+def race(phone: Phone, both_asked: asyncio.Event) -> asyncio.Task[Any]:
+    """A request under way whose edge and cloud hang; ``both_asked`` tells when both do."""
+    asked: list[str] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if len(asked) == 2:
+            both_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    phone._tiers[Tier.EDGE]._http._transport = httpx.MockTransport(hang)
+    phone._tiers[Tier.CLOUD]._http._transport = httpx.MockTransport(hang)
+    seen(phone, Tier.EDGE, 2.0)
+    return asyncio.create_task(one(phone, policy="edge"))
+
+
+def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
+    entries = sorted(entries, key=lambda entry: entry.ordinal)
+    return [(str(entry.reason), entry.state.value, entry.final) for entry in entries]
+
+
+BOTH_ABANDONED = [("route", "abandoned", True), ("hedge", "abandoned", False)]
+
+
+def test_a_phone_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        both_asked = asyncio.Event()
+        task = race(phone, both_asked)
+        await both_asked.wait()
+        phone._outbox.keep = phone._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    found = World(tmp_path, settings={"hedge": "p95"})
+    found.run(work)
+    assert finals(callers(found)) == BOTH_ABANDONED  # ended by who takes its outbox over
+
+
+def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        both_asked = asyncio.Event()
+        task = race(phone, both_asked)
+        await both_asked.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    found = World(tmp_path, settings={"hedge": "p95"})
+    found.run(work)
+    assert finals(callers(found)) == BOTH_ABANDONED
+
+
+def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        def broken(*_: Any) -> None:
+            raise RuntimeError("inside")
+
+        seen(phone, Tier.EDGE, 2.0)
+        phone.device.resumption.learn = broken  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="inside"):
+            await one(phone, policy="edge")
+
+    found = world(tmp_path, "hangs", "answers", hedge="p95")
+    found.run(work)
+    assert finals(callers(found)) == [("route", "abandoned", False), ("hedge", "failed", True)]
+
+
 def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
     async def work(phone: Phone) -> None:
         seen(phone, Tier.EDGE, 5.0)
