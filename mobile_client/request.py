@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mobile_client.asking import Asking
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
+from mobile_client.budget import OFFLINE, UNAVAILABLE
 from mobile_client.course import Course, Ways
 from mobile_client.device import Device, LocalAnswer
 from mobile_client.settings import MobileSettings
@@ -102,6 +103,8 @@ class Requester:
         known = {Tier.MOBILE, tier, to, *course.failed}
         others = [(one, Reason.FAIL_OVER) for one in self._fail_over if one not in known]
         ways = self._ways.open(course, [(to, Reason.ESCALATE), *others], spent)
+        if ways and ways[0][0] is not to and to not in course.skipped:
+            ways[0] = (ways[0][0], Reason.ESCALATE)  # nobody failed: the mode or ceiling bars it
         if not ways or not course.request.allowance.take():
             course.wanted = to in course.skipped
             return False
@@ -124,7 +127,7 @@ class Requester:
             course.ahead.clear()
         if final:
             course.because = _because(course, attempt.entry.reason)
-            course.request.allowance.void = course.because is not None
+            course.request.allowance.void = course.because
         course.entries.append(self._books.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
@@ -250,7 +253,7 @@ def _because(course: Course, reason: Reason | None) -> str | None:
         return None
     errors = [*course.skipped.values(), *course.errors]
     gone = all(isinstance(error, TierUnreachable) for error in errors)
-    return "offline" if gone else "unavailable"
+    return OFFLINE if gone else UNAVAILABLE
 
 
 def safe_to_retry(exchange: Exchange) -> bool:
