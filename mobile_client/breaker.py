@@ -26,6 +26,8 @@ class Breaker:
 
     clock: Callable[[], float] = time.monotonic
     failures: int = field(default=0, init=False)
+    gone: bool = field(default=False, init=False)
+    """Whether the last failure was that nobody was there."""
     _until: float | None = field(default=None, init=False)
     _rest_s: float = field(default=REST_S, init=False)
     _trial: object | None = field(default=None, init=False)
@@ -72,6 +74,7 @@ class Breaker:
     def failed(self, token: object = None, *, nobody_there: bool = False) -> None:
         """The attempt brought nothing, and another may fare no better."""
         self.failures += 1
+        self.gone = nobody_there
         if nobody_there:
             self._doubted_until = self.clock() + REST_S
         if self._trial is not None and token is self._trial:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -56,6 +57,15 @@ class Observed:
         self.conditions.up = {
             tier: False for tier, breaker in self.breakers.items() if not breaker.plannable
         }
+
+    @contextmanager
+    def all_up(self) -> Iterator[None]:
+        """The conditions as if no server had failed: what a policy would have wanted."""
+        up, self.conditions.up = self.conditions.up, {}
+        try:
+            yield
+        finally:
+            self.conditions.up = up
 
     def answered(self, tier: Tier, took_ms: float) -> None:
         """A tier answered after ``took_ms``, everything included; the phone's own layers too."""

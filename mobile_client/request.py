@@ -27,6 +27,7 @@ from shared.errors import (
 )
 from shared.ledger.entry import Delivery, Reason
 from shared.policies import RoutingPolicy
+from shared.policies.value import Value
 from shared.runtime.layers import sure
 from shared.tier_client import Exchange, TierClient
 from shared.wire import Classification, InferResponse
@@ -68,6 +69,7 @@ class Requester:
         """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
         course = Course(request, policy, deadline_ms, left_ms=deadline_ms)
         self._ways.begin(course, self._fail_over)
+        self._see_what_was_wanted(course)
         while course.ahead:
             if course.wait_ms:
                 await self._sleep(course.wait_ms / 1e3)
@@ -88,6 +90,22 @@ class Requester:
                 return self._classification(course, answer)
         raise no_answer([*course.skipped.values(), *course.errors])
 
+    def _see_what_was_wanted(
+        self, course: Course, after: tuple[Outcome, bool] | None = None
+    ) -> None:
+        """Where `value` stays on the phone because servers have failed, note that it does."""
+        decided, observed = course.request.decided, self._device.observed
+        if not isinstance(course.policy, Value) or all(observed.conditions.up.values()):
+            return
+        with observed.all_up():
+            if after is not None:
+                wanted = course.policy.escalate(decided.features, decided.routing, *after)
+            elif decided.routing.tier is Tier.MOBILE:
+                wanted = course.policy.route(decided.features).tier
+            else:
+                wanted = None
+        self._ways.wants(course, wanted)
+
     def _go_on(self, course: Course, tier: Tier, answer: LocalAnswer, spent: float) -> bool:
         """Whether another tier takes over this answer; it stays in hand until then."""
         decided = course.request.decided
@@ -97,6 +115,8 @@ class Requester:
         self._device.observed.now(course.left_ms)
         to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
         course.ahead.clear()
+        if to is None and tier is Tier.MOBILE:
+            self._see_what_was_wanted(course, (outcome, answer.sure))
         if to is None or to in course.failed or course.left_ms <= 0:
             return False
         # not the phone: an answer is in hand, and taken when no server gives a better one
@@ -106,7 +126,7 @@ class Requester:
         if ways and ways[0][0] is not to and to not in course.skipped:
             ways[0] = (ways[0][0], Reason.ESCALATE)  # nobody failed: the mode or ceiling bars it
         if not ways or not course.request.allowance.take():
-            course.wanted = to in course.skipped
+            course.wanted |= to in course.skipped
             return False
         course.in_hand = answer
         course.ahead += ways

@@ -94,6 +94,13 @@ def test_without_a_network_the_phone_is_asked_after_the_first_failure(tmp_path: 
     answers = world.run(work)
     assert {answer.tier for answer in answers} == {Tier.MOBILE}
     assert [len(answer.attempts) for answer in answers[2:]] == [1] * (len(answers) - 2)
+    # the same texts with all servers there: what would have gone on to one is degraded without
+    up = World(tmp_path / "up", up=("edge", "cloud"))
+    alone = [one.tier is Tier.MOBILE for one in up.run(work)]
+    assert [answer.degraded_because for answer in answers] == [
+        None if stays else "offline" for stays in alone
+    ]
+    assert not all(alone)
 
 
 def test_a_price_that_rises_changes_the_next_decision(tmp_path: Path) -> None:
