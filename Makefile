@@ -1,14 +1,17 @@
 # The commands of this repository; each makes what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+SEED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check results lint format clean
+.PHONY: help demo up test check chaos soak results lint format clean
 
 help:
 	@echo 'make demo    start the four processes, classify 60 sentences, show the ledger, stop'
 	@echo 'make up      the testbed, until Ctrl-C'
 	@echo 'make test    every test'
 	@echo 'make check   what CI runs: every test, then the containers'
+	@echo 'make chaos   90 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
+	@echo 'make soak    half an hour at 70 % of the capacity: does memory grow, does p99 drift'
 	@echo 'make results every table and plot of docs/results from its JSONs'
 	@echo 'make lint    ruff, mypy and the import laws only'
 	@echo 'make format  format the code'
@@ -39,6 +42,21 @@ test: .venv/.all
 
 check:
 	bash .ci/run
+
+# The long forms; what they find is in .chaos/*.json. Each runs even if the one before it failed.
+chaos: .venv/.all
+	@mkdir -p .chaos
+	@failed=0; for what in \
+	  "overload --tier edge --out .chaos/overload-edge.json" \
+	  "overload --tier cloud --out .chaos/overload-cloud.json" \
+	  "five_minutes --out .chaos/five-minutes.json" \
+	  "malformed --cases 20000 --out .chaos/malformed.json" \
+	  "schedules --count 200 --seconds 20 --seed $(SEED) --out .chaos/schedules.json"; do \
+	  echo "lab.chaos.$$what"; $(BIN)/python -m lab.chaos.$$what || failed=1; done; exit $$failed
+
+soak: .venv/.all
+	@mkdir -p .chaos
+	$(BIN)/python -m lab.chaos.soak --minutes 30 --load 0.7 --out .chaos/soak.json
 
 results: .venv/.all
 	$(BIN)/python -m lab.results

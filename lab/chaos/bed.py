@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
@@ -57,12 +56,13 @@ class Victim:
         """Return when a role answers again; raises `DimeeError`."""
         until = time.monotonic() + HEAL_S
         with httpx.Client(trust_env=False, timeout=2.0) as http:
-            while not _ready(http, self._url(role)):
+            while not _ready(http, self.url(role)):
                 if time.monotonic() > until:
                     raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
                 time.sleep(0.1)
 
-    def _url(self, role: str) -> str:
+    def url(self, role: str) -> str:
+        """Where a role listens, past every link."""
         assert self.bed.folder is not None
         facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
         return str(facts["roles"][role]["url"])
@@ -88,9 +88,3 @@ def victim(
         finally:  # a paused process would not hear that it should end
             for role in ROLES:
                 made.do("go-on", role)
-
-
-def folder_of(one: Victim) -> Path:
-    """Where its processes write."""
-    assert one.bed.folder is not None
-    return one.bed.folder

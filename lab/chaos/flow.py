@@ -75,10 +75,10 @@ def complaint(one: Outcome, deadline_s: float, gone: Gone = ()) -> str | None:
 
 async def flow(
     url: str, planned: Sequence[Planned], deadline_s: float, actions: Sequence[Action] = ()
-) -> list[Outcome]:
+) -> tuple[list[Outcome], float]:
     """Send everything that is planned and do every action; outcomes in the order of the plan.
 
-    Raises what an action raised, when all have ended.
+    And when it started, by ``time.monotonic``. Raises what an action raised, when all have ended.
     """
     limits = httpx.Limits(max_connections=500, max_keepalive_connections=50)
     outcomes = [Outcome(one) for one in planned]
@@ -110,7 +110,7 @@ async def flow(
     for one in done:
         if isinstance(one, BaseException):
             raise one
-    return outcomes
+    return outcomes, started
 
 
 def _read(outcome: Outcome, response: httpx.Response) -> None:

@@ -74,11 +74,10 @@ async def run_schedule(
     bed: Victim, seed: int, seconds: float, rate: float, faults: Sequence[Fault]
 ) -> tuple[list[Outcome], list[tuple[float, float]]]:
     """The outcomes, and from when to when the phone itself was gone."""
-    started = time.monotonic() + 0.1
     gone: list[tuple[float, float]] = []
 
     def act(fault: Fault) -> None:
-        since = time.monotonic() - started
+        since = time.monotonic()
         bed.do(fault.what, fault.name, fault.words)
         if fault.what == "kill":
             if fault.name == "mobile":
@@ -87,14 +86,15 @@ async def run_schedule(
             time.sleep(fault.for_s)
             bed.do("link" if fault.what == "link" else "go-on", fault.name)
         if fault.name == "mobile":
-            gone.append((since, time.monotonic() - started))
+            gone.append((since, time.monotonic()))
 
     actions = [
         Action(fault.at_s, fault.what, lambda fault=fault: act(fault))  # type: ignore[misc]
         for fault in faults
     ]
-    outcomes = await flow(bed.bed.url, make_plan(seed, seconds, rate), DEADLINE_S, actions)
-    return outcomes, gone
+    plan = make_plan(seed, seconds, rate)
+    outcomes, started = await flow(bed.bed.url, plan, DEADLINE_S, actions)
+    return outcomes, [(since - started, until - started) for since, until in gone]
 
 
 def try_schedule(

@@ -125,7 +125,7 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
         asked = rate or most * share
         memory = Memory(bed, min(SAMPLE_S, seconds / 20))
         plan = make_plan(seed, seconds, asked)
-        outcomes = asyncio.run(flow(bed.bed.url, plan, DEADLINE_S))
+        outcomes, _ = asyncio.run(flow(bed.bed.url, plan, DEADLINE_S))
         memory.stop()
         ledger = LedgerClient(bed.bed.ledger_url)
         clean = wait_for_clean(ledger, 120, len(outcomes)).clean

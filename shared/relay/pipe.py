@@ -10,6 +10,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared.relay.timing import InOrder, Way
@@ -94,7 +95,8 @@ class Pump:
     def _end(self, sink: asyncio.Transport) -> None:
         self.ended = True
         if sink.can_write_eof():
-            sink.write_eof()
+            with suppress(OSError):  # the peer reset it meanwhile; nobody is left to be told
+                sink.write_eof()
         self._finished()
 
     def stop(self) -> None:

@@ -22,7 +22,7 @@ from shared.service.admission import Admission
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
 MAX_ROWS = 8
-MAX_QUEUE_MS = 50.0
+MAX_QUEUE_MS = 100.0
 """How long a queue may stand; see `Admission`."""
 SMOOTHING = 0.1
 

@@ -123,5 +123,5 @@ class TierSettings(BundleSettings):
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """How many requests wait at most, in a burst."""
-    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 50.0
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 100.0
     """How long a queue may stand in an overload; more is refused with 429 at once."""

@@ -42,7 +42,8 @@ def start(folder: Path, **settings: str) -> Testbed:
 
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    running = start(tmp_path_factory.mktemp("testbed"))
+    # no machine is too slow for a replay
+    running = start(tmp_path_factory.mktemp("testbed"), DIMEE_MAX_QUEUE_MS="600000")
     with running:
         yield running
 

@@ -82,7 +82,7 @@ def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: 
     with ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed:
         testbed.start_all()
         url = testbed.roles["ledger"].url
-        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        shipper = Shipper(outbox, url, INTERVAL_S, pause=clock.pause)
         closing.callback(shipper.close, 0.1)
         shipper.start()
         half = threading.Event()
@@ -117,7 +117,7 @@ def test_ten_minutes_without_a_ledger(tmp_path: Path, outbox: Outbox, closing: E
     clock = Clock()
     with ledger_only(tmp_path) as testbed:
         url = testbed.roles["ledger"].url
-        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        shipper = Shipper(outbox, url, INTERVAL_S, pause=clock.pause)
         closing.callback(shipper.close, 0.1)
         clock.until_s = 600.0
         for number in range(3_000):
@@ -145,7 +145,7 @@ def test_the_ledger_killed_in_the_middle_of_intake(
         outbox.record(*(side for number in range(start, start + 500) for side in pair(number)))
     with ledger_only(tmp_path) as testbed:
         url = testbed.roles["ledger"].url
-        shipper = Shipper(outbox, url, INTERVAL_S, clock.pause)
+        shipper = Shipper(outbox, url, INTERVAL_S, pause=clock.pause)
         closing.callback(shipper.close, 0.1)
         testbed.start_all()
         shipper.start()

@@ -1,4 +1,4 @@
-"""A refusal in an overload: before the framework, booked before it is told, with others."""
+"""A refusal in an overload: before the framework, and booked with others before it is told."""
 
 from __future__ import annotations
 

@@ -1,0 +1,103 @@
+"""Malformed requests to the four services, in this process: no 5xx but 503 and 504, a sentence.
+
+In short and seeded; `python -m lab.chaos.malformed` asks the real processes twenty thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from schemathesis.python import asgi
+
+from cloud_server.app import create_app as create_cloud
+from cloud_server.settings import CloudSettings
+from edge_server.app import create_app as create_edge
+from edge_server.settings import EdgeSettings
+from lab.chaos.nonsense import Found, Headers, Post, by_schema, by_tensor, by_text
+from mobile_client.gateway import create_app as create_mobile
+from mobile_client.settings import MobileSettings
+from shared.bundle import Bundle
+from shared.ledger.app import create_app as create_ledger
+from shared.ledger.settings import LedgerSettings
+from tests.conftest import BUNDLE, free_ports
+
+SEED = 6
+Make = Callable[[Path], FastAPI]
+
+
+def nobody() -> str:
+    return f"http://127.0.0.1:{free_ports(1)[0]}"
+
+
+def mobile(folder: Path) -> FastAPI:
+    return create_mobile(
+        MobileSettings(
+            bundle=BUNDLE,
+            state_dir=folder,
+            ledger_url=nobody(),
+            edge_url=nobody(),
+            cloud_url=nobody(),
+        )
+    )
+
+
+def edge(folder: Path) -> FastAPI:
+    return create_edge(EdgeSettings(bundle=BUNDLE, state_dir=folder, ledger_url=nobody()))
+
+
+def cloud(folder: Path) -> FastAPI:
+    return create_cloud(CloudSettings(bundle=BUNDLE, state_dir=folder, ledger_url=nobody()))
+
+
+def ledger(folder: Path) -> FastAPI:
+    return create_ledger(LedgerSettings(state_dir=folder))
+
+
+def posting(http: TestClient) -> Post:
+    def post(path: str, body: bytes, headers: Headers) -> tuple[int, bytes]:
+        answer = http.post(path, content=body, headers=headers)
+        return answer.status_code, answer.content
+
+    return post
+
+
+@pytest.mark.parametrize("make", [mobile, edge, cloud, ledger])
+def test_by_the_openapi_document_and_against_it(make: Make, tmp_path: Path) -> None:
+    app, found = make(tmp_path), Found()
+    with asgi.get_client(app, max_stream_events=None) as http:
+        schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+        def call(case: schemathesis.Case[Any]) -> tuple[int, bytes]:
+            answer = case.call(session=http)
+            return answer.status_code, answer.content
+
+        by_schema(schema, call, 400, SEED, found)
+    assert not found.wrong, found.wrong[:5]
+    assert found.by_status[200] > 0
+    assert found.cases >= 100
+
+
+@pytest.mark.parametrize(("make", "path"), [(mobile, "/v1/classify"), (edge, "/v1/infer")])
+def test_texts_and_pairs(make: Make, path: str, tmp_path: Path) -> None:
+    found = Found()
+    with TestClient(make(tmp_path), raise_server_exceptions=False) as http:
+        by_text(posting(http), path, 150, SEED, found)
+    assert not found.wrong, found.wrong[:5]
+    assert found.by_status[200] > 0
+    assert found.by_status[422] > 0
+
+
+def test_tensors(bundle: Bundle, tmp_path: Path) -> None:
+    found = Found()
+    with TestClient(edge(tmp_path), raise_server_exceptions=False) as http:
+        hidden = bundle.manifest.hidden_size
+        by_tensor(posting(http), bundle.bundle_id, hidden, 200, SEED, found)
+    assert not found.wrong, found.wrong[:5]
+    assert found.by_status[200] > 0
+    assert found.by_status[422] > 0

@@ -1,0 +1,116 @@
+"""What the chaos runs call broken, late, grown and drifting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import pairwise
+
+import pytest
+
+from lab.chaos.bed import HOPS
+from lab.chaos.client import Tally, closed_loop, open_loop
+from lab.chaos.five_minutes import KILLED, in_turn
+from lab.chaos.flow import LATE_S, Outcome, Planned, complaint
+from lab.chaos.nonsense import Found
+from lab.chaos.overload import describe, make_body
+from lab.chaos.soak import by_minute, drift, growth
+
+
+def outcome(status: int, took_s: float, error: str = "", at_s: float = 10.0) -> Outcome:
+    return Outcome(Planned(at_s, "fine", None), at_s + took_s, status, error)
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        (outcome(200, 2.0), None),
+        (outcome(200, 2.0 + LATE_S + 0.01), "after 2.26 s"),
+        (outcome(503, 0.1, "no tier answered"), None),
+        (outcome(503, 0.1), "without a clear error"),
+        (outcome(500, 0.1, "internal"), "status 500"),
+        (outcome(-200, 0.1, "unknown format"), "without a clear error"),
+        (outcome(0, 5.0, "TimeoutError"), "no answer after 5.00 s"),
+    ],
+)
+def test_what_breaks_the_promise(one: Outcome, says: str | None) -> None:
+    said = complaint(one, 2.0)
+    assert said == says if says is None else says in str(said)
+
+
+def test_only_what_was_under_way_without_the_phone_is_excused() -> None:
+    lost = outcome(0, 0.5, "ReadError")
+    assert complaint(lost, 2.0, [(10.2, 14.0)]) is None
+    assert complaint(lost, 2.0, [(2.0, 9.9)]) is not None
+    assert complaint(lost, 2.0, [(10.6, 14.0)]) is not None
+
+
+def test_everything_is_broken_in_turn_and_nothing_at_once() -> None:
+    faults = in_turn(300)
+    assert {fault.name for fault in faults} == {*KILLED, *HOPS}
+    for one, following in pairwise(faults):
+        assert one.at_s + one.for_s < following.at_s
+    assert faults[-1].at_s + faults[-1].for_s < 300
+
+
+def test_growth_leaves_the_warming_up_out() -> None:
+    rows = [{"at_s": 10.0 * i, "edge": 100.0 + min(i, 30)} for i in range(180)]
+    assert growth(rows, "edge", 300) == 0
+    rows = [{"at_s": 10.0 * i, "edge": 100.0 + i} for i in range(180)]
+    grown = growth(rows, "edge", 300)
+    assert grown is not None
+    assert grown > 1
+    assert growth(rows[:5], "edge", 300) is None
+
+
+def test_drift_of_p99_by_the_minute() -> None:
+    steady = [outcome(200, 0.1, at_s=float(second)) for second in range(600)]
+    assert by_minute(steady) == [100.0] * 10
+    assert drift(by_minute(steady)) == 1.0
+    assert drift([100.0] * 5 + [300.0] * 5) == 3.0
+
+
+def test_a_case_is_judged_by_its_status_and_its_sentence() -> None:
+    found = Found()
+    sentence = json.dumps({"error": {"message": "text: is empty"}}).encode()
+    for status, body in ((200, b""), (422, sentence), (503, sentence), (504, sentence)):
+        found.judge("case", lambda status=status, body=body: (status, body))  # type: ignore[misc]
+    assert not found.wrong
+    found.judge("case", lambda: (500, sentence))
+    found.judge("case", lambda: (422, b"<html>"))
+    assert len(found.wrong) == 2
+
+
+async def _server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Every third request is refused, in two pieces."""
+    number = 0
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            json.loads(await reader.readexactly(length))
+            number += 1
+            status = b"429 Too Many" if number % 3 == 0 else b"200 OK"
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\n{")
+            await writer.drain()
+            writer.write(b"}")
+    except asyncio.IncompleteReadError:
+        writer.close()
+
+
+def test_the_cheap_client_counts_every_request_once() -> None:
+    async def run() -> tuple[Tally, Tally]:
+        server = await asyncio.start_server(_server, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        body = make_body("t", 1000, 0)
+        closed = await closed_loop(port, b"/", body, 1, 0.1)
+        opened = await open_loop(port, b"/", body, [0.001 * i for i in range(90)], 5.0)
+        server.close()
+        return closed, opened
+
+    closed, opened = asyncio.run(run())
+    assert closed.count(200) >= 2 * closed.count(429) > 0
+    assert opened.total == 90
+    assert opened.count(0) == 0
+    assert len(opened.late_s) == 90
+    assert describe(opened, 1000)["by_status"].keys() == {"200", "429"}
