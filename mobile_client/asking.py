@@ -15,6 +15,8 @@ from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest, ResumeRequest
 
 Asked = tuple[OpenAttempt, Exchange]
+MIN_LEFT_MS = 0.001
+"""What an attempt is given where the deadline passed while it was being begun."""
 
 
 class Asking:
@@ -39,7 +41,7 @@ class Asking:
         after_ms = self._hedge_after_ms(course, attempt.entry.tier)
         if after_ms is None:
             return attempt, await self._exchange(course, attempt, state)
-        first = asyncio.create_task(self._exchange(course, attempt, state))
+        first = self._start(course, attempt, state)
         try:
             await asyncio.wait({first}, timeout=after_ms / 1e3)
             rival = self._rival(course, attempt)
@@ -67,8 +69,9 @@ class Asking:
         course.ahead = [way for way in course.ahead if way[0] is not tier]
         ordinal = len(course.entries) + 2
         attempt = self._books.begin(course.request, ordinal, tier, Reason.HEDGE, None)
+        attempt.rival = first[0]
         with self._books.no_open_end(attempt):
-            second = asyncio.create_task(self._exchange(course, attempt, None))
+            second = self._start(course, attempt, None)
             running = {first[1]: first[0], second: attempt}
             ended: list[Asked] = []
             try:
@@ -85,7 +88,6 @@ class Asking:
     def _settled(self, course: Course, ended: list[Asked], losers: list[OpenAttempt]) -> Asked:
         """Book all but the last that ended; the losers are being cancelled."""
         for loser in losers:
-            self._device.observed.breakers[loser.entry.tier].given_up()
             course.entries.append(self._books.hedged(loser, None))
         for attempt, exchange in ended[:-1]:
             assert exchange.error is not None
@@ -94,14 +96,24 @@ class Asking:
             course.entries.append(self._books.hedged(attempt, exchange))
         return ended[-1]
 
-    async def _exchange(
+    def _start(
         self, course: Course, attempt: OpenAttempt, state: bytes | None
+    ) -> asyncio.Task[Exchange]:
+        """The exchange as a task; one that is cancelled before its first step gives up as well."""
+        breaker = self._device.observed.breakers[attempt.entry.tier]
+        token = breaker.begin()
+        task = asyncio.create_task(self._exchange(course, attempt, state, token))
+        task.add_done_callback(lambda _: breaker.given_up(token))
+        return task
+
+    async def _exchange(
+        self, course: Course, attempt: OpenAttempt, state: bytes | None, token: object = None
     ) -> Exchange:
         entry = attempt.entry
         breaker = self._device.observed.breakers[entry.tier]
-        breaker.begin()
+        token = token or breaker.begin()
         # a hung tier may use up half of what is left, as long as another can be asked
-        left_ms = course.deadline_ms - course.spent_ms() if course.entries else course.left_ms
+        left_ms = max(MIN_LEFT_MS, course.deadline_ms - course.spent_ms())
         timeout_ms = left_ms / 2 if course.ahead else left_ms
         alpha = course.routing.alpha
         client = self._tiers[entry.tier]
@@ -129,10 +141,10 @@ class Asking:
                     bundle_id=self._device.bundle.bundle_id,
                 )
                 exchange = await client.infer(infer, timeout_ms / 1e3)
-        except asyncio.CancelledError:
-            breaker.given_up()
+        except BaseException:
+            breaker.given_up(token)
             raise
-        self._device.observed.exchanged(entry.tier, exchange)
+        self._device.observed.exchanged(entry.tier, exchange, token)
         return exchange
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mobile_client.budget import EXHAUSTED, Allowance
 from mobile_client.device import Decided, LocalAnswer
 from mobile_client.modes import Mode
-from shared.domain import RoutingDecision, Tier
+from shared.domain import Tier
 from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, NotReady, RateLimited
 from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
 from shared.ledger.outbox import Outbox
@@ -65,6 +65,9 @@ class OpenAttempt:
     entry: LedgerEntry
     started: float
     allowance: Allowance = field(default_factory=Allowance)
+    rival: OpenAttempt | None = None
+    """Of a hedge: the attempt that it races with, the last word when both are broken off."""
+    lost: bool = False
 
 
 class Bookkeeper:
@@ -109,7 +112,7 @@ class Bookkeeper:
             tokens=decided.encoded.tokens,
             resumed_after=resumed_after,
             decision_ms=decided.decision_ms if ordinal == 1 else None,
-            decision=_knew(decided.routing) if ordinal == 1 else None,
+            decision=_knew(request) if ordinal == 1 else None,
             certificate_id=request.certificate_id,
             degraded=request.degraded,
         )
@@ -188,6 +191,7 @@ class Bookkeeper:
 
     def hedged(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
         """End the one of a pair that did not win; no exchange: it was cancelled."""
+        attempt.lost = True
         if exchange is not None:
             entry = self.exchanged(attempt, exchange, final=False)
         else:
@@ -204,8 +208,8 @@ class Bookkeeper:
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        # of a hedged pair the first is the last word when both are broken off
-        final = attempt.entry.reason not in (Reason.AUDIT, Reason.HEDGE)
+        racing = attempt.rival is not None and not attempt.rival.lost
+        final = attempt.entry.reason is not Reason.AUDIT and not racing
         entry = self._ended(
             attempt,
             _abandoned(attempt) | {"state": state, "error_code": error_code},
@@ -232,7 +236,7 @@ class Bookkeeper:
         if final and (kept or attempt.allowance.void) and facts.get("state") is State.ANSWERED:
             # answered, but not as the promise has it
             facts = facts | {"certificate_id": None, "degraded": None}
-            facts |= {"error_code": EXHAUSTED} if kept else {}
+            facts["error_code"] = attempt.allowance.void or EXHAUSTED
         return attempt.entry.model_copy(
             update=facts
             | {
@@ -254,13 +258,16 @@ def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:
     }
 
 
-def _knew(routing: RoutingDecision) -> str | None:
-    """What the policy knew and found, for ``dimee explain`` and ``dimee whatif``."""
+def _knew(request: Request) -> str | None:
+    """What the policy knew, found and was bound by, for ``dimee explain`` and ``dimee whatif``."""
+    routing = request.decided.routing
     facts: dict[str, Any] = {
         "distances": routing.distances,
         "worths": routing.worths,
         "expectation": asdict(routing.expectation) if routing.expectation else None,
         "alpha": routing.alpha,
+        "mode": None if request.mode == "auto" else request.mode,
+        "max_cost_lambda": request.max_cost_lambda,
     }
     known = {name: _rounded(value) for name, value in facts.items() if value is not None}
     return json.dumps(known, separators=(",", ":")) if known else None

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 MAX_CLIENTS = 10_000
 EXHAUSTED = "budget_exhausted"
-"""What the ledger holds of an answer that was kept for want of budget (`error_code`)."""
+OFFLINE, UNAVAILABLE = "offline", "unavailable"
+"""What the ledger holds (`error_code`) of an answer that was kept for want of budget, or of the
+phone's where a server's was wanted."""
+KEPT = frozenset({EXHAUSTED, OFFLINE, UNAVAILABLE})
 
 
 @dataclass(slots=True)
@@ -19,12 +22,12 @@ class _Account:
 class Allowance:
     """What one request may take of its client's account; without an account it takes freely.
 
-    ``void``: its answer is under no promise for another reason than an exhausted budget.
+    ``void``: why its answer is under no promise, for another reason than an exhausted budget.
     """
 
     account: _Account | None = None
     exhausted: bool = field(default=False, init=False)
-    void: bool = field(default=False, init=False)
+    void: str | None = field(default=None, init=False)
 
     def take(self) -> bool:
         """Whether one more escalation may be made; it is paid for here."""

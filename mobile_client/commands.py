@@ -13,6 +13,7 @@ from mobile_client.client import MobileClient, load_settings
 from mobile_client.modes import MODES
 from mobile_client.render import HEADER, row
 from shared.errors import DimeeError, InvalidInput, TierError
+from shared.ledger.entry import State
 from shared.policies import POLICY_NAMES
 from shared.wire import MAX_TEXTS, Classification
 
@@ -94,7 +95,7 @@ class _Missed:
             return
         self.answers += 1
         for one in outcome.attempts:
-            if one.error_code is not None:
+            if one.error_code is not None and one.state is not State.ANSWERED:
                 self.servers[one.tier.value] = one.error_code.removeprefix("tier_")
         self.servers |= {tier.value: "left alone" for tier in outcome.skipped}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from shared.tier_client import Exchange
 
 SMOOTHING = 0.125
 """Weight of the newest delay in the mean, as TCP's for its round trips (RFC 6298)."""
-REST_S = 5.0
-"""How long a tier that could not be reached is not planned with; it is still asked where a request
-goes there anyway, until its `Breaker` opens."""
+FAIR_MS = 100.0
+"""A tier that was given less time than this and was late has not failed: callers choose deadlines,
+and a short one must not keep the tier from others."""
 SEEN, KEPT = 20, 200
 """A p95 needs so many round trips, and forgets those before so many."""
 
@@ -43,8 +44,6 @@ class Observed:
         self.conditions = Conditions(certified or tariff.cost_model, ms_lambda=ms_lambda)
         self._certified = certified
         self._tariff = tariff
-        self._clock = clock
-        self._resting: dict[Tier, float] = {}
         self.breakers = {tier: Breaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
         self._round_trips: dict[Tier, deque[float]] = {
             tier: deque(maxlen=KEPT) for tier in self.breakers
@@ -55,33 +54,45 @@ class Observed:
         self._tariff.refresh()
         self.conditions.cost_model = self._certified or self._tariff.cost_model
         self.conditions.left_ms = left_ms
-        for tier, until in list(self._resting.items()):
-            if self._clock() >= until:
-                del self._resting[tier]
-        closed = {tier for tier, breaker in self.breakers.items() if not breaker.lets_pass()}
-        self.conditions.up = dict.fromkeys({*self._resting, *closed}, False)
+        self.conditions.up = {
+            tier: False for tier, breaker in self.breakers.items() if not breaker.plannable
+        }
+
+    @contextmanager
+    def all_up(self) -> Iterator[None]:
+        """The conditions as if no server had failed: what a policy would have wanted."""
+        up, self.conditions.up = self.conditions.up, {}
+        try:
+            yield
+        finally:
+            self.conditions.up = up
 
     def answered(self, tier: Tier, took_ms: float) -> None:
         """A tier answered after ``took_ms``, everything included; the phone's own layers too."""
         known = self.conditions.delay_ms.get(tier)
         mean = took_ms if known is None else known + SMOOTHING * (took_ms - known)
         self.conditions.delay_ms[tier] = mean
-        self._resting.pop(tier, None)
 
-    def exchanged(self, tier: Tier, exchange: Exchange) -> None:
-        """Learn from an exchange: its delay, or that nobody was there."""
-        if isinstance(exchange.error, TierUnreachable | DeadlineExceeded | NotReady | TierFailed):
-            self.breakers[tier].failed()
-        else:
-            self.breakers[tier].succeeded()
+    def exchanged(self, tier: Tier, exchange: Exchange, token: object = None) -> None:
+        """Learn from an exchange: its delay, or that nobody was there; ``token``: its breaker's."""
+        self._judge(self.breakers[tier], exchange, token)
         if exchange.answer is not None:
             self.answered(tier, exchange.round_trip_ms)
             self._round_trips[tier].append(exchange.round_trip_ms)
-        elif exchange.delivery is Delivery.NOT_SENT:
-            self._resting[tier] = self._clock() + REST_S
         elif isinstance(exchange.error, DeadlineExceeded):
             # at least that long: a slow tier must not keep the delay of its better days
             self.answered(tier, max(exchange.round_trip_ms, self.conditions.delay_ms.get(tier, 0)))
+
+    def _judge(self, breaker: Breaker, exchange: Exchange, token: object) -> None:
+        late = isinstance(exchange.error, DeadlineExceeded)
+        if late and exchange.round_trip_ms < FAIR_MS:
+            breaker.given_up(token)
+            return
+        gone = exchange.delivery is Delivery.NOT_SENT
+        if gone or late or isinstance(exchange.error, TierUnreachable | NotReady | TierFailed):
+            breaker.failed(token, nobody_there=gone)
+        else:
+            breaker.succeeded()
 
     def p95_ms(self, tier: Tier) -> float | None:
         """The p95 of the tier's last round trips that brought an answer; None: too few."""

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mobile_client.attempts import Request
+from mobile_client.breaker import Breaker
 from mobile_client.device import Device, LocalAnswer
 from mobile_client.modes import allowed
 from mobile_client.resume import HiddenState
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DimeeError, InvalidInput, TierUnreachable
+from shared.errors import DimeeError, InvalidInput, NotReady, TierError, TierUnreachable
 from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies import RoutingPolicy
 
@@ -39,7 +40,7 @@ class Course:
     entries: list[LedgerEntry] = field(default_factory=list)
     errors: list[DimeeError] = field(default_factory=list)
     failed: set[Tier] = field(default_factory=set)
-    skipped: dict[Tier, TierUnreachable] = field(default_factory=dict)
+    skipped: dict[Tier, TierError] = field(default_factory=dict)
     retried: Counter[Tier] = field(default_factory=Counter)
     capped: bool = False
     wanted: bool = False
@@ -101,12 +102,17 @@ class Ways:
         breaker = self._device.observed.breakers.get(tier)
         if breaker is None or breaker.lets_pass():
             return True
-        if tier not in course.skipped:
-            course.skipped[tier] = TierUnreachable(
-                f"the {tier} has failed {breaker.failures} times in a row and is left alone for "
-                f"{breaker.left_s:.1f} s more"
-            )
+        _skip(course, tier, breaker)
         return False
+
+    def wants(self, course: Course, tier: Tier | None) -> None:
+        """Note that the policy would have gone to ``tier``, where that is why it does not."""
+        breaker = self._device.observed.breakers.get(tier) if tier else None
+        if tier is None or breaker is None or breaker.plannable:
+            return
+        if tier in allowed(course.request.mode):
+            _skip(course, tier, breaker)
+            course.wanted = True
 
     def begin(self, course: Course, fail_over: Iterable[Tier]) -> None:
         """Fill ``ahead``: the routed tier, then the others; raises where nothing is open."""
@@ -137,3 +143,11 @@ class Ways:
             field="max_cost_lambda",
             limit=least,
         )
+
+
+def _skip(course: Course, tier: Tier, breaker: Breaker) -> None:
+    if tier in course.skipped or tier in course.failed:
+        return
+    kind = TierUnreachable if breaker.gone else NotReady
+    times = f"{breaker.failures} times in a row" if breaker.failures > 1 else "just now"
+    course.skipped[tier] = kind(f"the {tier} has failed {times} and is left alone for a while")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from mobile_client.budget import EXHAUSTED
+from mobile_client.budget import EXHAUSTED, OFFLINE, UNAVAILABLE
 from mobile_client.recorded import Knew, Recorded
 from mobile_client.replay import AtHand, goes_on_to, right_after, under
 from shared.cost import CostModel
 from shared.domain import Difficulty, Expectation, Tier
 from shared.heads import TIERS, answer_facts
-from shared.ledger.entry import LedgerEntry
+from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies.centroids import DIFFICULTIES
 from shared.policies.conditions import Conditions
 from shared.policies.value import Value
@@ -308,6 +308,10 @@ def _attempts(request: Recorded, at_hand: AtHand, value: Value | None) -> list[A
         )
         if entry.error_code == EXHAUSTED:
             verdict = "kept: another tier would have been asked, but its client's budget is used up"
+            views.append(replace(view, verdict=verdict))
+            continue
+        if entry.error_code in (OFFLINE, UNAVAILABLE) and entry.reason is not Reason.FAIL_OVER:
+            verdict = "kept: another tier would have been asked, but its server is left alone"
             views.append(replace(view, verdict=verdict))
             continue
         if entry.attempt_id not in decisions:

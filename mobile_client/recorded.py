@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mobile_client.budget import EXHAUSTED
+from mobile_client.budget import KEPT
 from shared.domain import Expectation, Tier
 from shared.errors import NotFound
 from shared.ledger.entry import LedgerEntry, Reason, Side, State
@@ -20,7 +20,7 @@ class Knew(BaseModel):
     """`LedgerEntry.decision`: what the policy knew and found before anybody was asked.
 
     ``worths`` are `value`'s, None for a tier that was not possible; ``distances`` are the centroid
-    policies', infinite for an empty pool.
+    policies', infinite for an empty pool. ``mode`` and ``max_cost_lambda`` bounded the request.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +29,13 @@ class Knew(BaseModel):
     expectation: Expectation | None = None
     alpha: float | None = None
     distances: Three | None = None
+    mode: str = "auto"
+    max_cost_lambda: float | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether the policy alone said where the request goes."""
+        return self.mode == "auto" and self.max_cost_lambda is None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -62,10 +69,10 @@ class Recorded:
     def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
         """Each answer that the policy could escalate, and the tier that it then asked.
 
-        One that was kept for want of budget is not the policy's choice, and left out.
+        One that was kept for want of budget or servers is not its choice, and left out.
         """
         for number, entry in enumerate(self.path):
-            if entry.error_code == EXHAUSTED:
+            if entry.error_code in KEPT:
                 continue
             if entry.state is State.ANSWERED and not _in_hand(entry, self.path[:number]):
                 after = self.path[number + 1] if number + 1 < len(self.path) else None

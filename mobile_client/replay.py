@@ -225,6 +225,8 @@ def replayable(
 def _why_not(request: Recorded, bundle_id: str) -> str | None:
     if request.first.degraded:
         return "degraded to the cloud"
+    if request.knew is not None and not request.knew.free:
+        return "asked for in another mode or under a ceiling"
     if request.knew is None or request.knew.expectation is None:
         return "made before decisions were recorded"
     return None if request.first.bundle_id == bundle_id else "made with another bundle"

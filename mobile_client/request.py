@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mobile_client.asking import Asking
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
+from mobile_client.budget import OFFLINE, UNAVAILABLE
 from mobile_client.course import Course, Ways
 from mobile_client.device import Device, LocalAnswer
 from mobile_client.settings import MobileSettings
@@ -26,6 +27,7 @@ from shared.errors import (
 )
 from shared.ledger.entry import Delivery, Reason
 from shared.policies import RoutingPolicy
+from shared.policies.value import Value
 from shared.runtime.layers import sure
 from shared.tier_client import Exchange, TierClient
 from shared.wire import Classification, InferResponse
@@ -67,6 +69,7 @@ class Requester:
         """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
         course = Course(request, policy, deadline_ms, left_ms=deadline_ms)
         self._ways.begin(course, self._fail_over)
+        self._see_what_was_wanted(course)
         while course.ahead:
             if course.wait_ms:
                 await self._sleep(course.wait_ms / 1e3)
@@ -87,6 +90,22 @@ class Requester:
                 return self._classification(course, answer)
         raise no_answer([*course.skipped.values(), *course.errors])
 
+    def _see_what_was_wanted(
+        self, course: Course, after: tuple[Outcome, bool] | None = None
+    ) -> None:
+        """Where `value` stays on the phone because servers have failed, note that it does."""
+        decided, observed = course.request.decided, self._device.observed
+        if not isinstance(course.policy, Value) or all(observed.conditions.up.values()):
+            return
+        with observed.all_up():
+            if after is not None:
+                wanted = course.policy.escalate(decided.features, decided.routing, *after)
+            elif decided.routing.tier is Tier.MOBILE:
+                wanted = course.policy.route(decided.features).tier
+            else:
+                wanted = None
+        self._ways.wants(course, wanted)
+
     def _go_on(self, course: Course, tier: Tier, answer: LocalAnswer, spent: float) -> bool:
         """Whether another tier takes over this answer; it stays in hand until then."""
         decided = course.request.decided
@@ -96,14 +115,18 @@ class Requester:
         self._device.observed.now(course.left_ms)
         to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
         course.ahead.clear()
+        if to is None and tier is Tier.MOBILE:
+            self._see_what_was_wanted(course, (outcome, answer.sure))
         if to is None or to in course.failed or course.left_ms <= 0:
             return False
         # not the phone: an answer is in hand, and taken when no server gives a better one
         known = {Tier.MOBILE, tier, to, *course.failed}
         others = [(one, Reason.FAIL_OVER) for one in self._fail_over if one not in known]
         ways = self._ways.open(course, [(to, Reason.ESCALATE), *others], spent)
+        if ways and ways[0][0] is not to and to not in course.skipped:
+            ways[0] = (ways[0][0], Reason.ESCALATE)  # nobody failed: the mode or ceiling bars it
         if not ways or not course.request.allowance.take():
-            course.wanted = to in course.skipped
+            course.wanted |= to in course.skipped
             return False
         course.in_hand = answer
         course.ahead += ways
@@ -124,7 +147,7 @@ class Requester:
             course.ahead.clear()
         if final:
             course.because = _because(course, attempt.entry.reason)
-            course.request.allowance.void = course.because is not None
+            course.request.allowance.void = course.because
         course.entries.append(self._books.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
@@ -133,11 +156,17 @@ class Requester:
     ) -> _Answer | None:
         """One exchange with the edge or the cloud, or a hedged pair; None: it failed."""
         attempt, exchange = await self._asking.ask(course, attempt, state)
+        with self._books.no_open_end(attempt):  # it may be another than the one that began
+            return self._take(course, attempt, exchange, resumed=state is not None)
+
+    def _take(
+        self, course: Course, attempt: OpenAttempt, exchange: Exchange, resumed: bool
+    ) -> _Answer | None:
         tier = attempt.entry.tier
         course.left_ms = course.deadline_ms - course.spent_ms()
         if exchange.error is not None:
             course.errors.append(exchange.error)
-            if state is not None and course.left_ms > 0 and may_do_with_text(exchange.error):
+            if resumed and course.left_ms > 0 and may_do_with_text(exchange.error):
                 course.state = None
                 course.ahead.insert(0, (tier, Reason.RETRY))
             elif not self._asks_again(course, attempt, exchange):
@@ -244,7 +273,7 @@ def _because(course: Course, reason: Reason | None) -> str | None:
         return None
     errors = [*course.skipped.values(), *course.errors]
     gone = all(isinstance(error, TierUnreachable) for error in errors)
-    return "offline" if gone else "unavailable"
+    return OFFLINE if gone else UNAVAILABLE
 
 
 def safe_to_retry(exchange: Exchange) -> bool:

@@ -219,16 +219,22 @@ class Outbox:
         rows = self._db.execute(
             "SELECT attempt_id, side, body FROM outbox WHERE NOT terminal AND NOT quarantined"
         ).fetchall()
+        entries = []
         for attempt_id, side, body in rows:
             try:
-                entry = LedgerEntry.model_validate_json(body)
+                entries.append(LedgerEntry.model_validate_json(body))
             except ValidationError:  # another version's; it must not keep this one from starting
                 log.error("the outbox's open entry %s cannot be read", attempt_id)
                 self.quarantine(attempt_id, side)
-                continue
+        # an audit's request has ended before it; of a hedged pair the first is the last word
+        lasts: dict[str, LedgerEntry] = {}
+        for entry in sorted(entries, key=lambda one: one.ordinal, reverse=True):
+            if entry.side is Side.CALLER and entry.reason is not Reason.AUDIT:
+                lasts[entry.request_id] = entry
+        for entry in entries:
             ended: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
             if entry.side is Side.CALLER:
-                final = entry.reason is not Reason.AUDIT  # an audit's request has ended before it
+                final = entry is lasts.get(entry.request_id)
                 ended |= {"delivery": Delivery.UNKNOWN, "final": final}
             self.keep(entry.model_copy(update=ended))
 

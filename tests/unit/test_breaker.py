@@ -65,8 +65,7 @@ def test_a_failed_trial_doubles_the_rest_up_to_a_limit(clock: Clock) -> None:
     for _ in range(8):
         rests.append(breaker.left_s)
         clock.now += breaker.left_s
-        breaker.begin()
-        breaker.failed()
+        breaker.failed(breaker.begin())
     assert rests[:3] == pytest.approx([REST_S, 2 * REST_S, 4 * REST_S])
     assert rests[-1] == pytest.approx(MOST_REST_S)
     clock.now += MOST_REST_S
@@ -80,9 +79,34 @@ def test_a_failed_trial_doubles_the_rest_up_to_a_limit(clock: Clock) -> None:
 def test_a_trial_that_is_broken_off_leaves_the_way_to_another(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += REST_S
-    breaker.begin()
-    breaker.given_up()
+    token = breaker.begin()
+    breaker.given_up(token)
     assert breaker.lets_pass()
+
+
+def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
+    breaker = Breaker(clock)
+    before = [breaker.begin() for _ in range(3)]
+    for _ in range(FAILURES):
+        breaker.failed(breaker.begin())
+    clock.now += REST_S
+    trial = breaker.begin()
+    breaker.given_up(before[0])
+    breaker.failed(before[1])
+    assert not breaker.lets_pass()
+    breaker.given_up(trial)
+    assert breaker.lets_pass()
+
+
+def test_policies_do_not_reckon_with_who_was_not_there(clock: Clock) -> None:
+    breaker = Breaker(clock)
+    breaker.failed()
+    assert breaker.plannable
+    breaker.failed(nobody_there=True)
+    assert breaker.lets_pass()
+    assert not breaker.plannable
+    clock.now += REST_S
+    assert breaker.plannable
 
 
 def test_late_failures_of_before_do_not_prolong_it(clock: Clock) -> None:

@@ -15,8 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mobile_client.breaker import FAILURES
+from mobile_client.demo import sample_sentences
 from mobile_client.modes import MODES, allowed
 from mobile_client.phone import Phone
+from mobile_client.recorded import read_request
+from mobile_client.replay import replayable
 from shared.domain import Tier
 from shared.errors import DimeeError, InvalidInput, Overloaded
 from shared.ledger.entry import LedgerEntry, Reason, Side, State
@@ -107,6 +110,36 @@ def test_prefer_cloud_falls_back_to_edge_then_phone(tmp_path: Path) -> None:
     answer = answered(found.run(lambda phone: one(phone, mode="prefer-cloud")))
     assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge", "mobile"]
     assert answer.degraded_because == "unavailable"
+
+
+def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> None:
+    """The bandit's first arm is unsure and wants the cloud: here the edge takes over."""
+    texts = sample_sentences()[:30]
+    found = world(tmp_path, "answers", "answers")
+    asked = {"policy": "i-splitee", "mode": "edge-max"}
+    outcomes = found.run(lambda phone: phone.classify(texts, **asked))
+    unsure = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
+    assert unsure
+    for answer in unsure:
+        assert story(answer) == [("mobile", "route", "answered"), ("edge", "escalate", "answered")]
+        assert (answer.escalated, answer.failed_over) == (True, False)
+    id_ = unsure[0].request_id
+    request = read_request([entry for entry in callers(found) if entry.request_id == id_])
+    kept, left_out = replayable([request], unsure[0].bundle_id)
+    assert (kept, left_out) == ([], {"asked for in another mode or under a ceiling": 1})
+
+
+def test_the_ledger_says_why_the_phone_answered(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> list[Classification | DimeeError]:
+        return [await one(phone, policy="cloud") for _ in range(2)]
+
+    found = world(tmp_path, "gone", "fails", retries=0)
+    found.run(work)
+    last = [entry for entry in callers(found) if entry.final]
+    assert [(entry.tier, entry.state, entry.error_code) for entry in last] == [
+        (Tier.MOBILE, State.ANSWERED, "unavailable")
+    ] * 2
+    assert [entry.degraded for entry in last] == [None, None]
 
 
 def test_an_unknown_mode_is_refused_with_the_choice(tmp_path: Path) -> None:
@@ -203,55 +236,6 @@ def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) 
 
 def seen(phone: Phone, tier: Tier, took_ms: float, count: int = 25) -> None:
     phone.device.observed._round_trips[tier].extend([took_ms] * count)
-
-
-def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> Classification | DimeeError:
-        seen(phone, Tier.EDGE, 5.0)
-        return await one(phone, policy="edge")
-
-    found = world(tmp_path, "hangs", "answers", hedge="p95")
-    answer = answered(found.run(work))
-    assert answer.tier is Tier.CLOUD
-    assert sorted(story(answer)) == [
-        ("cloud", "hedge", "answered"),
-        ("edge", "route", "abandoned"),
-    ]
-    assert answer.cost.cost_lambda == pytest.approx(12.0 + 0.5)  # the loser's offload is paid
-    finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
-    assert sorted(finals) == [False, True]
-
-
-def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
-    tmp_path: Path,
-) -> None:
-    async def work(phone: Phone) -> list[Classification | DimeeError]:
-        few = await one(phone, policy="edge", deadline_ms=150)
-        seen(phone, Tier.EDGE, 5.0)
-        capped = await one(phone, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
-        return [few, capped]
-
-    outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
-    for outcome in outcomes:
-        reasons = [reason for _, reason, _ in story(answered(outcome))]
-        assert "hedge" not in reasons
-
-
-def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
-    async def slow(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(0.05)
-        raise httpx.ReadError("reset", request=request)
-
-    async def work(phone: Phone) -> Classification | DimeeError:
-        seen(phone, Tier.EDGE, 5.0)
-        return await one(phone, policy="edge")
-
-    played = {"edge": slow, "cloud": plays("gone", "cloud")}
-    found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})
-    answer = answered(found.run(work))
-    assert answer.tier is Tier.MOBILE
-    assert answer.degraded_because == "offline"
-    assert {entry.state for entry in callers(found)} == {State.FAILED, State.ANSWERED}
 
 
 BEHAVIOURS = ["answers", "gone", "broken", "hangs", "busy", "fails"]

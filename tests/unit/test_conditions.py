@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mobile_client.conditions import REST_S, SMOOTHING, Observed
+from mobile_client.breaker import FAILURES, REST_S
+from mobile_client.conditions import FAIR_MS, SMOOTHING, Observed
 from mobile_client.phone import Phone
 from shared.cost import CostModel
 from shared.domain import Tier
@@ -57,6 +58,16 @@ def test_a_tier_that_is_gone_rests_and_is_tried_again() -> None:
     assert observed.conditions.possible(Tier.CLOUD)
 
 
+@pytest.mark.parametrize(("took_ms", "state"), [(FAIR_MS - 1, "closed"), (FAIR_MS, "open")])
+def test_only_who_had_time_enough_is_late(took_ms: float, state: str) -> None:
+    """Else one caller's deadlines of a millisecond would keep the tier from all others."""
+    observed = seen(Clock())
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, took_ms)
+        observed.exchanged(Tier.EDGE, late)
+    assert observed.breakers[Tier.EDGE].state == state
+
+
 def test_a_late_tier_loses_its_good_name() -> None:
     observed = seen(Clock())
     observed.answered(Tier.EDGE, 8.0)
@@ -83,6 +94,13 @@ def test_without_a_network_the_phone_is_asked_after_the_first_failure(tmp_path: 
     answers = world.run(work)
     assert {answer.tier for answer in answers} == {Tier.MOBILE}
     assert [len(answer.attempts) for answer in answers[2:]] == [1] * (len(answers) - 2)
+    # the same texts with all servers there: what would have gone on to one is degraded without
+    up = World(tmp_path / "up", up=("edge", "cloud"))
+    alone = [one.tier is Tier.MOBILE for one in up.run(work)]
+    assert [answer.degraded_because for answer in answers] == [
+        None if stays else "offline" for stays in alone
+    ]
+    assert not all(alone)
 
 
 def test_a_price_that_rises_changes_the_next_decision(tmp_path: Path) -> None:

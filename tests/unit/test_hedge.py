@@ -1,0 +1,181 @@
+"""Hedged pairs: who wins, what is booked, and that one attempt is the last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mobile_client.breaker import FAILURES
+from mobile_client.phone import Phone
+from shared.domain import Tier
+from shared.errors import DimeeError
+from shared.ledger.entry import LedgerEntry, State
+from shared.wire import Classification
+from tests.unit.phones import World, answered, story
+from tests.unit.test_chain import callers, one, plays, seen, world
+
+
+def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 5.0)
+        return await one(phone, policy="edge")
+
+    found = world(tmp_path, "hangs", "answers", hedge="p95")
+    answer = answered(found.run(work))
+    assert answer.tier is Tier.CLOUD
+    assert sorted(story(answer)) == [
+        ("cloud", "hedge", "answered"),
+        ("edge", "route", "abandoned"),
+    ]
+    assert answer.cost.cost_lambda == pytest.approx(12.0 + 0.5)  # the loser's offload is paid
+    finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
+    assert sorted(finals) == [False, True]
+
+
+def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
+    tmp_path: Path,
+) -> None:
+    async def work(phone: Phone) -> list[Classification | DimeeError]:
+        few = await one(phone, policy="edge", deadline_ms=150)
+        seen(phone, Tier.EDGE, 5.0)
+        capped = await one(phone, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
+        return [few, capped]
+
+    outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
+    for outcome in outcomes:
+        reasons = [reason for _, reason, _ in story(answered(outcome))]
+        assert "hedge" not in reasons
+
+
+def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
+    """The second begins late, and gets what is left then."""
+    given_ms: list[float] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        given_ms.append(json.loads(request.content)["deadline_ms"])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 100.0)
+        return await one(phone, policy="edge", deadline_ms=300)
+
+    facts = {"hedge": "p95", "fail_over": ("cloud",)}
+    found = World(tmp_path, played={"edge": hang, "cloud": hang}, settings=facts)
+    assert isinstance(found.run(work), DimeeError)
+    assert given_ms[1] <= 300 - 100
+
+
+def race(phone: Phone, both_asked: asyncio.Event) -> asyncio.Task[Any]:
+    """A request under way whose edge and cloud hang; ``both_asked`` tells when both do."""
+    asked: list[str] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if len(asked) == 2:
+            both_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    phone._tiers[Tier.EDGE]._http._transport = httpx.MockTransport(hang)
+    phone._tiers[Tier.CLOUD]._http._transport = httpx.MockTransport(hang)
+    seen(phone, Tier.EDGE, 2.0)
+    return asyncio.create_task(one(phone, policy="edge"))
+
+
+def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
+    entries = sorted(entries, key=lambda entry: entry.ordinal)
+    return [(str(entry.reason), entry.state.value, entry.final) for entry in entries]
+
+
+BOTH_ABANDONED = [("route", "abandoned", True), ("hedge", "abandoned", False)]
+
+
+def test_a_phone_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        both_asked = asyncio.Event()
+        task = race(phone, both_asked)
+        await both_asked.wait()
+        phone._outbox.keep = phone._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    found = World(tmp_path, settings={"hedge": "p95"})
+    found.run(work)
+    assert finals(callers(found)) == BOTH_ABANDONED  # ended by who takes its outbox over
+
+
+def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        both_asked = asyncio.Event()
+        task = race(phone, both_asked)
+        await both_asked.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    found = World(tmp_path, settings={"hedge": "p95"})
+    found.run(work)
+    assert finals(callers(found)) == BOTH_ABANDONED
+
+
+def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        def broken(*_: Any) -> None:
+            raise RuntimeError("inside")
+
+        seen(phone, Tier.EDGE, 2.0)
+        phone.device.resumption.learn = broken  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="inside"):
+            await one(phone, policy="edge")
+
+    found = world(tmp_path, "hangs", "answers", hedge="p95")
+    found.run(work)
+    assert finals(callers(found)) == [("route", "abandoned", False), ("hedge", "failed", True)]
+
+
+def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
+    async def work(phone: Phone) -> None:
+        seen(phone, Tier.EDGE, 5.0)
+        breaker = phone.device.observed.breakers[Tier.EDGE]
+        for _ in range(FAILURES):
+            breaker.failed()
+        breaker._until = breaker.clock()
+        begin, begun = breaker.begin, []
+
+        def cancelled_at_once() -> object:
+            task.cancel()
+            begun.append(begin())
+            assert not breaker.lets_pass()
+            return begun[-1]
+
+        breaker.begin = cancelled_at_once  # type: ignore[method-assign]
+        task = asyncio.create_task(one(phone, policy="edge"))
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert len(begun) == 1
+        assert breaker.lets_pass()
+
+    world(tmp_path, "hangs", "answers", hedge="p95").run(work)
+
+
+def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.05)
+        raise httpx.ReadError("reset", request=request)
+
+    async def work(phone: Phone) -> Classification | DimeeError:
+        seen(phone, Tier.EDGE, 5.0)
+        return await one(phone, policy="edge")
+
+    played = {"edge": slow, "cloud": plays("gone", "cloud")}
+    found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})
+    answer = answered(found.run(work))
+    assert answer.tier is Tier.MOBILE
+    assert answer.degraded_because == "offline"
+    assert {entry.state for entry in callers(found)} == {State.FAILED, State.ANSWERED}
