@@ -82,7 +82,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
         (b'{"entries": ' + b"9" * 5000 + b"}", "body"),
         (delivery(label=f"{SECRET}\0"), "entries.0.label"),
         (delivery(attempt_id=f"{SECRET}\0"), "entries.0.attempt_id"),
-        (delivery(label=f"{SECRET}\ud800"), "entries.0.label"),
+        (delivery(label=f"{SECRET}\ud800"), "body"),
         (delivery(**{f"\ud800{'x' * 200}": SECRET}), None),
     ],
     ids=[
