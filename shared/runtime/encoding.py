@@ -31,6 +31,10 @@ class EncodedText:
         """T, special tokens included."""
         return len(self.ids_T)
 
+    def __len__(self) -> int:
+        """T."""
+        return len(self.ids_T)
+
 
 class TextEncoder:
     """The encoder's own tokenizer; thread-safe."""

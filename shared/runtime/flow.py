@@ -16,8 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.domain import Prediction
+from shared.runtime.embeddings import Embeddings
+from shared.runtime.encoding import EncodedText
 from shared.runtime.layers import Floats, Layers, Mask, prediction_of, softmax, sure
 
+MAX_ROWS = 8
+MAX_TOKENS = 2048
 THIN = 0.25
 """Up to this share of a full batch's rows a group waits for others, once."""
 WORTH_TOKENS = 10
@@ -26,13 +30,14 @@ WORTH_TOKENS = 10
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One text under way: ``hidden_TH`` is the output of layer ``after`` (0: the embeddings).
+    """One text under way: ``given`` is the output of layer ``after``, ``hidden_TH``, where 0 stands
+    for the embeddings; or a text still to be embedded.
 
     ``alpha`` is the row's own threshold; None: it leaves at its last layer. ``compute_ms`` is its
     share, by tokens, of the time of the layers that it went through.
     """
 
-    hidden_TH: Floats
+    given: EncodedText | Floats
     after: int
     alpha: float | None
     compute_ms: float = 0.0
@@ -41,7 +46,7 @@ class Row:
     @property
     def tokens(self) -> int:
         """T."""
-        return len(self.hidden_TH)
+        return len(self.given)
 
 
 @dataclass(eq=False, slots=True)
@@ -66,12 +71,14 @@ class _Group:
 class Flow:
     """Groups under way through ``layers``; used from one thread.
 
-    ``max_rows`` and ``max_tokens`` (padding included) bound a group.
+    ``max_rows`` and ``max_tokens`` (padding included) bound a group. Without ``embeddings`` rows
+    are given as states only.
     """
 
     layers: Layers
-    max_rows: int = 8
-    max_tokens: int = 2048
+    max_rows: int = MAX_ROWS
+    max_tokens: int = MAX_TOKENS
+    embeddings: Embeddings | None = None
     _groups: list[_Group] = field(default_factory=list)
 
     @property
@@ -88,11 +95,25 @@ class Flow:
         (first, *others) = self._groups
         return not others and not first.has_waited and len(first.rows) <= THIN * self.max_rows
 
+    @property
+    def takes_early(self) -> bool:
+        """Never: rows that come while a layer runs are admitted after it."""
+        return False
+
+    @property
+    def nearly_idle(self) -> bool:
+        """Whether the next step is the last of all that is under way."""
+        return len(self._groups) == 1 and self._groups[0].after == self.layers.range.last - 1
+
     def admit(self, rows: Sequence[Row]) -> None:
         """Take rows in; groups are made of neighbours in length."""
         for group in self._groups:
             for row in group.rows:
                 row.waited = True
+        for row in rows:
+            if isinstance(row.given, EncodedText):
+                assert self.embeddings is not None
+                row.given = self.embeddings.first_hidden([row.given])[0][0]
         for after in sorted({row.after for row in rows}):
             same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
             while same:
@@ -100,11 +121,9 @@ class Flow:
                 self._groups.append(_padded(same[:count]))
                 same = same[count:]
 
-    def abandon(self) -> list[Row]:
-        """Give up everything that is under way, and say what it was."""
-        rows = [row for group in self._groups for row in group.rows]
+    def close(self) -> None:
+        """Give up everything that is under way."""
         self._groups.clear()
-        return rows
 
     def drop(self, gone: Set[Row]) -> None:
         """Let go of rows that nobody waits for any more."""
@@ -199,10 +218,11 @@ class Flow:
 
 def _padded(rows: list[Row]) -> _Group:
     width = max(row.tokens for row in rows)
-    hidden_BTH = np.zeros((len(rows), width, rows[0].hidden_TH.shape[1]), np.float32)
+    states = [row.given for row in rows if not isinstance(row.given, EncodedText)]
+    hidden_BTH = np.zeros((len(rows), width, states[0].shape[1]), np.float32)
     mask_BT = np.zeros((len(rows), width), np.int32)
-    for i, row in enumerate(rows):
-        hidden_BTH[i, : row.tokens] = row.hidden_TH
+    for i, (row, hidden_TH) in enumerate(zip(rows, states, strict=True)):
+        hidden_BTH[i, : row.tokens] = hidden_TH
         mask_BT[i, : row.tokens] = 1
     return _Group(rows, hidden_BTH, mask_BT, rows[0].after)
 

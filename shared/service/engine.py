@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from shared.codec import ResumeLimits, decode
 from shared.domain import Prediction
 from shared.errors import DeadlineExceeded, NotReady, Overloaded
-from shared.runtime.classifier import Classifier
-from shared.runtime.flow import WORTH_TOKENS, Flow, Row
+from shared.runtime.encoding import TextEncoder
+from shared.runtime.flow import WORTH_TOKENS, Row
 from shared.service.admission import Admission
 
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
-MAX_ROWS = 8
 MAX_QUEUE_MS = 100.0
 """How long a queue may stand; see `Admission`."""
 SMOOTHING = 0.1
@@ -42,6 +42,24 @@ class Computed:
     resumed_after: int | None
     queue_ms: float
     compute_ms: float
+
+
+class Flowing(Protocol):
+    """A `shared.runtime.flow.Flow`, here or in a process of its own."""
+
+    max_rows: int
+    max_tokens: int
+
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def wants_rows(self) -> bool: ...
+    @property
+    def takes_early(self) -> bool: ...
+    def admit(self, rows: Sequence[Row]) -> None: ...
+    def drop(self, gone: Set[Row]) -> None: ...
+    def step(self) -> list[tuple[Row, Prediction | Exception]]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,37 +86,36 @@ class _Job:
 
 
 class Engine:
-    """Runs a `Classifier` off the event loop, batched with early exit (`Flow`).
+    """Keeps ``flows`` at work, batched with early exit, off the event loop.
 
-    One worker a core, each with layers that run in its own thread alone: threads that share a layer
-    wait for each other after every product, which costs more than it brings. A batch has at most
-    ``max_rows`` texts and ``max_tokens`` tokens, padding included; it is small, because what a core
-    works on should stay in its cache.
+    One worker and flow a core, each with layers that run in one thread alone: threads that share a
+    layer wait for each other after every product, which costs more than it brings. A batch is small
+    (the flows' ``max_rows`` and ``max_tokens``, padding included), because what a core works on
+    should stay in its cache.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        encoder: TextEncoder,
+        flows: Sequence[Flowing],
         alpha: float | None,
         max_queue: int,
-        workers: int = 1,
-        max_rows: int = MAX_ROWS,
-        max_tokens: int = 2048,
         max_queue_ms: float = MAX_QUEUE_MS,
     ) -> None:
-        self._classifier = classifier
+        self._encoder = encoder
+        self._flows = flows
         self._alpha = alpha
-        self._admission = Admission(max_queue, max_queue_ms, workers)
-        self._max_rows = max_rows
-        self._max_tokens = max_tokens
+        self._admission = Admission(max_queue, max_queue_ms, len(flows))
+        self._max_rows = max(flow.max_rows for flow in flows)
+        self._max_tokens = max(flow.max_tokens for flow in flows)
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._workers = [
-            threading.Thread(target=self._work, name=f"layers-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=self._work, args=[flow], name=f"flow-{number}", daemon=True)
+            for number, flow in enumerate(flows)
         ]
         for worker in self._workers:
             worker.start()
@@ -113,9 +130,8 @@ class Engine:
         """
 
         def read() -> _Read:
-            encoded = self._classifier.encoder.encode(text, pair)
-            hidden_BTH, _ = self._classifier.embeddings.first_hidden([encoded])
-            return _Read(Row(hidden_BTH[0], 0, self._threshold(alpha)), encoded.truncated, None)
+            encoded = self._encoder.encode(text, pair)
+            return _Read(Row(encoded, 0, self._threshold(alpha)), encoded.truncated, None)
 
         return await self._queued(read, deadline_ms)
 
@@ -145,8 +161,13 @@ class Engine:
                 raise NotReady("the tier is closing; ask another")
             self._admission.check(len(self._jobs), deadline_ms)
             self._jobs.append(_Job(read, future, loop, time.perf_counter(), deadline_ms))
-            self._changed.notify()
+        # after what else the loop has read: requests that come together should go together
+        loop.call_soon(self._tell)
         return await future
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     @property
     def congested(self) -> bool:
@@ -169,13 +190,15 @@ class Engine:
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
+        for flow in self._flows:
+            flow.close()
 
-    def _work(self) -> None:
-        flow = Flow(self._classifier.layers, self._max_rows, self._max_tokens)
+    def _work(self, flow: Flowing) -> None:
         under_way: dict[Row, _Job] = {}
         busy_since = 0.0
         while True:
-            if flow.wants_rows:
+            # early only for a full batch: what comes in the meantime would make a better one
+            if flow.wants_rows or (flow.takes_early and len(self._jobs) >= self._max_rows):
                 if flow.idle:
                     if not self._await_jobs():
                         return

@@ -24,10 +24,14 @@ Refuse = Callable[[InferRequest], Awaitable[Overloaded | None]]
 
 
 class BookedTogether:
-    """Writes entries of the same two milliseconds in one transaction, before any is answered."""
+    """Writes entries that come within ``gather_s`` in one transaction, before any is answered.
 
-    def __init__(self, outbox: Outbox) -> None:
+    0: those of one turn of the event loop, as a batch that leaves brings them.
+    """
+
+    def __init__(self, outbox: Outbox, gather_s: float) -> None:
         self._outbox = outbox
+        self._gather_s = gather_s
         self._entries: list[LedgerEntry] = []
         self._written: asyncio.Future[None] | None = None
 
@@ -36,7 +40,10 @@ class BookedTogether:
         loop = asyncio.get_running_loop()
         if self._written is None:
             self._written = loop.create_future()
-            loop.call_later(GATHER_S, self._write)
+            if self._gather_s:
+                loop.call_later(self._gather_s, self._write)
+            else:
+                loop.call_soon(self._write)
         self._entries.append(entry)
         # whoever hangs up leaves alone
         await asyncio.shield(self._written)

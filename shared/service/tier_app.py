@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 
-from shared.bundle import Bundle
+from shared.bundle import TOKENIZER, Bundle
 from shared.certificate import load_certificate
 from shared.codec import MEDIA_TYPE, ResumeLimits
 from shared.credentials import Credentials
@@ -19,12 +19,13 @@ from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
 from shared.ledger.entry import Count, Identifier, LedgerEntry, Side, State, Word
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
-from shared.runtime.classifier import Classifier
+from shared.runtime.encoding import TextEncoder
+from shared.runtime.flow_process import start_processes
 from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
-from shared.service.refusal import BookedTogether, QuickRefusal
+from shared.service.refusal import GATHER_S, BookedTogether, QuickRefusal
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
 from shared.wire import (
@@ -70,21 +71,16 @@ class TierService:
                 mobile_layers=settings.mobile_layers,
                 edge_layers=settings.edge_layers,
             ).certificate_id
-        classifier = Classifier(bundle, layers)
-        classifier.warm_up()
+        flows = start_processes(bundle, layers, settings.threads)
         manifest = bundle.manifest
         self._limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
-        self._engine = Engine(
-            classifier,
-            alpha,
-            settings.max_queue,
-            settings.threads,
-            max_queue_ms=settings.max_queue_ms,
-        )
+        encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
+        self._engine = Engine(encoder, flows, alpha, settings.max_queue, settings.max_queue_ms)
         self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
-        self._together = BookedTogether(self._outbox)
+        self._together = BookedTogether(self._outbox, 0.0)
+        self._refusals = BookedTogether(self._outbox, GATHER_S)
         self._shipper = Shipper(
             self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
         )
@@ -133,7 +129,7 @@ class TierService:
                 len(request.text) + len(request.pair or ""),
             )
             ended = {"state": State.REFUSED, "error_code": error.code}
-            await self._together.record(entry.model_copy(update=ended))
+            await self._refusals.record(entry.model_copy(update=ended))
         return error
 
     async def resume(self, request: ResumeRequest, state: bytes) -> InferResponse:
@@ -172,9 +168,9 @@ class TierService:
         arrived = time.perf_counter()
         ended: dict[str, Any] = {"state": State.ABANDONED}
         try:
-            self._outbox.record(entry)
+            await self._together.record(entry)
             answer = self._answer(request, await work(), arrived)
-            self._outbox.record(entry.model_copy(update=answer.ledger_facts()))
+            await self._together.record(entry.model_copy(update=answer.ledger_facts()))
             ended = {}
             return answer
         except DimeeError as error:

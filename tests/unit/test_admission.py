@@ -12,8 +12,7 @@ from shared.domain import LayerRange
 from shared.errors import Overloaded
 from shared.runtime.classifier import Classifier
 from shared.service.admission import CALM_S, Admission
-from shared.service.engine import Engine
-from tests.unit.test_engine import PATIENT, TEXTS, Gate
+from tests.unit.test_engine import PATIENT, TEXTS, Gate, engine_of
 
 
 class Clock:
@@ -98,7 +97,7 @@ def test_the_engine_refuses_by_deadline_at_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier = Classifier(bundle, LayerRange(1, 3))
-    engine = Engine(classifier, None, max_queue=1000)
+    engine = engine_of(classifier, None)
     asyncio.run(engine.run(TEXTS[0], None, PATIENT))  # now a text's time is known
     gate = Gate(classifier, monkeypatch)
 

@@ -14,6 +14,8 @@ from shared.codec import ResumeLimits
 from shared.domain import LayerRange
 from shared.errors import InvalidInput, NotReady, Overloaded
 from shared.runtime.classifier import Classifier
+from shared.runtime.flow import Flow
+from shared.runtime.flow_process import start_processes
 from shared.runtime.layers import Floats, Mask
 from shared.service.engine import Computed, Engine
 
@@ -27,9 +29,25 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
 
 
+def engine_of(
+    classifier: Classifier, alpha: float | None, max_queue: int = 1000, workers: int = 1
+) -> Engine:
+    """An engine whose flows run in its own threads, where a test can hold them."""
+    flows = [Flow(classifier.layers, embeddings=classifier.embeddings) for _ in range(workers)]
+    return Engine(classifier.encoder, flows, alpha, max_queue)
+
+
 @pytest.fixture(params=[1, 3], ids=["one worker", "three workers"])
 def engine(classifier: Classifier, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = Engine(classifier, ALPHA, max_queue=1000, workers=request.param)
+    made = engine_of(classifier, ALPHA, workers=request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def processes(bundle: Bundle, classifier: Classifier) -> Iterator[Engine]:
+    flows = start_processes(bundle, LayerRange(1, 3), 2)
+    made = Engine(classifier.encoder, flows, ALPHA, max_queue=1000)
     yield made
     made.close()
 
@@ -57,6 +75,14 @@ async def all_of(engine: Engine, texts: list[str]) -> list[Computed]:
 
 
 def test_a_crowd_is_answered_as_each_would_be_alone(engine: Engine, classifier: Classifier) -> None:
+    check_crowd(engine, classifier)
+
+
+def test_processes_answer_the_same(processes: Engine, classifier: Classifier) -> None:
+    check_crowd(processes, classifier)
+
+
+def check_crowd(engine: Engine, classifier: Classifier) -> None:
     together = asyncio.run(all_of(engine, TEXTS * 3))
     for text, computed in zip(TEXTS * 3, together, strict=True):
         row = classifier.encoder.encode(text)
@@ -81,7 +107,7 @@ def test_workers_run_at_the_same_time(
         return run_layer(layer, hidden_BTH, mask_BT)
 
     monkeypatch.setattr(classifier.layers, "run_layer", met)
-    engine = Engine(classifier, None, max_queue=10, workers=2)
+    engine = engine_of(classifier, None, workers=2)
     answers = asyncio.run(all_of(engine, TEXTS[:2]))
     engine.close()
     assert [one.prediction.exit_layer for one in answers] == [3, 3]
@@ -89,7 +115,7 @@ def test_workers_run_at_the_same_time(
 
 def test_what_waits_is_batched(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(classifier, monkeypatch)
-    engine = Engine(classifier, ALPHA, max_queue=1000)
+    engine = engine_of(classifier, ALPHA)
 
     async def crowd() -> None:
         first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
@@ -164,7 +190,7 @@ def test_a_layer_that_fails_for_one_text_fails_for_no_other(
 def test_a_full_queue_says_so_and_a_closed_one_too(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(classifier, None, max_queue=3)
+    engine = engine_of(classifier, None, max_queue=3)
     gate = Gate(classifier, monkeypatch)
 
     async def crowd() -> list[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def scope() -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def hang_up_in(app: FastAPI, reached: asyncio.Event, go_on: asyncio.Event) -> list[Any]:
+async def hang_up_in(app: FastAPI, reached: asyncio.Event, go_on: threading.Event) -> list[Any]:
     """Send a request, and close the connection while its first layer runs."""
     parts = [{"type": "http.request", "body": BODY.model_dump_json().encode(), "more_body": False}]
     sent: list[Any] = []
@@ -65,14 +66,14 @@ def test_an_abandoned_attempt_is_booked_and_not_worked_for(
 
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
-        reached, go_on = asyncio.Event(), asyncio.Event()
+        reached, go_on = asyncio.Event(), threading.Event()
 
         def held(
             self: Layers, layer: int, hidden_BTH: Floats, mask_BT: Mask
         ) -> tuple[Floats, Floats]:
             layers_run.append(layer)
             loop.call_soon_threadsafe(reached.set)
-            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(30)
+            assert go_on.wait(30)
             return run_layer(self, layer, hidden_BTH, mask_BT)
 
         monkeypatch.setattr(Layers, "run_layer", held)

@@ -21,10 +21,10 @@ from shared.errors import DeadlineExceeded, Overloaded
 from shared.ledger.entry import Delivery, LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.runtime.classifier import Classifier
-from shared.service.engine import Engine
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 from tests.conftest import BUNDLE, free_ports
+from tests.unit.test_engine import engine_of
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ def test_a_tier_that_is_closing_is_not_ready(edge: FastAPI) -> None:
 
 
 def test_a_full_queue_and_a_passed_deadline(bundle: Bundle) -> None:
-    engine = Engine(Classifier(bundle, LayerRange(1, 2)), alpha=None, max_queue=2)
+    engine = engine_of(Classifier(bundle, LayerRange(1, 2)), None, max_queue=2)
 
     async def crowd() -> list[object]:
         work = [engine.run("fine", None, deadline_ms=60_000) for _ in range(5)]

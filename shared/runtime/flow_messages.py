@@ -1,0 +1,54 @@
+"""What a `FlowProcess` and its process tell each other; pickled, between parent and child only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shared.domain import LayerRange, Prediction
+from shared.runtime.encoding import EncodedText
+from shared.runtime.layers import Floats
+
+
+class Start(NamedTuple):
+    """The first message to the process: which layers of which bundle, in which groups."""
+
+    bundle: str
+    layers: LayerRange
+    max_rows: int
+    max_tokens: int
+
+
+class Started(NamedTuple):
+    """The answer: ready, or the sentence that says why not."""
+
+    error: str | None
+
+
+class State(NamedTuple):
+    """A row under its number; the rest is `shared.runtime.flow.Row`'s."""
+
+    number: int
+    given: EncodedText | Floats
+    after: int
+    alpha: float | None
+
+
+class Admit(NamedTuple):
+    """Rows to take in."""
+
+    rows: Sequence[State]
+
+
+class Drop(NamedTuple):
+    """Numbers of rows to let go of."""
+
+    numbers: Sequence[int]
+
+
+class Done(NamedTuple):
+    """Rows that are done, each with its milliseconds of the layers; `Flow`'s wishes after them."""
+
+    rows: Sequence[tuple[int, Prediction | Exception, float]]
+    wants_rows: bool = False
+    nearly_idle: bool = False

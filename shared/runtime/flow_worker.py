@@ -1,0 +1,83 @@
+"""``python -m shared.runtime.flow_worker FD``: the process behind a `FlowProcess`.
+
+It ends when the other end of its socket is closed, however that came about.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from shared.bundle import load_bundle
+from shared.domain import Prediction
+from shared.errors import DimeeError
+from shared.runtime.classifier import Classifier
+from shared.runtime.flow import Flow, Row
+from shared.runtime.flow_messages import Admit, Done, Drop, Start, Started
+
+log = logging.getLogger(__name__)
+
+
+def main(connection: Connection) -> None:
+    """Load the layers, then run what is admitted until the other end is gone."""
+    start: Start = connection.recv()
+    try:
+        classifier = Classifier(load_bundle(start.bundle), start.layers)
+        classifier.warm_up()
+    except DimeeError as error:
+        connection.send(Started(error.message))
+        return
+    connection.send(Started(None))
+    flow = Flow(
+        classifier.layers, start.max_rows, start.max_tokens, embeddings=classifier.embeddings
+    )
+    _Worker(connection, flow).run()
+
+
+class _Worker:
+    def __init__(self, connection: Connection, flow: Flow) -> None:
+        self._connection = connection
+        self._flow = flow
+        self._numbers: dict[Row, int] = {}
+
+    def run(self) -> None:
+        while True:
+            while self._flow.idle or self._connection.poll():
+                self._take(self._connection.recv())
+            if self._flow.nearly_idle:  # the next rows may come while the layer runs
+                self._connection.send(Done((), nearly_idle=True))
+            done = [
+                (self._numbers.pop(row), _sendable(outcome), row.compute_ms)
+                for row, outcome in self._flow.step()
+            ]
+            if done or self._flow.wants_rows:
+                self._connection.send(Done(done, self._flow.wants_rows))
+
+    def _take(self, message: Admit | Drop) -> None:
+        if isinstance(message, Drop):
+            gone = {row for row, number in self._numbers.items() if number in set(message.numbers)}
+            self._flow.drop(gone)
+            for row in gone:
+                del self._numbers[row]
+            return
+        rows = {Row(one.given, one.after, one.alpha): one.number for one in message.rows}
+        self._numbers |= rows
+        self._flow.admit(list(rows))
+
+
+def _sendable(outcome: Prediction | Exception) -> Prediction | Exception:
+    """Exceptions of onnxruntime cannot be pickled."""
+    if isinstance(outcome, Prediction):
+        return outcome
+    log.error("a layer failed", exc_info=outcome)
+    return RuntimeError("a layer failed; see the log")
+
+
+if __name__ == "__main__":
+    # the server decides when it ends, also where a terminal signals both
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):  # the server is gone
+        main(Connection(int(sys.argv[1])))

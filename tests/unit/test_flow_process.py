@@ -1,0 +1,128 @@
+"""Layers in a process of their own: the same answers, and what its end costs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_client.demo import sample_sentences
+from shared.bundle import Bundle
+from shared.domain import LayerRange, Prediction
+from shared.errors import BundleError, NotReady
+from shared.runtime.classifier import Classifier
+from shared.runtime.flow import Flow, Row
+from shared.runtime.flow_process import FlowProcess, start_processes
+from tests.conftest import BUNDLE
+
+TEXTS = sample_sentences()[:12]
+Outcomes = dict[Row, Prediction | Exception]
+
+
+@pytest.fixture
+def process(bundle: Bundle) -> Iterator[FlowProcess]:
+    (flow,) = start_processes(bundle, LayerRange(1, 3), 1)
+    yield flow
+    flow.close()
+
+
+@pytest.fixture(scope="module")
+def classifier(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, 3))
+
+
+def run(flow: Flow | FlowProcess, rows: list[Row]) -> Outcomes:
+    flow.admit(rows)
+    done: Outcomes = {}
+    while not flow.idle:
+        done |= dict(flow.step())
+    return done
+
+
+def rows_of(classifier: Classifier) -> list[Row]:
+    """Texts at three thresholds, and a state after layer 1."""
+    encoded = [classifier.encoder.encode(text) for text in TEXTS]
+    rows = [Row(one, 0, (None, 0.8, 0.99)[i % 3]) for i, one in enumerate(encoded)]
+    hidden_BTH, mask_BT = classifier.embeddings.first_hidden(encoded[:1])
+    after_BTH, _ = classifier.layers.run_layer(1, hidden_BTH, mask_BT)
+    return [*rows, Row(after_BTH[0], 1, 0.9)]
+
+
+def test_it_answers_as_a_flow_in_this_thread(process: FlowProcess, classifier: Classifier) -> None:
+    here, there = rows_of(classifier), rows_of(classifier)
+    expected = run(Flow(classifier.layers, embeddings=classifier.embeddings), here)
+    found = run(process, there)
+    assert set(found) == set(there)
+    for one, other in zip(here, there, strict=True):
+        assert found[other] == expected[one]
+        assert other.compute_ms > 0
+
+
+def test_who_is_dropped_is_not_answered(process: FlowProcess, classifier: Classifier) -> None:
+    rows = rows_of(classifier)
+    process.admit(rows)
+    process.drop({rows[0], rows[1]})
+    done: Outcomes = {}
+    while not process.idle:
+        done |= dict(process.step())
+    assert set(done) == set(rows[2:])
+
+
+def test_a_killed_process_is_started_again(
+    process: FlowProcess, classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = process.pid
+    os.kill(killed, signal.SIGKILL)
+    lost = run(process, rows_of(classifier)[:2])
+    assert [type(outcome) for outcome in lost.values()] == [NotReady, NotReady]
+    assert "ended" in caplog.text
+    assert process.pid != killed
+    answered = run(process, rows_of(classifier))
+    assert all(isinstance(outcome, Prediction) for outcome in answered.values())
+
+
+def test_a_row_that_cannot_be_run_is_an_error(process: FlowProcess, classifier: Classifier) -> None:
+    before = process.pid
+    odd = Row(np.zeros((4, 7), np.float32), 1, None)  # 7 is not the hidden size
+    assert [type(outcome) for outcome in run(process, [odd]).values()] == [RuntimeError]
+    good = Row(classifier.encoder.encode(TEXTS[0]), 0, None)
+    assert isinstance(run(process, [good])[good], Prediction)
+    assert process.pid == before
+
+
+def test_layers_that_cannot_be_run_are_refused_at_start(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, copy)
+    (copy / "layers" / "02.onnx").write_bytes(b"no layer")
+    with pytest.raises(BundleError, match="is damaged"):
+        start_processes(Bundle(copy, bundle.manifest, bundle.bundle_id), LayerRange(1, 3), 2)
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from shared.domain import LayerRange
+from shared.runtime.flow_process import FlowProcess
+flow = FlowProcess(Path(sys.argv[1]), LayerRange(1, 1))
+flow.await_ready()
+print(flow.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_does_not_outlive_a_killed_server() -> None:
+    # the layers' process holds the pipe as well: it is closed when both have ended
+    command = [sys.executable, "-c", SERVER, str(BUNDLE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        os.kill(pid, 0)
+        server.kill()
+        assert server.stdout.read() == b""
