@@ -10,7 +10,7 @@ help:
 	@echo 'make up      the testbed, until Ctrl-C'
 	@echo 'make test    every test'
 	@echo 'make check   what CI runs: every test, then the containers'
-	@echo 'make chaos   90 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
+	@echo 'make chaos   35 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
 	@echo 'make soak    half an hour at 70 % of the capacity: does memory grow, does p99 drift'
 	@echo 'make results every table and plot of docs/results from its JSONs'
 	@echo 'make lint    ruff, mypy and the import laws only'
@@ -51,7 +51,7 @@ chaos: .venv/.all
 	  "overload --tier cloud --out .chaos/overload-cloud.json" \
 	  "five_minutes --out .chaos/five-minutes.json" \
 	  "malformed --cases 20000 --out .chaos/malformed.json" \
-	  "schedules --count 200 --seconds 20 --seed $(SEED) --out .chaos/schedules.json"; do \
+	  "schedules --count 200 --seconds 20 --beds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
 	  echo "lab.chaos.$$what"; $(BIN)/python -m lab.chaos.$$what || failed=1; done; exit $$failed
 
 soak: .venv/.all

@@ -11,11 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
+import psutil
 
 from lab.load.bed import Bed, own_bed
 from shared.errors import DimeeError
 
 ROLES = ("ledger", "mobile", "edge", "cloud")
+LAYERS = ("edge-layers", "cloud-layers")
+"""The processes in which a tier's layers run; they come back by themselves, too."""
 HOPS = ("phone-edge", "phone-cloud", "phone-ledger", "edge-ledger", "cloud-ledger")
 PLAIN = "lan"
 """The link of every hop where nothing is wrong."""
@@ -35,19 +38,26 @@ class Victim:
         return int(facts["roles"][role]["pid"])
 
     def do(self, what: str, name: str, words: str | None = None) -> None:
-        """``kill``, ``pause`` or ``go-on`` a role; make a ``link`` something else."""
+        """``kill``, ``pause`` or ``go-on`` a role or one of its `LAYERS`; make a ``link`` something
+        else."""
         if what == "link":
             self.bed.set_link(name, words)
             return
         number = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "go-on": signal.SIGCONT}[what]
-        with suppress(ProcessLookupError):  # it is dead already, and will come back
-            os.kill(self.pid(name), number)
+        # it may be dead already, and will come back
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if name in LAYERS:
+                layers = psutil.Process(self.pid(name.removesuffix("-layers"))).children()
+                for one in layers if what == "go-on" else layers[:1]:
+                    one.send_signal(number)
+            else:
+                os.kill(self.pid(name), number)
 
     def heal(self) -> None:
         """Make every link plain and every process go on; return when all are ready."""
         for hop in self.bed.links:
             self.bed.set_link(hop, None)
-        for role in ROLES:
+        for role in (*ROLES, *LAYERS):
             self.do("go-on", role)
         for role in ROLES:
             self.wait_ready(role)
@@ -86,5 +96,5 @@ def victim(
         try:
             yield made
         finally:  # a paused process would not hear that it should end
-            for role in ROLES:
+            for role in (*ROLES, *LAYERS):
                 made.do("go-on", role)

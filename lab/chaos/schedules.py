@@ -14,13 +14,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lab.chaos.bed import HOPS, ROLES, Victim, victim
+from lab.chaos.bed import HOPS, LAYERS, ROLES, Victim, victim
 from lab.chaos.flow import Action, Outcome, Planned, flow
 from lab.chaos.invariants import broken
 from lab.load.arrivals import poisson
@@ -58,7 +59,7 @@ def make_faults(seed: int, seconds: float) -> list[Fault]:
         if what == "link":
             faults.append(Fault(at_s, what, dice.choice(HOPS), for_s, dice.choice(BAD_LINKS)))
         else:
-            faults.append(Fault(at_s, what, dice.choice(ROLES), for_s))
+            faults.append(Fault(at_s, what, dice.choice((*ROLES, *LAYERS)), for_s))
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -141,21 +142,33 @@ def run_all(seeds: Sequence[int], seconds: float, rate: float) -> list[dict[str,
     return found
 
 
+def run_beside(
+    seeds: Sequence[int], seconds: float, rate: float, beds: int
+) -> list[dict[str, Any]]:
+    """The same on several testbeds at once, each with every ``beds``-th seed."""
+    parts = [seeds[number::beds] for number in range(beds)]
+    with ProcessPoolExecutor(beds) as pool:
+        found = [pool.submit(run_all, part, seconds, rate) for part in parts if part]
+        return sorted((one for part in found for one in part.result()), key=lambda one: one["seed"])
+
+
 @click.command()
 @click.option("--count", default=200, show_default=True)
 @click.option("--seconds", default=20.0, show_default=True, help="Of each schedule.")
 @click.option("--seed", default=1, show_default=True, help="The first; the others follow it.")
 @click.option("--rate", default=10.0, show_default=True, help="Requests a second.")
+@click.option("--beds", default=1, show_default=True, help="Testbeds at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write all of it there (JSON).")
-def main(count: int, seconds: float, seed: int, rate: float, out: Path | None) -> None:
+def main(count: int, seconds: float, seed: int, rate: float, beds: int, out: Path | None) -> None:
     """Break the testbed at random; exit 1 and name the seeds where an invariant did not hold."""
     began = time.monotonic()
-    found = run_all(range(seed, seed + count), seconds, rate)
+    found = run_beside(range(seed, seed + count), seconds, rate, beds)
     failed = [one["seed"] for one in found if one["broken"]]
     report = {
         "schedules": len(found),
         "seconds_each": seconds,
         "rate": rate,
+        "beds": beds,
         "requests": sum(one["requests"] for one in found),
         "faults": sum(len(one["faults"]) for one in found),
         "failed_seeds": failed,
