@@ -1,4 +1,4 @@
-"""What the refusing protocol takes for granted of uvicorn; a new version that differs fails here."""
+"""What the refusing protocol takes for granted of uvicorn; a version that differs fails here."""
 
 from __future__ import annotations
 

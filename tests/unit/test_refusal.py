@@ -337,15 +337,15 @@ def test_a_shutdown_waits_for_what_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: list[int]
 ) -> None:
     async def stop(server: uvicorn.Server, port: int) -> list[str | None]:
+        begun = Counter(monkeypatch, RefusingProtocol, "on_headers_complete")
         raw, idle, half = [await Raw.to(port) for _ in range(3)]
         idle.send(post(body(0)))
         await idle.answer()
-        begun = Counter(monkeypatch, RefusingProtocol, "on_headers_complete")
         held = hold(monkeypatch)
         whole = post(body(1, **LET_IN))
         half.send(whole[:-1])
         raw.send(post(body(2)))
-        await begun.reaches(2)
+        await begun.reaches(3)
         await held.reaches(1)
         for connection in list(server.server_state.connections):
             connection.shutdown()
