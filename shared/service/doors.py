@@ -39,32 +39,29 @@ def always(scope: Scope) -> Needs:
     return lambda _method, _path: scope
 
 
-class Doors:
-    """ASGI middleware: 401 without a valid token, 403 without the scope, 429 too often.
+class Door:
+    """Who comes in, and how often: without ``tokens`` everybody, and a client is its address.
 
-    Without ``tokens`` everybody comes in, and a client is its address. A wrong token counts for
-    the address, so that guessing is limited too.
+    A wrong token counts for the address, so that guessing is limited too.
     """
 
-    def __init__(
-        self, app: ASGIApp, tokens: TokenFile | None, limit: RateLimit | None, needs: Needs
-    ) -> None:
-        self._app = app
+    def __init__(self, tokens: TokenFile | None, limit: RateLimit | None, needs: Needs) -> None:
         self._tokens = tokens
         self._limit = limit
         self._needs = needs
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
-        if scope["type"] == "lifespan" or scope.get("path") in OPEN:
-            await self._app(scope, receive, send)
-            return
-        try:
-            scope[VISITOR] = self._enter(scope)
-        except DimeeError as error:
-            await _turn_away(error, scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+    def meet(self, scope: AsgiScope) -> Visitor | DimeeError:
+        """Who asks, or why it stays outside; asked again of the same request, the same.
+
+        A request counts once, whoever asks first: the protocol or the middleware.
+        """
+        if VISITOR not in scope:
+            try:
+                scope[VISITOR] = self._enter(scope)
+            except DimeeError as error:
+                scope[VISITOR] = error
+        met: Visitor | DimeeError = scope[VISITOR]
+        return met
 
     def _enter(self, scope: AsgiScope) -> Visitor:
         address = scope.get("client")
@@ -101,6 +98,25 @@ class Doors:
         if refusal is not None:
             raise refusal
         return Visitor(client, charge)
+
+
+class Doors:
+    """ASGI middleware: 401 without a valid token, 403 without the scope, 429 too often."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it here."""
+        if scope["type"] == "lifespan" or scope.get("path") in OPEN:
+            await self._app(scope, receive, send)
+            return
+        met = self._door.meet(scope)
+        if isinstance(met, DimeeError):
+            await _turn_away(met, scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _for_free(_more: float) -> None:
@@ -140,17 +156,20 @@ async def _turn_away(error: DimeeError, scope: AsgiScope, receive: Receive, send
     await response(scope, receive, send)
 
 
-def install_doors(app: FastAPI, settings: ServiceSettings, needs: Needs) -> None:
+def install_doors(app: FastAPI, settings: ServiceSettings, needs: Needs) -> Door | None:
     """Put the door that the settings ask for before everything else that is installed so far.
 
-    Raises `InvalidInput` where the file of tokens cannot be read.
+    Returns it; None where everybody may come in. Raises `InvalidInput` where the file of tokens
+    cannot be read.
     """
     if settings.tokens is None and settings.rate_limit is None:
-        return
+        return None
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)
     per_s = settings.rate_limit
     limit = None if per_s is None else RateLimit(per_s, settings.rate_burst)
-    app.add_middleware(Doors, tokens=tokens, limit=limit, needs=needs)
+    door = Door(tokens, limit, needs)
+    app.add_middleware(Doors, door=door)
+    return door
 
 
 def visitor_of(message: HTTPConnection) -> Visitor:

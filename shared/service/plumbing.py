@@ -160,14 +160,23 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         log.warning("tokens and texts cross the network in the clear; set DIMEE_TLS_CERT")
     # the layers' thread asks for the interpreter after each layer, and must not wait 5 ms for it
     sys.setswitchinterval(SWITCH_S)
+    options = server_options(app)
     uvicorn.run(
-        app,
-        host=loaded.host,
-        port=loaded.port,
-        log_level=loaded.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-        # whoever connects could name any address as its own; see DIMEE_CLIENT_HEADER
-        proxy_headers=False,
-        **tls,
+        app, host=loaded.host, port=loaded.port, log_level=loaded.log_level, **options, **tls
     )
+
+
+def server_options(app: FastAPI) -> dict[str, Any]:
+    """How uvicorn serves this application; a tier refuses in the protocol (`Refusals`)."""
+    options: dict[str, Any] = {
+        "access_log": False,
+        "timeout_graceful_shutdown": 5,
+        # whoever connects could name any address as its own; see DIMEE_CLIENT_HEADER
+        "proxy_headers": False,
+    }
+    refusals = getattr(app.state, "refusals", None)
+    if refusals is not None:
+        from shared.service.protocol import refusing
+
+        options["http"] = refusing(refusals)
+    return options

@@ -1,4 +1,4 @@
-"""Refusals in an overload cost little: they come before the framework, and are booked together.
+"""Refusals in an overload cost little: no ASGI is begun for them, and they are booked together.
 
 A tier that is asked ten times what it can do would otherwise spend itself on saying no.
 """
@@ -6,21 +6,25 @@ A tier that is asked ten times what it can do would otherwise spend itself on sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import ValidationError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from shared.errors import DimeeError, NotReady, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
+from shared.service.doors import Door
 from shared.service.plumbing import error_response
 from shared.wire import InferRequest
 
 GATHER_S = 0.002
 """How long a refusal waits for others, to be written to the outbox with them."""
 
-Refuse = Callable[[InferRequest], Awaitable[Overloaded | None]]
+Tell = Callable[[NotReady | None], None]
+"""Called when an entry is on disk, or with the reason why it is not."""
+Headers = list[tuple[bytes, bytes]]
 
 
 class BookedTogether:
@@ -33,79 +37,98 @@ class BookedTogether:
         self._outbox = outbox
         self._gather_s = gather_s
         self._entries: list[LedgerEntry] = []
-        self._written: asyncio.Future[None] | None = None
+        self._waiting: list[Tell] = []
 
-    async def record(self, entry: LedgerEntry) -> None:
-        """Return when the entry is on disk."""
-        loop = asyncio.get_running_loop()
-        if self._written is None:
-            self._written = loop.create_future()
+    def record(self, entry: LedgerEntry, tell: Tell) -> None:
+        """Book the entry soon, then call ``tell``."""
+        if not self._entries:
+            loop = asyncio.get_running_loop()
             if self._gather_s:
                 loop.call_later(self._gather_s, self._write)
             else:
                 loop.call_soon(self._write)
         self._entries.append(entry)
-        # whoever hangs up leaves alone
-        await asyncio.shield(self._written)
+        self._waiting.append(tell)
+
+    async def written(self, entry: LedgerEntry) -> None:
+        """Book the entry, and return when it is on disk; raises `NotReady` where it cannot be."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(full: NotReady | None) -> None:
+            if future.done():  # whoever hangs up leaves alone
+                return
+            if full is None:
+                future.set_result(None)
+            else:
+                future.set_exception(full)
+
+        self.record(entry, tell)
+        await future
 
     def _write(self) -> None:
-        entries, written = self._entries, self._written
-        self._entries, self._written = [], None
-        assert written is not None
+        entries, waiting = self._entries, self._waiting
+        self._entries, self._waiting = [], []
+        error: NotReady | None = None
         try:
             self._outbox.record(*entries)
-        except NotReady as error:  # a full disk: nobody is told what is not booked
-            written.set_exception(error)
-        else:
-            written.set_result(None)
+        except NotReady as full:  # a full disk: nobody is told what is not booked
+            error = full
+        for tell in waiting:
+            tell(error)
 
 
-class QuickRefusal:
-    """ASGI middleware inside `BodyLimit`: answers 429 where ``congested()`` and ``refuse`` say so.
+Refuse = Callable[[InferRequest, Callable[[DimeeError], None]], bool]
 
-    What is no valid request, or is let in after all, goes on as it came.
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """What the protocol has to know of a tier, to refuse ``POST path`` by itself.
+
+    ``congested`` is a glance. ``refuse`` decides: True where it will call back with the error to
+    answer, when it is booked; False where the request is let in.
     """
 
-    def __init__(
-        self, app: ASGIApp, path: str, congested: Callable[[], bool], refuse: Refuse
-    ) -> None:
-        self._app = app
-        self._path = path
-        self._congested = congested
-        self._refuse = refuse
+    path: bytes
+    congested: Callable[[], bool]
+    refuse: Refuse
+    door: Door | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass on."""
-        if (
-            scope["type"] != "http"
-            or scope["path"] != self._path
-            or scope["method"] != "POST"
-            or not self._congested()
-        ):
-            await self._app(scope, receive, send)
-            return
-        first = await receive()
-        if first["type"] == "http.request" and not first.get("more_body", False):
-            try:
-                request = InferRequest.model_validate_json(first.get("body", b""))
-            except ValidationError:
-                pass
-            else:
-                error: DimeeError | None
-                try:
-                    error = await self._refuse(request)
-                except NotReady as full:
-                    error = full
-                if error is not None:
-                    await error_response(error)(scope, receive, send)
-                    return
-        told = False
+    def take(self, body: bytes, tell: Callable[[DimeeError], None]) -> bool:
+        """Whether this body is refused; what is no valid request is for the framework to answer."""
+        try:
+            request = InferRequest.model_validate_json(body)
+        except ValidationError:
+            return False
+        return self.refuse(request, tell)
 
-        async def again() -> Message:
-            nonlocal told
-            if told:
-                return await receive()
-            told = True
-            return first
 
-        await self._app(scope, again, send)
+class Rendered:
+    """Errors as bytes, the same as the framework would send; alike for many in a row."""
+
+    def __init__(self) -> None:
+        self._defaults: Headers | None = None
+        self._known: dict[object, tuple[bytes, bytes]] = {}
+
+    def of(self, error: DimeeError, defaults: Headers, keep_alive: bool) -> bytes:
+        """A whole answer; ``defaults`` are the server's headers, a new list every second."""
+        if defaults is not self._defaults:
+            self._defaults, self._known = defaults, {}
+        key = type(error), error.message, error.limit, error.retry_after_s
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = _parts(error, defaults)
+        head, body = found
+        return b"".join((head, b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body))
+
+
+def _parts(error: DimeeError, defaults: Headers) -> tuple[bytes, bytes]:
+    response = error_response(error)
+    lines = [STATUS_LINE[response.status_code]]
+    for name, value in [*defaults, *response.raw_headers]:
+        lines += [name, b": ", value, b"\r\n"]
+    return b"".join(lines), bytes(response.body)
+
+
+def booked(error: Overloaded, tell: Callable[[DimeeError], None]) -> Tell:
+    """Tells ``error`` when it is booked, and why not where it cannot be."""
+    return lambda full: tell(error if full is None else full)

@@ -15,7 +15,7 @@ from shared.certificate import load_certificate
 from shared.codec import MEDIA_TYPE, ResumeLimits
 from shared.credentials import Credentials
 from shared.domain import LayerRange, Tier
-from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady, Overloaded
+from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
 from shared.ledger.entry import Count, Identifier, LedgerEntry, Side, State, Word
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
@@ -25,7 +25,7 @@ from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
-from shared.service.refusal import GATHER_S, BookedTogether, QuickRefusal
+from shared.service.refusal import GATHER_S, BookedTogether, Refusals, booked
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
 from shared.wire import (
@@ -119,18 +119,20 @@ class TierService:
         """Whether a request that comes now would be refused for the queue's sake."""
         return self._engine.congested
 
-    async def refuse(self, request: InferRequest) -> Overloaded | None:
-        """The refusal of a request that comes now, booked; None where it is let in."""
+    def refuse(self, request: InferRequest, tell: Callable[[DimeeError], None]) -> bool:
+        """Book and tell the refusal of a request that comes now; False where it is let in."""
         error = self._engine.refusal(request.deadline_ms) if self.ready else None
-        if error is not None:
-            entry = self._entry(
-                request,
-                self._outbox.hash_text(request.text, request.pair),
-                len(request.text) + len(request.pair or ""),
-            )
-            ended = {"state": State.REFUSED, "error_code": error.code}
-            await self._refusals.record(entry.model_copy(update=ended))
-        return error
+        if error is None:
+            return False
+        entry = self._entry(
+            request,
+            self._outbox.hash_text(request.text, request.pair),
+            len(request.text) + len(request.pair or ""),
+            State.REFUSED,
+            error.code,
+        )
+        self._refusals.record(entry, booked(error, tell))
+        return True
 
     async def resume(self, request: ResumeRequest, state: bytes) -> InferResponse:
         """Answer an attempt from a hidden state; every way out leaves a terminal entry."""
@@ -145,7 +147,12 @@ class TierService:
         return await self._booked(request, entry, work)
 
     def _entry(
-        self, request: AttemptRequest, text_hash: str | None, text_chars: int | None
+        self,
+        request: AttemptRequest,
+        text_hash: str | None,
+        text_chars: int | None,
+        state: State = State.OPEN,
+        error_code: str | None = None,
     ) -> LedgerEntry:
         return LedgerEntry(
             attempt_id=request.attempt_id,
@@ -153,7 +160,8 @@ class TierService:
             request_id=request.request_id,
             ordinal=request.ordinal,
             tier=self.tier,
-            state=State.OPEN,
+            state=state,
+            error_code=error_code,
             writer=self.tier.value,
             bundle_id=self.bundle.bundle_id,
             started_at=time.time(),
@@ -168,9 +176,9 @@ class TierService:
         arrived = time.perf_counter()
         ended: dict[str, Any] = {"state": State.ABANDONED}
         try:
-            await self._together.record(entry)
+            await self._together.written(entry)
             answer = self._answer(request, await work(), arrived)
-            await self._together.record(entry.model_copy(update=answer.ledger_facts()))
+            await self._together.written(entry.model_copy(update=answer.ledger_facts()))
             ended = {}
             return answer
         except DimeeError as error:
@@ -242,14 +250,9 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         lifespan=lifespan,
     )
     install_error_handlers(app)
-    app.add_middleware(
-        QuickRefusal,
-        path="/v1/infer",
-        congested=lambda: service.congested,
-        refuse=service.refuse,
-    )
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    install_doors(app, settings, always("infer"))
+    door = install_doors(app, settings, always("infer"))
+    app.state.refusals = Refusals(b"/v1/infer", lambda: service.congested, service.refuse, door)
 
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:

@@ -20,7 +20,7 @@ from shared.errors import InvalidInput, from_payload
 from shared.ledger.app import create_app
 from shared.ledger.settings import LedgerSettings
 from shared.relay.settings import RelaySettings
-from shared.service.doors import Doors, always, refuse_open_door, visitor_of
+from shared.service.doors import Door, Doors, always, refuse_open_door, visitor_of
 from shared.service.limits import RateLimit
 from shared.service.settings import ServiceSettings, is_loopback, read_settings
 from shared.service.tokens import TokenFile, new_token, revoke_token
@@ -192,7 +192,7 @@ def test_who_asks_is_the_tokens_name_and_a_strangers_body_is_not_read(file: Path
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(visitor_of(HTTPConnection(scope)).client)
 
-    door = Doors(app, TokenFile(file), RateLimit(1, 1), always("infer"))
+    door = Doors(app, Door(TokenFile(file), RateLimit(1, 1), always("infer")))
     assert enter(door, f"bearer {secret}") == []
     assert enter(door, "Bearer guess")[0]["status"] == 401
     assert enter(door, f"Bearer {secret}")[0]["status"] == 429
