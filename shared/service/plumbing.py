@@ -167,16 +167,16 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
 
 
 def server_options(app: FastAPI) -> dict[str, Any]:
-    """How uvicorn serves this application; a tier refuses in the protocol (`Refusals`)."""
+    """How uvicorn serves this application; a tier answers in the protocol (`Lane`)."""
     options: dict[str, Any] = {
         "access_log": False,
         "timeout_graceful_shutdown": 5,
         # whoever connects could name any address as its own; see DIMEE_CLIENT_HEADER
         "proxy_headers": False,
     }
-    refusals = getattr(app.state, "refusals", None)
-    if refusals is not None:
-        from shared.service.protocol import refusing
+    lane = getattr(app.state, "lane", None)
+    if lane is not None:
+        from shared.service.protocol import protocol_of
 
-        options["http"] = refusing(refusals)
+        options["http"] = protocol_of(lane)
     return options

@@ -21,11 +21,12 @@ from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
 from shared.runtime.encoding import TextEncoder
 from shared.runtime.flow_process import start_processes
+from shared.service.booking import BookedTogether
 from shared.service.doors import always, install_doors
 from shared.service.engine import Computed, Engine
+from shared.service.lane import Lane, Tell
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
-from shared.service.refusal import GATHER_S, BookedTogether, Refusals, booked
 from shared.service.settings import TierSettings
 from shared.text import check_inputs
 from shared.wire import (
@@ -38,6 +39,8 @@ from shared.wire import (
     ResumeRequest,
 )
 
+GATHER_S = 0.002
+"""How long a refusal waits for others, to be written to the outbox with them."""
 RESUME_BODY = {
     "requestBody": {
         "required": True,
@@ -119,7 +122,7 @@ class TierService:
         """Whether a request that comes now would be refused for the queue's sake."""
         return self._engine.congested
 
-    def refuse(self, request: InferRequest, tell: Callable[[DimeeError], None]) -> bool:
+    def refuse(self, request: InferRequest, tell: Tell) -> bool:
         """Book and tell the refusal of a request that comes now; False where it is let in."""
         error = self._engine.refusal(request.deadline_ms) if self.ready else None
         if error is None:
@@ -131,7 +134,7 @@ class TierService:
             State.REFUSED,
             error.code,
         )
-        self._refusals.record(entry, booked(error, tell))
+        self._refusals.record(entry, lambda full: tell(error if full is None else full))
         return True
 
     async def resume(self, request: ResumeRequest, state: bytes) -> InferResponse:
@@ -252,7 +255,9 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     door = install_doors(app, settings, always("infer"))
-    app.state.refusals = Refusals(b"/v1/infer", lambda: service.congested, service.refuse, door)
+    app.state.lane = Lane(
+        b"/v1/infer", lambda: service.congested, service.refuse, service.infer, door
+    )
 
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:

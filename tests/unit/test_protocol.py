@@ -15,7 +15,7 @@ from edge_server.settings import EdgeSettings
 from shared.ledger.app import create_app as create_ledger
 from shared.ledger.settings import LedgerSettings
 from shared.service.plumbing import server_options
-from shared.service.protocol import RefusingProtocol
+from shared.service.protocol import LaneProtocol
 from tests.conftest import BUNDLE, free_ports
 
 READ = {
@@ -49,6 +49,6 @@ def test_only_a_tier_has_it(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     tier = EdgeSettings(bundle=BUNDLE, state_dir=tmp_path, threads=1, ledger_url=url)
     http = server_options(create_edge(tier))["http"]
-    assert issubclass(http, RefusingProtocol)
+    assert issubclass(http, LaneProtocol)
     assert uvicorn.Config("none", http=http).http == http
     assert "http" not in server_options(create_ledger(LedgerSettings(state_dir=tmp_path)))

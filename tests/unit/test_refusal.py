@@ -17,9 +17,9 @@ from edge_server.settings import EdgeSettings
 from shared.errors import NotReady, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
+from shared.service.booking import BookedTogether
 from shared.service.engine import Computed, Engine
-from shared.service.protocol import RefusingProtocol
-from shared.service.refusal import BookedTogether
+from shared.service.protocol import LaneProtocol
 from shared.service.tokens import new_token
 from tests.conftest import BUNDLE, free_ports
 from tests.served import Raw, post, serving
@@ -34,13 +34,14 @@ LET_IN = {"deadline_ms": 60_000}
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the refusals that the protocol answered; grows while a test runs."""
     answered: list[int] = []
-    answer = RefusingProtocol.answer
+    answer = LaneProtocol.answer
 
-    def counted(self: RefusingProtocol, cycle: Any, error: Any) -> None:
-        answered.append(error.status)
+    def counted(self: LaneProtocol, cycle: Any, error: Any) -> None:
+        if not isinstance(error, bytes):
+            answered.append(error.status)
         answer(self, cycle, error)
 
-    monkeypatch.setattr(RefusingProtocol, "answer", counted)
+    monkeypatch.setattr(LaneProtocol, "answer", counted)
     return answered
 
 
@@ -255,7 +256,7 @@ def test_who_hangs_up_is_booked_and_the_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: list[int]
 ) -> None:
     async def one_leaves(_: uvicorn.Server, port: int) -> int:
-        held, lost = hold(monkeypatch), Counter(monkeypatch, RefusingProtocol, "connection_lost")
+        held, lost = hold(monkeypatch), Counter(monkeypatch, LaneProtocol, "connection_lost")
         half, leaving, staying = [await Raw.to(port) for _ in range(3)]
         half.send(post(body(2))[:-1])
         leaving.send(post(body(0)))
@@ -337,7 +338,7 @@ def test_a_shutdown_waits_for_what_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: list[int]
 ) -> None:
     async def stop(server: uvicorn.Server, port: int) -> list[str | None]:
-        begun = Counter(monkeypatch, RefusingProtocol, "on_headers_complete")
+        begun = Counter(monkeypatch, LaneProtocol, "on_headers_complete")
         raw, idle, half = [await Raw.to(port) for _ in range(3)]
         idle.send(post(body(0)))
         await idle.answer()
