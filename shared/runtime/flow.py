@@ -121,6 +121,9 @@ class Flow:
                 self._groups.append(_padded(same[:count]))
                 same = same[count:]
 
+    def wake(self) -> None:
+        """Nothing to wake: it asks after every layer."""
+
     def close(self) -> None:
         """Give up everything that is under way."""
         self._groups.clear()

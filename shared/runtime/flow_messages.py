@@ -47,8 +47,8 @@ class Drop(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Rows that are done, each with its milliseconds of the layers; `Flow`'s wishes after them."""
+    """Rows that are done, each with its milliseconds of the layers."""
 
     rows: Sequence[tuple[int, Prediction | Exception, float]]
-    wants_rows: bool = False
     nearly_idle: bool = False
+    """The last layer of all that is under way runs now."""

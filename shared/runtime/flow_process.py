@@ -7,6 +7,7 @@ for the event loop and the other workers, and they for it.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from shared.bundle import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, DimeeError, NotReady
-from shared.runtime.flow import MAX_ROWS, MAX_TOKENS, Row
+from shared.runtime.flow import MAX_ROWS, MAX_TOKENS, THIN, Row
 from shared.runtime.flow_messages import Admit, Done, Drop, Start, Started, State
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,12 @@ class FlowProcess:
         self._start = Start(str(bundle.absolute()), layers, max_rows, max_tokens)
         self._rows: dict[int, Row] = {}
         self._number = 0
-        self._wants_rows = self._nearly_idle = False
+        self._nearly_idle = self._joined = False
         self._closed = False
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
         self._process, self._connection = self._begin()
+        self._poller = self._watch()
 
     @property
     def pid(self) -> int:
@@ -79,8 +83,9 @@ class FlowProcess:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether new rows may be admitted."""
-        return self._wants_rows or self.idle
+        """Whether new rows may be admitted; as `Flow.wants_rows`, without asking the process."""
+        thin = len(self._rows) <= THIN * self.max_rows and not self._joined
+        return thin or self.idle
 
     @property
     def takes_early(self) -> bool:
@@ -100,12 +105,13 @@ class FlowProcess:
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Take rows in."""
+        self._joined = not self.idle
         states = []
         for row in rows:
             self._number += 1
             self._rows[self._number] = row
             states.append(State(self._number, row.given, row.after, row.alpha))
-        self._wants_rows = self._nearly_idle = False
+        self._nearly_idle = False
         self._send(Admit(states))
 
     def drop(self, gone: Set[Row]) -> None:
@@ -116,12 +122,15 @@ class FlowProcess:
         self._send(Drop(numbers))
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Wait until rows are done or wanted; returns those that are done."""
+        """Wait until rows are done, or until `wake`; returns those that are done."""
+        if self._woken.fileno() in [fd for fd, _ in self._poller.poll()]:
+            self._woken.recv(4096)
+            return []
         try:
             news: Done = self._connection.recv()
         except (EOFError, OSError):
             return self._again()
-        self._wants_rows, self._nearly_idle = news.wants_rows, news.nearly_idle
+        self._nearly_idle = news.nearly_idle
         done: list[tuple[Row, Prediction | Exception]] = []
         for number, outcome, compute_ms in news.rows:
             row = self._rows.pop(number, None)
@@ -130,9 +139,16 @@ class FlowProcess:
                 done.append((row, outcome))
         return done
 
+    def wake(self) -> None:
+        """Make `step` return, for there is something to admit; from any thread."""
+        with suppress(BlockingIOError):  # then there are many wakes in it already
+            self._waker.send(b"1")
+
     def close(self) -> None:
         """End the process; what is under way is lost."""
         self._closed = True
+        self._waker.close()
+        self._woken.close()
         self._connection.close()
         try:
             self._process.wait(5)
@@ -153,6 +169,12 @@ class FlowProcess:
         connection.send(self._start)
         return process, connection
 
+    def _watch(self) -> select.poll:
+        poller = select.poll()
+        for one in (self._connection, self._woken):
+            poller.register(one.fileno(), select.POLLIN)
+        return poller
+
     def _send(self, message: Admit | Drop) -> None:
         with suppress(OSError):  # it has ended; the next step says so
             self._connection.send(message)
@@ -160,12 +182,13 @@ class FlowProcess:
     def _again(self) -> list[tuple[Row, Prediction | Exception]]:
         lost = list(self._rows.values())
         self._rows.clear()
-        self._wants_rows = self._nearly_idle = False
+        self._nearly_idle = False
         self._process.kill()
         log.error("the layers' process ended (%s); starting another", self._process.wait())
         self._connection.close()
         while not self._closed:
             self._process, self._connection = self._begin()
+            self._poller = self._watch()
             try:
                 self.await_ready()
                 break

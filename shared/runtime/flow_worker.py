@@ -6,6 +6,7 @@ It ends when the other end of its socket is closed, however that came about.
 from __future__ import annotations
 
 import logging
+import select
 import signal
 import sys
 from contextlib import suppress
@@ -42,19 +43,24 @@ class _Worker:
         self._connection = connection
         self._flow = flow
         self._numbers: dict[Row, int] = {}
+        self._batch_is_full = False
+        # Connection.poll makes a selector for each call, which takes longer than some layers
+        self._poller = select.poll()
+        self._poller.register(connection.fileno(), select.POLLIN | select.POLLHUP)
 
     def run(self) -> None:
         while True:
-            while self._flow.idle or self._connection.poll():
+            while self._flow.idle or self._poller.poll(0):
                 self._take(self._connection.recv())
-            if self._flow.nearly_idle:  # the next rows may come while the layer runs
+            if self._flow.nearly_idle and self._batch_is_full:
+                # others may wait, and come while the layer runs
                 self._connection.send(Done((), nearly_idle=True))
             done = [
                 (self._numbers.pop(row), _sendable(outcome), row.compute_ms)
                 for row, outcome in self._flow.step()
             ]
-            if done or self._flow.wants_rows:
-                self._connection.send(Done(done, self._flow.wants_rows))
+            if done:
+                self._connection.send(Done(done))
 
     def _take(self, message: Admit | Drop) -> None:
         if isinstance(message, Drop):
@@ -65,6 +71,7 @@ class _Worker:
             return
         rows = {Row(one.given, one.after, one.alpha): one.number for one in message.rows}
         self._numbers |= rows
+        self._batch_is_full = len(rows) >= self._flow.max_rows
         self._flow.admit(list(rows))
 
 

@@ -59,6 +59,7 @@ class Flowing(Protocol):
     def admit(self, rows: Sequence[Row]) -> None: ...
     def drop(self, gone: Set[Row]) -> None: ...
     def step(self) -> list[tuple[Row, Prediction | Exception]]: ...
+    def wake(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -111,6 +112,7 @@ class Engine:
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
+        self._idle = 0
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._workers = [
@@ -167,7 +169,13 @@ class Engine:
 
     def _tell(self) -> None:
         with self._changed:
-            self._changed.notify()
+            if self._idle:
+                self._changed.notify()
+                return
+        for flow in self._flows:
+            if flow.wants_rows:
+                flow.wake()
+                return
 
     @property
     def congested(self) -> bool:
@@ -239,7 +247,9 @@ class Engine:
         """Whether there is work; False when closed and all is done."""
         with self._changed:
             while not self._jobs and not self._closed:
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
             return bool(self._jobs)
 
     def _take(self) -> list[_Job]:
