@@ -113,6 +113,8 @@ class Engine:
         self._jobs: list[_Job] = []
         self._closed = False
         self._idle = 0
+        self.coming = 0
+        """Requests that were let in and are not in the queue yet."""
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._workers = [
@@ -180,13 +182,13 @@ class Engine:
     @property
     def congested(self) -> bool:
         """Whether one that comes now, with time enough, would be refused. Only a glance."""
-        return self._admission.congested(len(self._jobs))
+        return self._admission.congested(len(self._jobs) + self.coming)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:
         """The refusal of one that comes now; None where it is let in."""
         with self._changed:
             try:
-                self._admission.check(len(self._jobs), deadline_ms)
+                self._admission.check(len(self._jobs) + self.coming, deadline_ms)
             except Overloaded as error:
                 return error
         return None
@@ -289,6 +291,20 @@ class Engine:
                 batch.append(job)
                 width = wider
         return batch
+
+
+class Place:
+    """A request on its way to the queue, counted from now on until `leave`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+        engine.coming += 1
+
+    def leave(self) -> None:
+        """It is in the queue, or will never be; once."""
+        if self._engine is not None:
+            self._engine.coming -= 1
+            self._engine = None
 
 
 def _is_ready(job: _Job) -> bool:

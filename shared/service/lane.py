@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from shared.errors import DimeeError
+from shared.errors import INTERNAL, DimeeError
 from shared.service.discretion import told
 from shared.service.doors import Door
 from shared.service.plumbing import error_response
@@ -31,14 +31,11 @@ Tell = Callable[[DimeeError | bytes], None]
 class Lane:
     """What the protocol has to know of a tier, to take ``POST path`` to it.
 
-    ``congested`` is a glance. ``refuse`` decides: True where it will tell the error, when it is
-    booked; False where the request is let in.
+    ``take`` refuses, or begins the work: a task that may be cancelled. Either tells the answer.
     """
 
     path: bytes
-    congested: Callable[[], bool]
-    refuse: Callable[[InferRequest, Tell], bool]
-    infer: Callable[[InferRequest], Awaitable[InferResponse]]
+    take: Callable[[InferRequest, Tell], asyncio.Task[None] | None]
     door: Door | None = None
 
     def read(self, body: bytes) -> InferRequest | None:
@@ -48,22 +45,18 @@ class Lane:
         except ValidationError:
             return None
 
-    def take(self, request: InferRequest, tell: Tell) -> asyncio.Task[None] | None:
-        """Refuse, or begin the work: a task that may be cancelled."""
-        if self.congested() and self.refuse(request, tell):
-            return None
-        return asyncio.get_running_loop().create_task(self._work(request, tell))
 
-    async def _work(self, request: InferRequest, tell: Tell) -> None:
-        try:
-            answer = await self.infer(request)
-        except DimeeError as error:
-            tell(error)
-        except Exception as error:
-            log.error("unexpected error: %s", told(error))
-            tell(DimeeError("something failed inside; see the server's log"))
-        else:
-            tell(answer.model_dump_json().encode())
+async def tell_outcome(work: Callable[[], Awaitable[InferResponse]], tell: Tell) -> None:
+    """Do the work, and tell what came of it as the framework would."""
+    try:
+        answer = await work()
+    except DimeeError as error:
+        tell(error)
+    except Exception as error:
+        log.error("unexpected error: %s", told(error))
+        tell(DimeeError(INTERNAL["error"]["message"]))
+    else:
+        tell(answer.model_dump_json().encode())
 
 
 class Rendered:

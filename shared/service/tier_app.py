@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,8 +24,8 @@ from shared.runtime.encoding import TextEncoder
 from shared.runtime.flow_process import start_processes
 from shared.service.booking import BookedTogether
 from shared.service.doors import always, install_doors
-from shared.service.engine import Computed, Engine
-from shared.service.lane import Lane, Tell
+from shared.service.engine import Computed, Engine, Place
+from shared.service.lane import Lane, Tell, tell_outcome
 from shared.service.plumbing import BodyLimit, install_error_handlers
 from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
 from shared.service.settings import TierSettings
@@ -100,8 +101,13 @@ class TierService:
         self._shipper.close(2.0)
         self._outbox.close()
 
-    async def infer(self, request: InferRequest) -> InferResponse:
-        """Answer an attempt from its text; every way out leaves a terminal entry."""
+    async def infer(
+        self, request: InferRequest, arrived: Callable[[], None] | None = None
+    ) -> InferResponse:
+        """Answer an attempt from its text; every way out leaves a terminal entry.
+
+        ``arrived`` is called when it is at the queue.
+        """
         entry = self._entry(
             request,
             self._outbox.hash_text(request.text, request.pair),
@@ -111,18 +117,28 @@ class TierService:
         async def work() -> Computed:
             self._check_ready()
             self._check(request)
+            if arrived is not None:
+                arrived()
             return await self._engine.run(
                 request.text, request.pair, request.deadline_ms, request.alpha
             )
 
         return await self._booked(request, entry, work)
 
-    @property
-    def congested(self) -> bool:
-        """Whether a request that comes now would be refused for the queue's sake."""
-        return self._engine.congested
+    def take(self, request: InferRequest, tell: Tell) -> asyncio.Task[None] | None:
+        """As `infer`, but refuses before any work, and counts whom it lets in at once.
 
-    def refuse(self, request: InferRequest, tell: Tell) -> bool:
+        Otherwise one free place would let in all that is read before the first is in the queue.
+        """
+        if self._engine.congested and self._refuses(request, tell):
+            return None
+        place = Place(self._engine)
+        work = tell_outcome(lambda: self.infer(request, place.leave), tell)
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: place.leave())
+        return task
+
+    def _refuses(self, request: InferRequest, tell: Tell) -> bool:
         """Book and tell the refusal of a request that comes now; False where it is let in."""
         error = self._engine.refusal(request.deadline_ms) if self.ready else None
         if error is None:
@@ -255,9 +271,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     door = install_doors(app, settings, always("infer"))
-    app.state.lane = Lane(
-        b"/v1/infer", lambda: service.congested, service.refuse, service.infer, door
-    )
+    app.state.lane = Lane(b"/v1/infer", service.take, door)
 
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+from shared.ledger.entry import LedgerEntry, State
+from shared.service.booking import BookedTogether
 from shared.service.engine import Computed, Engine
-from shared.service.lane import Lane
+from shared.service.tier_app import TierService
 from shared.wire import InferRequest
 from tests.served import Raw, post
 from tests.unit.test_refusal import body, edge, talk
@@ -38,13 +42,13 @@ ASKED = [
 def straight(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The attempts that took the lane; grows while a test runs."""
     taken: list[str] = []
-    take = Lane.take
+    take = TierService.take
 
-    def counted(self: Lane, request: InferRequest, tell: Any) -> Any:
+    def counted(self: TierService, request: InferRequest, tell: Any) -> Any:
         taken.append(request.attempt_id)
         return take(self, request, tell)
 
-    monkeypatch.setattr(Lane, "take", counted)
+    monkeypatch.setattr(TierService, "take", counted)
     return taken
 
 
@@ -124,6 +128,42 @@ def test_who_hangs_up_is_not_worked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
     talk(edge(tmp_path), hang_up)
     assert booked(tmp_path, "edge") == [("abandoned", None)]
+
+
+def test_who_is_on_the_way_to_the_queue_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three come while nothing is in the queue yet, which has two places."""
+
+    async def crowd(_: uvicorn.Server, port: int) -> list[int]:
+        held: list[Callable[[], None]] = []
+        record = BookedTogether.record
+
+        def slow(self: BookedTogether, entry: LedgerEntry, tell: Any) -> None:
+            if entry.state is State.OPEN:
+                held.append(partial(record, self, entry, tell))
+            else:
+                record(self, entry, tell)
+
+        monkeypatch.setattr(BookedTogether, "record", slow)
+        waiting = [await Raw.to(port) for _ in range(4)]
+        for number, raw in enumerate(waiting[:2]):
+            raw.send(post(body(number)))
+        while len(held) < 2:
+            await asyncio.sleep(0)
+        waiting[2].send(post(body(2)))
+        refused = (await waiting[2].answer())[0]
+        monkeypatch.setattr(BookedTogether, "record", record)
+        for go_on in held:
+            go_on()
+        statuses = [refused, *[(await raw.answer())[0] for raw in waiting[:2]]]
+        waiting[3].send(post(body(3)))  # the places are free again
+        statuses.append((await waiting[3].answer())[0])
+        for raw in waiting:
+            raw.close()
+        return statuses
+
+    assert talk(edge(tmp_path, max_queue=2), crowd) == [429, 200, 200, 200]
 
 
 def test_a_shutdown_waits_for_what_is_under_way(
