@@ -137,11 +137,14 @@ def test_who_is_on_the_way_to_the_queue_counts(
 
     async def crowd(_: uvicorn.Server, port: int) -> list[int]:
         held: list[Callable[[], None]] = []
+        both = asyncio.Event()
         record = BookedTogether.record
 
         def slow(self: BookedTogether, entry: LedgerEntry, tell: Any) -> None:
             if entry.state is State.OPEN:
                 held.append(partial(record, self, entry, tell))
+                if len(held) == 2:
+                    both.set()
             else:
                 record(self, entry, tell)
 
@@ -149,8 +152,7 @@ def test_who_is_on_the_way_to_the_queue_counts(
         waiting = [await Raw.to(port) for _ in range(4)]
         for number, raw in enumerate(waiting[:2]):
             raw.send(post(body(number)))
-        while len(held) < 2:
-            await asyncio.sleep(0)
+        await both.wait()
         waiting[2].send(post(body(2)))
         refused = (await waiting[2].answer())[0]
         monkeypatch.setattr(BookedTogether, "record", record)
