@@ -5,6 +5,7 @@ All of it is a few numbers, kept as work ends: a decision costs the same however
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from shared.errors import Overloaded
 
 FORGETS = 0.98
 """What is kept of the past with every step of work: about the last fifty count."""
+SHORT = 0.4
+"""The share of ``max_queue_ms`` that the queue may last in an overload."""
 CALM_S = 1.0
 """An overload is over when nobody has been refused for so long."""
 
@@ -23,8 +26,9 @@ class Admission:
 
     - ``max_queue`` requests may wait;
     - nobody is let in whose expected wait is longer than its own deadline;
-    - a queue that has stood for ``max_queue_ms`` is no burst: until the overload is over, only as
-      many wait as are served in ``max_queue_ms``. A burst that the tier can work off is not cut.
+    - a queue that has stood for ``max_queue_ms``, and is longer, is no burst: until the overload is
+      over, only as many wait as are served in `SHORT` of it, so that who is let in is served soon.
+      A burst that the tier can work off is not cut.
 
     The expected wait is the measured time of a text on one worker × those before / workers; before
     anything was measured only the first bound holds.
@@ -63,7 +67,7 @@ class Admission:
         """Whether one more would be refused for the queue's sake."""
         if waiting >= self._max_queue:
             return True
-        return self.wait_ms(waiting) > self._max_queue_ms and self._overloaded(self._now())
+        return self.wait_ms(waiting) > self._bound_ms(self._now())
 
     def check(self, waiting: int, deadline_ms: float) -> None:
         """Raise `Overloaded` where one more, behind ``waiting`` others, should not be let in."""
@@ -72,22 +76,26 @@ class Admission:
             self._stands_since = now
             return
         wait_ms = self.wait_ms(waiting)
+        bound_ms = self._bound_ms(now)
         if waiting >= self._max_queue:
             why, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
+            self._refused_at = now
         elif wait_ms > deadline_ms:
             why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
             limit = deadline_ms
-        elif wait_ms > self._max_queue_ms and self._overloaded(now):
-            why = f"the queue stands at {wait_ms:.0f} ms"
-            limit = self._max_queue_ms
+        elif wait_ms > bound_ms:
+            why, limit = f"the queue stands at {wait_ms:.0f} ms", bound_ms
+            self._refused_at = now
         else:
             return
-        self._refused_at = now
         retry_s = max(wait_ms / 1e3, 0.1)
         raise Overloaded(
             f"{why}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
         )
 
-    def _overloaded(self, now: float) -> bool:
+    def _bound_ms(self, now: float) -> float:
+        """The longest expected wait at which one more is let in."""
+        if now - self._refused_at < CALM_S:
+            return SHORT * self._max_queue_ms
         stood_ms = (now - self._stands_since) * 1e3
-        return stood_ms >= self._max_queue_ms or now - self._refused_at < CALM_S
+        return self._max_queue_ms if stood_ms >= self._max_queue_ms else math.inf

@@ -67,9 +67,30 @@ def test_a_burst_is_taken_and_a_standing_queue_is_not() -> None:
     admission.check(0, PATIENT)
     admission.check(200, PATIENT)  # a burst: a second of work at once
     clock.s += 0.2
+    admission.check(19, PATIENT)  # a queue of less than 100 ms stands for as long as it likes
     with pytest.raises(Overloaded, match="stands"):
         admission.check(100, PATIENT)
-    admission.check(19, PATIENT)  # a queue of less than 100 ms stands for as long as it likes
+
+
+def test_in_an_overload_who_is_let_in_is_served_soon() -> None:
+    clock = Clock()
+    admission = made(clock)
+    clock.s += 0.2
+    with pytest.raises(Overloaded):
+        admission.check(100, PATIENT)
+    with pytest.raises(Overloaded) as refused:
+        admission.check(19, PATIENT)
+    assert refused.value.limit == 40
+    admission.check(7, PATIENT)
+
+
+def test_impatient_callers_make_no_overload() -> None:
+    clock = Clock()
+    admission = made(clock)
+    clock.s += 0.2
+    with pytest.raises(Overloaded, match="deadline"):
+        admission.check(19, deadline_ms=10)
+    admission.check(19, PATIENT)
 
 
 def test_the_next_burst_is_taken_when_the_overload_is_over() -> None:
