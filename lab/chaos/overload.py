@@ -1,7 +1,7 @@
 """``python -m lab.chaos.overload``: a tier's process at its capacity, at 80 % and at 10 times it.
 
-The client runs on the same cores, and the capacity is measured with the same client. There is no
-ledger: entries go to the outbox and stay there.
+The client runs on the same cores unless it is told to ``--pin``, and the capacity is measured with
+the same client. There is no ledger: entries go to the outbox and stay there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lab.chaos.client import MakeBody, Tally, closed_loop, open_loop
+from lab.chaos.client import MakeBody, Tally, closed_loop, open_loop, run
 from lab.chaos.serve import serving
 from lab.load.arrivals import poisson
 from lab.load.scenarios import FLAT
@@ -41,7 +41,6 @@ def make_body(tag: str, deadline_ms: float, seed: int) -> MakeBody:
 
 def describe(tally: Tally, asked_rps: float | None = None) -> dict[str, Any]:
     """A run in numbers."""
-    late = sorted(tally.late_s)
     return {
         "asked_rps": None if asked_rps is None else round(asked_rps, 1),
         "sent": tally.total,
@@ -53,7 +52,9 @@ def describe(tally: Tally, asked_rps: float | None = None) -> dict[str, Any]:
         "refused_p50_ms": tally.ms(429, 50),
         "refused_p99_ms": tally.ms(429, 99),
         "by_status": {str(status): len(took) for status, took in sorted(tally.by_status.items())},
-        "client_late_p99_ms": round(1e3 * late[int(0.99 * len(late))], 2) if late else None,
+        "client_late_p50_ms": tally.late_ms(50),
+        "client_late_p99_ms": tally.late_ms(99),
+        "connections": tally.connections,
         "client_cores": round(tally.cpu_s / tally.seconds, 2),
         "load_average": [round(one, 2) for one in os.getloadavg()],
     }
@@ -86,6 +87,7 @@ async def measure(port: int, seconds: float, deadline_ms: float, seed: int) -> d
 @click.option("--deadline-ms", default=2_000.0, show_default=True)
 @click.option("--threads", type=int, help="Workers of the tier; its cores, by default.")
 @click.option("--max-queue-ms", type=float, help="DIMEE_MAX_QUEUE_MS, if not the default.")
+@click.option("--pin", is_flag=True, help="The tier on the first core, the client on the others.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures there (JSON).")
 def main(
@@ -94,6 +96,7 @@ def main(
     deadline_ms: float,
     threads: int | None,
     max_queue_ms: float | None,
+    pin: bool,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -103,10 +106,17 @@ def main(
         settings["DIMEE_THREADS"] = str(threads)
     if max_queue_ms is not None:
         settings["DIMEE_MAX_QUEUE_MS"] = str(max_queue_ms)
+    cores = sorted(os.sched_getaffinity(0))
+    if pin and len(cores) < 2:
+        raise click.UsageError("--pin needs two cores; leave it out")
+    if pin:
+        os.sched_setaffinity(0, cores[:1])  # the tier inherits it
     with serving(MODULES[tier], settings) as port:
-        found = asyncio.run(measure(port, seconds, deadline_ms, seed))
+        if pin:
+            os.sched_setaffinity(0, cores[1:])
+        found = run(measure(port, seconds, deadline_ms, seed))
     found |= {"tier": tier, "settings": settings, "seconds": seconds, "deadline_ms": deadline_ms}
-    found |= {"cores": os.cpu_count(), "seed": seed}
+    found |= {"cores": os.cpu_count(), "pinned": pin, "seed": seed}
     text = json.dumps(found, indent=2)
     click.echo(text)
     if out is not None:
