@@ -193,7 +193,7 @@ class _OpenLoop:
         self._asked: deque[tuple[Connection, float]] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._next = 0
-        self._started = 0.0
+        self._started = self._sent_s = self._counted_at = 0.0
         self._done = asyncio.Event()
         self.opened: list[Connection] = []
         self.tally = Tally()
@@ -201,7 +201,7 @@ class _OpenLoop:
     async def run(self) -> float:
         """Send everything and wait for all answers; the seconds until the last was sent."""
         per_s = len(self._times) / self._times[-1]
-        while len(self.opened) < min(AT_FIRST, 0.1 * per_s + 10):
+        for _ in range(min(AT_FIRST, int(0.1 * per_s) + 10)):
             await self._open()
         self._started = time.perf_counter() + 0.05
         self._loop.call_soon(self._tick)
@@ -251,9 +251,11 @@ class _OpenLoop:
             self._free.append(connection)
 
     def _want_connections(self, now: float) -> None:
-        standing = sum(not one.lost for one in self.opened)
+        if now > self._counted_at + 0.05:
+            self._counted_at = now
+            self.opened = [one for one in self.opened if not one.lost]
         waiting = int(np.searchsorted(self._times, now - self._started)) - self._next
-        more = min(waiting, MOST_CONNECTIONS - standing, 100) - len(self._opening)
+        more = min(waiting, MOST_CONNECTIONS - len(self.opened), 100) - len(self._opening)
         for _ in range(more):
             task = self._loop.create_task(self._open())
             self._opening.add(task)

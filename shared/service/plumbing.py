@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -141,6 +143,7 @@ class BodyLimit:
 
 
 SWITCH_S = 0.0005
+MOST_FILES = 65_536
 
 
 def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[SettingsT]) -> None:
@@ -160,10 +163,22 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         log.warning("tokens and texts cross the network in the clear; set DIMEE_TLS_CERT")
     # the layers' thread asks for the interpreter after each layer, and must not wait 5 ms for it
     sys.setswitchinterval(SWITCH_S)
+    allow_connections()
+    # what was loaded stays: a collection that looks through all of it is a pause of every request
+    gc.collect()
+    gc.freeze()
     options = server_options(app)
     uvicorn.run(
         app, host=loaded.host, port=loaded.port, log_level=loaded.log_level, **options, **tls
     )
+
+
+def allow_connections() -> None:
+    """Take as many open files as the system lets this process have: each connection is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def server_options(app: FastAPI) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lab.chaos.five_minutes import KILLED, in_turn
 from lab.chaos.flow import LATE_S, Outcome, Planned, complaint
 from lab.chaos.nonsense import Found
 from lab.chaos.overload import describe, make_body
+from lab.chaos.reach import reach
 from lab.chaos.soak import by_minute, drift, growth
 
 
@@ -114,3 +115,29 @@ def test_the_cheap_client_counts_every_request_once() -> None:
     assert opened.count(0) == 0
     assert len(opened.late_s) == 90
     assert describe(opened, 1000)["by_status"].keys() == {"200", "429"}
+
+
+def test_what_is_not_answered_or_cannot_be_sent_is_counted_too() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def ask_nobody() -> tuple[Tally, Tally]:
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        body, times = make_body("t", 1000, 0), [0.001 * i for i in range(1, 31)]
+        unanswered = await open_loop(port, b"/", body, times, 0.05)
+        server.close()
+        return unanswered, await open_loop(port, b"/", body, times, 0.05)
+
+    for tally in asyncio.run(ask_nobody()):
+        assert tally.count(0) == tally.total == len(tally.late_s) == 30
+        assert min(tally.by_status[0]) >= 0.05
+
+
+def test_the_cheap_client_sends_six_thousand_a_second() -> None:
+    found = reach(6_000, 0.5)
+    assert found["by_status"].keys() == {"429"}
+    assert found["sent"] == pytest.approx(3_000, rel=0.1)
+    assert found["client_late_p99_ms"] is not None
+    assert found["connections"] >= 500

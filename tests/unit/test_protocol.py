@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import resource
 from pathlib import Path
 
 import uvicorn
@@ -14,7 +15,7 @@ from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
 from shared.ledger.app import create_app as create_ledger
 from shared.ledger.settings import LedgerSettings
-from shared.service.plumbing import server_options
+from shared.service.plumbing import allow_connections, server_options
 from shared.service.protocol import LaneProtocol
 from tests.conftest import BUNDLE, free_ports
 
@@ -52,3 +53,15 @@ def test_only_a_tier_has_it(tmp_path: Path) -> None:
     assert issubclass(http, LaneProtocol)
     assert uvicorn.Config("none", http=http).http == http
     assert "http" not in server_options(create_ledger(LedgerSettings(state_dir=tmp_path)))
+
+
+def test_many_connections_are_allowed_where_the_system_lets_them() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        allow_connections()
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert now > 2_000 or now == most
+        assert most == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
