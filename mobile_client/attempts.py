@@ -126,7 +126,7 @@ class Bookkeeper:
 
     @contextmanager
     def no_open_end(self, attempt: OpenAttempt) -> Iterator[None]:
-        """End the attempt as abandoned or failed if its work is cancelled or raises."""
+        """End the attempt as abandoned, too late or failed if its work is cancelled or raises."""
         try:
             yield
         except asyncio.CancelledError:
@@ -134,7 +134,8 @@ class Bookkeeper:
             raise
         except Exception as error:
             code = error.code if isinstance(error, DimeeError) else "internal"
-            self._broken_off(attempt, State.FAILED, code)
+            late = isinstance(error, DeadlineExceeded)
+            self._broken_off(attempt, State.TIMED_OUT if late else State.FAILED, code)
             raise
 
     def answered_here(

@@ -13,11 +13,20 @@ from mobile_client.device import Device, LocalAnswer
 from mobile_client.modes import allowed
 from mobile_client.resume import HiddenState
 from shared.domain import RoutingDecision, Tier
-from shared.errors import DimeeError, InvalidInput, NotReady, TierError, TierUnreachable
+from shared.errors import (
+    DeadlineExceeded,
+    DimeeError,
+    InvalidInput,
+    NotReady,
+    TierError,
+    TierUnreachable,
+)
 from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies import RoutingPolicy
 
 Way = tuple[Tier, Reason]
+GRACE_MS = 100.0
+"""How long after its deadline a request may still be told what is at hand by then."""
 
 
 @dataclass(slots=True)
@@ -60,8 +69,17 @@ class Course:
         return sum(entry.cost_lambda or 0.0 for entry in self.entries)
 
     def spent_ms(self) -> float:
-        """Milliseconds since the first attempt."""
+        """Milliseconds since the request arrived."""
         return (time.perf_counter() - self.started) * 1e3
+
+    def check_time(self) -> None:
+        """Raise `DeadlineExceeded` where an answer would come too late."""
+        spent_ms = self.spent_ms()
+        if spent_ms > self.deadline_ms + GRACE_MS:
+            raise DeadlineExceeded(
+                f"the deadline of {self.deadline_ms:.0f} ms passed, {spent_ms:.0f} ms after the "
+                "request came; the phone has more to do than it gets done: try again later"
+            )
 
 
 class Ways:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -127,15 +128,17 @@ class Device:
         """The exit threshold of a decision: its own, or the bundle's."""
         return self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
 
-    async def answer(self, decided: Decided) -> LocalAnswer:
+    async def answer(self, decided: Decided, check_time: Callable[[], None]) -> LocalAnswer:
         """Run layers 1 to the decision's last; its first asked exit with C_i >= α answers.
 
-        The last one answers whatever its confidence.
+        The last one answers whatever its confidence. ``check_time`` raises where the work would
+        begin too late.
         """
         routing = decided.routing
         asked = time.perf_counter()
 
         def work() -> LocalAnswer:
+            check_time()
             started = time.perf_counter()
             alpha = self.alpha(routing)
             last = routing.last_layer or self.mobile_layers

@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.crowd import Crowd
 from mobile_client.health import PhoneHealth
 from mobile_client.phone import Phone
 from mobile_client.settings import MobileSettings
-from shared.errors import DimeeError, NotReady
+from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.service.doors import install_doors, visitor_of
-from shared.service.plumbing import BodyLimit, install_error_handlers
+from shared.service.plumbing import BodyLimit, error_response, install_error_handlers
 from shared.service.presence import CLIENT_CLOSED_REQUEST, ClientGone, while_present
-from shared.service.tokens import Scope
+from shared.service.tokens import Scope as Right
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
+
+CLASSIFY = "/v1/classify"
+ARRIVED = "dimee.arrived"
+"""In the ASGI scope: when the request was first seen, of `time.perf_counter`."""
+DEADLINE_MS = "dimee.deadline_ms"
+"""There as well: the deadline of a call with one text."""
+
+
+class Crowded:
+    """ASGI middleware: refuses calls with 429 where `Crowd` says that too many are under way."""
+
+    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
+        self._app = app
+        self._crowd = crowd
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a call on, and learn how long it took."""
+        if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        arrived = scope[ARRIVED] = time.perf_counter()
+        try:
+            self._crowd.enter()
+        except Overloaded as error:
+            await error_response(error)(scope, receive, send)
+            return
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
+                took_s = time.perf_counter() - arrived
+                self._crowd.leave(took_s, scope[DEADLINE_MS] / 1e3, status != 200)
+            else:
+                self._crowd.forget()
 
 
 def create_app(settings: MobileSettings) -> FastAPI:
@@ -39,18 +83,23 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(Crowded, crowd=Crowd(settings.max_queue))
     install_doors(app, settings, _needs)
 
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
-    @app.post("/v1/classify")
+    @app.post(CLASSIFY)
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
         """Answer each text; one that got no answer carries its error instead of a result.
 
         A call with a single text that got no answer fails as a whole, with that error's status.
+        Its deadline counts from when the call arrived; in a call of many, that of each text counts
+        from when its turn comes.
         """
+        if len(request.texts) == 1:
+            message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
         visitor_of(message).charge(len(request.texts) - 1)
         work = phone.classify(
             request.texts,
@@ -60,6 +109,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             client=caller_of(message, settings.client_header),
             mode=request.mode,
             max_cost_lambda=request.max_cost_lambda,
+            since=message.scope[ARRIVED],
         )
         outcomes = await while_present(message, work)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
@@ -105,6 +155,6 @@ def caller_of(message: Request, header: str) -> str:
     return (named or visitor_of(message).client)[:64]
 
 
-def _needs(_method: str, path: str) -> Scope:
+def _needs(_method: str, path: str) -> Right:
     """The status names other clients, and has a scope of its own."""
     return "status" if path == "/v1/status" else "classify"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class _Bounds:
     client: str
     mode: Mode
     max_cost_lambda: float | None
+    since: float | None = None
+    """When the deadline began, of `time.perf_counter`; None: when the text's turn comes."""
 
     @property
     def free(self) -> bool:
@@ -76,11 +79,14 @@ class Phone:
         client: str = "phone",
         mode: str | None = None,
         max_cost_lambda: float | None = None,
+        since: float | None = None,
     ) -> list[Classification | DimeeError]:
         """Answer each text; an error stands where a text got no answer. ``client`` is who asks.
 
         ``mode`` says where they may go (`mobile_client.modes`), ``max_cost_lambda`` what all
-        attempts of one text may cost together, in λ; else the settings do.
+        attempts of one text may cost together, in λ; else the settings do. The deadline of a single
+        text counts from ``since``, of `time.perf_counter` (now, if left out); in a call of many it
+        counts for each from when its turn comes.
 
         Decisions are made one after the other in the order of the texts, then the answers are
         fetched together; a policy that learns decides each only when it knows what came of the one
@@ -101,6 +107,7 @@ class Phone:
             client,
             check_mode(mode or self.settings.mode),
             self.settings.max_cost_lambda if max_cost_lambda is None else max_cost_lambda,
+            (since or time.perf_counter()) if len(texts) == 1 else None,
         )
         chosen = await self.device.policy(policy or self.settings.policy)
         known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
@@ -159,7 +166,8 @@ class Phone:
     ) -> Classification | DimeeError:
         answer = None
         try:
-            answer = await self._requester.answer(request, policy, bounds.deadline_ms)
+            since = bounds.since or time.perf_counter() - request.decided.decision_ms / 1e3
+            answer = await self._requester.answer(request, policy, bounds.deadline_ms, since)
         except DimeeError as error:
             return error
         finally:

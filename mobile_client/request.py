@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobile_client.asking import Asking
 from mobile_client.attempts import Bookkeeper, OpenAttempt, Request, no_answer, report, total_cost
@@ -17,6 +17,7 @@ from shared.domain import Outcome, Tier
 from shared.errors import (
     BundleError,
     BundleMismatch,
+    DeadlineExceeded,
     DimeeError,
     InvalidInput,
     NotFound,
@@ -64,10 +65,15 @@ class Requester:
         self._asking = Asking(device, books, tiers, settings.hedge, self._ways)
 
     async def answer(
-        self, request: Request, policy: RoutingPolicy, deadline_ms: float
+        self, request: Request, policy: RoutingPolicy, deadline_ms: float, since: float
     ) -> Classification:
-        """Make attempts until one answers; raises the last one's `DimeeError` if none does."""
-        course = Course(request, policy, deadline_ms, left_ms=deadline_ms)
+        """Make attempts until one answers; raises the last one's `DimeeError` if none does.
+
+        The deadline counts from ``since``, of `time.perf_counter`.
+        """
+        course = Course(request, policy, deadline_ms, left_ms=deadline_ms, started=since)
+        course.check_time()
+        course.left_ms = deadline_ms - course.spent_ms()
         self._ways.begin(course, self._fail_over)
         self._see_what_was_wanted(course)
         while course.ahead:
@@ -136,7 +142,8 @@ class Requester:
         """The phone's own layers; None: the answer is too unsure, and another tier takes over."""
         decided = course.request.decided
         paid = course.in_hand is not None
-        local = course.in_hand or await self._device.answer(decided)
+        local = course.in_hand or await self._device.answer(decided, course.check_time)
+        course.check_time()
         if not paid:
             self._device.observed.answered(Tier.MOBILE, local.queue_ms + local.compute_ms)
         course.state = local.state
@@ -164,6 +171,10 @@ class Requester:
     ) -> _Answer | None:
         tier = attempt.entry.tier
         course.left_ms = course.deadline_ms - course.spent_ms()
+        try:
+            course.check_time()
+        except DeadlineExceeded as late:
+            exchange = replace(exchange, answer=None, error=exchange.error or late)
         if exchange.error is not None:
             course.errors.append(exchange.error)
             if resumed and course.left_ms > 0 and may_do_with_text(exchange.error):
@@ -260,7 +271,7 @@ class Requester:
             certificate_id=course.request.certificate_id if promised else None,
             tokens=decided.encoded.tokens,
             decision_ms=decided.decision_ms,
-            total_ms=decided.decision_ms + course.spent_ms(),
+            total_ms=course.spent_ms(),
             bundle_id=last.bundle_id,
             attempts=[report(entry) for entry in course.entries],
             cost=total_cost(course.entries),

@@ -46,6 +46,9 @@ class MobileSettings(BundleSettings):
     trips; whoever answers first wins, and both are paid."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Texts of one call of many that are under way at once."""
+    max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Calls that the gateway has under way at most; fewer while answers come late. More are refused
+    with 429 at once."""
     resume: Resume = "auto"
     """Whether the next tier goes on from the phone's hidden state: ``auto`` where that is faster,
     which needs ``uplink_mbps``."""

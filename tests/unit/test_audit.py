@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
         ]
         waiting = []
         for request in reversed(requests):
-            answer = await phone._requester.answer(request, policy, 5_000)
+            answer = await phone._requester.answer(request, policy, 5_000, time.perf_counter())
             # the third got no answer, and holds nobody up
             phone.watch.ended(request, None if request is requests[2] else answer)
             waiting.append(phone.watch.auditor.waiting)
