@@ -5,7 +5,6 @@ All of it is a few numbers, kept as work ends: a decision costs the same however
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -13,8 +12,9 @@ from shared.errors import Overloaded
 
 FORGETS = 0.98
 """What is kept of the past with every step of work: about the last fifty count."""
-SHORT = 0.4
-"""The share of ``max_queue_ms`` that the queue may last in an overload."""
+SHORT = 1 / 6
+"""The share of ``max_queue_ms`` that the queue may last in an overload: with less, workers starve
+while refusals are read."""
 CALM_S = 1.0
 """An overload is over when nobody has been refused for so long."""
 
@@ -26,9 +26,8 @@ class Admission:
 
     - ``max_queue`` requests may wait;
     - nobody is let in whose expected wait is longer than its own deadline;
-    - a queue that has stood for ``max_queue_ms``, and is longer, is no burst: until the overload is
-      over, only as many wait as are served in `SHORT` of it, so that who is let in is served soon.
-      A burst that the tier can work off is not cut.
+    - nor longer than ``max_queue_ms``, which is for bursts; until nobody has been refused for that
+      in `CALM_S`, it is an overload, and only `SHORT` of it may wait: who is let in is served soon.
 
     The expected wait is the measured time of a text on one worker × those before / workers; before
     anything was measured only the first bound holds.
@@ -47,7 +46,6 @@ class Admission:
         self._now = now
         self._busy_ms = 0.0
         self._texts = 0.0
-        self._stands_since = now()
         self._refused_at = float("-inf")
         self.under_way = 0
         """Texts that workers have in hand."""
@@ -73,7 +71,6 @@ class Admission:
         """Raise `Overloaded` where one more, behind ``waiting`` others, should not be let in."""
         now = self._now()
         if not waiting:
-            self._stands_since = now
             return
         wait_ms = self.wait_ms(waiting)
         bound_ms = self._bound_ms(now)
@@ -84,7 +81,7 @@ class Admission:
             why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
             limit = deadline_ms
         elif wait_ms > bound_ms:
-            why, limit = f"the queue stands at {wait_ms:.0f} ms", bound_ms
+            why, limit = f"the queue is {wait_ms:.0f} ms long", bound_ms
             self._refused_at = now
         else:
             return
@@ -95,7 +92,4 @@ class Admission:
 
     def _bound_ms(self, now: float) -> float:
         """The longest expected wait at which one more is let in."""
-        if now - self._refused_at < CALM_S:
-            return SHORT * self._max_queue_ms
-        stood_ms = (now - self._stands_since) * 1e3
-        return self._max_queue_ms if stood_ms >= self._max_queue_ms else math.inf
+        return self._max_queue_ms * (SHORT if now - self._refused_at < CALM_S else 1.0)

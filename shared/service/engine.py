@@ -22,8 +22,8 @@ from shared.service.admission import Admission
 
 READ_AHEAD = 4
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
-MAX_QUEUE_MS = 100.0
-"""How long a queue may stand; see `Admission`."""
+MAX_QUEUE_MS = 150.0
+"""How long one may be expected to wait; see `Admission`."""
 SMOOTHING = 0.1
 
 

@@ -123,5 +123,6 @@ class TierSettings(BundleSettings):
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """How many requests wait at most, in a burst."""
-    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 100.0
-    """How long a queue may stand in an overload; more is refused with 429 at once."""
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 150.0
+    """How long a request may be expected to wait; more are refused with 429 at once, and in an
+    overload the queue is kept at a sixth of it."""
