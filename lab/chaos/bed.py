@@ -78,6 +78,15 @@ class Victim:
         return str(facts["roles"][role]["url"])
 
 
+def resident_mb(process: psutil.Process) -> float:
+    """The resident memory of a role, its layers' processes included."""
+    total = 0
+    for one in (process, *process.children()):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile, and another comes
+            total += one.memory_info().rss
+    return total / 1e6
+
+
 def _ready(http: httpx.Client, url: str) -> bool:
     try:
         return http.get(f"{url}/readyz").status_code == httpx.codes.OK

@@ -15,7 +15,7 @@ import psutil
 import requests
 import schemathesis
 
-from lab.chaos.bed import ROLES, Victim, victim
+from lab.chaos.bed import ROLES, Victim, resident_mb, victim
 from lab.chaos.nonsense import Found, Headers, Post, by_schema, by_tensor, by_text
 from shared.bundle import load_bundle
 from shared.service.settings import default_bundle
@@ -59,8 +59,8 @@ def one_round(bed: Victim, cases: int, seed: int, found: dict[str, Found]) -> No
 
 
 def memory_mb(bed: Victim) -> dict[str, float]:
-    """Resident memory of each process."""
-    return {role: round(psutil.Process(bed.pid(role)).memory_info().rss / 1e6, 1) for role in ROLES}
+    """Resident memory of each role."""
+    return {role: round(resident_mb(psutil.Process(bed.pid(role))), 1) for role in ROLES}
 
 
 @click.command()

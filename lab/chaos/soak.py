@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import psutil
 
-from lab.chaos.bed import ROLES, Victim, victim
+from lab.chaos.bed import ROLES, Victim, resident_mb, victim
 from lab.chaos.flow import Outcome, flow
 from lab.chaos.schedules import DEADLINE_S, make_plan
 from lab.load.texts import make_texts
@@ -49,7 +49,7 @@ class Memory:
         while True:
             row = {"at_s": round(time.monotonic() - self._started, 1)}
             for role, process in self._processes.items():
-                row[role] = round(process.memory_info().rss / 1e6, 1)
+                row[role] = round(resident_mb(process), 1)
             self.rows.append(row)
             if self._over.wait(self._every_s):
                 return
