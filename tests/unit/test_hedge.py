@@ -82,8 +82,8 @@ def race(phone: Phone, both_asked: asyncio.Event) -> asyncio.Task[Any]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    phone._tiers[Tier.EDGE]._http._transport = httpx.MockTransport(hang)
-    phone._tiers[Tier.CLOUD]._http._transport = httpx.MockTransport(hang)
+    phone._tiers[Tier.EDGE]._transport = httpx.MockTransport(hang)
+    phone._tiers[Tier.CLOUD]._transport = httpx.MockTransport(hang)
     seen(phone, Tier.EDGE, 2.0)
     return asyncio.create_task(one(phone, policy="edge"))
 
