@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Proves docker-compose.yml: builds the four images, starts them, runs tests/compose against them,
-# takes everything down again. Beside a testbed or a deployment of the same machine it is a project of
-# its own, on ports of its own.
+# Proves docker-compose.yml, alone and with deploy/compose.links.yml over it: builds the images, starts
+# them, runs tests/compose against them, takes everything down again. Beside a testbed or a deployment of
+# the same machine it is a project of its own, on ports of its own.
 #
 #   PYTHON                     the interpreter with the test extra   (default: .venv/bin/python)
 #   DIMEE_CHECK_MOBILE_PORT    published port of the phone's gateway (default: 28701)
@@ -17,15 +17,17 @@ project=dimee-check
 log=$(mktemp)
 engine_was_up=no
 services=(ledger cloud edge mobile)
+links=(link-phone-edge link-phone-cloud link-phone-ledger)
+files=(--file docker-compose.yml)
 
 say() { printf 'compose-check: %s\n' "$*"; }
 die() { printf 'compose-check: %s\n' "$*" >&2; exit 1; }
 
 compose() {
   if docker compose version >/dev/null 2>&1; then
-    docker compose --project-name "$project" --file docker-compose.yml "$@"
+    docker compose --project-name "$project" "${files[@]}" "$@"
   else
-    docker-compose --project-name "$project" --file docker-compose.yml "$@"
+    docker-compose --project-name "$project" "${files[@]}" "$@"
   fi
 }
 
@@ -71,7 +73,7 @@ healthy() {
 
 wait_healthy() {
   local service
-  for service in "${services[@]}"; do
+  for service in "$@"; do
     for _ in $(seq 120); do
       healthy "$service" && continue 2
       sleep 1
@@ -99,11 +101,18 @@ say "Built in $SECONDS s."
 
 SECONDS=0
 compose up --detach --no-build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The containers did not start."; }
-wait_healthy
+wait_healthy "${services[@]}"
 say "All four healthy after $SECONDS s."
 for service in "${services[@]}"; do
   size=$(docker image inspect --format '{{.Size}}' "dimee-$service:$DIMEE_TAG")
   say "Image dimee-$service: $((size / 1000000)) MB."
 done
 
-"$python" -m pytest tests/compose -m compose
+"$python" -m pytest tests/compose -m compose --ignore tests/compose/test_container_links.py
+
+SECONDS=0
+files+=(--file deploy/compose.links.yml)
+compose up --detach --build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The links did not start."; }
+wait_healthy "${links[@]}" "${services[@]}"
+say "With an emulated link on each of the phone's hops after $SECONDS s."
+"$python" -m pytest tests/compose/test_container_links.py -m compose

