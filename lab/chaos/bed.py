@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import psutil
@@ -30,6 +30,8 @@ class Victim:
     """The testbed, and what can be done to it. What is killed comes back by itself."""
 
     bed: Bed
+    paused: dict[str, list[psutil.Process]] = field(default_factory=dict)
+    """By name; a process of layers is nobody's child any more if its tier dies meanwhile."""
 
     def pid(self, role: str) -> int:
         """The process of a role now; one that came back has another."""
@@ -47,11 +49,18 @@ class Victim:
         # it may be dead already, and will come back
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if name in LAYERS:
-                layers = psutil.Process(self.pid(name.removesuffix("-layers"))).children()
-                for one in layers if what == "go-on" else layers[:1]:
+                for one in self._layers(what, name):
                     one.send_signal(number)
             else:
                 os.kill(self.pid(name), number)
+
+    def _layers(self, what: str, name: str) -> list[psutil.Process]:
+        if what == "go-on":
+            return [one for one in self.paused.pop(name, []) if one.is_running()]
+        found = psutil.Process(self.pid(name.removesuffix("-layers"))).children()[:1]
+        if what == "pause":
+            self.paused.setdefault(name, []).extend(found)
+        return found
 
     def heal(self) -> None:
         """Make every link plain and every process go on; return when all are ready."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from itertools import pairwise
+from typing import cast
 
+import psutil
 import pytest
 
-from lab.chaos.bed import HOPS
+from lab.chaos.bed import HOPS, Victim
 from lab.chaos.client import Tally, closed_loop, open_loop
 from lab.chaos.five_minutes import KILLED, in_turn
 from lab.chaos.flow import LATE_S, Outcome, Planned, complaint
@@ -16,6 +20,7 @@ from lab.chaos.nonsense import Found
 from lab.chaos.overload import describe, make_body
 from lab.chaos.reach import reach
 from lab.chaos.soak import by_minute, drift, growth
+from lab.load.bed import Bed
 
 
 def outcome(status: int, took_s: float, error: str = "", at_s: float = 10.0) -> Outcome:
@@ -52,6 +57,35 @@ def test_everything_is_broken_in_turn_and_nothing_at_once() -> None:
     for one, following in pairwise(faults):
         assert one.at_s + one.for_s < following.at_s
     assert faults[-1].at_s + faults[-1].for_s < 300
+
+
+PARENT = """
+import subprocess, sys
+until_end = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+child = subprocess.Popen(until_end, stdin=subprocess.PIPE)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_layers_paused_while_their_tier_is_killed_go_on_and_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    layers = psutil.Process(int(parent.stdout.readline()))
+    monkeypatch.setattr(Victim, "pid", lambda self, role: parent.pid)
+    bed = Victim(cast("Bed", None))
+    bed.do("pause", "edge-layers")
+    bed.do("kill", "edge")
+    parent.wait(10)
+    bed.do("go-on", "cloud-layers")
+    bed.do("go-on", "edge-layers")
+    try:
+        layers.wait(10)
+    finally:
+        if layers.is_running():
+            layers.kill()
 
 
 def test_growth_leaves_the_warming_up_out() -> None:
