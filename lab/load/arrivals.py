@@ -26,14 +26,16 @@ def factor(shape: Shape, share: float) -> float:
     return y0
 
 
-def poisson(rate: float, duration_s: float, shape: Shape, seed: int) -> list[float]:
+def poisson(
+    rate: float, duration_s: float, shape: Shape, seed: int, most_requests: int = MOST_REQUESTS
+) -> list[float]:
     """Seconds from the start of a Poisson process, thinned to the shape; raises `TooLarge`."""
     most = max(y for _, y in shape)
-    if duration_s > MOST_SECONDS or rate * most * duration_s > MOST_REQUESTS:
+    if duration_s > MOST_SECONDS or rate * most * duration_s > most_requests:
         raise TooLarge(
-            f"load: at most {MOST_REQUESTS:,} requests in {MOST_SECONDS:,.0f} s are sent; "
+            f"load: at most {most_requests:,} requests in {MOST_SECONDS:,.0f} s are sent; "
             "take a lower --rate or a shorter --duration",
-            limit=MOST_REQUESTS,
+            limit=most_requests,
         )
     dice = random.Random(seed)
     times, now = [], dice.expovariate(rate * most)

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 MAX_BACKOFF_S = 5.0
+SETTLE_S = 0.25
+"""The outbox's log is moved as often while the ledger is away: moving much at once keeps the disk
+busy for so long that whoever records has to wait."""
 
 Row = tuple[str, str, int, str]
 
@@ -81,7 +84,7 @@ class Shipper:
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
-            self._pause(backoff_s or self._interval_s)
+            self._rest(backoff_s or self._interval_s)
             if self._stopping.is_set():
                 return
             self._outbox.recorded.clear()
@@ -99,6 +102,13 @@ class Shipper:
                 doubled = min(MAX_BACKOFF_S, max(0.2, backoff_s * 2))
                 backoff_s = doubled * self._jitter.uniform(0.5, 1.0)
                 self._outbox.recorded.set()
+
+    def _rest(self, seconds: float) -> None:
+        while seconds > SETTLE_S and not self._stopping.is_set():
+            self._pause(SETTLE_S)
+            self._outbox.settle()
+            seconds -= SETTLE_S
+        self._pause(seconds)
 
     def _deliver_once(self, timeout_s: float) -> bool:
         """Send one batch; false where the ledger could not take it now."""

@@ -24,6 +24,8 @@ MAX_ROWS = 8
 MAX_TOKENS = 2048
 THIN = 0.25
 """Up to this share of a full batch's rows a group waits for others, once."""
+AHEAD = 2
+"""So many layers before its last one a batch is nearly done: the next may be chosen."""
 WORTH_TOKENS = 10
 """What one run less of a layer saves, in tokens: joining may not pad by more."""
 
@@ -102,8 +104,8 @@ class Flow:
 
     @property
     def nearly_idle(self) -> bool:
-        """Whether the next step is the last of all that is under way."""
-        return len(self._groups) == 1 and self._groups[0].after == self.layers.range.last - 1
+        """Whether `AHEAD` steps or fewer end all that is under way."""
+        return len(self._groups) == 1 and self._groups[0].after >= self.layers.range.last - AHEAD
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Take rows in; groups are made of neighbours in length."""

@@ -35,9 +35,10 @@ class State(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """Rows to take in."""
+    """Rows to take in: now, or as soon as nothing else is under way."""
 
     rows: Sequence[State]
+    follows: bool = False
 
 
 class Drop(NamedTuple):
@@ -51,4 +52,4 @@ class Done(NamedTuple):
 
     rows: Sequence[tuple[int, Prediction | Exception, float]]
     nearly_idle: bool = False
-    """The last layer of all that is under way runs now."""
+    """The last `shared.runtime.flow.AHEAD` layers of all that is under way run now."""

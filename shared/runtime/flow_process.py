@@ -47,7 +47,7 @@ def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[Flow
 class FlowProcess:
     """What `Flow` is to one thread, in a process; used from one thread.
 
-    It says a layer before when it will be idle, so that it need not be. A process that ends
+    It says some layers before when it will be idle, so that it need not be. A process that ends
     (killed, out of memory) is started again, and what it had under way fails with `NotReady`:
     another tier may be asked.
     """
@@ -89,7 +89,7 @@ class FlowProcess:
 
     @property
     def takes_early(self) -> bool:
-        """Whether the last layer of all that is under way runs now: what is admitted follows it."""
+        """Whether the last layers of all that is under way run now: what is admitted follows it."""
         return self._nearly_idle
 
     def await_ready(self) -> None:
@@ -111,8 +111,8 @@ class FlowProcess:
             self._number += 1
             self._rows[self._number] = row
             states.append(State(self._number, row.given, row.after, row.alpha))
+        self._send(Admit(states, follows=self._nearly_idle))
         self._nearly_idle = False
-        self._send(Admit(states))
 
     def drop(self, gone: Set[Row]) -> None:
         """Let go of rows that nobody waits for any more."""
@@ -130,13 +130,13 @@ class FlowProcess:
             news: Done = self._connection.recv()
         except (EOFError, OSError):
             return self._again()
-        self._nearly_idle = news.nearly_idle
         done: list[tuple[Row, Prediction | Exception]] = []
         for number, outcome, compute_ms in news.rows:
             row = self._rows.pop(number, None)
             if row is not None:
                 row.compute_ms = compute_ms
                 done.append((row, outcome))
+        self._nearly_idle = (self._nearly_idle or news.nearly_idle) and not self.idle
         return done
 
     def wake(self) -> None:

@@ -43,18 +43,19 @@ class _Worker:
         self._connection = connection
         self._flow = flow
         self._numbers: dict[Row, int] = {}
-        self._batch_is_full = False
+        self._next: list[list[Row]] = []
+        self._says_when = False
         # Connection.poll makes a selector for each call, which takes longer than some layers
         self._poller = select.poll()
         self._poller.register(connection.fileno(), select.POLLIN | select.POLLHUP)
 
     def run(self) -> None:
         while True:
-            while self._flow.idle or self._poller.poll(0):
-                self._take(self._connection.recv())
-            if self._flow.nearly_idle and self._batch_is_full:
-                # others may wait, and come while the layer runs
+            self._read()
+            if self._flow.nearly_idle and self._says_when:
+                # others may wait, and come while the last layers run
                 self._connection.send(Done((), nearly_idle=True))
+                self._says_when = False
             done = [
                 (self._numbers.pop(row), _sendable(outcome), row.compute_ms)
                 for row, outcome in self._flow.step()
@@ -62,17 +63,33 @@ class _Worker:
             if done:
                 self._connection.send(Done(done))
 
+    def _read(self) -> None:
+        """Take what has come; return when there is something to run."""
+        while True:
+            while self._flow.idle and self._next:
+                self._admit(self._next.pop(0))
+            if not (self._flow.idle or self._poller.poll(0)):
+                return
+            self._take(self._connection.recv())
+
     def _take(self, message: Admit | Drop) -> None:
         if isinstance(message, Drop):
             gone = {row for row, number in self._numbers.items() if number in set(message.numbers)}
             self._flow.drop(gone)
+            self._next = [[row for row in rows if row not in gone] for rows in self._next]
             for row in gone:
                 del self._numbers[row]
             return
         rows = {Row(one.given, one.after, one.alpha): one.number for one in message.rows}
         self._numbers |= rows
-        self._batch_is_full = len(rows) >= self._flow.max_rows
-        self._flow.admit(list(rows))
+        if message.follows:
+            self._next.append(list(rows))
+        else:
+            self._admit(list(rows))
+
+    def _admit(self, rows: list[Row]) -> None:
+        self._says_when = len(rows) >= 2
+        self._flow.admit(rows)
 
 
 def _sendable(outcome: Prediction | Exception) -> Prediction | Exception:

@@ -175,7 +175,7 @@ class Engine:
                 self._changed.notify()
                 return
         for flow in self._flows:
-            if flow.wants_rows:
+            if self._takes(flow):
                 flow.wake()
                 return
 
@@ -207,8 +207,7 @@ class Engine:
         under_way: dict[Row, _Job] = {}
         busy_since = 0.0
         while True:
-            # early only for a full batch: what comes in the meantime would make a better one
-            if flow.wants_rows or (flow.takes_early and len(self._jobs) >= self._max_rows):
+            if self._takes(flow):
                 if flow.idle:
                     if not self._await_jobs():
                         return
@@ -233,6 +232,10 @@ class Engine:
                 for row in gone:
                     del under_way[row]
                 self._count(-len(gone))
+
+    def _takes(self, flow: Flowing) -> bool:
+        # early only for a full batch: what comes in the meantime would make a better one
+        return flow.wants_rows or (flow.takes_early and len(self._jobs) >= self._max_rows)
 
     def _count(self, more: int) -> None:
         with self._changed:

@@ -75,6 +75,24 @@ def test_who_is_dropped_is_not_answered(process: FlowProcess, classifier: Classi
     assert set(done) == set(rows[2:])
 
 
+def test_what_is_chosen_early_follows_what_is_under_way(
+    process: FlowProcess, classifier: Classifier
+) -> None:
+    encoded = [classifier.encoder.encode(text) for text in TEXTS]
+    first, then = [Row(one, 0, None) for one in encoded[:8]], [Row(one, 0, None) for one in encoded]
+    process.admit(first)
+    while not process.takes_early:
+        assert process.step() == []
+    process.admit(then)
+    process.drop({then[0], then[9]})
+    assert not process.takes_early, "one batch ahead is enough"
+    order: list[Row] = []
+    while not process.idle:
+        order += [row for row, _ in process.step()]
+    assert set(order[:8]) == set(first)
+    assert set(order[8:]) == set(then) - {then[0], then[9]}
+
+
 def test_a_killed_process_is_started_again(
     process: FlowProcess, classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
