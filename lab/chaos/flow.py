@@ -92,7 +92,6 @@ async def flow(
 
         async def ask(outcome: Outcome) -> None:
             one = outcome.planned
-            await until(one.at_s)
             body: dict[str, Any] = {"texts": [one.text], "deadline_ms": deadline_s * 1e3}
             body |= {} if one.policy is None else {"policy": one.policy}
             try:
@@ -106,7 +105,12 @@ async def flow(
             await until(action.at_s)
             await asyncio.to_thread(action.act)
 
-        done = await asyncio.gather(*map(do, actions), *map(ask, outcomes), return_exceptions=True)
+        doing = asyncio.gather(*map(do, actions), return_exceptions=True)
+        async with asyncio.TaskGroup() as asking:
+            for outcome in outcomes:  # a task only when it is due: there may be half a million
+                await until(outcome.planned.at_s)
+                asking.create_task(ask(outcome))
+        done = await doing
     for one in done:
         if isinstance(one, BaseException):
             raise one

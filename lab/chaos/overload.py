@@ -17,13 +17,12 @@ import click
 
 from lab.chaos.client import MakeBody, Tally, closed_loop, open_loop, run
 from lab.chaos.serve import serving
-from lab.load.arrivals import poisson
+from lab.load.arrivals import MOST_OF_CHAOS, poisson
 from lab.load.scenarios import FLAT
 from lab.load.texts import make_texts
 
 PATH = b"/v1/infer"
 RATES = {"at_80_percent": 0.8, "at_2_times": 2.0, "at_5_times": 5.0, "at_10_times": 10.0}
-MOST_REQUESTS = 2_000_000
 MODULES = {"edge": "edge_server", "cloud": "cloud_server"}
 
 
@@ -70,7 +69,7 @@ async def measure(port: int, seconds: float, deadline_ms: float, seed: int) -> d
     found: dict[str, Any] = {"capacity_rps": round(capacity, 1), "closed": describe(closed)}
     for name, times in RATES.items():
         rate = capacity * times
-        arrivals = poisson(rate, seconds, FLAT, seed, most_requests=MOST_REQUESTS)
+        arrivals = poisson(rate, seconds, FLAT, seed, most_requests=MOST_OF_CHAOS)
         body = make_body(name, deadline_ms, seed)
         tally = await open_loop(port, PATH, body, arrivals, deadline_ms / 1e3 + 2)
         found[name] = describe(tally, rate)

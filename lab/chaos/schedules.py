@@ -24,7 +24,7 @@ import click
 from lab.chaos.bed import HOPS, LAYERS, ROLES, Victim, victim
 from lab.chaos.flow import Action, Outcome, Planned, flow
 from lab.chaos.invariants import broken
-from lab.load.arrivals import poisson
+from lab.load.arrivals import MOST_OF_CHAOS, poisson
 from lab.load.scenarios import FLAT
 from lab.load.texts import make_texts
 from shared.ledger.client import LedgerClient
@@ -66,7 +66,7 @@ def make_faults(seed: int, seconds: float) -> list[Fault]:
 def make_plan(seed: int, seconds: float, rate: float) -> list[Planned]:
     """Requests by every policy."""
     dice = random.Random(seed)
-    times = poisson(rate, seconds, FLAT, seed)
+    times = poisson(rate, seconds, FLAT, seed, most_requests=MOST_OF_CHAOS)
     texts = make_texts(len(times), seed)
     return [Planned(at, text, dice.choice(POLICIES)) for at, text in zip(times, texts, strict=True)]
 

@@ -123,8 +123,8 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
     with victim(seed, revive_s=1.0, hops=()) as bed:
         most = capacity(bed.bed.url, CAPACITY_S)
         asked = rate or most * share
-        memory = Memory(bed, min(SAMPLE_S, seconds / 20))
         plan = make_plan(seed, seconds, asked)
+        memory = Memory(bed, min(SAMPLE_S, seconds / 20))
         outcomes, _ = asyncio.run(flow(bed.bed.url, plan, DEADLINE_S))
         memory.stop()
         ledger = LedgerClient(bed.bed.ledger_url)

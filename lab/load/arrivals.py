@@ -11,6 +11,8 @@ from shared.errors import InvalidInput, TooLarge
 
 MOST_REQUESTS = 200_000
 MOST_SECONDS = 3_600.0
+MOST_OF_CHAOS = 2_000_000
+"""Of `lab.chaos`, which sends to processes of its own alone."""
 
 Shape = Sequence[tuple[float, float]]
 """Points (share of the duration, share of the rate), joined by lines; a step has two at once."""
