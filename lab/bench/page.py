@@ -154,7 +154,8 @@ def _runtimes(part: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "## Runtimes: milliseconds for one call of all layers, rows × tokens",
-            f"{_made(part)}. All cores for one call; medians of {part['runs']} rounds.",
+            f"{_made(part)}. All cores for one call, but where it says one thread, which is how a "
+            f"tier serves; medians of {part['runs']} rounds.",
             _table(["runtime", *shapes], rows),
         ]
     )

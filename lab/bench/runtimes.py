@@ -55,7 +55,7 @@ def runtimes(models: dict[str, Path], venvs: Path, folder: Path, runs: int) -> d
         for name, shapes in found.items()
     }
     if "onnx" in models and models["onnx"].exists():
-        table |= _openvino(models["onnx"] / "model.onnx", venvs, runs)
+        table |= _openvino(models["onnx"] / "model.onnx", models["fp32"], venvs, runs)
     return table
 
 
@@ -92,6 +92,10 @@ def _onnx_calls(models: dict[str, Path], folder: Path, threads: int) -> dict[str
         "onnxruntime int8 (a scale a row), one graph": _graph_call(fused_int8, threads),
         "onnxruntime int8 (a scale a row), a session a layer": _layers_call(
             models["shipped"], threads
+        ),
+        "one thread, a session a layer: onnxruntime fp32": _layers_call(models["fp32"], 1),
+        "one thread, a session a layer: onnxruntime int8 (a scale a row)": _layers_call(
+            models["shipped"], 1
         ),
     }
 
@@ -163,10 +167,12 @@ def _hidden(B: int, T: int, H: int) -> Any:
     return np.random.default_rng(0).standard_normal((B, T, H)).astype(np.float32)
 
 
-def _openvino(model: Path, venvs: Path, runs: int) -> dict[str, Any]:
+def _openvino(model: Path, bundle: Path, venvs: Path, runs: int) -> dict[str, Any]:
     place = make_venv("openvino", OPENVINO, venvs)
     script = [str(place / "bin" / "python"), str(SERVERS / "openvino_times.py")]
-    asked = json.dumps({"model": str(model), "shapes": SHAPES, "calls": CALLS, "runs": runs})
+    layers = [str(file) for file in sorted((bundle / "layers").glob("*.onnx"))]
+    what = {"model": str(model), "layers": layers, "shapes": SHAPES, "calls": CALLS, "runs": runs}
+    asked = json.dumps(what)
     said = subprocess.run([*script, asked], capture_output=True, text=True, check=False)
     if said.returncode:
         print(said.stderr[-2000:], file=sys.stderr)
