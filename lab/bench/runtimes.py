@@ -93,7 +93,9 @@ def _onnx_calls(models: dict[str, Path], folder: Path, threads: int) -> dict[str
         "onnxruntime int8 (a scale a row), a session a layer": _layers_call(
             models["shipped"], threads
         ),
+        "one thread, one graph: onnxruntime fp32": _graph_call(fused, 1),
         "one thread, a session a layer: onnxruntime fp32": _layers_call(models["fp32"], 1),
+        "one thread, one graph: onnxruntime int8 (a scale a row)": _graph_call(fused_int8, 1),
         "one thread, a session a layer: onnxruntime int8 (a scale a row)": _layers_call(
             models["shipped"], 1
         ),
