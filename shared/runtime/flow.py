@@ -17,7 +17,7 @@ import numpy as np
 
 from shared.domain import Prediction
 from shared.runtime.embeddings import Embeddings
-from shared.runtime.encoding import EncodedText
+from shared.runtime.encoding import EncodedText, TokenIds
 from shared.runtime.layers import Floats, Layers, Mask, prediction_of, softmax, sure
 
 MAX_ROWS = 8
@@ -39,7 +39,7 @@ class Row:
     share, by tokens, of the time of the layers that it went through.
     """
 
-    given: EncodedText | Floats
+    given: EncodedText | TokenIds | Floats
     after: int
     alpha: float | None
     compute_ms: float = 0.0
@@ -112,10 +112,12 @@ class Flow:
         for group in self._groups:
             for row in group.rows:
                 row.waited = True
-        for row in rows:
-            if isinstance(row.given, EncodedText):
-                assert self.embeddings is not None
-                row.given = self.embeddings.first_hidden([row.given])[0][0]
+        texts = [(row, row.given) for row in rows if not isinstance(row.given, np.ndarray)]
+        if texts:
+            assert self.embeddings is not None
+            states = self.embeddings.hidden_of([given for _, given in texts])
+            for (row, _), hidden_TH in zip(texts, states, strict=True):
+                row.given = hidden_TH
         for after in sorted({row.after for row in rows}):
             same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
             while same:
@@ -223,7 +225,7 @@ class Flow:
 
 def _padded(rows: list[Row]) -> _Group:
     width = max(row.tokens for row in rows)
-    states = [row.given for row in rows if not isinstance(row.given, EncodedText)]
+    states = [row.given for row in rows if isinstance(row.given, np.ndarray)]
     hidden_BTH = np.zeros((len(rows), width, states[0].shape[1]), np.float32)
     mask_BT = np.zeros((len(rows), width), np.int32)
     for i, (row, hidden_TH) in enumerate(zip(rows, states, strict=True)):

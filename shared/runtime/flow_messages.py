@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.domain import LayerRange, Prediction
-from shared.runtime.encoding import EncodedText
+from shared.runtime.encoding import EncodedText, TokenIds
 from shared.runtime.layers import Floats
 
 
@@ -29,7 +29,7 @@ class State(NamedTuple):
     """A row under its number; the rest is `shared.runtime.flow.Row`'s."""
 
     number: int
-    given: EncodedText | Floats
+    given: EncodedText | TokenIds | Floats
     after: int
     alpha: float | None
 

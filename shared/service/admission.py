@@ -10,11 +10,16 @@ from collections.abc import Callable
 
 from shared.errors import Overloaded
 
+QUEUE_MS = 150.0
+"""How long a burst may last."""
+CROWD = 64
+"""So many may come at once however slow the tier is: callers that each wait for their answer are no
+overload."""
 FORGETS = 0.98
 """What is kept of the past with every step of work: about the last fifty count."""
 SHORT = 1 / 6
-"""The share of ``max_queue_ms`` that the queue may last in an overload: with less, workers starve
-while refusals are read."""
+"""The share of a burst that the queue may last in an overload: with less, workers starve while
+refusals are read."""
 CALM_S = 1.0
 """An overload is over when nobody has been refused for so long."""
 
@@ -26,8 +31,9 @@ class Admission:
 
     - ``max_queue`` requests may wait;
     - nobody is let in whose expected wait is longer than its own deadline;
-    - nor longer than ``max_queue_ms``, which is for bursts; until nobody has been refused for that
-      in `CALM_S`, it is an overload, and only `SHORT` of it may wait: who is let in is served soon.
+    - nor longer than ``max_queue_ms``, which is for bursts (None: `QUEUE_MS`, or as long as `CROWD`
+      texts take); until nobody has been refused for that in `CALM_S`, it is an overload, and only
+      `SHORT` of it may wait: who is let in is served soon.
 
     The expected wait is the measured time of a text on one worker × those before / workers; before
     anything was measured only the first bound holds.
@@ -36,7 +42,7 @@ class Admission:
     def __init__(
         self,
         max_queue: int,
-        max_queue_ms: float,
+        max_queue_ms: float | None,
         workers: int,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -59,7 +65,7 @@ class Admission:
         """How long one that comes now is expected to wait."""
         if not waiting or not self._texts:
             return 0.0
-        return (waiting + self.under_way) * self._busy_ms / self._texts / self._workers
+        return (waiting + self.under_way) * self._text_ms
 
     def congested(self, waiting: int) -> bool:
         """Whether one more would be refused for the queue's sake."""
@@ -92,4 +98,12 @@ class Admission:
 
     def _bound_ms(self, now: float) -> float:
         """The longest expected wait at which one more is let in."""
-        return self._max_queue_ms * (SHORT if now - self._refused_at < CALM_S else 1.0)
+        burst_ms = QUEUE_MS if self._max_queue_ms is None else self._max_queue_ms
+        if now - self._refused_at < CALM_S:
+            return burst_ms * SHORT
+        return burst_ms if self._max_queue_ms else max(burst_ms, CROWD * self._text_ms)
+
+    @property
+    def _text_ms(self) -> float:
+        """How long a text takes all workers."""
+        return self._busy_ms / self._texts / self._workers if self._texts else 0.0

@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import Protocol
 
 from shared.codec import ResumeLimits, decode
 from shared.domain import Prediction
 from shared.errors import DeadlineExceeded, NotReady, Overloaded
 from shared.runtime.encoding import TextEncoder
-from shared.runtime.flow import WORTH_TOKENS, Row
+from shared.runtime.flow import Row
 from shared.service.admission import Admission
+from shared.service.batching import best_batch
 
-READ_AHEAD = 4
+READ_AHEAD = 8
 """How many batches of waiting texts are tokenised, so that rows of similar length are found."""
-MAX_QUEUE_MS = 150.0
-"""How long one may be expected to wait; see `Admission`."""
 SMOOTHING = 0.1
 
 
@@ -68,6 +68,7 @@ class _Read:
     """A text or a state made ready for the layers."""
 
     row: Row
+    tokens: int
     truncated: bool
     resumed_after: int | None
 
@@ -79,11 +80,8 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     arrived: float
     deadline_ms: float
+    until: float
     ready: _Read | None = None
-
-    @property
-    def until(self) -> float:
-        return self.arrived + self.deadline_ms / 1e3
 
 
 class Engine:
@@ -101,7 +99,7 @@ class Engine:
         flows: Sequence[Flowing],
         alpha: float | None,
         max_queue: int,
-        max_queue_ms: float = MAX_QUEUE_MS,
+        max_queue_ms: float | None = None,
     ) -> None:
         self._encoder = encoder
         self._flows = flows
@@ -134,8 +132,9 @@ class Engine:
         """
 
         def read() -> _Read:
-            encoded = self._encoder.encode(text, pair)
-            return _Read(Row(encoded, 0, self._threshold(alpha)), encoded.truncated, None)
+            ids = self._encoder.ids(text, pair)
+            row = Row(ids, 0, self._threshold(alpha))
+            return _Read(row, len(ids), ids.truncated, None)
 
         return await self._queued(read, deadline_ms)
 
@@ -150,7 +149,7 @@ class Engine:
         def read() -> _Read:
             state = decode(body, limits)
             row = Row(state.hidden_TH, state.layer, self._threshold(alpha))
-            return _Read(row, False, state.layer)
+            return _Read(row, row.tokens, False, state.layer)
 
         return await self._queued(read, deadline_ms)
 
@@ -164,7 +163,8 @@ class Engine:
             if self._closed:
                 raise NotReady("the tier is closing; ask another")
             self._admission.check(len(self._jobs), deadline_ms)
-            self._jobs.append(_Job(read, future, loop, time.perf_counter(), deadline_ms))
+            now = time.perf_counter()
+            self._jobs.append(_Job(read, future, loop, now, deadline_ms, now + deadline_ms / 1e3))
         # after what else the loop has read: requests that come together should go together
         loop.call_soon(self._tell)
         return await future
@@ -264,12 +264,12 @@ class Engine:
         """
         with self._choosing:  # another worker's choice would be of the same jobs
             with self._changed:
-                self._jobs.sort(key=lambda job: job.until)
+                self._jobs.sort(key=attrgetter("until"))
                 ahead = self._jobs[: READ_AHEAD * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
             ready = [job for job in ahead if _is_ready(job)]
             batch = self._batch(ready, min(share, self._max_rows))
-            finished = {*batch, *(job for job in ahead if job not in ready)}
+            finished = {*ahead} - ({*ready} - {*batch})
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in finished]
         return batch
@@ -278,22 +278,15 @@ class Engine:
         if not ready:
             return []
         first = ready[0]
-        length, after = _tokens(first), _after(first)
-        others = [job for job in ready[1:] if _after(job) == after]
-        others.sort(key=lambda job: abs(_tokens(job) - length))
+        reads = [(job.ready, job) for job in ready if job.ready is not None]
+        after = reads[0][0].resumed_after
+        fitting = [(read.tokens, job) for read, job in reads if read.resumed_after == after]
+        fitting.sort(key=itemgetter(0))
+        lengths, jobs = [length for length, _ in fitting], [job for _, job in fitting]
         # the first must not miss its deadline for the sake of company
         left_ms = (first.until - time.perf_counter()) * 1e3
         room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
-        batch, width = [first], length
-        for job in others:
-            if len(batch) >= most:
-                break
-            wider = max(width, _tokens(job))
-            padded = wider * (len(batch) + 1)
-            if padded - width * len(batch) - _tokens(job) <= WORTH_TOKENS and padded <= room:
-                batch.append(job)
-                width = wider
-        return batch
+        return [jobs[i] for i in best_batch(lengths, jobs.index(first), most, room)]
 
 
 class Place:
@@ -329,16 +322,6 @@ def _is_ready(job: _Job) -> bool:
     return True
 
 
-def _tokens(job: _Job) -> int:
-    assert job.ready is not None
-    return job.ready.row.tokens
-
-
-def _after(job: _Job) -> int:
-    assert job.ready is not None
-    return job.ready.row.after
-
-
 def _outcome(job: _Job, outcome: Prediction | Exception) -> Computed | Exception:
     if isinstance(outcome, Exception):
         return outcome
@@ -347,7 +330,7 @@ def _outcome(job: _Job, outcome: Prediction | Exception) -> Computed | Exception
     total_ms = (time.perf_counter() - job.arrived) * 1e3
     return Computed(
         prediction=outcome,
-        tokens=row.tokens,
+        tokens=job.ready.tokens,
         truncated=job.ready.truncated,
         resumed_after=job.ready.resumed_after,
         queue_ms=max(0.0, total_ms - row.compute_ms),

@@ -18,7 +18,7 @@ from shared.errors import InvalidInput
 OPTIONAL = {
     *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
     *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
-    "escalation_budget",
+    *("escalation_budget", "max_queue_ms"),
 }
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
@@ -123,6 +123,6 @@ class TierSettings(BundleSettings):
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """How many requests wait at most, in a burst."""
-    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] = 150.0
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
     """How long a request may be expected to wait; more are refused with 429 at once, and in an
-    overload the queue is kept at a sixth of it."""
+    overload the queue is kept at a sixth of it. None: 150, or as long as 64 texts take."""

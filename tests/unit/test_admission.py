@@ -11,7 +11,7 @@ from shared.bundle import Bundle
 from shared.domain import LayerRange
 from shared.errors import Overloaded
 from shared.runtime.classifier import Classifier
-from shared.service.admission import CALM_S, SHORT, Admission
+from shared.service.admission import CALM_S, CROWD, QUEUE_MS, SHORT, Admission
 from tests.unit.test_engine import PATIENT, TEXTS, Gate, engine_of
 
 
@@ -25,9 +25,9 @@ class Clock:
         return self.s
 
 
-def made(clock: Clock, workers: int = 2) -> Admission:
+def made(clock: Clock, workers: int = 2, max_queue_ms: float | None = 100) -> Admission:
     """A tier that serves a text in 10 ms on each worker; nobody waits longer than 100 ms."""
-    admission = Admission(max_queue=256, max_queue_ms=100, workers=workers, now=clock)
+    admission = Admission(max_queue=256, max_queue_ms=max_queue_ms, workers=workers, now=clock)
     admission.learn(1_000, 100)
     return admission
 
@@ -67,6 +67,30 @@ def test_a_burst_is_taken_as_far_as_it_is_served_soon() -> None:
     with pytest.raises(Overloaded, match="queue is 105 ms long") as refused:
         admission.check(21, PATIENT)
     assert refused.value.limit == 100
+
+
+@pytest.mark.parametrize("text_ms", [0.5, 2.3, 2.4, 30])
+def test_a_crowd_that_waits_for_its_answers_is_no_overload(text_ms: float) -> None:
+    admission = Admission(max_queue=256, max_queue_ms=None, workers=1)
+    admission.learn(100 * text_ms, 100)
+    admission.under_way = 8
+    for waiting in range(CROWD - 8 + 1):
+        assert not admission.congested(waiting)
+        admission.check(waiting, PATIENT)
+    past_both = int(max(CROWD, QUEUE_MS / text_ms)) + 1 - 8
+    if past_both < 256:
+        assert admission.congested(past_both)
+        with pytest.raises(Overloaded, match="long"):
+            admission.check(past_both, PATIENT)
+
+
+def test_an_overload_of_a_slow_tier_is_as_short_as_any() -> None:
+    admission = made(Clock(), max_queue_ms=None)
+    with pytest.raises(Overloaded):
+        admission.check(100, PATIENT)
+    with pytest.raises(Overloaded) as refused:
+        admission.check(20, PATIENT)
+    assert refused.value.limit == pytest.approx(QUEUE_MS * SHORT)
 
 
 def test_in_an_overload_who_is_let_in_is_served_soon() -> None:

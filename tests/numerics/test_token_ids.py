@@ -1,0 +1,52 @@
+"""What edge and cloud make of a text is what the phone makes of it, to the last bit."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from mobile_client.demo import sample_sentences
+from shared.bundle import EMBEDDINGS, TOKENIZER, Bundle
+from shared.domain import Prediction
+from shared.errors import InvalidInput
+from shared.runtime.embeddings import Embeddings
+from shared.runtime.encoding import TextEncoder
+
+SAMPLES = sample_sentences()
+PAIRS = [(text, None) for text in SAMPLES] + [(SAMPLES[0], SAMPLES[1]), ("long " * 900, None)]
+
+
+@pytest.fixture(scope="module")
+def encoder(bundle: Bundle) -> TextEncoder:
+    return TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
+
+
+def test_the_same_tokens(encoder: TextEncoder) -> None:
+    for text, pair in PAIRS:
+        whole, ids = encoder.encode(text, pair), encoder.ids(text, pair)
+        assert list(ids.ids_T) == whole.ids_T.tolist()
+        assert list(ids.type_ids_T) == whole.type_ids_T.tolist()
+        assert (len(ids), ids.truncated) == (len(whole), whole.truncated)
+        assert copy.copy(ids) == ids
+
+
+@pytest.mark.parametrize("text", ["", "\u200b", "\u200d\u200d"])
+def test_neither_takes_what_the_model_does_not_know(encoder: TextEncoder, text: str) -> None:
+    for read in (encoder.encode, encoder.ids):
+        with pytest.raises(InvalidInput, match="no character that the model knows"):
+            read(text)
+
+
+def test_the_same_numbers_in_any_company(encoder: TextEncoder, bundle: Bundle) -> None:
+    embeddings = Embeddings(bundle.path / EMBEDDINGS)
+    together = embeddings.hidden_of([encoder.ids(text, pair) for text, pair in PAIRS])
+    for (text, pair), hidden_TH in zip(PAIRS, together, strict=True):
+        alone_BTH, _ = embeddings.first_hidden([encoder.encode(text, pair)])
+        np.testing.assert_array_equal(hidden_TH, alone_BTH[0])
+
+
+def test_a_prediction_crosses_whole() -> None:
+    one = Prediction(1, (0.25, 0.75), 0.75, 3)
+    assert copy.copy(one) == one
