@@ -15,6 +15,9 @@ QUEUE_MS = 150.0
 CROWD = 64
 """So many may come at once however slow the tier is: callers that each wait for their answer are no
 overload."""
+KEEPS_BUSY = 24
+"""So many texts keep a worker busy in an overload: one batch of eight that runs, one that follows
+it and one to choose from."""
 FORGETS = 0.98
 """What is kept of the past with every step of work: about the last fifty count."""
 SHORT = 1 / 6
@@ -31,9 +34,10 @@ class Admission:
 
     - ``max_queue`` requests may wait;
     - nobody is let in whose expected wait is longer than its own deadline;
-    - nor longer than ``max_queue_ms``, which is for bursts (None: `QUEUE_MS`, or as long as `CROWD`
-      texts take); until nobody has been refused for that in `CALM_S`, it is an overload, and only
-      `SHORT` of it may wait: who is let in is served soon.
+    - nor longer than ``max_queue_ms``, which is for bursts; until nobody has been refused for that
+      in `CALM_S`, it is an overload, and only `SHORT` of it may wait: who is let in is served soon.
+      None: `QUEUE_MS`, but on a slow tier as long as `CROWD` texts take, and in an overload as
+      long as `KEEPS_BUSY` texts a worker do.
 
     The expected wait is the measured time of a text on one worker × those before / workers; before
     anything was measured only the first bound holds.
@@ -98,10 +102,12 @@ class Admission:
 
     def _bound_ms(self, now: float) -> float:
         """The longest expected wait at which one more is let in."""
-        burst_ms = QUEUE_MS if self._max_queue_ms is None else self._max_queue_ms
-        if now - self._refused_at < CALM_S:
-            return burst_ms * SHORT
-        return burst_ms if self._max_queue_ms else max(burst_ms, CROWD * self._text_ms)
+        share = SHORT if now - self._refused_at < CALM_S else 1.0
+        if self._max_queue_ms is not None:
+            return self._max_queue_ms * share
+        busy = KEEPS_BUSY * self._workers
+        texts = busy if share < 1 else max(CROWD, busy)
+        return max(QUEUE_MS * share, texts * self._text_ms)
 
     @property
     def _text_ms(self) -> float:

@@ -84,13 +84,17 @@ def test_a_crowd_that_waits_for_its_answers_is_no_overload(text_ms: float) -> No
             admission.check(past_both, PATIENT)
 
 
-def test_an_overload_of_a_slow_tier_is_as_short_as_any() -> None:
-    admission = made(Clock(), max_queue_ms=None)
+@pytest.mark.parametrize(("text_ms", "bound_ms"), [(0.5, QUEUE_MS * SHORT), (10, 240)])
+def test_in_an_overload_workers_are_kept_busy(text_ms: float, bound_ms: float) -> None:
+    admission = Admission(max_queue=256, max_queue_ms=None, workers=2, now=Clock())
+    admission.learn(100 * text_ms, 100)
     with pytest.raises(Overloaded):
-        admission.check(100, PATIENT)
+        admission.check(256, PATIENT)
+    waiting = int(2 * bound_ms / text_ms)
+    admission.check(waiting, PATIENT)
     with pytest.raises(Overloaded) as refused:
-        admission.check(20, PATIENT)
-    assert refused.value.limit == pytest.approx(QUEUE_MS * SHORT)
+        admission.check(waiting + 1, PATIENT)
+    assert refused.value.limit == pytest.approx(bound_ms)
 
 
 def test_in_an_overload_who_is_let_in_is_served_soon() -> None:
