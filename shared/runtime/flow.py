@@ -107,8 +107,11 @@ class Flow:
         """Whether `AHEAD` steps or fewer end all that is under way."""
         return len(self._groups) == 1 and self._groups[0].after >= self.layers.range.last - AHEAD
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Take rows in; groups are made of neighbours in length."""
+    def admit(self, rows: Sequence[Row], yields: bool = False) -> None:
+        """Take rows in; groups are made of neighbours in length.
+
+        ``yields`` means nothing here: it has no process of its own.
+        """
         for group in self._groups:
             for row in group.rows:
                 row.waited = True

@@ -35,10 +35,14 @@ class State(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """Rows to take in: now, or as soon as nothing else is under way."""
+    """Rows to take in: now, or as soon as nothing else is under way.
+
+    ``yields``: from now on the layers leave the cores to whoever else wants them.
+    """
 
     rows: Sequence[State]
     follows: bool = False
+    yields: bool = False
 
 
 class Drop(NamedTuple):

@@ -103,15 +103,17 @@ class FlowProcess:
         if started.error is not None:
             raise BundleError(started.error)
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Take rows in."""
+    def admit(self, rows: Sequence[Row], yields: bool = False) -> None:
+        """Take rows in. ``yields``: the layers leave the cores to who else wants them, until rows
+        come without it: in an overload, to the server that has to refuse.
+        """
         self._joined = not self.idle
         states = []
         for row in rows:
             self._number += 1
             self._rows[self._number] = row
             states.append(State(self._number, row.given, row.after, row.alpha))
-        self._send(Admit(states, follows=self._nearly_idle))
+        self._send(Admit(states, follows=self._nearly_idle, yields=yields))
         self._nearly_idle = False
 
     def drop(self, gone: Set[Row]) -> None:

@@ -6,10 +6,13 @@ It ends when the other end of its socket is closed, however that came about.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
 from shared.bundle import load_bundle
@@ -20,6 +23,8 @@ from shared.runtime.flow import Flow, Row
 from shared.runtime.flow_messages import Admit, Done, Drop, Start, Started
 
 log = logging.getLogger(__name__)
+NICE = 10
+"""Against whoever has 0 the layers get a tenth of a core."""
 
 
 def main(connection: Connection) -> None:
@@ -35,7 +40,12 @@ def main(connection: Connection) -> None:
     flow = Flow(
         classifier.layers, start.max_rows, start.max_tokens, embeddings=classifier.embeddings
     )
-    _Worker(connection, flow).run()
+    worker = _Worker(connection, flow)
+    # on Linux each thread has a niceness of its own, and none may lower it again
+    with ThreadPoolExecutor(1, initializer=partial(os.nice, NICE)) as nice:
+        while True:
+            worker.run(yields=False)
+            nice.submit(worker.run, yields=True).result()
 
 
 class _Worker:
@@ -45,13 +55,17 @@ class _Worker:
         self._numbers: dict[Row, int] = {}
         self._next: list[list[Row]] = []
         self._says_when = False
+        self._yields = False
         # Connection.poll makes a selector for each call, which takes longer than some layers
         self._poller = select.poll()
         self._poller.register(connection.fileno(), select.POLLIN | select.POLLHUP)
 
-    def run(self) -> None:
+    def run(self, yields: bool) -> None:
+        """Run what comes, for as long as it comes with this ``yields``."""
         while True:
             self._read()
+            if self._yields is not yields:
+                return
             if self._flow.nearly_idle and self._says_when:
                 # others may wait, and come while the last layers run
                 self._connection.send(Done((), nearly_idle=True))
@@ -80,6 +94,7 @@ class _Worker:
             for row in gone:
                 del self._numbers[row]
             return
+        self._yields = message.yields
         rows = {Row(one.given, one.after, one.alpha): one.number for one in message.rows}
         self._numbers |= rows
         if message.follows:

@@ -102,12 +102,20 @@ class Admission:
 
     def _bound_ms(self, now: float) -> float:
         """The longest expected wait at which one more is let in."""
-        share = SHORT if now - self._refused_at < CALM_S else 1.0
+        share = SHORT if self._is_overload(now) else 1.0
         if self._max_queue_ms is not None:
             return self._max_queue_ms * share
         busy = KEEPS_BUSY * self._workers
         texts = busy if share < 1 else max(CROWD, busy)
         return max(QUEUE_MS * share, texts * self._text_ms)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether somebody was refused for the queue's sake in the last `CALM_S`."""
+        return self._is_overload(self._now())
+
+    def _is_overload(self, now: float) -> bool:
+        return now - self._refused_at < CALM_S
 
     @property
     def _text_ms(self) -> float:

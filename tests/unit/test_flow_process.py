@@ -20,6 +20,7 @@ from shared.errors import BundleError, NotReady
 from shared.runtime.classifier import Classifier
 from shared.runtime.flow import Flow, Row
 from shared.runtime.flow_process import FlowProcess, start_processes
+from shared.runtime.flow_worker import NICE
 from tests.conftest import BUNDLE
 
 TEXTS = sample_sentences()[:12]
@@ -38,8 +39,8 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
 
 
-def run(flow: Flow | FlowProcess, rows: list[Row]) -> Outcomes:
-    flow.admit(rows)
+def run(flow: Flow | FlowProcess, rows: list[Row], yields: bool = False) -> Outcomes:
+    flow.admit(rows, yields=yields)
     done: Outcomes = {}
     while not flow.idle:
         done |= dict(flow.step())
@@ -63,6 +64,29 @@ def test_it_answers_as_a_flow_in_this_thread(process: FlowProcess, classifier: C
     for one, other in zip(here, there, strict=True):
         assert found[other] == expected[one]
         assert other.compute_ms > 0
+
+
+def niceness(pid: int) -> set[int]:
+    """Of each thread of a process."""
+    stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {int(stat.rpartition(")")[2].split()[16]) for stat in stats}
+
+
+def test_in_an_overload_it_yields_and_answers_the_same(
+    process: FlowProcess, classifier: Classifier
+) -> None:
+    before = niceness(process.pid)
+
+    def answers(yields: bool) -> list[Prediction | Exception]:
+        rows = rows_of(classifier)
+        found = run(process, rows, yields)
+        return [found[row] for row in rows]
+
+    usual = answers(yields=False)
+    assert max(niceness(process.pid)) == max(before)
+    assert answers(yields=True) == usual
+    assert max(niceness(process.pid)) == min(19, max(before) + NICE)
+    assert answers(yields=False) == usual
 
 
 def test_who_is_dropped_is_not_answered(process: FlowProcess, classifier: Classifier) -> None:
