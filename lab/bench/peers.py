@@ -168,7 +168,8 @@ PEERS = (
             (TORCH,),
             # newer ones do not find a local model's file
             (TORCH, "infinity-emb[optimum,server,torch]", "optimum==1.24.0"),
-            ("transformers==4.48.3",),
+            # and this one's numpy is too old for pyarrow from 24 on
+            ("transformers==4.48.3", "pyarrow<24"),
         ),
         ("infinity-emb", "optimum", "onnxruntime", "transformers"),
     ),

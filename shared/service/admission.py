@@ -12,9 +12,9 @@ from shared.errors import Overloaded
 
 QUEUE_MS = 150.0
 """How long a burst may last."""
-CROWD = 64
-"""So many may come at once however slow the tier is: callers that each wait for their answer are no
-overload."""
+CROWD = 80
+"""So many may come at once however slow the tier is: 64 callers that each wait for their answer are
+no overload, and some who ask again at once are still counted among those in hand."""
 KEEPS_BUSY = 24
 """So many texts keep a worker busy in an overload: one batch of eight that runs, one that follows
 it and one to choose from."""

@@ -221,11 +221,12 @@ class Engine:
             if flow.idle:
                 continue
             done = [(row, under_way.pop(row), outcome) for row, outcome in flow.step()]
-            _settle([(job, _outcome(job, outcome)) for _, job, outcome in done])
             if done:
                 now = time.perf_counter()
                 self._learn([row for row, _, _ in done], (now - busy_since) * 1e3)
                 busy_since = now
+                # last: who is answered asks again, and must not find itself still in hand
+                _settle([(job, _outcome(job, outcome)) for _, job, outcome in done])
             gone = {row for row, job in under_way.items() if job.future.cancelled()}
             if gone:
                 flow.drop(gone)

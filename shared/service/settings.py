@@ -125,4 +125,4 @@ class TierSettings(BundleSettings):
     """How many requests wait at most, in a burst."""
     max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
     """How long a request may be expected to wait; more are refused with 429 at once, and in an
-    overload the queue is kept at a sixth of it. None: 150, or as long as 64 texts take."""
+    overload the queue is kept at a sixth of it. None: 150, or as long as 80 texts take."""

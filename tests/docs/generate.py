@@ -42,7 +42,7 @@ NOTES = {
     "threads": "1 on the phone; all cores on edge and cloud",
     "mobile_layers": "the bundle's m",
     "edge_layers": "the bundle's n",
-    "max_queue_ms": "150, or as long as 64 texts take where that is longer",
+    "max_queue_ms": "150, or as long as 80 texts take where that is longer",
     "ledger_retention_days": "none: nothing is forgotten",
     "database_url": "SQLite in the state directory",
 }
