@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from lab.judge import GAMMAS
 from shared.bundle import Bundle
+from shared.cost import CLOUD_FEES
 
 _SPLITS = {
     "glue": ("held out of the training file by sentence", "GLUE's validation file"),
@@ -54,13 +55,13 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
         "the last columns vary γ.",
         "",
         "| policy | accuracy | mobile | edge | cloud | λ | against all-cloud | "
-        + " | ".join(f"γ = {gamma:g}" for gamma in GAMMAS)
+        + " | ".join(f"γ = {gamma:g}" for gamma in CLOUD_FEES)
         + " |",
-        "|---|" + "---|" * (6 + len(GAMMAS)),
+        "|---|" + "---|" * (6 + len(CLOUD_FEES)),
     ]
     for name, row in accuracy["policies"].items():
         shares = " | ".join(f"{row['shares'][tier]:.1%}" for tier in ("mobile", "edge", "cloud"))
-        sweep = " | ".join(f"{row['by_cloud_fee'][str(gamma)]:+.1f} %" for gamma in GAMMAS)
+        sweep = " | ".join(f"{row['by_cloud_fee'][str(gamma)]:+.1f} %" for gamma in CLOUD_FEES)
         lines.append(
             f"| `{name}` | {row['accuracy']:.2f} | {shares} | {row['cost_lambda']:.2f} | "
             f"{row['cost_against_all_cloud']:+.1f} % | {sweep} |"
@@ -132,6 +133,8 @@ def _exit_options(run: dict[str, Any]) -> str:
         given += f" --loss {run['loss']}"
     if run.get("distil"):
         given += f" --distil {run['distil']:g}"
+    if run.get("teacher"):
+        given += f" --teacher {Path(run['teacher']).name}"
     if run.get("head_hidden"):
         given += f" --head-hidden {run['head_hidden']}"
     return given

@@ -59,7 +59,13 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option(
     "--distil",
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of each exit's loss that is distance from the last exit's answer.",
+    help="Share of each exit's loss that is distance from the teacher: the last exit of the "
+    "model itself, or --teacher. 0; with --teacher 0.5.",
+)
+@click.option(
+    "--teacher",
+    type=click.Path(),
+    help="A folder of exit outputs with training logits, or a run: it teaches every exit.",
 )
 @click.option("--mobile-layers", type=int, help="m, for the loss segment; 2 if left out.")
 @click.option("--edge-layers", type=int, help="n, for the loss segment; 3 if left out.")
@@ -94,6 +100,8 @@ def train(
     from lab.train import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "teacher" in given:
+        given.setdefault("distil", 0.5)
     source = click.get_current_context().get_parameter_source
     for name in ("grid_batch_sizes", "grid_learning_rates"):
         if not grid and source(name) is not ParameterSource.DEFAULT:

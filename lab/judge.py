@@ -9,11 +9,9 @@ import numpy as np
 from lab.samples import Samples
 from lab.simulate import Trace, simulate
 from shared.bundle import Bundle
-from shared.cost import CostModel
+from shared.cost import CLOUD_FEES, CostModel
 from shared.domain import Tier
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
-
-GAMMAS = (1.0, 3.0, 5.0, 9.0, 15.0, 30.0)
 
 
 def policy_table(bundle: Bundle, samples: Samples) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def policy_table(bundle: Bundle, samples: Samples) -> dict[str, Any]:
                 str(gamma): _against_all_cloud(
                     trace, bundle.cost_model, gamma - bundle.cost_model.cloud_fee
                 )
-                for gamma in GAMMAS
+                for gamma in CLOUD_FEES
             },
         }
     return table

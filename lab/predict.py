@@ -55,3 +55,10 @@ def accuracy_by_exit(outputs: ExitOutputs) -> list[float]:
     """Plain accuracy in percent, exits 1 to l."""
     right_EN = outputs.probabilities_ENC.argmax(-1) == outputs.labels_N
     return [round(float(share) * 100, 2) for share in right_EN.mean(1)]
+
+
+def validation_loss(outputs: ExitOutputs) -> float:
+    """Eq. 1 on these examples: the sum over the exits of their mean cross-entropy, in nats."""
+    rows = np.arange(len(outputs.labels_N))
+    right_EN = outputs.probabilities_ENC[:, rows, outputs.labels_N].astype(np.float64)
+    return float(-np.log(np.clip(right_EN, 1e-12, None)).mean(1).sum())

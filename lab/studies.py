@@ -18,12 +18,11 @@ from lab.pools import make_pools
 from lab.reward import place
 from lab.samples import Samples
 from lab.simulate import simulate
-from shared.cost import CostModel
+from shared.cost import CLOUD_FEES, CostModel
 from shared.domain import Tier
 from shared.policies.centroids import DimeeAdaptive
 from shared.policies.simple import Always
 
-GAMMAS = (1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 15.0, 20.0, 30.0)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 PRICES = ("mobile_layer", "edge_layer", "offload_edge", "offload_cloud")
 SURE = (0.98, 0.99, 0.995, 0.999)
@@ -56,7 +55,7 @@ def _swept(judged: Judged, cost_model: CostModel) -> dict[str, Any]:
 def by_cloud_fee(judged: Judged) -> dict[str, Any]:
     """The sweep over γ: the paper gives it no number, and the sign of the saving hangs on it."""
     layers = judged.facts.cost_model.layers
-    return {str(g): _swept(judged, CostModel.paper(layers, cloud_fee=g)) for g in GAMMAS}
+    return {str(g): _swept(judged, CostModel.paper(layers, cloud_fee=g)) for g in CLOUD_FEES}
 
 
 def by_price(judged: Judged) -> dict[str, Any]:

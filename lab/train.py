@@ -19,8 +19,9 @@ from lab.data import Example, Split, check_classes, data_hash, load_split
 from lab.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
 from lab.loss import LOSSES, isolate_segments, joint_loss
 from lab.model import MultiExitClassifier, load_model, new_model, save_model
-from lab.predict import accuracy_by_exit, predict
+from lab.predict import accuracy_by_exit, predict, validation_loss
 from lab.tasks import get_task
+from lab.teacher import teacher_logits
 from shared.errors import InvalidInput
 
 OPTIMIZERS = ("adam", "adamw")
@@ -51,7 +52,9 @@ class TrainSettings:
     head_hidden: int = 0
     """Units of a hidden layer in each exit head; 0: none."""
     distil: float = 0.0
-    """Share of each exit's loss that is distance from the last exit's answer."""
+    """Share of each exit's loss that is distance from the teacher: the last exit, or `teacher`."""
+    teacher: str | None = None
+    """A folder of exit outputs with training logits, or a run: the teacher of every exit."""
     mobile_layers: int = 2
     """m and n, for the loss ``segment`` only."""
     edge_layers: int = 3
@@ -68,6 +71,8 @@ def check_settings(settings: TrainSettings) -> None:
             raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(known)}")
     if not 0 <= settings.distil < 1:
         raise InvalidInput(f"distil: {settings.distil:g} is not a share; choose one like 0.5")
+    if settings.teacher is not None and not settings.distil:
+        raise InvalidInput("teacher: it teaches nothing at distil 0; choose a share like 0.5")
     if settings.head_hidden < 0:
         raise InvalidInput(f"head_hidden: {settings.head_hidden} is too few; choose 0 or more")
     for name in ("epochs", "batch_size"):
@@ -114,11 +119,15 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
             raise InvalidInput(
                 f"start_from: that run has another shape; give its --encoder {before['encoder']}"
             ) from None
+    teacher_NC = None
+    if settings.teacher is not None:
+        logits_NC = teacher_logits(Path(settings.teacher), split.train, len(task.labels))
+        teacher_NC = torch.from_numpy(logits_NC)
     tokenizer = load_tokenizer(settings.encoder)
     check_tokenizer(tokenizer, model.encoder.config)
     check_tokens(settings.max_tokens, model.encoder.config)
     _make_folder(out)
-    _fit(model, tokenizer, split, settings, out, checkpoint_steps)
+    _fit(model, tokenizer, split, teacher_NC, settings, out, checkpoint_steps)
     model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
     facts = asdict(settings) | {
@@ -155,6 +164,7 @@ def _fit(
     model: MultiExitClassifier,
     tokenizer: Any,
     split: Split,
+    teacher_NC: torch.Tensor | None,
     settings: TrainSettings,
     out: Path,
     checkpoint_steps: int,
@@ -190,7 +200,8 @@ def _fit(
         labels_B = torch.tensor([row.label for row in rows])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
-        loss = joint_loss(logits_EBC, labels_B, settings.loss, settings.distil)
+        teacher_BC = None if teacher_NC is None else teacher_NC[batch]
+        loss = joint_loss(logits_EBC, labels_B, settings.loss, settings.distil, teacher_BC)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         # before the step, so that no checkpoint ever holds weights that are not finite
@@ -236,22 +247,31 @@ def _keep_if_best(
     out: Path,
     step: int,
 ) -> None:
-    """Early stopping, as the paper: keep the weights of the best epoch at full depth."""
+    """Early stopping, as the paper: keep the weights of the best epoch at full depth.
+
+    Equal epochs are ranked by the mean accuracy of the earlier exits, then by the loss (eq. 1).
+    """
     outputs = predict(model, tokenizer, validation, settings.max_tokens)
     if not np.isfinite(outputs.probabilities_ENC).all():
         raise _diverged(settings, out, step)
-    accuracy = accuracy_by_exit(outputs)
+    epoch = {"accuracy": accuracy_by_exit(outputs), "loss": round(validation_loss(outputs), 6)}
     log = out / "epochs.json"
-    epochs: dict[str, list[float]] = json.loads(log.read_text()) if log.is_file() else {}
-    earlier = [last for done, (*_, last) in epochs.items() if int(done) < step]
-    if not earlier or accuracy[-1] > max(earlier):
+    epochs: dict[str, dict[str, Any]] = json.loads(log.read_text()) if log.is_file() else {}
+    earlier = [rank(known) for done, known in epochs.items() if int(done) < step]
+    if not earlier or rank(epoch) > max(earlier):
         part = out / "best.part"
         save_file(model.state_dict(), part)
         part.replace(out / "best.safetensors")
     part = out / "epochs.part"
-    part.write_text(json.dumps(epochs | {str(step): accuracy}, indent=2) + "\n")
+    part.write_text(json.dumps(epochs | {str(step): epoch}, indent=2) + "\n")
     part.replace(log)
-    tqdm.write(f"validation accuracy by exit after step {step}: {accuracy}")
+    tqdm.write(f"validation accuracy by exit after step {step}: {epoch['accuracy']}")
+
+
+def rank(epoch: dict[str, Any]) -> tuple[float, float, float]:
+    """Return what epochs are compared by: full depth, mean of the earlier exits, less loss."""
+    *earlier, last = epoch["accuracy"]
+    return last, round(sum(earlier) / max(1, len(earlier)), 6), -epoch["loss"]
 
 
 def _token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list[list[int]]:

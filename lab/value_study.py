@@ -17,7 +17,7 @@ from lab.price import CrossFitted, all_cloud_accuracy, at_alpha, value_trace
 from lab.rivals import pools_of
 from lab.simulate import Trace
 from lab.studies import priced
-from shared.cost import CostModel
+from shared.cost import CLOUD_FEES, CostModel
 from shared.domain import Expectation, Outcome, Tier
 from shared.heads import TIERS, Floats, SuccessHeads
 from shared.policies.value import Value
@@ -25,7 +25,6 @@ from shared.policies.value import Value
 DROPS = (0.0, 0.3, 0.5)
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Drops in points that the validation part may show; each chooses its setting there."""
-GAMMAS = (3.0, 5.0, 11.0, 20.0, 30.0)
 RIVALS = ("dimee-fixed", "dimee-adaptive", "adaee", "i-splitee")
 
 
@@ -129,7 +128,7 @@ def _duels(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str, Any]
     weight_BN = resamples(len(judged.test))
     total_B = weight_BN.sum(1)
     result: dict[str, Any] = {}
-    for gamma in GAMMAS:
+    for gamma in CLOUD_FEES[1:]:
         other = priced(judged, CostModel.paper(layers, cloud_fee=gamma))
         own = replace(judged.pools, cost_model=other.pools.cost_model)
         learnt = replace(other, test=judged.validation)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from shared.domain import Tier
 
 PAPER_LAYERS = 12
+"""Layers of BERT-base, to which the paper's prices of a layer refer."""
+CLOUD_FEES = (1.0, 3.0, 5.0, 9.0, 15.0, 20.0, 30.0)
+"""Values of γ in λ over which every saving is published: the paper gives γ no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +25,21 @@ class CostModel:
 
     @classmethod
     def paper(cls, layers: int, cloud_fee: float | None = None) -> CostModel:
-        """The preset ``paper`` for an encoder of ``layers`` layers.
+        """Return the paper's prices (section IV-D) for an encoder of ``layers`` layers.
 
-        A whole encoder counts as the paper's twelve layers, whatever its depth, so that costs of
-        encoders compare. The paper gives γ no number: by default it is the one value at which its
-        two baselines (BERT on the phone, BERT in the cloud) cost the same. The other four are
-        explained in ``docs/decisions/0002-cost-preset.md``.
+        λe = 1, λm = 3/2, oe = 5/2 and oc = 3, for a layer of the paper's twelve. A whole encoder
+        counts as twelve layers whatever its depth, so that costs of encoders compare.
+
+        The paper gives γ no value. The default is λm · 12 − oc = 15: only there do its two
+        descriptions of the baseline, BERT on the mobile (section IV-B) and BERT in the cloud
+        (caption of Table I), cost the same 18 λ. See ``docs/decisions/0002-cost-preset.md``.
         """
         scale = PAPER_LAYERS / layers
         model = cls(
-            mobile_layer=1.0 * scale,
-            edge_layer=0.5 * scale,
-            offload_edge=0.5,
-            offload_cloud=1.0,
+            mobile_layer=1.5 * scale,
+            edge_layer=1.0 * scale,
+            offload_edge=2.5,
+            offload_cloud=3.0,
             cloud_fee=0.0,
             layers=layers,
         )
