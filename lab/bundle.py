@@ -11,7 +11,7 @@ from lab.card import write_card
 from lab.export import write_bundle
 from lab.judge import exit_table, policy_table
 from lab.pools import Pools, make_pools
-from lab.price import FOLDS, exit0_of_run, priced_heads
+from lab.price import FOLDS, SHIPPED, exit0_of_run, priced_heads
 from lab.run import Run
 from lab.samples import samples_of_bundle, samples_of_run
 from lab.tables import mean_embeddings
@@ -50,7 +50,8 @@ def with_heads(run: Run, data: str | None, pools: Pools) -> Pools:
     if len(split.validation) < 20 * FOLDS:
         return pools
     validation = samples_of_run(run, split.validation, "validation")
-    return replace(pools, heads=priced_heads(exit0_of_run(run, split.train), validation, pools))
+    heads = priced_heads(exit0_of_run(run, split.train), validation, pools, SHIPPED)
+    return replace(pools, heads=heads)
 
 
 def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:

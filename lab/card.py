@@ -133,6 +133,8 @@ def _exit_options(run: dict[str, Any]) -> str:
         given += f" --loss {run['loss']}"
     if run.get("distil"):
         given += f" --distil {run['distil']:g}"
+    if run.get("token_dropout"):
+        given += f" --token-dropout {run['token_dropout']:g}"
     if run.get("teacher"):
         given += f" --teacher {Path(run['teacher']).name}"
     if run.get("head_hidden"):

@@ -67,6 +67,11 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     type=click.Path(),
     help="A folder of exit outputs with training logits, or a run: it teaches every exit.",
 )
+@click.option(
+    "--token-dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of a training text's tokens that are masked, drawn anew each time; 0.",
+)
 @click.option("--mobile-layers", type=int, help="m, for the loss segment; 2 if left out.")
 @click.option("--edge-layers", type=int, help="n, for the loss segment; 3 if left out.")
 @click.option("--grid", is_flag=True, help="Search the paper's grid; with Adam, as the paper.")

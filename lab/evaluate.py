@@ -1,4 +1,4 @@
-"""``dimee evaluate``: every method over one run's cached samples, as one JSON."""
+"""``dimee evaluate``: every method over the outputs of one run, as one JSON."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from sklearn.manifold import TSNE
 from tqdm import tqdm
 
 from lab import studies
-from lab.data import check_classes, load_examples
+from lab.data import load_examples
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
 from lab.metrics import METRIC_NAMES
 from lab.pools import Pools, make_pools
-from lab.price import FOLDS, exit0_of_run
+from lab.price import FOLDS
 from lab.rivals import pools_of
-from lab.run import Run
-from lab.samples import Samples, samples_of_run
+from lab.samples import Samples
+from lab.source import Source
+from lab.tasks import Task
 from lab.value_study import value_study
 from shared.cost import CostModel
+from shared.errors import InvalidInput
 
-FORMAT = 1
+FORMAT = 2
 SHOWN = 600
 SHIFTED = ("books", "dvd", "electronics")
 
 
 def evaluate(
-    run: Run,
-    data: str | None,
+    source: Source,
     on: str,
     mobile_layers: int,
     edge_layers: int,
@@ -37,43 +38,53 @@ def evaluate(
     cloud_fee: float | None,
     shift: Path | None = None,
 ) -> dict[str, Any]:
-    """Judge every method on one split of a run.
+    """Judge every method on one part of a run, or of a folder of exit outputs.
 
     α, pools and whatever a router learns come from the run's validation part; ``on`` names what
     is reported: ``test``, the run's own, or ``glue``, GLUE's validation file.
     """
-    split = run.split(data)
-    reported = split.test
-    if on == "glue":
-        reported = load_examples(data or run.facts["data"], run.task, "validation")
-    check_classes({"validation": split.validation, "reported": reported}, run.task)
-    validation = samples_of_run(run, split.validation, "validation")
-    test = samples_of_run(run, reported, on)
-    cost_model = CostModel.paper(run.model.layers, cloud_fee)
+    validation, test = source.validation(), source.reported(on)
+    for name, samples in (("validation", validation), ("reported", test)):
+        _check_classes(samples, source.task, name)
+    cost_model = CostModel.paper(source.layers, cloud_fee)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
-    judged = Judged(run.task.name, validation, test, pools)
-    result = _facts(run, on, judged)
+    judged = Judged(source.task.name, validation, test, pools)
+    result = _facts(source, on, judged)
     result |= _judge(judged)
     if len(validation) >= 20 * FOLDS:
-        result["value"] = value_study(judged, Scorer(judged), exit0_of_run(run, split.train))
+        result["value"] = value_study(judged, Scorer(judged), source.exit0())
     if shift is not None:
-        result["shift"] = _shift(run, judged, shift)
+        result["shift"] = _shift(source, judged, shift)
     return result
 
 
-def _facts(run: Run, on: str, judged: Judged) -> dict[str, Any]:
-    facts, pools, reported = run.facts, judged.pools, len(judged.test)
+def _check_classes(samples: Samples, task: Task, part: str) -> None:
+    missing = set(range(len(task.labels))) - set(samples.labels_N.tolist())
+    if missing:
+        raise InvalidInput(
+            f"data: the {part} part has no example of {task.labels[min(missing)]!r}; "
+            "give more data, or another --seed"
+        )
+
+
+def _facts(source: Source, on: str, judged: Judged) -> dict[str, Any]:
+    facts, pools, reported = source.facts, judged.pools, len(judged.test)
     kept = ("task", "encoder", "split", "pooling", "loss", "epochs", "batch_size",
             "learning_rate", "max_tokens", "seed", "limit", "examples", "data_hash")  # fmt: skip
     return {
         "format": FORMAT,
-        "run": {name: facts.get(name) for name in kept} | {"loss": facts.get("loss", "sum")},
-        "data": Path(facts["data"]).name,
+        "run": {name: facts.get(name) for name in kept}
+        | {
+            "loss": facts.get("loss", "sum"),
+            "source": source.source,
+            "folder": source.folder.name,
+        },
+        "data": Path(facts.get("data", source.task.name)).name,
         "on": on,
-        "layers": run.model.layers,
-        "hidden_size": run.model.encoder.config.hidden_size,
-        "metric": METRIC_NAMES.get(run.task.name, "accuracy"),
-        "labels": list(run.task.labels),
+        "layers": source.layers,
+        "hidden_size": source.hidden_size,
+        "metric": METRIC_NAMES.get(source.task.name, "accuracy"),
+        "labels": list(source.task.labels),
         "reported": reported,
         "reported_hash": judged.test.data_hash,
         "model_hash": judged.test.model_hash,
@@ -144,13 +155,13 @@ def _map(validation: Samples, pools: Pools) -> dict[str, Any]:
     }
 
 
-def _shift(run: Run, judged: Judged, folder: Path) -> dict[str, Any]:
+def _shift(source: Source, judged: Judged, folder: Path) -> dict[str, Any]:
     """The adaptive rule under real shift: the same pools, other domains."""
     result = {}
     for name in SHIFTED:
-        examples = load_examples(str(folder / f"{name}.jsonl"), run.task, name)
+        examples = load_examples(str(folder / f"{name}.jsonl"), source.task, name)
         moved = Judged(
-            judged.task, judged.validation, samples_of_run(run, examples, name), judged.pools
+            judged.task, judged.validation, source.samples_of(examples, name), judged.pools
         )
         scorer = Scorer(moved)
         names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS)

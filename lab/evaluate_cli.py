@@ -1,4 +1,4 @@
-"""``dimee evaluate``: every method on a run's cached outputs."""
+"""``dimee evaluate``: every method on the outputs of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = ("bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "d
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", help="Where the training's data is now, if it moved.")
+@click.option("--data", help="Where the texts are now; checked against the hashes of the outputs.")
 @click.option(
     "--on",
     type=click.Choice(["test", "glue"]),
@@ -46,19 +46,32 @@ SHOWN = ("bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "d
     help="Folder of the JSON.",
 )
 def evaluate(
-    run: Path, out: Path, mobile_layers: int | None, edge_layers: int | None, **options: Any
+    run: Path,
+    data: str | None,
+    out: Path,
+    mobile_layers: int | None,
+    edge_layers: int | None,
+    **options: Any,
 ) -> None:
-    """Judge every method on one split of a run and write the figures as one JSON."""
+    """Judge every method on one part of RUN and write the figures as one JSON.
+
+    RUN is a training run, or a folder of exit outputs that dimee outputs wrote.
+    """
     _need_lab()
     from lab.evaluate import evaluate as judge
     from lab.evaluate import write_result
-    from lab.run import Run
+    from lab.source import open_source
 
-    loaded = Run(run)
-    layers = loaded.model.layers
-    m = mobile_layers or -(-layers // 4)
-    n = edge_layers or max(m + 1, layers // 2)
-    result = judge(loaded, mobile_layers=m, edge_layers=n, **options)
+    source = open_source(run, data)
+    if source.source == "outputs" and data is None:
+        click.echo(
+            "note: without --data it is not checked which texts the outputs are of, and features "
+            "of pairs that the folder lacks are not used",
+            err=True,
+        )
+    m = mobile_layers or -(-source.layers // 4)
+    n = edge_layers or max(m + 1, source.layers // 2)
+    result = judge(source, mobile_layers=m, edge_layers=n, **options)
     for name in result["empty_pools"]:
         click.echo(
             f"warning: no validation example is {name} at α = {result['alpha']:.4f}, so nothing is "

@@ -5,6 +5,7 @@ Shape suffixes: N samples, H hidden size, F features, K heads, T, U tiers, G fac
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from shared.domain import Tier
 from shared.heads import (
     ANSWER_FACTS,
     EXTRA,
+    QUANTILES,
     TIERS,
     Floats,
     SuccessHeads,
@@ -29,6 +31,8 @@ from shared.policies.simple import Always
 
 RIDGE = 0.01
 """Inverse regularisation of the heads that see the embedding, as chosen on validation."""
+PAIR_RIDGE = 0.1
+"""The same of the heads that see the features of pairs: 21 features in place of hundreds."""
 LEAD_RIDGE = 3.0
 """Ridge per example of the lead over the cloud: a small difference in much noise."""
 
@@ -54,11 +58,12 @@ def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -
     sure_NT = np.stack([_sure(validation, run, pools) for run in runs], 1)
     mean_F, scale_F = features_NF.mean(0), features_NF.std(0) + 1e-9
     columns = [right_NT[:, t] for t in range(3)] + [sure_NT[:, t] for t in range(2)]
-    fitted = [_logistic((features_NF - mean_F) / scale_F, column, RIDGE) for column in columns]
     x_NF = (features_NF - mean_F) / scale_F
+    ridge = RIDGE if validation.pair_NP is None else PAIR_RIDGE
+    fitted = [_logistic(x_NF, column, ridge) for column in columns]
     lead_NT = right_NT.astype(float) - right_NT[:, 2:].astype(float)
     lead = Ridge(alpha=LEAD_RIDGE * len(x_NF)).fit(x_NF, lead_NT)
-    facts_TNG = np.stack([_facts(validation, run, features_NF, label0_N) for run in runs])
+    facts_TNG = np.stack([answers_of(validation, run, features_NF, label0_N) for run in runs])
     next_TT2 = np.array(
         [[_shares(right_NT[:, u], sure_NT[:, t]) for u in range(3)] for t in range(3)]
     )
@@ -66,7 +71,7 @@ def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -
     for t in range(3):
         for u in range(t + 1, 3):
             gain_TUG[t, u] = _with_bias(facts_TNG[t], right_NT[:, u])
-    return SuccessHeads(
+    made = SuccessHeads(
         exit0_HC=exit0[0],
         exit0_C=exit0[1],
         mean_F=mean_F,
@@ -80,16 +85,37 @@ def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -
         gain_TUG=gain_TUG,
         diff_FT=lead.coef_.T,
         diff_T=lead.intercept_,
+        gains_TSQU=np.zeros((3, 2, QUANTILES, 3)),
         alpha=np.array(pools.alpha),
         price=np.array(0.0),
     )
+    return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, sure_NT))
+
+
+def _typical_gains(heads: SuccessHeads, facts_TNG: Floats, sure_NT: NDArray[np.bool_]) -> Floats:
+    """``gains_TSQU``: means of `QUANTILES` equal parts of the answers, in order of their gain."""
+    gains_TSQU = np.zeros((3, 2, QUANTILES, 3))
+    for t in range(2):
+        gain_NU = np.stack([heads.gains(t, u, facts_TNG[t]) for u in range(3)], 1)
+        gain_NU[:, : t + 1] = 0.0
+        order_N = np.argsort(gain_NU[:, 2], kind="stable")
+        for s, mask_N in enumerate((sure_NT[:, t], ~sure_NT[:, t])):
+            rows_N = order_N[mask_N[order_N]] if mask_N.any() else order_N
+            for q, part in enumerate(np.array_split(rows_N, QUANTILES)):
+                # fewer answers than parts: the last one stands for those that are empty
+                gains_TSQU[t, s, q] = gain_NU[part if len(part) else rows_N[-1:]].mean(0)
+    return gains_TSQU
 
 
 def features_of(exit0: tuple[Floats, Floats], samples: Samples) -> tuple[Floats, NDArray[np.int64]]:
     """``features_NF`` and exit 0's labels, by the very function of the phone."""
     rows = [
         raw_features(
-            *exit0, samples.embedding_NH[i], int(samples.tokens_N[i]), int(samples.rare_N[i])
+            *exit0,
+            samples.embedding_NH[i],
+            int(samples.tokens_N[i]),
+            int(samples.rare_N[i]),
+            None if samples.pair_NP is None else samples.pair_NP[i],
         )
         for i in range(len(samples))
     ]
@@ -103,9 +129,10 @@ def _sure(samples: Samples, run: Trace, pools: Pools) -> NDArray[np.bool_]:
     return confidence_N >= np.float32(pools.alpha)
 
 
-def _facts(
+def answers_of(
     samples: Samples, run: Trace, features_NF: Floats, label0_N: NDArray[np.int64]
 ) -> Floats:
+    """Return ``facts_NG`` of the answers of one tier, by the very function of the mobile."""
     confidence_N = samples.confidence_NE[np.arange(len(samples)), run.exit_N - 1]
     return np.stack(
         [

@@ -5,7 +5,7 @@ Shape suffixes: E exits, N samples, D difficulties (easy, moderate, hard), H hid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,3 +94,8 @@ def make_pools(
     return Pools(
         chosen, mu, classes, mobile_layers, edge_layers, cost_model, options, centroids_DH, counts_D
     )
+
+
+def at_alpha(pools: Pools, alpha: float) -> Pools:
+    """Return the same pools for exits at another α; centroids and counts stay the paper's."""
+    return replace(pools, alpha=alpha)

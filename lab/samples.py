@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,16 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from lab.data import Example, data_hash
+from lab.pairs import PairFeatures
 from lab.predict import predict
 from lab.run import Run
-from lab.tables import mean_embeddings
+from lab.tables import mean_embeddings, word_rows
 from shared.bundle import Bundle
 from shared.domain import LayerRange
+from shared.heads import Floats
 from shared.policies import TextFeatures
 from shared.runtime.classifier import Classifier
-from shared.runtime.encoding import TextEncoder
+from shared.runtime.encoding import EncodedText, TextEncoder
 from shared.runtime.layers import softmax
 
 BATCH = 32
@@ -35,7 +38,8 @@ BATCH = 32
 class Samples:
     """What every method needs of N examples; ``tokens_N`` counts special tokens too.
 
-    ``rare_N`` counts the pieces that go on with a word.
+    ``rare_N`` counts the pieces that go on with a word. ``pair_NP`` has the features of pairs
+    (`shared.pair_features`); None for single texts, and for outputs that lack them.
     """
 
     probabilities_NEC: NDArray[np.float32]
@@ -45,6 +49,7 @@ class Samples:
     data_hash: str
     model_hash: str
     rare_N: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pair_NP: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(self.rare_N):
@@ -68,7 +73,10 @@ class Samples:
     def features(self, index: int) -> TextFeatures:
         """What the phone knows of one sample before it runs a layer."""
         return TextFeatures(
-            self.embedding_NH[index], int(self.tokens_N[index]), int(self.rare_N[index])
+            self.embedding_NH[index],
+            int(self.tokens_N[index]),
+            int(self.rare_N[index]),
+            None if self.pair_NP is None else self.pair_NP[index],
         )
 
     def take(self, rows: NDArray[np.int64]) -> Samples:
@@ -81,6 +89,7 @@ class Samples:
             self.data_hash,
             self.model_hash,
             self.rare_N[rows],
+            None if self.pair_NP is None else self.pair_NP[rows],
         )
 
 
@@ -92,7 +101,7 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
     """
     data, model = data_hash(examples), run.model_hash()
     max_tokens: int = run.facts["max_tokens"]
-    key = hashlib.sha256(f"3 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"4 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
     file = run.folder / "outputs" / f"{name}-{key}.safetensors"
     if file.is_file():
         return load_samples(file)
@@ -107,6 +116,7 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
         data,
         model,
         np.array([row.rare_pieces for row in rows], np.int64),
+        PairFeatures(encoder, *word_rows(run.model)).of_rows(rows) if run.task.pair_field else None,
     )
     file.parent.mkdir(exist_ok=True)
     save_samples(samples, file)
@@ -116,14 +126,17 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
 def save_samples(samples: Samples, file: Path) -> None:
     """Write ``samples`` with the hashes of data and model, whole or not at all."""
     part = file.with_suffix(".part")
+    arrays: dict[str, NDArray[Any]] = {
+        "probabilities": samples.probabilities_NEC,
+        "embedding": samples.embedding_NH,
+        "tokens": samples.tokens_N,
+        "labels": samples.labels_N,
+        "rare": samples.rare_N,
+    }
+    if samples.pair_NP is not None:
+        arrays["pair"] = samples.pair_NP
     save_file(
-        {
-            "probabilities": samples.probabilities_NEC,
-            "embedding": samples.embedding_NH,
-            "tokens": samples.tokens_N,
-            "labels": samples.labels_N,
-            "rare": samples.rare_N,
-        },
+        arrays,
         part,
         {"data_hash": samples.data_hash, "model_hash": samples.model_hash},
     )
@@ -136,12 +149,13 @@ def load_samples(file: Path) -> Samples:
         facts = tensors.metadata()
         return Samples(
             tensors.get_tensor("probabilities"),
-            tensors.get_tensor("embedding"),
+            tensors.get_tensor("embedding").astype(np.float32),
             tensors.get_tensor("tokens"),
             tensors.get_tensor("labels"),
             facts["data_hash"],
             facts["model_hash"],
             tensors.get_tensor("rare"),
+            tensors.get_tensor("pair") if "pair" in tensors.keys() else None,  # noqa: SIM118
         )
 
 
@@ -166,4 +180,10 @@ def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int 
         data_hash(examples),
         bundle.bundle_id,
         np.array([row.rare_pieces for row in rows], np.int64),
+        _pair_features(classifier, rows) if bundle.manifest.pairs else None,
     )
+
+
+def _pair_features(classifier: Classifier, rows: Sequence[EncodedText]) -> Floats:
+    found = [classifier.embeddings.pair_features(row) for row in rows]
+    return np.stack([features_P for features_P in found if features_P is not None])

@@ -18,7 +18,13 @@ from shared.runtime.encoding import EncodedText
 def word_rows(model: MultiExitClassifier) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """``word_VH`` in int8 and one fp32 scale a row."""
     weight = model.encoder.embeddings.word_embeddings.weight
-    word_VH: NDArray[np.float32] = weight.detach().float().numpy()
+    return quantised_rows(weight.detach().float().numpy())
+
+
+def quantised_rows(
+    word_VH: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The rows of a word table in int8 and one fp32 scale a row."""
     scale_V = np.abs(word_VH).max(1) / 127.0
     safe_V = np.where(scale_V == 0, 1.0, scale_V)
     quantised_VH = np.rint(word_VH / safe_V[:, None]).clip(-127, 127).astype(np.int8)

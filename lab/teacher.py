@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.data import Example, data_hash
+from lab.outputs import LOGITS
 from lab.predict import predict
 from lab.run import Run
 from shared.errors import InvalidInput
-
-LOGITS = "train_logits.npy"
 
 
 def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDArray[np.float32]:
@@ -49,7 +48,8 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
 def _saved_logits(source: Path, train: Sequence[Example]) -> NDArray[np.float32]:
     try:
         known = json.loads((source / "facts.json").read_text())["train_hash"]
-        logits_NC = np.load(source / LOGITS, allow_pickle=False).astype(np.float32)
+        loaded = np.load(source / LOGITS, allow_pickle=False)
+        logits_NC: NDArray[np.float32] = loaded.astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(
             f"teacher: {source} cannot be read ({type(error).__name__}: {error}); "

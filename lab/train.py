@@ -55,6 +55,8 @@ class TrainSettings:
     """Share of each exit's loss that is distance from the teacher: the last exit, or `teacher`."""
     teacher: str | None = None
     """A folder of exit outputs with training logits, or a run: the teacher of every exit."""
+    token_dropout: float = 0.0
+    """Share of a training text's tokens that are masked, drawn anew each time it is read."""
     mobile_layers: int = 2
     """m and n, for the loss ``segment`` only."""
     edge_layers: int = 3
@@ -73,6 +75,10 @@ def check_settings(settings: TrainSettings) -> None:
         raise InvalidInput(f"distil: {settings.distil:g} is not a share; choose one like 0.5")
     if settings.teacher is not None and not settings.distil:
         raise InvalidInput("teacher: it teaches nothing at distil 0; choose a share like 0.5")
+    if not 0 <= settings.token_dropout < 1:
+        raise InvalidInput(
+            f"token_dropout: {settings.token_dropout:g} is not a share; choose one like 0.1"
+        )
     if settings.head_hidden < 0:
         raise InvalidInput(f"head_hidden: {settings.head_hidden} is too few; choose 0 or more")
     for name in ("epochs", "batch_size"):
@@ -126,6 +132,10 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     tokenizer = load_tokenizer(settings.encoder)
     check_tokenizer(tokenizer, model.encoder.config)
     check_tokens(settings.max_tokens, model.encoder.config)
+    if settings.token_dropout and tokenizer.mask_token_id is None:
+        raise InvalidInput(
+            f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
+        )
     _make_folder(out)
     _fit(model, tokenizer, split, teacher_NC, settings, out, checkpoint_steps)
     model.load_state_dict(load_file(out / "best.safetensors"))
@@ -197,6 +207,8 @@ def _fit(
             padding=True,
             return_tensors="pt",
         )
+        if settings.token_dropout:
+            inputs["input_ids"] = _masked(inputs["input_ids"], tokenizer, settings.token_dropout)
         labels_B = torch.tensor([row.label for row in rows])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits_EBC = model(dict(inputs))
@@ -219,6 +231,13 @@ def _fit(
         if (step + 1) % checkpoint_steps == 0 or step + 1 == total:
             _save(checkpoint, step + 1, model, optimizer, schedule, settings)
     progress.close()
+
+
+def _masked(ids_BT: torch.Tensor, tokenizer: Any, share: float) -> torch.Tensor:
+    """Return the ids with a ``share`` of them masked; special tokens and padding stay."""
+    special_BT = torch.isin(ids_BT, torch.tensor(tokenizer.all_special_ids))
+    drawn_BT = (torch.rand(ids_BT.shape) < share) & ~special_BT
+    return ids_BT.masked_fill(drawn_BT, tokenizer.mask_token_id)
 
 
 def _optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.optim.Optimizer:

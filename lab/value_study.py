@@ -1,4 +1,4 @@
-"""What the policy ``value`` reaches: frontier over Λ, Λ chosen on validation, duels by γ.
+"""The policy ``value`` on one result: frontier over Λ, Λ chosen on validation, comparisons by γ.
 
 Nothing here is tuned on what is reported: every Λ comes from the validation part, cross-fitted.
 """
@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from lab.heads import features_of, fit_heads
-from lab.methods import Judged, Scorer, traces
+from lab.methods import PAPER_METHODS, Judged, Scorer, traces
 from lab.metrics import auroc, interval, resamples
-from lab.price import CrossFitted, all_cloud_accuracy, at_alpha, value_trace
+from lab.pools import at_alpha
+from lab.price import CrossFitted, all_cloud_accuracy, value_trace
 from lab.rivals import pools_of
-from lab.simulate import Trace
+from lab.simulate import Trace, simulate
 from lab.studies import priced
+from lab.value_sweep import Part, ValueSweep
 from shared.cost import CLOUD_FEES, CostModel
-from shared.domain import Expectation, Outcome, Tier
+from shared.domain import Tier
 from shared.heads import TIERS, Floats, SuccessHeads
-from shared.policies.value import Value
+from shared.policies.simple import Always
 
 DROPS = (0.0, 0.3, 0.5)
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Drops in points that the validation part may show; each chooses its setting there."""
-RIVALS = ("dimee-fixed", "dimee-adaptive", "adaee", "i-splitee")
 
 
 def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) -> dict[str, Any]:
@@ -40,45 +41,22 @@ def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) ->
         chosen[str(drop)] = asdict(setting) | scorer.row([trace])
     for drop in CURVE:
         setting = fitted.choose(reference - drop / 100)
-        trace = value_trace(known.at(setting.alpha), setting.price, judged.test, judged.pools)
+        trace = known.sweep(setting.alpha).run(setting.price, judged.pools.cost_model)
         frontier[str(drop)] = asdict(setting) | scorer.brief([trace])
     return {
         "chosen": chosen,
         "frontier": frontier,
         "auroc": _auroc(judged, known.at(judged.pools.alpha), exit0),
-        "duels": _duels(judged, fitted, known),
+        "comparisons": _comparisons(judged, fitted, known),
+        "pair_features": pair_auroc(judged, exit0),
         "ablation": _ablation(judged, scorer, fitted, known),
     }
 
 
-class HeadsAlone(Value):
-    """Routes by the success heads; no answer is given a second thought."""
-
-    def second_plan(self, expectation: Expectation, outcome: Outcome) -> Tier | None:
-        return None
-
-    def _worth(self, tier: int, expectation: Expectation) -> float:
-        if tier == len(TIERS) - 1:
-            return super()._worth(tier, expectation)
-        sure = expectation.expected[len(TIERS) + tier]
-        layers = self.heads.layers_T2[tier]
-        mean_layer = sure * float(layers[0]) + (1 - sure) * float(layers[1])
-        cost = self.conditions.cost(TIERS[tier], mean_layer)
-        return min(0.0, expectation.lead[tier]) - self.price * cost
-
-
-class EscalationAlone(Value):
-    """Starts every text at the edge, and escalates what is worth it; at Λ = 0, all to the cloud."""
-
-    def _worth(self, tier: int, expectation: Expectation) -> float:
-        start = Tier.EDGE if self.price else Tier.CLOUD
-        return 0.0 if TIERS[tier] is start else -1.0
-
-
-ABLATION: dict[str, type[Value]] = {
-    "heads alone": HeadsAlone,
-    "escalation alone": EscalationAlone,
-    "both": Value,
+ABLATION: dict[str, Part] = {
+    "heads alone": "heads",
+    "escalation alone": "escalation",
+    "both": "both",
 }
 
 
@@ -88,21 +66,27 @@ def _ablation(judged: Judged, scorer: Scorer, fitted: CrossFitted, known: _Heads
     table: dict[str, Any] = {}
     for drop in DROPS[:2]:
         row = {}
-        for name, kind in ABLATION.items():
-            setting = fitted.choose(reference - drop / 100, kind=kind)
-            heads = known.at(setting.alpha)
-            trace = value_trace(heads, setting.price, judged.test, judged.pools, kind)
+        for name, part in ABLATION.items():
+            setting = fitted.choose(reference - drop / 100, part=part)
+            trace = known.sweep(setting.alpha).run(setting.price, judged.pools.cost_model, part)
             row[name] = asdict(setting) | scorer.brief([trace])
         table[str(drop)] = row
     return table
 
 
 class _Heads:
-    """Heads fitted on all of validation, once for each α."""
+    """Heads fitted on all of validation, and their sweep of what is reported, once for each α."""
 
     def __init__(self, exit0: tuple[Floats, Floats], judged: Judged) -> None:
         self._exit0, self._judged = exit0, judged
         self._made: dict[float, SuccessHeads] = {}
+        self._sweeps: dict[float, ValueSweep] = {}
+
+    def sweep(self, alpha: float) -> ValueSweep:
+        if alpha not in self._sweeps:
+            pools = at_alpha(self._judged.pools, alpha)
+            self._sweeps[alpha] = ValueSweep(self.at(alpha), self._judged.test, pools)
+        return self._sweeps[alpha]
 
     def at(self, alpha: float) -> SuccessHeads:
         if alpha not in self._made:
@@ -121,30 +105,33 @@ def _auroc(judged: Judged, heads: SuccessHeads, exit0: tuple[Floats, Floats]) ->
     }
 
 
-def _duels(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str, Any]:
-    """Against each rival at each γ: Λ so that ``value`` is at least as accurate on validation,
-    then both on the reported samples. The rival has its α and pools made anew for that γ."""
+def _comparisons(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str, Any]:
+    """``value`` against each method of the paper at each γ, on the reported samples.
+
+    Λ is chosen so that ``value`` is at least as accurate as the method on validation; the method
+    has its α and pools made anew for that γ.
+    """
     layers = judged.facts.cost_model.layers
     weight_BN = resamples(len(judged.test))
     total_B = weight_BN.sum(1)
     result: dict[str, Any] = {}
     for gamma in CLOUD_FEES[1:]:
         other = priced(judged, CostModel.paper(layers, cloud_fee=gamma))
-        own = replace(judged.pools, cost_model=other.pools.cost_model)
+        model = other.pools.cost_model
         learnt = replace(other, test=judged.validation)
         row = {}
-        for name in RIVALS:
+        for name in PAPER_METHODS:
             learned = traces(name, learnt, seeds=1)[0]
             accuracy = float(np.mean(learned.answer_N == judged.validation.labels_N))
-            setting = fitted.choose(accuracy, own.cost_model)
-            mine = value_trace(known.at(setting.alpha), setting.price, judged.test, own)
+            setting = fitted.choose(accuracy, model)
+            mine = known.sweep(setting.alpha).run(setting.price, model)
             theirs = traces(name, other, seeds=1)[0]
-            row[name] = asdict(setting) | _duel(judged, mine, theirs, weight_BN, total_B)
+            row[name] = asdict(setting) | _compare(judged, mine, theirs, weight_BN, total_B)
         result[str(gamma)] = row
     return result
 
 
-def _duel(
+def _compare(
     judged: Judged, mine: Trace, theirs: Trace, weight_BN: Floats, total_B: Floats
 ) -> dict[str, Any]:
     labels_N = judged.test.labels_N
@@ -156,5 +143,41 @@ def _duel(
         "cost_difference": round(float(cost_N.mean()), 4),
         "cost_interval": interval(weight_BN @ cost_N / total_B),
         "cost": round(float(mine.cost_N.mean()), 4),
-        "rival_cost": round(float(theirs.cost_N.mean()), 4),
+        "method_cost": round(float(theirs.cost_N.mean()), 4),
     }
+
+
+SURE_AT = 0.9
+"""The confidence at which `pair_auroc` calls an exit sure."""
+
+
+def pair_auroc(judged: Judged, exit0: tuple[Floats, Floats]) -> dict[str, Any] | None:
+    """AUROC of the correctness heads with the embedding and with the features of pairs.
+
+    For 'some exit up to n is sure' at `SURE_AT` and 'the edge is right' at that threshold; heads
+    are fitted on validation. None for single texts.
+    """
+    if judged.test.pair_NP is None:
+        return None
+    pools = at_alpha(judged.pools, SURE_AT)
+    edge = simulate(Always(Tier.EDGE), judged.test, pools.facts, pools.edge_layers)
+    confidence_N = judged.test.confidence_NE[np.arange(len(judged.test)), edge.exit_N - 1]
+    targets = {
+        "edge_sure": confidence_N >= np.float32(SURE_AT),
+        "edge_right": edge.answer_N == judged.test.labels_N,
+    }
+    columns = {"edge_sure": len(TIERS) + 1, "edge_right": 1}
+    result: dict[str, Any] = {}
+    for label, keep in (("before", False), ("after", True)):
+        validation, test = (
+            samples if keep else replace(samples, pair_NP=None)
+            for samples in (judged.validation, judged.test)
+        )
+        heads = fit_heads(exit0, validation, pools)
+        features_NF, _ = features_of(exit0, test)
+        expected_NK = np.stack([heads.expect(row_F) for row_F in features_NF])
+        result[label] = {
+            name: auroc(target_N, expected_NK[:, columns[name]])
+            for name, target_N in targets.items()
+        }
+    return result

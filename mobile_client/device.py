@@ -113,7 +113,8 @@ class Device:
         started = time.perf_counter()
         encoded = self._classifier.encoder.encode(text, pair)
         embedding_H = self._classifier.embeddings.mean_word_embedding(encoded)
-        features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces)
+        pair_P = self._classifier.embeddings.pair_features(encoded)
+        features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return ReadText(encoded, features, (time.perf_counter() - started) * 1e3)
 
     def decide(self, read: ReadText, policy: RoutingPolicy, left_ms: float) -> Decided:

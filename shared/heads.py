@@ -5,7 +5,8 @@ Shape suffixes: H hidden size, C classes, F features, K heads, T tiers (mobile, 
 ``exit 0`` is a linear classifier on the mean word embedding: how clearly it decides tells more of
 a text's difficulty than where the text lies. Its margin, the length, the norm, the rare pieces and
 the embedding itself are the features of logistic heads, fitted on examples that the exits were not
-trained on. One matrix product of (H + 8) × K on the phone.
+trained on. For a pair of texts the features of the pair (`shared.pair_features`) stand in the place
+of the embedding, which says nothing of how two texts relate. One matrix product on the phone.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from shared.domain import Tier
 from shared.errors import BundleError
+from shared.pair_features import PAIR_FEATURES
 
 Floats = NDArray[np.float64]
 TIERS = tuple(Tier)
 EXTRA = 8
+QUANTILES = 32
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class SuccessHeads:
     ``right_T2`` the share of right answers when sure and when not; ``next_TT2`` the share that
     tier u gets right of what tier t was sure, not sure of. ``gain_TUG`` predicts, after an answer
     of t, 'u would be right' minus 'this is right' (`gain`); ``diff_FT`` predicts, for a text, 'tier
-    t is right' minus 'the cloud is right'. ``alpha`` is the threshold of exits that all of this was
-    fitted at, ``price`` the default Λ.
+    t is right' minus 'the cloud is right'. ``gains_TSQU`` holds, for answers of tier t that were
+    sure (S = 0) and that were not (S = 1), `QUANTILES` typical gains of each other tier, from which
+    the value of going on later is known (`Value`). ``alpha`` is the threshold of exits that all of
+    this was fitted at, ``price`` the default Λ.
     """
 
     exit0_HC: Floats
@@ -50,6 +55,7 @@ class SuccessHeads:
     gain_TUG: Floats
     diff_FT: Floats
     diff_T: Floats
+    gains_TSQU: Floats
     alpha: Floats
     price: Floats
 
@@ -71,11 +77,15 @@ class SuccessHeads:
         """The arrays for ``router.npz``."""
         return {f"heads_{field.name}": getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the heads were fitted on the features of pairs."""
+        return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
+
     def expect(self, features_F: Floats) -> Floats:
         """Probabilities of the K heads for raw features."""
         logits_K = ((features_F - self.mean_F) / self.scale_F) @ self.weight_FK + self.bias_K
-        result: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits_K, -30, 30)))
-        return result
+        return _sigmoids(logits_K)
 
     def lead(self, features_F: Floats) -> Floats:
         """Expected lead of each tier over the cloud, in probability of a right answer."""
@@ -88,11 +98,26 @@ class SuccessHeads:
             float(facts_G @ self.this_TG[tier])
         )
 
+    def gains(self, tier: int, target: int, facts_NG: Floats) -> Floats:
+        """The same as `gain` for N answers at once."""
+        result: Floats = _sigmoids(facts_NG @ self.gain_TUG[tier, target]) - _sigmoids(
+            facts_NG @ self.this_TG[tier]
+        )
+        return result
+
 
 def raw_features(
-    exit0_HC: Floats, exit0_C: Floats, embedding_H: NDArray[np.float32], tokens: int, rare: int
+    exit0_HC: Floats,
+    exit0_C: Floats,
+    embedding_H: NDArray[np.float32],
+    tokens: int,
+    rare: int,
+    pair_P: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """``features_F`` of a text, and the label that exit 0 would give."""
+    """Return ``features_F`` of a text or pair, and the label that exit 0 would give.
+
+    They are the embedding, or the features of the pair where those are given, and `EXTRA` more.
+    """
     x_H = embedding_H.astype(np.float64)
     logits_C = x_H @ exit0_HC + exit0_C
     ordered_C = np.sort(logits_C)
@@ -109,7 +134,7 @@ def raw_features(
         norm * length,
         math.log1p(rare),
     )
-    return np.concatenate([x_H, extra]), int(logits_C.argmax())
+    return np.concatenate([x_H if pair_P is None else pair_P, extra]), int(logits_C.argmax())
 
 
 def answer_facts(confidence: float, agrees: bool, margin: float, length: float) -> Floats:
@@ -125,3 +150,8 @@ ANSWER_FACTS = 6
 
 def _sigmoid(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, value))))
+
+
+def _sigmoids(values: Floats) -> Floats:
+    result: Floats = 1.0 / (1.0 + np.exp(-np.clip(values, -30, 30)))
+    return result

@@ -19,12 +19,14 @@ class TextFeatures:
     """What the phone knows of a text before it runs any layer.
 
     ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included,
-    ``rare_pieces`` how many of them go on with a word.
+    ``rare_pieces`` how many of them go on with a word, ``pair_P`` how the two texts of a pair
+    relate (`shared.pair_features`; None for a single text).
     """
 
     embedding_H: NDArray[np.float32]
     tokens: int
     rare_pieces: int = 0
+    pair_P: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.cost import CostModel
 from shared.domain import Expectation, Outcome, RoutingDecision, Tier
 from shared.errors import BundleError
 from shared.heads import EXTRA, TIERS, SuccessHeads, answer_facts, raw_features
 from shared.policies.base import TextFeatures
 from shared.policies.conditions import Conditions
+
+Number = float | NDArray[np.float64]
 
 
 class Value:
@@ -58,6 +63,7 @@ class Value:
             features.embedding_H,
             features.tokens,
             features.rare_pieces,
+            features.pair_P if heads.reads_pairs else None,
         )
         return Expectation(
             expected=tuple(heads.expect(features_F).tolist()),
@@ -69,7 +75,11 @@ class Value:
 
     def plan(self, expectation: Expectation) -> RoutingDecision:
         """The decision at the conditions of now; where nothing is possible, the phone."""
-        worths = [self._worth(tier, expectation) for tier in range(len(TIERS))]
+        sure = (*expectation.expected[len(TIERS) :], 1.0)
+        worths = [
+            float(self.worth(tier, sure[tier], expectation.lead[tier]))
+            for tier in range(len(TIERS))
+        ]
         # of equals the dearer one: where nothing is worth more, the cloud is right most often
         best = max(range(len(TIERS)), key=lambda tier: (worths[tier], tier))
         if not math.isfinite(worths[best]):
@@ -107,22 +117,28 @@ class Value:
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
         """Nothing to learn from single answers."""
 
-    def _worth(self, tier: int, expectation: Expectation) -> float:
-        """Worth of starting at ``tier``, against an answer of the cloud for nothing.
+    def worth(self, tier: int, sure: Number, lead: Number, going_on: bool = True) -> Number:
+        """Return the worth of starting at ``tier``, against an answer of the cloud for nothing.
 
-        The better of two plans: stay there whatever comes, or go on with what is not sure. In the
-        second, what is sure differs from the cloud's answers as it did on validation.
+        ``sure`` is the probability that the tier's answer is sure, ``lead`` how much likelier it is
+        right than the cloud's (both are not read for the cloud); arrays give the worth of many
+        texts. The worth is that of the better of two plans: decide after the answer whether to go
+        on, or go on with all that is not sure. In the second, what is sure differs from the cloud's
+        answers as it did on validation. Without ``going_on`` the first answer stays.
         """
         where, heads, cloud = TIERS[tier], self.heads, len(TIERS) - 1
         if not self.conditions.possible(where):
             return -math.inf
         if where is Tier.CLOUD:
             return -self.price * self.conditions.cost(where, float(heads.layers_T2[tier, 0]))
-        sure = expectation.expected[len(TIERS) + tier]
         cost_sure, cost_not = (self.conditions.cost(where, n) for n in heads.layers_T2[tier])
         paid = self.price * (sure * cost_sure + (1 - sure) * cost_not)
         # at best as good as the cloud: a lead is noise more often than not, and must not be bought
-        plans = [min(0.0, expectation.lead[tier])]
+        stays = np.minimum(0.0, lead)
+        if not going_on:
+            return stays - paid
+        later_sure, later_not = self._value_of_going_on(tier)
+        best = np.minimum(0.0, stays + sure * later_sure + (1 - sure) * later_not)
         kept = sure * min(0.0, float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0]))
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):
@@ -130,5 +146,19 @@ class Value:
                 gap = min(0.0, gap)
                 layer = float(heads.layers_T2[target, 1])
                 cost = self.price * self.conditions.cost(TIERS[target], layer)
-                plans.append(kept + (1 - sure) * (gap - cost))
-        return max(plans) - paid
+                best = np.maximum(best, kept + (1 - sure) * (gap - cost))
+        return best - paid
+
+    def _value_of_going_on(self, tier: int) -> tuple[float, float]:
+        """Mean worth of the best escalation after an answer of ``tier``, sure and not.
+
+        Zero where no other tier is worth its price.
+        """
+        best_SQ = np.zeros(self.heads.gains_TSQU.shape[1:3])
+        for target in range(tier + 1, len(TIERS)):
+            if self.conditions.possible(TIERS[target]):
+                layer = float(self.heads.layers_T2[target, 1])
+                cost = self.price * self.conditions.cost(TIERS[target], layer)
+                best_SQ = np.maximum(best_SQ, self.heads.gains_TSQU[tier, :, :, target] - cost)
+        sure, not_sure = best_SQ.mean(1).tolist()
+        return sure, not_sure

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from shared.errors import BundleError
+from shared.pair_features import PAIR_FEATURES, pair_features
 from shared.runtime.encoding import EncodedText, TokenIds
 
 Floats = NDArray[np.float32]
@@ -21,6 +22,25 @@ def mean_of_rows(word_VH: NDArray[np.int8], scale_V: Floats, ids_T: NDArray[np.i
     sum_H: Floats = scale_V[ids_T] @ word_VH[ids_T].astype(np.float32)
     sum_H /= len(ids_T)
     return sum_H
+
+
+def pair_features_of(
+    word_VH: NDArray[np.int8], scale_V: Floats, encoded: EncodedText
+) -> NDArray[np.float64] | None:
+    """Return ``pair_P`` of a pair (`shared.pair_features`); None for a single text.
+
+    All are 0 where nothing is known of one of the two texts, as of invisible characters.
+    """
+    if encoded.second_T is None:
+        return None
+    ids = [
+        encoded.ids_T[encoded.content_T & ~encoded.second_T],
+        encoded.ids_T[encoded.content_T & encoded.second_T],
+    ]
+    if not all(len(part) for part in ids):
+        return np.zeros(len(PAIR_FEATURES))
+    first_H, second_H = (mean_of_rows(word_VH, scale_V, part) for part in ids)
+    return pair_features(first_H, second_H, *ids)
 
 
 class Embeddings:
@@ -53,6 +73,10 @@ class Embeddings:
     def mean_word_embedding(self, encoded: EncodedText) -> Floats:
         """``mean_H`` of the word embeddings of a text, without special tokens (paper, sec. III)."""
         return mean_of_rows(self._word_VH, self._scale_V, encoded.ids_T[encoded.content_T])
+
+    def pair_features(self, encoded: EncodedText) -> NDArray[np.float64] | None:
+        """``pair_P`` of a pair of texts, None for a single text."""
+        return pair_features_of(self._word_VH, self._scale_V, encoded)
 
     def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
         """Embed and pad rows: ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""

@@ -19,6 +19,7 @@ class EncodedText:
     """Token ids of one text or pair, special tokens included; ``content_T`` marks the others.
 
     ``rare_pieces`` counts the pieces that go on with a word: common words are one piece.
+    ``second_T`` marks the second text's own tokens; None for a single text.
     """
 
     ids_T: NDArray[np.int64]
@@ -26,6 +27,7 @@ class EncodedText:
     content_T: NDArray[np.bool_]
     truncated: bool
     rare_pieces: int = 0
+    second_T: NDArray[np.bool_] | None = None
 
     @property
     def tokens(self) -> int:
@@ -77,6 +79,7 @@ class TextEncoder:
             content_T=np.array(encoding.special_tokens_mask) == 0,
             truncated=bool(encoding.overflowing),
             rare_pieces=_rare_pieces(encoding),
+            second_T=None if pair is None else np.array(encoding.sequence_ids) == 1,
         )
 
     def ids(self, text: str, pair: str | None = None) -> TokenIds:

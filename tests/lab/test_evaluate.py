@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from lab.evaluate import evaluate as judge
 from lab.evaluate_cli import evaluate
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
-from lab.run import Run
+from lab.source import open_source
 from lab.train import TrainSettings, train
 from shared.errors import InvalidInput
 from tests.lab.conftest import make_rows
@@ -49,7 +49,7 @@ def test_one_json_holds_every_study(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_json(run: Path) -> None:
-    first, second = (judge(Run(run), None, "test", 1, 2, 0.1, None) for _ in range(2))
+    first, second = (judge(open_source(run), "test", 1, 2, 0.1, None) for _ in range(2))
     assert first == second
 
 
@@ -71,14 +71,14 @@ def test_a_class_that_the_reported_split_lacks_is_refused(
     rows = [row for row in make_rows(60, 9) if row["label"] == 1]
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InvalidInput, match="reported part has no example of 'negative'"):
-        judge(Run(run), str(tmp_path), "glue", 1, 2, 0.1, None)
+        judge(open_source(run, str(tmp_path)), "glue", 1, 2, 0.1, None)
 
 
 def test_layers_that_do_not_fit_are_refused(run: Path) -> None:
     with pytest.raises(InvalidInput, match="must hold 1 <= m < n <= 3"):
-        judge(Run(run), None, "test", 2, 2, 0.1, None)
+        judge(open_source(run), "test", 2, 2, 0.1, None)
 
 
 def test_a_missing_shift_folder_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"books\.jsonl"):
-        judge(Run(run), None, "test", 1, 2, 0.1, None, tmp_path / "none")
+        judge(open_source(run), "test", 1, 2, 0.1, None, tmp_path / "none")

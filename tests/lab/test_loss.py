@@ -23,6 +23,20 @@ def test_distillation_by_hand() -> None:
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_teacher_teaches_every_exit_the_last_one_too() -> None:
+    """By hand: (1 − d)·CE + d·T²·KL(teacher ‖ exit) for both exits."""
+    logits_EBC = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])
+    teacher_BC = torch.tensor([[3.0, 0.0]])
+    loss = joint_loss(logits_EBC, torch.tensor([0]), distil=0.25, teacher_BC=teacher_BC)
+    target = (teacher_BC[0] / SOFTNESS).softmax(-1)
+    expected = torch.tensor(0.0)
+    for logits_C in logits_EBC[:, 0]:
+        soft = (logits_C / SOFTNESS).log_softmax(-1)
+        divergence = (target * (target.log() - soft)).sum()
+        expected += 0.75 * -logits_C.log_softmax(-1)[0] + 0.25 * SOFTNESS**2 * divergence
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_the_last_exit_does_not_learn_from_its_pupils() -> None:
     logits_EBC = torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]]], requires_grad=True)
     alone_EBC = logits_EBC.detach().clone().requires_grad_()
@@ -60,10 +74,13 @@ def test_an_exit_trains_its_own_tier_only(
         ({"loss": "segment", "mobile_layers": 3}, "m < n < l must hold"),
         ({"distil": 1.0}, "distil: 1 is not a share"),
         ({"head_hidden": -1}, "head_hidden: -1 is too few"),
+        ({"teacher": "somewhere"}, "teacher: it teaches nothing at distil 0"),
+        ({"teacher": "nowhere", "distil": 0.5}, "teacher: nowhere holds neither train_logits.npy"),
+        ({"token_dropout": 1.0}, "token_dropout: 1 is not a share"),
     ],
 )
 def test_wrong_options_are_refused(
-    wrong: dict[str, float], message: str, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+    wrong: dict[str, object], message: str, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     options = {"task": "sst2", "data": str(tiny_data), "encoder": str(tiny_encoder), "bf16": False}
     with pytest.raises(InvalidInput, match=message):

@@ -10,15 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.heads import fit_exit0, fit_heads
-from lab.methods import Judged, Scorer
+from lab.methods import PAPER_METHODS, Judged, Scorer
 from lab.pools import Pools, make_pools
-from lab.price import CrossFitted, Setting, all_cloud_accuracy, priced_heads, value_trace
+from lab.price import (
+    SHIPPED,
+    CrossFitted,
+    Promise,
+    Setting,
+    all_cloud_accuracy,
+    priced_heads,
+    value_trace,
+)
 from lab.samples import Samples
-from lab.value_study import value_study
+from lab.value_study import pair_auroc, value_study
+from lab.value_sweep import ValueSweep
 from shared.cost import CostModel
 from shared.domain import Tier
 from shared.errors import BundleError
 from shared.heads import SuccessHeads
+from shared.pair_features import PAIR_FEATURES
 from shared.policies.value import Value
 from tests.lab.test_simulate import COSTS, toy
 
@@ -41,7 +51,7 @@ def heads(validation: Samples, pools: Pools) -> SuccessHeads:
 
 
 def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: Pools) -> None:
-    made = priced_heads(EXIT0, validation, pools)
+    made = priced_heads(EXIT0, validation, pools, Promise())
     test = toy(2000, 2)
     trace = value_trace(made, float(made.price), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
@@ -146,5 +156,69 @@ def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
     model = CostModel.paper(4)
     judged = replace(judged, pools=replace(pools, cost_model=model))
     study = value_study(judged, Scorer(judged), EXIT0)
-    assert set(study) == {"chosen", "frontier", "auroc", "duels", "ablation"}
-    assert set(study["duels"]["11.0"]) == {"dimee-fixed", "dimee-adaptive", "adaee", "i-splitee"}
+    assert set(study) == {
+        "chosen", "frontier", "auroc", "comparisons", "ablation", "pair_features"
+    }  # fmt: skip
+    assert set(study["comparisons"]) == {"3.0", "5.0", "9.0", "15.0", "20.0", "30.0"}
+    assert set(study["comparisons"]["15.0"]) == set(PAPER_METHODS)
+    assert study["pair_features"] is None
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("price", [0.0, 0.002, 0.01, 0.02])
+def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: Pools) -> None:
+    validation, test = toy(500, 11), toy(300, 12)
+    if pairs:
+        validation, test = with_pairs(validation), with_pairs(test)
+    heads = fit_heads(EXIT0, validation, pools)
+    assert heads.reads_pairs is pairs
+    swept = ValueSweep(heads, test, pools).run(price, COSTS)
+    live = value_trace(heads, price, test, pools)
+    assert swept.tier_N.tolist() == live.tier_N.tolist()
+    np.testing.assert_array_equal(swept.exit_N, live.exit_N)
+    np.testing.assert_array_equal(swept.answer_N, live.answer_N)
+    np.testing.assert_allclose(swept.cost_N, live.cost_N)
+    if price:
+        assert len(set(swept.tier_N)) > 1, "one tier for all shows nothing"
+
+
+def with_pairs(samples: Samples) -> Samples:
+    """The same with features of pairs, of which the first tells the difficulty."""
+    rng = np.random.default_rng(len(samples))
+    pair_NP = rng.normal(0, 1, (len(samples), len(PAIR_FEATURES)))
+    pair_NP[:, 0] = samples.embedding_NH[:, 0]
+    return replace(samples, pair_NP=pair_NP)
+
+
+def test_heads_of_pairs_see_what_the_embedding_does_not(pools: Pools) -> None:
+    """The embedding is noise, the first feature of the pair tells the difficulty."""
+
+    def blind(samples: Samples) -> Samples:
+        noise_NH = np.random.default_rng(1).normal(0, 1, samples.embedding_NH.shape)
+        return replace(
+            with_pairs(samples),
+            embedding_NH=noise_NH.astype(np.float32),
+            tokens_N=np.full(len(samples), 9),
+        )
+
+    judged = Judged("mrpc", blind(toy(600, 1)), blind(toy(600, 2)), pools)
+    found = pair_auroc(judged, EXIT0)
+    assert found is not None
+    assert found["before"]["edge_sure"] < 0.7 < 0.9 < found["after"]["edge_sure"]
+
+
+def test_a_promise_counts_its_margin_and_the_longer_half() -> None:
+    tokens_N = np.arange(100)
+    loss_N = np.where(tokens_N >= 90, 2.0, 0.0)  # 0.2 points in the mean, all in long texts
+    error = loss_N.std() / 10
+    assert Promise(0.21).kept(loss_N, tokens_N)
+    assert not Promise(0.19).kept(loss_N, tokens_N)
+    assert not Promise(0.21, standard_errors=1.0).kept(loss_N, tokens_N)
+    assert Promise(0.21 + error, standard_errors=1.0).kept(loss_N, tokens_N)
+    assert not Promise(0.39, longer_half=True).kept(loss_N, tokens_N)
+    assert Promise(0.41, longer_half=True).kept(loss_N, tokens_N)
+
+
+def test_all_to_the_cloud_keeps_every_promise(validation: Samples, pools: Pools) -> None:
+    strict = replace(SHIPPED, max_drop=0.0, standard_errors=50.0)
+    assert CrossFitted(EXIT0, validation, pools).choose_by(strict).price == 0.0

@@ -13,7 +13,7 @@ from shared.policies import TextFeatures
 from shared.policies.bandits import AdaEE, ISplitEE, Ucb1, thresholds
 
 ANY = TextFeatures(np.zeros(2, np.float32), tokens=5)
-PAPER = CostModel.paper(12)  # λm = 1, oc + γ = 12
+PAPER = CostModel.paper(12)  # λm = 1.5, oc + γ = 18
 MU = 0.1
 
 
@@ -78,17 +78,17 @@ def test_the_papers_ten_thresholds() -> None:
 
 
 def test_adaee_is_paid_by_eq_2() -> None:
-    """μ = 0.1, all-cloud 12 λ: exit 2 at 0.95 pays 0.95 − 0.1·2/12; escalated 0.9 − 0.1·14/12."""
+    """μ = 0.1, all-cloud 18 λ: exit 2 at 0.95 pays 0.95 − 0.1·3/18; escalated 0.9 − 0.1·21/18."""
     policy = AdaEE(2, PAPER, MU)
     assert (policy.phone_layers, policy.learns) == (None, True)
     first = policy.route(ANY)
     assert (first.tier, first.alpha, first.escalate_to) == (Tier.MOBILE, 0.5, Tier.CLOUD)
     assert (first.first_exit, first.last_layer) == (1, None)
-    policy.learn(first, Outcome(Tier.MOBILE, 2, 0.95, 2.0))
+    policy.learn(first, Outcome(Tier.MOBILE, 2, 0.95, 3.0))
     second = policy.route(ANY)
     assert second.alpha == pytest.approx(0.5 + 1 / 18)
-    policy.learn(second, Outcome(Tier.CLOUD, 12, 0.9, 2.0 + 12.0))
-    assert policy.bandit.means[:2] == pytest.approx([0.95 - 0.2 / 12, 0.9 - 1.4 / 12])
+    policy.learn(second, Outcome(Tier.CLOUD, 12, 0.9, 3.0 + 18.0))
+    assert policy.bandit.means[:2] == pytest.approx([0.95 - 0.3 / 18, 0.9 - 2.1 / 18])
     assert policy.bandit.plays == [1, 1] + [0] * 8
 
 
@@ -102,11 +102,11 @@ def test_i_splitee_is_paid_by_eq_2_and_keeps_the_last_layer_to_itself() -> None:
         assert decision.first_exit == decision.last_layer == layer
         assert decision.escalate_to == (Tier.CLOUD if layer < 12 else None)
         sure = layer % 2 == 0 or layer == 12
-        cost = layer + (0 if sure else 12.0)
+        cost = 1.5 * layer + (0 if sure else 18.0)
         tier, exit_layer = (Tier.MOBILE, layer) if sure else (Tier.CLOUD, 12)
         policy.learn(decision, Outcome(tier, exit_layer, 0.8, cost))
     assert policy.bandit.means == pytest.approx(
-        [0.8 - 0.1 * (i + (0 if i % 2 == 0 else 12)) / 12 for i in range(1, 13)]
+        [0.8 - 0.1 * (1.5 * i + (0 if i % 2 == 0 else 18)) / 18 for i in range(1, 13)]
     )
 
 

@@ -1,0 +1,237 @@
+"""Folders of exit outputs: written, read, refused; and the shared ones, judged without weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+from lab.data import load_split
+from lab.evaluate import evaluate as judge
+from lab.evaluate_cli import evaluate
+from lab.outputs import FACTS, LOGITS, Outputs
+from lab.outputs_cli import outputs
+from lab.pools import make_pools
+from lab.simulate import simulate
+from lab.source import open_source
+from lab.tasks import get_task
+from lab.teacher import teacher_logits
+from lab.train import TrainSettings, train
+from shared.cost import CostModel
+from shared.errors import InvalidInput
+from shared.policies import make_policy
+from tests.conftest import REPOSITORY
+from tests.lab.conftest import make_rows
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run-with-outputs")
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=4, learning_rate=3e-3, bf16=False
+    )
+    train(settings, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / "tiny"
+    done = CliRunner().invoke(
+        outputs, [str(run), "--train-logits", "--out", str(folder)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    assert f"written: {folder}" in done.output
+    return folder
+
+
+@pytest.fixture
+def copied(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "copied")
+
+
+def test_outputs_are_judged_as_their_run_is(run: Path, written: Path, tiny_data: Path) -> None:
+    """All but what halves of a bit in the embedding may move: answers, exits and fixed tiers."""
+    first = judge(open_source(run), "test", 1, 2, 0.1, None)
+    second = judge(open_source(written, str(tiny_data)), "test", 1, 2, 0.1, None)
+    for name in ("exits", "alpha", "pools", "layers", "hidden_size", "reported_hash", "model_hash"):
+        assert first[name] == second[name], name
+    for name in ("bert", "early-exit", "mobile", "edge", "cloud", "adaee", "i-splitee"):
+        assert first["methods"][name] == second["methods"][name], name
+    assert (first["run"]["source"], second["run"]["source"]) == ("run", "outputs")
+    assert second["run"]["folder"] == "tiny"
+
+
+def test_no_weights_and_no_texts_are_in_the_folder(written: Path, tiny_data: Path) -> None:
+    names = {file.name for file in written.iterdir()}
+    assert names == {FACTS, LOGITS, "exit0.safetensors", "glue.safetensors", "test.safetensors",
+                     "validation.safetensors"}  # fmt: skip
+    facts = (written / FACTS).read_text()
+    text = json.loads((tiny_data / "train.jsonl").read_text().splitlines()[0])["sentence"]
+    for file in written.iterdir():
+        assert text.encode() not in file.read_bytes()
+    assert str(tiny_data) not in facts
+
+
+def test_other_data_are_refused_in_one_sentence(written: Path, tmp_path: Path) -> None:
+    for name, seed in (("train", 90), ("validation", 91)):
+        lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, seed))
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    with pytest.raises(InvalidInput, match=r"was made from other data than .*give the same data"):
+        open_source(written, str(tmp_path))
+
+
+def test_another_validation_file_is_refused(written: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_data / "train.jsonl", tmp_path)
+    lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, 91))
+    (tmp_path / "validation.jsonl").write_text(lines)
+    source = open_source(written, str(tmp_path))
+    source.reported("test")
+    with pytest.raises(InvalidInput, match="was made from other data"):
+        source.reported("glue")
+
+
+def test_without_data_nothing_is_checked_and_that_is_said(written: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        evaluate, [str(written), "--out", str(tmp_path)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    assert "without --data it is not checked" in done.output
+
+
+def test_other_texts_need_the_model(written: Path, tmp_path: Path) -> None:
+    for name in ("books", "dvd", "electronics"):
+        lines = "".join(json.dumps(row) + "\n" for row in make_rows(20, 5))
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    with pytest.raises(InvalidInput, match="holds no model to answer books with; give the run"):
+        judge(open_source(written), "test", 1, 2, 0.1, None, tmp_path)
+
+
+def _drop(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _change(name: str, **arrays: Any) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        known = load_file(folder / name)
+        meta = {"data_hash": "d", "model_hash": "m"}
+        save_file(known | {key: make(known) for key, make in arrays.items()}, folder / name, meta)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_drop(FACTS), "holds neither a trained model nor exit outputs"),
+        (_drop("test.safetensors"), "has no test.safetensors; give --on glue"),
+        (_drop("exit0.safetensors"), "exit0.safetensors cannot be read"),
+        (lambda folder: (folder / FACTS).write_text("{"), "facts.json cannot be read"),
+        (lambda folder: (folder / FACTS).write_text("{}"), "facts.json lacks 'task'"),
+        (
+            lambda folder: (folder / "test.safetensors").write_bytes(b"no tensors"),
+            "test.safetensors cannot be read",
+        ),
+        (
+            _change("test.safetensors", tokens=lambda known: known["tokens"][:-1].copy()),
+            "has tokens of shape",
+        ),
+        (
+            _change("test.safetensors", labels=lambda known: known["labels"] + 5),
+            "has no labels of this task",
+        ),
+        (
+            _change("test.safetensors", probabilities=lambda known: known["probabilities"] * 2),
+            "holds values that are not probabilities",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(
+    damage: Callable[[Path], object], says: str, copied: Path
+) -> None:
+    def read_all() -> None:
+        source = open_source(copied)
+        source.reported("test")
+        source.exit0()
+
+    damage(copied)
+    with pytest.raises(InvalidInput, match=says):
+        read_all()
+
+
+def test_a_folder_with_other_files_is_not_written_over(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = CliRunner().invoke(outputs, [str(run), "--out", str(tmp_path)])
+    assert isinstance(done.exception, InvalidInput)
+    assert "holds other files" in done.exception.message
+
+
+def test_a_teacher_from_outputs_and_from_its_run_agree(
+    run: Path, written: Path, tiny_data: Path
+) -> None:
+    split = load_split(str(tiny_data), get_task("sst2"), "paper", 13)
+    of_folder, of_run = (teacher_logits(path, split.train, 2) for path in (written, run))
+    shares = [np.exp(x - x.max(1, keepdims=True)) for x in (of_folder, of_run)]
+    first, second = (x / x.sum(1, keepdims=True) for x in shares)
+    np.testing.assert_allclose(first, second, atol=2e-3)
+
+
+def test_a_teacher_of_other_texts_or_classes_is_refused(written: Path, tiny_data: Path) -> None:
+    split = load_split(str(tiny_data), get_task("sst2"), "paper", 13)
+    with pytest.raises(InvalidInput, match="was made for other training texts"):
+        teacher_logits(written, split.train[::-1], 2)
+    with pytest.raises(InvalidInput, match="knows 2 classes, the data have 3"):
+        teacher_logits(written, split.train, 3)
+
+
+def test_a_teachers_pupil_is_trained_and_resumed(
+    written: Path, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False, seed=13, distil=0.5,
+        teacher=str(written), token_dropout=0.1,
+    )  # fmt: skip
+    facts = train(settings, tmp_path / "taught")
+    assert (facts["teacher"], facts["distil"]) == (str(written), 0.5)
+    untaught = train(replace(settings, teacher=None, distil=0.0), tmp_path / "untaught")
+    weights = [
+        load_file(tmp_path / name / "model" / "weights.safetensors")
+        for name in ("taught", "untaught")
+    ]
+    assert facts["data_hash"] == untaught["data_hash"]
+    assert any(not np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+SHARED = REPOSITORY.parent / "shared"
+# dimee-fixed on GLUE's validation file: change in accuracy (points) and cost (%)
+EXPECTED = {
+    "sst2": (-0.11, -61.2),
+    "cola": (-1.52, -24.7),
+    "mrpc": (-1.47, -30.5),
+    "qnli": (-0.56, -24.8),
+    "qqp": (0.11, -33.9),
+    "mnli": (-2.84, -28.2),
+}
+
+
+@pytest.mark.parametrize("task", EXPECTED)
+def test_the_shared_outputs_give_the_known_figures(task: str) -> None:
+    folder = SHARED / "outputs" / f"{task}-mpnet"
+    if not folder.is_dir():
+        pytest.skip(f"no exit outputs at {folder}")
+    source = Outputs(folder, str(SHARED / "glue" / task))
+    pools = make_pools(source.validation(), CostModel.paper(source.layers), 3, 6, 0.1)
+    test = source.reported("glue")
+    trace = simulate(make_policy("dimee-fixed", pools.facts), test, pools.facts, 6)
+    cloud = float((test.answers_NE[:, -1] == test.labels_N).mean())
+    drop = 100 * (float((trace.answer_N == test.labels_N).mean()) - cloud)
+    saving = 100 * (float(trace.cost_N.mean()) / 18 - 1)
+    assert (round(drop, 2), round(saving, 1)) == EXPECTED[task]

@@ -1,0 +1,72 @@
+"""Features of pairs: by hand, and the same from every table that is equal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.data import Example
+from lab.pairs import PairFeatures
+from shared.pair_features import PAIR_FEATURES, pair_features
+from shared.runtime.encoding import TextEncoder
+
+U_H, V_H = np.array([3.0, 4.0], np.float32), np.array([3.0, 0.0], np.float32)
+
+
+def test_by_hand() -> None:
+    found = pair_features(U_H, V_H, np.array([7, 8, 9, 9]), np.array([9]))
+    named = dict(zip(PAIR_FEATURES, found.tolist(), strict=True))
+    assert named == pytest.approx(
+        {
+            "cosine": 0.6,
+            "dot_product": 9.0,
+            "distance": 4.0,
+            "mean_difference": 2.0,
+            "largest_difference": 4.0,
+            "jaccard": 1 / 3,
+            "overlap_of_first": 1 / 3,
+            "overlap_of_second": 1.0,
+            "log_first_tokens": math.log(4),
+            "log_second_tokens": 0.0,
+            "log_length_ratio": math.log(4),
+            "first_norm": 5.0,
+            "second_norm": 3.0,
+        }
+    )
+
+
+def test_equal_texts_are_alike_and_zero_means_do_not_divide() -> None:
+    ids = np.array([5, 6])
+    found = pair_features(U_H, U_H, ids, ids)
+    assert found[0] == pytest.approx(1.0)
+    assert found[PAIR_FEATURES.index("jaccard")] == 1.0
+    zero_H = np.zeros(2, np.float32)
+    assert np.isfinite(pair_features(zero_H, zero_H, ids, ids)).all()
+
+
+def test_each_text_of_a_pair_is_its_own(tiny_encoder: Path) -> None:
+    """A table in which word i has the embedding (i, 0): the means are those of the two texts."""
+    encoder = TextEncoder(tiny_encoder / "tokenizer.json", 16)
+    rows = encoder.encode("fine film", "dull"), encoder.encode("fine film")
+    size = int(max(row.ids_T.max() for row in rows)) + 1
+    word_VH = np.stack([np.arange(size), np.zeros(size)], 1).astype(np.int8)
+    made = PairFeatures(encoder, word_VH, np.ones(size, np.float32))
+    (found,) = made.of([Example("fine film", "dull", 0)])
+    assert rows[0].second_T is not None
+    assert rows[1].second_T is None
+    first = rows[0].ids_T[rows[0].content_T & ~rows[0].second_T]
+    second = rows[0].ids_T[rows[0].second_T]
+    assert found[PAIR_FEATURES.index("first_norm")] == pytest.approx(first.mean())
+    assert found[PAIR_FEATURES.index("second_norm")] == pytest.approx(second.mean())
+    assert found[PAIR_FEATURES.index("log_first_tokens")] == pytest.approx(math.log(len(first)))
+
+
+def test_a_text_without_a_known_sign_has_no_features(tiny_encoder: Path) -> None:
+    encoder = TextEncoder(tiny_encoder / "tokenizer.json", 16)
+    word_VH, scale_V = np.ones((40, 2), np.int8), np.ones(40, np.float32)
+    (found,) = PairFeatures(encoder, word_VH, scale_V).of([Example("fine film", "\u200b", 0)])
+    if not encoder.encode("fine film", "\u200b").second_T.any():  # type: ignore[union-attr]
+        assert not found.any()
