@@ -13,7 +13,7 @@ from typing import Self
 
 from mobile_client.delays import Delays
 from mobile_client.device import Device
-from mobile_client.recorded import Recorded
+from mobile_client.recorded import Knew, Recorded
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle, tier_layers
 from shared.domain import Expectation, Outcome, Tier
@@ -66,6 +66,14 @@ def under(policy: Value, conditions: Conditions) -> Value:
     other = copy.copy(policy)
     other.conditions = conditions
     return other
+
+
+def as_known(policy: Value, knew: Knew | None) -> Value:
+    """The policy with the delays that the mobile knew of then; as it is where none are recorded."""
+    delays = None if knew is None else knew.delays
+    if delays is None:
+        return policy
+    return under(policy, replace(policy.conditions, delay_ms=delays))
 
 
 def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | None:
@@ -121,32 +129,37 @@ class Replay:
     """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
 
     A tier that the request really visited gives its real answer again. For any other the policy's
-    own expectation stands: of the text, or, after an answer, of that answer.
+    own expectation stands: of the text, or, after an answer, of that answer. ``as_known``: each
+    request is decided by the delays that the mobile knew of then, where they are recorded, and not
+    by those of the policy's conditions.
     """
 
-    def __init__(self, at_hand: AtHand, policy: Value, delays: Delays) -> None:
+    def __init__(
+        self, at_hand: AtHand, policy: Value, delays: Delays, as_known: bool = False
+    ) -> None:
         self._at_hand = at_hand
         self._policy = policy
         self._delays = delays
+        self._as_known = as_known
         # the price of waiting moves decisions; it is nothing that anybody is paid
         self._prices = Conditions(policy.conditions.cost_model)
 
     def course(self, request: Recorded) -> Course:
         """One request, from the decision on."""
-        expectation = known(request)
-        tier = first = self._policy.plan(expectation).tier
+        expectation, policy = known(request), self._policy_for(request)
+        tier = first = policy.plan(expectation).tier
         cost = latency_ms = 0.0
         outcome: Outcome | None = None
         while (entry := request.answers.get(tier)) is not None:
             cost += self._paid(entry)
             latency_ms += self._delays.of(entry)
             outcome = self._at_hand.outcome(entry)
-            to = self._policy.second_plan(expectation, outcome)
+            to = policy.second_plan(expectation, outcome)
             if to is None:
-                right = right_after(self._policy, expectation, outcome, tier)
+                right = right_after(policy, expectation, outcome, tier)
                 return Course(first, _all(tier), cost, right, latency_ms, modelled=False)
             tier = to
-        rest = self._modelled(tier, expectation, outcome)
+        rest = self._modelled(policy, tier, expectation, outcome)
         return replace(
             rest,
             first=first,
@@ -156,19 +169,24 @@ class Replay:
 
     def reproduces(self, request: Recorded) -> bool:
         """Whether it decides here as it did then: at first, and after each answer."""
-        expectation = known(request)
-        return self._policy.plan(expectation).tier is request.first.tier and all(
-            self._policy.second_plan(expectation, self._at_hand.outcome(entry)) is asked
+        expectation, policy = known(request), self._policy_for(request)
+        return policy.plan(expectation).tier is request.first.tier and all(
+            policy.second_plan(expectation, self._at_hand.outcome(entry)) is asked
             for entry, asked in request.second_decisions()
         )
 
-    def _modelled(self, tier: Tier, expectation: Expectation, after: Outcome | None) -> Course:
-        heads, index = self._policy.heads, TIERS.index(tier)
+    def _policy_for(self, request: Recorded) -> Value:
+        return as_known(self._policy, request.knew) if self._as_known else self._policy
+
+    def _modelled(
+        self, policy: Value, tier: Tier, expectation: Expectation, after: Outcome | None
+    ) -> Course:
+        heads, index = policy.heads, TIERS.index(tier)
         latency_ms = self._delays.mean(tier)
         sure_layers, unsure_layers = (float(layers) for layers in heads.layers_T2[index])
         if after is not None:
             # whether it is sure of a text that another was not sure of is not known: it stays
-            right = right_after(self._policy, expectation, after, tier)
+            right = right_after(policy, expectation, after, tier)
             cost = self._prices.cost(tier, unsure_layers)
             return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
         right = expectation.expected[index]
@@ -178,7 +196,7 @@ class Replay:
         sure = expectation.expected[len(TIERS) + index]
         cost = sure * self._prices.cost(tier, sure_layers)
         cost += (1 - sure) * self._prices.cost(tier, unsure_layers)
-        to = goes_on_to(self._policy, tier, expectation)
+        to = goes_on_to(policy, tier, expectation)
         if to is None:
             return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
         target = TIERS.index(to)

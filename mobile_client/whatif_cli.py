@@ -53,7 +53,11 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @price_options
 @click.option("--link", type=click.Choice(list(LINKS)), help="What the phone's link would be.")
 @click.option("--rtt-ms", type=click.FloatRange(0, 60_000), help="The link's round trip.")
-@click.option("--ms-price", type=click.FloatRange(0, 1e6), help="λ of waiting a millisecond.")
+@click.option(
+    "--ms-price",
+    type=click.FloatRange(0, 1e6),
+    help="λ of waiting a millisecond; the setting's if left out, 0: waiting costs nothing.",
+)
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
 @click.option("--ledger-url", help="Where the ledger listens.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -131,6 +135,9 @@ def lines(report: WhatIf) -> list[str]:
         )
         if before != after
     ]
+    rates = report.ms_lambda_before, report.ms_lambda_after
+    if rates[0] != rates[1]:
+        changed.append(f"waiting {rates[0]:g} → {rates[1]:g} λ a ms")
     told = [
         f"{report.requests} requests of {Value.name}" + (f" (left out: {left})" if left else ""),
         f"prices: {', '.join(changed) or 'as they are'}",

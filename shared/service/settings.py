@@ -18,7 +18,7 @@ from shared.errors import InvalidInput
 OPTIONAL = {
     *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
     *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
-    *("escalation_budget", "max_queue_ms"),
+    *("escalation_budget", "max_queue_ms", "price_book", "ms_lambda"),
 }
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
