@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lab.run import Run
 from lab.samples import Samples, samples_of_run
 from lab.value_study import value_study
 from shared.cost import CostModel
+from shared.tariff import Tariff
 
 FORMAT = 1
 SHOWN = 600
@@ -36,12 +38,18 @@ def evaluate(
     mu: float,
     cloud_fee: float | None,
     shift: Path | None = None,
+    price_book: Path | None = None,
 ) -> dict[str, Any]:
     """Judge every method on one split of a run.
 
     α, pools and whatever a router learns come from the run's validation part; ``on`` names what
-    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file.
+    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file. Prices are the
+    preset's, or those of ``price_book``; ``cloud_fee`` replaces γ of either.
     """
+    tariff = Tariff(CostModel.paper(run.model.layers), price_book)
+    cost_model = tariff.cost_model
+    if cloud_fee is not None:
+        cost_model = replace(cost_model, cloud_fee=cloud_fee)
     split = run.split(data)
     reported = split.test
     if on == "glue":
@@ -49,10 +57,11 @@ def evaluate(
     check_classes({"validation": split.validation, "reported": reported}, run.task)
     validation = samples_of_run(run, split.validation, "validation")
     test = samples_of_run(run, reported, on)
-    cost_model = CostModel.paper(run.model.layers, cloud_fee)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
     judged = Judged(run.task.name, validation, test, pools)
     result = _facts(run, on, judged)
+    if price_book is not None:
+        result["price_book"] = tariff.book.version
     result |= _judge(judged)
     if len(validation) >= 20 * FOLDS:
         result["value"] = value_study(judged, Scorer(judged), exit0_of_run(run, split.train))

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from shared.errors import InvalidInput
 from shared.ledger.client import LedgerClient
 from shared.links import LINKS, Link
 from shared.policies.value import Value
+from shared.tariff import Tariff
 
 PRICES = {
     "mobile_layer": "λm, a layer on the phone.",
@@ -51,6 +53,11 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="How many requests, from the newest.",
 )
 @price_options
+@click.option(
+    "--price-book",
+    type=click.Path(path_type=Path),
+    help="Prices in λ from a file, in place of today's; the options above change them.",
+)
 @click.option("--link", type=click.Choice(list(LINKS)), help="What the phone's link would be.")
 @click.option("--rtt-ms", type=click.FloatRange(0, 60_000), help="The link's round trip.")
 @click.option(
@@ -63,6 +70,7 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def whatif(
     last: int,
+    price_book: Path | None,
     link: str | None,
     rtt_ms: float | None,
     ms_price: float | None,
@@ -79,7 +87,8 @@ def whatif(
     settings = load_settings(bundle=bundle, ledger_url=ledger_url)
     at_hand = AtHand.load(settings)
     today = at_hand.value.conditions.cost_model if at_hand.value else at_hand.bundle.cost_model
-    change = Change(_changed(today, prices), _link(link, rtt_ms), ms_price)
+    base = today if price_book is None else Tariff(today, price_book).cost_model
+    change = Change(_changed(base, prices), _link(link, rtt_ms), ms_price)
     client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:
         requests = [read_request(entries) for entries in client.last(last, Value.name)]
