@@ -122,8 +122,8 @@ class TierSettings(BundleSettings):
         default_factory=lambda: len(os.sched_getaffinity(0))
     )
     price_book: Path | None = None
-    """Accepted, so that all tiers can share their settings. Prices stand on the caller's side of the
-    ledger; a server that is given a price book says so in its log."""
+    """Accepted, so that all tiers can share their settings. Prices stand on the caller's side of
+    the ledger; a server that is given a price book says so in its log."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """How many requests wait at most, in a burst."""
     max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
