@@ -144,6 +144,17 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
+def _off(facts: dict[str, Any]) -> list[str]:
+    """A paragraph about links that were not as their profile says, where there are any."""
+    off = [
+        f"{LINKS[link['link']].title} ({one['hop']})"
+        for link in facts["links"]
+        for one in link["measured"]
+        if not one["holds"]
+    ]
+    return [f"Off their profile by more than 10 %: {', '.join(off)}.", ""] if off else []
+
+
 def page(facts: dict[str, Any], source: str) -> str:
     """The results as Markdown."""
     rate = facts["ms_lambda"]
@@ -180,6 +191,7 @@ def page(facts: dict[str, Any], source: str) -> str:
             left=2,
         ),
         "",
+        *_off(facts),
         f"Bundle `{facts['bundle_id']}`; made at {facts['made_at']}, commit {facts['commit']}, on "
         f"{machine['cores']} cores, {machine['system']}, load {machine['load_before']:.2f} before. "
         "The tiers share these cores: milliseconds compare within this table only.",
@@ -229,6 +241,7 @@ def main(
         made = made_with()
         arguments = [f"--data {data}", f"--out {out}", f"--limit {limit}", f"--seed {seed}"]
         arguments += [f"--link {name}" for name in links]
+        arguments += ["--unlabelled"] if unlabelled else []
         if bundle is not None:
             arguments.append(f"--bundle {bundle}")
         facts: dict[str, Any] = {

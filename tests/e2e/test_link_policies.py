@@ -71,3 +71,24 @@ def test_a_row_sums_up_what_was_answered() -> None:
     assert row["shares"] == {"mobile": 50.0, "edge": 25.0, "cloud": 25.0}
     assert (row["accuracy"], row["cost_lambda"], row["cost_change"]) == (75.0, 9.0, -50.0)
     assert row["p50_ms"] == 25.0
+
+
+def test_the_page_names_links_that_are_off_their_profile() -> None:
+    row = summarize("value", [Answered("mobile", True, 10.0, 3.0, 18.0)])
+    measured = [{"hop": "phone-edge", "holds": True}, {"hop": "phone-cloud", "holds": False}]
+    facts = {
+        "links": [{"link": "4g", "measured": measured, "rows": [row]}],
+        "machine": {"cores": 2, "system": "Linux", "load_before": 0.5},
+        "ms_lambda": 0.018,
+        "limit": 1,
+        "data": "sst2",
+        "task": "sst2",
+        "seed": 0,
+        "command": "c",
+        "bundle_id": "b",
+        "made_at": "now",
+        "commit": "x",
+    }
+    assert "Off their profile by more than 10 %: 4G (phone-cloud)." in page(facts, "links.json")
+    measured[1]["holds"] = True
+    assert "Off their profile" not in page(facts, "links.json")
