@@ -25,12 +25,13 @@ from lab.load.bed import own_bed
 from lab.load.report import made_with
 from lab.results.text import change, code, number, table
 from lab.tasks import get_task
-from mobile_client.client import load_settings
 from shared.bundle import load_bundle
+from shared.cost import MS_LAMBDA
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
 from shared.links import LINKS
 from shared.policies.value import Value
+from shared.service.settings import default_bundle
 from shared.wire import ClassifyResponse
 
 PROFILES = ("3g", "4g", "5g", "wifi", "satellite")
@@ -113,12 +114,18 @@ def study_link(
     bundle: Path,
     seed: int,
     unlabelled: bool,
+    ms_lambda: float = MS_LAMBDA,
 ) -> dict[str, Any]:
-    """Start a testbed with link ``name`` on both hops and run every policy in it."""
+    """Start a testbed with link ``name`` on both hops and run every policy in it.
+
+    ``ms_lambda`` is the price of waiting, in λ a millisecond.
+    """
     extra = ("--bundle", str(bundle), *(["--unlabelled"] if unlabelled else []))
     shown = Credentials.from_environment()
     with (
-        own_bed(dict.fromkeys(HOPS, name), seed, None, extra) as bed,
+        own_bed(
+            dict.fromkeys(HOPS, name), seed, None, extra, {"DIMEE_MS_LAMBDA": str(ms_lambda)}
+        ) as bed,
         httpx.Client(
             base_url=bed.url,
             trust_env=False,
@@ -219,7 +226,19 @@ def page(facts: dict[str, Any], source: str) -> str:
 @click.option(
     "--link", "links", multiple=True, type=click.Choice(PROFILES), help="All if left out."
 )
-@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model's bundle.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    envvar="DIMEE_BUNDLE",
+    help="Folder of the model's bundle.",
+)
+@click.option(
+    "--ms-price",
+    type=click.FloatRange(0, 1e6),
+    default=MS_LAMBDA,
+    show_default=True,
+    help="λ of waiting a millisecond.",
+)
 @click.option("--unlabelled", is_flag=True, help="Go on with links that are off their label.")
 def main(
     data: str,
@@ -229,18 +248,20 @@ def main(
     seed: int,
     links: tuple[str, ...],
     bundle: Path | None,
+    ms_price: float,
     unlabelled: bool,
 ) -> None:
     """Measure the policies over each link, and write the JSON and the page."""
     try:
-        settings = load_settings(bundle=bundle)
-        manifest = (loaded := load_bundle(settings.bundle)).manifest
+        loaded = load_bundle(bundle or default_bundle())
+        manifest = loaded.manifest
         examples = load_examples(data, get_task(manifest.task), "validation")
         random.Random(seed).shuffle(examples)
         examples = examples[:limit]
         made = made_with()
         arguments = [f"--data {data}", f"--out {out}", f"--limit {limit}", f"--seed {seed}"]
         arguments += [f"--link {name}" for name in links]
+        arguments += [] if ms_price == MS_LAMBDA else [f"--ms-price {ms_price:g}"]
         arguments += ["--unlabelled"] if unlabelled else []
         if bundle is not None:
             arguments.append(f"--bundle {bundle}")
@@ -252,9 +273,9 @@ def main(
             "data": Path(data).name,
             "limit": len(examples),
             "seed": seed,
-            "ms_lambda": settings.waiting_price,
+            "ms_lambda": ms_price,
             "links": [
-                study_link(name, examples, manifest.labels, loaded.path, seed, unlabelled)
+                study_link(name, examples, manifest.labels, loaded.path, seed, unlabelled, ms_price)
                 for name in links or PROFILES
             ],
         }

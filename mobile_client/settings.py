@@ -9,14 +9,12 @@ from pydantic import Field
 
 from mobile_client.modes import Mode
 from shared.codec import Codec
+from shared.cost import MS_LAMBDA
 from shared.domain import Tier
 from shared.service.settings import BundleSettings
 from shared.wire import DeadlineMs
 
 Resume = Literal["auto", "never", "always"]
-MS_LAMBDA = 0.018
-"""The default price of waiting one millisecond, in λ: a second costs 18 λ, as much as one answer
-from the cloud at the paper's prices. See ``docs/decisions/0010-price-of-waiting.md``."""
 
 
 class MobileSettings(BundleSettings):

@@ -79,11 +79,9 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     settings = load_settings(
         **{
             name: options[name]
-            for name in (
-                *("policy", "mobile_layers", "edge_layers", "bundle", "state_dir"),
-                "price_book",
-            )
-        }
+            for name in ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir")
+        },
+        price_book=options.get("price_book"),
     )
     if settings.price_book is not None:
         read_price_file(settings.price_book)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from lab.link_policies import POLICIES, Answered, main, page, summarize
-from mobile_client.settings import MS_LAMBDA
+from shared.cost import MS_LAMBDA
 from tests.conftest import BUNDLE
 
 TEXTS = (

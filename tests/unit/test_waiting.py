@@ -16,11 +16,11 @@ from mobile_client.explain_cli import lines
 from mobile_client.phone import Phone
 from mobile_client.recorded import Recorded, read_request
 from mobile_client.replay import AtHand
-from mobile_client.settings import MS_LAMBDA, MobileSettings
+from mobile_client.settings import MobileSettings
 from mobile_client.whatif import Change, what_if
 from mobile_client.whatif_cli import lines as whatif_lines
 from shared.bundle import Bundle
-from shared.cost import CostModel
+from shared.cost import MS_LAMBDA, CostModel
 from shared.domain import Tier
 from shared.policies.conditions import Conditions
 from shared.tariff import Tariff
