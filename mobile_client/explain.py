@@ -7,13 +7,20 @@ from dataclasses import dataclass, field, replace
 
 from mobile_client.budget import EXHAUSTED, OFFLINE, UNAVAILABLE
 from mobile_client.recorded import Knew, Recorded
-from mobile_client.replay import AtHand, as_known, goes_on_to, right_after, under
+from mobile_client.replay import (
+    AtHand,
+    as_known,
+    expected_lambda,
+    goes_on_to,
+    right_after,
+    under,
+    waiting_lambda,
+)
 from shared.cost import CostModel
 from shared.domain import Difficulty, Expectation, Tier
 from shared.heads import TIERS, answer_facts
 from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies.centroids import DIFFICULTIES
-from shared.policies.conditions import Conditions
 from shared.policies.value import Value
 
 SAME = 1e-4
@@ -227,31 +234,6 @@ def _weighed(
         cost_lambda=expected_lambda(everyone, tier, to, expectation),
         waiting_lambda=waiting_lambda(everyone, tier, to, expectation) if knew.ms_lambda else None,
     )
-
-
-def expected_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
-    """λ of starting at ``tier`` and going on ``to`` another with what is not sure.
-
-    Without the price of waiting: see `waiting_lambda`.
-    """
-    prices, layers_T2 = Conditions(policy.conditions.cost_model), policy.heads.layers_T2
-    index = TIERS.index(tier)
-    if tier is Tier.CLOUD:
-        return prices.cost(tier, float(layers_T2[index, 0]))
-    sure = expectation.expected[len(TIERS) + index]
-    cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
-    if to is not None:
-        cost_not += prices.cost(to, float(layers_T2[TIERS.index(to), 1]))
-    return sure * cost_sure + (1 - sure) * cost_not
-
-
-def waiting_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
-    """λ of waiting that starting at ``tier`` adds, and going on ``to`` with what is not sure."""
-    waiting = policy.conditions.waiting(tier)
-    if to is not None:
-        sure = expectation.expected[len(TIERS) + TIERS.index(tier)]
-        waiting += (1 - sure) * policy.conditions.waiting(to)
-    return waiting
 
 
 def _moved(knew: Knew, expectation: Expectation, value: Value | None) -> list[str]:

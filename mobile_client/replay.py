@@ -96,6 +96,31 @@ def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | No
     return best
 
 
+def expected_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
+    """λ of starting at ``tier`` and going on ``to`` another with what is not sure.
+
+    Without the price of waiting: see `waiting_lambda`.
+    """
+    prices, layers_T2 = Conditions(policy.conditions.cost_model), policy.heads.layers_T2
+    index = TIERS.index(tier)
+    if tier is Tier.CLOUD:
+        return prices.cost(tier, float(layers_T2[index, 0]))
+    sure = expectation.expected[len(TIERS) + index]
+    cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
+    if to is not None:
+        cost_not += prices.cost(to, float(layers_T2[TIERS.index(to), 1]))
+    return sure * cost_sure + (1 - sure) * cost_not
+
+
+def waiting_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
+    """λ of waiting that starting at ``tier`` adds, and going on ``to`` with what is not sure."""
+    waiting = policy.conditions.waiting(tier)
+    if to is not None:
+        sure = expectation.expected[len(TIERS) + TIERS.index(tier)]
+        waiting += (1 - sure) * policy.conditions.waiting(to)
+    return waiting
+
+
 def right_after(policy: Value, expectation: Expectation, outcome: Outcome, by: Tier) -> float:
     """P(``by`` is right) after an answer of the same or of a cheaper tier."""
     heads, tier = policy.heads, TIERS.index(outcome.tier)
