@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lab.tasks import Task
 from lab.value_study import value_study
 from shared.cost import CostModel
 from shared.errors import InvalidInput
+from shared.tariff import Tariff
 
 FORMAT = 2
 SHOWN = 600
@@ -37,19 +39,26 @@ def evaluate(
     mu: float,
     cloud_fee: float | None,
     shift: Path | None = None,
+    price_book: Path | None = None,
 ) -> dict[str, Any]:
     """Judge every method on one part of a run, or of a folder of exit outputs.
 
     α, pools and whatever a router learns come from the run's validation part; ``on`` names what
-    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file.
+    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file. Prices are the
+    preset's, or those of ``price_book``; ``cloud_fee`` replaces γ of either.
     """
+    tariff = Tariff(CostModel.paper(source.layers), price_book)
+    cost_model = tariff.cost_model
+    if cloud_fee is not None:
+        cost_model = replace(cost_model, cloud_fee=cloud_fee)
     validation, test = source.validation(), source.reported(on)
     for name, samples in (("validation", validation), ("reported", test)):
         _check_classes(samples, source.task, name)
-    cost_model = CostModel.paper(source.layers, cloud_fee)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
     judged = Judged(source.task.name, validation, test, pools)
     result = _facts(source, on, judged)
+    if price_book is not None:
+        result["price_book"] = tariff.book.version
     result |= _judge(judged)
     if len(validation) >= 20 * FOLDS:
         result["value"] = value_study(judged, Scorer(judged), source.exit0())

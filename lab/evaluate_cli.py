@@ -32,7 +32,16 @@ SHOWN = ("bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "d
     show_default=True,
     help="Worth, in confidence, of one answer from the cloud (eq. 2).",
 )
-@click.option("--cloud-fee", type=click.FloatRange(0), help="γ in λ; the preset's if left out.")
+@click.option(
+    "--cloud-fee",
+    type=click.FloatRange(0),
+    help="γ in λ; the price book's or the preset's if left out.",
+)
+@click.option(
+    "--price-book",
+    type=click.Path(path_type=Path),
+    help="Prices in λ from a file; those that it leaves out are the preset's.",
+)
 @click.option(
     "--shift",
     type=click.Path(path_type=Path),

@@ -25,6 +25,7 @@ from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.ledger.cli import wait_for_clean
 from shared.ledger.client import LedgerClient
+from shared.tariff import read_price_file
 
 PATHS = ("policy", "mobile", "edge", "cloud")
 VERIFY_S = 30.0
@@ -55,6 +56,11 @@ SCOUTED = 300
 @click.option("--unlabelled", is_flag=True, help="Go on with links that are off their label.")
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
 @click.option("--policy", help="The testbed's policy, where --path leaves it to it.")
+@click.option(
+    "--price-book",
+    type=click.Path(path_type=Path),
+    help="The prices of the testbed's mobile; the bundle's if left out.",
+)
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Load the testbed that stands there."
 )
@@ -117,6 +123,9 @@ def load(scenario: str, out: Path, unlabelled: bool, **options: Any) -> None:
         "duration_s": duration_s,
         "deadline_ms": options["deadline_ms"],
         "seed": seed,
+        "price_book": read_price_file(options["price_book"]).version
+        if options["price_book"]
+        else None,
         "trace": options["arrivals"] and str(options["arrivals"]),
         "trace_left_out": left_out,
         "bundle_id": ready.get("bundle_id"),
@@ -135,6 +144,10 @@ def _bed(
     if options["url"] or options["state_dir"]:
         if options["links"]:
             raise InvalidInput("--link: the testbed stands already; use dimee link set")
+        if options["price_book"]:
+            raise InvalidInput(
+                "--price-book: the testbed stands already; give its mobile DIMEE_PRICE_BOOK"
+            )
         if options["state_dir"]:
             bed = standing_bed(options["state_dir"])
         else:
@@ -152,9 +165,11 @@ def _bed(
     if len(asked) < len(options["links"]):
         raise InvalidInput("--link: a hop has two links; give it one")
     extra: list[str] = ["--unlabelled"] if unlabelled else []
-    for name in ("bundle", "policy"):
+    if options["price_book"]:
+        read_price_file(options["price_book"])  # refused before anything is started
+    for name in ("bundle", "policy", "price_book"):
         if options[name]:
-            extra += [f"--{name}", str(options[name])]
+            extra += [f"--{name.replace('_', '-')}", str(options[name])]
     revive_s = None if chosen.revive is None else chosen.revive * options["duration_s"]
     click.echo("starting a testbed …")
     return own_bed(chosen.links | asked, options["seed"], revive_s, tuple(extra))

@@ -267,6 +267,8 @@ def _knew(request: Request) -> str | None:
         "worths": routing.worths,
         "expectation": asdict(routing.expectation) if routing.expectation else None,
         "alpha": routing.alpha,
+        "delay_ms": routing.delay_ms,
+        "ms_lambda": routing.ms_lambda,
         "mode": None if request.mode == "auto" else request.mode,
         "max_cost_lambda": request.max_cost_lambda,
     }

@@ -23,6 +23,9 @@ SMOOTHING = 0.125
 FAIR_MS = 100.0
 """A tier that was given less time than this and was late has not failed: callers choose deadlines,
 and a short one must not keep the tier from others."""
+FORGET_S = 60.0
+"""A delay that was not measured again for so long is forgotten: a tier that waiting made too dear
+is then asked once more, because its link may be better by now."""
 SEEN, KEPT = 20, 200
 """A p95 needs so many round trips, and forgets those before so many."""
 
@@ -44,6 +47,8 @@ class Observed:
         self.conditions = Conditions(certified or tariff.cost_model, ms_lambda=ms_lambda)
         self._certified = certified
         self._tariff = tariff
+        self._clock = clock
+        self._measured_at: dict[Tier, float] = {}
         self.breakers = {tier: Breaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
         self._round_trips: dict[Tier, deque[float]] = {
             tier: deque(maxlen=KEPT) for tier in self.breakers
@@ -54,6 +59,7 @@ class Observed:
         self._tariff.refresh()
         self.conditions.cost_model = self._certified or self._tariff.cost_model
         self.conditions.left_ms = left_ms
+        self._forget_old_delays()
         self.conditions.up = {
             tier: False for tier, breaker in self.breakers.items() if not breaker.plannable
         }
@@ -72,6 +78,13 @@ class Observed:
         known = self.conditions.delay_ms.get(tier)
         mean = took_ms if known is None else known + SMOOTHING * (took_ms - known)
         self.conditions.delay_ms[tier] = mean
+        self._measured_at[tier] = self._clock()
+
+    def _forget_old_delays(self) -> None:
+        now = self._clock()
+        for tier, measured_at in list(self._measured_at.items()):
+            if now - measured_at >= FORGET_S:
+                del self._measured_at[tier], self.conditions.delay_ms[tier]
 
     def exchanged(self, tier: Tier, exchange: Exchange, token: object = None) -> None:
         """Learn from an exchange: its delay, or that nobody was there; ``token``: its breaker's."""

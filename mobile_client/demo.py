@@ -12,13 +12,10 @@ import httpx
 
 from mobile_client.render import HEADER, row
 from mobile_client.testbed import testbed_from_options, testbed_options
-from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
 from shared.ledger.cli import print_summary, wait_for_clean
 from shared.ledger.client import LedgerClient
 from shared.wire import Classification, ClassifyItem, ClassifyResponse
-
-BATCH = 10
 
 
 def sample_sentences() -> list[str]:
@@ -30,16 +27,28 @@ def sample_sentences() -> list[str]:
 @click.command()
 @testbed_options
 def demo(**options: Any) -> None:
-    """Start the testbed, classify the sample sentences, show the ledger, stop everything."""
+    """Start the testbed, classify the sample sentences, show the ledger, stop everything.
+
+    A sentence is sent when the one before it is answered: a row shows its own request's latency.
+    """
     with tempfile.TemporaryDirectory(prefix="dimee-demo-") as folder:
         options["state_dir"] = options["state_dir"] or Path(folder)
         with testbed_from_options(options) as testbed:
             click.echo("starting ledger, cloud, edge and phone …")
             testbed.start_all()
             click.echo(HEADER)
-            failed = _send(testbed.roles["mobile"].url, testbed.credentials)
-            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=testbed.credentials)
-            sent = len(sample_sentences())
+            shown = testbed.credentials
+            texts = sample_sentences()
+            with httpx.Client(
+                base_url=testbed.roles["mobile"].url,
+                trust_env=False,
+                timeout=60.0,
+                auth=shown.auth,
+                verify=shown.verify,
+            ) as http:
+                failed = send_in_turn(http, texts)
+            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=shown)
+            sent = len(texts)
             report = wait_for_clean(ledger, wait_s=10.0, requests=sent)
             click.echo()
             print_summary(ledger.summary())
@@ -53,22 +62,17 @@ def demo(**options: Any) -> None:
         raise DimeeError("the demo did not end as it should; see the rows above")
 
 
-def _send(url: str, shown: Credentials) -> bool:
+def send_in_turn(http: httpx.Client, texts: list[str]) -> bool:
+    """Send one text after the other and print a row for each; returns whether one failed."""
     failed = False
-    texts = sample_sentences()
-    with httpx.Client(
-        base_url=url, trust_env=False, timeout=60.0, auth=shown.auth, verify=shown.verify
-    ) as http:
-        for start in range(0, len(texts), BATCH):
-            part = texts[start : start + BATCH]
-            response = http.post("/v1/classify", json={"texts": part})
-            if response.status_code != httpx.codes.OK:
-                raise from_payload(response.json(), response.status_code)
-            answer = ClassifyResponse.model_validate_json(response.content)
-            for text, item in zip(part, answer.items, strict=True):
-                outcome = _outcome(item)
-                failed |= isinstance(outcome, DimeeError)
-                click.echo(row(text, outcome))
+    for text in texts:
+        response = http.post("/v1/classify", json={"texts": [text]})
+        if response.status_code != httpx.codes.OK:
+            raise from_payload(response.json(), response.status_code)
+        answer = ClassifyResponse.model_validate_json(response.content)
+        outcome = _outcome(answer.items[0])
+        failed |= isinstance(outcome, DimeeError)
+        click.echo(row(text, outcome))
     return failed
 
 

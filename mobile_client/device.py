@@ -70,7 +70,9 @@ class Device:
         self.bundle: Bundle = load_bundle(settings.bundle)
         self.tariff = Tariff(self.bundle.cost_model, settings.price_book)
         self.guard = load_guard(settings, self.bundle, self.tariff)
-        self.observed = Observed(self.tariff, settings.ms_lambda, certified=self.guard.cost_model)
+        self.observed = Observed(
+            self.tariff, settings.waiting_price, certified=self.guard.cost_model
+        )
         layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}

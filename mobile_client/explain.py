@@ -7,13 +7,20 @@ from dataclasses import dataclass, field, replace
 
 from mobile_client.budget import EXHAUSTED, OFFLINE, UNAVAILABLE
 from mobile_client.recorded import Knew, Recorded
-from mobile_client.replay import AtHand, goes_on_to, right_after, under
+from mobile_client.replay import (
+    AtHand,
+    as_known,
+    expected_lambda,
+    goes_on_to,
+    right_after,
+    under,
+    waiting_lambda,
+)
 from shared.cost import CostModel
 from shared.domain import Difficulty, Expectation, Tier
 from shared.heads import TIERS, answer_facts
 from shared.ledger.entry import LedgerEntry, Reason
 from shared.policies.centroids import DIFFICULTIES
-from shared.policies.conditions import Conditions
 from shared.policies.value import Value
 
 SAME = 1e-4
@@ -39,8 +46,10 @@ class TierView:
 
     ``right`` and ``leaves_early`` are probabilities, ``goes_on_to`` where the plan takes what is
     not sure. ``cost_lambda`` is expected, ``least_lambda`` and ``most_lambda`` are its bounds; of
-    the bundle at hand and today's prices. ``worth`` is in probability of a right answer; None: not
-    possible then, or not recorded. ``booked_*`` is what answers there really cost.
+    the bundle at hand and today's prices. ``delay_ms`` is what the mobile knew of the tier's delay,
+    ``waiting_lambda`` what the expected waiting adds to the cost, at the price of waiting of then.
+    ``worth`` is in probability of a right answer; None: not possible then, or not recorded.
+    ``booked_*`` is what answers there really cost.
     """
 
     tier: Tier
@@ -50,6 +59,8 @@ class TierView:
     cost_lambda: float | None = None
     least_lambda: float | None = None
     most_lambda: float | None = None
+    delay_ms: float | None = None
+    waiting_lambda: float | None = None
     worth: float | None = None
     difficulty: Difficulty | None = None
     distance: float | None = None
@@ -61,12 +72,14 @@ class TierView:
 class Option:
     """Going on to ``tier`` after an answer: ``gain`` and ``price`` in probability of being right.
 
-    ``cost_lambda`` is what the price is for. Worth it where the gain is the greater.
+    The price is for ``cost_lambda`` and for ``waiting_lambda``. Worth it where the gain is the
+    greater.
     """
 
     tier: Tier
     gain: float
     cost_lambda: float
+    waiting_lambda: float
     price: float
 
     @property
@@ -97,7 +110,10 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The story of one request. ``why`` is one sentence; ``notes`` say what is not known."""
+    """The story of one request. ``why`` is one sentence; ``notes`` say what is not known.
+
+    ``price`` is Λ, ``ms_lambda`` the price of waiting a millisecond that was decided by.
+    """
 
     request_id: str
     policy: str
@@ -109,6 +125,7 @@ class Explanation:
     attempts: list[AttemptView]
     notes: list[str]
     certificate_id: str | None = None
+    ms_lambda: float | None = None
 
 
 def explain(request: Recorded, at_hand: AtHand) -> Explanation:
@@ -121,6 +138,8 @@ def explain(request: Recorded, at_hand: AtHand) -> Explanation:
     value = at_hand.value if fits and first.policy == Value.name else None
     notes = [] if fits else [_other_bundle(first.bundle_id, at_hand.bundle.bundle_id)]
     knew = request.knew
+    if value is not None and knew is not None:
+        value = _at_that_time(value, knew)
     if knew is not None and knew.expectation is not None:
         why = _why_worth(first.tier, knew, value)
         tiers = [_weighed(tier, request, knew, knew.expectation, value) for tier in TIERS]
@@ -142,7 +161,18 @@ def explain(request: Recorded, at_hand: AtHand) -> Explanation:
         attempts=_attempts(request, at_hand, value),
         notes=notes,
         certificate_id=first.certificate_id,
+        ms_lambda=knew.ms_lambda if knew else None,
     )
+
+
+def _at_that_time(value: Value, knew: Knew) -> Value:
+    """The policy at the price of waiting and the delays that were decided by.
+
+    Without a record of them it knows no delay, and waiting adds nothing.
+    """
+    if knew.ms_lambda is not None:
+        value = under(value, replace(value.conditions, ms_lambda=knew.ms_lambda))
+    return as_known(value, knew)
 
 
 def _alpha(at_hand: AtHand, fits: bool) -> float | None:
@@ -192,26 +222,18 @@ def _weighed(
         leaves_early=None if tier is Tier.CLOUD else expectation.expected[len(TIERS) + index],
         worth=knew.worths[index] if knew.worths else None,
     )
+    if knew.delays is not None:
+        view = replace(view, delay_ms=knew.delays.get(tier))
     if value is None:
         return view
     everyone = under(value, replace(value.conditions, up={}, left_ms=None))
     to = None if tier is Tier.CLOUD else goes_on_to(everyone, tier, expectation)
     return replace(
-        view, goes_on_to=to, cost_lambda=expected_lambda(everyone, tier, to, expectation)
+        view,
+        goes_on_to=to,
+        cost_lambda=expected_lambda(everyone, tier, to, expectation),
+        waiting_lambda=waiting_lambda(everyone, tier, to, expectation) if knew.ms_lambda else None,
     )
-
-
-def expected_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
-    """λ of starting at ``tier`` and going on ``to`` another with what is not sure."""
-    prices, layers_T2 = Conditions(policy.conditions.cost_model), policy.heads.layers_T2
-    index = TIERS.index(tier)
-    if tier is Tier.CLOUD:
-        return prices.cost(tier, float(layers_T2[index, 0]))
-    sure = expectation.expected[len(TIERS) + index]
-    cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
-    if to is not None:
-        cost_not += prices.cost(to, float(layers_T2[TIERS.index(to), 1]))
-    return sure * cost_sure + (1 - sure) * cost_not
 
 
 def _moved(knew: Knew, expectation: Expectation, value: Value | None) -> list[str]:
@@ -223,8 +245,8 @@ def _moved(knew: Knew, expectation: Expectation, value: Value | None) -> list[st
     if all(a is not None and b is not None and abs(a - b) <= SAME for a, b in pairs):
         return []
     return [
-        "worths are as recorded; today's prices, delays and thresholds give others, and expected "
-        "costs and gains are today's"
+        "worths are as recorded; today's prices and thresholds give others, and expected costs and "
+        "gains are today's"
     ]
 
 
@@ -347,7 +369,8 @@ def _options(
         layers = float(value.heads.layers_T2[target, 1])
         cost = value.conditions.cost(TIERS[target], layers)
         gain = value.heads.gain(index, target, facts_G)
-        found.append(Option(TIERS[target], gain, cost, value.price * cost))
+        waiting = value.conditions.waiting(TIERS[target])
+        found.append(Option(TIERS[target], gain, cost - waiting, waiting, value.price * cost))
     return found
 
 
@@ -360,4 +383,4 @@ def _verdict(asked: Tier | None, options: list[Option]) -> str:
         return "stayed: no gain is worth its price" if options else "stayed: there is none above"
     went = f"went on to {asked}" if asked else "stayed"
     found = f"{best} would be asked" if best else "it would stay"
-    return f"{went}; at today's prices {found} (prices were others, or a tier was away)"
+    return f"{went}; at today's prices {found} (prices or delays were others, or a tier was away)"

@@ -45,6 +45,13 @@ def lines(story: Explanation) -> list[str]:
     told += ["", f"why {story.why}."]
     if story.price:
         told.append(f"One λ is worth {points(story.price, sign=False)} of being right (Λ).")
+    if story.ms_lambda:
+        told.append(
+            f"Waiting a second cost {1e3 * story.ms_lambda:g} λ ({story.ms_lambda:g} λ a "
+            "millisecond); delays are those that the mobile had measured."
+        )
+    elif story.ms_lambda is not None:
+        told.append("Waiting cost nothing (0 λ a millisecond).")
     told += ["", *_table(story.tiers, story.attempts[0].tier.value), ""]
     for attempt in story.attempts:
         told += _attempt(attempt, story.alpha)
@@ -60,6 +67,8 @@ def _table(tiers: list[TierView], chosen: str) -> list[str]:
         ("sure exit", [_number(one.leaves_early, ".1%") for one in tiers]),
         ("if not sure", [_then(one) for one in tiers]),
         ("expected λ", [_number(one.cost_lambda, ".2f") for one in tiers]),
+        ("delay, ms", [_number(one.delay_ms, ".1f") for one in tiers]),
+        ("waiting, λ", [_number(one.waiting_lambda, ".2f") for one in tiers]),
         ("λ would be", [_range(one) for one in tiers]),
         ("worth, points", [_number(one.worth and 100 * one.worth, "+.2f") for one in tiers]),
         ("booked λ", [_number(one.booked_lambda, ".2f") for one in tiers]),
@@ -113,7 +122,8 @@ def _attempt(one: AttemptView, alpha: float | None) -> list[str]:
     for option in one.options:
         told.append(
             f"     {option.tier:<5} would gain {points(option.gain)} for {option.cost_lambda:.2f} λ"
-            f" = {points(option.price, sign=False)}: "
+            + (f" and {option.waiting_lambda:.2f} λ of waiting" if option.waiting_lambda else "")
+            + f" = {points(option.price, sign=False)}: "
             + ("worth it" if option.worth > 0 else "not worth it")
         )
     return [*told, f"     {one.verdict}"]

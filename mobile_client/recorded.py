@@ -20,7 +20,9 @@ class Knew(BaseModel):
     """`LedgerEntry.decision`: what the policy knew and found before anybody was asked.
 
     ``worths`` are `value`'s, None for a tier that was not possible; ``distances`` are the centroid
-    policies', infinite for an empty pool. ``mode`` and ``max_cost_lambda`` bounded the request.
+    policies', infinite for an empty pool. ``delay_ms`` is the delay of each tier as the mobile knew
+    it (None: it knew none), ``ms_lambda`` the price of waiting that `value` weighed it by. ``mode``
+    and ``max_cost_lambda`` bounded the request.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,8 +31,18 @@ class Knew(BaseModel):
     expectation: Expectation | None = None
     alpha: float | None = None
     distances: Three | None = None
+    delay_ms: Annotated[tuple[float | None, ...], Field(min_length=3, max_length=3)] | None = None
+    ms_lambda: float | None = None
     mode: str = "auto"
     max_cost_lambda: float | None = None
+
+    @property
+    def delays(self) -> dict[Tier, float] | None:
+        """The delays that were known, by tier; None where none were recorded."""
+        if self.delay_ms is None:
+            return None
+        known = zip(Tier, self.delay_ms, strict=True)
+        return {tier: delay for tier, delay in known if delay is not None}
 
     @property
     def free(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Self
 
 from mobile_client.delays import Delays
 from mobile_client.device import Device
-from mobile_client.recorded import Recorded
+from mobile_client.recorded import Knew, Recorded
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle, tier_layers
 from shared.domain import Expectation, Outcome, Tier
@@ -68,6 +68,14 @@ def under(policy: Value, conditions: Conditions) -> Value:
     return other
 
 
+def as_known(policy: Value, knew: Knew | None) -> Value:
+    """The policy with the delays that the mobile knew of then; as it is where none are recorded."""
+    delays = None if knew is None else knew.delays
+    if delays is None:
+        return policy
+    return under(policy, replace(policy.conditions, delay_ms=delays))
+
+
 def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | None:
     """Where the better plan from ``tier`` takes what is not sure there; None: it stays.
 
@@ -86,6 +94,31 @@ def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | No
         if (found := worth(tier, target)) > best_worth:
             best, best_worth = target, found
     return best
+
+
+def expected_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
+    """λ of starting at ``tier`` and going on ``to`` another with what is not sure.
+
+    Without the price of waiting: see `waiting_lambda`.
+    """
+    prices, layers_T2 = Conditions(policy.conditions.cost_model), policy.heads.layers_T2
+    index = TIERS.index(tier)
+    if tier is Tier.CLOUD:
+        return prices.cost(tier, float(layers_T2[index, 0]))
+    sure = expectation.expected[len(TIERS) + index]
+    cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
+    if to is not None:
+        cost_not += prices.cost(to, float(layers_T2[TIERS.index(to), 1]))
+    return sure * cost_sure + (1 - sure) * cost_not
+
+
+def waiting_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
+    """λ of waiting that starting at ``tier`` adds, and going on ``to`` with what is not sure."""
+    waiting = policy.conditions.waiting(tier)
+    if to is not None:
+        sure = expectation.expected[len(TIERS) + TIERS.index(tier)]
+        waiting += (1 - sure) * policy.conditions.waiting(to)
+    return waiting
 
 
 def right_after(policy: Value, expectation: Expectation, outcome: Outcome, by: Tier) -> float:
@@ -121,32 +154,37 @@ class Replay:
     """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
 
     A tier that the request really visited gives its real answer again. For any other the policy's
-    own expectation stands: of the text, or, after an answer, of that answer.
+    own expectation stands: of the text, or, after an answer, of that answer. ``as_known``: each
+    request is decided by the delays that the mobile knew of then, where they are recorded, and not
+    by those of the policy's conditions.
     """
 
-    def __init__(self, at_hand: AtHand, policy: Value, delays: Delays) -> None:
+    def __init__(
+        self, at_hand: AtHand, policy: Value, delays: Delays, as_known: bool = False
+    ) -> None:
         self._at_hand = at_hand
         self._policy = policy
         self._delays = delays
+        self._as_known = as_known
         # the price of waiting moves decisions; it is nothing that anybody is paid
         self._prices = Conditions(policy.conditions.cost_model)
 
     def course(self, request: Recorded) -> Course:
         """One request, from the decision on."""
-        expectation = known(request)
-        tier = first = self._policy.plan(expectation).tier
+        expectation, policy = known(request), self._policy_for(request)
+        tier = first = policy.plan(expectation).tier
         cost = latency_ms = 0.0
         outcome: Outcome | None = None
         while (entry := request.answers.get(tier)) is not None:
             cost += self._paid(entry)
             latency_ms += self._delays.of(entry)
             outcome = self._at_hand.outcome(entry)
-            to = self._policy.second_plan(expectation, outcome)
+            to = policy.second_plan(expectation, outcome)
             if to is None:
-                right = right_after(self._policy, expectation, outcome, tier)
+                right = right_after(policy, expectation, outcome, tier)
                 return Course(first, _all(tier), cost, right, latency_ms, modelled=False)
             tier = to
-        rest = self._modelled(tier, expectation, outcome)
+        rest = self._modelled(policy, tier, expectation, outcome)
         return replace(
             rest,
             first=first,
@@ -156,19 +194,24 @@ class Replay:
 
     def reproduces(self, request: Recorded) -> bool:
         """Whether it decides here as it did then: at first, and after each answer."""
-        expectation = known(request)
-        return self._policy.plan(expectation).tier is request.first.tier and all(
-            self._policy.second_plan(expectation, self._at_hand.outcome(entry)) is asked
+        expectation, policy = known(request), self._policy_for(request)
+        return policy.plan(expectation).tier is request.first.tier and all(
+            policy.second_plan(expectation, self._at_hand.outcome(entry)) is asked
             for entry, asked in request.second_decisions()
         )
 
-    def _modelled(self, tier: Tier, expectation: Expectation, after: Outcome | None) -> Course:
-        heads, index = self._policy.heads, TIERS.index(tier)
+    def _policy_for(self, request: Recorded) -> Value:
+        return as_known(self._policy, request.knew) if self._as_known else self._policy
+
+    def _modelled(
+        self, policy: Value, tier: Tier, expectation: Expectation, after: Outcome | None
+    ) -> Course:
+        heads, index = policy.heads, TIERS.index(tier)
         latency_ms = self._delays.mean(tier)
         sure_layers, unsure_layers = (float(layers) for layers in heads.layers_T2[index])
         if after is not None:
             # whether it is sure of a text that another was not sure of is not known: it stays
-            right = right_after(self._policy, expectation, after, tier)
+            right = right_after(policy, expectation, after, tier)
             cost = self._prices.cost(tier, unsure_layers)
             return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
         right = expectation.expected[index]
@@ -178,7 +221,7 @@ class Replay:
         sure = expectation.expected[len(TIERS) + index]
         cost = sure * self._prices.cost(tier, sure_layers)
         cost += (1 - sure) * self._prices.cost(tier, unsure_layers)
-        to = goes_on_to(self._policy, tier, expectation)
+        to = goes_on_to(policy, tier, expectation)
         if to is None:
             return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
         target = TIERS.index(to)

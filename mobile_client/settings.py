@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mobile_client.modes import Mode
 from shared.codec import Codec
+from shared.cost import MS_LAMBDA
 from shared.domain import Tier
 from shared.service.settings import BundleSettings
 from shared.wire import DeadlineMs
@@ -28,8 +29,9 @@ class MobileSettings(BundleSettings):
     price_book: Path | None = None
     """A file of prices (`shared.tariff.PriceFile`), read again when it changes; none: the
     bundle's λ and the default book."""
-    ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
-    """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it."""
+    ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it. 0
+    is the pure λ preset, for reproduction. Unset: `MS_LAMBDA`, and 0 with a certificate."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
     """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the phone's
     own last exit is not, and a request that no server answers is an error. An answer of the phone
@@ -68,3 +70,13 @@ class MobileSettings(BundleSettings):
     budget. A client without is answered by who has it, and the answer says so."""
     escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """The escalations that a client begins with, and the most it can have saved."""
+
+    @property
+    def waiting_price(self) -> float:
+        """The price of waiting in force, in λ a millisecond.
+
+        A certificate was judged without a price of waiting, so that it is 0 there by default.
+        """
+        if self.ms_lambda is not None:
+            return self.ms_lambda
+        return MS_LAMBDA if self.certificate is None else 0.0

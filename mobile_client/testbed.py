@@ -18,6 +18,7 @@ from mobile_client.standing import TESTBED_FILE, stand, write_testbed_file
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES
+from shared.tariff import read_price_file
 
 MODULES = {
     "ledger": "shared.ledger",
@@ -59,6 +60,11 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--edge-layers", type=int, help="n, the edge's layers."),
         click.option("--bundle", type=click.Path(), help="Folder of the model's bundle."),
         click.option("--database-url", help="The ledger's store, SQLite by default."),
+        click.option(
+            "--price-book",
+            type=click.Path(path_type=Path),
+            help="The mobile's prices, as dimee prices measure writes them.",
+        ),
         click.option("--state-dir", type=click.Path(path_type=Path), help="Ledger, logs."),
     ):
         command = option(command)
@@ -74,8 +80,11 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
         **{
             name: options[name]
             for name in ("policy", "mobile_layers", "edge_layers", "bundle", "state_dir")
-        }
+        },
+        price_book=options.get("price_book"),
     )
+    if settings.price_book is not None:
+        read_price_file(settings.price_book)
     if settings.tls_cert is not None:
         raise InvalidInput(
             "DIMEE_TLS_CERT: the testbed speaks plain HTTP on loopback; unset it, or start the "
@@ -85,6 +94,8 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
         "DIMEE_POLICY": settings.policy,
         "DIMEE_BUNDLE": str(Path(settings.bundle).absolute()),
     }
+    if settings.price_book is not None:
+        environment["DIMEE_PRICE_BOOK"] = str(settings.price_book.absolute())
     for name in ("mobile_layers", "edge_layers", "database_url"):
         if options[name] is not None:
             environment[f"DIMEE_{name.upper()}"] = str(options[name])

@@ -80,6 +80,8 @@ class WhatIf:
     prices_after: CostModel
     delay_ms_before: dict[Tier, float]
     delay_ms_after: dict[Tier, float]
+    ms_lambda_before: float
+    ms_lambda_after: float
     measures: list[Measure]
     notes: list[str] = field(default_factory=list)
 
@@ -107,7 +109,12 @@ def what_if(requests: Sequence[Recorded], at_hand: AtHand, change: Change, seed:
         under(policy, Conditions(now.cost_model, delays[0].means(), ms_lambda=now.ms_lambda)),
         under(policy, Conditions(change.prices, delays[1].means(), ms_lambda=ms_lambda)),
     )
-    replays = [Replay(at_hand, one, delay) for one, delay in zip(policies, delays, strict=True)]
+    # where the change is about delays, decisions after it are made by mean delays
+    alike = change.link is None and ms_lambda == now.ms_lambda
+    replays = [
+        Replay(at_hand, one, delay, as_known)
+        for one, delay, as_known in zip(policies, delays, (True, alike), strict=True)
+    ]
     before, after = ([replay.course(request) for request in kept] for replay in replays)
     # against a cloud that costs nothing there is no saving to speak of
     saving = min(now.cost_model.all_cloud, change.prices.all_cloud) > 0
@@ -127,6 +134,8 @@ def what_if(requests: Sequence[Recorded], at_hand: AtHand, change: Change, seed:
         prices_after=change.prices,
         delay_ms_before=delays[0].means(),
         delay_ms_after=delays[1].means(),
+        ms_lambda_before=now.ms_lambda,
+        ms_lambda_after=ms_lambda,
         measures=_compare(names, before_NM, after_NM, seed),
         notes=_notes(kept, at_hand, change, delays[1], ms_lambda),
     )

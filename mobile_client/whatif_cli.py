@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from shared.errors import InvalidInput
 from shared.ledger.client import LedgerClient
 from shared.links import LINKS, Link
 from shared.policies.value import Value
+from shared.tariff import Tariff
 
 PRICES = {
     "mobile_layer": "λm, a layer on the phone.",
@@ -51,14 +53,24 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="How many requests, from the newest.",
 )
 @price_options
+@click.option(
+    "--price-book",
+    type=click.Path(path_type=Path),
+    help="Prices in λ from a file, in place of today's; the options above change them.",
+)
 @click.option("--link", type=click.Choice(list(LINKS)), help="What the phone's link would be.")
 @click.option("--rtt-ms", type=click.FloatRange(0, 60_000), help="The link's round trip.")
-@click.option("--ms-price", type=click.FloatRange(0, 1e6), help="λ of waiting a millisecond.")
+@click.option(
+    "--ms-price",
+    type=click.FloatRange(0, 1e6),
+    help="λ of waiting a millisecond; the setting's if left out, 0: waiting costs nothing.",
+)
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
 @click.option("--ledger-url", help="Where the ledger listens.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def whatif(
     last: int,
+    price_book: Path | None,
     link: str | None,
     rtt_ms: float | None,
     ms_price: float | None,
@@ -75,7 +87,8 @@ def whatif(
     settings = load_settings(bundle=bundle, ledger_url=ledger_url)
     at_hand = AtHand.load(settings)
     today = at_hand.value.conditions.cost_model if at_hand.value else at_hand.bundle.cost_model
-    change = Change(_changed(today, prices), _link(link, rtt_ms), ms_price)
+    base = today if price_book is None else Tariff(today, price_book).cost_model
+    change = Change(_changed(base, prices), _link(link, rtt_ms), ms_price)
     client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:
         requests = [read_request(entries) for entries in client.last(last, Value.name)]
@@ -131,6 +144,9 @@ def lines(report: WhatIf) -> list[str]:
         )
         if before != after
     ]
+    rates = report.ms_lambda_before, report.ms_lambda_after
+    if rates[0] != rates[1]:
+        changed.append(f"waiting {rates[0]:g} → {rates[1]:g} λ a ms")
     told = [
         f"{report.requests} requests of {Value.name}" + (f" (left out: {left})" if left else ""),
         f"prices: {', '.join(changed) or 'as they are'}",

@@ -8,6 +8,9 @@ from shared.domain import Tier
 
 PAPER_LAYERS = 12
 """Layers of BERT-base, to which the paper's prices of a layer refer."""
+MS_LAMBDA = 0.018
+"""The default price of waiting one millisecond, in λ: a second costs 18 λ, as much as one answer
+from the cloud at the paper's prices. See ``docs/decisions/0010-price-of-waiting.md``."""
 CLOUD_FEES = (1.0, 3.0, 5.0, 9.0, 15.0, 20.0, 30.0)
 """Values of γ in λ over which every saving is published: the paper gives γ no value."""
 

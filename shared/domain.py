@@ -71,7 +71,8 @@ class RoutingDecision:
     goes with the request to the edge), run the phone deeper or less deep (``last_layer``), leave
     out the exits before ``first_exit``, or name the tier that takes over an answer below the
     threshold (``escalate_to``). ``worths`` are what `value` found starting at each tier to be worth
-    (None: not possible), ``expectation`` what it knew.
+    (None: not possible), ``expectation`` what it knew of the text, ``delay_ms`` what it knew of
+    each tier's delay (None: nothing), ``ms_lambda`` the price of waiting that it weighed them by.
     """
 
     tier: Tier
@@ -84,6 +85,8 @@ class RoutingDecision:
     escalate_to: Tier | None = None
     worths: tuple[float | None, ...] | None = None
     expectation: Expectation | None = None
+    delay_ms: tuple[float | None, ...] | None = None
+    ms_lambda: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

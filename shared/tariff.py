@@ -39,9 +39,13 @@ class LambdaPrices(_File):
 
 
 class PriceFile(_File):
-    """What a price book's file may say, in JSON; money that is left out keeps `PriceBook`'s."""
+    """What a price book's file may say, in JSON; money that is left out keeps `PriceBook`'s.
+
+    ``note`` says where the prices are from; nothing is computed from it.
+    """
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
+    note: Annotated[str, Field(max_length=2000)] | None = None
     valid_until: AwareDatetime | None = None
     edge_usd_per_hour: Price | None = None
     cloud_usd_per_hour: Price | None = None
@@ -90,7 +94,7 @@ class Tariff:
         return True
 
     def _take(self, file: PriceFile) -> None:
-        money = file.model_dump(exclude={"cost_model", "valid_until"}, exclude_none=True)
+        money = file.model_dump(exclude={"cost_model", "valid_until", "note"}, exclude_none=True)
         self.book = replace(PriceBook(), **money)
         self.cost_model = replace(self._base, **file.cost_model.model_dump(exclude_none=True))
 

@@ -70,8 +70,12 @@ def own_bed(
     seed: int,
     revive_s: float | None,
     extra: tuple[str, ...] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Bed]:
-    """Start ``dimee up`` on free ports, and end it afterwards, whatever happens."""
+    """Start ``dimee up`` on free ports, and end it afterwards, whatever happens.
+
+    ``settings`` are ``DIMEE_*`` variables beside those of the environment.
+    """
     with tempfile.TemporaryDirectory(prefix="dimee-load-") as name:
         folder = Path(name)
         options = ["--state-dir", str(folder), "--link-seed", str(seed), *extra]
@@ -84,6 +88,7 @@ def own_bed(
         with (folder / "up.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "mobile_client.cli", "up", *options],
+                env=os.environ | dict(settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -29,7 +29,10 @@ class Conditions:
         return self.left_ms is None or self.delay_ms.get(tier, 0.0) <= self.left_ms
 
     def cost(self, tier: Tier, layer: float) -> float:
-        """λ of an answer of ``tier`` after ``layer`` layers (a mean may lie between two)."""
+        """λ of an answer of ``tier`` after ``layer`` layers (a mean may lie between two).
+
+        The price of waiting for it is included.
+        """
         model = self.cost_model
         if tier is Tier.MOBILE:
             paid = model.mobile_layer * layer
@@ -37,4 +40,8 @@ class Conditions:
             paid = model.offload_edge + model.edge_layer * layer
         else:
             paid = model.all_cloud
-        return paid + self.ms_lambda * self.delay_ms.get(tier, 0.0)
+        return paid + self.waiting(tier)
+
+    def waiting(self, tier: Tier) -> float:
+        """λ of waiting for an answer of ``tier``; 0 where its delay is not known."""
+        return self.ms_lambda * self.delay_ms.get(tier, 0.0)

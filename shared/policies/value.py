@@ -90,6 +90,8 @@ class Value:
             alpha=self.alpha,
             worths=tuple(worth if math.isfinite(worth) else None for worth in worths),
             expectation=expectation,
+            delay_ms=tuple(self.conditions.delay_ms.get(tier) for tier in TIERS),
+            ms_lambda=self.conditions.ms_lambda,
         )
 
     def escalate(

@@ -18,7 +18,7 @@ from shared.errors import InvalidInput
 OPTIONAL = {
     *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
     *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
-    *("escalation_budget", "max_queue_ms"),
+    *("escalation_budget", "max_queue_ms", "price_book", "ms_lambda"),
 }
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
@@ -121,6 +121,9 @@ class TierSettings(BundleSettings):
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))
     )
+    price_book: Path | None = None
+    """Accepted, so that all tiers can share their settings. Prices stand on the caller's side of
+    the ledger; a server that is given a price book says so in its log."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """How many requests wait at most, in a burst."""
     max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None

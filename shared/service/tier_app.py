@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -39,6 +40,8 @@ from shared.wire import (
     InferResponse,
     ResumeRequest,
 )
+
+log = logging.getLogger(__name__)
 
 GATHER_S = 0.002
 """How long a refusal waits for others, to be written to the outbox with them."""
@@ -255,6 +258,13 @@ class TierService:
 
 def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     """``POST /v1/infer``, ``/v1/resume``, ``/healthz``, ``/readyz`` and OpenAPI for one tier."""
+    if settings.price_book is not None:
+        log.warning(
+            "DIMEE_PRICE_BOOK=%s changes nothing here: prices are booked by the mobile, and the %s "
+            "reports milliseconds only",
+            settings.price_book,
+            service.tier,
+        )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

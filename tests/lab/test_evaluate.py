@@ -13,6 +13,7 @@ from lab.evaluate_cli import evaluate
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
 from lab.source import open_source
 from lab.train import TrainSettings, train
+from shared.cost import CostModel
 from shared.errors import InvalidInput
 from tests.lab.conftest import make_rows
 
@@ -46,6 +47,25 @@ def test_one_json_holds_every_study(run: Path, tmp_path: Path) -> None:
     assert "NaN" not in file.read_text()
     row = result["methods"]["dimee-fixed"]
     assert f"{row['accuracy']:.2f}" in done.output
+
+
+def test_a_price_book_takes_the_place_of_the_preset(run: Path, tmp_path: Path) -> None:
+    book = tmp_path / "prices.json"
+    book.write_text(
+        json.dumps({"version": "here", "cost_model": {"edge_layer": 1, "cloud_fee": 7}})
+    )
+    done = CliRunner().invoke(
+        evaluate,
+        [str(run), "--price-book", str(book), "--out", str(tmp_path)],
+        catch_exceptions=False,
+    )
+    result = json.loads(Path(done.output.split("written: ")[1].strip()).read_text())
+    assert result["price_book"] == "here"
+    assert (result["cost_model"]["edge_layer"], result["cost_model"]["cloud_fee"]) == (1, 7)
+    assert result["cost_model"]["mobile_layer"] == CostModel.paper(3).mobile_layer
+    assert result["methods"]["cloud"]["cost_change"] == 0
+    over = judge(open_source(run), "test", 1, 2, 0.1, 2.0, price_book=book)
+    assert over["cost_model"]["cloud_fee"] == 2, "--cloud-fee replaces the book's"
 
 
 def test_the_same_run_gives_the_same_json(run: Path) -> None:

@@ -35,8 +35,10 @@ TEXTS = sample_sentences()
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
-    """What a real phone and real tiers booked of texts by several policies."""
-    world = World(tmp_path_factory.mktemp("live"), up=("edge", "cloud"))
+    """What a real phone and real tiers booked of texts by several policies, waiting for nothing."""
+    world = World(
+        tmp_path_factory.mktemp("live"), up=("edge", "cloud"), settings={"ms_lambda": 0.0}
+    )
 
     async def work(phone: Phone) -> None:
         await phone.classify(TEXTS, policy="value", deadline_ms=60_000)
@@ -51,7 +53,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
 
 @pytest.fixture(scope="module")
 def at_hand() -> AtHand:
-    return AtHand.load(MobileSettings(bundle=BUNDLE))
+    return AtHand.load(MobileSettings(bundle=BUNDLE, ms_lambda=0.0))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,94 @@
+"""The study of policies over links: a few texts through a real testbed, and its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lab.link_policies import POLICIES, Answered, main, page, summarize
+from shared.cost import MS_LAMBDA
+from tests.conftest import BUNDLE
+
+TEXTS = (
+    ("a wonderful film", 1),
+    ("painfully bad dialogue", 0),
+    ("i want my two hours back", 0),
+    ("a debut of uncommon confidence", 1),
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [json.dumps({"sentence": text, "label": label}) for text, label in TEXTS]
+    (folder / "validation.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "extra" / "links.json"
+    done = CliRunner().invoke(
+        main,
+        ["--data", str(data), "--out", str(out), "--limit", "3", "--link", "wifi",
+         "--bundle", str(BUNDLE), "--unlabelled"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    facts = json.loads(out.read_text())
+    assert facts["ms_lambda"] == MS_LAMBDA
+    (link,) = facts["links"]
+    assert [one["words"] for one in link["measured"]] == ["wifi", "wifi"]
+    assert [row["policy"] for row in link["rows"]] == list(POLICIES)
+    for row in link["rows"]:
+        assert row["requests"] == 3
+        assert sum(row["shares"].values()) == pytest.approx(100, abs=0.1)
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["cost_lambda"] > 0
+    written = (tmp_path / "results" / "links.md").read_text()
+    assert written == page(facts, "extra/links.json")
+    assert facts["command"] in written
+
+
+def test_without_data_it_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
+    assert done.exit_code == click.ClickException.exit_code
+    assert "Error: data: " in done.output
+
+
+def test_a_row_sums_up_what_was_answered() -> None:
+    answers = [
+        Answered("mobile", True, 10.0, 3.0, 18.0),
+        Answered("mobile", True, 20.0, 3.0, 18.0),
+        Answered("edge", False, 30.0, 6.0, 18.0),
+        Answered("cloud", True, 1000.0, 24.0, 18.0),
+    ]
+    row = summarize("value", answers)
+    assert row["shares"] == {"mobile": 50.0, "edge": 25.0, "cloud": 25.0}
+    assert (row["accuracy"], row["cost_lambda"], row["cost_change"]) == (75.0, 9.0, -50.0)
+    assert row["p50_ms"] == 25.0
+
+
+def test_the_page_names_links_that_are_off_their_profile() -> None:
+    row = summarize("value", [Answered("mobile", True, 10.0, 3.0, 18.0)])
+    measured = [{"hop": "phone-edge", "holds": True}, {"hop": "phone-cloud", "holds": False}]
+    facts = {
+        "links": [{"link": "4g", "measured": measured, "rows": [row]}],
+        "machine": {"cores": 2, "system": "Linux", "load_before": 0.5},
+        "ms_lambda": 0.018,
+        "limit": 1,
+        "data": "sst2",
+        "task": "sst2",
+        "seed": 0,
+        "command": "c",
+        "bundle_id": "b",
+        "made_at": "now",
+        "commit": "x",
+    }
+    assert "Off their profile by more than 10 %: 4G (phone-cloud)." in page(facts, "links.json")
+    measured[1]["holds"] = True
+    assert "Off their profile" not in page(facts, "links.json")

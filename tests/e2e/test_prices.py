@@ -1,0 +1,76 @@
+"""Prices measured on real processes, and what `load` and `whatif` make of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from lab.load_cli import load
+from mobile_client.prices_cli import prices
+from mobile_client.processes import Testbed
+from mobile_client.whatif_cli import whatif
+from shared.ledger.cli import wait_for_clean
+from shared.ledger.client import LedgerClient
+from shared.tariff import read_price_file
+from tests.conftest import BUNDLE
+from tests.e2e.conftest import sentences
+
+
+@pytest.fixture(scope="module")
+def book(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("prices") / "prices.json"
+    url = testbed.roles["mobile"].url
+    done = CliRunner().invoke(
+        prices,
+        ["measure", "--url", url, "--requests", "12", "--out", str(file)],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    return file
+
+
+def test_every_price_is_measured(book: Path) -> None:
+    found = read_price_file(book).cost_model
+    assert found.edge_layer == 1
+    for name in ("mobile_layer", "offload_edge", "offload_cloud", "cloud_fee"):
+        assert 0 < getattr(found, name) < 1000, name
+
+
+def test_whatif_takes_the_book(book: Path, testbed: Testbed, gateway: httpx.Client) -> None:
+    ledger = LedgerClient(testbed.roles["ledger"].url)
+    requests = ledger.verify().requests
+    body = {"texts": sentences(20), "policy": "value"}
+    assert gateway.post("/v1/classify", json=body).status_code == httpx.codes.OK
+    wait_for_clean(ledger, wait_s=30, requests=requests + 20)
+    asked = ["--last", "20", "--json", "--ledger-url", testbed.roles["ledger"].url]
+    done = CliRunner().invoke(
+        whatif,
+        [*asked, "--bundle", str(BUNDLE), "--price-book", str(book), "--cloud-fee", "+100%"],
+        catch_exceptions=False,
+    )
+    after = json.loads(done.output)["prices_after"]
+    expected = read_price_file(book).cost_model
+    assert after["mobile_layer"] == expected.mobile_layer
+    assert after["cloud_fee"] == pytest.approx(2 * (expected.cloud_fee or 0))
+
+
+def test_load_hands_the_book_to_its_testbed(book: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        load,
+        ["--price-book", str(book), "--bundle", str(BUNDLE), "--path", "cloud", "--rate", "5",
+         "--duration", "3", "--out", str(tmp_path / "load")],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "load.json").read_text())
+    prices_of_book = read_price_file(book)
+    assert report["price_book"] == prices_of_book.version
+    model = prices_of_book.cost_model
+    all_cloud = (model.offload_cloud or 0) + (model.cloud_fee or 0)
+    assert report["cost"]["all_cloud_lambda"] == pytest.approx(
+        all_cloud * report["endings"]["answered"]
+    )
