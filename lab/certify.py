@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lab.calibrate import Candidates, Choice, Floats, Losses, Rows, choose, halves, needed
 from lab.calibrate import tier_bounds as bounds_of
-from lab.price import ALPHAS, PRICES, Setting
+from lab.price import PRICES, TEXT_ALPHAS, Setting
 from lab.samples import Samples
 from lab.simulate import Trace, simulate
 from shared.betting import DISAGREEMENT, DROP, upper_bound
@@ -66,7 +66,7 @@ def sweep(bundle: Bundle, samples: Samples, cost_model: CostModel) -> Swept:
     heads = facts.heads
     own = () if heads is None else (round(float(heads.alpha), 6),)
     settings = [
-        Setting(price, alpha) for alpha in sorted({*own, *ALPHAS}) for price in PRICES if price
+        Setting(price, alpha) for alpha in sorted({*own, *TEXT_ALPHAS}) for price in PRICES if price
     ]
     traces = [
         simulate(

@@ -6,7 +6,7 @@ Shape suffixes: N samples, H hidden size, F features, K heads, T, U tiers, G fac
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,13 @@ from shared.heads import (
 )
 from shared.policies.simple import Always
 
+Reads = Literal["text", "answers"]
 RIDGE = 0.01
 """Inverse regularisation of the heads that see the embedding, as chosen on validation."""
 PAIR_RIDGE = 0.1
 """The same of the heads that see the features of pairs: 21 features in place of hundreds."""
+CONFIDENCE_FACTS = 3
+"""How many of an answer's facts, the first ones, are the constant and its confidence."""
 LEAD_RIDGE = 3.0
 """Ridge per example of the lead over the cloud: a small difference in much noise."""
 
@@ -50,8 +53,15 @@ def fit_exit0(
     return weight_HC, bias_C - scaler.mean_ @ weight_HC
 
 
-def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -> SuccessHeads:
-    """All heads of the policy ``value``; Λ is left at 0 (`lab.price` chooses it)."""
+def fit_heads(
+    exit0: tuple[Floats, Floats], validation: Samples, pools: Pools, reads: Reads = "text"
+) -> SuccessHeads:
+    """All heads of the policy ``value``; Λ is left at 0 (`lab.price` chooses it).
+
+    With ``reads`` "answers" they see nothing of a text but the confidence of its answers: every
+    text starts at the same tier. Where few examples are at hand, or the text tells little, such
+    heads are the better ones, because there is less in them to fit.
+    """
     runs = [simulate(Always(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS]
     features_NF, label0_N = features_of(exit0, validation)
     right_NT = np.stack([run.answer_N == validation.labels_N for run in runs], 1)
@@ -59,11 +69,15 @@ def fit_heads(exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -
     mean_F, scale_F = features_NF.mean(0), features_NF.std(0) + 1e-9
     columns = [right_NT[:, t] for t in range(3)] + [sure_NT[:, t] for t in range(2)]
     x_NF = (features_NF - mean_F) / scale_F
+    if reads == "answers":
+        x_NF = np.zeros_like(x_NF)
     ridge = RIDGE if validation.pair_NP is None else PAIR_RIDGE
     fitted = [_logistic(x_NF, column, ridge) for column in columns]
     lead_NT = right_NT.astype(float) - right_NT[:, 2:].astype(float)
     lead = Ridge(alpha=LEAD_RIDGE * len(x_NF)).fit(x_NF, lead_NT)
     facts_TNG = np.stack([answers_of(validation, run, features_NF, label0_N) for run in runs])
+    if reads == "answers":
+        facts_TNG[..., CONFIDENCE_FACTS:] = 0.0
     next_TT2 = np.array(
         [[_shares(right_NT[:, u], sure_NT[:, t]) for u in range(3)] for t in range(3)]
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lab.heads import features_of, fit_heads
+from lab.heads import Reads, features_of, fit_heads
 from lab.methods import PAPER_METHODS, Judged, Scorer, traces
 from lab.metrics import auroc, interval, resamples
 from lab.pools import at_alpha
-from lab.price import CrossFitted, all_cloud_accuracy, value_trace
+from lab.price import CrossFitted, Setting, all_cloud_accuracy, value_trace
 from lab.rivals import pools_of
 from lab.simulate import Trace, simulate
 from lab.studies import priced
@@ -37,16 +37,16 @@ def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) ->
     chosen, frontier = {}, {}
     for drop in DROPS:
         setting = fitted.choose(reference - drop / 100)
-        trace = value_trace(known.at(setting.alpha), setting.price, judged.test, judged.pools)
+        trace = value_trace(known.at(setting), setting.price, judged.test, judged.pools)
         chosen[str(drop)] = asdict(setting) | scorer.row([trace])
     for drop in CURVE:
         setting = fitted.choose(reference - drop / 100)
-        trace = known.sweep(setting.alpha).run(setting.price, judged.pools.cost_model)
+        trace = known.sweep(setting).run(setting.price, judged.pools.cost_model)
         frontier[str(drop)] = asdict(setting) | scorer.brief([trace])
     return {
         "chosen": chosen,
         "frontier": frontier,
-        "auroc": _auroc(judged, known.at(judged.pools.alpha), exit0),
+        "auroc": _auroc(judged, known.at(Setting(0.0, judged.pools.alpha)), exit0),
         "comparisons": _comparisons(judged, fitted, known),
         "pair_features": pair_auroc(judged, exit0),
         "ablation": _ablation(judged, scorer, fitted, known),
@@ -68,31 +68,34 @@ def _ablation(judged: Judged, scorer: Scorer, fitted: CrossFitted, known: _Heads
         row = {}
         for name, part in ABLATION.items():
             setting = fitted.choose(reference - drop / 100, part=part)
-            trace = known.sweep(setting.alpha).run(setting.price, judged.pools.cost_model, part)
+            trace = known.sweep(setting).run(setting.price, judged.pools.cost_model, part)
             row[name] = asdict(setting) | scorer.brief([trace])
         table[str(drop)] = row
     return table
 
 
 class _Heads:
-    """Heads fitted on all of validation, and their sweep of what is reported, once for each α."""
+    """Heads fitted on all of validation, and their sweep of what is reported, each made once."""
 
     def __init__(self, exit0: tuple[Floats, Floats], judged: Judged) -> None:
         self._exit0, self._judged = exit0, judged
-        self._made: dict[float, SuccessHeads] = {}
-        self._sweeps: dict[float, ValueSweep] = {}
+        self._made: dict[tuple[float, Reads], SuccessHeads] = {}
+        self._sweeps: dict[tuple[float, Reads], ValueSweep] = {}
 
-    def sweep(self, alpha: float) -> ValueSweep:
-        if alpha not in self._sweeps:
-            pools = at_alpha(self._judged.pools, alpha)
-            self._sweeps[alpha] = ValueSweep(self.at(alpha), self._judged.test, pools)
-        return self._sweeps[alpha]
+    def sweep(self, setting: Setting) -> ValueSweep:
+        key = setting.alpha, setting.reads
+        if key not in self._sweeps:
+            pools = at_alpha(self._judged.pools, setting.alpha)
+            self._sweeps[key] = ValueSweep(self.at(setting), self._judged.test, pools)
+        return self._sweeps[key]
 
-    def at(self, alpha: float) -> SuccessHeads:
-        if alpha not in self._made:
-            pools = at_alpha(self._judged.pools, alpha)
-            self._made[alpha] = fit_heads(self._exit0, self._judged.validation, pools)
-        return self._made[alpha]
+    def at(self, setting: Setting) -> SuccessHeads:
+        key = setting.alpha, setting.reads
+        if key not in self._made:
+            pools = at_alpha(self._judged.pools, setting.alpha)
+            validation = self._judged.validation
+            self._made[key] = fit_heads(self._exit0, validation, pools, setting.reads)
+        return self._made[key]
 
 
 def _auroc(judged: Judged, heads: SuccessHeads, exit0: tuple[Floats, Floats]) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _comparisons(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str
             learned = traces(name, learnt, seeds=1)[0]
             accuracy = float(np.mean(learned.answer_N == judged.validation.labels_N))
             setting = fitted.choose(accuracy, model)
-            mine = known.sweep(setting.alpha).run(setting.price, model)
+            mine = known.sweep(setting).run(setting.price, model)
             theirs = traces(name, other, seeds=1)[0]
             row[name] = asdict(setting) | _compare(judged, mine, theirs, weight_BN, total_B)
         result[str(gamma)] = row

@@ -348,7 +348,7 @@ def test_the_ready_bundle_on_glue_s_validation_file(
     glue: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """872 sentences that it has not seen: half a point takes more, five points can be had."""
-    monkeypatch.setattr("lab.certify.ALPHAS", (0.98,))
+    monkeypatch.setattr("lab.certify.TEXT_ALPHAS", (0.98,))
     fresh = fresh_examples(bundle, str(glue / "sst2"))
     assert "neither exits nor heads have seen" in fresh.what
     assert len(fresh.examples) == 872

@@ -182,6 +182,18 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
         assert len(set(swept.tier_N)) > 1, "one tier for all shows nothing"
 
 
+def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> None:
+    """They read the confidence of an answer alone, so that no text can tell them anything."""
+    heads = fit_heads(EXIT0, toy(500, 11), pools, "answers")
+    policy = Value(heads, COSTS, price=0.01)
+    test = toy(200, 12)
+    assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
+    swept = ValueSweep(heads, test, pools).run(0.01, COSTS)
+    live = value_trace(heads, 0.01, test, pools)
+    assert swept.tier_N.tolist() == live.tier_N.tolist()
+    assert len(set(live.tier_N)) > 1, "nothing was escalated"
+
+
 def with_pairs(samples: Samples) -> Samples:
     """The same with features of pairs, of which the first tells the difficulty."""
     rng = np.random.default_rng(len(samples))
