@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lab.card import write_card
 from lab.export import write_bundle
+from lab.groups import with_groups
 from lab.judge import exit_table, policy_table
 from lab.pools import Pools, make_pools
-from lab.price import FOLDS, SHIPPED, exit0_of_run, priced_heads
+from lab.price import FOLDS, SHIPPED, Kept, exit0_of_run, priced_heads
 from lab.run import Run
-from lab.samples import samples_of_bundle, samples_of_run
+from lab.samples import Samples, samples_of_bundle, samples_of_run
 from lab.tables import mean_embeddings
 from shared.bundle import load_bundle
 from shared.cost import CostModel
 from shared.errors import InvalidInput
+from shared.heads import Floats
 from shared.runtime.encoding import TextEncoder
 
 MAX_LOSS = 0.5
@@ -44,14 +46,14 @@ def pools_of_run(
     return make_pools(samples, cost_model, mobile_layers, edge_layers, mu)
 
 
-def with_heads(run: Run, data: str | None, pools: Pools) -> Pools:
-    """The pools with success heads for the policy ``value``; without, where too few examples."""
-    split = run.split(data)
-    if len(split.validation) < 20 * FOLDS:
-        return pools
-    validation = samples_of_run(run, split.validation, "validation")
-    heads = priced_heads(exit0_of_run(run, split.train), validation, pools, SHIPPED)
-    return replace(pools, heads=heads)
+def with_heads(
+    exit0: tuple[Floats, Floats], validation: Samples, pools: Pools
+) -> tuple[Pools, Kept | None]:
+    """The pools with heads for the policy ``value``; without, where too few examples."""
+    if len(validation) < 20 * FOLDS:
+        return pools, None
+    heads, kept = priced_heads(exit0, validation, pools, SHIPPED)
+    return replace(pools, heads=heads), kept
 
 
 def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
@@ -60,27 +62,43 @@ def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
     Raises `InvalidInput` where the shipped precision loses more than `MAX_LOSS` points at any exit
     of the reported split: such a bundle is not written.
     """
-    pools = with_heads(run, data, pools_of_run(run, data, **options))
-    max_tokens: int = options["max_tokens"]
     split = run.split(data)
+    held_out = with_groups(samples_of_run(run, split.validation, "validation"), split.validation)
+    pools = pools_of_run(run, data, **options)
+    exit0 = exit0_of_run(run, split.train)
+    pools, kept = with_heads(exit0, held_out, pools)
+    max_tokens: int = options["max_tokens"]
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "bundle"
         write_bundle(run, pools, trial, max_tokens, {})
         bundle = load_bundle(trial)
-        accuracy: dict[str, Any] = {
-            "candidates": [
-                [round(option.alpha, 4), round(option.expected_reward, 5), *option.pool_sizes]
-                for option in pools.candidates
-            ],
-            "split": run.facts["split"],
-        }
+        accuracy = accuracy_of(pools, kept, run.facts["split"])
         for name, examples in (("validation", split.validation), ("reported", split.test)):
             shipped = samples_of_bundle(bundle, examples)
             accuracy[name] = exit_table(samples_of_run(run, examples, name), shipped)
         accuracy["policies"] = policy_table(bundle, shipped)
     _check_loss(accuracy["reported"])
     write_bundle(run, pools, target, max_tokens, accuracy)
-    return write_card(load_bundle(target), run.facts)
+    return write_card(load_bundle(target))
+
+
+def accuracy_of(pools: Pools, kept: Kept | None, split: str) -> dict[str, Any]:
+    """What a manifest says of α and of the default policy's setting."""
+    accuracy: dict[str, Any] = {
+        "candidates": [
+            [round(option.alpha, 4), round(option.expected_reward, 5), *option.pool_sizes]
+            for option in pools.candidates
+        ],
+        "split": split,
+    }
+    if kept is not None:
+        figures = {name: value for name, value in asdict(kept).items() if name != "setting"}
+        accuracy["default_policy"] = (
+            asdict(SHIPPED)
+            | asdict(kept.setting)
+            | {name: round(value, 4) for name, value in figures.items()}
+        )
+    return accuracy
 
 
 def _check_loss(table: dict[str, Any]) -> None:

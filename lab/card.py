@@ -14,9 +14,10 @@ _SPLITS = {
 }
 
 
-def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
+def write_card(bundle: Bundle) -> str:
     """Write ``README.md`` into the bundle and return it."""
     manifest, accuracy = bundle.manifest, bundle.manifest.accuracy
+    facts = manifest.training
     held, reported = _SPLITS[accuracy["split"]]
     costs = bundle.cost_model
     lines = [
@@ -46,7 +47,8 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
     lines += [
         "",
         "The reported examples were used for nothing else. The validation examples chose the "
-        "epoch, α and the pools.",
+        "epoch, α, the pools and the default policy's setting.",
+        *_default_policy(accuracy.get("default_policy")),
         "",
         "## Policies on the reported examples, in file order, as shipped",
         "",
@@ -89,6 +91,29 @@ def write_card(bundle: Bundle, facts: dict[str, Any]) -> str:
     return card
 
 
+def _default_policy(facts: dict[str, Any] | None) -> list[str]:
+    if facts is None:
+        return []
+    read = "the text and its answers" if facts["reads"] == "text" else "its answers alone"
+    return [
+        "",
+        "## The default policy",
+        "",
+        f"`value` at Λ = {facts['price']:g} and α = {facts['alpha']:.4f}; its heads read {read}. "
+        "It is the cheapest setting whose drop against all-cloud, cross-fitted on the validation "
+        f"examples, is at most {facts['max_drop']:g} points with a margin of "
+        f"{facts['standard_errors']:g} standard error"
+        + (", on all of them and on the longer half by itself:" if facts["longer_half"] else ":"),
+        "",
+        "| | drop (points) | standard error |",
+        "|---|---|---|",
+        f"| all | {facts['drop']:.2f} | {facts['drop_error']:.2f} |",
+        f"| longer half | {facts['long_drop']:.2f} | {facts['long_drop_error']:.2f} |",
+        "",
+        f"Its cost there is {facts['cost_change']:+.1f} % against all-cloud.",
+    ]
+
+
 def _calibrated(facts: dict[str, Any]) -> str:
     if "temperatures" not in facts:
         return "and not calibrated"
@@ -99,7 +124,10 @@ def _commands(facts: dict[str, Any]) -> list[str]:
     """The commands that made the bundle, in order; runs are numbered as they come."""
     lines: list[str] = []
     last = _add_run(facts, lines)
-    return [*lines, f"dimee export RUN{last} BUNDLE"]
+    lines.append(f"dimee export RUN{last} BUNDLE")
+    if facts.get("refitted"):
+        lines.append("dimee refit BUNDLE NEW --data DATA")
+    return lines
 
 
 def _add_run(run: dict[str, Any], lines: list[str]) -> int:

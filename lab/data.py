@@ -171,7 +171,7 @@ def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example
     A question of QQP comes with several partners, now first and now second, so that whole groups
     of rows that share a text are held out; a group of more than what is left of the tenth never is.
     """
-    groups = _groups(examples)
+    groups = groups_over_shared_texts(examples)
     sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
@@ -192,7 +192,7 @@ def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example
     return train, validation
 
 
-def _groups(examples: Sequence[Example]) -> list[str]:
+def groups_over_shared_texts(examples: Sequence[Example]) -> list[str]:
     """For each row the least of all texts that it hangs together with over shared texts."""
     least: dict[str, str] = {}
 
@@ -235,9 +235,11 @@ def hold_out_sentences(
         raise InvalidInput(
             f"data: no text has {ROOT_WORDS} words to hold out; use the split 'paper'"
         )
-    content = "\n".join(f" {_words(examples[i])} " for i in roots)
-    runs = {run for i in roots for run in _runs(examples[i])}
-    held = [f" {_words(row)} " in content or not runs.isdisjoint(_runs(row)) for row in examples]
+    content = "\n".join(f" {words_of(examples[i])} " for i in roots)
+    runs = {run for i in roots for run in word_runs(examples[i])}
+    held = [
+        f" {words_of(row)} " in content or not runs.isdisjoint(word_runs(row)) for row in examples
+    ]
     validation = [row for row, out in zip(examples, held, strict=True) if out]
     train = [examples[i] for i in order if not held[i]]
     if not train:
@@ -245,11 +247,13 @@ def hold_out_sentences(
     return train, validation
 
 
-def _words(row: Example) -> str:
+def words_of(row: Example) -> str:
+    """The text with single spaces between its words."""
     return " ".join(row.text.split())
 
 
-def _runs(row: Example) -> list[str]:
+def word_runs(row: Example) -> list[str]:
+    """Every `ROOT_WORDS` words in a row; none of a shorter text."""
     words = row.text.split()
     return [" ".join(words[i : i + ROOT_WORDS]) for i in range(len(words) - ROOT_WORDS + 1)]
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lab.pools import Pools
 from lab.run import Run
 from lab.tables import word_rows
 from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.cost import CostModel
 from shared.errors import InvalidInput
 
 PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a row), sums int32"
@@ -101,12 +103,17 @@ def write_bundle(
         write_layers(run.model, folder)
         write_router(pools, folder / ROUTER)
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
-        old = target.with_name(f".{target.name}.old")
-        if target.exists():
-            target.rename(old)
-        folder.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(folder, target)
     return manifest
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Move a finished bundle to ``target``, in place of what stood there."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        target.rename(old)
+    folder.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_manifest(
@@ -114,7 +121,6 @@ def write_manifest(
 ) -> Manifest:
     """``manifest.json`` over the files that stand in ``folder``."""
     facts, model = run.facts, run.model
-    costs = pools.cost_model
     names = [TOKENIZER, EMBEDDINGS, ROUTER]
     names += [layer_file(layer) for layer in range(1, model.layers + 1)]
     manifest = Manifest(
@@ -131,24 +137,49 @@ def write_manifest(
         alpha=pools.alpha,
         precision=PRECISION,
         pool_sizes=pools.sizes,
-        cost_model={
-            "mobile_layer": costs.mobile_layer,
-            "edge_layer": costs.edge_layer,
-            "offload_edge": costs.offload_edge,
-            "offload_cloud": costs.offload_cloud,
-            "cloud_fee": costs.cloud_fee,
-        },
+        cost_model=prices_of(pools.cost_model),
         mu=pools.mu,
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        files={name: _sha256(folder / name) for name in names},
+        training=recorded(facts),
+        files={name: sha256(folder / name) for name in names},
     )
-    content = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
+    save_manifest(manifest, folder)
     return manifest
 
 
-def _sha256(file: Path) -> str:
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.json``."""
+    content = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
+
+
+def prices_of(model: CostModel) -> dict[str, float]:
+    """The prices of a cost model by name."""
+    return {name: value for name, value in asdict(model).items() if name != "layers"}
+
+
+PLACES = ("data", "teacher", "start_from")
+"""Facts of a run that are paths of the machine that it ran on."""
+
+
+def recorded(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run and of those that it comes from, without folders of this machine."""
+    kept: dict[str, Any] = {}
+    for name, value in facts.items():
+        if name == "before" and value:
+            kept[name] = recorded(value)
+        elif name == "mixed" and value:
+            kept[name] = value | {"with": [recorded(part) for part in value["with"]]}
+        elif name in PLACES:
+            kept[name] = Path(value).name if value else value
+        else:
+            kept[name] = value
+    return kept
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lab.data import Example, Split, data_hash, load_examples, load_split
+from lab.groups import with_groups
 from lab.pairs import PairFeatures, packaged_pair_features
 from lab.predict import predict
 from lab.samples import Samples, load_samples, save_samples
@@ -39,7 +40,8 @@ class Outputs:
     """A folder of exit outputs, checked against the data at hand.
 
     ``data`` is the folder or hub name of the texts. With it, every part that is read must have been
-    made from the same texts, and the features of pairs can be computed where the folder lacks them.
+    made from the same texts, and features of pairs and groups of texts that share words are
+    computed where the folder lacks them.
     Without it, nothing is checked and nothing is added. Raises `InvalidInput` where the folder is
     not one of outputs, or where its data are others.
     """
@@ -69,7 +71,10 @@ class Outputs:
 
     def validation(self) -> Samples:
         """Samples of the validation part."""
-        return self._samples("validation", self._split.validation if self._split else None)
+        if self._split is None:
+            return self._samples("validation", None)
+        examples = self._split.validation
+        return with_groups(self._samples("validation", examples), examples)
 
     def reported(self, on: str) -> Samples:
         """Samples of the part ``on``: ``test`` or ``glue``."""

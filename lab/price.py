@@ -25,7 +25,10 @@ from shared.heads import Floats, SuccessHeads
 from shared.policies.value import Value
 from shared.runtime.encoding import TextEncoder
 
-PRICES = (0.0, *(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16)))
+PRICES = (
+    *(0.0, 0.00002, 0.00005, 0.0001),
+    *(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16)),
+)
 """Candidates for Λ; at 0 nothing is worth more than the cloud, which is asked for everything."""
 TEXT_ALPHAS = (0.95, 0.98, 0.99, 0.995)
 ALPHAS: dict[Reads, tuple[float, ...]] = {
@@ -61,6 +64,34 @@ class Setting:
     reads: Reads = "text"
 
 
+def folds_of(validation: Samples) -> NDArray[np.int64]:
+    """Return ``fold_N``, 0 to `FOLDS` − 1: samples that share text are in one fold.
+
+    Groups are dealt out in random order, each to the fold that is smallest so far. Where groups are
+    not known, each sample is one.
+    """
+    group_N = validation.group_N
+    if group_N is None:
+        group_N = np.arange(len(validation))
+    _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    fold_G = np.zeros(len(size_G), np.int64)
+    filled = np.zeros(FOLDS, np.int64)
+    for group in np.random.default_rng(0).permutation(len(size_G)):
+        fold_G[group] = filled.argmin()
+        filled[fold_G[group]] += size_G[group]
+    fold_N: NDArray[np.int64] = fold_G[group_N]
+    return fold_N
+
+
+def standard_error(loss_N: NDArray[np.float64], group_N: NDArray[np.int64] | None) -> float:
+    """Standard error of the mean loss; samples of one group count as one draw (cluster-robust)."""
+    away_N = loss_N - loss_N.mean()
+    if group_N is not None:
+        _, group_N = np.unique(group_N, return_inverse=True)
+        away_N = np.bincount(group_N, away_N)
+    return float(np.sqrt((away_N**2).sum())) / len(loss_N)
+
+
 class CrossFitted:
     """``value`` on the validation part as if it had not been fitted there: fold by fold."""
 
@@ -71,7 +102,7 @@ class CrossFitted:
                 f"{20 * FOLDS} at least"
             )
         self._validation, self._pools = validation, pools
-        fold_N = np.random.default_rng(0).permutation(len(validation)) % FOLDS
+        fold_N = folds_of(validation)
         self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]
         self._parts = [validation.take(rows) for rows in self._rows]
         rest = [validation.take(np.flatnonzero(fold_N != fold)) for fold in range(FOLDS)]
@@ -121,16 +152,20 @@ class CrossFitted:
             return min(fit)[1]
         return max(self._swept[model, part], key=lambda row: (row[1], -row[0]))[2]
 
-    def choose_by(self, promise: Promise) -> Setting:
+    def choose_by(self, promise: Promise) -> Kept:
         """The setting of least mean cost among those that keep ``promise``."""
         cloud_N = self._validation.answers_NE[:, -1] == self._validation.labels_N
-        fit = []
+        model = self._pools.cost_model
+        found = []
         for setting in self._settings:
-            run = self.run(setting, self._pools.cost_model)
+            run = self.run(setting, model)
             loss_N = 100.0 * (cloud_N.astype(float) - run["right"])
-            if promise.kept(loss_N, self._validation.tokens_N):
-                fit.append((float(run["cost"].mean()), setting))
-        return min(fit)[1]
+            change = 100 * (float(run["cost"].mean()) / model.all_cloud - 1)
+            found.append(Kept.of(setting, loss_N, self._validation, change))
+        return min(
+            (one for one in found if one.keeps(promise)),
+            key=lambda one: (one.cost_change, one.setting),
+        )
 
     @property
     def _settings(self) -> list[Setting]:
@@ -155,33 +190,61 @@ class Promise:
     standard_errors: float = 0.0
     longer_half: bool = False
 
-    def kept(self, loss_N: NDArray[np.float64], tokens_N: NDArray[np.int64]) -> bool:
-        """Whether these losses, in points for each text against all-cloud, keep it."""
-        parts = [loss_N]
-        if self.longer_half:
-            parts.append(loss_N[tokens_N > np.median(tokens_N)])
-        return all(
-            part_N.mean() + self.standard_errors * part_N.std() / np.sqrt(len(part_N))
-            <= self.max_drop
-            for part_N in parts
-            if len(part_N)
-        )
-
 
 SHIPPED = Promise(max_drop=0.3, standard_errors=1.0, longer_half=True)
 """What a bundle's default policy is chosen by."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A setting on validation, cross-fitted: drops in points with their standard errors.
+
+    ``cost_change`` is the mean cost against all-cloud in percent.
+    """
+
+    setting: Setting
+    drop: float
+    drop_error: float
+    long_drop: float
+    long_drop_error: float
+    cost_change: float
+
+    @classmethod
+    def of(
+        cls,
+        setting: Setting,
+        loss_N: NDArray[np.float64],
+        samples: Samples,
+        cost_change: float,
+    ) -> Kept:
+        """From the loss of each sample in points against all-cloud."""
+        long_N = samples.tokens_N > np.median(samples.tokens_N)
+        parts = []
+        for part_N in (np.ones(len(samples), bool), long_N if long_N.any() else ~long_N):
+            group_N = None if samples.group_N is None else samples.group_N[part_N]
+            mean = float(loss_N[part_N].mean())
+            parts.append((mean, standard_error(loss_N[part_N], group_N)))
+        return cls(setting, *parts[0], *parts[1], cost_change)
+
+    def keeps(self, promise: Promise) -> bool:
+        """Whether the setting keeps ``promise``."""
+        worst = self.drop + promise.standard_errors * self.drop_error
+        if promise.longer_half:
+            worst = max(worst, self.long_drop + promise.standard_errors * self.long_drop_error)
+        return worst <= promise.max_drop
+
+
 def priced_heads(
     exit0: tuple[Floats, Floats], validation: Samples, pools: Pools, promise: Promise
-) -> SuccessHeads:
+) -> tuple[SuccessHeads, Kept]:
     """Heads fitted on all of validation, at the cheapest setting that keeps ``promise`` there.
 
     Settings are judged cross-fitted. At Λ = 0 all goes to the cloud, which keeps every promise.
     """
-    setting = CrossFitted(exit0, validation, pools).choose_by(promise)
+    kept = CrossFitted(exit0, validation, pools).choose_by(promise)
+    setting = kept.setting
     heads = fit_heads(exit0, validation, at_alpha(pools, setting.alpha), setting.reads)
-    return replace(heads, price=np.array(setting.price))
+    return replace(heads, price=np.array(setting.price)), kept
 
 
 def value_trace(heads: SuccessHeads, price: float, samples: Samples, pools: Pools) -> Trace:

@@ -39,7 +39,8 @@ class Samples:
     """What every method needs of N examples; ``tokens_N`` counts special tokens too.
 
     ``rare_N`` counts the pieces that go on with a word. ``pair_NP`` has the features of pairs
-    (`shared.pair_features`); None for single texts, and for outputs that lack them.
+    (`shared.pair_features`); None for single texts, and for outputs that lack them. ``group_N``
+    numbers the groups of samples that share text (`lab.groups`); None where that is not known.
     """
 
     probabilities_NEC: NDArray[np.float32]
@@ -50,6 +51,7 @@ class Samples:
     model_hash: str
     rare_N: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     pair_NP: Floats | None = None
+    group_N: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.rare_N):
@@ -90,6 +92,7 @@ class Samples:
             self.model_hash,
             self.rare_N[rows],
             None if self.pair_NP is None else self.pair_NP[rows],
+            None if self.group_N is None else self.group_N[rows],
         )
 
 
@@ -133,8 +136,9 @@ def save_samples(samples: Samples, file: Path) -> None:
         "labels": samples.labels_N,
         "rare": samples.rare_N,
     }
-    if samples.pair_NP is not None:
-        arrays["pair"] = samples.pair_NP
+    for name, values in (("pair", samples.pair_NP), ("group", samples.group_N)):
+        if values is not None:
+            arrays[name] = values
     save_file(
         arrays,
         part,
@@ -146,7 +150,7 @@ def save_samples(samples: Samples, file: Path) -> None:
 def load_samples(file: Path) -> Samples:
     """Read what `save_samples` wrote."""
     with safe_open(file, framework="numpy") as tensors:
-        facts = tensors.metadata()
+        facts, known = tensors.metadata(), set(tensors.keys())
         return Samples(
             tensors.get_tensor("probabilities"),
             tensors.get_tensor("embedding").astype(np.float32),
@@ -155,7 +159,8 @@ def load_samples(file: Path) -> Samples:
             facts["data_hash"],
             facts["model_hash"],
             tensors.get_tensor("rare"),
-            tensors.get_tensor("pair") if "pair" in tensors.keys() else None,  # noqa: SIM118
+            tensors.get_tensor("pair") if "pair" in known else None,
+            tensors.get_tensor("group") if "group" in known else None,
         )
 
 

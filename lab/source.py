@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.data import Example, Split, load_examples
+from lab.groups import with_groups
 from lab.outputs import FACTS, Outputs
 from lab.price import exit0_of_run
 from lab.run import Run
@@ -87,7 +88,8 @@ class RunSource:
 
     def validation(self) -> Samples:
         """Samples of the validation part."""
-        return self.samples_of(self._split.validation, "validation")
+        examples = self._split.validation
+        return with_groups(self.samples_of(examples, "validation"), examples)
 
     def reported(self, on: str) -> Samples:
         """Samples of the run's own test part, or of GLUE's validation file."""

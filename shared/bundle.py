@@ -54,6 +54,8 @@ class Manifest(BaseModel):
     accuracy: dict[str, Any]
     data_hash: str
     seed: int
+    training: dict[str, Any] = {}
+    """Settings of the runs that the layers come from; empty where they were not recorded."""
     files: dict[str, Sha256]
 
 

@@ -9,16 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.data import Example
+from lab.groups import groups_of
 from lab.heads import fit_exit0, fit_heads
 from lab.methods import PAPER_METHODS, Judged, Scorer
 from lab.pools import Pools, make_pools
 from lab.price import (
+    FOLDS,
     SHIPPED,
     CrossFitted,
+    Kept,
     Promise,
     Setting,
     all_cloud_accuracy,
+    folds_of,
     priced_heads,
+    standard_error,
     value_trace,
 )
 from lab.samples import Samples
@@ -51,7 +57,8 @@ def heads(validation: Samples, pools: Pools) -> SuccessHeads:
 
 
 def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: Pools) -> None:
-    made = priced_heads(EXIT0, validation, pools, Promise())
+    made, kept = priced_heads(EXIT0, validation, pools, Promise())
+    assert kept.drop <= 0 < -kept.cost_change
     test = toy(2000, 2)
     trace = value_trace(made, float(made.price), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
@@ -222,15 +229,52 @@ def test_heads_of_pairs_see_what_the_embedding_does_not(pools: Pools) -> None:
 def test_a_promise_counts_its_margin_and_the_longer_half() -> None:
     tokens_N = np.arange(100)
     loss_N = np.where(tokens_N >= 90, 2.0, 0.0)  # 0.2 points in the mean, all in long texts
-    error = loss_N.std() / 10
-    assert Promise(0.21).kept(loss_N, tokens_N)
-    assert not Promise(0.19).kept(loss_N, tokens_N)
-    assert not Promise(0.21, standard_errors=1.0).kept(loss_N, tokens_N)
-    assert Promise(0.21 + error, standard_errors=1.0).kept(loss_N, tokens_N)
-    assert not Promise(0.39, longer_half=True).kept(loss_N, tokens_N)
-    assert Promise(0.41, longer_half=True).kept(loss_N, tokens_N)
+    samples = replace(toy(100, 1), tokens_N=tokens_N)
+    kept = Kept.of(Setting(0.01, 0.9), loss_N, samples, -50.0)
+    error = float(loss_N.std()) / 10
+    assert (kept.drop, kept.long_drop, kept.drop_error) == pytest.approx((0.2, 0.4, error))
+    assert kept.keeps(Promise(0.21))
+    assert not kept.keeps(Promise(0.19))
+    assert not kept.keeps(Promise(0.21, standard_errors=1.0))
+    assert kept.keeps(Promise(0.21 + error, standard_errors=1.0))
+    assert not kept.keeps(Promise(0.39, longer_half=True))
+    assert kept.keeps(Promise(0.41, longer_half=True))
+
+
+def test_no_group_is_in_two_folds_and_folds_are_even() -> None:
+    group_N = np.random.default_rng(3).integers(0, 60, 500)
+    fold_N = folds_of(replace(toy(500, 1), group_N=group_N))
+    for group in range(60):
+        assert len(set(fold_N[group_N == group])) == 1
+    assert np.ptp(np.bincount(fold_N)) < 30
+    assert sorted(set(folds_of(toy(500, 1)))) == list(range(FOLDS))
+
+
+def test_a_group_counts_as_one_draw() -> None:
+    """Four copies of each loss: the error is that of the quarter, not of all."""
+    loss_N = np.random.default_rng(1).normal(0, 1, 100)
+    alone = standard_error(loss_N, None)
+    copied = standard_error(np.tile(loss_N, 4), np.tile(np.arange(100), 4))
+    assert alone == pytest.approx(loss_N.std() / 10)
+    assert copied == pytest.approx(alone)
+
+
+def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
+    sentence = "one two three four five six seven eight nine ten"
+    rows = [
+        Example("three four", None, 0),
+        Example(sentence, None, 0),
+        Example(f"zero {sentence[4:]}", None, 1),  # shares eight words in a row with it
+        Example("quite another text", None, 1),
+        Example("another", None, 1),
+    ]
+    group_N = groups_of(rows)
+    assert group_N[0] == group_N[1] == group_N[2]
+    assert group_N[3] == group_N[4] != group_N[0]
+    pairs = [Example("a", "b", 0), Example("b", "c", 0), Example("d", "e", 1)]
+    assert groups_of(pairs).tolist() == [0, 0, 1]
 
 
 def test_all_to_the_cloud_keeps_every_promise(validation: Samples, pools: Pools) -> None:
     strict = replace(SHIPPED, max_drop=0.0, standard_errors=50.0)
-    assert CrossFitted(EXIT0, validation, pools).choose_by(strict).price == 0.0
+    assert CrossFitted(EXIT0, validation, pools).choose_by(strict).setting.price == 0.0
