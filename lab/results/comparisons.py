@@ -21,8 +21,9 @@ HEAD = (
     "JSONs in `data/` ([commands](data.md#the-commands)).",
     "",
     f"For each case `{DEFAULT_POLICY}` takes the cheapest setting (Λ, α) that is at least as "
-    "accurate as the method on the validation part. Both are then measured on the reported "
-    "examples. The method chooses its α, pools and centroids anew for that γ.",
+    "accurate as the method on the validation part, and the most accurate one where no setting is. "
+    "Both are then measured on the reported examples. The method chooses its α, pools and "
+    "centroids anew for that γ.",
     "",
     f"A difference is `{DEFAULT_POLICY}` minus the method, with its 95 % interval over 1,000 "
     "paired bootstrap resamples. The verdict:",
@@ -158,13 +159,33 @@ def _summary(cases: list[Case]) -> list[str]:
         header = ["method", *(f"γ = {fee:g}" for fee in fees), "all"]
         lines += ["", f"{titles[encoder]}, both reports, by method and γ:", "",
                   *table(header, rows)]  # fmt: skip
+    return [*lines, "", *_losses(cases)]
+
+
+def _losses(cases: list[Case]) -> list[str]:
+    """Why cases are lost, and to which methods."""
+    lost = [case for case in cases if case.verdict == LOST]
+    whole = [case for case in lost if case.method in WHOLE_MODEL]
+    rest = [case for case in lost if case.method not in WHOLE_MODEL]
     needs = ", ".join(f"`{name}`" for name in WHOLE_MODEL)
+    rows = [
+        [
+            reason,
+            *(f"{sum(case.reason == reason for case in part):,}" for part in (whole, rest, lost)),
+        ]
+        for reason in sorted({case.reason for case in lost})
+    ]
+    cloud = sum(case.facts["price"] == 0 for case in lost)
     return [
-        *lines,
+        "Lost cases by reason:",
         "",
-        f"{needs} run all l layers on the mobile, where the last layer costs 18 λ whatever γ is. "
+        *table(["because", f"to {needs}", "to the other methods", "all"], rows),
+        "",
+        f"- {needs} run all l layers on the mobile, where the last layer costs 18 λ whatever γ is. "
         f"`{DEFAULT_POLICY}` has only m layers on the mobile, so that the last layer costs it "
         "oc + γ: more than 18 λ where γ > 15 λ.",
+        f"- In {cloud:,} of the {len(lost):,} lost cases the setting chosen on the validation part "
+        "is Λ = 0, which sends every text to the cloud.",
     ]
 
 

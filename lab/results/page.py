@@ -18,11 +18,10 @@ from lab.results.value_page import value_page
 HEAD = (
     "# Results",
     "",
-    "What each method loses and saves against all-cloud, with MPNet 12 × 768 (the size of "
-    "BERT-base), m = 3, n = 6 and the paper's prices, on GLUE's validation files. Each cell: "
-    "change in accuracy in points, and change in cost. **Bold**: the claim of the paper holds "
-    "(more than 43 % cheaper at a drop of less than 0.3 points, also in the paper's metric). "
-    "`python -m lab.results` writes this page from the JSONs in `data/`.",
+    "Change in accuracy (points) and in cost against all-cloud, with MPNet 12 × 768 (the size of "
+    "BERT-base), m = 3, n = 6 and the paper's prices, on GLUE's validation files. **Bold** meets "
+    "the paper's claim: more than 43 % cheaper at a drop of less than 0.3 points, also in the "
+    "paper's metric. `python -m lab.results` writes this page from the JSONs in `data/`.",
     "",
 )
 

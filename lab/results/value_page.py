@@ -185,7 +185,8 @@ def _pair_features(results: list[Result]) -> list[str]:
     return [
         "## Features of text pairs",
         "",
-        "AUROC of the heads without and with the features that compare the two texts of a pair.",
+        "AUROC of the correctness heads on tasks of text pairs, before any layer runs: without and "
+        "with the features that compare the two texts of a pair.",
         "",
         *table(header, rows, left=2),
         "",
@@ -193,7 +194,8 @@ def _pair_features(results: list[Result]) -> list[str]:
 
 
 def _feature(name: str) -> str:
-    return name.replace("phone", "mobile").replace("_", " ")
+    known = {"edge_sure": "an exit of the edge is confident", "edge_right": "the edge is right"}
+    return known.get(name, name.replace("_", " "))
 
 
 def _frontiers(results: list[Result]) -> list[str]:
