@@ -28,7 +28,7 @@ HEAD = (
     "",
     f"- *{HOLDS}*: the cost falls by more than {paper.CLAIMED_SAVING:g} % and the drop is below "
     f"{paper.CLAIMED_DROP:g} points, in accuracy and in the paper's metric, and both 95 % "
-    "intervals (accuracy, cost) lie within the claim.",
+    "intervals (accuracy, cost) lie within the claim; the metric is judged by its point figure.",
     f"- *{UNCERTAIN}*: the same by the point figures; one of the intervals reaches beyond the "
     "claim.",
     "- *no*: a point figure misses the claim, and the verdict says which.",

@@ -27,7 +27,7 @@ def test_the_opening_table_says_what_the_json_says() -> None:
 def test_the_project_s_readme_quotes_the_opening_row_of_sst2() -> None:
     words = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     sentence = sst2_sentence(load_results(DATA))
-    assert sentence in words
+    assert sentence in words, f"README.md should say: {sentence}"
     for cell in opening_row("SST-2")[2:]:
         assert cell in sentence
 
