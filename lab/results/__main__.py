@@ -16,7 +16,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--data", type=FOLDER, default=Path("docs/results/data"), show_default=True)
 @click.option("--out", type=FOLDER, default=Path("docs/results"), show_default=True)
 def main(data: Path, out: Path) -> None:
-    """Write README.md, tables.md, figures.md and figures/*.svg."""
+    """Write every page of the results and figures/*.svg."""
     try:
         written = build(data, out)
     except DimeeError as error:

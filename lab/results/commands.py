@@ -13,19 +13,31 @@ OPTIONS = (
 DEFAULT_MU = 0.1
 
 
+def from_outputs(result: Result) -> bool:
+    """Whether it was made from exit outputs alone, without the weights of the encoder."""
+    return bool(result["run"].get("source") == "outputs")
+
+
+def commands(result: Result) -> list[str]:
+    """Every command that is needed to write the JSON again."""
+    evaluate = evaluate_command(result)
+    return [evaluate] if from_outputs(result) else [train_command(result), evaluate]
+
+
 def train_command(result: Result) -> str:
     """``dimee train …`` with every option that the run records."""
-    name = str(result["data"])
-    data = f"nyu-mll/{name}" if ":" in name else f"../shared/glue/{name}"
-    facts = result["run"] | {"data": data, "encoder": result.encoder}
+    facts = result["run"] | {"data": _data(result), "encoder": result.encoder}
     given = [f"{option} {facts[key]}" for key, option in OPTIONS if facts.get(key) is not None]
     return f"dimee train {' '.join(given)} --out {run_folder(result)}"
 
 
 def evaluate_command(result: Result) -> str:
     """``dimee evaluate …`` with the layers, and μ and γ where they are not the preset's."""
-    words = [
-        f"dimee evaluate {run_folder(result)} --on {result.on}",
+    words = [f"dimee evaluate {run_folder(result)}"]
+    if from_outputs(result):
+        words.append(f"--data {_data(result)}")
+    words += [
+        f"--on {result.on}",
         f"--mobile-layers {result['m']} --edge-layers {result['n']}",
     ]
     if result["mu"] != DEFAULT_MU:
@@ -38,8 +50,15 @@ def evaluate_command(result: Result) -> str:
     return " ".join(words)
 
 
+def _data(result: Result) -> str:
+    name = str(result["data"])
+    return f"nyu-mll/{name}" if ":" in name else f"../shared/glue/{name}"
+
+
 def run_folder(result: Result) -> str:
-    """Where the commands keep the run."""
+    """Where the commands find the run, or its exit outputs."""
+    if from_outputs(result):
+        return f"../shared/outputs/{result['run']['folder']}"
     return f"runs/{result.task}-{result.encoder}"
 
 

@@ -1,4 +1,4 @@
-"""Why a saving is large or small: what the first exits know."""
+"""Accuracy by depth: why a saving is large or small."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lab.results.text import NOT_RUN, number, table
 ONE_ANSWER = 0.98
 
 
-def silent_exits(result: Result) -> list[int]:
+def constant_exits(result: Result) -> list[int]:
     """The exits (1-based) that give nearly every example the same answer."""
     shares = result["exits"]["largest_answer_share"]
     return [exit_ for exit_, share in enumerate(shares, start=1) if share >= ONE_ANSWER]
@@ -17,31 +17,31 @@ def silent_exits(result: Result) -> list[int]:
 def exits_section(results: list[Result]) -> list[str]:
     """Accuracy by depth, α and the pools, a line for each run."""
     lines = [
-        "## Why: what the first exits know",
+        "## Accuracy by depth, α and the pools",
         "",
-        "Nothing can be saved without loss where the exits of phone and edge know little: then α "
-        "is high, and the pool of the hard takes nearly all.",
-        f"An exit is silent if at least {number(100 * ONE_ANSWER, 0)} % of its answers are one "
+        "Little can be saved without loss where the exits of the mobile and the edge are not "
+        "accurate: α is then high, and most texts fall in the hard pool.",
+        f"An exit is constant if at least {number(100 * ONE_ANSWER, 0)} % of its answers are one "
         "class.",
         "",
     ]
     if not results:
         return [*lines, f"{NOT_RUN}."]
-    header = ["run", "split", "commonest class (%)", "accuracy at m", "at n", "at l",
-              "silent exits", "α", "easy / moderate / hard"]  # fmt: skip
+    header = ["run", "report", "most frequent class (%)", "accuracy at m", "at n", "at l",
+              "constant exits", "α", "easy / moderate / hard"]  # fmt: skip
     return lines + table(header, [_row(result) for result in results], left=2)
 
 
 def _row(result: Result) -> list[str]:
     accuracy = result["exits"]["accuracy"]
     depths = (result["m"], result["n"], result["layers"])
-    silent = ", ".join(str(exit_) for exit_ in silent_exits(result))
+    constant = ", ".join(str(exit_) for exit_ in constant_exits(result))
     return [
-        f"{result.task_title}, {result.encoder_title}",
-        result.on,
+        result.run_title,
+        f"`{result.on}`",
         number(result["majority"]),
         *(number(accuracy[depth - 1]) for depth in depths),
-        silent or "none",
+        constant or "none",
         number(result["alpha"]),
         " / ".join(f"{count:,}" for count in result["pools"].values()),
     ]

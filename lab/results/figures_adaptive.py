@@ -1,4 +1,4 @@
-"""The ablation of m and n, the adaptive rule's drift, and what it gains under real shift."""
+"""The ablation of m and n, the adaptive rule's drift, and what it gains on other domains."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def plots(results: list[Result]) -> list[Plot]:
         made.append(
             Plot(
                 "shift",
-                "The adaptive rule under real shift",
-                "A model of film reviews on reviews of other goods, α, pools and centroids of the "
-                "film reviews; accuracy with 95 % intervals.",
+                "The adaptive rule on reviews of other goods",
+                "A model of film reviews on reviews of other goods, with the α, pools and "
+                "centroids of the film reviews; accuracy with 95 % intervals.",
                 [_shift(result) for result in shifted],
                 _draw_shift,
             )
@@ -95,7 +95,7 @@ def _draw_layers(data: list[dict[str, Any]]) -> Figure:
             axis.set_xticks(range(2, last + 1))
             axis.set_yticks(range(1, rows + 1))
             axis.grid(False)
-    label_outer(axes, columns, "n, layers on the edge", "m, layers on the phone")
+    label_outer(axes, columns, "n, layers on the edge", "m, layers on the mobile")
     return figure
 
 

@@ -26,7 +26,10 @@ CURVES = (
 HIDDEN = "cheapest-right"
 """The oracle that knows the label: so far above the others that it would flatten them."""
 
-TARGETS = {"phone_wrong": "the phone would be wrong", "phone_unsure": "the phone is not sure"}
+TARGETS = {
+    "phone_wrong": "the mobile would be wrong",
+    "phone_unsure": "the mobile stays below α",
+}
 
 
 def plots(results: list[Result]) -> list[Plot]:
@@ -36,16 +39,16 @@ def plots(results: list[Result]) -> list[Plot]:
             "frontier",
             "Accuracy and cost of every method",
             "Lines: over α, pools and centroids made anew. Large marks: each method at its own "
-            "setting. Up and left is better; a router is worth something where its line lies above "
-            "`random-same-mix`. The oracle `cheapest-right` lies far above and is left out; see "
-            "the tables.",
+            "setting. Up and left is better. A router adds something where its line lies above "
+            "`random-same-mix`. The oracle `cheapest-right` lies far above and is left out; it is "
+            "in the tables.",
             [_frontier(result) for result in results],
             _draw_frontier,
         ),
         Plot(
             "auroc",
             "AUROC of each router, before any layer has run",
-            "AUROC on the reported examples; 0.5 (black line) is a coin. A bar is absent where "
+            "AUROC on the reported examples; 0.5 (black line) is chance. A bar is absent where "
             "a router is not defined: a pool is empty, or only one class is present.",
             [_auroc(result) for result in results],
             _draw_auroc,
@@ -115,7 +118,7 @@ def _draw_auroc(data: list[dict[str, Any]]) -> Figure:
         axis.set_xlim(-0.6, len(data) - 0.4)
         axis.set_ylim(0, 1.05)
         axis.set_title(f"'{meaning}'")
-        axis.set_ylabel("AUROC (0.5 = coin)")
+        axis.set_ylabel("AUROC (0.5 = chance)")
         axis.grid(False, axis="x")
     legend(figure, axes)
     return figure

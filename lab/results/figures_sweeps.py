@@ -24,7 +24,7 @@ SWEPT = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "edge", "dimee-adaptive", "dimee-fixed",
 )  # fmt: skip
 PRICES = {
-    "mobile_layer": "λm, a layer on the phone (λ)",
+    "mobile_layer": "λm, a layer on the mobile (λ)",
     "edge_layer": "λe, a layer on the edge (λ)",
     "offload_edge": "oe, an offload to the edge (λ)",
     "offload_cloud": "oc, an offload to the cloud (λ)",
@@ -37,8 +37,9 @@ def plots(results: list[Result]) -> list[Plot]:
         Plot(
             f"fig3-{result.task}-{result.encoder}",
             f"Figure 3: cost and accuracy as one price varies, {result.title}",
-            "Each price alone from a quarter to four times the preset's (dotted), α, pools and "
-            "centroids made anew. Lines that leave the frame cost more than twice all-cloud.",
+            "Each price alone from a quarter to four times its value in section IV-D (dotted), α, "
+            "pools and centroids made anew. Lines that leave the frame cost more than twice "
+            "all-cloud.",
             _prices(result),
             _draw_prices,
         )
@@ -47,10 +48,10 @@ def plots(results: list[Result]) -> list[Plot]:
     made.append(
         Plot(
             "gamma",
-            "Whether a method saves depends on γ, which the paper leaves open",
-            "Below the black line a method saves against all-cloud. Solid: α, pools and centroids "
-            "made anew at each γ; at a small γ α rises to 1 and dimee sends everything to the "
-            "cloud. Dotted: dimee-fixed with the decisions that it makes at the preset's γ.",
+            "Cost of every method over γ, which has no value in the paper",
+            "Below the black line a method is cheaper than all-cloud. Solid: α, pools and "
+            "centroids made anew at each γ. Dotted: dimee-fixed with the decisions of the preset's "
+            "γ.",
             [_gamma(result) for result in results],
             _draw_gamma,
         )

@@ -1,4 +1,4 @@
-"""Figure 2: each tier alone on every task (a, b), and the pools on a plane (c)."""
+"""Figure 2: each tier alone and DIMEE on every task (a, b), and the pools on a plane (c)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lab.results.commands import all_cloud
 from lab.results.load import TIERS, Result
 from lab.results.style import COLOURS, MARKERS, POOLS, Plot, label_outer, legend, panels
+
+SHOWN = (*TIERS, "dimee-fixed", "dimee-adaptive")
 
 
 def plots(results: list[Result]) -> list[Plot]:
@@ -25,18 +26,17 @@ def plots(results: list[Result]) -> list[Plot]:
     made = [
         Plot(
             "fig2a-tier-accuracy",
-            "Figure 2a: accuracy of each tier alone",
-            "Everything answered by one tier, with 95 % intervals; the grey line is the share of "
-            "the commonest class, which a model that has learnt nothing reaches.",
+            "Figure 2a: accuracy of each tier alone and of DIMEE",
+            "Every text answered by one tier, and by DIMEE, with 95 % intervals. The grey line is "
+            "the share of the most frequent class.",
             alone,
             _draw_accuracy,
         ),
         Plot(
             "fig2b-tier-cost",
-            "Figure 2b: cost of each tier alone",
-            "Mean λ of a request when one tier answers everything. Phone and edge stop at their "
-            "first confident exit; with the preset's prices the edge is mostly cheaper than the "
-            "phone.",
+            "Figure 2b: cost saved by each tier alone and by DIMEE",
+            "Percent saved against the cloud, as in the paper. Mobile and edge stop at their first "
+            "exit with confidence ≥ α.",
             alone,
             _draw_cost,
         ),
@@ -47,7 +47,7 @@ def plots(results: list[Result]) -> list[Plot]:
                 "fig2c-pools",
                 "Figure 2c: the three pools of the validation part",
                 "t-SNE of the mean word embeddings, at most 600 examples a run, coloured by the "
-                "pool that Algorithm 1 puts them in. The router sees these embeddings only: where "
+                "pool that Algorithm 1 puts them in. The router sees only these embeddings: where "
                 "the colours mix, centroids cannot tell the pools apart.",
                 maps,
                 _draw_pools,
@@ -57,13 +57,12 @@ def plots(results: list[Result]) -> list[Plot]:
 
 
 def _tiers(result: Result) -> dict[str, Any]:
-    rows = {tier: result.method(tier) for tier in TIERS}
+    rows = {name: result.method(name) for name in SHOWN}
     return {
         "task": result.task_title + (" (glue)" if result.on == "glue" else ""),
         "majority": result["majority"],
-        "all_cloud": all_cloud(result),
-        "accuracy": {t: [row["accuracy"], *row["accuracy_interval"]] for t, row in rows.items()},
-        "cost": {tier: row["cost_lambda"] for tier, row in rows.items()},
+        "accuracy": {n: [row["accuracy"], *row["accuracy_interval"]] for n, row in rows.items()},
+        "saved": {name: -row["cost_change"] for name, row in rows.items() if name != "cloud"},
     }
 
 
@@ -83,28 +82,29 @@ def _draw_accuracy(data: list[dict[str, Any]]) -> Figure:
     for axis, panel in zip(axes, data, strict=True):
         for place, task in enumerate(panel["tasks"]):
             axis.hlines(task["majority"], place - 0.4, place + 0.4, color="#999999",
-                        label="commonest class")  # fmt: skip
-            for shift, tier in enumerate(TIERS):
-                point, low, high = task["accuracy"][tier]
+                        label="most frequent class")  # fmt: skip
+            for shift, name in enumerate(SHOWN):
+                point, low, high = task["accuracy"][name]
                 axis.errorbar(
-                    place + 0.22 * (shift - 1), point, [[point - low], [high - point]],
-                    color=COLOURS[tier], marker=MARKERS[tier], linestyle="", label=tier,
-                    markersize=6,
+                    place + 0.16 * (shift - 2), point, [[point - low], [high - point]],
+                    color=COLOURS[name], marker=MARKERS[name], linestyle="", label=name,
+                    markersize=5,
                 )  # fmt: skip
     axes[0].set_ylabel("accuracy (%)")
-    legend(figure, axes)
+    legend(figure, axes, 6)
     return figure
 
 
 def _draw_cost(data: list[dict[str, Any]]) -> Figure:
     figure, axes = _sized(data)
+    names = [name for name in SHOWN if name != "cloud"]
     for axis, panel in zip(axes, data, strict=True):
-        for shift, tier in enumerate(TIERS):
-            places = [place + 0.26 * (shift - 1) for place in range(len(panel["tasks"]))]
-            bars = axis.bar(places, [task["cost"][tier] for task in panel["tasks"]], 0.24,
-                            color=COLOURS[tier], label=tier)  # fmt: skip
-            axis.bar_label(bars, fmt="%.1f", fontsize=7)
-    axes[0].set_ylabel("cost of a request (λ)")
+        for shift, name in enumerate(names):
+            places = [place + 0.2 * (shift - 1.5) for place in range(len(panel["tasks"]))]
+            bars = axis.bar(places, [task["saved"][name] for task in panel["tasks"]], 0.19,
+                            color=COLOURS[name], label=name)  # fmt: skip
+            axis.bar_label(bars, fmt="%.0f", fontsize=6)
+    axes[0].set_ylabel("saved against the cloud (%)")
     legend(figure, axes)
     return figure
 

@@ -1,8 +1,15 @@
-"""Every plot in one list, and ``figures.md``, the page that shows them."""
+"""Every plot in one list, and ``figures.md``, the page that shows them beside the paper's text."""
 
 from __future__ import annotations
 
-from lab.results import figures_adaptive, figures_routers, figures_sweeps, figures_tiers
+from lab.results import (
+    figures_adaptive,
+    figures_routers,
+    figures_sweeps,
+    figures_tiers,
+    findings,
+    paper,
+)
 from lab.results.load import Result, one_a_run
 from lab.results.style import Plot
 from lab.results.text import NOT_RUN
@@ -13,25 +20,30 @@ def all_plots(results: list[Result]) -> list[Plot]:
     chosen = one_a_run(results)
     if not chosen:
         return []
-    rooms = (figures_tiers, figures_sweeps, figures_routers, figures_adaptive)
-    return [plot for room in rooms for plot in room.plots(chosen)]
+    modules = (figures_tiers, figures_sweeps, figures_routers, figures_adaptive)
+    return [plot for module in modules for plot in module.plots(chosen)]
 
 
-def figures_page(plots: list[Plot]) -> str:
-    """Headings, pictures and captions."""
-    lines = [
-        "# Figures",
-        "",
-        "Made by `make results` from the JSONs in `data/`; the commands of each JSON stand above "
-        "its table in [tables.md](tables.md).",
-        "A plot shows the paper's split (another tenth of the training file) unless its title says "
-        "`glue`.",
-    ]
+HEAD = (
+    "# Figures",
+    "",
+    "This page shows Figures 2a, 2b, 2c and 3 beside what the paper's text says of its own, then "
+    "the sweeps over γ and α, the ablation of m and n, routers and the adaptive rule. "
+    "`python -m lab.results` drew it from the JSONs in `data/` ([commands](data.md#the-commands)). "
+    "A plot shows the paper's test tenth unless its title says `glue`.",
+)
+
+
+def figures_page(results: list[Result], plots: list[Plot]) -> str:
+    """What the paper says of its figures and ours show; then headings, captions and pictures."""
+    lines = [*HEAD, "", "## Beside the paper", ""]
+    for figure, says in paper.FIGURES.items():
+        lines += [f"**Figure {figure}.**", "", f"- The paper: {says}"]
+        lines += [f"- Ours, {text}" for text in findings.of_figure(figure, one_a_run(results))]
+        lines += [""]
     for plot in plots:
-        lines += ["", f"## {plot.title}", "", plot.caption, "",
-                  f"![{plot.title}](figures/{plot.name}.svg)"]  # fmt: skip
+        lines += [f"## {plot.title}", "", plot.caption, "",
+                  f"![{plot.title}](figures/{plot.name}.svg)", ""]  # fmt: skip
     if not plots:
-        lines += ["", f"{NOT_RUN}."]
-    elif not any(plot.name == "shift" for plot in plots):
-        lines += ["", "## The adaptive rule under real shift", "", f"{NOT_RUN}."]
-    return "\n".join(lines) + "\n"
+        lines += [f"{NOT_RUN}.", ""]
+    return "\n".join(lines).rstrip() + "\n"

