@@ -37,6 +37,8 @@ ALPHAS: dict[Reads, tuple[float, ...]] = {
 }
 """Candidates for α beside the paper's. Heads that read the text choose among fewer: with more
 settings to choose from, the best one on validation is more often the luckiest."""
+PREFERENCE = 5.0
+"""How much more, in percent of all-cloud, heads that read answers alone must save to be taken."""
 FOLDS = 5
 
 
@@ -153,7 +155,11 @@ class CrossFitted:
         return max(self._swept[model, part], key=lambda row: (row[1], -row[0]))[2]
 
     def choose_by(self, promise: Promise) -> Kept:
-        """The setting of least mean cost among those that keep ``promise``."""
+        """The setting of least mean cost among those that keep ``promise``.
+
+        Heads that read the text are preferred within `PREFERENCE`: they choose a tier for each text
+        before any layer runs.
+        """
         cloud_N = self._validation.answers_NE[:, -1] == self._validation.labels_N
         model = self._pools.cost_model
         found = []
@@ -164,7 +170,10 @@ class CrossFitted:
             found.append(Kept.of(setting, loss_N, self._validation, change))
         return min(
             (one for one in found if one.keeps(promise)),
-            key=lambda one: (one.cost_change, one.setting),
+            key=lambda one: (
+                one.cost_change + (0.0 if one.setting.reads == "text" else PREFERENCE),
+                one.setting,
+            ),
         )
 
     @property
