@@ -14,7 +14,7 @@ from lab.heads import Reads, features_of, fit_heads
 from lab.methods import PAPER_METHODS, Judged, Scorer, traces
 from lab.metrics import auroc, interval, resamples
 from lab.pools import at_alpha
-from lab.price import CrossFitted, Setting, all_cloud_accuracy, value_trace
+from lab.price import SHIPPED, CrossFitted, Setting, all_cloud_accuracy, value_trace
 from lab.rivals import pools_of
 from lab.simulate import Trace, simulate
 from lab.studies import priced
@@ -39,6 +39,7 @@ def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) ->
         setting = fitted.choose(reference - drop / 100)
         trace = value_trace(known.at(setting), setting.price, judged.test, judged.pools)
         chosen[str(drop)] = asdict(setting) | scorer.row([trace])
+    chosen["default"] = default_row(judged, scorer, fitted, known)
     for drop in CURVE:
         setting = fitted.choose(reference - drop / 100)
         trace = known.sweep(setting).run(setting.price, judged.pools.cost_model)
@@ -51,6 +52,15 @@ def value_study(judged: Judged, scorer: Scorer, exit0: tuple[Floats, Floats]) ->
         "pair_features": pair_auroc(judged, exit0),
         "ablation": _ablation(judged, scorer, fitted, known),
     }
+
+
+def default_row(
+    judged: Judged, scorer: Scorer, fitted: CrossFitted, known: _Heads
+) -> dict[str, Any]:
+    """The default policy at the setting that a bundle ships with: a promise with a margin."""
+    setting = fitted.choose_by(SHIPPED).setting
+    trace = value_trace(known.at(setting), setting.price, judged.test, judged.pools)
+    return asdict(setting) | scorer.row([trace])
 
 
 ABLATION: dict[str, Part] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from lab.results import paper
-from lab.results.claim import OURS, base_results, gain, holds, reaching
+from lab.results.claim import OPENING, base_results, gain, holds, reaching
 from lab.results.commands import all_cloud
 from lab.results.gamma import break_even, kept_decisions
 from lab.results.load import DEFAULT_POLICY, TASKS, Result
@@ -28,7 +28,7 @@ def opening_table(results: list[Result], on: str) -> list[str]:
         cloud = (
             f"{number(result.method('cloud')['accuracy'])} % at {number(all_cloud(result), 0)} λ"
         )
-        rows.append([title, cloud, *(_cell(result, name) for name in OURS)])
+        rows.append([title, cloud, *(_cell(result, name) for name in OPENING)])
     return table(HEADER, rows)
 
 
@@ -71,8 +71,8 @@ def _named(tasks: list[str]) -> str:
 
 def _claim(here: dict[str, Result]) -> str:
     whole = len(here)
-    found = {name: reaching(here, (name,)) for name in OURS}
-    some, sure = reaching(here, OURS), reaching(here, OURS, sure=True)
+    found = {name: reaching(here, (name,)) for name in OPENING}
+    some, sure = reaching(here, OPENING), reaching(here, OPENING, sure=True)
     fixed, adaptive = found["dimee-fixed"], found["dimee-adaptive"]
     return (
         f"**Does the claim hold?** A saving of more than {paper.CLAIMED_SAVING:g} % at a drop of "
@@ -114,7 +114,7 @@ def sst2_sentence(results: list[Result]) -> str:
     result = base_results(results, "glue").get("sst2")
     if result is None:
         return f"SST-2 with MPNet on GLUE's validation file: {NOT_RUN}."
-    parts = ", ".join(f"`{name}` {brief(result, name)}" for name in OURS if result.has(name))
+    parts = ", ".join(f"`{name}` {brief(result, name)}" for name in OPENING if result.has(name))
     return (
         f"On GLUE's SST-2 validation file with {result.encoder_title} (m = {result['m']}, "
         f"n = {result['n']}, γ = {result['cost_model']['cloud_fee']:g} λ), points of accuracy and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.results.load import BASE, DEFAULT_DROP, SPLITS, Result, chosen
+from lab.results.load import BASE, DEFAULT_POLICY, MEAN_DROP, MEAN_POLICY, SPLITS, Result, chosen
 from lab.results.text import NOT_RUN, UNKNOWN, between, change, number, percent, table
 
 GOAL_SAVING = 65.0
@@ -49,22 +49,26 @@ def _goal(results: list[Result]) -> list[str]:
         result = chosen(results, BASE, on).get("sst2")
         if result is None:
             continue
-        row = result.value_row(DEFAULT_DROP)
-        saves = row["cost_change"] <= -GOAL_SAVING
-        keeps = row["against_cloud"] >= -float(DEFAULT_DROP)
-        rows.append([*_names(result), _points(row), _cost(row),
-                     "yes" if saves else "no", "yes" if keeps else "no"])  # fmt: skip
+        for name in (DEFAULT_POLICY, MEAN_POLICY):
+            row = result.method(name)
+            saves = row["cost_change"] <= -GOAL_SAVING
+            keeps = row["against_cloud"] >= -float(MEAN_DROP)
+            rows.append([*_names(result), f"`{name}`", _points(row), _cost(row),
+                         "yes" if saves else "no", "yes" if keeps else "no"])  # fmt: skip
     title = ["## SST-2 at BERT-base's size", ""]
     if not rows:
         return [*title, f"{NOT_RUN}.", ""]
-    header = ["run", "report", "accuracy (points)", "cost",
-              f"at least {GOAL_SAVING:g} % cheaper", f"drop at most {DEFAULT_DROP}"]  # fmt: skip
+    header = ["run", "report", "setting", "accuracy (points)", "cost",
+              f"at least {GOAL_SAVING:g} % cheaper", f"drop at most {MEAN_DROP}"]  # fmt: skip
     return [
         *title,
         f"The goal: at least {GOAL_SAVING:g} % cheaper than all-cloud at a measured drop of at "
-        f"most {DEFAULT_DROP} points, with {DEFAULT_DROP} points allowed on the validation part.",
+        f"most {MEAN_DROP} points, with {MEAN_DROP} points allowed on the validation part. "
+        f"`{DEFAULT_POLICY}` is the setting that a bundle ships with (the drop there plus one "
+        "standard error, on all texts and on the longer half), "
+        f"`{MEAN_POLICY}` the one by the mean drop alone.",
         "",
-        *table(header, rows, left=2),
+        *table(header, rows, left=3),
         "",
     ]
 
@@ -90,6 +94,7 @@ def _chosen(results: list[Result]) -> list[str]:
                     drop,
                     f"{row['alpha']:.4g}",
                     f"{row['price']:.3g}",
+                    row["reads"],
                     _points(row),
                     percent(row["cost_change"]),
                     shares,
@@ -98,14 +103,15 @@ def _chosen(results: list[Result]) -> list[str]:
                     _row(result, "cheapest-right"),
                 ]
             )
-    header = ["run", "report", "allowed drop (points)", "α", "Λ", "accuracy (points)", "cost",
-              "mobile / edge / cloud (%)", "`dimee-adaptive`", "`true-difficulty`",
-              "`cheapest-right`"]  # fmt: skip
+    header = ["run", "report", "allowed drop (points)", "α", "Λ", "heads read",
+              "accuracy (points)", "cost", "mobile / edge / cloud (%)",
+              "`dimee-adaptive`", "`true-difficulty`", "`cheapest-right`"]  # fmt: skip
     return [
-        "## At three allowed drops",
+        "## At three allowed drops, and as shipped",
         "",
         "`true-difficulty` and `cheapest-right` are oracles: the first knows each text's pool, the "
-        "second its label.",
+        "second its label. Heads read the text and its answers (*text*), or the confidence of its "
+        "answers alone (*answers*). The setting `default` is the one that a bundle ships with.",
         "",
         *table(header, rows, left=2),
         "",

@@ -139,7 +139,7 @@ def test_one_changed_number_changes_what_is_published(
         "methods/dimee-adaptive/against_cloud",
         "methods/random-same-mix/accuracy",
         "methods/dimee-fixed/cost_lambda",
-        "value/chosen/0.3/cost_change",
+        "value/chosen/default/cost_change",
     ],
 )
 def test_one_changed_number_changes_the_opening(path: str) -> None:

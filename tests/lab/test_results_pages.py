@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lab.results.claim import OURS
+from lab.results.claim import OPENING
 from lab.results.load import BASE, chosen, load_results
 from lab.results.opening import brief, sst2_sentence
 from tests.conftest import REPOSITORY
@@ -21,7 +21,7 @@ def opening_row(task: str) -> list[str]:
 
 def test_the_opening_table_says_what_the_json_says() -> None:
     result = chosen(load_results(DATA), BASE, "glue")["sst2"]
-    assert opening_row("SST-2")[2:] == [brief(result, name) for name in OURS]
+    assert opening_row("SST-2")[2:] == [brief(result, name) for name in OPENING]
 
 
 def test_the_project_s_readme_quotes_the_opening_row_of_sst2() -> None:

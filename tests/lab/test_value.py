@@ -169,6 +169,7 @@ def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
     assert set(study["comparisons"]) == {"3.0", "5.0", "9.0", "15.0", "20.0", "30.0"}
     assert set(study["comparisons"]["15.0"]) == set(PAPER_METHODS)
     assert study["pair_features"] is None
+    assert set(study["chosen"]) == {"0.0", "0.3", "0.5", "default"}
 
 
 @pytest.mark.parametrize("pairs", [False, True])
