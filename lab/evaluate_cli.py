@@ -78,8 +78,8 @@ def evaluate(
             "of pairs that the folder lacks are not used",
             err=True,
         )
-    m = mobile_layers or -(-source.layers // 4)
-    n = edge_layers or max(m + 1, source.layers // 2)
+    m = -(-source.layers // 4) if mobile_layers is None else mobile_layers
+    n = max(m + 1, source.layers // 2) if edge_layers is None else edge_layers
     result = judge(source, mobile_layers=m, edge_layers=n, **options)
     for name in result["empty_pools"]:
         click.echo(

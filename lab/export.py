@@ -94,7 +94,7 @@ def write_bundle(
     run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
 ) -> Manifest:
     """Write the whole bundle beside ``target``, then put it in its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_target(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as made:
         folder = Path(made) / "bundle"
         folder.mkdir()
@@ -105,6 +105,17 @@ def write_bundle(
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
         put_in_place(folder, target)
     return manifest
+
+
+def check_target(target: Path) -> None:
+    """Make the folder above ``target``; raises `InvalidInput` where something else stands there."""
+    if target.exists() and not (target / MANIFEST).is_file():
+        empty = target.is_dir() and not any(target.iterdir())
+        if not empty:
+            raise InvalidInput(
+                f"bundle: {target} exists and is not a bundle; choose a new or an empty folder"
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def put_in_place(folder: Path, target: Path) -> None:

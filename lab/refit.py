@@ -12,12 +12,12 @@ import numpy as np
 from lab.bundle import accuracy_of, with_heads
 from lab.card import write_card
 from lab.data import Split, data_hash, load_split
-from lab.export import prices_of, put_in_place, save_manifest, sha256, write_router
+from lab.export import check_target, prices_of, put_in_place, save_manifest, sha256, write_router
 from lab.groups import with_groups
 from lab.heads import fit_exit0
 from lab.judge import policy_table
 from lab.pools import make_pools
-from lab.samples import samples_of_bundle
+from lab.samples import Samples, samples_of_bundle
 from lab.tasks import get_task
 from shared.bundle import EMBEDDINGS, ROUTER, TOKENIZER, Bundle, load_bundle
 from shared.cost import CostModel
@@ -46,23 +46,27 @@ def refit(
     """
     bundle = load_bundle(source)
     manifest = bundle.manifest
+    check_target(target)
     split = _split(bundle, data)
     prices = Tariff(CostModel.paper(manifest.layers, cloud_fee), price_book).cost_model
     validation, reported = (
         samples_of_bundle(bundle, part) for part in (split.validation, split.test)
     )
+    _check_reported(bundle, reported)
     pools = make_pools(
         validation,
         prices,
-        mobile_layers or manifest.mobile_layers,
-        edge_layers or manifest.edge_layers,
+        manifest.mobile_layers if mobile_layers is None else mobile_layers,
+        manifest.edge_layers if edge_layers is None else edge_layers,
         manifest.mu if mu is None else mu,
     )
     validation = with_groups(validation, split.validation)
     pools, kept = with_heads(_exit0(bundle, split), validation, pools)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".refit-") as made:
         folder = Path(made) / "bundle"
-        shutil.copytree(source, folder)
+        for name in manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, folder / name)
         write_router(pools, folder / ROUTER)
         accuracy: dict[str, Any] = accuracy_of(pools, kept, manifest.accuracy["split"])
         accuracy |= {name: manifest.accuracy[name] for name in ("validation", "reported")}
@@ -101,6 +105,20 @@ def _split(bundle: Bundle, data: str) -> Split:
             f"data: {data} is not what {bundle.path} was trained on; give the same data"
         )
     return split
+
+
+def _check_reported(bundle: Bundle, reported: Samples) -> None:
+    """The manifest keeps the exits' accuracy on the reported examples, so they must be the same.
+
+    Another CPU may round a few examples to the other side.
+    """
+    known = bundle.manifest.accuracy["reported"]
+    right = 100 * float(np.mean(reported.answers_NE[:, -1] == reported.labels_N))
+    if known["examples"] != len(reported) or abs(right - known["shipped"]["accuracy"][-1]) > 1.0:
+        raise InvalidInput(
+            f"data: the reported examples are not those that {bundle.path} was measured on; "
+            "give the same data"
+        )
 
 
 def _exit0(bundle: Bundle, split: Split) -> tuple[Floats, Floats]:
