@@ -116,8 +116,8 @@ def _default_policy(accuracy: dict[str, Any]) -> list[str]:
         f"Its cost there is {facts['cost_change']:+.1f} % against all-cloud. On the reported "
         f"examples, which chose nothing, the drop is {drop:.2f} points "
         f"({round(drop * count / 100)} of {count:,} examples) at "
-        f"{value['cost_against_all_cloud']:+.1f} %: they are not drawn like the validation examples, "
-        "and the promise speaks of those.",
+        f"{value['cost_against_all_cloud']:+.1f} %: they are not drawn like the validation "
+        "examples, and the promise speaks of those.",
     ]
 
 
