@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,13 @@ def _shift(source: Source, judged: Judged, folder: Path) -> dict[str, Any]:
 
 
 def name_of(result: dict[str, Any]) -> str:
-    """``TASK-ENCODER-SPLIT``: the name of a result's file."""
+    """``TASK-ENCODER-SPLIT``, and the price book's version: the name of a result's file."""
     run = result["run"]
     encoder = Path(run["encoder"]).name
-    return f"{run['task']}-{encoder}-{result['on']}"
+    name = f"{run['task']}-{encoder}-{result['on']}"
+    if "price_book" in result:
+        name += "-" + re.sub(r"[^\w.-]+", "-", result["price_book"])
+    return name
 
 
 def write_result(result: dict[str, Any], folder: Path) -> Path:

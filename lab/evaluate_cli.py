@@ -81,6 +81,8 @@ def evaluate(
     m = -(-source.layers // 4) if mobile_layers is None else mobile_layers
     n = max(m + 1, source.layers // 2) if edge_layers is None else edge_layers
     result = judge(source, mobile_layers=m, edge_layers=n, **options)
+    for part in sorted(source.added):
+        click.echo(f"note: the outputs lack {part}: computed", err=True)
     for name in result["empty_pools"]:
         click.echo(
             f"warning: no validation example is {name} at α = {result['alpha']:.4f}, so nothing is "

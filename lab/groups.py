@@ -19,28 +19,38 @@ from lab.samples import Samples
 def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Return ``group_N``: a number for each example, equal where examples share text.
 
-    Pairs hang together over equal texts. A single text belongs to the first longer text that holds
-    it as a run of words, or that shares a long run with it (`lab.data.ROOT_WORDS`); a short phrase
-    that stands in many texts belongs to one of them.
+    Pairs hang together over equal texts, single texts over a long run of words
+    (`lab.data.ROOT_WORDS`). A shorter text that stands within a longer one belongs to it; one that
+    stands within several belongs to the first of them, because "a good film" joins nothing.
     """
     if examples and examples[0].pair is not None:
         return _numbered(groups_over_shared_texts(examples))
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].text))
     roots: list[str] = []
+    joined: list[int] = []
     root_of_run: dict[str, int] = {}
-    group_N = np.zeros(len(examples), np.int64)
+
+    def find(root: int) -> int:
+        while joined[root] != root:
+            root = joined[root]
+        return root
+
+    root_N = np.zeros(len(examples), np.int64)
     for i in order:
         text, runs = f" {words_of(examples[i])} ", word_runs(examples[i])
-        found = next((root_of_run[run] for run in runs if run in root_of_run), None)
-        if found is None:
-            found = next((r for r, root in enumerate(roots) if text in root), None)
-        if found is None:
-            found = len(roots)
+        found = sorted({find(root_of_run[run]) for run in runs if run in root_of_run})
+        if not found:
+            found = [r for r, root in enumerate(roots) if text in root][:1]
+        if not found:
+            found = [len(roots)]
             roots.append(text)
+            joined.append(found[0])
+        for other in found[1:]:
+            joined[other] = found[0]
         for run in runs:
-            root_of_run.setdefault(run, found)
-        group_N[i] = found
-    return group_N
+            root_of_run.setdefault(run, found[0])
+        root_N[i] = found[0]
+    return np.array([find(int(root)) for root in root_N], np.int64)
 
 
 def with_groups(samples: Samples, examples: Sequence[Example]) -> Samples:

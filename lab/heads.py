@@ -66,9 +66,9 @@ def fit_heads(
     features_NF, label0_N = features_of(exit0, validation)
     right_NT = np.stack([run.answer_N == validation.labels_N for run in runs], 1)
     sure_NT = np.stack([_sure(validation, run, pools) for run in runs], 1)
-    mean_F, scale_F = features_NF.mean(0), features_NF.std(0) + 1e-9
+    mean_F, scale_F = np.nanmean(features_NF, 0), np.nanstd(features_NF, 0) + 1e-9
     columns = [right_NT[:, t] for t in range(3)] + [sure_NT[:, t] for t in range(2)]
-    x_NF = (features_NF - mean_F) / scale_F
+    x_NF = np.nan_to_num((features_NF - mean_F) / scale_F, nan=0.0)
     if reads == "answers":
         x_NF = np.zeros_like(x_NF)
     ridge = RIDGE if validation.pair_NP is None else PAIR_RIDGE

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from lab.data import Example, Split, data_hash, load_examples, load_split
 from lab.groups import with_groups
-from lab.pairs import PairFeatures, packaged_pair_features
+from lab.pairs import PACKAGED, PairFeatures, packaged_pair_features
 from lab.predict import predict
 from lab.samples import Samples, load_samples, save_samples
 from lab.tasks import Task, get_task
@@ -32,8 +32,9 @@ from shared.heads import Floats
 FACTS = "facts.json"
 EXIT0 = "exit0.safetensors"
 LOGITS = "train_logits.npy"
+KNOWN = (FACTS, EXIT0, LOGITS, *(f"{part}.safetensors" for part in ("validation", "test", "glue")))
 NEEDED = ("task", "encoder", "split", "seed", "max_tokens", "layers", "data_hash", "train_hash",
-          "examples")  # fmt: skip
+          "weights_sha256", "examples")  # fmt: skip
 
 
 class Outputs:
@@ -50,6 +51,8 @@ class Outputs:
 
     def __init__(self, folder: Path, data: str | None = None) -> None:
         self.folder = folder
+        self.added: set[str] = set()
+        """What the folder lacked and was computed from the texts."""
         self.facts = _read_facts(folder)
         self._data = data
         self._split = self._checked_split() if data is not None else None
@@ -74,7 +77,10 @@ class Outputs:
         if self._split is None:
             return self._samples("validation", None)
         examples = self._split.validation
-        return with_groups(self._samples("validation", examples), examples)
+        samples = self._samples("validation", examples)
+        if samples.group_N is None:
+            self.added.add("groups of texts that share words, from the texts")
+        return with_groups(samples, examples)
 
     def reported(self, on: str) -> Samples:
         """Samples of the part ``on``: ``test`` or ``glue``."""
@@ -130,11 +136,17 @@ class Outputs:
                 "write the folder again with dimee outputs"
             ) from None
         _check_shapes(samples, file, self.layers, len(self.task.labels))
+        if samples.model_hash != self.facts["weights_sha256"]:
+            raise InvalidInput(
+                f"outputs: {file} is of another model than {FACTS} says; "
+                "write the folder again with dimee outputs"
+            )
         if examples is None:
             return samples
         if samples.data_hash != data_hash(examples):
             raise self._other_data()
         if self.task.pair_field is not None and samples.pair_NP is None:
+            self.added.add(f"features of pairs, from the word table of {PACKAGED}")
             return replace(samples, pair_NP=self._pair_features().of(examples))
         return samples
 
@@ -191,6 +203,8 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
     if out.exists() and any(out.iterdir()) and not (out / FACTS).is_file():
         raise InvalidInput(f"out: {out} holds other files; choose a folder that is new or empty")
     out.mkdir(parents=True, exist_ok=True)
+    for name in KNOWN:  # nothing of another run may stay beside these
+        (out / name).unlink(missing_ok=True)
     split = run.split(data)
     parts = {"validation": source.validation(), "glue": source.reported("glue")}
     if run.facts["split"] != "glue":

@@ -105,6 +105,11 @@ class CrossFitted:
             )
         self._validation, self._pools = validation, pools
         fold_N = folds_of(validation)
+        if len(set(fold_N.tolist())) < FOLDS:
+            raise InvalidInput(
+                f"data: the validation examples make fewer than {FOLDS} groups, because they share "
+                "text; give more data"
+            )
         self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]
         self._parts = [validation.take(rows) for rows in self._rows]
         rest = [validation.take(np.flatnonzero(fold_N != fold)) for fold in range(FOLDS)]

@@ -27,6 +27,11 @@ class Source(Protocol):
         ...
 
     @property
+    def added(self) -> set[str]:
+        """Parts that were computed from the texts because the folder lacks them, in words."""
+        ...
+
+    @property
     def folder(self) -> Path:
         """Where it lies."""
         ...
@@ -75,6 +80,7 @@ class RunSource:
 
     def __init__(self, run: Run, data: str | None = None) -> None:
         self.run = run
+        self.added: set[str] = set()
         self.folder = run.folder
         self.facts = run.facts
         self.task = run.task

@@ -54,8 +54,8 @@ def _swept(judged: Judged, cost_model: CostModel) -> dict[str, Any]:
 
 def by_cloud_fee(judged: Judged) -> dict[str, Any]:
     """The sweep over γ: the paper gives it no number, and the sign of the saving hangs on it."""
-    layers = judged.facts.cost_model.layers
-    return {str(g): _swept(judged, CostModel.paper(layers, cloud_fee=g)) for g in CLOUD_FEES}
+    model = judged.facts.cost_model
+    return {str(g): _swept(judged, replace(model, cloud_fee=g)) for g in CLOUD_FEES}
 
 
 def by_price(judged: Judged) -> dict[str, Any]:

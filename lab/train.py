@@ -276,6 +276,11 @@ def _keep_if_best(
     epoch = {"accuracy": accuracy_by_exit(outputs), "loss": round(validation_loss(outputs), 6)}
     log = out / "epochs.json"
     epochs: dict[str, dict[str, Any]] = json.loads(log.read_text()) if log.is_file() else {}
+    # a run that was begun before losses were kept has accuracies alone
+    epochs = {
+        done: known if isinstance(known, dict) else {"accuracy": known, "loss": None}
+        for done, known in epochs.items()
+    }
     earlier = [rank(known) for done, known in epochs.items() if int(done) < step]
     if not earlier or rank(epoch) > max(earlier):
         part = out / "best.part"
@@ -290,7 +295,8 @@ def _keep_if_best(
 def rank(epoch: dict[str, Any]) -> tuple[float, float, float]:
     """Return what epochs are compared by: full depth, mean of the earlier exits, less loss."""
     *earlier, last = epoch["accuracy"]
-    return last, round(sum(earlier) / max(1, len(earlier)), 6), -epoch["loss"]
+    loss = math.inf if epoch["loss"] is None else epoch["loss"]
+    return last, round(sum(earlier) / max(1, len(earlier)), 6), -loss
 
 
 def _token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from lab.rivals import pools_of
 from lab.simulate import Trace, simulate
 from lab.studies import priced
 from lab.value_sweep import Part, ValueSweep
-from shared.cost import CLOUD_FEES, CostModel
+from shared.cost import CLOUD_FEES
 from shared.domain import Tier
 from shared.heads import TIERS, Floats, SuccessHeads
 from shared.policies.simple import Always
@@ -124,12 +124,11 @@ def _comparisons(judged: Judged, fitted: CrossFitted, known: _Heads) -> dict[str
     Λ is chosen so that ``value`` is at least as accurate as the method on validation; the method
     has its α and pools made anew for that γ.
     """
-    layers = judged.facts.cost_model.layers
     weight_BN = resamples(len(judged.test))
     total_B = weight_BN.sum(1)
     result: dict[str, Any] = {}
     for gamma in CLOUD_FEES[1:]:
-        other = priced(judged, CostModel.paper(layers, cloud_fee=gamma))
+        other = priced(judged, replace(judged.facts.cost_model, cloud_fee=gamma))
         model = other.pools.cost_model
         learnt = replace(other, test=judged.validation)
         row = {}

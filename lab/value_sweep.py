@@ -36,7 +36,7 @@ class ValueSweep:
         self._heads, self._samples = heads, samples
         runs = [simulate(Always(tier), samples, facts, pools.edge_layers) for tier in TIERS]
         features_NF, label0_N = features_of((heads.exit0_HC, heads.exit0_C), samples)
-        x_NF = (features_NF - heads.mean_F) / heads.scale_F
+        x_NF = heads.scaled(features_NF)
         logits_NK = np.clip(x_NF @ heads.weight_FK + heads.bias_K, -30, 30)
         self._expected_NK = 1.0 / (1.0 + np.exp(-logits_NK))
         self._lead_NT = x_NF @ heads.diff_FT + heads.diff_T

@@ -82,14 +82,19 @@ class SuccessHeads:
         """Whether the heads were fitted on the features of pairs."""
         return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
 
+    def scaled(self, features_F: Floats) -> Floats:
+        """Features less their mean, over their deviation; one that is not known is at its mean."""
+        result: Floats = np.nan_to_num((features_F - self.mean_F) / self.scale_F, nan=0.0)
+        return result
+
     def expect(self, features_F: Floats) -> Floats:
         """Probabilities of the K heads for raw features."""
-        logits_K = ((features_F - self.mean_F) / self.scale_F) @ self.weight_FK + self.bias_K
+        logits_K = self.scaled(features_F) @ self.weight_FK + self.bias_K
         return _sigmoids(logits_K)
 
     def lead(self, features_F: Floats) -> Floats:
         """Expected lead of each tier over the cloud, in probability of a right answer."""
-        result: Floats = ((features_F - self.mean_F) / self.scale_F) @ self.diff_FT + self.diff_T
+        result: Floats = self.scaled(features_F) @ self.diff_FT + self.diff_T
         return result
 
     def gain(self, tier: int, target: int, facts_G: Floats) -> float:

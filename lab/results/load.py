@@ -162,6 +162,11 @@ def read_result(file: Path) -> Result:
         raise InvalidInput(
             f"{file}: has format {facts['format']!r}, and this program reads {FORMAT}; {again}"
         )
+    if "price_book" in facts:
+        raise InvalidInput(
+            f"{file}: is priced by the price book {facts['price_book']!r}, and these pages show "
+            "the paper's prices; move it elsewhere"
+        )
     missing = [part for part in PARTS if part not in facts]
     if not missing:
         missing = [f"methods/{name}" for name in METHODS if name not in facts["methods"]]

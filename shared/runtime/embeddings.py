@@ -29,7 +29,7 @@ def pair_features_of(
 ) -> NDArray[np.float64] | None:
     """Return ``pair_P`` of a pair (`shared.pair_features`); None for a single text.
 
-    All are 0 where nothing is known of one of the two texts, as of invisible characters.
+    All are NaN where nothing is known of one of the two texts, as of invisible characters.
     """
     if encoded.second_T is None:
         return None
@@ -38,7 +38,7 @@ def pair_features_of(
         encoded.ids_T[encoded.content_T & encoded.second_T],
     ]
     if not all(len(part) for part in ids):
-        return np.zeros(len(PAIR_FEATURES))
+        return np.full(len(PAIR_FEATURES), np.nan)
     first_H, second_H = (mean_of_rows(word_VH, scale_V, part) for part in ids)
     return pair_features(first_H, second_H, *ids)
 
