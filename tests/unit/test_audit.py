@@ -60,17 +60,17 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
         ]
         audit = next(r for r in rows if r.ordinal == 2 and r.side is Side.CALLER)
         assert (audit.tier, audit.state, audit.final) == (Tier.CLOUD, State.ANSWERED, False)
-        assert (audit.cost_lambda, audit.all_cloud_lambda) == (12.0, None)
+        assert (audit.cost_lambda, audit.all_cloud_lambda) == (18.0, None)
         assert (audit.certificate_id, audit.degraded) == (certificate_id(world), False)
         differing += audit.label != by_id[answer.request_id].label
     report = summarise(store)
     store.close()
     assert health["audits"]["differ"] == report.audits.differ == differing
     assert (report.audits.attempts, report.audits.compared) == (10, 10)
-    assert report.audits.cost_lambda == 120.0
+    assert report.audits.cost_lambda == 180.0
     # what answers cost, where they were given and how long they took knows nothing of audits
     assert report.cost_lambda == pytest.approx(sum(one.cost.cost_lambda for one in answers))
-    assert report.all_cloud_lambda == 120.0
+    assert report.all_cloud_lambda == 180.0
     assert (report.requests, report.answered, report.escalated, report.degraded) == (10, 10, 0, 0)
     assert sum(report.answered_by_tier.values()) == 10
     assert report.attempts_by_reason == {"route": 10}
@@ -224,8 +224,9 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
         await asyncio.gather(call, return_exceptions=True)
         return under_way, len(phone.watch._line)
 
-    settings = promised(bundle, tmp_path, concurrency=1)
-    under_way, left = World(tmp_path, played={"edge": hang}, settings=settings).run(work)
+    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})  # all to the cloud
+    settings = {"certificate": file, "concurrency": 1}
+    under_way, left = World(tmp_path, played={"cloud": hang}, settings=settings).run(work)
     assert under_way > 1
     assert left == 0
 

@@ -28,7 +28,7 @@ from shared.wire import Classification
 from tests.unit.phones import World, answered, story
 
 TEXT = "not the triumph it thinks it is, though hardly a failure"
-COSTS = {"edge": 3.5, "cloud": 12.0}
+COSTS = {"edge": 8.5, "cloud": 18.0}
 
 
 def plays(what: str, tier: str) -> Any:
@@ -160,9 +160,9 @@ def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
 def test_what_failed_counts_towards_the_ceiling(tmp_path: Path) -> None:
     """A cloud that broke has cost its offload; the edge then no longer fits, the phone does not."""
     found = world(tmp_path, "answers", "broken", retries=0)
-    answer = found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=12.0))
+    answer = found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=18.0))
     assert isinstance(answer, Classification)
-    assert answer.cost.cost_lambda <= 12.0
+    assert answer.cost.cost_lambda <= 18.0
     assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge"]
 
 

@@ -62,7 +62,7 @@ def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> Non
     assert caller.state is tier.state is State.ANSWERED
     assert caller.cost_lambda == answer.cost.cost_lambda > 0
     assert caller.final
-    assert answer.cost.all_cloud_lambda == caller.all_cloud_lambda == 12
+    assert answer.cost.all_cloud_lambda == caller.all_cloud_lambda == 18
     assert "wonderful" not in caller.model_dump_json() + tier.model_dump_json()
 
 

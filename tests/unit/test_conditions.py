@@ -87,14 +87,17 @@ def tiers(world: World, texts: list[str]) -> list[Tier]:
 
 
 def test_without_a_network_the_phone_is_asked_after_the_first_failure(tmp_path: Path) -> None:
+    texts = [*TEXTS, "somewhere inside these three hours is a very good short"]
+
     async def work(phone: Phone) -> list[Classification]:
-        return [(await phone.classify([text], policy="value"))[0] for text in TEXTS * 2]  # type: ignore[misc]
+        return [(await phone.classify([text], policy="value"))[0] for text in texts * 2]  # type: ignore[misc]
 
     pure = {"ms_lambda": 0.0}  # the delays of two worlds are not the same
     world = World(tmp_path, settings=pure | {"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
     answers = world.run(work)
     assert {answer.tier for answer in answers} == {Tier.MOBILE}
-    assert [len(answer.attempts) for answer in answers[2:]] == [1] * (len(answers) - 2)
+    # the first that wanted a server asked both; after that nothing asks them
+    assert [len(answer.attempts) > 1 for answer in answers].count(True) == 1
     # the same texts with all servers there: what would have gone on to one is degraded without
     up = World(tmp_path / "up", up=("edge", "cloud"), settings=pure)
     alone = [one.tier is Tier.MOBILE for one in up.run(work)]

@@ -13,6 +13,7 @@ import pytest
 from mobile_client.demo import sample_sentences
 from mobile_client.phone import Phone
 from shared.bundle import Bundle
+from shared.cost import CostModel
 from shared.domain import LayerRange, Tier
 from shared.errors import InvalidInput
 from shared.ledger.entry import LedgerEntry, Reason, Side, State
@@ -24,6 +25,10 @@ from shared.wire import Classification
 from tests.unit.phones import World, answered, story
 
 HERE = ("mobile", "route", "answered")
+COSTS = CostModel.paper(6)
+"""The shipped bundle's."""
+BOTH = (COSTS.mobile_layer + COSTS.all_cloud, COSTS.all_cloud)
+"""λ of one layer on the mobile and an answer of the cloud; and of all-cloud."""
 IN_HAND = ("mobile", "fail_over", "answered")
 POLICY = "i-splitee"  # its first arm asks exit 1 only, against the bundle's α
 
@@ -65,9 +70,11 @@ def test_an_unsure_answer_goes_on_to_the_cloud(unsure: str, tmp_path: Path) -> N
     assert story(answer) == [HERE, ("cloud", "escalate", "answered")]
     assert (answer.tier, answer.exit_layer) == (Tier.CLOUD, 6)
     assert (answer.escalated, answer.failed_over) == (True, False)
-    # λm = 2 for one layer, then oc + γ = 12
-    assert [attempt.cost_lambda for attempt in answer.attempts] == [2.0, 12.0]
-    assert (answer.cost.cost_lambda, answer.cost.all_cloud_lambda) == (14.0, 12.0)
+    assert [attempt.cost_lambda for attempt in answer.attempts] == [
+        COSTS.mobile_layer,
+        COSTS.all_cloud,
+    ]
+    assert (answer.cost.cost_lambda, answer.cost.all_cloud_lambda) == BOTH
     store = checked(world)
     rows = store.request(answer.request_id)
     assert [(row.ordinal, row.side.value, row.final) for row in rows] == [
@@ -85,14 +92,15 @@ def test_an_unsure_answer_goes_on_to_the_cloud(unsure: str, tmp_path: Path) -> N
     assert report.answered_by_tier == {"cloud": 1}
     assert report.exits_by_tier == {"cloud": {"6": 1}}
     assert report.requests_by_policy == {POLICY: 1}
-    assert (report.cost_lambda, report.all_cloud_lambda) == (14.0, 12.0)
+    assert (report.cost_lambda, report.all_cloud_lambda) == BOTH
 
 
 def test_a_sure_answer_stays(texts: dict[bool, str], tmp_path: Path) -> None:
     world = World(tmp_path)
     answer = ask(world, texts[True])
     assert story(answer) == [HERE]
-    assert (answer.escalated, answer.failed_over, answer.cost.cost_lambda) == (False, False, 2.0)
+    assert (answer.escalated, answer.failed_over) == (False, False)
+    assert answer.cost.cost_lambda == COSTS.mobile_layer
     checked(world).close()
 
 
@@ -102,7 +110,9 @@ def test_the_edge_stands_in_for_the_cloud(unsure: str, tmp_path: Path) -> None:
     expected = [HERE, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
     assert story(answer) == expected
     assert (answer.escalated, answer.failed_over) == (True, True)
-    assert answer.cost.cost_lambda == 2.0 + 0.5 + answer.exit_layer
+    assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.attempt(
+        Tier.EDGE, answer.exit_layer
+    )
     store = checked(world)
     report = summarise(store)
     store.close()
@@ -126,7 +136,9 @@ def test_with_every_server_down_the_phones_own_answer_is_not_lost(
     assert (answer.tier, answer.exit_layer) == (Tier.MOBILE, 1)
     assert (answer.escalated, answer.failed_over) == (True, True)
     # its work was done and booked once
-    assert [one.cost_lambda for one in answer.attempts] == [2.0] + [0.0] * (len(asked) + 1)
+    assert [one.cost_lambda for one in answer.attempts] == [COSTS.mobile_layer] + [0.0] * (
+        len(asked) + 1
+    )
     assert answer.attempts[-1].compute_ms == 0
     store = checked(world)
     report = summarise(store)
@@ -143,7 +155,7 @@ def test_a_refusal_is_not_taken_to_another_server(unsure: str, tmp_path: Path) -
     answer = ask(world, unsure)
     assert story(answer) == [HERE, ("cloud", "escalate", "refused"), IN_HAND]
     # a refused attempt was sent: oc is spent
-    assert answer.cost.cost_lambda == 2.0 + 1.0
+    assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud
 
 
 def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path) -> None:
@@ -191,4 +203,4 @@ def test_the_end_of_an_attempt_is_durable_when_the_next_begins(unsure: str, tmp_
     assert [callers[n].state for n in (1, 2)] == [State.ANSWERED, State.OPEN]
     assert [callers[n].reason for n in (1, 2)] == [Reason.ROUTE, Reason.ESCALATE]
     assert not callers[1].final
-    assert callers[1].cost_lambda == 2.0
+    assert callers[1].cost_lambda == COSTS.mobile_layer

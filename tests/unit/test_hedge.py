@@ -12,12 +12,15 @@ import pytest
 
 from mobile_client.breaker import FAILURES
 from mobile_client.phone import Phone
+from shared.cost import CostModel
 from shared.domain import Tier
 from shared.errors import DimeeError
 from shared.ledger.entry import LedgerEntry, State
 from shared.wire import Classification
 from tests.unit.phones import World, answered, story
 from tests.unit.test_chain import callers, one, plays, seen, world
+
+COSTS = CostModel.paper(6)
 
 
 def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
@@ -32,7 +35,9 @@ def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
         ("cloud", "hedge", "answered"),
         ("edge", "route", "abandoned"),
     ]
-    assert answer.cost.cost_lambda == pytest.approx(12.0 + 0.5)  # the loser's offload is paid
+    assert answer.cost.cost_lambda == pytest.approx(
+        COSTS.all_cloud + COSTS.offload_edge
+    )  # the loser's offload is paid
     finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
     assert sorted(finals) == [False, True]
 

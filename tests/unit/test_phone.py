@@ -13,6 +13,7 @@ from mobile_client.demo import sample_sentences
 from mobile_client.phone import Phone
 from mobile_client.render import row
 from shared.bundle import Bundle
+from shared.cost import CostModel
 from shared.domain import LayerRange, Outcome, RoutingDecision, Tier
 from shared.errors import InvalidInput, TierUnreachable
 from shared.policies import PolicyFacts, TextFeatures, make_policy
@@ -23,6 +24,7 @@ from shared.runtime.classifier import Classifier
 from shared.wire import Classification
 from tests.unit.phones import World, answered, story
 
+COSTS = CostModel.paper(6)
 ANY = TextFeatures(np.zeros(2, np.float32), tokens=5)
 
 
@@ -52,7 +54,7 @@ def test_bert_and_early_exit_run_all_layers_which_are_loaded_for_them(
             assert story(answer) == [("mobile", "route", "answered")]
             assert answer.exit_layer == prediction.exit_layer
             assert tuple(answer.probabilities.values()) == prediction.probabilities
-            assert answer.cost.cost_lambda == 2.0 * prediction.exit_layer
+            assert answer.cost.cost_lambda == COSTS.mobile_layer * prediction.exit_layer
     assert {one.exit_layer for one in answers["bert"]} == {6}
     assert len({one.exit_layer for one in answers["early-exit"]}) >= 3
     assert max(one.exit_layer for one in answers["mobile"]) == 2

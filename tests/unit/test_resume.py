@@ -18,6 +18,7 @@ from mobile_client.resume import HiddenState, Resumption
 from mobile_client.settings import MobileSettings
 from shared.bundle import Bundle
 from shared.codec import CODECS, Codec, encode
+from shared.cost import CostModel
 from shared.domain import LayerRange, Tier
 from shared.errors import BundleMismatch, InvalidInput, NotFound, Overloaded
 from shared.ledger.entry import LedgerEntry, Side
@@ -30,6 +31,7 @@ from tests.conftest import BUNDLE
 from tests.unit.phones import World, answered, story
 
 HERE = ("mobile", "route", "answered")
+COSTS = CostModel.paper(6)
 POLICY = "i-splitee"  # its first arm asks exit 1 only, and goes on in the cloud
 
 
@@ -219,7 +221,7 @@ def test_the_phone_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: P
     (expected,) = whole.classify([whole.encoder.encode(unsure)], None)
     assert list(answer.probabilities.values()) == pytest.approx(expected.probabilities, abs=0.06)
     # the cloud is paid by the request: its fee is the same
-    assert [one.cost_lambda for one in answer.attempts] == [2.0, 12.0]
+    assert [one.cost_lambda for one in answer.attempts] == [COSTS.mobile_layer, COSTS.all_cloud]
     rows = checked(world)
     there = [row for row in rows if row.tier is Tier.CLOUD]
     assert {row.side: row.resumed_after for row in there} == {Side.CALLER: 1, Side.TIER: 1}
@@ -233,7 +235,9 @@ def test_the_edge_is_paid_for_the_layers_that_it_ran(unsure: str, tmp_path: Path
     expected = [HERE, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
     assert story(answer) == expected
     assert [one.resumed_after for one in answer.attempts] == [None, 1, 1]
-    assert answer.attempts[-1].cost_lambda == 0.5 + 1.0 * (answer.exit_layer - 1)
+    assert answer.attempts[-1].cost_lambda == COSTS.offload_edge + COSTS.edge_layer * (
+        answer.exit_layer - 1
+    )
     checked(world)
 
 
@@ -270,7 +274,7 @@ def test_a_refused_state_is_followed_by_the_text(
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None]
     assert asked == ["/v1/resume", "/v1/infer"]
     # a refused attempt was sent: oc is spent
-    assert answer.cost.cost_lambda == 2.0 + 1.0 + 12.0
+    assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud + COSTS.all_cloud
     assert (answer.escalated, answer.failed_over) == (True, False)
 
 

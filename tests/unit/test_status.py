@@ -167,7 +167,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
     settings = MobileSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        certificate=written(bundle, tmp_path),
+        certificate=written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0}),
         audit_share=1.0,
         fail_over=(Tier.MOBILE,),
         ledger_url=f"http://127.0.0.1:{ports[0]}",
