@@ -64,6 +64,9 @@ def test_a_price_book_takes_the_place_of_the_preset(run: Path, tmp_path: Path) -
     assert (result["cost_model"]["edge_layer"], result["cost_model"]["cloud_fee"]) == (1, 7)
     assert result["cost_model"]["mobile_layer"] == CostModel.paper(3).mobile_layer
     assert result["methods"]["cloud"]["cost_change"] == 0
+    edge = [point["methods"]["edge"]["cost_lambda"] for point in result["by_cloud_fee"].values()]
+    assert max(edge) <= 2.5 + 1 * 2, "two layers at the book's λe = 1, not at the preset's 4"
+    assert done.output.strip().endswith("-here.json")
     over = judge(open_source(run), "test", 1, 2, 0.1, 2.0, price_book=book)
     assert over["cost_model"]["cloud_fee"] == 2, "--cloud-fee replaces the book's"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,8 @@ def _drop(name: str) -> Callable[[Path], object]:
 def _change(name: str, **arrays: Any) -> Callable[[Path], object]:
     def apply(folder: Path) -> None:
         known = load_file(folder / name)
-        meta = {"data_hash": "d", "model_hash": "m"}
+        model = json.loads((folder / FACTS).read_text())["weights_sha256"]
+        meta = {"data_hash": "d", "model_hash": model}
         save_file(known | {key: make(known) for key, make in arrays.items()}, folder / name, meta)
 
     return apply
@@ -192,22 +192,20 @@ def test_a_teacher_of_other_texts_or_classes_is_refused(written: Path, tiny_data
         teacher_logits(written, split.train, 3)
 
 
-def test_a_teachers_pupil_is_trained_and_resumed(
-    written: Path, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+def test_nothing_of_another_run_stays_in_the_folder(
+    run: Path, written: Path, tmp_path: Path
 ) -> None:
-    settings = TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False, seed=13, distil=0.5,
-        teacher=str(written), token_dropout=0.1,
-    )  # fmt: skip
-    facts = train(settings, tmp_path / "taught")
-    assert (facts["teacher"], facts["distil"]) == (str(written), 0.5)
-    untaught = train(replace(settings, teacher=None, distil=0.0), tmp_path / "untaught")
-    weights = [
-        load_file(tmp_path / name / "model" / "weights.safetensors")
-        for name in ("taught", "untaught")
-    ]
-    assert facts["data_hash"] == untaught["data_hash"]
-    assert any(not np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+    folder = shutil.copytree(written, tmp_path / "again")
+    done = CliRunner().invoke(outputs, [str(run), "--out", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert not (folder / LOGITS).exists()
+
+
+def test_samples_of_another_model_are_refused(copied: Path) -> None:
+    facts = json.loads((copied / FACTS).read_text())
+    (copied / FACTS).write_text(json.dumps(facts | {"weights_sha256": "0" * 64}))
+    with pytest.raises(InvalidInput, match="is of another model than"):
+        open_source(copied).reported("test")
 
 
 SHARED = REPOSITORY.parent / "shared"

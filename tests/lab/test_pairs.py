@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +65,12 @@ def test_each_text_of_a_pair_is_its_own(tiny_encoder: Path) -> None:
     assert found[PAIR_FEATURES.index("log_first_tokens")] == pytest.approx(math.log(len(first)))
 
 
-def test_a_text_without_a_known_sign_has_no_features(tiny_encoder: Path) -> None:
+def test_nothing_is_known_of_a_pair_with_an_empty_text(tiny_encoder: Path) -> None:
+    """Then each head has its mean feature: the pair is placed as the average one."""
     encoder = TextEncoder(tiny_encoder / "tokenizer.json", 16)
+    row = encoder.encode("fine film", "dull")
+    assert row.second_T is not None
+    empty = replace(row, second_T=np.zeros_like(row.second_T))
     word_VH, scale_V = np.ones((40, 2), np.int8), np.ones(40, np.float32)
-    (found,) = PairFeatures(encoder, word_VH, scale_V).of([Example("fine film", "\u200b", 0)])
-    if not encoder.encode("fine film", "\u200b").second_T.any():  # type: ignore[union-attr]
-        assert not found.any()
+    (found,) = PairFeatures(encoder, word_VH, scale_V).of_rows([empty])
+    assert np.isnan(found).all()

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from lab.data import Example, hold_out_sentences, hold_out_texts, load_examples, paper_split
+from lab.encoders import load_tokenizer
 from lab.loss import joint_loss
 from lab.model import new_model
 from lab.tasks import get_task
-from lab.train import Diverged, TrainSettings, _optimizer, train
+from lab.train import Diverged, TrainSettings, _masked, _optimizer, rank, train
 from shared.errors import InvalidInput
 from tests.lab.conftest import make_rows
 
@@ -164,6 +165,87 @@ def test_what_another_run_left_is_not_taken_for_its_own(
     facts = train(second, tmp_path / "both")
     assert [*json.loads((tmp_path / "both" / "epochs.json").read_text())] == ["80"]
     assert facts == train(second, tmp_path / "fresh")
+
+
+def test_equal_epochs_are_ranked_by_their_early_exits_then_by_their_loss() -> None:
+    epochs = [
+        {"accuracy": [80.0, 85.0, 90.0], "loss": 1.0},
+        {"accuracy": [81.0, 85.0, 90.0], "loss": 2.0},
+        {"accuracy": [81.0, 85.0, 90.0], "loss": 1.5},
+        {"accuracy": [70.0, 70.0, 90.1], "loss": 9.0},
+    ]
+    assert sorted(epochs, key=rank) == epochs
+    assert rank({"accuracy": [80.0, 90.0], "loss": None}) < rank(
+        {"accuracy": [80.0, 90.0], "loss": 9.0}
+    )
+
+
+def test_a_log_of_before_losses_were_kept_goes_on(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=2, bf16=False)
+    whole = train(settings, tmp_path / "whole")
+    interrupted(settings, tmp_path / "old", after=10)
+    log = tmp_path / "old" / "epochs.json"
+    log.write_text(
+        json.dumps({done: e["accuracy"] for done, e in json.loads(log.read_text()).items()})
+    )
+    assert train(settings, tmp_path / "old") == whole
+
+
+class Stopped(Exception):
+    """The run was stopped after a checkpoint."""
+
+
+def interrupted(settings: TrainSettings, out: Path, after: int) -> None:
+    """Train up to the checkpoint at step ``after``, and stop there."""
+    import lab.train as training
+
+    save = training._save
+
+    def save_then_stop(checkpoint: Path, step: int, *rest: Any) -> None:
+        save(checkpoint, step, *rest)
+        if step == after:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.train._save", save_then_stop)
+        with pytest.raises(Stopped):
+            train(settings, out, checkpoint_steps=after)
+
+
+@pytest.mark.parametrize("changes", [{"teacher": True}, {"token_dropout": 0.2}], ids=str)
+def test_a_stopped_run_with_a_teacher_or_masked_tokens_ends_the_same(
+    changes: dict[str, Any], tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False)
+    plain = train(settings, tmp_path / "plain")
+    if changes.pop("teacher", False):
+        changes = {"teacher": str(tmp_path / "plain"), "distil": 0.5}
+    settings = replace(settings, **changes)
+    whole = train(settings, tmp_path / "whole")
+    interrupted(settings, tmp_path / "stopped", after=4)
+    assert train(settings, tmp_path / "stopped") == whole
+    weights = [
+        load_file(tmp_path / name / "model" / "weights.safetensors")
+        for name in ("whole", "stopped", "plain")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert any(not torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
+    assert plain["data_hash"] == whole["data_hash"]
+
+
+def test_special_tokens_and_padding_are_never_masked(tiny_encoder: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_encoder))
+    texts = ["a fine film and a warm day", "dull"] * 40
+    ids_BT = tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+    torch.manual_seed(0)
+    masked_BT = _masked(ids_BT, tokenizer, 0.3)
+    special_BT = torch.isin(ids_BT, torch.tensor(tokenizer.all_special_ids))
+    assert torch.equal(masked_BT[special_BT], ids_BT[special_BT])
+    changed_N = (masked_BT != ids_BT)[~special_BT]
+    assert set(masked_BT[masked_BT != ids_BT].tolist()) == {tokenizer.mask_token_id}
+    assert 0.2 < changed_N.float().mean() < 0.4
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

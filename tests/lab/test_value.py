@@ -32,7 +32,7 @@ from lab.value_study import pair_auroc, value_study
 from lab.value_sweep import ValueSweep
 from shared.cost import CostModel
 from shared.domain import Tier
-from shared.errors import BundleError
+from shared.errors import BundleError, InvalidInput
 from shared.heads import SuccessHeads
 from shared.pair_features import PAIR_FEATURES
 from shared.policies.value import Value
@@ -202,6 +202,19 @@ def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> Non
     assert len(set(live.tier_N)) > 1, "nothing was escalated"
 
 
+def test_unknown_features_are_those_of_the_mean(pools: Pools) -> None:
+    heads = fit_heads(EXIT0, with_pairs(toy(500, 11)), pools)
+    unknown_F = np.full(len(heads.mean_F), np.nan)
+    np.testing.assert_array_equal(heads.expect(unknown_F), heads.expect(heads.mean_F))
+    np.testing.assert_array_equal(heads.lead(unknown_F), heads.lead(heads.mean_F))
+
+
+def test_too_few_groups_are_refused(pools: Pools) -> None:
+    few = replace(toy(500, 11), group_N=np.arange(500) % (FOLDS - 1))
+    with pytest.raises(InvalidInput, match="make fewer than 5 groups"):
+        CrossFitted(EXIT0, few, pools)
+
+
 def with_pairs(samples: Samples) -> Samples:
     """The same with features of pairs, of which the first tells the difficulty."""
     rng = np.random.default_rng(len(samples))
@@ -272,6 +285,11 @@ def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
     group_N = groups_of(rows)
     assert group_N[0] == group_N[1] == group_N[2]
     assert group_N[3] == group_N[4] != group_N[0]
+    first = "a b c d e f g h 1 1 1 1"
+    second = "q r s t u v w x 2 2 2 2"
+    both = "a b c d e f g h q r s t u v w x"  # shares eight words with each of them
+    joined = [Example(text, None, 0) for text in (first, second, both)]
+    assert len(set(groups_of(joined).tolist())) == 1
     pairs = [Example("a", "b", 0), Example("b", "c", 0), Example("d", "e", 1)]
     assert groups_of(pairs).tolist() == [0, 0, 1]
 

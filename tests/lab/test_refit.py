@@ -1,0 +1,168 @@
+"""Refitting a bundle: other prices, the same layers; and a bundle for pairs as it is served."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.bundle import export_run
+from lab.data import load_split
+from lab.groups import with_groups
+from lab.pools import make_pools
+from lab.refit import refit
+from lab.run import Run
+from lab.samples import samples_of_bundle
+from lab.tasks import get_task
+from lab.train import TrainSettings, train
+from lab.value_sweep import ValueSweep
+from mobile_client.device import Device
+from mobile_client.settings import MobileSettings
+from shared.bundle import load_bundle
+from shared.cost import CostModel
+from shared.domain import Tier
+from shared.errors import InvalidInput
+from tests.lab.conftest import BAD, GOOD, NEUTRAL, make_rows
+
+OPTIONS = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None, "max_tokens": 64}
+
+
+def exported(task: str, data: Path, encoder: Path, folder: Path) -> Path:
+    settings = TrainSettings(
+        task, str(data), str(encoder), split="glue", epochs=6, learning_rate=3e-3, bf16=False
+    )
+    train(settings, folder / "run")
+    with pytest.MonkeyPatch.context() as patch:  # what rounding costs depends on the CPU
+        patch.setattr("lab.bundle.MAX_LOSS", 100.0)
+        export_run(Run(folder / "run"), folder / "bundle", None, **OPTIONS)
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def made(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported("sst2", tiny_data, tiny_encoder, tmp_path_factory.mktemp("refitted"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_other_prices_and_the_same_layers(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+    before = hashes(made)
+    (made / "certificate.json").write_text("{}")  # what calibrate leaves beside a bundle
+    card = refit(made, tmp_path / "deep" / "new", str(tiny_data), cloud_fee=3.0)
+    (made / "certificate.json").unlink()
+    assert hashes(made) == before
+    old, new = load_bundle(made), load_bundle(tmp_path / "deep" / "new")
+    assert new.cost_model == CostModel.paper(3, cloud_fee=3.0)
+    assert "dimee refit BUNDLE NEW" in card
+    assert not (new.path / "certificate.json").exists()
+    for name, checksum in old.manifest.files.items():
+        if name != "router.npz":
+            assert new.manifest.files[name] == checksum
+    split = load_split(str(tiny_data), get_task("sst2"), "glue", 13)
+    validation = samples_of_bundle(new, split.validation)
+    pools = make_pools(validation, new.cost_model, 1, 2, 0.1)
+    assert (new.manifest.alpha, new.manifest.pool_sizes) == (pools.alpha, pools.sizes)
+    np.testing.assert_array_equal(new.router()[0], pools.centroids_DH)
+    assert set(new.manifest.accuracy["policies"]) >= {"dimee-fixed", "cloud"}
+
+
+def test_the_same_refit_gives_the_same_bundle(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        refit(made, tmp_path / name, str(tiny_data))
+    assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
+
+
+def test_what_is_not_a_bundle_is_not_replaced(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InvalidInput, match="exists and is not a bundle"):
+        refit(made, tmp_path, str(tiny_data))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_other_data_are_refused(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, seed in (("train", 90), ("validation", 91)):
+        lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, seed))
+        (data / f"{name}.jsonl").write_text(lines)
+    with pytest.raises(InvalidInput, match=r"is not what .* was trained on"):
+        refit(made, tmp_path / "new", str(data))
+    (data / "train.jsonl").write_text((tiny_data / "train.jsonl").read_text())
+    few = "".join(json.dumps(row) + "\n" for row in make_rows(50, 91))
+    (data / "validation.jsonl").write_text(few)
+    with pytest.raises(InvalidInput, match=r"are not those that .* was measured on"):
+        refit(made, tmp_path / "new", str(data))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_that_does_not_say_how_it_was_trained(
+    made: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle(made)
+    silent = replace(bundle, manifest=bundle.manifest.model_copy(update={"training": {}}))
+    copy = tmp_path / "silent"
+    copy.mkdir()
+    for name in bundle.manifest.files:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes((made / name).read_bytes())
+    (copy / "manifest.json").write_text(silent.manifest.model_dump_json())
+    with pytest.raises(InvalidInput, match="does not say how it was trained"):
+        refit(copy, tmp_path / "new", str(tiny_data))
+
+
+def pair_rows(count: int, seed: int) -> list[dict[str, object]]:
+    """Pairs that are equivalent if both are good or both bad; a third shares its words."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        kinds = [rng.choice((GOOD, BAD)) for _ in range(2)]
+        texts = []
+        for kind in kinds:
+            words = [rng.choice(NEUTRAL) for _ in range(rng.randint(2, 9))]
+            texts.append(" ".join([*words, rng.choice(kind)]))
+        if number % 3 == 0:
+            texts[1], kinds[1] = texts[0], kinds[0]
+        rows.append(
+            {"sentence1": texts[0], "sentence2": texts[1], "label": int(kinds[0] is kinds[1])}
+        )
+    return rows
+
+
+def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The mobile's features of a pair are the lab's, and `value` places each pair the same."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, count, seed in (("train", 1300, 1), ("validation", 60, 2)):
+        lines = "".join(json.dumps(row) + "\n" for row in pair_rows(count, seed))
+        (data / f"{name}.jsonl").write_text(lines)
+    folder = exported("mrpc", data, tiny_encoder, tmp_path)
+    bundle = load_bundle(folder)
+    heads = bundle.success_heads()
+    assert heads is not None
+    assert heads.reads_pairs
+    split = load_split(str(data), get_task("mrpc"), "glue", 13)
+    samples = with_groups(samples_of_bundle(bundle, split.test), split.test)
+    pools = make_pools(samples, bundle.cost_model, 1, 2, 0.1, float(heads.alpha))
+    swept = ValueSweep(heads, samples, pools)._start(float(heads.price), bundle.cost_model, "both")
+    device = Device(MobileSettings(bundle=folder, ms_lambda=0.0))
+    try:
+        policy = device.make_policy("value")
+        for i, row in enumerate(split.test):
+            read = device.read(row.text, row.pair)
+            assert samples.pair_NP is not None
+            np.testing.assert_array_equal(read.features.pair_P, samples.pair_NP[i])
+            placed = device.decide(read, policy, 5000.0).routing.tier
+            assert placed is tuple(Tier)[int(swept[i])]
+    finally:
+        device.close()
