@@ -20,10 +20,15 @@ def page(facts: dict[str, Any]) -> str:
         f"`dimee calibrate` at δ = {facts['delta']:g}: half of the examples order the settings of "
         "`value`, the other half (n) tests them, and the last that passes is certified. "
         "[How to read a certificate, and what it does not say](../how-to/certify-a-drop.md).",
-        "Every number comes from `extra/certified.json`; this command writes both (BUNDLE2 is "
-        "`dimee export` of the run of `dimee evaluate`'s SST-2, split `paper`):",
+        "Every number comes from `extra/certified.json`; these commands write both:",
         "",
-        *code(["python -m lab.certify_study bundles/sst2-minilm BUNDLE2 --data ../shared/glue"]),
+        *code(
+            [
+                "dimee train --task sst2 --data ../shared/glue/sst2 --split paper --out RUN",
+                "dimee export RUN BUNDLE2",
+                "python -m lab.certify_study bundles/sst2-minilm BUNDLE2 --data ../shared/glue",
+            ]
+        ),
     ]
     for bundle in facts["bundles"]:
         lines += _bundle(bundle)
