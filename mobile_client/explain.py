@@ -10,6 +10,7 @@ from mobile_client.recorded import Knew, Recorded
 from mobile_client.replay import (
     AtHand,
     as_known,
+    at_recorded_rate,
     expected_lambda,
     right_after,
     under,
@@ -174,9 +175,7 @@ def _at_that_time(value: Value, knew: Knew) -> Value:
 
     Without a record of them it knows no delay, and waiting adds nothing.
     """
-    if knew.ms_lambda is not None:
-        value = under(value, replace(value.conditions, ms_lambda=knew.ms_lambda))
-    return as_known(value, knew)
+    return as_known(at_recorded_rate(value, knew), knew)
 
 
 def _alpha(at_hand: AtHand, fits: bool) -> float | None:

@@ -76,6 +76,13 @@ def as_known(policy: Value, knew: Knew | None) -> Value:
     return under(policy, replace(policy.conditions, delay_ms=delays))
 
 
+def at_recorded_rate(policy: Value, knew: Knew | None) -> Value:
+    """The policy at the price of waiting of then; as it is where none is recorded."""
+    if knew is None or knew.ms_lambda is None:
+        return policy
+    return under(policy, replace(policy.conditions, ms_lambda=knew.ms_lambda))
+
+
 def expected_lambda(policy: Value, tier: Tier, expectation: Expectation) -> float:
     """λ of starting at ``tier`` and going on as the policy does after typical answers.
 
@@ -151,18 +158,24 @@ class Replay:
     """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
 
     A tier that the request really visited gives its real answer again. For any other the policy's
-    own expectation stands: of the text, or, after an answer, of that answer. ``as_known``: each
-    request is decided by the delays that the mobile knew of then, where they are recorded, and not
-    by those of the policy's conditions.
+    own expectation stands: of the text, or, after an answer, of that answer. Where they are
+    recorded, each request is decided by the delays that the mobile knew of then with ``as_known``,
+    and at the price of waiting of then with ``recorded_rate``, not by the policy's conditions.
     """
 
     def __init__(
-        self, at_hand: AtHand, policy: Value, delays: Delays, as_known: bool = False
+        self,
+        at_hand: AtHand,
+        policy: Value,
+        delays: Delays,
+        as_known: bool = False,
+        recorded_rate: bool = False,
     ) -> None:
         self._at_hand = at_hand
         self._policy = policy
         self._delays = delays
         self._as_known = as_known
+        self._recorded_rate = recorded_rate
         # the price of waiting moves decisions; it is nothing that anybody is paid
         self._prices = Conditions(policy.conditions.cost_model)
 
@@ -198,7 +211,10 @@ class Replay:
         )
 
     def _policy_for(self, request: Recorded) -> Value:
-        return as_known(self._policy, request.knew) if self._as_known else self._policy
+        policy = self._policy
+        if self._recorded_rate:
+            policy = at_recorded_rate(policy, request.knew)
+        return as_known(policy, request.knew) if self._as_known else policy
 
     def _modelled(
         self, policy: Value, tier: Tier, expectation: Expectation, after: Outcome | None
