@@ -28,16 +28,13 @@ from lab.price import (
     value_trace,
 )
 from lab.samples import Samples
-from lab.simulate import simulate
 from lab.value_study import pair_auroc, value_study
 from lab.value_sweep import ValueSweep
-from mobile_client.replay import expected_lambda
 from shared.cost import CostModel
-from shared.domain import RoutingDecision, Tier
+from shared.domain import Tier
 from shared.errors import BundleError
 from shared.heads import SuccessHeads
 from shared.pair_features import PAIR_FEATURES
-from shared.policies.base import TextFeatures
 from shared.policies.value import Value
 from tests.lab.test_simulate import COSTS, toy
 
@@ -282,67 +279,3 @@ def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
 def test_all_to_the_cloud_keeps_every_promise(validation: Samples, pools: Pools) -> None:
     strict = replace(SHIPPED, max_drop=0.0, standard_errors=50.0)
     assert CrossFitted(EXIT0, validation, pools).choose_by(strict).setting.price == 0.0
-
-
-class StartsAt(Value):
-    """`Value` that starts every text at one tier, and escalates as ever."""
-
-    def __init__(self, tier: Tier, heads: SuccessHeads, price: float) -> None:
-        super().__init__(heads, COSTS, price)
-        self._tier = tier
-
-    def route(self, features: TextFeatures) -> RoutingDecision:
-        return replace(super().route(features), tier=self._tier)
-
-
-@pytest.mark.parametrize("price", [0.001, 0.005, 0.01])
-@pytest.mark.parametrize("tier", [Tier.MOBILE, Tier.EDGE])
-def test_expected_costs_are_those_of_the_simulation(
-    tier: Tier, price: float, heads: SuccessHeads, pools: Pools
-) -> None:
-    """What `dimee explain` expects of a start, as a mean over texts, is what it comes to."""
-    test = toy(1000, 7)
-    policy = StartsAt(tier, heads, price)
-    simulated = simulate(policy, test, pools.facts, edge_layers=3).cost_N.mean()
-    expectations = [policy.expect(test.features(i)) for i in range(len(test))]
-    expected = np.mean([expected_lambda(policy, tier, one) for one in expectations])
-    assert expected == pytest.approx(simulated, rel=0.1)
-
-
-@pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
-def test_going_on_and_its_value_are_one_thing(heads: SuccessHeads, price: float) -> None:
-    """The value of going on is the gain of those that go, less what they pay."""
-    policy = Value(heads, COSTS, price)
-    for tier in range(2):
-        found = policy.going_on(tier)
-        assert (found.share_ST >= 0).all()
-        assert (found.share_ST[:, : tier + 1] == 0).all()
-        assert (found.share_ST.sum(1) <= 1 + 1e-12).all()
-        cost_T = [
-            price * policy.conditions.cost(where, float(layers))
-            for where, layers in zip(Tier, heads.layers_T2[:, 1], strict=True)
-        ]
-        value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
-        np.testing.assert_allclose(value_S, policy._value_of_going_on(tier), atol=1e-12)
-    policy.conditions.up = {Tier.CLOUD: False}
-    assert (policy.going_on(1).share_ST == 0).all(), "a tier that is away takes nothing"
-
-
-def test_the_valued_plan_gives_the_worth(heads: SuccessHeads) -> None:
-    """Where all that is not sure goes on, the worth without that plan is smaller."""
-    policy, test = Value(heads, COSTS, 0.05), toy(200, 8)
-    plans = {True: 0, False: 0}
-    for i in range(len(test)):
-        expectation = policy.expect(test.features(i))
-        for tier in range(2):
-            sure, lead = expectation.expected[3 + tier], expectation.lead[tier]
-            later_sure, later_not = policy._value_of_going_on(tier)
-            cost_sure, cost_not = (
-                policy.conditions.cost(list(Tier)[tier], float(n)) for n in heads.layers_T2[tier]
-            )
-            decided = min(0.0, min(0.0, lead) + sure * later_sure + (1 - sure) * later_not)
-            decided -= policy.price * (sure * cost_sure + (1 - sure) * cost_not)
-            everything = policy.valued_plan(tier, expectation) is not None
-            assert (float(policy.worth(tier, sure, lead)) > decided + 1e-12) is everything
-            plans[everything] += 1
-    assert min(plans.values()) > 0, "both plans are seen"
