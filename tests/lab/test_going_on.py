@@ -49,10 +49,16 @@ def test_expected_costs_are_those_of_the_simulation(
     """What `dimee explain` expects of a start, as a mean over texts, is what it comes to."""
     test = toy(1000, 7)
     policy = StartsAt(tier, heads, price)
-    simulated = simulate(policy, test, pools.facts, edge_layers=3).cost_N.mean()
+    trace = simulate(policy, test, pools.facts, edge_layers=3)
     expectations = [policy.expect(test.features(i)) for i in range(len(test))]
     expected = np.mean([expected_lambda(policy, tier, one) for one in expectations])
-    assert expected == pytest.approx(simulated, rel=0.1)
+    assert expected == pytest.approx(trace.cost_N.mean(), rel=0.1)
+    index = list(Tier).index(tier)
+    going_on = policy.going_on(index)
+    right = np.mean(
+        [one.expected[index] + going_on.gain(one.expected[3 + index]) for one in expectations]
+    )
+    assert right == pytest.approx(np.mean(trace.answer_N == test.labels_N), abs=0.03)
 
 
 @pytest.mark.parametrize("price", [0.001, 0.02, 0.05])

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mobile_client.delays import Delays
 from mobile_client.demo import sample_sentences
 from mobile_client.explain import explain
 from mobile_client.explain_cli import lines
 from mobile_client.phone import Phone
 from mobile_client.recorded import Recorded, read_request
-from mobile_client.replay import AtHand
+from mobile_client.replay import AtHand, Replay, expected_lambda, known
 from mobile_client.settings import MobileSettings
 from mobile_client.whatif import Change, WhatIf, what_if
 from mobile_client.whatif_cli import lines as whatif_lines
@@ -194,6 +195,35 @@ def test_the_rows_of_the_story_add_up(recorded: list[Recorded], at_hand: AtHand)
     assert share in text
     plans = [view for view in story.tiers if view.goes_on_to is not None]
     assert text.count("is that of sending all that is not sure to the") == len(plans)
+
+
+def test_a_course_that_nobody_took_is_the_expected_one(
+    recorded: list[Recorded], at_hand: AtHand
+) -> None:
+    """Shares, λ, latency and the chance of being right are of the same answers."""
+    policy = at_hand.value
+    assert policy is not None
+    delays = Delays(recorded, dict.fromkeys(Tier, 2.0))
+    replay = Replay(at_hand, policy, delays)
+    for request in recorded:
+        course = replay.course(Recorded(request.path, {}, request.knew))
+        expectation = known(request)
+        index = list(Tier).index(course.first)
+        assert course.modelled
+        assert sum(course.answered_T) == pytest.approx(1)
+        assert course.cost_lambda == expected_lambda(policy, course.first, expectation)
+        gone = [
+            share * (one is not course.first)
+            for one, share in zip(Tier, course.answered_T, strict=True)
+        ]
+        later_ms = sum(share * delays.mean(one) for one, share in zip(Tier, gone, strict=True))
+        assert course.latency_ms == pytest.approx(delays.mean(course.first) + later_ms)
+        if course.first is Tier.CLOUD:
+            assert course.right == expectation.expected[index]
+        else:
+            gain = policy.going_on(index).gain(expectation.expected[3 + index])
+            assert gain > 0
+            assert course.right == pytest.approx(min(1.0, expectation.expected[index] + gain))
 
 
 @pytest.mark.parametrize(
