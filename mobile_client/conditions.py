@@ -33,8 +33,9 @@ SEEN, KEPT = 20, 200
 class Observed:
     """Keeps `conditions` true: prices from the tariff, delays and failures from exchanges.
 
-    ``ms_lambda`` is the price of waiting one millisecond, in λ. ``certified`` prices are decided
-    at whatever the tariff's are now: a promise speaks of them only. Used from one thread.
+    ``ms_lambda`` is the price of waiting one millisecond, in λ; a tariff that names one comes
+    before it, unless it is ``fixed``. ``certified`` prices are decided at whatever the tariff's are
+    now: a promise speaks of them only. Used from one thread.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Observed:
         ms_lambda: float,
         clock: Callable[[], float] = time.monotonic,
         certified: CostModel | None = None,
+        fixed: bool = False,
     ) -> None:
-        self.conditions = Conditions(certified or tariff.cost_model, ms_lambda=ms_lambda)
         self._certified = certified
         self._tariff = tariff
+        self._ms_lambda, self._fixed = ms_lambda, fixed
+        self.conditions = Conditions(self._cost_model(), ms_lambda=self._waiting_price())
         self._clock = clock
         self._measured_at: dict[Tier, float] = {}
         self.breakers = {tier: Breaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
@@ -57,12 +60,20 @@ class Observed:
     def now(self, left_ms: float) -> None:
         """Bring the conditions up to date for a request that may take ``left_ms`` more."""
         self._tariff.refresh()
-        self.conditions.cost_model = self._certified or self._tariff.cost_model
+        self.conditions.cost_model = self._cost_model()
+        self.conditions.ms_lambda = self._waiting_price()
         self.conditions.left_ms = left_ms
         self._forget_old_delays()
         self.conditions.up = {
             tier: False for tier, breaker in self.breakers.items() if not breaker.plannable
         }
+
+    def _cost_model(self) -> CostModel:
+        return self._certified or self._tariff.cost_model
+
+    def _waiting_price(self) -> float:
+        named = self._tariff.ms_lambda
+        return self._ms_lambda if self._fixed or named is None else named
 
     @contextmanager
     def all_up(self) -> Iterator[None]:

@@ -71,7 +71,10 @@ class Device:
         self.tariff = Tariff(self.bundle.cost_model, settings.price_book)
         self.guard = load_guard(settings, self.bundle, self.tariff)
         self.observed = Observed(
-            self.tariff, settings.waiting_price, certified=self.guard.cost_model
+            self.tariff,
+            settings.waiting_price,
+            certified=self.guard.cost_model,
+            fixed=settings.waiting_price_is_fixed,
         )
         layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
         self.mobile_layers = layers.mobile.last

@@ -10,8 +10,8 @@ from mobile_client.recorded import Knew, Recorded
 from mobile_client.replay import (
     AtHand,
     as_known,
+    at_recorded_rate,
     expected_lambda,
-    goes_on_to,
     right_after,
     under,
     waiting_lambda,
@@ -44,10 +44,13 @@ BLIND = {
 class TierView:
     """What was known of starting at a tier.
 
-    ``right`` and ``leaves_early`` are probabilities, ``goes_on_to`` where the plan takes what is
-    not sure. ``cost_lambda`` is expected, ``least_lambda`` and ``most_lambda`` are its bounds; of
-    the bundle at hand and today's prices. ``delay_ms`` is what the mobile knew of the tier's delay,
-    ``waiting_lambda`` what the expected waiting adds to the cost, at the price of waiting of then.
+    ``right`` and ``leaves_early`` are probabilities. ``goes_on_sure`` and ``goes_on_not_sure`` are
+    the shares of typical answers, sure and not, that go on to another tier; the rest stays.
+    ``goes_on_to``: the worth is that of all that is not sure going there; None: of deciding after
+    the answer. ``cost_lambda`` is expected, going on included, ``least_lambda`` and
+    ``most_lambda`` are its bounds; of the bundle at hand and today's prices. ``delay_ms`` is what
+    the mobile knew of the tier's delay, ``waiting_lambda`` what the expected waiting adds to the
+    cost, at the price of waiting of then.
     ``worth`` is in probability of a right answer; None: not possible then, or not recorded.
     ``booked_*`` is what answers there really cost.
     """
@@ -55,6 +58,8 @@ class TierView:
     tier: Tier
     right: float | None = None
     leaves_early: float | None = None
+    goes_on_sure: dict[Tier, float] | None = None
+    goes_on_not_sure: dict[Tier, float] | None = None
     goes_on_to: Tier | None = None
     cost_lambda: float | None = None
     least_lambda: float | None = None
@@ -170,9 +175,7 @@ def _at_that_time(value: Value, knew: Knew) -> Value:
 
     Without a record of them it knows no delay, and waiting adds nothing.
     """
-    if knew.ms_lambda is not None:
-        value = under(value, replace(value.conditions, ms_lambda=knew.ms_lambda))
-    return as_known(value, knew)
+    return as_known(at_recorded_rate(value, knew), knew)
 
 
 def _alpha(at_hand: AtHand, fits: bool) -> float | None:
@@ -227,12 +230,17 @@ def _weighed(
     if value is None:
         return view
     everyone = under(value, replace(value.conditions, up={}, left_ms=None))
-    to = None if tier is Tier.CLOUD else goes_on_to(everyone, tier, expectation)
+    if tier is not Tier.CLOUD:
+        sure, not_sure = (
+            {to: float(share) for to, share in zip(TIERS, row_T, strict=True) if share > 0}
+            for row_T in everyone.going_on(index).share_ST
+        )
+        to = everyone.valued_plan(index, expectation)
+        view = replace(view, goes_on_sure=sure, goes_on_not_sure=not_sure, goes_on_to=to)
     return replace(
         view,
-        goes_on_to=to,
-        cost_lambda=expected_lambda(everyone, tier, to, expectation),
-        waiting_lambda=waiting_lambda(everyone, tier, to, expectation) if knew.ms_lambda else None,
+        cost_lambda=expected_lambda(everyone, tier, expectation),
+        waiting_lambda=waiting_lambda(everyone, tier, expectation) if knew.ms_lambda else None,
     )
 
 

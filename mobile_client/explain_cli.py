@@ -12,6 +12,7 @@ from mobile_client.explain import AttemptView, Explanation, TierView, explain, p
 from mobile_client.recorded import read_request
 from mobile_client.replay import AtHand
 from shared.credentials import Credentials
+from shared.domain import Tier
 from shared.ledger.client import LedgerClient
 
 
@@ -52,7 +53,7 @@ def lines(story: Explanation) -> list[str]:
         )
     elif story.ms_lambda is not None:
         told.append("Waiting cost nothing (0 λ a millisecond).")
-    told += ["", *_table(story.tiers, story.attempts[0].tier.value), ""]
+    told += ["", *_table(story.tiers, story.attempts[0].tier.value), *_plans(story.tiers), ""]
     for attempt in story.attempts:
         told += _attempt(attempt, story.alpha)
     return told + [f"note: {note}" for note in story.notes]
@@ -65,7 +66,8 @@ def _table(tiers: list[TierView], chosen: str) -> list[str]:
         ("distance", [_number(one.distance, ".4f") for one in tiers]),
         ("right", [_number(one.right, ".1%") for one in tiers]),
         ("sure exit", [_number(one.leaves_early, ".1%") for one in tiers]),
-        ("if not sure", [_then(one) for one in tiers]),
+        ("if sure", _thens([one.goes_on_sure for one in tiers], only_where_some=True)),
+        ("if not sure", _thens([one.goes_on_not_sure for one in tiers])),
         ("expected λ", [_number(one.cost_lambda, ".2f") for one in tiers]),
         ("delay, ms", [_number(one.delay_ms, ".1f") for one in tiers]),
         ("waiting, λ", [_number(one.waiting_lambda, ".2f") for one in tiers]),
@@ -91,10 +93,25 @@ def _number(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
 
 
-def _then(one: TierView) -> str:
-    if one.leaves_early is None or one.cost_lambda is None:
-        return ""
-    return f"to {one.goes_on_to}" if one.goes_on_to else "stays"
+def _thens(shares: list[dict[Tier, float] | None], only_where_some: bool = False) -> list[str]:
+    """What becomes of answers in one state, a cell a tier; empty where nothing is to be said."""
+    if only_where_some and not any(shares):
+        return ["" for _ in shares]
+    return ["" if one is None else _then(one) for one in shares]
+
+
+def _then(shares: dict[Tier, float]) -> str:
+    return ", ".join(f"{share:.0%} to {to}" for to, share in shares.items()) or "stays"
+
+
+def _plans(tiers: list[TierView]) -> list[str]:
+    """Which worths are those of sending on all that is not sure."""
+    return [
+        f"The worth of {one.tier} is that of sending all that is not sure to the {one.goes_on_to}; "
+        "each answer is then judged by its own gain."
+        for one in tiers
+        if one.goes_on_to
+    ]
 
 
 def _range(one: TierView) -> str:

@@ -82,10 +82,7 @@ def measure(
     click.echo("\n".join(lines(measured, book)))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(book.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
-    click.echo(
-        f"written: {out}; use it with DIMEE_PRICE_BOOK={out} or --price-book {out}. These prices "
-        "hold the time of the links: set DIMEE_MS_LAMBDA=0 beside them, or waiting counts twice"
-    )
+    click.echo(f"written: {out}; use it with DIMEE_PRICE_BOOK={out} or --price-book {out}")
 
 
 def lines(measured: dict[Tier, MeasuredTier], book: PriceFile) -> list[str]:
@@ -99,4 +96,5 @@ def lines(measured: dict[Tier, MeasuredTier], book: PriceFile) -> list[str]:
     told += ["", f"{'price':<15}{'λ':>10}"]
     for name, what in PRICES.items():
         told.append(f"{name:<15}{getattr(book.cost_model, name):>10.2f}  {what}")
+    told.append(f"{'ms_lambda':<15}{book.ms_lambda or 0:>10.2f}  A millisecond of waiting.")
     return [*told, "", book.version, book.note or ""]

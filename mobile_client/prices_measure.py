@@ -19,7 +19,6 @@ PATH = "/v1/classify"
 WARM_UP = 5
 """Requests to each tier before those that count: connections are open and caches warm then."""
 DEADLINE_MS = 20_000.0
-LONGEST_VERSION = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +117,13 @@ def price_file(
     cloud_fee: float | None = None,
     now: datetime | None = None,
 ) -> PriceFile:
-    """The price book of a measurement; its version names the date and the links.
+    """The price book of a measurement; its version names the minute, its note the links.
 
-    ``links`` maps a tier to the words of the link that leads to it from the mobile.
+    ``links`` maps a tier to the words of the link that leads to it from the mobile. Waiting has no
+    price in it: those of offloads are the links' milliseconds already.
     """
     now = now or datetime.now(UTC)
-    over = "".join(f" {tier}={words}" for tier, words in links.items())
+    over = ", ".join(f"{tier}={words}" for tier, words in links.items())
     edge_ms, cloud = measured[Tier.EDGE].layer_ms, measured[Tier.CLOUD]
     figures = ", ".join(
         f"{tier} {one.layer_ms:.3f} ms a layer and {one.network_ms:.3f} ms of network"
@@ -135,8 +135,10 @@ def price_file(
         else "γ was given with --cloud-fee"
     )
     return PriceFile(
-        version=f"measured {now:%Y-%m-%dT%H:%MZ}{over}"[:LONGEST_VERSION],
+        version=f"measured {now:%Y-%m-%dT%H:%MZ}",
         note=f"Medians of {cloud.requests} texts a tier, each sent alone: {figures}. "
-        f"1 λ = {edge_ms:.3f} ms, a layer at the edge; {fee}.",
+        f"1 λ = {edge_ms:.3f} ms, a layer at the edge; {fee}."
+        + (f" Links: {over}." if over else ""),
+        ms_lambda=0.0,
         cost_model=measured_prices(measured, cloud_fee),
     )

@@ -76,49 +76,53 @@ def as_known(policy: Value, knew: Knew | None) -> Value:
     return under(policy, replace(policy.conditions, delay_ms=delays))
 
 
-def goes_on_to(policy: Value, tier: Tier, expectation: Expectation) -> Tier | None:
-    """Where the better plan from ``tier`` takes what is not sure there; None: it stays.
+def at_recorded_rate(policy: Value, knew: Knew | None) -> Value:
+    """The policy at the price of waiting of then; as it is where none is recorded."""
+    if knew is None or knew.ms_lambda is None:
+        return policy
+    return under(policy, replace(policy.conditions, ms_lambda=knew.ms_lambda))
 
-    The plan is the policy's own: its worth with one tier to go on to, against that with none.
+
+def expected_lambda(policy: Value, tier: Tier, expectation: Expectation) -> float:
+    """λ of starting at ``tier`` and going on as the policy does after typical answers.
+
+    What a second escalation costs is not in it, nor the price of waiting: see `waiting_lambda`.
     """
+    prices = Conditions(policy.conditions.cost_model)
+    return _first_lambda(policy, prices, tier, expectation) + sum(
+        share * _second_lambda(policy, prices, to)
+        for to, share in goes_on(policy, tier, expectation).items()
+    )
+
+
+def waiting_lambda(policy: Value, tier: Tier, expectation: Expectation) -> float:
+    """λ of waiting that starting at ``tier`` adds, and going on as after typical answers."""
+    waiting = policy.conditions.waiting
+    shares = goes_on(policy, tier, expectation)
+    return waiting(tier) + sum(share * waiting(to) for to, share in shares.items())
+
+
+def goes_on(policy: Value, tier: Tier, expectation: Expectation) -> dict[Tier, float]:
+    """The tiers that answers of ``tier`` are expected to go on to, each with its share of them."""
+    if tier is Tier.CLOUD:
+        return {}
     index = TIERS.index(tier)
-
-    def worth(*possible: Tier) -> float:
-        up = {one: one in possible and policy.conditions.possible(one) for one in (tier, *TIERS)}
-        worths = under(policy, replace(policy.conditions, up=up)).plan(expectation).worths
-        found = worths[index] if worths else None
-        return -math.inf if found is None else found
-
-    best, best_worth = None, worth(tier)
-    for target in TIERS[index + 1 :]:
-        if (found := worth(tier, target)) > best_worth:
-            best, best_worth = target, found
-    return best
+    share_T = policy.going_on(index).shares(expectation.expected[len(TIERS) + index])
+    return {to: float(share) for to, share in zip(TIERS, share_T, strict=True) if share > 0}
 
 
-def expected_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
-    """λ of starting at ``tier`` and going on ``to`` another with what is not sure.
-
-    Without the price of waiting: see `waiting_lambda`.
-    """
-    prices, layers_T2 = Conditions(policy.conditions.cost_model), policy.heads.layers_T2
-    index = TIERS.index(tier)
+def _first_lambda(policy: Value, prices: Conditions, tier: Tier, expectation: Expectation) -> float:
+    index, layers_T2 = TIERS.index(tier), policy.heads.layers_T2
     if tier is Tier.CLOUD:
         return prices.cost(tier, float(layers_T2[index, 0]))
     sure = expectation.expected[len(TIERS) + index]
     cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
-    if to is not None:
-        cost_not += prices.cost(to, float(layers_T2[TIERS.index(to), 1]))
     return sure * cost_sure + (1 - sure) * cost_not
 
 
-def waiting_lambda(policy: Value, tier: Tier, to: Tier | None, expectation: Expectation) -> float:
-    """λ of waiting that starting at ``tier`` adds, and going on ``to`` with what is not sure."""
-    waiting = policy.conditions.waiting(tier)
-    if to is not None:
-        sure = expectation.expected[len(TIERS) + TIERS.index(tier)]
-        waiting += (1 - sure) * policy.conditions.waiting(to)
-    return waiting
+def _second_lambda(policy: Value, prices: Conditions, tier: Tier) -> float:
+    """λ of an answer of ``tier`` to what another was not sure of."""
+    return prices.cost(tier, float(policy.heads.layers_T2[TIERS.index(tier), 1]))
 
 
 def right_after(policy: Value, expectation: Expectation, outcome: Outcome, by: Tier) -> float:
@@ -154,18 +158,24 @@ class Replay:
     """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
 
     A tier that the request really visited gives its real answer again. For any other the policy's
-    own expectation stands: of the text, or, after an answer, of that answer. ``as_known``: each
-    request is decided by the delays that the mobile knew of then, where they are recorded, and not
-    by those of the policy's conditions.
+    own expectation stands: of the text, or, after an answer, of that answer. Where they are
+    recorded, each request is decided by the delays that the mobile knew of then with ``as_known``,
+    and at the price of waiting of then with ``recorded_rate``, not by the policy's conditions.
     """
 
     def __init__(
-        self, at_hand: AtHand, policy: Value, delays: Delays, as_known: bool = False
+        self,
+        at_hand: AtHand,
+        policy: Value,
+        delays: Delays,
+        as_known: bool = False,
+        recorded_rate: bool = False,
     ) -> None:
         self._at_hand = at_hand
         self._policy = policy
         self._delays = delays
         self._as_known = as_known
+        self._recorded_rate = recorded_rate
         # the price of waiting moves decisions; it is nothing that anybody is paid
         self._prices = Conditions(policy.conditions.cost_model)
 
@@ -201,38 +211,31 @@ class Replay:
         )
 
     def _policy_for(self, request: Recorded) -> Value:
-        return as_known(self._policy, request.knew) if self._as_known else self._policy
+        policy = self._policy
+        if self._recorded_rate:
+            policy = at_recorded_rate(policy, request.knew)
+        return as_known(policy, request.knew) if self._as_known else policy
 
     def _modelled(
         self, policy: Value, tier: Tier, expectation: Expectation, after: Outcome | None
     ) -> Course:
-        heads, index = policy.heads, TIERS.index(tier)
-        latency_ms = self._delays.mean(tier)
-        sure_layers, unsure_layers = (float(layers) for layers in heads.layers_T2[index])
+        index, latency_ms = TIERS.index(tier), self._delays.mean(tier)
         if after is not None:
             # whether it is sure of a text that another was not sure of is not known: it stays
             right = right_after(policy, expectation, after, tier)
-            cost = self._prices.cost(tier, unsure_layers)
+            cost = _second_lambda(policy, self._prices, tier)
             return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
-        right = expectation.expected[index]
-        if tier is Tier.CLOUD:
-            cost = self._prices.cost(tier, sure_layers)
-            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
-        sure = expectation.expected[len(TIERS) + index]
-        cost = sure * self._prices.cost(tier, sure_layers)
-        cost += (1 - sure) * self._prices.cost(tier, unsure_layers)
-        to = goes_on_to(policy, tier, expectation)
-        if to is None:
-            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
-        target = TIERS.index(to)
-        cost += (1 - sure) * self._prices.cost(to, float(heads.layers_T2[target, 1]))
-        better = float(heads.next_TT2[index, target, 1] - heads.right_T2[index, 1])
+        shares, right = goes_on(policy, tier, expectation), expectation.expected[index]
+        if shares:
+            going_on = policy.going_on(index)
+            right += going_on.gain(expectation.expected[len(TIERS) + index])
+        answered = {tier: 1 - sum(shares.values())} | shares
         return Course(
             tier,
-            tuple(sure * a + (1 - sure) * b for a, b in zip(_all(tier), _all(to), strict=True)),
-            cost,
-            min(1.0, max(0.0, right + (1 - sure) * better)),
-            latency_ms + (1 - sure) * self._delays.mean(to),
+            tuple(answered.get(one, 0.0) for one in TIERS),
+            expected_lambda(policy, tier, expectation),
+            min(1.0, max(0.0, right)),
+            latency_ms + sum(share * self._delays.mean(to) for to, share in shares.items()),
             modelled=True,
         )
 

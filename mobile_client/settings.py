@@ -31,7 +31,8 @@ class MobileSettings(BundleSettings):
     bundle's λ and the default book."""
     ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it. 0
-    is the pure λ preset, for reproduction. Unset: `MS_LAMBDA`, and 0 with a certificate."""
+    is the pure λ preset, for reproduction. Unset: the price book's, else `MS_LAMBDA`; 0 with a
+    certificate."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
     """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the phone's
     own last exit is not, and a request that no server answers is an error. An answer of the phone
@@ -73,10 +74,15 @@ class MobileSettings(BundleSettings):
 
     @property
     def waiting_price(self) -> float:
-        """The price of waiting in force, in λ a millisecond.
+        """The price of waiting in λ a millisecond, where no price book names one.
 
         A certificate was judged without a price of waiting, so that it is 0 there by default.
         """
         if self.ms_lambda is not None:
             return self.ms_lambda
         return MS_LAMBDA if self.certificate is None else 0.0
+
+    @property
+    def waiting_price_is_fixed(self) -> bool:
+        """Whether `waiting_price` holds whatever the price book says."""
+        return self.ms_lambda is not None or self.certificate is not None

@@ -33,7 +33,7 @@ FEW = 30
 class Change:
     """What is to be other than it is: prices in λ, the link, the price of waiting a ms in λ.
 
-    None: as it is now.
+    None: the link as it is now, and of each request the price of waiting that it was decided at.
     """
 
     prices: CostModel
@@ -62,7 +62,10 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The comparison. ``reproduced`` is the share of live decisions that today's prices repeat.
+    """The comparison. ``reproduced`` is the share of requests that are decided again as live.
+
+    They are at today's prices in λ, and by the price of waiting and the delays that are recorded.
+    ``ms_lambda_*`` are the prices of waiting that were decided at, means where they differ.
 
     ``modelled_*`` are the shares of requests whose answer is the policy's expectation and was never
     given; ``moved`` is the share that another tier is asked first. ``booked_lambda`` is the mean
@@ -104,17 +107,20 @@ def what_if(requests: Sequence[Recorded], at_hand: AtHand, change: Change, seed:
     layers = _layers(policy)
     delays = Delays(kept, layers), Delays(kept, layers, change.link)
     now = policy.conditions
-    ms_lambda = now.ms_lambda if change.ms_lambda is None else change.ms_lambda
+    rates_N = _rates(kept, now.ms_lambda)
+    rate_after = now.ms_lambda if change.ms_lambda is None else change.ms_lambda
     policies = (
         under(policy, Conditions(now.cost_model, delays[0].means(), ms_lambda=now.ms_lambda)),
-        under(policy, Conditions(change.prices, delays[1].means(), ms_lambda=ms_lambda)),
+        under(policy, Conditions(change.prices, delays[1].means(), ms_lambda=rate_after)),
     )
     # where the change is about delays, decisions after it are made by mean delays
-    alike = change.link is None and ms_lambda == now.ms_lambda
-    replays = [
-        Replay(at_hand, one, delay, as_known)
-        for one, delay, as_known in zip(policies, delays, (True, alike), strict=True)
-    ]
+    alike = change.link is None and (change.ms_lambda is None or {change.ms_lambda} == set(rates_N))
+    replays = (
+        Replay(at_hand, policies[0], delays[0], as_known=True, recorded_rate=True),
+        Replay(at_hand, policies[1], delays[1], alike, recorded_rate=change.ms_lambda is None),
+    )
+    ms_lambda_before = _mean(rates_N)
+    ms_lambda_after = ms_lambda_before if change.ms_lambda is None else change.ms_lambda
     before, after = ([replay.course(request) for request in kept] for replay in replays)
     # against a cloud that costs nothing there is no saving to speak of
     saving = min(now.cost_model.all_cloud, change.prices.all_cloud) > 0
@@ -134,11 +140,22 @@ def what_if(requests: Sequence[Recorded], at_hand: AtHand, change: Change, seed:
         prices_after=change.prices,
         delay_ms_before=delays[0].means(),
         delay_ms_after=delays[1].means(),
-        ms_lambda_before=now.ms_lambda,
-        ms_lambda_after=ms_lambda,
+        ms_lambda_before=ms_lambda_before,
+        ms_lambda_after=ms_lambda_after,
         measures=_compare(names, before_NM, after_NM, seed),
-        notes=_notes(kept, at_hand, change, delays[1], ms_lambda),
+        notes=_notes(kept, at_hand, change, delays[1], rates_N),
     )
+
+
+def _rates(kept: list[Recorded], today: float) -> list[float]:
+    """The price of waiting that each request was decided at; today's where none is recorded."""
+    known = [request.knew.ms_lambda if request.knew else None for request in kept]
+    return [today if rate is None else rate for rate in known]
+
+
+def _mean(rates_N: list[float]) -> float:
+    # the mean of equal numbers is not always that number
+    return rates_N[0] if len(set(rates_N)) == 1 else float(np.mean(rates_N))
 
 
 def _layers(policy: Value) -> dict[Tier, float]:
@@ -189,10 +206,11 @@ def _intervals(table_NM: Floats, weights_BN: Floats) -> list[Interval]:
 
 
 def _notes(
-    kept: list[Recorded], at_hand: AtHand, change: Change, delays: Delays, ms_lambda: float
+    kept: list[Recorded], at_hand: AtHand, change: Change, delays: Delays, rates_N: list[float]
 ) -> list[str]:
     assert at_hand.value is not None
     now = at_hand.value.conditions.cost_model.all_cloud
+    today = at_hand.value.conditions.ms_lambda
     notes = []
     if len(kept) < FEW:
         notes.append(f"{len(kept)} requests only: the intervals are rough")
@@ -204,12 +222,19 @@ def _notes(
     )
     if others:
         notes.append(f"{others} requests were booked at other prices than today's")
+    if others := sum(rate != today for rate in rates_N):
+        at = "that price" if change.ms_lambda is None else "that price before the change"
+        notes.append(
+            f"{others} requests were decided at another price of waiting than today's "
+            f"{today:g} λ a ms, and are replayed at {at}"
+        )
     if at_hand.certified:
         notes.append(
             "a phone under its certificate decides at the certified prices, whatever prices are; "
             "after is what one without it would do"
         )
-    if change.link is not None and not ms_lambda:
+    rates_after = rates_N if change.ms_lambda is None else [change.ms_lambda]
+    if change.link is not None and not any(rates_after):
         notes.append(
             "waiting has no price: the link changes latency and no decision; give --ms-price"
         )

@@ -87,7 +87,12 @@ def whatif(
     settings = load_settings(bundle=bundle, ledger_url=ledger_url)
     at_hand = AtHand.load(settings)
     today = at_hand.value.conditions.cost_model if at_hand.value else at_hand.bundle.cost_model
-    base = today if price_book is None else Tariff(today, price_book).cost_model
+    base = today
+    if price_book is not None:
+        tariff = Tariff(today, price_book)
+        base = tariff.cost_model
+        if ms_price is None and settings.ms_lambda is None:
+            ms_price = tariff.ms_lambda
     change = Change(_changed(base, prices), _link(link, rtt_ms), ms_price)
     client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:

@@ -41,12 +41,14 @@ class LambdaPrices(_File):
 class PriceFile(_File):
     """What a price book's file may say, in JSON; money that is left out keeps `PriceBook`'s.
 
-    ``note`` says where the prices are from; nothing is computed from it.
+    ``note`` says where the prices are from; nothing is computed from it. ``ms_lambda`` is the price
+    of waiting one millisecond, in λ, that fits these prices: 0 where they hold the links' time.
     """
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
     note: Annotated[str, Field(max_length=2000)] | None = None
     valid_until: AwareDatetime | None = None
+    ms_lambda: Annotated[float, Field(ge=0, le=1e6)] | None = None
     edge_usd_per_hour: Price | None = None
     cloud_usd_per_hour: Price | None = None
     network_usd_per_gb: Price | None = None
@@ -56,11 +58,12 @@ class PriceFile(_File):
 
 
 class Tariff:
-    """``cost_model`` and ``book`` as they hold now.
+    """``cost_model`` and ``book`` as they hold now, and the price of waiting ``ms_lambda``.
 
-    With a ``file`` they are read from it, and again when it changes (`refresh`). Raises
-    `InvalidInput` at start where the file cannot be read, is no price book or is out of date; one
-    that becomes so later is not taken, and the prices stay what they were.
+    The last is None where the file has none. With a ``file`` they are read from it, and again when
+    it changes (`refresh`). Raises `InvalidInput` at start where the file cannot be read, is no
+    price book or is out of date; one that becomes so later is not taken, and the prices stay what
+    they were.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Tariff:
     ) -> None:
         self.cost_model = cost_model
         self.book = PriceBook()
+        self.ms_lambda: float | None = None
         self._base, self._file, self._clock = cost_model, file, clock
         self._looked = clock()
         self._stamp = self._stat()
@@ -94,7 +98,9 @@ class Tariff:
         return True
 
     def _take(self, file: PriceFile) -> None:
-        money = file.model_dump(exclude={"cost_model", "valid_until", "note"}, exclude_none=True)
+        others = {"cost_model", "valid_until", "note", "ms_lambda"}
+        money = file.model_dump(exclude=others, exclude_none=True)
+        self.ms_lambda = file.ms_lambda
         self.book = replace(PriceBook(), **money)
         self.cost_model = replace(self._base, **file.cost_model.model_dump(exclude_none=True))
 

@@ -9,6 +9,7 @@ is fitted, not the doubt.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,31 @@ from shared.heads import EXTRA, TIERS, SuccessHeads, answer_facts, raw_features
 from shared.policies.base import TextFeatures
 from shared.policies.conditions import Conditions
 
-Number = float | NDArray[np.float64]
+Floats = NDArray[np.float64]
+Number = float | Floats
+STATES = 2
+"""An answer's states S: sure (0), and not sure (1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoingOn:
+    """Where answers of a tier go on to, by state S (sure, not sure) and tier T (`TIERS`).
+
+    ``share_ST`` is the share that goes on to each tier; the rest stays. ``gain_ST`` is the mean
+    gain in probability of a right answer of those that go; 0 where none goes.
+    """
+
+    share_ST: Floats
+    gain_ST: Floats
+
+    def shares(self, sure: float) -> Floats:
+        """Return the share of answers that go on to each tier, ``sure`` of them being sure."""
+        result: Floats = np.array([sure, 1 - sure]) @ self.share_ST
+        return result
+
+    def gain(self, sure: float) -> float:
+        """Return what going on adds to the probability of a right answer, over all answers."""
+        return float(np.array([sure, 1 - sure]) @ (self.share_ST * self.gain_ST).sum(1))
 
 
 class Value:
@@ -128,7 +153,7 @@ class Value:
         on, or go on with all that is not sure. In the second, what is sure differs from the cloud's
         answers as it did on validation. Without ``going_on`` the first answer stays.
         """
-        where, heads, cloud = TIERS[tier], self.heads, len(TIERS) - 1
+        where, heads = TIERS[tier], self.heads
         if not self.conditions.possible(where):
             return -math.inf
         if where is Tier.CLOUD:
@@ -139,28 +164,80 @@ class Value:
         stays = np.minimum(0.0, lead)
         if not going_on:
             return stays - paid
+        plans = self._plans(tier, sure, stays)
+        best = plans[0][1]
+        for _, found in plans[1:]:
+            best = np.maximum(best, found)
+        return best - paid
+
+    def going_on(self, tier: int) -> GoingOn:
+        """Return where typical answers of ``tier`` go on to, each decided by its own gain.
+
+        A typical answer goes to the tier whose gain less Λ times its cost is the largest and
+        positive, out of those that are possible now; `worth` values going on by the same choices.
+        """
+        gains_SQU = self.heads.gains_TSQU[tier]
+        _, target_SQ = self._best_targets(tier)
+        share_ST, gain_ST = np.zeros((STATES, len(TIERS))), np.zeros((STATES, len(TIERS)))
+        for target in range(tier + 1, len(TIERS)):
+            goes_SQ = target_SQ == target
+            share_ST[:, target] = goes_SQ.mean(1)
+            total_S = (gains_SQU[:, :, target] * goes_SQ).sum(1)
+            gain_ST[:, target] = total_S / np.maximum(1, goes_SQ.sum(1))
+        return GoingOn(share_ST, gain_ST)
+
+    def valued_plan(self, tier: int, expectation: Expectation) -> Tier | None:
+        """Return the tier that takes all that is not sure, where `worth` is that of this plan.
+
+        None where it is that of deciding after the answer. In both cases `escalate` decides after
+        the answer, so that costs follow `going_on`: the plan says what the worth was taken from.
+        """
+        if TIERS[tier] is Tier.CLOUD:
+            return None
+        sure, lead = expectation.expected[len(TIERS) + tier], expectation.lead[tier]
+        # of equals the first
+        to, _ = max(self._plans(tier, sure, min(0.0, lead)), key=lambda plan: float(plan[1]))
+        return None if to is None else TIERS[to]
+
+    def _plans(self, tier: int, sure: Number, stays: Number) -> list[tuple[int | None, Number]]:
+        """What each plan is worth before the first answer is paid, and its target.
+
+        The target is None for the plan that decides after the answer, which comes first; else all
+        that is not sure goes on to it.
+        """
+        heads, cloud = self.heads, len(TIERS) - 1
         later_sure, later_not = self._value_of_going_on(tier)
-        best = np.minimum(0.0, stays + sure * later_sure + (1 - sure) * later_not)
+        decided = np.minimum(0.0, stays + sure * later_sure + (1 - sure) * later_not)
+        plans: list[tuple[int | None, Number]] = [(None, decided)]
         kept = sure * min(0.0, float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0]))
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):
                 gap = float(heads.next_TT2[tier, target, 1] - heads.next_TT2[tier, cloud, 1])
                 gap = min(0.0, gap)
-                layer = float(heads.layers_T2[target, 1])
-                cost = self.price * self.conditions.cost(TIERS[target], layer)
-                best = np.maximum(best, kept + (1 - sure) * (gap - cost))
-        return best - paid
+                plans.append((target, kept + (1 - sure) * (gap - self._price_of(target))))
+        return plans
 
     def _value_of_going_on(self, tier: int) -> tuple[float, float]:
         """Mean worth of the best escalation after an answer of ``tier``, sure and not.
 
         Zero where no other tier is worth its price.
         """
-        best_SQ = np.zeros(self.heads.gains_TSQU.shape[1:3])
-        for target in range(tier + 1, len(TIERS)):
-            if self.conditions.possible(TIERS[target]):
-                layer = float(self.heads.layers_T2[target, 1])
-                cost = self.price * self.conditions.cost(TIERS[target], layer)
-                best_SQ = np.maximum(best_SQ, self.heads.gains_TSQU[tier, :, :, target] - cost)
+        best_SQ, _ = self._best_targets(tier)
         sure, not_sure = best_SQ.mean(1).tolist()
         return sure, not_sure
+
+    def _best_targets(self, tier: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Worth of the best escalation after each typical answer, and its tier; 0 and -1: none."""
+        best_SQ = np.zeros(self.heads.gains_TSQU.shape[1:3])
+        target_SQ = np.full(best_SQ.shape, -1)
+        for target in range(tier + 1, len(TIERS)):
+            if self.conditions.possible(TIERS[target]):
+                net_SQ = self.heads.gains_TSQU[tier, :, :, target] - self._price_of(target)
+                target_SQ = np.where(net_SQ > best_SQ, target, target_SQ)
+                best_SQ = np.maximum(best_SQ, net_SQ)
+        return best_SQ, target_SQ
+
+    def _price_of(self, target: int) -> float:
+        """Return what going on to ``target`` costs, in probability of a right answer."""
+        layer = float(self.heads.layers_T2[target, 1])
+        return self.price * self.conditions.cost(TIERS[target], layer)

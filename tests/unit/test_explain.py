@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mobile_client.delays import Delays
 from mobile_client.demo import sample_sentences
 from mobile_client.explain import explain
 from mobile_client.explain_cli import lines
 from mobile_client.phone import Phone
 from mobile_client.recorded import Recorded, read_request
-from mobile_client.replay import AtHand
+from mobile_client.replay import AtHand, Replay, expected_lambda, known
 from mobile_client.settings import MobileSettings
 from mobile_client.whatif import Change, WhatIf, what_if
 from mobile_client.whatif_cli import lines as whatif_lines
@@ -154,6 +155,77 @@ def test_the_story_of_value_says_what_each_tier_offered(
     assert all(word not in text for word in ("None", "nan"))
 
 
+def test_the_rows_of_the_story_add_up(recorded: list[Recorded], at_hand: AtHand) -> None:
+    """Expected λ is that of the first answer and of the shares that are said to go on."""
+    assert at_hand.value is not None
+    prices, layers_T2 = at_hand.bundle.cost_model, at_hand.value.heads.layers_T2
+    later = {
+        Tier.EDGE: prices.offload_edge + prices.edge_layer * float(layers_T2[1, 1]),
+        Tier.CLOUD: prices.all_cloud,
+    }
+    views = [view for request in recorded for view in explain(request, at_hand).tiers]
+    for view in views:
+        assert view.cost_lambda is not None
+        if view.tier is Tier.CLOUD:
+            assert view.cost_lambda == pytest.approx(prices.all_cloud)
+            continue
+        assert view.leaves_early is not None
+        assert view.goes_on_sure is not None
+        assert view.goes_on_not_sure is not None
+        assert 0 < sum(view.goes_on_not_sure.values()) < 1, "some go on, and some stay"
+        start, layer = (
+            (0.0, prices.mobile_layer)
+            if view.tier is Tier.MOBILE
+            else (prices.offload_edge, prices.edge_layer)
+        )
+        sure = view.leaves_early
+        ran_sure, ran_not = layers_T2[list(Tier).index(view.tier)]
+        expected = start + layer * (sure * ran_sure + (1 - sure) * ran_not)
+        for share_of_state, shares in (
+            (sure, view.goes_on_sure),
+            (1 - sure, view.goes_on_not_sure),
+        ):
+            expected += sum(share_of_state * share * later[to] for to, share in shares.items())
+        assert view.cost_lambda == pytest.approx(expected)
+    story = explain(recorded[0], at_hand)
+    mobile = story.tiers[0]
+    assert mobile.goes_on_not_sure is not None
+    (share,) = [f"{one:.0%} to {to}" for to, one in mobile.goes_on_not_sure.items()]
+    text = "\n".join(lines(story))
+    assert share in text
+    plans = [view for view in story.tiers if view.goes_on_to is not None]
+    assert text.count("is that of sending all that is not sure to the") == len(plans)
+
+
+def test_a_course_that_nobody_took_is_the_expected_one(
+    recorded: list[Recorded], at_hand: AtHand
+) -> None:
+    """Shares, λ, latency and the chance of being right are of the same answers."""
+    policy = at_hand.value
+    assert policy is not None
+    delays = Delays(recorded, dict.fromkeys(Tier, 2.0))
+    replay = Replay(at_hand, policy, delays)
+    for request in recorded:
+        course = replay.course(Recorded(request.path, {}, request.knew))
+        expectation = known(request)
+        index = list(Tier).index(course.first)
+        assert course.modelled
+        assert sum(course.answered_T) == pytest.approx(1)
+        assert course.cost_lambda == expected_lambda(policy, course.first, expectation)
+        gone = [
+            share * (one is not course.first)
+            for one, share in zip(Tier, course.answered_T, strict=True)
+        ]
+        later_ms = sum(share * delays.mean(one) for one, share in zip(Tier, gone, strict=True))
+        assert course.latency_ms == pytest.approx(delays.mean(course.first) + later_ms)
+        if course.first is Tier.CLOUD:
+            assert course.right == expectation.expected[index]
+        else:
+            gain = policy.going_on(index).gain(expectation.expected[3 + index])
+            assert gain > 0
+            assert course.right == pytest.approx(min(1.0, expectation.expected[index] + gain))
+
+
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
@@ -201,13 +273,17 @@ def test_a_phone_without_servers_explains_itself_too(tmp_path: Path, at_hand: At
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
 
     async def work(phone: Phone) -> str:
-        (outcome,) = await phone.classify(["a fine film"])
+        policy = await phone.device.policy("value")
+        routed = {text: policy.route(phone.device.read(text, None).features) for text in TEXTS}
+        away = next(text for text, routing in routed.items() if routing.tier is not Tier.MOBILE)
+        (outcome,) = await phone.classify([away])
         return answered(outcome).request_id
 
     request_id = world.run(work)
     store = world.ledger()
     story = explain(read_request(store.request(request_id)), at_hand)
     store.close()
+    assert story.attempts[0].tier is not Tier.MOBILE
     assert story.attempts[-1].tier is Tier.MOBILE
     assert any(one.state == "failed" for one in story.attempts)
 

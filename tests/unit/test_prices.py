@@ -136,17 +136,22 @@ def test_without_an_edge_there_is_no_unit() -> None:
         measured_prices(measured(edge_layer_ms=0.0))
 
 
-def test_the_version_names_date_and_links() -> None:
+def test_the_version_names_the_minute_and_the_note_the_links() -> None:
     book = price_file(measured(), {"edge": "4g", "cloud": "wifi"}, now=NOW)
-    assert book.version == "measured 2026-11-27T09:30Z edge=4g cloud=wifi"
+    assert book.version == "measured 2026-11-27T09:30Z"
+    assert book.ms_lambda == 0, "the prices of offloads hold the links' time"
     assert book.note is not None
+    assert "Links: edge=4g, cloud=wifi." in book.note
     assert "γ is what the cloud's own 6 layers cost" in book.note
     assert "1 λ = 2.000 ms" in book.note
     given = price_file(measured(), {}, cloud_fee=3, now=NOW)
     assert given.version == "measured 2026-11-27T09:30Z"
     assert "γ was given" in (given.note or "")
-    long = price_file(measured(), {"edge": "4g,loss=0.01,up_mbps=2.125,jitter_ms=12"}, now=NOW)
-    assert len(long.version) == 64
+    assert "Links" not in (given.note or "")
+    words = "4g,loss=0.01,up_mbps=2.125,jitter_ms=12"
+    long = price_file(measured(), {"edge": words, "cloud": words}, now=NOW)
+    assert long.version == given.version
+    assert f"edge={words}, cloud={words}." in (long.note or ""), "no link is cut off"
 
 
 def test_the_command_writes_a_book_that_the_mobile_accepts(
@@ -170,7 +175,8 @@ def test_the_command_writes_a_book_that_the_mobile_accepts(
     assert tariff.book.version.startswith("measured ")
     assert "offload_cloud        4.00" in done.output
     assert "γ is what the cloud's own 6 layers cost" in done.output
-    assert "DIMEE_MS_LAMBDA=0" in done.output
+    assert tariff.ms_lambda == 0
+    assert "ms_lambda            0.00" in done.output
     assert f"written: {file}" in done.output
 
 

@@ -1,0 +1,100 @@
+"""Where answers go on to: expected costs are those of the simulation, and worth counts the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lab.heads import fit_heads
+from lab.pools import Pools, make_pools
+from lab.simulate import simulate
+from mobile_client.replay import expected_lambda
+from shared.domain import RoutingDecision, Tier
+from shared.heads import SuccessHeads
+from shared.policies.base import TextFeatures
+from shared.policies.value import Value
+from tests.lab.test_simulate import COSTS, toy
+
+EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+
+
+@pytest.fixture(scope="module")
+def pools() -> Pools:
+    return make_pools(toy(600, 1), COSTS, 2, 3, 0.1, alpha=0.9)
+
+
+@pytest.fixture(scope="module")
+def heads(pools: Pools) -> SuccessHeads:
+    return fit_heads(EXIT0, toy(600, 1), pools)
+
+
+class StartsAt(Value):
+    """`Value` that starts every text at one tier, and escalates as ever."""
+
+    def __init__(self, tier: Tier, heads: SuccessHeads, price: float) -> None:
+        super().__init__(heads, COSTS, price)
+        self._tier = tier
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        return replace(super().route(features), tier=self._tier)
+
+
+@pytest.mark.parametrize("price", [0.001, 0.005, 0.01])
+@pytest.mark.parametrize("tier", [Tier.MOBILE, Tier.EDGE])
+def test_expected_costs_are_those_of_the_simulation(
+    tier: Tier, price: float, heads: SuccessHeads, pools: Pools
+) -> None:
+    """What `dimee explain` expects of a start, as a mean over texts, is what it comes to."""
+    test = toy(1000, 7)
+    policy = StartsAt(tier, heads, price)
+    trace = simulate(policy, test, pools.facts, edge_layers=3)
+    expectations = [policy.expect(test.features(i)) for i in range(len(test))]
+    expected = np.mean([expected_lambda(policy, tier, one) for one in expectations])
+    assert expected == pytest.approx(trace.cost_N.mean(), rel=0.1)
+    index = list(Tier).index(tier)
+    going_on = policy.going_on(index)
+    right = np.mean(
+        [one.expected[index] + going_on.gain(one.expected[3 + index]) for one in expectations]
+    )
+    assert right == pytest.approx(np.mean(trace.answer_N == test.labels_N), abs=0.03)
+
+
+@pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
+def test_going_on_and_its_value_are_one_thing(heads: SuccessHeads, price: float) -> None:
+    """The value of going on is the gain of those that go, less what they pay."""
+    policy = Value(heads, COSTS, price)
+    for tier in range(2):
+        found = policy.going_on(tier)
+        assert (found.share_ST >= 0).all()
+        assert (found.share_ST[:, : tier + 1] == 0).all()
+        assert (found.share_ST.sum(1) <= 1 + 1e-12).all()
+        cost_T = [
+            price * policy.conditions.cost(where, float(layers))
+            for where, layers in zip(Tier, heads.layers_T2[:, 1], strict=True)
+        ]
+        value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
+        np.testing.assert_allclose(value_S, policy._value_of_going_on(tier), atol=1e-12)
+    policy.conditions.up = {Tier.CLOUD: False}
+    assert (policy.going_on(1).share_ST == 0).all(), "a tier that is away takes nothing"
+
+
+def test_the_valued_plan_gives_the_worth(heads: SuccessHeads) -> None:
+    """Where all that is not sure goes on, the worth without that plan is smaller."""
+    policy, test = Value(heads, COSTS, 0.05), toy(200, 8)
+    plans = {True: 0, False: 0}
+    for i in range(len(test)):
+        expectation = policy.expect(test.features(i))
+        for tier in range(2):
+            sure, lead = expectation.expected[3 + tier], expectation.lead[tier]
+            later_sure, later_not = policy._value_of_going_on(tier)
+            cost_sure, cost_not = (
+                policy.conditions.cost(list(Tier)[tier], float(n)) for n in heads.layers_T2[tier]
+            )
+            decided = min(0.0, min(0.0, lead) + sure * later_sure + (1 - sure) * later_not)
+            decided -= policy.price * (sure * cost_sure + (1 - sure) * cost_not)
+            everything = policy.valued_plan(tier, expectation) is not None
+            assert (float(policy.worth(tier, sure, lead)) > decided + 1e-12) is everything
+            plans[everything] += 1
+    assert min(plans.values()) > 0, "both plans are seen"
