@@ -24,7 +24,8 @@ NOTES = {
     "bundle": "the ready bundle",
     "state_dir": "`$XDG_STATE_HOME/dimee` or `~/.local/state/dimee`",
     "price_book": "none: the bundle's λ and the default book (edge and cloud book no prices)",
-    "ms_lambda": "`0.018`, and 0 with a certificate; 0 is the pure λ preset",
+    "ms_lambda": "`0.018`, the price book's rate where it names one, and 0 with a certificate; "
+    "0 is the pure λ preset",
     "certificate": "none",
     "audit_share": "0.01 with a certificate, else 0",
     "client_header": "none: the token's name, else the caller's address",
