@@ -63,7 +63,7 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--ms-price",
     type=click.FloatRange(0, 1e6),
-    help="λ of waiting a millisecond; as each request was decided if left out, 0: waiting costs nothing.",
+    help="λ of waiting a millisecond; as each request was decided if left out, 0: nothing.",
 )
 @click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
 @click.option("--ledger-url", help="Where the ledger listens.")
