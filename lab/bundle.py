@@ -83,7 +83,7 @@ def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
 
 
 def accuracy_of(pools: Pools, kept: Kept | None, split: str) -> dict[str, Any]:
-    """What a manifest says of α and of the default policy's setting."""
+    """The manifest's part on α and of the default policy's setting."""
     accuracy: dict[str, Any] = {
         "candidates": [
             [round(option.alpha, 4), round(option.expected_reward, 5), *option.pool_sizes]

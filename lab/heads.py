@@ -35,7 +35,7 @@ RIDGE = 0.01
 PAIR_RIDGE = 0.1
 """The same of the heads that see the features of pairs: 21 features in place of hundreds."""
 CONFIDENCE_FACTS = 3
-"""How many of an answer's facts, the first ones, are the constant and its confidence."""
+"""Number of an answer's first facts that are the constant and its confidence."""
 LEAD_RIDGE = 3.0
 """Ridge per example of the lead over the cloud: a small difference in much noise."""
 

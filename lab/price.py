@@ -38,7 +38,7 @@ ALPHAS: dict[Reads, tuple[float, ...]] = {
 """Candidates for α beside the paper's. Heads that read the text choose among fewer: with more
 settings to choose from, the best one on validation is more often the luckiest."""
 PREFERENCE = 5.0
-"""How much more, in percent of all-cloud, heads that read answers alone must save to be taken."""
+"""Percent of all-cloud that heads reading answers alone must save beyond the others to be taken."""
 FOLDS = 5
 
 
@@ -59,7 +59,7 @@ def exit0_of_run(run: Run, train: Sequence[Example]) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """What the validation part chooses: Λ, the α of the exits, and what the heads read."""
+    """Setting chosen on the validation part: Λ, α of the exits, and the input of the heads."""
 
     price: float
     alpha: float
@@ -126,7 +126,7 @@ class CrossFitted:
     def run(
         self, setting: Setting, cost_model: CostModel, part: Part = "both"
     ) -> dict[str, NDArray[Any]]:
-        """Whether each answer is ``right``, and its ``cost``, at this setting and these prices."""
+        """Return ``right`` and ``cost`` of each answer, at this setting and these prices."""
         right_N = np.zeros(len(self._validation), bool)
         cost_N = np.zeros(len(self._validation))
         sweeps = self._sweeps[setting.alpha, setting.reads]
@@ -193,7 +193,7 @@ def all_cloud_accuracy(samples: Samples) -> float:
 
 @dataclass(frozen=True)
 class Promise:
-    """What a setting must keep on validation: a drop against all-cloud, with a margin.
+    """Condition on a setting on validation: a drop against all-cloud, with a margin.
 
     The mean drop plus ``standard_errors`` of it may be ``max_drop`` points at most, on all texts
     and on the longer half of them by itself. Held-out texts may be shorter than those in service:
@@ -206,7 +206,7 @@ class Promise:
 
 
 SHIPPED = Promise(max_drop=0.3, standard_errors=1.0, longer_half=True)
-"""What a bundle's default policy is chosen by."""
+"""Promise by which a bundle's default policy is chosen."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Kept:
         return cls(setting, *parts[0], *parts[1], cost_change)
 
     def keeps(self, promise: Promise) -> bool:
-        """Whether the setting keeps ``promise``."""
+        """Return whether the setting keeps ``promise``."""
         worst = self.drop + promise.standard_errors * self.drop_error
         if promise.longer_half:
             worst = max(worst, self.long_drop + promise.standard_errors * self.long_drop_error)

@@ -19,7 +19,7 @@ from shared.heads import Floats
 
 
 class Source(Protocol):
-    """What `lab.evaluate` needs of a trained encoder."""
+    """Interface of a trained encoder to `lab.evaluate`."""
 
     @property
     def source(self) -> str:
@@ -33,7 +33,7 @@ class Source(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Folder that holds it."""
         ...
 
     @property

@@ -86,7 +86,7 @@ def measure(
 
 
 def lines(measured: dict[Tier, MeasuredTier], book: PriceFile) -> list[str]:
-    """What was measured and the prices that follow, for people."""
+    """Return the measurements and the prices that follow as lines of text."""
     told = [f"{'tier':<8}{'requests':>9}{'ms a layer':>12}{'compute ms':>12}{'network ms':>12}"]
     told += [
         f"{tier:<8}{one.requests:>9}{one.layer_ms:>12.3f}{one.compute_ms:>12.3f}"

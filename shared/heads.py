@@ -79,7 +79,7 @@ class SuccessHeads:
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether the heads were fitted on the features of pairs."""
+        """Return whether the heads were fitted on the features of pairs."""
         return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
 
     def scaled(self, features_F: Floats) -> Floats:

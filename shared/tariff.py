@@ -39,7 +39,7 @@ class LambdaPrices(_File):
 
 
 class PriceFile(_File):
-    """What a price book's file may say, in JSON; money that is left out keeps `PriceBook`'s.
+    """Fields of a price book's file, in JSON; money that is left out keeps `PriceBook`'s.
 
     ``note`` says where the prices are from; nothing is computed from it. ``ms_lambda`` is the price
     of waiting one millisecond, in λ, that fits these prices: 0 where they hold the links' time.

@@ -7,7 +7,7 @@ from statistics import median
 from lab.results import paper
 from lab.results.exits import exits_section
 from lab.results.load import BASE, DEFAULT_POLICY, MEAN_POLICY, SPLITS, TASKS, Result, chosen
-from lab.results.text import NOT_RUN, between, change, number, of, percent, span, table
+from lab.results.text import NOT_RUN, ONE_BY_ONE, between, change, number, of, percent, span, table
 
 OPENING = ("edge", "dimee-fixed", "dimee-adaptive", DEFAULT_POLICY)
 """The methods of the table that opens the results."""
@@ -40,6 +40,8 @@ HEAD = (
     f"all texts and on the longer half. `{MEAN_POLICY}` is the same policy where the mean drop "
     "alone is "
     f"at most {paper.CLAIMED_DROP:g}. `edge` answers every text on the edge.",
+    "",
+    ONE_BY_ONE,
 )
 
 
@@ -49,7 +51,7 @@ def drop(result: Result, method: str) -> float:
 
 
 def verdict(result: Result, method: str) -> str:
-    """Whether the claim holds for ``method``, and if not, which half of it fails."""
+    """Return whether the claim holds for ``method``, or which half of it fails."""
     row = result.method(method)
     dear = row["cost_change"] >= -paper.CLAIMED_SAVING
     lossy = drop(result, method) <= -paper.CLAIMED_DROP
@@ -62,7 +64,7 @@ def verdict(result: Result, method: str) -> str:
 
 
 def holds(result: Result, method: str) -> bool:
-    """Whether the claim holds by the point figures."""
+    """Return whether the claim holds by the point figures."""
     return result.has(method) and verdict(result, method) in (HOLDS, UNCERTAIN)
 
 

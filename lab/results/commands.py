@@ -14,7 +14,7 @@ DEFAULT_MU = 0.1
 
 
 def from_outputs(result: Result) -> bool:
-    """Whether it was made from exit outputs alone, without the weights of the encoder."""
+    """Return whether it was made from exit outputs alone, without the weights of the encoder."""
     return bool(result["run"].get("source") == "outputs")
 
 
@@ -56,7 +56,7 @@ def _data(result: Result) -> str:
 
 
 def run_folder(result: Result) -> str:
-    """Where the commands find the run, or its exit outputs."""
+    """Return the folder of the run, or of its exit outputs."""
     if from_outputs(result):
         return f"../shared/outputs/{result['run']['folder']}"
     return f"runs/{result.task}-{result.encoder}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.results.load import DEFAULT_POLICY, PAPER_METHODS, SPLITS, Result
-from lab.results.text import NOT_RUN, between, change, number, percent, table
+from lab.results.text import NOT_RUN, ONE_BY_ONE, between, change, number, percent, table
 
 LOST, TIED, WON = "lost", "tied", "won"
 VERDICTS = (LOST, TIED, WON)
@@ -36,6 +36,8 @@ HEAD = (
     "",
     "A case that is dearer is lost even where it is more accurate. Where two methods are equal, "
     "chance alone puts 2.5 % of the cases beyond each end of a 95 % interval.",
+    "",
+    ONE_BY_ONE,
 )
 
 
@@ -55,7 +57,7 @@ class Case:
 
     @property
     def reason(self) -> str:
-        """What a lost case loses."""
+        """Loss of a lost case: accuracy, cost or both."""
         less, dearer = _less_accurate(self.facts), _dearer(self.facts)
         parts = ["less accurate"] * less + ["dearer"] * dearer
         if dearer and self.facts["accuracy_interval"][0] > 0:
@@ -163,7 +165,7 @@ def _summary(cases: list[Case]) -> list[str]:
 
 
 def _losses(cases: list[Case]) -> list[str]:
-    """Why cases are lost, and to which methods."""
+    """Reasons for lost cases, and the methods they are lost to."""
     lost = [case for case in cases if case.verdict == LOST]
     whole = [case for case in lost if case.method in WHOLE_MODEL]
     rest = [case for case in lost if case.method not in WHOLE_MODEL]

@@ -1,4 +1,4 @@
-"""What our Figures 2a, 2b, 2c and 3 show, in sentences made from the JSONs."""
+"""Findings of our Figures 2a, 2b, 2c and 3, in sentences made from the JSONs."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ HEAD = (
 
 
 def figures_page(results: list[Result], plots: list[Plot]) -> str:
-    """What the paper says of its figures and ours show; then headings, captions and pictures."""
+    """The paper's statements beside our findings; then headings, captions and pictures."""
     lines = [*HEAD, "", "## Beside the paper", ""]
     for figure, says in paper.FIGURES.items():
         lines += [f"**Figure {figure}.**", "", f"- The paper: {says}"]

@@ -121,11 +121,11 @@ class Result:
 
     @property
     def has_value(self) -> bool:
-        """Whether its validation part was large enough for the default policy."""
+        """Return whether its validation part was large enough for the default policy."""
         return "value" in self.facts
 
     def has(self, name: str) -> bool:
-        """Whether `method` knows ``name``."""
+        """Return whether `method` knows ``name``."""
         if name in (DEFAULT_POLICY, MEAN_POLICY):
             return self.has_value
         return name in self.facts["methods"]

@@ -28,8 +28,8 @@ HEAD = (
 AFTER = (
     "",
     f"`{DEFAULT_POLICY}` is set as in a bundle: its drop on the validation part, plus one standard "
-    "error, is at most 0.3 points. Where that part is small (QNLI, QQP) only all-cloud promises as "
-    "much ([with the mean alone](value.md)). QNLI, QQP and MNLI are parts of GLUE's files "
+    "error, is at most 0.3 points. On QNLI and QQP the margin leaves only all-cloud "
+    "([with the mean alone](value.md)). QNLI, QQP and MNLI are parts of GLUE's files "
     "([data](data.md#the-part-of-glue-that-was-used)).",
     "",
 )

@@ -97,7 +97,7 @@ FIGURES = {
     "and rises slightly as λe grows. It falls as oc grows, because α falls. The text does not "
     "mention oe. All losses are minimal.",
 }
-"""What the text says of each figure, in our words."""
+"""The text on each figure, in our words."""
 
 
 def score(method: str, task: str) -> float:
@@ -113,6 +113,6 @@ def score_change(method: str, task: str) -> float:
 
 
 def reaches_claim(method: str, task: str) -> bool:
-    """Whether Table I's own figures, as printed, satisfy the claim of the abstract."""
+    """Return whether Table I's own figures, as printed, satisfy the claim of the abstract."""
     saves = TABLE_I[method][task].cost_change < -CLAIMED_SAVING
     return saves and score_change(method, task) > -CLAIMED_DROP

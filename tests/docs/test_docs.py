@@ -112,3 +112,30 @@ def test_links_lead_somewhere() -> None:
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+QUOTED = re.compile(r"\bbundle:? `?([0-9a-f]{16})\b|`([0-9a-f]{16})`", re.I)
+"""A bundle id: 16 hex digits after the word bundle, or in backticks."""
+ELSEWHERE = ("docs/benchmarks", "docs/results/extra")
+"""Pages of measurements, which name the bundle that they measured."""
+NOT_THE_SHIPPED_BUNDLE = {
+    ("docs/decisions/0010-price-of-waiting.md", "a8e49e3167ee6e8f"): "said to be no longer shipped",
+    ("bundles/sst2-minilm/README.md", "f0c8d674846f59f2"): "hash of the data",
+    ("docs/results/certified.md", "a8e49e3167ee6e8f"): "remade with the bundle",
+    ("docs/results/certified.md", "e68c917f47d7d780"): "the bundle of another split",
+    ("docs/how-to/explain-a-request.md", "a8e49e3167ee6e8f"): "remade with the bundle",
+}
+"""The other ids that a page may quote, each with the reason."""
+
+
+def test_pages_quote_the_shipped_bundle(bundle: Bundle) -> None:
+    pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    pages += (REPOSITORY / "bundles").rglob("*.md")
+    for page in pages:
+        name = page.relative_to(REPOSITORY).as_posix()
+        if name.startswith(ELSEWHERE):
+            continue
+        found = {a or b for a, b in QUOTED.findall(page.read_text(encoding="utf-8"))}
+        allowed = {i for where, i in NOT_THE_SHIPPED_BUNDLE if where == name}
+        strange = found - allowed - {bundle.bundle_id}
+        assert not strange, f"{name} quotes a bundle that is not shipped: {sorted(strange)}"

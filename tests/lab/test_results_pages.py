@@ -1,4 +1,4 @@
-"""What a reader of the published pages relies on: the opening, links, anchors, plain words."""
+"""Tests of the published pages: the opening, links, anchors, plain words."""
 
 from __future__ import annotations
 

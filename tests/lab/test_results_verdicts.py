@@ -60,7 +60,7 @@ def test_gamma_in_closed_form(facts: dict[str, Any]) -> None:
 
 
 def test_kept_decisions_agree_with_the_sweep() -> None:
-    """Where the sweep comes to the α of the preset, both say the same."""
+    """Sweep and preset agree wherever the sweep comes to the preset's α."""
     for result in load_results(DATA):
         for fee, point in result["by_cloud_fee"].items():
             if abs(point["alpha"] - result["alpha"]) < 1e-3:

@@ -36,7 +36,7 @@ TEXTS = sample_sentences()
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
-    """What a real phone and real tiers booked of texts by several policies, waiting for nothing."""
+    """Ledger rows of a real mobile and tiers, by several policies, waiting costing nothing."""
     world = World(
         tmp_path_factory.mktemp("live"), up=("edge", "cloud"), settings={"ms_lambda": 0.0}
     )
