@@ -167,7 +167,7 @@ def page(facts: dict[str, Any], source: str) -> str:
     rate = facts["ms_lambda"]
     machine = facts["machine"]
     lines = [
-        "# Policies over real links",
+        "# Policies over emulated links",
         "",
         f"{facts['limit']:,} texts of {facts['data']} ({facts['task']}, validation, shuffled with "
         f"seed {facts['seed']}), sent one after the other through a real testbed whose links from "

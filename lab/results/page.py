@@ -57,6 +57,7 @@ LINKS = (
     "adaptive rule",
     "- [Baselines](baselines.md): which method of the paper each policy is",
     "- [Data and commands](data.md): what was run, on which part of GLUE, by which commands",
+    "- [Links](links.md): shares, accuracy, cost and latency of three policies over five links",
     "- [Certified drops](certified.md), [exit heads](exits.md), [going on from a hidden "
     "state](resume.md)",
 )

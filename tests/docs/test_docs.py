@@ -121,9 +121,7 @@ ELSEWHERE = ("docs/benchmarks", "docs/results/extra")
 NOT_THE_SHIPPED_BUNDLE = {
     ("docs/decisions/0010-price-of-waiting.md", "a8e49e3167ee6e8f"): "said to be no longer shipped",
     ("bundles/sst2-minilm/README.md", "f0c8d674846f59f2"): "hash of the data",
-    ("docs/results/certified.md", "a8e49e3167ee6e8f"): "remade with the bundle",
-    ("docs/results/certified.md", "e68c917f47d7d780"): "the bundle of another split",
-    ("docs/how-to/explain-a-request.md", "a8e49e3167ee6e8f"): "remade with the bundle",
+    ("docs/results/certified.md", "c791d1fc8d4c5f4b"): "the bundle of the paper's split",
 }
 """The other ids that a page may quote, each with the reason."""
 
