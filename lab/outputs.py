@@ -52,7 +52,7 @@ class Outputs:
     def __init__(self, folder: Path, data: str | None = None) -> None:
         self.folder = folder
         self.added: set[str] = set()
-        """What the folder lacked and was computed from the texts."""
+        """Parts that the folder lacked and that were computed from the texts, in words."""
         self.facts = _read_facts(folder)
         self._data = data
         self._split = self._checked_split() if data is not None else None

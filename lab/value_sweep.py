@@ -52,7 +52,7 @@ class ValueSweep:
         """Return where every sample is answered at this Λ and these prices, and at what cost."""
         count = len(self._samples)
         rows_N = np.arange(count)
-        tier_N = self._start(price, cost_model, part)
+        tier_N = self.first_tiers(price, cost_model, part)
         cost_TL = np.array(
             [
                 [cost_model.attempt(tier, layer) for layer in range(1, cost_model.layers + 1)]
@@ -72,7 +72,8 @@ class ValueSweep:
             tiers_N, self._exit_NT[rows_N, tier_N], self._answer_NT[rows_N, tier_N], cost_N
         )
 
-    def _start(self, price: float, cost_model: CostModel, part: Part) -> NDArray[np.int64]:
+    def first_tiers(self, price: float, cost_model: CostModel, part: Part) -> NDArray[np.int64]:
+        """Return the index in `TIERS` of the tier that each sample starts at."""
         count = len(self._samples)
         if part == "escalation":
             return np.full(count, TIERS.index(Tier.EDGE) if price else CLOUD)

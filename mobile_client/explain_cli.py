@@ -94,7 +94,7 @@ def _number(value: float | None, how: str) -> str:
 
 
 def _thens(shares: list[dict[Tier, float] | None], only_where_some: bool = False) -> list[str]:
-    """What becomes of answers in one state, a cell a tier; empty where nothing is to be said."""
+    """A cell for each tier that answers in one state go on to; empty where there is none."""
     if only_where_some and not any(shares):
         return ["" for _ in shares]
     return ["" if one is None else _then(one) for one in shares]

@@ -84,5 +84,5 @@ class MobileSettings(BundleSettings):
 
     @property
     def waiting_price_is_fixed(self) -> bool:
-        """Whether `waiting_price` holds whatever the price book says."""
+        """True where `waiting_price` holds whatever the price book says."""
         return self.ms_lambda is not None or self.certificate is not None

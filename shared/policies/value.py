@@ -29,7 +29,7 @@ STATES = 2
 
 @dataclass(frozen=True, slots=True)
 class GoingOn:
-    """Where answers of a tier go on to, by state S (sure, not sure) and tier T (`TIERS`).
+    """Tiers that answers of a tier go on to, by state S (sure, not sure) and tier T (`TIERS`).
 
     ``share_ST`` is the share that goes on to each tier; the rest stays. ``gain_ST`` is the mean
     gain in probability of a right answer of those that go; 0 where none goes.
@@ -200,7 +200,7 @@ class Value:
         return None if to is None else TIERS[to]
 
     def _plans(self, tier: int, sure: Number, stays: Number) -> list[tuple[int | None, Number]]:
-        """What each plan is worth before the first answer is paid, and its target.
+        """Worth of each plan before the first answer is paid, and its target.
 
         The target is None for the plan that decides after the answer, which comes first; else all
         that is not sure goes on to it.

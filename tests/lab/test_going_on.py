@@ -1,4 +1,4 @@
-"""Where answers go on to: expected costs are those of the simulation, and worth counts the same."""
+"""Expected escalations: their costs are those of the simulation, and worth counts the same."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StartsAt(Value):
 def test_expected_costs_are_those_of_the_simulation(
     tier: Tier, price: float, heads: SuccessHeads, pools: Pools
 ) -> None:
-    """What `dimee explain` expects of a start, as a mean over texts, is what it comes to."""
+    """The λ that `dimee explain` expects of a start is, as a mean over texts, what it comes to."""
     test = toy(1000, 7)
     policy = StartsAt(tier, heads, price)
     trace = simulate(policy, test, pools.facts, edge_layers=3)
@@ -81,7 +81,7 @@ def test_going_on_and_its_value_are_one_thing(heads: SuccessHeads, price: float)
 
 
 def test_the_valued_plan_gives_the_worth(heads: SuccessHeads) -> None:
-    """Where all that is not sure goes on, the worth without that plan is smaller."""
+    """The worth without a plan is smaller where that plan, all that is not sure goes on, wins."""
     policy, test = Value(heads, COSTS, 0.05), toy(200, 8)
     plans = {True: 0, False: 0}
     for i in range(len(test)):

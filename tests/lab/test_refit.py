@@ -154,7 +154,9 @@ def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_p
     split = load_split(str(data), get_task("mrpc"), "glue", 13)
     samples = with_groups(samples_of_bundle(bundle, split.test), split.test)
     pools = make_pools(samples, bundle.cost_model, 1, 2, 0.1, float(heads.alpha))
-    swept = ValueSweep(heads, samples, pools)._start(float(heads.price), bundle.cost_model, "both")
+    swept = ValueSweep(heads, samples, pools).first_tiers(
+        float(heads.price), bundle.cost_model, "both"
+    )
     device = Device(MobileSettings(bundle=folder, ms_lambda=0.0))
     try:
         policy = device.make_policy("value")

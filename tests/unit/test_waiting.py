@@ -90,7 +90,7 @@ def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
 
 
 def first_tiers(folder: Path, **settings: float) -> list[Tier]:
-    """Where texts start when both servers are behind a satellite."""
+    """Tiers at which texts start when both servers are behind a satellite."""
 
     async def work(phone: Phone) -> list[Tier]:
         policy = await phone.device.policy("value")
@@ -118,7 +118,7 @@ FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Recorded]]:
-    """What was booked at the default price of waiting, by `FIXED_MS`."""
+    """Requests that were booked at the default price of waiting, by `FIXED_MS`."""
     world = World(tmp_path_factory.mktemp("waiting"), up=("edge", "cloud"))
     measured = Observed.answered
 
