@@ -84,8 +84,10 @@ class SuccessHeads:
 
     def scaled(self, features_F: Floats) -> Floats:
         """Features less their mean, over their deviation; one that is not known is at its mean."""
-        result: Floats = np.nan_to_num((features_F - self.mean_F) / self.scale_F, nan=0.0)
-        return result
+        x_F: Floats = (features_F - self.mean_F) / self.scale_F
+        if self.reads_pairs:  # only features of a pair can be unknown
+            return np.nan_to_num(x_F, nan=0.0)
+        return x_F
 
     def expect(self, features_F: Floats) -> Floats:
         """Probabilities of the K heads for raw features."""

@@ -74,6 +74,14 @@ class Value:
         self.price = float(heads.price) if price is None else price
         self.alpha = float(heads.alpha) if alpha is None else alpha
         self.conditions = Conditions(cost_model)
+        # plain floats: reading them from arrays takes longer than the arithmetic
+        self._layers: list[list[float]] = heads.layers_T2.tolist()
+        cloud = len(TIERS) - 1
+        self._kept = [
+            min(0.0, float(row)) for row in heads.right_T2[:, 0] - heads.next_TT2[:, cloud, 0]
+        ]
+        gaps_TU = heads.next_TT2[:, :, 1] - heads.next_TT2[:, cloud, 1][:, None]
+        self._gaps: list[list[float]] = np.minimum(0.0, gaps_TU).tolist()
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Start where the worth of the best plan is highest."""
@@ -153,12 +161,12 @@ class Value:
         on, or go on with all that is not sure. In the second, what is sure differs from the cloud's
         answers as it did on validation. Without ``going_on`` the first answer stays.
         """
-        where, heads = TIERS[tier], self.heads
+        where = TIERS[tier]
         if not self.conditions.possible(where):
             return -math.inf
         if where is Tier.CLOUD:
-            return -self.price * self.conditions.cost(where, float(heads.layers_T2[tier, 0]))
-        cost_sure, cost_not = (self.conditions.cost(where, n) for n in heads.layers_T2[tier])
+            return -self.price * self.conditions.cost(where, self._layers[tier][0])
+        cost_sure, cost_not = (self.conditions.cost(where, layer) for layer in self._layers[tier])
         paid = self.price * (sure * cost_sure + (1 - sure) * cost_not)
         # at best as good as the cloud: a lead is noise more often than not, and must not be bought
         stays = np.minimum(0.0, lead)
@@ -177,10 +185,15 @@ class Value:
         positive, out of those that are possible now; `worth` values going on by the same choices.
         """
         gains_SQU = self.heads.gains_TSQU[tier]
-        _, target_SQ = self._best_targets(tier)
+        best_SQ = self._best_gains(tier)
+        left_SQ = best_SQ > 0
         share_ST, gain_ST = np.zeros((STATES, len(TIERS))), np.zeros((STATES, len(TIERS)))
         for target in range(tier + 1, len(TIERS)):
-            goes_SQ = target_SQ == target
+            if not self.conditions.possible(TIERS[target]):
+                continue
+            # of equals the first, as in `second_plan`
+            goes_SQ = left_SQ & (gains_SQU[:, :, target] - self._price_of(target) == best_SQ)
+            left_SQ = left_SQ & ~goes_SQ
             share_ST[:, target] = goes_SQ.mean(1)
             total_S = (gains_SQU[:, :, target] * goes_SQ).sum(1)
             gain_ST[:, target] = total_S / np.maximum(1, goes_SQ.sum(1))
@@ -205,15 +218,13 @@ class Value:
         The target is None for the plan that decides after the answer, which comes first; else all
         that is not sure goes on to it.
         """
-        heads, cloud = self.heads, len(TIERS) - 1
         later_sure, later_not = self._value_of_going_on(tier)
         decided = np.minimum(0.0, stays + sure * later_sure + (1 - sure) * later_not)
         plans: list[tuple[int | None, Number]] = [(None, decided)]
-        kept = sure * min(0.0, float(heads.right_T2[tier, 0] - heads.next_TT2[tier, cloud, 0]))
+        kept = sure * self._kept[tier]
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):
-                gap = float(heads.next_TT2[tier, target, 1] - heads.next_TT2[tier, cloud, 1])
-                gap = min(0.0, gap)
+                gap = self._gaps[tier][target]
                 plans.append((target, kept + (1 - sure) * (gap - self._price_of(target))))
         return plans
 
@@ -222,22 +233,18 @@ class Value:
 
         Zero where no other tier is worth its price.
         """
-        best_SQ, _ = self._best_targets(tier)
-        sure, not_sure = best_SQ.mean(1).tolist()
+        sure, not_sure = self._best_gains(tier).mean(1).tolist()
         return sure, not_sure
 
-    def _best_targets(self, tier: int) -> tuple[Floats, NDArray[np.int64]]:
-        """Worth of the best escalation after each typical answer, and its tier; 0 and -1: none."""
-        best_SQ = np.zeros(self.heads.gains_TSQU.shape[1:3])
-        target_SQ = np.full(best_SQ.shape, -1)
+    def _best_gains(self, tier: int) -> Floats:
+        """``best_SQ``: worth of the best escalation after each typical answer, 0 if none pays."""
+        best_SQ: Floats = np.zeros(1)
         for target in range(tier + 1, len(TIERS)):
             if self.conditions.possible(TIERS[target]):
                 net_SQ = self.heads.gains_TSQU[tier, :, :, target] - self._price_of(target)
-                target_SQ = np.where(net_SQ > best_SQ, target, target_SQ)
                 best_SQ = np.maximum(best_SQ, net_SQ)
-        return best_SQ, target_SQ
+        return np.broadcast_to(best_SQ, self.heads.gains_TSQU.shape[1:3])
 
     def _price_of(self, target: int) -> float:
         """Return what going on to ``target`` costs, in probability of a right answer."""
-        layer = float(self.heads.layers_T2[target, 1])
-        return self.price * self.conditions.cost(TIERS[target], layer)
+        return self.price * self.conditions.cost(TIERS[target], self._layers[target][1])
