@@ -208,10 +208,10 @@ def groups_over_shared_texts(examples: Sequence[Example]) -> list[str]:
     return [find(row.text) for row in examples]
 
 
-def check_classes(parts: dict[str, list[Example]], task: Task) -> None:
-    """Raise `InvalidInput` where a part lacks one of the task's classes."""
-    for name, rows in parts.items():
-        missing = set(range(len(task.labels))) - {row.label for row in rows}
+def check_classes(parts: dict[str, Iterable[int]], task: Task) -> None:
+    """Raise `InvalidInput` where the labels of a part lack one of the task's classes."""
+    for name, labels in parts.items():
+        missing = set(range(len(task.labels))) - set(labels)
         if missing:
             raise InvalidInput(
                 f"data: the {name} part has no example of {task.labels[min(missing)]!r}; "

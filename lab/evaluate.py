@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 from tqdm import tqdm
 
 from lab import studies
-from lab.data import load_examples
+from lab.data import check_classes, load_examples
 from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
 from lab.metrics import METRIC_NAMES
 from lab.pools import Pools, make_pools
@@ -21,10 +21,8 @@ from lab.price import FOLDS
 from lab.rivals import pools_of
 from lab.samples import Samples
 from lab.source import Source
-from lab.tasks import Task
 from lab.value_study import value_study
 from shared.cost import CostModel
-from shared.errors import InvalidInput
 from shared.tariff import Tariff
 
 FORMAT = 2
@@ -53,8 +51,8 @@ def evaluate(
     if cloud_fee is not None:
         cost_model = replace(cost_model, cloud_fee=cloud_fee)
     validation, test = source.validation(), source.reported(on)
-    for name, samples in (("validation", validation), ("reported", test)):
-        _check_classes(samples, source.task, name)
+    labels = {"validation": validation.labels_N.tolist(), "reported": test.labels_N.tolist()}
+    check_classes(labels, source.task)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
     judged = Judged(source.task.name, validation, test, pools)
     result = _facts(source, on, judged)
@@ -66,15 +64,6 @@ def evaluate(
     if shift is not None:
         result["shift"] = _shift(source, judged, shift)
     return result
-
-
-def _check_classes(samples: Samples, task: Task, part: str) -> None:
-    missing = set(range(len(task.labels))) - set(samples.labels_N.tolist())
-    if missing:
-        raise InvalidInput(
-            f"data: the {part} part has no example of {task.labels[min(missing)]!r}; "
-            "give more data, or another --seed"
-        )
 
 
 def _facts(source: Source, on: str, judged: Judged) -> dict[str, Any]:

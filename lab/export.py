@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lab.model import MultiExitClassifier
 from lab.onnx_layer import layer_graph
 from lab.pools import Pools
-from lab.run import Run
+from lab.run import Run, recorded
 from lab.tables import word_rows
 from shared.bundle import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
 from shared.cost import CostModel
@@ -169,25 +169,6 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 def prices_of(model: CostModel) -> dict[str, float]:
     """The prices of a cost model by name."""
     return {name: value for name, value in asdict(model).items() if name != "layers"}
-
-
-PLACES = ("data", "teacher", "start_from")
-"""Facts of a run that are paths of the machine that it ran on."""
-
-
-def recorded(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a run and of those that it comes from, without folders of this machine."""
-    kept: dict[str, Any] = {}
-    for name, value in facts.items():
-        if name == "before" and value:
-            kept[name] = recorded(value)
-        elif name == "mixed" and value:
-            kept[name] = value | {"with": [recorded(part) for part in value["with"]]}
-        elif name in PLACES:
-            kept[name] = Path(value).name if value else value
-        else:
-            kept[name] = value
-    return kept
 
 
 def sha256(file: Path) -> str:

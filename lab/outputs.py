@@ -13,17 +13,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lab.data import Example, Split, data_hash, load_examples, load_split
 from lab.groups import with_groups
 from lab.pairs import PACKAGED, PairFeatures, packaged_pair_features
-from lab.predict import predict
+from lab.predict import ExitOutputs, accuracy_by_exit, predict
+from lab.run import Run, recorded
 from lab.samples import Samples, load_samples, save_samples
 from lab.tasks import Task, get_task
 from shared.errors import InvalidInput
@@ -215,11 +218,9 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
     weight_HC, bias_C = source.exit0()
     save_file({"weight": np.ascontiguousarray(weight_HC), "bias": bias_C}, out / EXIT0)
     if train_logits:
-        outputs = predict(run.model, run.tokenizer, split.train, run.facts["max_tokens"])
-        logits_NC = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
+        logits_NC = last_logits(run, split.train)
         np.save(out / LOGITS, logits_NC.astype(np.float16), allow_pickle=False)
-    kept = {name: value for name, value in run.facts.items() if name not in ("data", "before")}
-    facts = kept | {
+    facts = recorded(run.facts) | {
         "layers": run.model.layers,
         "train_hash": data_hash(split.train),
         "weights_sha256": run.model_hash(),
@@ -229,6 +230,13 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
     return facts
 
 
+def last_logits(run: Run, examples: Sequence[Example]) -> NDArray[np.float32]:
+    """Return ``logits_NC`` of the run's last exit: log-probabilities, equal up to a constant."""
+    outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
+    logits_NC: NDArray[np.float32] = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
+    return logits_NC
+
+
 def _accuracy(samples: Samples) -> list[float]:
-    right_NE = samples.answers_NE == samples.labels_N[:, None]
-    return [round(100 * float(share), 2) for share in right_NE.mean(0)]
+    probabilities_ENC = samples.probabilities_NEC.transpose(1, 0, 2)
+    return accuracy_by_exit(ExitOutputs(probabilities_ENC, samples.labels_N))

@@ -18,7 +18,7 @@ from lab.run import Run
 from lab.samples import Samples
 from lab.simulate import Trace, simulate
 from lab.tables import mean_embeddings
-from lab.value_sweep import Part, ValueSweep, measures
+from lab.value_sweep import Part, ValueSweep
 from shared.cost import CostModel
 from shared.errors import InvalidInput
 from shared.heads import Floats, SuccessHeads
@@ -132,8 +132,9 @@ class CrossFitted:
         sweeps = self._sweeps[setting.alpha, setting.reads]
         folds = zip(self._rows, self._parts, sweeps, strict=True)
         for rows, samples, sweep in folds:
-            found = measures(sweep.run(setting.price, cost_model, part), samples)
-            right_N[rows], cost_N[rows] = found["right"], found["cost"]
+            trace = sweep.run(setting.price, cost_model, part)
+            right_N[rows] = trace.answer_N == samples.labels_N
+            cost_N[rows] = trace.cost_N
         return {"right": right_N, "cost": cost_N}
 
     def choose(
@@ -195,9 +196,9 @@ def all_cloud_accuracy(samples: Samples) -> float:
 class Promise:
     """Condition on a setting on validation: a drop against all-cloud, with a margin.
 
-    The mean drop plus ``standard_errors`` of it may be ``max_drop`` points at most, on all texts
-    and on the longer half of them by itself. Held-out texts may be shorter than those in service:
-    SST-2's training file holds phrases of sentences, and long texts lose more.
+    The mean drop plus ``standard_errors`` of it may be ``max_drop`` points at most; with
+    ``longer_half`` also on the longer half of the texts by itself. Held-out texts may be shorter
+    than those in service: SST-2's training file holds phrases, and long texts lose more.
     """
 
     max_drop: float = 0.0

@@ -55,3 +55,22 @@ class Run:
         """SHA-256 of the weights."""
         with (self.folder / "model" / "weights.safetensors").open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
+PLACES = ("data", "teacher", "start_from")
+"""Facts of a run that are paths of the machine that it ran on."""
+
+
+def recorded(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run and of those that it comes from, without folders of this machine."""
+    kept: dict[str, Any] = {}
+    for name, value in facts.items():
+        if name == "before" and value:
+            kept[name] = recorded(value)
+        elif name == "mixed" and value:
+            kept[name] = value | {"with": [recorded(part) for part in value["with"]]}
+        elif name in PLACES:
+            kept[name] = Path(value).name if value else value
+        else:
+            kept[name] = value
+    return kept

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.data import Example, data_hash
-from lab.outputs import LOGITS
-from lab.predict import predict
+from lab.outputs import FACTS, LOGITS, last_logits
 from lab.run import Run
 from shared.errors import InvalidInput
 
@@ -28,10 +27,7 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
     if (source / LOGITS).is_file():
         logits_NC = _saved_logits(source, train)
     elif (source / "model" / "dimee.json").is_file():
-        run = Run(source)
-        outputs = predict(run.model, run.tokenizer, train, run.facts["max_tokens"])
-        # log-probabilities are logits up to a constant for each text
-        logits_NC = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
+        logits_NC = last_logits(Run(source), train)
     else:
         raise InvalidInput(
             f"teacher: {source} holds neither {LOGITS} nor a trained model; "
@@ -47,13 +43,13 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
 
 def _saved_logits(source: Path, train: Sequence[Example]) -> NDArray[np.float32]:
     try:
-        known = json.loads((source / "facts.json").read_text())["train_hash"]
+        known = json.loads((source / FACTS).read_text())["train_hash"]
         loaded = np.load(source / LOGITS, allow_pickle=False)
         logits_NC: NDArray[np.float32] = loaded.astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(
             f"teacher: {source} cannot be read ({type(error).__name__}: {error}); "
-            f"give a folder with facts.json and {LOGITS}"
+            f"give a folder with {FACTS} and {LOGITS}"
         ) from None
     if known != data_hash(train) or logits_NC.ndim != 2 or len(logits_NC) != len(train):
         raise InvalidInput(

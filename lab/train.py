@@ -106,7 +106,8 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     check_settings(settings)
     task = get_task(settings.task)
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
-    check_classes({"training": split.train, "validation": split.validation}, task)
+    parts = {"training": split.train, "validation": split.validation}
+    check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
     torch.manual_seed(settings.seed)
     model = new_model(settings.encoder, len(task.labels), settings.pooling, settings.head_hidden)
     if settings.loss == "segment":

@@ -7,7 +7,7 @@ Shape suffixes: N samples, T, U tiers, K heads, F features, G facts of an answer
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,3 @@ class ValueSweep:
             best_N = np.where(new_N > worth_N, target, best_N)
             worth_N = np.maximum(new_N, worth_N)
         return best_N
-
-
-def measures(trace: Trace, samples: Samples) -> dict[str, NDArray[Any]]:
-    """``right``, whether each answer is right, and ``cost`` of each sample in λ."""
-    return {"right": trace.answer_N == samples.labels_N, "cost": trace.cost_N}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from lab import certify_page, exits_study, link_policies, resume_page
 from lab.results.baselines import baselines_page
 from lab.results.claim import claim_page
 from lab.results.comparisons import comparisons_page
@@ -83,7 +87,29 @@ def build(data: Path, out: Path) -> list[Path]:
     for name, page in pages(results).items():
         (out / name).write_text(page, encoding="utf-8")
         written.append(out / name)
+    for name, page in study_pages(out / "extra").items():
+        (out / name).write_text(page, encoding="utf-8")
+        written.append(out / name)
     return written
+
+
+STUDIES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "certified": certify_page.page,
+    "exits": exits_study.page,
+    "links": lambda facts: link_policies.page(facts, "extra/links.json"),
+    "resume": resume_page.page,
+}
+"""Studies that write a JSON of their own under ``extra``, and the page that each makes of it."""
+
+
+def study_pages(extra: Path) -> dict[str, str]:
+    """The page of each study whose JSON stands in ``extra``, by its file's name."""
+    files = {name: extra / f"{name}.json" for name in STUDIES}
+    return {
+        f"{name}.md": STUDIES[name](json.loads(file.read_text(encoding="utf-8")))
+        for name, file in files.items()
+        if file.is_file()
+    }
 
 
 def pages(results: list[Result]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 from lab.results.claim import OPENING
 from lab.results.load import BASE, chosen, load_results
 from lab.results.opening import brief, sst2_sentence
+from lab.results.page import study_pages
 from tests.conftest import REPOSITORY
 from tests.lab.results_data import DATA, PAGES, PUBLISHED
 
@@ -56,3 +57,10 @@ def test_a_page_says_at_once_what_it_shows_and_what_made_it(name: str) -> None:
     assert "`python -m lab.results`" in page.split("\n\n")[1]
     for word in ("prototype", "the issue", "at hand", "holes", "phone", "rival", "duel"):
         assert word not in page
+
+
+def test_the_pages_of_the_other_studies_are_their_jsons() -> None:
+    made = study_pages(PUBLISHED / "extra")
+    assert set(made) == {"certified.md", "exits.md", "links.md", "resume.md"}
+    for name, page in made.items():
+        assert (PUBLISHED / name).read_text(encoding="utf-8") == page, f"{name}: run make results"
