@@ -52,14 +52,14 @@ chaos: .venv/.all
 	  "five_minutes --out .chaos/five-minutes.json" \
 	  "malformed --cases 20000 --out .chaos/malformed.json" \
 	  "schedules --count 200 --seconds 20 --beds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
-	  echo "lab.chaos.$$what"; $(BIN)/python -m lab.chaos.$$what || failed=1; done; exit $$failed
+	  echo "testbed.chaos.$$what"; $(BIN)/python -m testbed.chaos.$$what || failed=1; done; exit $$failed
 
 soak: .venv/.all
 	@mkdir -p .chaos
-	$(BIN)/python -m lab.chaos.soak --minutes 30 --load 0.7 --out .chaos/soak.json
+	$(BIN)/python -m testbed.chaos.soak --minutes 30 --load 0.7 --out .chaos/soak.json
 
 results: .venv/.all
-	$(BIN)/python -m lab.results
+	$(BIN)/python -m lab.reports
 
 lint: .venv/.all
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from cloud_server.app import create_app
 from cloud_server.settings import CloudSettings
-from shared.service.plumbing import run_server
+from shared.serving.server import run_server
 
 if __name__ == "__main__":
     run_server(create_app, CloudSettings)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from cloud_server.settings import CloudSettings
-from shared.bundle import load_bundle, tier_layers
+from shared.bundle.loading import load_bundle, tier_layers
 from shared.domain import Tier
-from shared.service.tier_app import TierService, create_tier_app
+from shared.tier_server.app import TierService, create_tier_app
 
 
 def create_app(settings: CloudSettings) -> FastAPI:

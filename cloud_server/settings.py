@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.service.settings import TierSettings
+from shared.settings import TierSettings
 
 
 class CloudSettings(TierSettings):

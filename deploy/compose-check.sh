@@ -4,7 +4,7 @@
 # the same machine it is a project of its own, on ports of its own.
 #
 #   PYTHON                     the interpreter with the test extra   (default: .venv/bin/python)
-#   DIMEE_CHECK_MOBILE_PORT    published port of the phone's gateway (default: 28701)
+#   DIMEE_CHECK_MOBILE_PORT    published port of the mobile's gateway (default: 28701)
 #   DIMEE_CHECK_LEDGER_PORT    published port of the ledger          (default: 28700)
 set -euo pipefail
 
@@ -17,7 +17,7 @@ project=dimee-check
 log=$(mktemp)
 engine_was_up=no
 services=(ledger cloud edge mobile)
-links=(link-phone-edge link-phone-cloud link-phone-ledger)
+links=(link-mobile-edge link-mobile-cloud link-mobile-ledger)
 files=(--file docker-compose.yml)
 
 say() { printf 'compose-check: %s\n' "$*"; }
@@ -114,5 +114,5 @@ SECONDS=0
 files+=(--file deploy/compose.links.yml)
 compose up --detach --build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The links did not start."; }
 wait_healthy "${links[@]}" "${services[@]}"
-say "With an emulated link on each of the phone's hops after $SECONDS s."
+say "With an emulated link on each of the mobile's hops after $SECONDS s."
 "$python" -m pytest tests/compose/test_container_links.py -m compose

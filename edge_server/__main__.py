@@ -2,7 +2,7 @@
 
 from edge_server.app import create_app
 from edge_server.settings import EdgeSettings
-from shared.service.plumbing import run_server
+from shared.serving.server import run_server
 
 if __name__ == "__main__":
     run_server(create_app, EdgeSettings)

@@ -1,4 +1,4 @@
-"""The phone: decides where a text is answered, answers with its own layers, or offloads."""
+"""The mobile: decides where a text is answered, answers with its own layers, or offloads."""
 
 from mobile_client.client import MobileClient
 from mobile_client.settings import MobileSettings

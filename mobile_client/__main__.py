@@ -3,7 +3,7 @@
 from mobile_client.settings import MobileSettings
 
 if __name__ == "__main__":
-    from mobile_client.gateway import create_app
-    from shared.service.plumbing import run_server
+    from mobile_client.gateway.app import create_app
+    from shared.serving.server import run_server
 
     run_server(create_app, MobileSettings)

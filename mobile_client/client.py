@@ -9,22 +9,22 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from mobile_client.phone import Phone
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError
-from shared.service.settings import read_settings
+from shared.settings import read_settings
 from shared.wire import Classification
 
 T = TypeVar("T")
 
 
 class MobileClient:
-    """A phone in this process.
+    """A mobile in this process.
 
     ::
 
-        with MobileClient(policy="dimee-fixed") as phone:
-            answer = phone.classify("a gripping, funny film")
+        with MobileClient(policy="dimee-fixed") as mobile:
+            answer = mobile.classify("a gripping, funny film")
             print(answer.label, answer.tier, answer.exit_layer)
 
     ``settings`` come from ``DIMEE_*`` in the environment; keyword arguments override them (see
@@ -34,9 +34,9 @@ class MobileClient:
     """
 
     def __init__(self, settings: MobileSettings | None = None, **overrides: Any) -> None:
-        self._phone = Phone(load_settings(settings, **overrides))
+        self._mobile = MobileService(load_settings(settings, **overrides))
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="phone", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mobile", daemon=True)
         self._thread.start()
         self._closed = False
 
@@ -52,7 +52,8 @@ class MobileClient:
     ) -> Classification:
         """Answer one text, or pair; ``deadline_ms`` bounds all attempts together.
 
-        So does ``max_cost_lambda``, in λ; ``mode`` says where they may go (`mobile_client.modes`).
+        So does ``max_cost_lambda``, in λ; ``mode`` says where they may go
+        (`mobile_client.dispatch.modes`).
 
         Raises `InvalidInput` or `TooLarge` for a text that cannot be classified, and the
         `TierError` of the last attempt when no tier answered.
@@ -113,7 +114,7 @@ class MobileClient:
         mode: str | None,
         max_cost_lambda: float | None,
     ) -> list[Classification | DimeeError]:
-        return await self._phone.classify(
+        return await self._mobile.classify(
             texts, pairs, policy, deadline_ms, mode=mode, max_cost_lambda=max_cost_lambda
         )
 
@@ -149,7 +150,7 @@ class MobileClient:
         if self._closed:
             return
         self._closed = True
-        asyncio.run_coroutine_threadsafe(self._phone.close(flush_s), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._mobile.close(flush_s), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

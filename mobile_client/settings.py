@@ -1,4 +1,4 @@
-"""Settings of the phone and its gateway, from ``DIMEE_*`` in the environment."""
+"""Settings of the mobile and its gateway, from ``DIMEE_*`` in the environment."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mobile_client.modes import Mode
-from shared.codec import Codec
-from shared.cost import MS_LAMBDA
+from mobile_client.dispatch.modes import Mode
 from shared.domain import Tier
-from shared.service.settings import BundleSettings
+from shared.inference.codec import Codec
+from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
+from shared.settings import BundleSettings
 from shared.wire import DeadlineMs
 
 Resume = Literal["auto", "never", "always"]
 
 
 class MobileSettings(BundleSettings):
-    """What the phone runs and whom it asks."""
+    """What the mobile runs and whom it asks."""
 
     port: int = 8701
-    policy: str = "value"
+    policy: str = "cascade-routing"
     policy_seed: int = 0
     edge_url: str = "http://127.0.0.1:8702"
     cloud_url: str = "http://127.0.0.1:8703"
     deadline_ms: DeadlineMs = 5_000.0
     price_book: Path | None = None
-    """A file of prices (`shared.tariff.PriceFile`), read again when it changes; none: the
-    bundle's λ and the default book."""
-    ms_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    """The price of waiting one millisecond, in λ; the policy value weighs measured delays by it. 0
-    is the pure λ preset, for reproduction. Unset: the price book's, else `MS_LAMBDA`; 0 with a
-    certificate."""
+    """File of prices (`PriceFile`), read again when it changes. Unset: the bundle's λ and the
+    default price book."""
+    latency_price_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """The price of waiting one millisecond, in λ, by which cascade routing weighs measured
+    delays. 0 leaves out waiting, for reproduction. Unset: the price book's, else
+    `LATENCY_PRICE_LAMBDA`; 0 with a certificate."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
-    """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the phone's
-    own last exit is not, and a request that no server answers is an error. An answer of the phone
+    """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the mobile's
+    own last exit is not, and a request that no server answers is an error. An answer of the mobile
     that was escalated is always the last resort."""
     mode: Mode = "auto"
     """Where requests may go: ``only-on-device`` sends nothing, ``edge-max`` nothing beyond the
@@ -53,11 +53,11 @@ class MobileSettings(BundleSettings):
     """Calls that the gateway has under way at most; fewer while answers come late. More are refused
     with 429 at once."""
     resume: Resume = "auto"
-    """Whether the next tier goes on from the phone's hidden state: ``auto`` where that is faster,
+    """Whether the next tier goes on from the mobile's hidden state: ``auto`` where that is faster,
     which needs ``uplink_mbps``."""
     resume_codec: Codec = "int8"
     uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """The phone's uplink in megabits a second; unknown: ``auto`` sends the text."""
+    """The mobile's uplink in megabits a second; unknown: ``auto`` sends the text."""
     audit_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     """The share of answered requests that are compared with the cloud's answer, later and in
     batches; unset: 0.01 with a certificate, else 0."""
@@ -78,11 +78,11 @@ class MobileSettings(BundleSettings):
 
         A certificate was judged without a price of waiting, so that it is 0 there by default.
         """
-        if self.ms_lambda is not None:
-            return self.ms_lambda
-        return MS_LAMBDA if self.certificate is None else 0.0
+        if self.latency_price_lambda is not None:
+            return self.latency_price_lambda
+        return LATENCY_PRICE_LAMBDA if self.certificate is None else 0.0
 
     @property
     def waiting_price_is_fixed(self) -> bool:
         """True where `waiting_price` holds whatever the price book says."""
-        return self.ms_lambda is not None or self.certificate is not None
+        return self.latency_price_lambda is not None or self.certificate is not None

@@ -13,7 +13,7 @@ from typing import Self
 import httpx
 
 from shared.errors import InvalidInput
-from shared.service.settings import CallerSettings, read_settings
+from shared.settings import CallerSettings, read_settings
 
 log = logging.getLogger(__name__)
 

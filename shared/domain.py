@@ -23,7 +23,7 @@ class Difficulty(StrEnum):
 
     @property
     def tier(self) -> Tier:
-        """Easy samples belong on the phone, moderate ones on the edge, hard ones in the cloud."""
+        """Easy samples belong on the mobile, moderate ones on the edge, hard ones in the cloud."""
         return _TIER_OF[self]
 
 
@@ -48,11 +48,11 @@ class LayerRange:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the success heads expect of a text before a layer is run: numbers, not the text.
+    """What the correctness heads expect of a text before a layer is run: numbers, not the text.
 
-    ``expected`` holds the K probabilities of `shared.heads.SuccessHeads`, ``lead`` the expected
-    lead of each tier over the cloud; ``margin`` and ``label`` are exit 0's, ``length`` is the
-    logarithm of the number of tokens.
+    ``expected`` holds the K probabilities of `shared.bundle.correctness_heads.CorrectnessHeads`,
+    ``lead`` the expected lead of each tier over the cloud; ``margin`` and ``label`` are exit 0's,
+    ``length`` is the logarithm of the number of tokens.
     """
 
     expected: tuple[float, ...]
@@ -66,13 +66,14 @@ class Expectation:
 class RoutingDecision:
     """Where a request is answered first, how, and why.
 
-    The defaults are the paper's: the phone asks its exits 1..m against the bundle's α and answers
+    The defaults are the paper's: the mobile asks its exits 1..m against the bundle's α and answers
     at its last one whatever its confidence. A policy may choose another threshold (``alpha``; it
-    goes with the request to the edge), run the phone deeper or less deep (``last_layer``), leave
+    goes with the request to the edge), run the mobile deeper or less deep (``last_layer``), leave
     out the exits before ``first_exit``, or name the tier that takes over an answer below the
-    threshold (``escalate_to``). ``worths`` are what `value` found starting at each tier to be worth
-    (None: not possible), ``expectation`` what it knew of the text, ``delay_ms`` what it knew of
-    each tier's delay (None: nothing), ``ms_lambda`` the price of waiting that it weighed them by.
+    threshold (``escalate_to``). ``expected_values`` are what `cascade-routing` found starting at
+    each tier to be worth (None: not possible), ``expectation`` what it knew of the text,
+    ``delay_ms`` what it knew of each tier's delay (None: nothing), ``latency_price_lambda`` the
+    price of waiting that it weighed them by.
     """
 
     tier: Tier
@@ -83,10 +84,10 @@ class RoutingDecision:
     first_exit: int = 1
     last_layer: int | None = None
     escalate_to: Tier | None = None
-    worths: tuple[float | None, ...] | None = None
+    expected_values: tuple[float | None, ...] | None = None
     expectation: Expectation | None = None
     delay_ms: tuple[float | None, ...] | None = None
-    ms_lambda: float | None = None
+    latency_price_lambda: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +117,45 @@ class Prediction:
         """A dataclass with slots is pickled ten times as slowly; every answer of a tier is."""
         values = self.label_index, self.probabilities, self.confidence, self.exit_layer
         return Prediction, values
+
+
+class Side(StrEnum):
+    """Who wrote the entry: the caller (what it asked and waited for) or the tier (what it did)."""
+
+    CALLER = "caller"
+    TIER = "tier"
+
+
+class State(StrEnum):
+    """``OPEN`` until the attempt ends; every other state is terminal."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the tier said no: invalid, overloaded, not ready, another bundle
+    FAILED = "failed"  # unreachable, broken off, or failed inside
+    TIMED_OUT = "timed_out"
+    ABANDONED = "abandoned"  # the writer died or was cancelled before the attempt ended
+
+
+class Reason(StrEnum):
+    """Why the attempt was made."""
+
+    ROUTE = "route"
+    ESCALATE = "escalate"
+    FAIL_OVER = "fail_over"
+    RETRY = "retry"
+    HEDGE = "hedge"
+    AUDIT = "audit"  # the cloud is asked of an answered text as well, to check the answer
+
+
+class Delivery(StrEnum):
+    """What the caller knows of the attempt's arrival; decides whether a partner must exist.
+
+    ``ARRIVED``: an answer or a refusal came back, so the tier has booked it. ``NOT_SENT``: no
+    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back, or the tier's
+    door refused it before the tier saw it.
+    """
+
+    ARRIVED = "arrived"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"

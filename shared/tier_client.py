@@ -1,4 +1,4 @@
-"""Asking the edge or the cloud over HTTP, and knowing afterwards what arrived."""
+"""TierCaller the edge or the cloud over HTTP, and knowing afterwards what arrived."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import httpx
 from pydantic import ValidationError
 
-from shared.codec import MEDIA_TYPE
 from shared.credentials import Credentials
-from shared.domain import Tier
+from shared.domain import Delivery, Tier
 from shared.errors import (
     DeadlineExceeded,
     DimeeError,
@@ -24,7 +23,7 @@ from shared.errors import (
     Unauthorised,
     from_payload,
 )
-from shared.ledger.entry import Delivery
+from shared.inference.codec import MEDIA_TYPE
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
 _TLS = {
@@ -78,7 +77,7 @@ class TierClient:
         )
 
     async def resume(self, request: ResumeRequest, state: bytes, timeout_s: float) -> Exchange:
-        """As `infer`, from the hidden ``state`` that `shared.codec.encode` wrote."""
+        """As `infer`, from the hidden ``state`` that `shared.inference.codec.encode` wrote."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         return await self._exchange("/v1/resume", state, headers, timeout_s)
 
@@ -135,7 +134,7 @@ class TierClient:
             error = from_payload(body, response.status_code)
             if isinstance(error, Unauthorised | Forbidden):
                 error = NotAdmitted(
-                    f"the {self.tier} at {self.url} does not admit this phone ({error.code}); put "
+                    f"the {self.tier} at {self.url} does not admit this mobile ({error.code}); put "
                     "a token of it with the scope infer into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
                 )
             return None, error

@@ -1,4 +1,4 @@
-"""The wire contracts: what crosses HTTP between people, phone, edge and cloud."""
+"""The wire contracts: what crosses HTTP between people, mobile, edge and cloud."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.domain import Tier
-from shared.ledger.entry import Count, Duration, Identifier, Reason, State, Word
+from shared.domain import Reason, State, Tier
+from shared.field_types import Count, Duration, Identifier, Word
 
 MAX_TEXT_CHARS = 20_000
 MAX_TEXTS = 1_000
@@ -111,7 +111,7 @@ class ClassifyRequest(Contract):
 
 
 class AttemptReport(Contract):
-    """One attempt as the phone saw it; the ledger's row of the same ``attempt_id`` says more."""
+    """One attempt as the mobile saw it; the ledger's row of the same ``attempt_id`` says more."""
 
     attempt_id: str
     tier: Annotated[Tier, Field(strict=False)]
@@ -144,12 +144,11 @@ class Classification(Contract):
 
     ``certificate_id`` names the promise that it was answered under; ``degraded``: the promise was
     found not to hold, and the request went to the cloud for that, or (``degraded_because`` other
-    than ``promise``) the phone answered for want of a server that did: ``offline``, nobody could be
-    reached; ``unavailable``, they failed or were too slow. ``skipped``: tiers that were left alone
-    because they had failed again and again. ``capped``: another tier would have been asked, but the
-    cost ceiling does not pay for it. ``budget_exhausted``: another
-    tier would have been asked, but the client has no escalations left; such an answer is under no
-    promise.
+    than ``promise``) the mobile answered for want of a server that did: ``offline``, nobody could
+    be reached; ``unavailable``, they failed or were too slow. ``skipped``: tiers that were left
+    alone because they had failed again and again. ``capped``: another tier would have been asked,
+    but the cost ceiling does not pay for it. ``budget_exhausted``: another tier would have been
+    asked, but the client has no escalations left; such an answer is under no promise.
     """
 
     request_id: str

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
-from shared.bundle import Bundle, load_bundle
-
-REPOSITORY = Path(__file__).parent.parent
-BUNDLE = REPOSITORY / "bundles" / "sst2-minilm"
+from shared.bundle.loading import Bundle, load_bundle
+from tests.support.paths import BUNDLE, REPOSITORY
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +28,6 @@ def glue() -> Path:
     if not (folder / "sst2" / "validation.jsonl").is_file():
         pytest.skip(f"no GLUE data at {folder}; set DIMEE_GLUE to run this test")
     return folder
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @pytest.fixture(autouse=True)

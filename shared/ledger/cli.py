@@ -9,10 +9,11 @@ import time
 import click
 
 from shared.credentials import Credentials
-from shared.ledger.books_cli import export_command, import_command, prune_command
+from shared.domain import Side
 from shared.ledger.client import LedgerClient
-from shared.ledger.entry import LedgerEntry, Side
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Pruned, Summary, Verification
+from shared.ledger.server.maintenance_cli import export_command, import_command, prune_command
 
 POLL_S = 0.1
 
@@ -84,7 +85,7 @@ def show(client: LedgerClient, request_id: str, as_json: bool) -> None:
 @_url_option
 def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
     """Match both sides of every attempt; exit 0 only if all match and nothing is open."""
-    report = wait_for_clean(client, wait_s)
+    report = wait_for_consistent(client, wait_s)
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     else:
@@ -102,7 +103,7 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
     sys.exit(0 if report.clean else 1)
 
 
-def wait_for_clean(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
+def wait_for_consistent(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
     """Verify until clean with at least ``requests`` of them, or until ``wait_s`` is over.
 
     Outboxes deliver in their own time: a ledger that has heard of nothing yet is clean as well.
@@ -149,7 +150,7 @@ def print_summary(report: Summary) -> None:
         f" all-cloud ({saved:+.1%})"
     )
     click.echo(
-        f"          {report.cost_usd:.6f} USD, {report.energy_mj:,.1f} mJ of the phone"
+        f"          {report.cost_usd:.6f} USD, {report.energy_mj:,.1f} mJ of the mobile"
         f" (price book {', '.join(report.price_books)})"
     )
 

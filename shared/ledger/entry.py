@@ -2,61 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.domain import Difficulty, Tier
-
-Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
-Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-# PostgreSQL stores no NUL: refused here, so that both stores take the same
-Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
-
-
-class Side(StrEnum):
-    """Who wrote the entry: the caller (what it asked and waited for) or the tier (what it did)."""
-
-    CALLER = "caller"
-    TIER = "tier"
-
-
-class State(StrEnum):
-    """``OPEN`` until the attempt ends; every other state is terminal."""
-
-    OPEN = "open"
-    ANSWERED = "answered"
-    REFUSED = "refused"  # the tier said no: invalid, overloaded, not ready, another bundle
-    FAILED = "failed"  # unreachable, broken off, or failed inside
-    TIMED_OUT = "timed_out"
-    ABANDONED = "abandoned"  # the writer died or was cancelled before the attempt ended
-
-
-class Reason(StrEnum):
-    """Why the attempt was made."""
-
-    ROUTE = "route"
-    ESCALATE = "escalate"
-    FAIL_OVER = "fail_over"
-    RETRY = "retry"
-    HEDGE = "hedge"
-    AUDIT = "audit"  # the cloud is asked of an answered text as well, to check the answer
-
-
-class Delivery(StrEnum):
-    """What the caller knows of the attempt's arrival; decides whether a partner must exist.
-
-    ``ARRIVED``: an answer or a refusal came back, so the tier has booked it. ``NOT_SENT``: no
-    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back, or the tier's
-    door refused it before the tier saw it.
-    """
-
-    ARRIVED = "arrived"
-    NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"
+from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
+from shared.field_types import Amount, Count, Duration, Identifier, Word
 
 
 class LedgerEntry(BaseModel):

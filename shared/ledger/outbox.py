@@ -20,8 +20,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
-from shared.ledger.entry import Delivery, LedgerEntry, Reason, Side, State
+from shared.ledger.entry import LedgerEntry
 
 log = logging.getLogger(__name__)
 

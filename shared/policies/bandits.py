@@ -1,7 +1,7 @@
 """Bandit baselines of the paper: AdaEE over thresholds, I-SplitEE over splitting layers.
 
-Both pay with eq. 2's reward in the units of `lab.reward`: r = C − μ · cost / all-cloud cost, where
-C is the confidence of the exit that answered; both learn by UCB1 (Auer et al. 2002).
+Both pay with eq. 2's reward in the units of `lab.evaluate.reward`: r = C − μ · cost / all-cloud
+cost, where C is the confidence of the exit that answered; both learn by UCB1 (Auer et al. 2002).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from shared.cost import CostModel
 from shared.domain import Outcome, RoutingDecision, Tier
 from shared.policies.base import Escalating, TextFeatures
+from shared.pricing.cost_model import CostModel
 
 THRESHOLDS = 10
 
@@ -75,10 +75,10 @@ class _Bandit(Escalating):
 
 
 class AdaEE(_Bandit):
-    """The threshold as arm: the phone's exits 1..m against it, the rest to the cloud."""
+    """The threshold as arm: the mobile's exits 1..m against it, the rest to the cloud."""
 
     name = "adaee"
-    phone_layers: int | None = None
+    policy_layers: int | None = None
 
     def __init__(self, classes: int, cost_model: CostModel, mu: float) -> None:
         base = RoutingDecision(Tier.MOBILE, self.name, escalate_to=Tier.CLOUD)
@@ -87,16 +87,16 @@ class AdaEE(_Bandit):
 
 
 class ISplitEE(_Bandit):
-    """The splitting layer i as arm: run 1..i on the phone, leave there if C_i ≥ α, else offload.
+    """The splitting layer i as arm: run 1..i on the mobile, leave there if C_i ≥ α, else offload.
 
-    At i = l there is nothing left to offload: the phone answers.
+    At i = l there is nothing left to offload: the mobile answers.
     """
 
     name = "i-splitee"
 
     def __init__(self, cost_model: CostModel, mu: float) -> None:
         layers = cost_model.layers
-        self.phone_layers: int | None = layers
+        self.policy_layers: int | None = layers
         super().__init__(
             [
                 RoutingDecision(

@@ -1,4 +1,4 @@
-"""The interface of a routing policy. The same objects run on the phone and in the lab."""
+"""The interface of a routing policy. The same objects run on the mobile and in the lab."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.bundle import Bundle
-from shared.cost import CostModel
+from shared.bundle.correctness_heads import CorrectnessHeads
+from shared.bundle.loading import Bundle
 from shared.domain import Outcome, RoutingDecision, Tier
-from shared.heads import SuccessHeads
+from shared.pricing.cost_model import CostModel
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """What the phone knows of a text before it runs any layer.
+    """What the mobile knows of a text before it runs any layer.
 
     ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included,
     ``rare_pieces`` how many of them go on with a word, ``pair_P`` how the two texts of a pair
-    relate (`shared.pair_features`; None for a single text).
+    relate (`shared.bundle.pair_features`; None for a single text).
     """
 
     embedding_H: NDArray[np.float32]
@@ -43,11 +43,11 @@ class PolicyFacts:
     classes: int
     mobile_layers: int
     cost_model: CostModel
-    heads: SuccessHeads | None = None
+    heads: CorrectnessHeads | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, mobile_layers: int | None = None) -> PolicyFacts:
-        """The facts of a bundle, for a phone with ``mobile_layers`` layers (the bundle's m)."""
+        """The facts of a bundle, for a mobile with ``mobile_layers`` layers (the bundle's m)."""
         manifest = bundle.manifest
         centroids_DH, counts_D = bundle.router()
         return cls(
@@ -58,12 +58,12 @@ class PolicyFacts:
             classes=len(manifest.labels),
             mobile_layers=mobile_layers or manifest.mobile_layers,
             cost_model=bundle.cost_model,
-            heads=bundle.success_heads(),
+            heads=bundle.correctness_heads(),
         )
 
 
 class RoutingPolicy(Protocol):
-    """Decides from what the phone knows before it runs any layer.
+    """Decides from what the mobile knows before it runs any layer.
 
     A policy may keep state between calls; its owner calls it from one thread, in arrival order,
     and tells one that `learns` the outcome of each request before it asks for the next decision.
@@ -75,8 +75,8 @@ class RoutingPolicy(Protocol):
         ...
 
     @property
-    def phone_layers(self) -> int | None:
-        """How many layers the phone must hold for it; None: m."""
+    def policy_layers(self) -> int | None:
+        """How many layers the mobile must hold for it; None: m."""
         ...
 
     @property
@@ -100,19 +100,19 @@ class RoutingPolicy(Protocol):
 
 
 class Escalating:
-    """Escalates what the phone is not sure of, where the decision says so."""
+    """Escalates what the mobile is not sure of, where the decision says so."""
 
     def escalate(
         self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
     ) -> Tier | None:
-        """The decision's tier for an answer of the phone below the threshold."""
+        """The decision's tier for an answer of the mobile below the threshold."""
         return None if sure or outcome.tier is not Tier.MOBILE else decision.escalate_to
 
 
-class Unlearning(Escalating):
+class StatelessPolicy(Escalating):
     """The half of the interface that most policies share: m layers, nothing to learn."""
 
-    phone_layers: int | None = None
+    policy_layers: int | None = None
     learns = False
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from shared.domain import Difficulty, RoutingDecision
 from shared.errors import BundleError
-from shared.policies.base import TextFeatures, Unlearning
+from shared.policies.base import StatelessPolicy, TextFeatures
 
 DIFFICULTIES = (Difficulty.EASY, Difficulty.MODERATE, Difficulty.HARD)
 
 
-class DimeeFixed(Unlearning):
+class DimeeFixed(StatelessPolicy):
     """Nearest centroid by Euclidean distance; the centroids stay as the validation pools made them.
 
     An empty pool has no centroid (a row of NaN, count 0) and is never chosen.

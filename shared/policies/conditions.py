@@ -1,25 +1,25 @@
-"""What the phone knows of now: prices, delays, who is up, how long there is left."""
+"""What the mobile knows of now: prices, delays, who is up, how long there is left."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shared.cost import CostModel
 from shared.domain import Tier
+from shared.pricing.cost_model import CostModel
 
 
 @dataclass
 class Conditions:
-    """What the phone knows of now: prices, and of each tier its delay in ms and whether it is up.
+    """What the mobile knows of now: prices, and of each tier its delay in ms and whether it is up.
 
-    ``ms_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is what remains of the
-    deadline: a tier whose expected delay is longer is not asked.
+    ``latency_price_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is what
+    remains of the deadline: a tier whose expected delay is longer is not asked.
     """
 
     cost_model: CostModel
     delay_ms: dict[Tier, float] = field(default_factory=dict)
     up: dict[Tier, bool] = field(default_factory=dict)
-    ms_lambda: float = 0.0
+    latency_price_lambda: float = 0.0
     left_ms: float | None = None
 
     def possible(self, tier: Tier) -> bool:
@@ -44,4 +44,4 @@ class Conditions:
 
     def waiting(self, tier: Tier) -> float:
         """λ of waiting for an answer of ``tier``; 0 where its delay is not known."""
-        return self.ms_lambda * self.delay_ms.get(tier, 0.0)
+        return self.latency_price_lambda * self.delay_ms.get(tier, 0.0)

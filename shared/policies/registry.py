@@ -8,20 +8,20 @@ from shared.domain import Tier
 from shared.errors import InvalidInput
 from shared.policies.bandits import AdaEE, ISplitEE
 from shared.policies.base import PolicyFacts, RoutingPolicy
+from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeAdaptive, DimeeFixed
-from shared.policies.simple import Always, Random, WholeOnPhone
-from shared.policies.value import Value
+from shared.policies.static import Always, Random, WholeOnMobile
 
 _MAKERS: dict[str, Callable[[PolicyFacts, int], RoutingPolicy]] = {
-    Value.name: lambda facts, seed: Value(facts.heads, facts.cost_model),
+    CascadeRouting.name: lambda facts, seed: CascadeRouting(facts.heads, facts.cost_model),
     DimeeFixed.name: lambda facts, seed: DimeeFixed(facts.centroids_DH, facts.counts_D),
     DimeeAdaptive.name: lambda facts, seed: DimeeAdaptive(facts.centroids_DH, facts.counts_D),
     Random.name: lambda facts, seed: Random(seed),
     Tier.MOBILE.value: lambda facts, seed: Always(Tier.MOBILE),
     Tier.EDGE.value: lambda facts, seed: Always(Tier.EDGE),
     Tier.CLOUD.value: lambda facts, seed: Always(Tier.CLOUD),
-    "bert": lambda facts, seed: WholeOnPhone(facts.cost_model.layers, early_exit=False),
-    "early-exit": lambda facts, seed: WholeOnPhone(facts.cost_model.layers, early_exit=True),
+    "bert": lambda facts, seed: WholeOnMobile(facts.cost_model.layers, early_exit=False),
+    "early-exit": lambda facts, seed: WholeOnMobile(facts.cost_model.layers, early_exit=True),
     AdaEE.name: lambda facts, seed: AdaEE(facts.classes, facts.cost_model, facts.mu),
     ISplitEE.name: lambda facts, seed: ISplitEE(facts.cost_model, facts.mu),
 }

@@ -37,7 +37,7 @@ def test_every_container_is_healthy(containers: dict[str, Any], service: str) ->
     assert containers[service].attrs["State"]["Health"]["Status"] == "healthy"
 
 
-def test_phone_image_is_small(containers: dict[str, Any]) -> None:
+def test_mobile_image_is_small(containers: dict[str, Any]) -> None:
     assert containers["mobile"].image.attrs["Size"] <= PHONE_LIMIT_BYTES
 
 
@@ -57,7 +57,7 @@ def test_tiers_have_no_database(run_in: Run, service: str) -> None:
     assert run_in(service, installed(("sqlalchemy", "alembic", "psycopg"))) == ""
 
 
-def test_phone_import_loads_no_server(run_in: Run) -> None:
+def test_mobile_import_loads_no_server(run_in: Run) -> None:
     heavy = ("fastapi", "uvicorn", "starlette", "torch", "transformers", "sqlalchemy")
     code = f"import sys, mobile_client; print(*[m for m in {heavy!r} if m in sys.modules])"
     assert run_in("mobile", python(code)) == ""
@@ -77,7 +77,7 @@ def test_service_runs_without_root_and_without_privileges(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_service_does_not_start_where_others_can_come_in(run_in: Run, service: str) -> None:
-    module = {"ledger": "shared.ledger", "cloud": "cloud_server", "edge": "edge_server"}
+    module = {"ledger": "shared.ledger.server", "cloud": "cloud_server", "edge": "edge_server"}
     code = f"""
 import os, subprocess, sys
 settings = os.environ | {{"DIMEE_PUBLISH_ADDRESS": "0.0.0.0", "DIMEE_PORT": "9999"}}

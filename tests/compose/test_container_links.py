@@ -1,4 +1,4 @@
-"""The phone's hops through relays in containers of their own (deploy/compose.links.yml)."""
+"""The mobile's hops through relays in containers of their own (deploy/compose.links.yml)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.links import LINKS
-from tests.compose.test_container_services import booked, classify, verified
+from shared.link_profiles import LINKS
+from tests.support.containers import booked, classify, verified
 
 pytestmark = pytest.mark.compose
 CONTROL = """
-from shared.relay.client import LinkControl
-from shared.relay.probe import measure
+from testbed.links.client import LinkControl
+from testbed.links.probe import measure
 control = LinkControl("link", "http://127.0.0.1:8720")
 """
 
@@ -25,18 +25,18 @@ def ask_link(
     containers: dict[str, Any], run_in: Callable[[str, list[str]], str]
 ) -> Iterator[Callable[[str, str], str]]:
     """Run a line of Python beside a hop's relay, where its control listens."""
-    if "link-phone-edge" not in containers:
+    if "link-mobile-edge" not in containers:
         pytest.skip("deploy/compose-check.sh starts the links after the other tests")
 
     def ask(hop: str, line: str) -> str:
         return run_in(f"link-{hop}", ["python", "-c", CONTROL + line])
 
     yield ask
-    ask("phone-edge", 'control.change("wifi")')
+    ask("mobile-edge", 'control.change("wifi")')
 
 
 @pytest.mark.parametrize(
-    ("hop", "link"), [("phone-edge", "wifi"), ("phone-cloud", "4g"), ("phone-ledger", "4g")]
+    ("hop", "link"), [("mobile-edge", "wifi"), ("mobile-cloud", "4g"), ("mobile-ledger", "4g")]
 )
 def test_each_hop_is_a_link(ask_link: Callable[[str, str], str], hop: str, link: str) -> None:
     assert ask_link(hop, 'print(control.show()["words"])') == link
@@ -46,8 +46,8 @@ def test_a_request_takes_as_long_as_its_link(
     ask_link: Callable[[str, str], str], gateway: httpx.Client, ledger: httpx.Client
 ) -> None:
     before = booked(ledger)
-    ask_link("phone-edge", 'control.change("3g")')
-    ask_link("phone-edge", "measure(control).refuse()")
+    ask_link("mobile-edge", 'control.change("3g")')
+    ask_link("mobile-edge", "measure(control).refuse()")
     began = time.perf_counter()
     (result,) = classify(gateway, ["a film that takes its time"], "edge")
     took_ms = (time.perf_counter() - began) * 1e3

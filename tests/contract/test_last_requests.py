@@ -8,17 +8,17 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from shared.domain import Tier
+from shared.domain import Delivery, Reason, State, Tier
 from shared.errors import InvalidInput
-from shared.ledger.app import MAX_LAST, create_app
 from shared.ledger.client import LedgerClient
-from shared.ledger.entry import Delivery, LedgerEntry, Reason, State
-from shared.ledger.settings import LedgerSettings
-from shared.ledger.store import LedgerStore
-from tests.contract.test_ledger_store import caller, tier
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server.app import MAX_LAST, create_app
+from shared.ledger.server.settings import LedgerSettings
+from shared.ledger.server.store import LedgerStore
+from tests.support.entries import caller, tier
 
 
-def answered(number: int, policy: str = "value") -> list[LedgerEntry]:
+def answered(number: int, policy: str = "cascade-routing") -> list[LedgerEntry]:
     """Both sides of request ``r<number>``, begun in that second."""
     facts = {"request_id": f"r{number}", "policy": policy, "started_at": float(number)}
     first = {**facts, "final": False, "ordinal": 1}
@@ -45,7 +45,7 @@ def test_newest_first_with_the_callers_side_in_its_order(store: LedgerStore) -> 
     assert store.last(100, "random") == []
 
 
-def test_a_later_delivery_is_newer_than_what_a_phones_clock_says(store: LedgerStore) -> None:
+def test_a_later_delivery_is_newer_than_what_a_mobiles_clock_says(store: LedgerStore) -> None:
     store.upsert(answered(9))
     store.upsert(answered(5))
     assert names(store.last(2)) == ["r5", "r9"]
@@ -57,12 +57,12 @@ def test_only_what_was_answered_and_only_of_the_policy(store: LedgerStore) -> No
         [
             *answered(1),
             *answered(2, policy="dimee-fixed"),
-            caller("f", request_id="failed", policy="value", label=None, **failed),
-            caller("o", request_id="open", policy="value", state=State.OPEN, final=False),
+            caller("f", request_id="failed", policy="cascade-routing", label=None, **failed),
+            caller("o", request_id="open", policy="cascade-routing", state=State.OPEN, final=False),
             tier("t", request_id="no-caller"),
         ]
     )
-    assert names(store.last(10, "value")) == ["r1"]
+    assert names(store.last(10, "cascade-routing")) == ["r1"]
     assert names(store.last(10, "dimee-fixed")) == ["r2"]
     assert names(store.last(10)) == ["r2", "r1"]
     assert store.last(10, "a\0b") == []
@@ -90,8 +90,8 @@ def test_over_http(url: str, tmp_path: Path) -> None:
             return httpx.Response(got.status_code, content=got.content)
 
         client = LedgerClient("http://ledger", httpx.MockTransport(passed_on))
-        assert names(client.last(10, "value")) == ["r2", "r1"]
-        assert client.last(10, "value")[0] == [answered(2)[0], answered(2)[2]]
+        assert names(client.last(10, "cascade-routing")) == ["r2", "r1"]
+        assert client.last(10, "cascade-routing")[0] == [answered(2)[0], answered(2)[2]]
         assert client.last(10, "ümlaut & co") == []
         assert len(http.get("/v1/requests").json()["requests"]) == 2
         for wrong in (0, MAX_LAST + 1):

@@ -1,6 +1,6 @@
 """Malformed requests to the four services, in this process: no 5xx but 503 and 504, a sentence.
 
-In short and seeded; `python -m lab.chaos.malformed` asks the real processes twenty thousand.
+In short and seeded; `python -m testbed.chaos.malformed` asks the real processes twenty thousand.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cloud_server.app import create_app as create_cloud
 from cloud_server.settings import CloudSettings
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from lab.chaos.nonsense import Found, Headers, Post, by_schema, by_tensor, by_text
-from mobile_client.gateway import create_app as create_mobile
+from mobile_client.gateway.app import create_app as create_mobile
 from mobile_client.settings import MobileSettings
-from shared.bundle import Bundle
-from shared.ledger.app import create_app as create_ledger
-from shared.ledger.settings import LedgerSettings
-from tests.conftest import BUNDLE, free_ports
+from shared.bundle.loading import Bundle
+from shared.ledger.server.app import create_app as create_ledger
+from shared.ledger.server.settings import LedgerSettings
+from testbed.chaos.fuzz import Found, Headers, Post, by_schema, by_tensor, by_text
+from tests.support.paths import BUNDLE, free_ports
 
 SEED = 6
 Make = Callable[[Path], FastAPI]

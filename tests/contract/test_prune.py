@@ -9,17 +9,18 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from shared.ledger import prune as pruning
-from shared.ledger.app import create_app
+from shared.domain import Delivery, State
 from shared.ledger.cli import ledger as ledger_command
-from shared.ledger.entry import Delivery, LedgerEntry, State
-from shared.ledger.intake import write
-from shared.ledger.prune import prune
-from shared.ledger.settings import LedgerSettings
-from shared.ledger.store import LedgerStore
-from shared.ledger.summary import summarise
-from shared.ledger.verify import verify
-from tests.contract.test_ledger_store import caller, tier
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server import prune as pruning
+from shared.ledger.server.app import create_app
+from shared.ledger.server.bulk_insert import write
+from shared.ledger.server.prune import prune
+from shared.ledger.server.settings import LedgerSettings
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.summary import summarise
+from shared.ledger.server.verify import verify
+from tests.support.entries import caller, tier
 
 DAY_S = 86_400.0
 
@@ -71,7 +72,7 @@ def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.M
     assert said.requests == 12
 
 
-def test_an_attempts_age_is_when_it_came_in_not_what_a_phone_says(store: LedgerStore) -> None:
+def test_an_attempts_age_is_when_it_came_in_not_what_a_mobile_says(store: LedgerStore) -> None:
     put(store, 1, caller("a", request_id="r", started_at=0.0), tier("a", request_id="r"))
     assert prune(store, 90 * DAY_S).requests == 0
     assert prune(store, 0.5 * DAY_S).requests == 1

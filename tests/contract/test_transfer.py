@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from shared.domain import Side, State
 from shared.errors import InvalidInput
-from shared.ledger import transfer
-from shared.ledger.entry import LedgerEntry, Side, State
-from shared.ledger.store import LedgerStore
-from shared.ledger.tables import entries
-from shared.ledger.verify import verify
-from tests.contract.test_ledger_store import caller, tier
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server import transfer
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.tables import entries
+from shared.ledger.server.verify import verify
+from tests.support.entries import caller, tier
 
 KINDS = ["parquet", "csv"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mobile_client.processes import Testbed
-from mobile_client.testbed import make_testbed
-from shared.bundle import Bundle
-from tests.conftest import BUNDLE, REPOSITORY, free_ports
-from tests.docs.generate import REFERENCE, commands_page, settings_page
+from shared.bundle.loading import Bundle
+from testbed.processes.processes import Testbed
+from testbed.up import make_testbed
+from tests.support.paths import BUNDLE, REPOSITORY, free_ports
+from tests.support.reference import REFERENCE, commands_page, settings_page
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
@@ -89,18 +89,18 @@ def test_blocks_that_need_servers(tmp_path: Path) -> None:
 def test_reference_pages_are_current() -> None:
     for name, page in (("settings.md", settings_page()), ("commands.md", commands_page())):
         written = (REFERENCE / name).read_text(encoding="utf-8")
-        assert written == page, f"run: python -m tests.docs.generate ({name})"
+        assert written == page, f"run: python -m tests.support.reference ({name})"
 
 
 def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:
     policies = bundle.manifest.accuracy["policies"]
     value, fixed, edge, cloud = (
-        policies[name] for name in ("value", "dimee-fixed", "edge", "cloud")
+        policies[name] for name in ("cascade-routing", "dimee-fixed", "edge", "cloud")
     )
     shown = " ".join(README.replace("−", "-").split())
     assert f"`cloud` answers {cloud['accuracy']:.2f} % right" in shown
     saving = value["cost_against_all_cloud"]
-    assert f"`value` {value['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
+    assert f"`cascade-routing` {value['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
     saving = fixed["cost_against_all_cloud"]
     assert f"`dimee-fixed` {fixed['accuracy']:.2f} % at {saving:+.1f} %" in shown
     assert f"`edge` {edge['accuracy']:.2f} % at {edge['cost_against_all_cloud']:+.1f} %" in shown

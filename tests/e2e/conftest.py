@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mobile_client.demo import sample_sentences
-from mobile_client.processes import Testbed
-from mobile_client.testbed import PORTS, make_testbed
-from tests.conftest import BUNDLE, free_ports
+from testbed.demo import sample_sentences
+from testbed.processes.processes import Testbed
+from testbed.up import PORTS, make_testbed
+from tests.support.paths import BUNDLE, free_ports
 
 
 def sentences(count: int, seed: int = 5) -> list[str]:
@@ -44,7 +44,9 @@ def start(folder: Path, **settings: str) -> Testbed:
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     # no machine is too slow for a replay, and decisions depend on the texts alone
     running = start(
-        tmp_path_factory.mktemp("testbed"), DIMEE_MAX_QUEUE_MS="600000", DIMEE_MS_LAMBDA="0"
+        tmp_path_factory.mktemp("testbed"),
+        DIMEE_MAX_QUEUE_MS="600000",
+        DIMEE_LATENCY_PRICE_LAMBDA="0",
     )
     with running:
         yield running

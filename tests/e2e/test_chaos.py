@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.chaos.bed import victim
-from lab.chaos.schedules import REVIVE_S, make_faults, try_schedule
+from testbed.chaos.fault_injector import victim
+from testbed.chaos.schedules import REVIVE_S, make_faults, try_schedule
 
 SEEDS = (2, 7)
 SECONDS = 6.0

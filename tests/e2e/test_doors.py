@@ -17,24 +17,23 @@ import httpx
 import pytest
 import trustme
 
-from mobile_client.processes import Role, Testbed
-from mobile_client.testbed import MODULES
 from shared.credentials import Credentials
-from shared.domain import Tier
+from shared.domain import Delivery, Tier
 from shared.errors import NotAdmitted, TierUnreachable, Unauthorised
-from shared.ledger.cli import wait_for_clean
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
-from shared.ledger.entry import Delivery
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
-from shared.service.tokens import new_token, revoke_token
+from shared.serving.tokens import new_token, revoke_token
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
-from tests.conftest import BUNDLE, REPOSITORY, free_ports
-from tests.contract.test_ledger_store import caller
+from testbed.processes.processes import Role, Testbed
+from testbed.up import MODULES
+from tests.support.entries import caller
+from tests.support.paths import BUNDLE, REPOSITORY, free_ports
 
 DEVICES = {
-    "phone": ["infer", "ledger:write"],
+    "mobile": ["infer", "ledger:write"],
     "edge": ["ledger:write"],
     "cloud": ["ledger:write"],
     "app": ["classify"],
@@ -105,7 +104,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "DIMEE_TLS_CA": str(folder / "ca.pem"),
         "DIMEE_TLS_CLIENT_CERT": str(folder / "client.pem"),
     }
-    readers = {"mobile": "phone", "edge": "edge", "cloud": "cloud"}
+    readers = {"mobile": "mobile", "edge": "edge", "cloud": "cloud"}
     roles = [
         Role(
             name,
@@ -153,23 +152,23 @@ def test_everything_works_with_every_door_closed(house: House) -> None:
             for policy in ("mobile", "edge", "cloud")
         ]
     assert tiers == ["mobile", "edge", "cloud"]
-    report = wait_for_clean(house.ledger("analyst"), wait_s=30, requests=3)
+    report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=3)
     assert report.clean, report
     assert report.requests >= 3
 
 
-def test_a_phones_token_does_not_read_the_ledger_and_an_apps_does_not_ask_the_edge(
+def test_a_mobiles_token_does_not_read_the_ledger_and_an_apps_does_not_ask_the_edge(
     house: House,
 ) -> None:
     with pytest.raises(Exception, match="ledger:read") as caught:
-        house.ledger("phone").verify()
+        house.ledger("mobile").verify()
     assert getattr(caught.value, "code", None) == "forbidden"
     with pytest.raises(Unauthorised):
         LedgerClient(
             house.testbed.roles["ledger"].url,
-            credentials=house.keys("phone", token_file=None),
+            credentials=house.keys("mobile", token_file=None),
         ).verify()
-    with house.http("phone") as http:
+    with house.http("mobile") as http:
         assert classify(http, "mobile").status_code == 403
     exchange = ask(house, house.keys("app"))
     assert isinstance(exchange.error, NotAdmitted)
@@ -178,7 +177,7 @@ def test_a_phones_token_does_not_read_the_ledger_and_an_apps_does_not_ask_the_ed
 
 
 def test_another_authority_is_a_clear_error(house: House) -> None:
-    exchange = ask(house, house.keys("phone", ca=house.folder / "other-ca.pem"))
+    exchange = ask(house, house.keys("mobile", ca=house.folder / "other-ca.pem"))
     assert isinstance(exchange.error, TierUnreachable)
     assert "not one that DIMEE_TLS_CA signed" in exchange.error.message
     assert exchange.delivery is Delivery.NOT_SENT
@@ -186,7 +185,7 @@ def test_another_authority_is_a_clear_error(house: House) -> None:
 
 def test_mutual_tls_refuses_who_has_no_certificate_of_ours(house: House) -> None:
     for certificate in (None, house.folder / "stranger.pem"):
-        exchange = ask(house, house.keys("phone", client_cert=certificate))
+        exchange = ask(house, house.keys("mobile", client_cert=certificate))
         assert isinstance(exchange.error, TierUnreachable), certificate
         assert "DIMEE_TLS_CLIENT_CERT" in exchange.error.message
         assert exchange.answer is None
@@ -194,22 +193,22 @@ def test_mutual_tls_refuses_who_has_no_certificate_of_ours(house: House) -> None
 
 def test_plain_http_gets_nowhere(house: House) -> None:
     url = house.testbed.roles["edge"].url.replace("https", "http")
-    assert isinstance(ask(house, house.keys("phone"), url).error, TierUnreachable)
+    assert isinstance(ask(house, house.keys("mobile"), url).error, TierUnreachable)
 
 
 def test_a_token_is_rotated_while_everything_serves(house: House) -> None:
     """The old one is revoked before the new one is there: nothing is lost, and it is said once."""
     with house.http("app") as http:
-        revoke_token(house.tokens, "phone")
+        revoke_token(house.tokens, "mobile")
         refused = classify(http, "cloud")
         error = refused.json()["error"]
         assert (refused.status_code, error["code"]) == (503, "not_admitted"), error
-        assert classify(http, "mobile").status_code == 200, "the phone still answers alone"
+        assert classify(http, "mobile").status_code == 200, "the mobile still answers alone"
         before = house.ledger("analyst").verify().caller_rows
         _until(lambda: "does not admit this process" in house.log("mobile"))
-        house.hand_out("phone")
+        house.hand_out("mobile")
         assert classify(http, "cloud").status_code == 200
-    report = wait_for_clean(house.ledger("analyst"), wait_s=30, requests=before + 1)
+    report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=before + 1)
     assert report.clean, report
     summary = house.ledger("analyst").summary()
     assert summary.attempts_by_state.get("refused", 0) >= 2, "refused by both doors, and booked"
@@ -231,7 +230,7 @@ def _until(condition: Any, timeout_s: float = 20.0) -> None:
 
 def test_a_client_cannot_name_its_own_address(tmp_path: Path) -> None:
     """uvicorn would believe a neighbour's X-Forwarded-For, and give each name a rate of its own."""
-    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
     settings = {"DIMEE_RATE_LIMIT": "0.01", "DIMEE_RATE_BURST": "2"}
     with Testbed([role], tmp_path / "state", settings) as testbed:
         testbed.start_all()
@@ -260,7 +259,7 @@ def test_the_start_is_refused_in_one_sentence(
 ) -> None:
     given = {"DIMEE_PORT": str(free_ports(1)[0]), "DIMEE_STATE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "shared.ledger"],
+        [sys.executable, "-m", "shared.ledger.server"],
         env=os.environ | given | settings,
         capture_output=True,
         text=True,
@@ -280,7 +279,7 @@ def test_tls_alone_needs_no_client_certificate(
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    role = Role("ledger", "shared.ledger", free_ports(1)[0], scheme="https")
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0], scheme="https")
     keys = Credentials(ca=tmp_path / "ca.pem")
     settings = {"DIMEE_TLS_CERT": str(tmp_path / "server.pem")}
     with Testbed([role], tmp_path / "state", settings, keys) as testbed:

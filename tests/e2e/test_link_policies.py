@@ -9,9 +9,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab.link_policies import POLICIES, Answered, main, page, summarize
-from shared.cost import MS_LAMBDA
-from tests.conftest import BUNDLE
+from lab.reports.links import page
+from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
+from testbed.load.link_policies import POLICIES, Answered, main, summarize
+from tests.support.paths import BUNDLE
 
 TEXTS = (
     ("a wonderful film", 1),
@@ -35,12 +36,12 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
         main,
         ["--data", str(data), "--out", str(out), "--limit", "3", "--link", "wifi",
-         "--bundle", str(BUNDLE), "--unlabelled"],
+         "--bundle", str(BUNDLE), "--allow-unverified"],
         catch_exceptions=False,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     facts = json.loads(out.read_text())
-    assert facts["ms_lambda"] == MS_LAMBDA
+    assert facts["latency_price_lambda"] == LATENCY_PRICE_LAMBDA
     (link,) = facts["links"]
     assert [one["words"] for one in link["measured"]] == ["wifi", "wifi"]
     assert [row["policy"] for row in link["rows"]] == list(POLICIES)
@@ -67,19 +68,19 @@ def test_a_row_sums_up_what_was_answered() -> None:
         Answered("edge", False, 30.0, 6.0, 18.0),
         Answered("cloud", True, 1000.0, 24.0, 18.0),
     ]
-    row = summarize("value", answers)
+    row = summarize("cascade-routing", answers)
     assert row["shares"] == {"mobile": 50.0, "edge": 25.0, "cloud": 25.0}
     assert (row["accuracy"], row["cost_lambda"], row["cost_change"]) == (75.0, 9.0, -50.0)
     assert row["p50_ms"] == 25.0
 
 
 def test_the_page_names_links_that_are_off_their_profile() -> None:
-    row = summarize("value", [Answered("mobile", True, 10.0, 3.0, 18.0)])
-    measured = [{"hop": "phone-edge", "holds": True}, {"hop": "phone-cloud", "holds": False}]
+    row = summarize("cascade-routing", [Answered("mobile", True, 10.0, 3.0, 18.0)])
+    measured = [{"hop": "mobile-edge", "holds": True}, {"hop": "mobile-cloud", "holds": False}]
     facts = {
         "links": [{"link": "4g", "measured": measured, "rows": [row]}],
         "machine": {"cores": 2, "system": "Linux", "load_before": 0.5},
-        "ms_lambda": 0.018,
+        "latency_price_lambda": 0.018,
         "limit": 1,
         "data": "sst2",
         "task": "sst2",
@@ -89,6 +90,6 @@ def test_the_page_names_links_that_are_off_their_profile() -> None:
         "made_at": "now",
         "commit": "x",
     }
-    assert "Off their profile by more than 10 %: 4G (phone-cloud)." in page(facts, "links.json")
+    assert "Off their profile by more than 10 %: 4G (mobile-cloud)." in page(facts, "links.json")
     measured[1]["holds"] = True
     assert "Off their profile" not in page(facts, "links.json")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lab.load_cli import load
-from tests.conftest import BUNDLE
+from testbed.load.cli import load
+from tests.support.paths import BUNDLE
 
 ENDINGS = {"answered", "shed", "timed_out", "unavailable"}
 
@@ -26,14 +26,21 @@ def run(out: Path, *options: str) -> tuple[dict[str, Any], str]:
     ("scenario", "done"),
     [
         ("edge-dies", ["edge killed"]),
-        ("link-flap", 3 * ["phone-edge: cut", "phone-edge: as before"]),
+        ("link-flap", 3 * ["mobile-edge: cut", "mobile-edge: as before"]),
     ],
 )
 def test_every_request_ends_and_the_books_are_clean(
     tmp_path: Path, scenario: str, done: list[str]
 ) -> None:
     report, page = run(
-        tmp_path / "load", "--scenario", scenario, "--duration", "5", "--seed", "3", "--unlabelled"
+        tmp_path / "load",
+        "--scenario",
+        scenario,
+        "--duration",
+        "5",
+        "--seed",
+        "3",
+        "--allow-unverified",
     )
     assert [one["what"] for one in report["happened"]] == done
     assert not any(one["error"] for one in report["happened"])

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.processes import Testbed
-from shared.ledger.cli import wait_for_clean
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
-from tests.conftest import free_ports
+from testbed.processes.processes import Testbed
 from tests.e2e.conftest import start
+from tests.support.paths import free_ports
 
 WORDS = ("zanzibarquokka", "velvetmarmot")
 MARKER = " ".join(WORDS)
@@ -26,8 +26,8 @@ LONG = f"{MARKER} " + "word " * 5_000
 
 CRASHING = """
 from fastapi import FastAPI, Request
-from shared.service.plumbing import install_error_handlers, run_server
-from shared.service.settings import ServiceSettings
+from shared.serving.server import install_error_handlers, run_server
+from shared.settings import ServiceSettings
 
 def create_app(settings):
     app = FastAPI()
@@ -87,7 +87,7 @@ def gateway_bodies() -> list[bytes]:
     ]
     good = [
         {"texts": [MARKER, f"{MARKER} twice"], "policy": policy}
-        for policy in ("value", "mobile", "edge", "cloud", "i-splitee", "dimee-adaptive")
+        for policy in ("cascade-routing", "mobile", "edge", "cloud", "i-splitee", "dimee-adaptive")
     ]
     return [
         *(json.dumps(body).encode() for body in [*good, *wrong]),
@@ -134,7 +134,7 @@ def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
         send(f"{urls['mobile']}/v1/classify", json=body)
         talkative.kill("cloud")
         send(f"{urls['mobile']}/v1/classify", json=body)
-        report = wait_for_clean(LedgerClient(urls["ledger"]), 5, requests=14)
+        report = wait_for_consistent(LedgerClient(urls["ledger"]), 5, requests=14)
     assert {200, 413, 422, 503, 504} <= statuses
     assert report.requests >= 14
     assert found_in(tmp_path, WORDS) == {}

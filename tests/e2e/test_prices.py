@@ -10,15 +10,15 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from lab.load_cli import load
-from mobile_client.prices_cli import prices
-from mobile_client.processes import Testbed
-from mobile_client.whatif_cli import whatif
-from shared.ledger.cli import wait_for_clean
+from mobile_client.cli.whatif import whatif
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
-from shared.tariff import read_price_file
-from tests.conftest import BUNDLE
+from shared.pricing.live_prices import read_price_file
+from testbed.load.cli import load
+from testbed.prices.cli import prices
+from testbed.processes.processes import Testbed
 from tests.e2e.conftest import sentences
+from tests.support.paths import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_every_price_is_measured(book: Path) -> None:
 def test_whatif_takes_the_book(book: Path, testbed: Testbed, gateway: httpx.Client) -> None:
     ledger = LedgerClient(testbed.roles["ledger"].url)
     requests = ledger.verify().requests
-    body = {"texts": sentences(20), "policy": "value"}
+    body = {"texts": sentences(20), "policy": "cascade-routing"}
     assert gateway.post("/v1/classify", json=body).status_code == httpx.codes.OK
-    wait_for_clean(ledger, wait_s=30, requests=requests + 20)
+    wait_for_consistent(ledger, wait_s=30, requests=requests + 20)
     asked = ["--last", "20", "--json", "--ledger-url", testbed.roles["ledger"].url]
     done = CliRunner().invoke(
         whatif,

@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 
-from mobile_client.processes import Testbed
-from shared.bundle import Bundle
-from shared.ledger.cli import wait_for_clean
+from shared.bundle.loading import Bundle
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import ClassifyResponse
+from testbed.processes.processes import Testbed
 from tests.e2e.conftest import sentences, start
-from tests.unit.promises import written
+from tests.support.certificates import written
 
 COUNT = 40
 
@@ -57,7 +57,7 @@ def test_audits_are_made_booked_and_shown(bundle: Bundle, tmp_path: Path) -> Non
         until = time.monotonic() + 60
         while ledger.summary().audits.compared < COUNT and time.monotonic() < until:
             time.sleep(0.2)
-        report = wait_for_clean(ledger, wait_s=60, requests=COUNT)
+        report = wait_for_consistent(ledger, wait_s=60, requests=COUNT)
         assert report.clean, report
         summary = ledger.summary()
         assert (summary.audits.compared, summary.requests) == (COUNT, COUNT)
@@ -66,8 +66,8 @@ def test_audits_are_made_booked_and_shown(bundle: Bundle, tmp_path: Path) -> Non
 
         code, said = status(testbed)
         assert (code, said["problems"]) == (0, [])
-        assert said["phone"]["audits"]["seen"] == COUNT
-        assert said["phone"]["audits"]["differ"] == summary.audits.differ
+        assert said["mobile"]["audits"]["seen"] == COUNT
+        assert said["mobile"]["audits"]["differ"] == summary.audits.differ
         testbed.kill("edge")
         code, said = status(testbed)
         assert code == 1

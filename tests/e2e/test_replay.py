@@ -7,15 +7,15 @@ from collections import Counter
 import httpx
 import pytest
 
-from lab.data import Example
-from lab.samples import Samples, samples_of_bundle
-from lab.simulate import simulate
-from mobile_client.processes import Testbed
-from shared.bundle import Bundle
-from shared.ledger.cli import wait_for_clean
+from lab.data.examples import Example
+from lab.evaluate.samples import Samples, samples_of_bundle
+from lab.evaluate.simulate import simulate
+from shared.bundle.loading import Bundle
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.wire import MAX_DEADLINE_MS, Classification, ClassifyResponse
+from testbed.processes.processes import Testbed
 from tests.e2e.conftest import sentences
 
 COUNT = 1_000
@@ -30,7 +30,7 @@ def samples(bundle: Bundle) -> Samples:
 
 
 def live(gateway: httpx.Client, policy: str) -> list[Classification]:
-    """The texts in order through the phone's gateway; no machine is too slow for the deadline."""
+    """The texts in order through the mobile's gateway; no machine is too slow for the deadline."""
     texts = sentences(COUNT)
     answers: list[Classification] = []
     for start in range(0, COUNT, BATCH):
@@ -65,7 +65,7 @@ def test_live_is_offline(
     assert differing == [], [(i, got[i], expected[i]) for i in differing[:5]]
     assert {answer.policy for answer in answers} == {policy}
 
-    report = wait_for_clean(ledger, wait_s=60, requests=requests + COUNT)
+    report = wait_for_consistent(ledger, wait_s=60, requests=requests + COUNT)
     assert report.clean, report
     assert report.requests - requests == COUNT
     after = ledger.summary()

@@ -1,4 +1,4 @@
-"""Four real processes, and a phone that hands on its hidden state whenever it escalates."""
+"""Four real processes, and a mobile that hands on its hidden state whenever it escalates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.bundle import Bundle
-from shared.domain import LayerRange, Tier
-from shared.ledger.cli import wait_for_clean
+from shared.bundle.loading import Bundle
+from shared.domain import LayerRange, Side, Tier
+from shared.inference.classifier import Classifier
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
-from shared.ledger.entry import Side
-from shared.runtime.classifier import Classifier
 from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
 from tests.e2e.conftest import sentences, start
 
@@ -33,7 +32,7 @@ def test_adaee_resumes_and_the_ledger_is_clean(codec: str, tmp_path: Path, bundl
             if item.result is not None
         ]
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_clean(ledger, wait_s=60, requests=COUNT)
+        report = wait_for_consistent(ledger, wait_s=60, requests=COUNT)
         assert report.clean, report
         assert (len(answers), report.requests) == (COUNT, COUNT)
 

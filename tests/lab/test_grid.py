@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from lab.cli import pools
-from lab.cli import train as train_command
-from lab.grid import BATCH_SIZES, EPOCHS, LEARNING_RATES, search
-from lab.run import Run
-from lab.train import Diverged, TrainSettings, train
+from lab.cli.train import pools
+from lab.cli.train import train as train_command
+from lab.models.run import Run
+from lab.train.grid import BATCH_SIZES, EPOCHS, LEARNING_RATES, search
+from lab.train.trainer import Diverged, TrainSettings, train
 from shared.errors import InvalidInput
 
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import lab.train as training
-from lab.train import TrainSettings, train
+import lab.train.trainer as training
+from lab.train.trainer import TrainSettings, train
 
 RUN = """
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-import lab.train as training
+import lab.train.trainer as training
 if sys.argv[4] == "die":
     save = training._save
     def save_then_die(checkpoint, step, *rest):
@@ -105,7 +105,7 @@ def interrupted(settings: TrainSettings, out: Path, after: int) -> None:
             raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lab.train._save", save_then_stop)
+        patch.setattr("lab.train.trainer._save", save_then_stop)
         with pytest.raises(Stopped):
             train(settings, out, checkpoint_steps=after)
 

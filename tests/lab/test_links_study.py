@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab import links_study
-from lab.links_study import main, page, relay
 from shared.errors import DimeeError
-from shared.links import LINKS
-from shared.relay.probe import Measured
-from tests.conftest import REPOSITORY
+from shared.link_profiles import LINKS
+from testbed.links.probe import Measured
+from testbed.load import link_accuracy
+from testbed.load.link_accuracy import main, page, relay
+from tests.support.paths import REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs/benchmarks/2026-11-23-links.json"
 
@@ -45,8 +45,8 @@ def test_a_link_off_its_label_is_written_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = Measured("lan", "lan", 0.5, 0.7, 1000.0, 1000.0, 1000.0, 1000.0, 0.0, 31)
-    monkeypatch.setattr(links_study, "LINKS", {"lan": LINKS["lan"]})
-    monkeypatch.setattr(links_study, "measure", lambda control: off)
+    monkeypatch.setattr(link_accuracy, "LINKS", {"lan": LINKS["lan"]})
+    monkeypatch.setattr(link_accuracy, "measure", lambda control: off)
     found = CliRunner().invoke(main, ["--out", str(tmp_path / "links")])
     assert found.exit_code == 1
     assert "| +40.0% |" in (tmp_path / "links.md").read_text()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("locust") is None,
@@ -56,7 +56,7 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def locust(host: str, **settings: str) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--json", "--host", host]
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "lab/locustfile.py", *options],
+        [sys.executable, "-m", "locust", "-f", "testbed/load/locustfile.py", *options],
         cwd=REPOSITORY,
         env=os.environ | settings,
         capture_output=True,

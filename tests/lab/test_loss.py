@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.loss import SOFTNESS, isolate_segments, joint_loss
-from lab.model import new_model
-from lab.train import TrainSettings, train
+from lab.models.model import new_model
+from lab.train.loss import SOFTNESS, isolate_segments, joint_loss
+from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 
 

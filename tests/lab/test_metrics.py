@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from lab.metrics import accuracy, auroc, glue_metric, interval, resamples
+from lab.evaluate.metrics import accuracy, auroc, glue_metric, interval, resamples
 
 RNG = np.random.default_rng(5)
 LABELS_N = RNG.integers(0, 2, 300)

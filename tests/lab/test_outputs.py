@@ -13,22 +13,22 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from lab.data import load_split
-from lab.evaluate import evaluate as judge
-from lab.evaluate_cli import evaluate
-from lab.outputs import FACTS, LOGITS, Outputs
-from lab.outputs_cli import outputs
-from lab.pools import make_pools
-from lab.simulate import simulate
-from lab.source import open_source
-from lab.tasks import get_task
-from lab.teacher import teacher_logits
-from lab.train import TrainSettings, train
-from shared.cost import CostModel
+from lab.cli.evaluate import evaluate
+from lab.cli.outputs import outputs
+from lab.data.examples import load_split
+from lab.data.tasks import get_task
+from lab.evaluate.evaluate import evaluate as judge
+from lab.evaluate.outputs import FACTS, LOGITS, Outputs
+from lab.evaluate.pools import make_pools
+from lab.evaluate.simulate import simulate
+from lab.evaluate.source import open_source
+from lab.train.teacher import teacher_logits
+from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 from shared.policies import make_policy
-from tests.conftest import REPOSITORY
+from shared.pricing.cost_model import CostModel
 from tests.lab.conftest import make_rows
+from tests.support.paths import REPOSITORY
 
 
 @pytest.fixture(scope="module")

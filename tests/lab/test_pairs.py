@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data import Example
-from lab.pairs import PairFeatures
-from shared.pair_features import PAIR_FEATURES, pair_features
-from shared.runtime.encoding import TextEncoder
+from lab.data.examples import Example
+from lab.models.pair_features import PairFeatures
+from shared.bundle.pair_features import PAIR_FEATURES, pair_features
+from shared.inference.tokenizer import TextEncoder
 
 U_H, V_H = np.array([3.0, 4.0], np.float32), np.array([3.0, 0.0], np.float32)
 

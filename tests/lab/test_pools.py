@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import lab.samples
-from lab.bundle import pools_of_run
-from lab.export import write_embeddings, write_router
-from lab.pools import make_pools
-from lab.run import Run
-from lab.samples import Samples
-from lab.tables import mean_embeddings
-from lab.train import TrainSettings, train
-from shared.cost import CostModel
+import lab.evaluate.samples
+from lab.evaluate.pools import make_pools
+from lab.evaluate.samples import Samples
+from lab.export.bundle import pools_of_run
+from lab.export.layers import write_embeddings, write_router
+from lab.models.embedding_tables import mean_embeddings
+from lab.models.run import Run
+from lab.train.trainer import TrainSettings, train
 from shared.domain import Tier
+from shared.inference.tokenizer import TextEncoder
 from shared.policies import TextFeatures
 from shared.policies.centroids import DimeeFixed
-from shared.runtime.encoding import TextEncoder
+from shared.pricing.cost_model import CostModel
 
 COSTS = CostModel(
     mobile_layer=2, edge_layer=1, offload_edge=3, offload_cloud=5, cloud_fee=5, layers=3
@@ -47,7 +47,7 @@ def samples(confidence_EN: list[list[float]]) -> Samples:
 def test_pools_and_centroids_by_hand() -> None:
     known = samples([[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]])
     made = make_pools(known, COSTS, 1, 2, 0.1)
-    # rewards at α = 17/18: 0.95 − 0.05 on the edge, 0.96 − 0.02 on the phone, 0.75 − 0.1 twice;
+    # rewards at α = 17/18: 0.95 − 0.05 on the edge, 0.96 − 0.02 on the mobile, 0.75 − 0.1 twice;
     # at 1: 0.89, 0.88 and the same; at 16/18: 0.88, 0.94 and the same
     assert made.alpha == pytest.approx(17 / 18)
     assert max(option.expected_reward for option in made.candidates) == pytest.approx(0.785)
@@ -66,7 +66,7 @@ def test_an_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
     assert {policy.route(TextFeatures(row_H, 5)).tier for row_H in EMBEDDING_NH} == {Tier.CLOUD}
 
 
-def test_lab_and_phone_read_the_same_table(run: Run, tmp_path: Path) -> None:
+def test_lab_and_mobile_read_the_same_table(run: Run, tmp_path: Path) -> None:
     write_embeddings(run.model, tmp_path / "tables")
     example = run.split().validation[0]
     encoder = TextEncoder(run.tokenizer_file, 32)
@@ -91,7 +91,7 @@ def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPat
     def refuse(*args: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(lab.samples, "predict", refuse)
+    monkeypatch.setattr(lab.evaluate.samples, "predict", refuse)
     second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None, 64)
     assert second.alpha == first.alpha
     np.testing.assert_array_equal(second.centroids_DH, first.centroids_DH)

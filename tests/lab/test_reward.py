@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab.pools import make_pools
-from lab.reward import best, candidates, costs, place, rewards
-from lab.samples import Samples
-from shared.cost import CostModel
+from lab.evaluate.pools import make_pools
+from lab.evaluate.reward import best, candidates, costs, place, rewards
+from lab.evaluate.samples import Samples
 from shared.errors import InvalidInput
+from shared.pricing.cost_model import CostModel
 
 MODEL = CostModel(
     mobile_layer=1, edge_layer=0.5, offload_edge=2, offload_cloud=3, cloud_fee=7, layers=4
@@ -71,7 +71,7 @@ def test_centroids_are_the_means_of_their_pools_and_an_empty_one_is_marked() -> 
             np.testing.assert_allclose(pools.centroids_DH[pool], members.mean(0))
         else:
             assert np.isnan(pools.centroids_DH[pool]).all()
-    assert pools.empty, "at this μ everything stays on the phone"
+    assert pools.empty, "at this μ everything stays on the mobile"
 
 
 def test_a_class_that_validation_lacks_is_refused() -> None:

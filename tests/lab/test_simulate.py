@@ -5,20 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab import rivals
-from lab.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
-from lab.pools import make_pools
-from lab.samples import Samples
-from lab.simulate import simulate
-from lab.studies import by_alpha, by_cloud_fee, by_layers, by_price, drift, router_auroc
-from shared.cost import CostModel
+from lab.evaluate import baselines
+from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
+from lab.evaluate.pools import make_pools
+from lab.evaluate.samples import Samples
+from lab.evaluate.simulate import simulate
+from lab.evaluate.sweeps import by_alpha, by_cloud_fee, by_layers, by_price, drift, router_auroc
 from shared.domain import RoutingDecision, Tier
 from shared.policies import POLICY_NAMES, PolicyFacts, TextFeatures, make_policy
-from shared.policies.base import Unlearning
+from shared.policies.base import StatelessPolicy
+from tests.support.toy_samples import COSTS, toy
 
-COSTS = CostModel(
-    mobile_layer=2, edge_layer=1, offload_edge=0.5, offload_cloud=1, cloud_fee=7, layers=4
-)
 FACTS = PolicyFacts(
     centroids_DH=np.array([[0, 0], [4, 0], [0, 8]], np.float32),
     counts_D=np.array([3, 1, 1]),
@@ -57,31 +54,12 @@ def test_what_comes_of_a_decision(
     assert trace.cost_N[0] == pytest.approx(cost)
 
 
-class _Once(Unlearning):
+class _Once(StatelessPolicy):
     def __init__(self, decision: RoutingDecision) -> None:
         self.name, self._decision = "once", decision
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         return self._decision
-
-
-def toy(count: int, seed: int) -> Samples:
-    """Samples whose first axis tells the difficulty: 0 easy, 4 moderate, 8 hard, with noise."""
-    rng = np.random.default_rng(seed)
-    pool_N = rng.integers(0, 3, count)
-    labels_N = rng.integers(0, 2, count)
-    sure_from_N = np.array([1, 3, 4])[pool_N]
-    confidence_NE = np.where(
-        np.arange(1, 5) >= sure_from_N[:, None],
-        rng.uniform(0.97, 1.0, (count, 4)),
-        rng.uniform(0.5, 0.8, (count, 4)),
-    )
-    right_NE = rng.random((count, 4)) < confidence_NE
-    of_one_NE = np.where(right_NE == (labels_N[:, None] == 1), confidence_NE, 1 - confidence_NE)
-    probabilities_NEC = np.stack([1 - of_one_NE, of_one_NE], -1).astype(np.float32)
-    embedding_NH = np.stack([4.0 * pool_N, np.zeros(count)], 1) + rng.normal(0, 0.5, (count, 2))
-    tokens_N = 5 + pool_N * 3 + rng.integers(0, 2, count)
-    return Samples(probabilities_NEC, embedding_NH.astype(np.float32), tokens_N, labels_N, "d", "m")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +69,7 @@ def judged() -> Judged:
 
 
 def test_every_method_and_row_has_a_trace(judged: Judged) -> None:
-    assert set(PAPER_METHODS) | set(TIER_ROWS) | {"value"} == set(POLICY_NAMES)
+    assert set(PAPER_METHODS) | set(TIER_ROWS) | {"cascade-routing"} == set(POLICY_NAMES)
     scorer = Scorer(judged)
     for name in (*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS):
         row = scorer.row(traces(name, judged))
@@ -114,13 +92,13 @@ def test_traces_are_in_the_samples_order_whatever_the_order_they_came_in(judged:
 
 def test_where_difficulty_shows_the_routers_find_it(judged: Judged) -> None:
     """Clusters 4 apart with noise 0.5: every router must be nearly the oracle."""
-    truth = np.array(rivals.true_difficulty(judged.test, judged.pools))
+    truth = np.array(baselines.true_difficulty(judged.test, judged.pools))
     fixed = traces("dimee-fixed", judged)[0].tier_N
     assert np.mean(fixed == truth) > 0.95
-    for rival in (rivals.by_length, rivals.by_neighbours):
+    for rival in (baselines.by_length, baselines.by_neighbours):
         found = np.array(rival(judged.validation, judged.test, judged.pools))
         assert np.mean(found == truth) > 0.95
-    scored = router_auroc(judged)["phone_unsure"]
+    scored = router_auroc(judged)["mobile_unsure"]
     for name in ("length", "nearest centroid", "nearest neighbours", "logistic regression"):
         assert scored[name] > 0.95, name
 
@@ -143,7 +121,7 @@ def test_random_at_the_same_mix_has_that_mix(judged: Judged) -> None:
 
 
 def test_an_oracle_on_prices_moves_when_a_price_does(judged: Judged) -> None:
-    """Figure 3's sweep: a dearer phone layer makes `mobile` dearer, and no tier else."""
+    """Figure 3's sweep: a dearer mobile layer makes `mobile` dearer, and no tier else."""
     rows = by_price(judged)["mobile_layer"]
     mobile = [rows[factor]["methods"]["mobile"]["cost_lambda"] for factor in ("0.25", "1.0", "4.0")]
     assert mobile[0] < mobile[1] < mobile[2]

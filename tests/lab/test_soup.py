@@ -9,10 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lab.mix_cli import mix as command
-from lab.run import Run
-from lab.soup import mix
-from lab.train import TrainSettings, train
+from lab.cli.average import mix as command
+from lab.models.run import Run
+from lab.train.trainer import TrainSettings, train
+from lab.train.weight_averaging import mix
 from shared.errors import InvalidInput
 
 

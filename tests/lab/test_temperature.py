@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from scipy.special import softmax
 
-from lab.predict import ExitOutputs, predict
-from lab.run import Run
-from lab.temperature import calibration_error, fit_temperatures, negative_log_likelihood
-from lab.temperature_cli import temper
-from lab.train import TrainSettings, train
+from lab.cli.temperatures import temper
+from lab.models.predict import ExitOutputs, predict
+from lab.models.run import Run
+from lab.train.temperatures import calibration_error, fit_temperatures, negative_log_likelihood
+from lab.train.trainer import TrainSettings, train
 
 
 def test_the_fit_finds_the_temperature_that_was_put_in() -> None:

@@ -15,12 +15,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from lab.data import Example, hold_out_sentences, hold_out_texts, load_examples, paper_split
-from lab.encoders import load_tokenizer
-from lab.loss import joint_loss
-from lab.model import new_model
-from lab.tasks import get_task
-from lab.train import Diverged, TrainSettings, _masked, _optimizer, rank, train
+from lab.data.examples import (
+    Example,
+    hold_out_sentences,
+    hold_out_texts,
+    load_examples,
+    paper_split,
+)
+from lab.data.tasks import get_task
+from lab.models.encoders import load_tokenizer
+from lab.models.model import new_model
+from lab.train.loss import joint_loss
+from lab.train.trainer import Diverged, TrainSettings, _masked, _optimizer, rank, train
 from shared.errors import InvalidInput
 from tests.lab.conftest import make_rows
 
@@ -77,7 +83,7 @@ def test_a_run_that_diverges_later_keeps_its_best_epoch(
     """A loss that is no number from the second epoch on: 10 steps an epoch, then one more."""
     steps = iter(range(1000))
     monkeypatch.setattr(
-        "lab.train.joint_loss",
+        "lab.train.trainer.joint_loss",
         lambda *inputs: joint_loss(*inputs) * (math.nan if next(steps) >= 10 else 1),
     )
     settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=3, bf16=False)

@@ -1,4 +1,4 @@
-"""The policy ``value``: fitted where difficulty shows, it saves; prices move it the right way."""
+"""Cascade routing: fitted where difficulty shows, it saves; prices move it the right way."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.data import Example
-from lab.groups import groups_of
-from lab.heads import fit_exit0, fit_heads
-from lab.methods import PAPER_METHODS, Judged, Scorer
-from lab.pools import Pools, make_pools
-from lab.price import (
+from lab.data.examples import Example
+from lab.evaluate.cascade_study import cascade_study, pair_auroc
+from lab.evaluate.cascade_sweep import CascadeSweep
+from lab.evaluate.choose_lambda import (
     FOLDS,
     SHIPPED,
     CrossFitted,
@@ -22,21 +20,23 @@ from lab.price import (
     Promise,
     Setting,
     all_cloud_accuracy,
+    cascade_trace,
     folds_of,
     priced_heads,
     standard_error,
-    value_trace,
 )
-from lab.samples import Samples
-from lab.value_study import pair_auroc, value_study
-from lab.value_sweep import ValueSweep
-from shared.cost import CostModel
+from lab.evaluate.fit_heads import fit_exit0, fit_heads
+from lab.evaluate.groups import groups_of
+from lab.evaluate.methods import PAPER_METHODS, Judged, Scorer
+from lab.evaluate.pools import Pools, make_pools
+from lab.evaluate.samples import Samples
+from shared.bundle.correctness_heads import CorrectnessHeads
+from shared.bundle.pair_features import PAIR_FEATURES
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
-from shared.heads import SuccessHeads
-from shared.pair_features import PAIR_FEATURES
-from shared.policies.value import Value
-from tests.lab.test_simulate import COSTS, toy
+from shared.policies.cascade_routing import CascadeRouting
+from shared.pricing.cost_model import CostModel
+from tests.support.toy_samples import COSTS, toy
 
 EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
@@ -52,7 +52,7 @@ def pools(validation: Samples) -> Pools:
 
 
 @pytest.fixture(scope="module")
-def heads(validation: Samples, pools: Pools) -> SuccessHeads:
+def heads(validation: Samples, pools: Pools) -> CorrectnessHeads:
     return fit_heads(EXIT0, validation, pools)
 
 
@@ -60,41 +60,41 @@ def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: 
     made, kept = priced_heads(EXIT0, validation, pools, Promise())
     assert kept.drop <= 0 < -kept.cost_change
     test = toy(2000, 2)
-    trace = value_trace(made, float(made.price), test, pools)
+    trace = cascade_trace(made, float(made.price), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
     assert right >= all_cloud_accuracy(test) - 0.02
     assert trace.cost_N.mean() < 0.75 * COSTS.all_cloud
 
 
-def test_a_higher_price_never_costs_more(heads: SuccessHeads, pools: Pools) -> None:
+def test_a_higher_price_never_costs_more(heads: CorrectnessHeads, pools: Pools) -> None:
     test = toy(400, 3)
     costs = [
-        value_trace(heads, price, test, pools).cost_N.mean() for price in (0.001, 0.01, 0.05, 0.5)
+        cascade_trace(heads, price, test, pools).cost_N.mean() for price in (0.001, 0.01, 0.05, 0.5)
     ]
     assert costs == sorted(costs, reverse=True)
 
 
-def test_the_heads_survive_their_file(heads: SuccessHeads) -> None:
-    again = SuccessHeads.from_arrays(dict(heads.to_arrays()))
+def test_the_heads_survive_their_file(heads: CorrectnessHeads) -> None:
+    again = CorrectnessHeads.from_arrays(dict(heads.to_arrays()))
     assert again is not None
     np.testing.assert_array_equal(again.weight_FK, heads.weight_FK)
-    assert SuccessHeads.from_arrays({"centroids": np.zeros(3)}) is None
+    assert CorrectnessHeads.from_arrays({"centroids": np.zeros(3)}) is None
     broken = dict(heads.to_arrays())
     del broken["heads_price"]
     with pytest.raises(BundleError, match="router lacks 'heads_price'"):
-        SuccessHeads.from_arrays(broken)
+        CorrectnessHeads.from_arrays(broken)
     with pytest.raises(BundleError, match="not finite"):
-        SuccessHeads.from_arrays(heads.to_arrays() | {"heads_bias_K": np.full(5, np.nan)})
+        CorrectnessHeads.from_arrays(heads.to_arrays() | {"heads_bias_K": np.full(5, np.nan)})
 
 
 def test_without_heads_it_is_refused() -> None:
-    with pytest.raises(BundleError, match="no success heads"):
-        Value(None, COSTS)
+    with pytest.raises(BundleError, match="no correctness heads"):
+        CascadeRouting(None, COSTS)
 
 
-def test_a_doubled_price_changes_the_next_decision(heads: SuccessHeads, pools: Pools) -> None:
+def test_a_doubled_price_changes_the_next_decision(heads: CorrectnessHeads, pools: Pools) -> None:
     """The conditions are those of now: the same object decides anew when a price changes."""
-    policy = Value(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, price=0.02)
     test = toy(300, 5)
     before = [policy.route(test.features(i)).tier for i in range(len(test))]
     assert Tier.CLOUD in before
@@ -103,9 +103,9 @@ def test_a_doubled_price_changes_the_next_decision(heads: SuccessHeads, pools: P
     assert after.count(Tier.CLOUD) < before.count(Tier.CLOUD)
 
 
-def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: SuccessHeads) -> None:
+def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: CorrectnessHeads) -> None:
     test = toy(200, 6)
-    policy = Value(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, price=0.02)
     policy.conditions.up[Tier.EDGE] = False
     policy.conditions.left_ms = 100
     policy.conditions.delay_ms[Tier.CLOUD] = 150
@@ -124,7 +124,7 @@ def test_a_dearer_tier_is_never_chosen_more_readily(
 ) -> None:
     """If a tier was not chosen, it is not chosen after it alone became dearer."""
     features = PROPERTY_TEST.features(index)
-    policy = Value(PROPERTY_HEADS, COSTS, price)
+    policy = CascadeRouting(PROPERTY_HEADS, COSTS, price)
     before = policy.route(features).tier
     name = {Tier.MOBILE: "mobile_layer", Tier.EDGE: "offload_edge", Tier.CLOUD: "cloud_fee"}[dearer]
     prices: dict[str, float] = {name: getattr(COSTS, name) * factor}
@@ -162,7 +162,7 @@ def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
     judged = Judged("sst2", validation, toy(300, 2), pools)
     model = CostModel.paper(4)
     judged = replace(judged, pools=replace(pools, cost_model=model))
-    study = value_study(judged, Scorer(judged), EXIT0)
+    study = cascade_study(judged, Scorer(judged), EXIT0)
     assert set(study) == {
         "chosen", "frontier", "auroc", "comparisons", "ablation", "pair_features"
     }  # fmt: skip
@@ -180,8 +180,8 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
         validation, test = with_pairs(validation), with_pairs(test)
     heads = fit_heads(EXIT0, validation, pools)
     assert heads.reads_pairs is pairs
-    swept = ValueSweep(heads, test, pools).run(price, COSTS)
-    live = value_trace(heads, price, test, pools)
+    swept = CascadeSweep(heads, test, pools).run(price, COSTS)
+    live = cascade_trace(heads, price, test, pools)
     assert swept.tier_N.tolist() == live.tier_N.tolist()
     np.testing.assert_array_equal(swept.exit_N, live.exit_N)
     np.testing.assert_array_equal(swept.answer_N, live.answer_N)
@@ -193,11 +193,11 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
 def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> None:
     """They read the confidence of an answer alone, so that no text can tell them anything."""
     heads = fit_heads(EXIT0, toy(500, 11), pools, "answers")
-    policy = Value(heads, COSTS, price=0.01)
+    policy = CascadeRouting(heads, COSTS, price=0.01)
     test = toy(200, 12)
     assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
-    swept = ValueSweep(heads, test, pools).run(0.01, COSTS)
-    live = value_trace(heads, 0.01, test, pools)
+    swept = CascadeSweep(heads, test, pools).run(0.01, COSTS)
+    live = cascade_trace(heads, 0.01, test, pools)
     assert swept.tier_N.tolist() == live.tier_N.tolist()
     assert len(set(live.tier_N)) > 1, "nothing was escalated"
 

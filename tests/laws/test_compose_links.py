@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from lab.links_study import stands
-from mobile_client.links import HOPS, PREFIX
-from shared.relay.client import LinkControl
-from shared.relay.schedule import read_schedule
-from shared.relay.settings import RelaySettings
-from tests.conftest import REPOSITORY, free_ports
+from testbed.links.client import LinkControl
+from testbed.links.hops import HOPS, PREFIX
+from testbed.links.schedule import read_schedule
+from testbed.links.settings import RelaySettings
+from testbed.load.link_accuracy import stands
+from tests.support.paths import REPOSITORY, free_ports
 
 
 def services(path: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def settings(name: str) -> RelaySettings:
     return RelaySettings(**{key.removeprefix("DIMEE_").lower(): value for key, value in given})
 
 
-def test_every_way_out_of_the_phone_goes_over_a_link_of_its_own() -> None:
+def test_every_way_out_of_the_mobile_goes_over_a_link_of_its_own() -> None:
     hops = {PREFIX + hop for hop, (caller, _) in HOPS.items() if caller == "mobile"}
     assert set(RELAYS) == hops
     assert set(LINKS) == hops | {"mobile"}

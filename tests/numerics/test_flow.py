@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobile_client.demo import sample_sentences
-from shared.bundle import Bundle, load_bundle
+from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import LayerRange, Prediction
-from shared.runtime.classifier import Classifier
-from shared.runtime.flow import Flow, Row
-from shared.runtime.layers import Floats, Layers, Mask
-from tests.conftest import BUNDLE
+from shared.inference.classifier import Classifier
+from shared.inference.layer_batcher import LayerBatcher, Row
+from shared.inference.layers import Floats, Layers, Mask
+from testbed.demo import sample_sentences
+from tests.support.paths import BUNDLE
 
 CLOSE = 0.02
 """Attention sums in fp32: padding may move a probability in the last bits, and a rounding to
@@ -37,7 +37,7 @@ def alone(state: Floats, alpha: float | None) -> Prediction:
     return CLASSIFIER.layers.classify(state[None], mask_BT, alpha)[0]
 
 
-def run(flow: Flow, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
+def run(flow: LayerBatcher, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
     """Step until all is done; rows arrive whenever the flow wants some."""
     arrivals, done = list(arrivals), {}
     while arrivals or not flow.idle:
@@ -68,7 +68,7 @@ def test_a_row_leaves_where_it_would_leave_alone(
         size = sizes[n % len(sizes)]
         arrivals.append(rows[start : start + size])
         start += size
-    done = run(Flow(CLASSIFIER.layers, max_rows=8, max_tokens=max_tokens), arrivals)
+    done = run(LayerBatcher(CLASSIFIER.layers, max_rows=8, max_tokens=max_tokens), arrivals)
     assert set(done) == set(rows)
     for row, i in zip(rows, indices, strict=True):
         expected = alone(STATES[i], row.alpha)
@@ -88,7 +88,7 @@ def test_rows_that_go_on_from_a_layer_join_the_others(whole: Classifier) -> None
     for layer in (1, 2):
         after_2, _ = whole.layers.run_layer(layer, after_2, mask_BT)
     rows = [Row(after_2[0], 2, None), *(Row(one, 0, None) for one in STATES[:5])]
-    done = run(Flow(whole.layers), [rows])
+    done = run(LayerBatcher(whole.layers), [rows])
     expected = alone(state, None)
     for row in rows[:2]:
         assert done[row].exit_layer == 6
@@ -97,7 +97,7 @@ def test_rows_that_go_on_from_a_layer_join_the_others(whole: Classifier) -> None
 
 def test_a_thin_group_is_joined_once(whole: Classifier) -> None:
     """New rows catch up with what has become thin; it does not wait a second time."""
-    flow = Flow(whole.layers, max_rows=8, max_tokens=400)
+    flow = LayerBatcher(whole.layers, max_rows=8, max_tokens=400)
     first = Row(STATES[0], 0, None)
     flow.admit([first])
     flow.step()
@@ -115,7 +115,7 @@ def test_a_thin_group_is_joined_once(whole: Classifier) -> None:
 
 
 def test_who_left_takes_no_more_time(whole: Classifier) -> None:
-    flow = Flow(whole.layers)
+    flow = LayerBatcher(whole.layers)
     gone, stays = Row(STATES[0], 0, None), Row(STATES[1], 0, None)
     flow.admit([gone, stays])
     flow.step()
@@ -147,7 +147,7 @@ def test_a_row_that_fails_fails_alone(whole: Classifier) -> None:
     length = len(STATES[0])
     bad = Row(STATES[0], 0, None)
     good = [Row(state, 0, None) for state in STATES[1:8] if len(state) != length]
-    flow = Flow(Picky(whole.layers, length))
+    flow = LayerBatcher(Picky(whole.layers, length))
     flow.admit([bad, *good])
     outcomes = {}
     while not flow.idle:

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from lab.resume_page import page
-from mobile_client.demo import sample_sentences
-from shared.bundle import Bundle
-from shared.codec import CODECS, Codec, Floats, ResumeLimits, decode, encode
+from lab.reports.resume import page
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
-from shared.runtime.classifier import Classifier
-from shared.runtime.encoding import EncodedText
-from tests.conftest import REPOSITORY
+from shared.inference.classifier import Classifier
+from shared.inference.codec import CODECS, Codec, Floats, ResumeLimits, decode, encode
+from shared.inference.tokenizer import EncodedText
+from testbed.demo import sample_sentences
+from tests.support.paths import REPOSITORY
 
 # the most that a probability of any exit may move; measured: docs/results/resume.md
 BOUND: dict[Codec, float] = {"fp16": 0.05, "int8": 0.08}
@@ -113,8 +113,10 @@ def test_what_a_row_leaves_with_is_its_own_in_a_batch(
 def test_what_is_published_is_the_shipped_bundles_and_within_the_bounds(bundle: Bundle) -> None:
     facts = json.loads((PUBLISHED / "extra" / "resume.json").read_text(encoding="utf-8"))
     written = (PUBLISHED / "resume.md").read_text(encoding="utf-8")
-    assert written == page(facts), "run: python -m lab.resume"
-    assert facts["bundle_id"] == bundle.bundle_id, "another bundle; run: python -m lab.resume"
+    assert written == page(facts), "run: python -m lab.studies.resume"
+    assert facts["bundle_id"] == bundle.bundle_id, (
+        "another bundle; run: python -m lab.studies.resume"
+    )
     for line in facts["accuracy"]:
         for codec in CODECS:
             assert line[codec]["moved"] <= BOUND[codec]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobile_client.demo import sample_sentences
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
-from shared.runtime.classifier import Classifier
-from shared.runtime.layers import Layers, softmax
+from shared.inference.classifier import Classifier
+from shared.inference.layers import Layers, softmax
+from testbed.demo import sample_sentences
 
 
 @pytest.fixture(scope="module")

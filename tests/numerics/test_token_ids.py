@@ -1,4 +1,4 @@
-"""What edge and cloud make of a text is what the phone makes of it, to the last bit."""
+"""What edge and cloud make of a text is what the mobile makes of it, to the last bit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import copy
 import numpy as np
 import pytest
 
-from mobile_client.demo import sample_sentences
-from shared.bundle import EMBEDDINGS, TOKENIZER, Bundle
+from shared.bundle.loading import EMBEDDINGS, TOKENIZER, Bundle
 from shared.domain import Prediction
 from shared.errors import InvalidInput
-from shared.runtime.embeddings import Embeddings
-from shared.runtime.encoding import TextEncoder
+from shared.inference.embeddings import Embeddings
+from shared.inference.tokenizer import TextEncoder
+from testbed.demo import sample_sentences
 
 SAMPLES = sample_sentences()
 PAIRS = [(text, None) for text in SAMPLES] + [(SAMPLES[0], SAMPLES[1]), ("long " * 900, None)]

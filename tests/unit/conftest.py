@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import pytest
 
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
-from shared.runtime.classifier import Classifier
-from shared.runtime.flow import Flow
+from shared.inference.classifier import Classifier
+from shared.inference.layer_batcher import LayerBatcher
 
 
-def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[Flow]:
-    """What `shared.runtime.flow_process.start_processes` does, without processes."""
+def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[LayerBatcher]:
+    """What `shared.inference.process_batcher.start_processes` does, without processes."""
     classifier = Classifier(bundle, layers)
-    return [Flow(classifier.layers, embeddings=classifier.embeddings) for _ in range(count)]
+    return [LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(count)]
 
 
 @pytest.fixture(autouse=True)
 def layers_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.service.tier_app.start_processes", start_threads)
+    monkeypatch.setattr("shared.tier_server.app.start_processes", start_threads)

@@ -7,22 +7,19 @@ import time
 
 import pytest
 
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.errors import Overloaded
-from shared.runtime.classifier import Classifier
-from shared.service.admission import CALM_S, CROWD, QUEUE_MS, SHORT, Admission
-from tests.unit.test_engine import PATIENT, TEXTS, Gate, engine_of
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.s = 100.0
-
-    def __call__(self) -> float:
-        return self.s
+from shared.inference.classifier import Classifier
+from shared.tier_server.admission import (
+    BURST_TEXTS,
+    OVERLOAD_COOLDOWN_S,
+    OVERLOAD_SHARE,
+    QUEUE_MS,
+    Admission,
+)
+from tests.support.clock import Clock
+from tests.support.engine import PATIENT, TEXTS, Gate, engine_of
 
 
 def made(clock: Clock, workers: int = 2, max_queue_ms: float | None = 100) -> Admission:
@@ -74,17 +71,17 @@ def test_a_crowd_that_waits_for_its_answers_is_no_overload(text_ms: float) -> No
     admission = Admission(max_queue=256, max_queue_ms=None, workers=1)
     admission.learn(100 * text_ms, 100)
     admission.under_way = 8
-    for waiting in range(CROWD - 8 + 1):
+    for waiting in range(BURST_TEXTS - 8 + 1):
         assert not admission.congested(waiting)
         admission.check(waiting, PATIENT)
-    past_both = int(max(CROWD, QUEUE_MS / text_ms)) + 1 - 8
+    past_both = int(max(BURST_TEXTS, QUEUE_MS / text_ms)) + 1 - 8
     if past_both < 256:
         assert admission.congested(past_both)
         with pytest.raises(Overloaded, match="long"):
             admission.check(past_both, PATIENT)
 
 
-@pytest.mark.parametrize(("text_ms", "bound_ms"), [(0.5, QUEUE_MS * SHORT), (10, 240)])
+@pytest.mark.parametrize(("text_ms", "bound_ms"), [(0.5, QUEUE_MS * OVERLOAD_SHARE), (10, 240)])
 def test_in_an_overload_workers_are_kept_busy(text_ms: float, bound_ms: float) -> None:
     admission = Admission(max_queue=256, max_queue_ms=None, workers=2, now=Clock())
     admission.learn(100 * text_ms, 100)
@@ -104,7 +101,7 @@ def test_in_an_overload_who_is_let_in_is_served_soon() -> None:
         admission.check(100, PATIENT)
     with pytest.raises(Overloaded) as refused:
         admission.check(4, PATIENT)
-    assert refused.value.limit == pytest.approx(100 * SHORT)
+    assert refused.value.limit == pytest.approx(100 * OVERLOAD_SHARE)
     admission.check(3, PATIENT)
 
 
@@ -116,7 +113,7 @@ def test_the_next_burst_is_taken_when_the_overload_is_over() -> None:
     admission.check(0, PATIENT)  # empty for a moment: the overload is not over
     with pytest.raises(Overloaded):
         admission.check(20, PATIENT)
-    clock.s += CALM_S
+    clock.now += OVERLOAD_COOLDOWN_S
     admission.check(20, PATIENT)
 
 

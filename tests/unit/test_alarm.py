@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from mobile_client.alarms import watched_bound
-from mobile_client.phone import Phone
-from mobile_client.render import row
-from mobile_client.watch import state_file
-from shared.bundle import Bundle
-from shared.domain import Tier
-from shared.ledger.entry import Side
-from shared.ledger.summary import summarise
+from mobile_client.cli.render import row
+from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.monitor_state import watched_bound
+from mobile_client.service import MobileService
+from shared.bundle.loading import Bundle
+from shared.domain import Side, Tier
+from shared.ledger.server.summary import summarise
 from shared.wire import Classification
-from tests.unit.phones import World, story
-from tests.unit.promises import (
+from tests.support.certificates import (
     TEXTS,
     Cloud,
     asked,
@@ -27,6 +25,7 @@ from tests.unit.promises import (
     contrary,
     promised,
 )
+from tests.support.mobile import World, story
 
 
 def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
@@ -34,17 +33,17 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
-    async def work(phone: Phone) -> tuple[list[Classification], list[Classification], Any]:
-        before = await asked(phone, texts)
-        assert not phone.watch.health().degraded
-        await phone.watch.auditor.drain()
-        return before, await asked(phone, texts[:3]), phone.watch.health()
+    async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
+        before = await asked(mobile, texts)
+        assert not mobile.watch.health().degraded
+        await mobile.watch.auditor.drain()
+        return before, await asked(mobile, texts[:3]), mobile.watch.health()
 
     before, after, health = world.run(work)
     assert not any(answer.degraded for answer in before)
     assert all(answer.degraded and answer.tier is Tier.CLOUD for answer in after)
     assert {answer.certificate_id for answer in after} == {certificate_id(world)}
-    assert {answer.policy for answer in after} == {"value"}
+    assert {answer.policy for answer in after} == {"cascade-routing"}
     assert "cloud!" in row(texts[0], after[0])
     assert (health.status, health.degraded) == ("degraded", True)
     (alarm,) = [one for one in health.alarms if one.degrades]
@@ -66,17 +65,17 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
-    async def raise_alarm(phone: Phone) -> Any:
-        await asked(phone, texts)
-        await phone.watch.auditor.drain()
-        return phone.watch.health().alarms
+    async def raise_alarm(mobile: MobileService) -> Any:
+        await asked(mobile, texts)
+        await mobile.watch.auditor.drain()
+        return mobile.watch.health().alarms
 
-    async def restarted(phone: Phone) -> tuple[Any, Classification, Classification]:
-        known = phone.watch.health().alarms
-        (degraded,) = await asked(phone, texts[:1])
+    async def restarted(mobile: MobileService) -> tuple[Any, Classification, Classification]:
+        known = mobile.watch.health().alarms
+        (degraded,) = await asked(mobile, texts[:1])
         state_file(tmp_path, certificate_id(world)).unlink()
-        (reset,) = await asked(phone, texts[:1])
-        assert phone.watch.health().audits.seen == 0
+        (reset,) = await asked(mobile, texts[:1])
+        assert mobile.watch.health().audits.seen == 0
         return known, degraded, reset
 
     alarms = world.run(raise_alarm)
@@ -96,8 +95,8 @@ def test_a_damaged_memory_is_set_aside(
     file.parent.mkdir(parents=True)
     file.write_bytes(content.encode("latin-1"))
 
-    async def work(phone: Phone) -> bool:
-        return phone.watch.health().degraded
+    async def work(mobile: MobileService) -> bool:
+        return mobile.watch.health().degraded
 
     assert world.run(work) is False
     assert "counting begins anew" in caplog.text
@@ -109,10 +108,10 @@ def test_another_alpha_does_not_judge_old_evidence(
 ) -> None:
     settings = promised(bundle, tmp_path)
 
-    async def work(phone: Phone) -> float:
-        await asked(phone, TEXTS[:2])
-        await phone.watch.auditor.drain()
-        return phone.watch.health().audits.raised_from or 0.0
+    async def work(mobile: MobileService) -> float:
+        await asked(mobile, TEXTS[:2])
+        await mobile.watch.auditor.drain()
+        return mobile.watch.health().audits.raised_from or 0.0
 
     assert World(tmp_path, up=("edge", "cloud"), settings=settings).run(work) == 100
     later = settings | {"audit_alpha": 0.5}
@@ -120,18 +119,18 @@ def test_another_alpha_does_not_judge_old_evidence(
     assert "keeps the alpha of 0.01" in caplog.text
 
 
-def test_two_phones_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) -> None:
+def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
 
-    async def work(phone: Phone) -> list[int]:
-        second = Phone(phone.settings)
-        second.watch.auditor._cloud = phone.watch.auditor._cloud
-        second._requester._asking._tiers = phone._requester._asking._tiers
-        for one, texts in ((phone, TEXTS[:3]), (second, TEXTS[3:7]), (phone, TEXTS[7:9])):
+    async def work(mobile: MobileService) -> list[int]:
+        second = MobileService(mobile.settings)
+        second.watch.auditor._cloud = mobile.watch.auditor._cloud
+        second._requester._asking._tiers = mobile._requester._asking._tiers
+        for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
             await one.watch.auditor.drain()
             one.watch.save()
-        seen = [one.watch.health().audits.seen for one in (phone, second)]
+        seen = [one.watch.health().audits.seen for one in (mobile, second)]
         await second.close(flush_s=0)
         return seen
 
@@ -143,11 +142,11 @@ def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
-    async def work(phone: Phone) -> tuple[Classification, Classification, Any]:
-        (before,) = await asked(phone, TEXTS[:1])
-        phone.watch._now = lambda: datetime.now(UTC) + timedelta(days=4000)
-        (after,) = await asked(phone, TEXTS[:1])
-        return before, after, phone.watch.health().alarms
+    async def work(mobile: MobileService) -> tuple[Classification, Classification, Any]:
+        (before,) = await asked(mobile, TEXTS[:1])
+        mobile.watch._now = lambda: datetime.now(UTC) + timedelta(days=4000)
+        (after,) = await asked(mobile, TEXTS[:1])
+        return before, after, mobile.watch.health().alarms
 
     before, after, alarms = world.run(work)
     assert not before.degraded
@@ -163,12 +162,12 @@ def test_prices_that_change_in_service_change_no_promised_decision(
     settings = promised(bundle, tmp_path, price_book=book)
     world = World(tmp_path, up=("edge", "cloud"), settings=settings)
 
-    async def work(phone: Phone) -> tuple[list[Classification], list[Classification], Any]:
-        before = await asked(phone, TEXTS)
-        phone.device.tariff._clock = lambda: 1e12
+    async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
+        before = await asked(mobile, TEXTS)
+        mobile.device.tariff._clock = lambda: 1e12
         book.write_text('{"version": "second", "cost_model": {"cloud_fee": 0, "offload_cloud": 0}}')
-        after = await asked(phone, TEXTS)
-        return before, after, phone.watch.health()
+        after = await asked(mobile, TEXTS)
+        return before, after, mobile.watch.health()
 
     before, after, health = world.run(work)
     assert [story(one) for one in before] == [story(one) for one in after]

@@ -11,32 +11,24 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.audit import BATCH, QUEUE, drawn
-from mobile_client.phone import Phone, _Bounds
-from mobile_client.watch import state_file
-from shared.bundle import Bundle
-from shared.domain import Tier
-from shared.ledger.entry import Reason, Side, State
-from shared.ledger.summary import summarise
-from shared.ledger.verify import verify
+from mobile_client.monitoring.audit import BATCH, QUEUE, drawn
+from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.service import MobileService, _Bounds
+from shared.bundle.loading import Bundle
+from shared.domain import Reason, Side, State, Tier
+from shared.ledger.server.summary import summarise
+from shared.ledger.server.verify import verify
 from shared.wire import Classification
-from tests.unit.phones import Handler, World
-from tests.unit.promises import (
-    TEXTS,
-    Cloud,
-    asked,
-    certificate_id,
-    promised,
-    written,
-)
+from tests.support.certificates import TEXTS, Cloud, asked, certificate_id, promised, written
+from tests.support.mobile import Handler, World
 
 
 def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path) -> None:
-    async def work(phone: Phone) -> tuple[list[Classification], int, dict[str, Any]]:
-        answers = await asked(phone, TEXTS[:10])
-        before = phone.watch.auditor.waiting
-        await phone.watch.auditor.drain()
-        return answers, before, phone.watch.health().model_dump()
+    async def work(mobile: MobileService) -> tuple[list[Classification], int, dict[str, Any]]:
+        answers = await asked(mobile, TEXTS[:10])
+        before = mobile.watch.auditor.waiting
+        await mobile.watch.auditor.drain()
+        return answers, before, mobile.watch.health().model_dump()
 
     world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
     answers, waiting, health = world.run(work)
@@ -82,10 +74,10 @@ def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_
     file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})
     cloud = Cloud(bundle, bundle.manifest.labels[0])
 
-    async def work(phone: Phone) -> tuple[list[Classification], Any]:
-        answers = await asked(phone, TEXTS)
-        await phone.watch.auditor.drain()
-        return answers, phone.watch.health().audits
+    async def work(mobile: MobileService) -> tuple[list[Classification], Any]:
+        answers = await asked(mobile, TEXTS)
+        await mobile.watch.auditor.drain()
+        return answers, mobile.watch.health().audits
 
     settings = {"certificate": file, "audit_share": 1.0, "fail_over": ("cloud",)}
     answers, audits = World(tmp_path, played={"cloud": cloud}, settings=settings).run(work)
@@ -99,10 +91,10 @@ def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_
 def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
-    async def work(phone: Phone) -> Any:
-        await asked(phone, TEXTS[:3])
-        await phone.watch.auditor.drain()
-        return phone.watch.health().audits
+    async def work(mobile: MobileService) -> Any:
+        await asked(mobile, TEXTS[:3])
+        await mobile.watch.auditor.drain()
+        return mobile.watch.health().audits
 
     audits = world.run(work)
     assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
@@ -122,16 +114,16 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def work(phone: Phone) -> Phone:
-        await asked(phone, TEXTS[:BATCH])
+    async def work(mobile: MobileService) -> MobileService:
+        await asked(mobile, TEXTS[:BATCH])
         await hung.wait()  # a batch is asked at once
-        return phone
+        return mobile
 
     played: dict[str, Handler] = {"cloud": hang}
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
-    phone = world.run(work)
-    counts = phone.watch._record.counts
+    mobile = world.run(work)
+    counts = mobile.watch._record.counts
     assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH)
     audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
     assert {entry.state for entry in audits} == {State.ABANDONED}
@@ -141,11 +133,11 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
     store.close()
 
 
-def test_an_audit_that_a_killed_phone_left_open_is_abandoned(
+def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     """Its request has had its final attempt, and gets no second one."""
-    held: list[Phone] = []
+    held: list[MobileService] = []
 
     def look(_: httpx.Request) -> httpx.Response:
         outbox = held[0]._outbox
@@ -155,11 +147,11 @@ def test_an_audit_that_a_killed_phone_left_open_is_abandoned(
 
     opened: list[dict[str, Any]] = []
 
-    async def work(phone: Phone) -> None:
-        held.append(phone)
-        await asked(phone, TEXTS[:1])
-        await phone.watch.auditor.drain()
-        phone._outbox._db.execute(
+    async def work(mobile: MobileService) -> None:
+        held.append(mobile)
+        await asked(mobile, TEXTS[:1])
+        await mobile.watch.auditor.drain()
+        mobile._outbox._db.execute(
             "UPDATE outbox SET terminal = 0, body = ? WHERE attempt_id = ? AND side = 'caller'",
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
         )
@@ -176,10 +168,10 @@ def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     texts = [f"{text} {number}" for number in range(12) for text in TEXTS]
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
-    async def work(phone: Phone) -> tuple[int, int]:
-        async with phone.watch.auditor._one:  # nobody drains
-            await asked(phone, texts)
-            return phone.watch.auditor.waiting, phone.watch.health().audits.dropped
+    async def work(mobile: MobileService) -> tuple[int, int]:
+        async with mobile.watch.auditor._one:  # nobody drains
+            await asked(mobile, texts)
+            return mobile.watch.auditor.waiting, mobile.watch.health().audits.dropped
 
     assert world.run(work) == (QUEUE, len(texts) - QUEUE)
 
@@ -187,20 +179,20 @@ def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
 def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path) -> None:
     """A quick answer waits for a slow one before it: zeros that hurry would distort the test."""
 
-    async def work(phone: Phone) -> tuple[list[int], list[str]]:
-        policy = phone.device.make_policy("value")
-        bounds = _Bounds(5_000, "phone", "auto", None)
+    async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
+        policy = mobile.device.make_policy("cascade-routing")
+        bounds = _Bounds(5_000, "mobile", "auto", None)
         requests = [
-            phone._request((text, None), phone._read(0, text, None), policy, bounds)
+            mobile._request((text, None), mobile._read(0, text, None), policy, bounds)
             for text in TEXTS[:4]
         ]
         waiting = []
         for request in reversed(requests):
-            answer = await phone._requester.answer(request, policy, 5_000, time.perf_counter())
+            answer = await mobile._requester.answer(request, policy, 5_000, time.perf_counter())
             # the third got no answer, and holds nobody up
-            phone.watch.ended(request, None if request is requests[2] else answer)
-            waiting.append(phone.watch.auditor.waiting)
-        return waiting, [one.request.text for one in phone.watch.auditor._queue]
+            mobile.watch.ended(request, None if request is requests[2] else answer)
+            waiting.append(mobile.watch.auditor.waiting)
+        return waiting, [one.request.text for one in mobile.watch.auditor._queue]
 
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
     waiting, order = world.run(work)
@@ -216,13 +208,13 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def work(phone: Phone) -> tuple[int, int]:
-        call = asyncio.create_task(phone.classify(TEXTS))
+    async def work(mobile: MobileService) -> tuple[int, int]:
+        call = asyncio.create_task(mobile.classify(TEXTS))
         await hung.wait()
-        under_way = len(phone.watch._line)
+        under_way = len(mobile.watch._line)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        return under_way, len(phone.watch._line)
+        return under_way, len(mobile.watch._line)
 
     file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})  # all to the cloud
     settings = {"certificate": file, "concurrency": 1}
@@ -237,9 +229,9 @@ def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_pat
     assert not any(drawn(number, 0.0) for number in range(1000))
     assert all(drawn(number, 1.0) for number in range(1000))
 
-    async def work(phone: Phone) -> int:
-        await asked(phone, TEXTS[:5])
-        return phone.watch._record.counts.opened
+    async def work(mobile: MobileService) -> int:
+        await asked(mobile, TEXTS[:5])
+        return mobile.watch._record.counts.opened
 
     settings = {"certificate": written(bundle, tmp_path)}
     world = World(tmp_path, up=("edge",), settings=settings)
@@ -247,10 +239,10 @@ def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_pat
 
 
 def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> Any:
-        (answer,) = await asked(phone, TEXTS[:1], policy="mobile")
+    async def work(mobile: MobileService) -> Any:
+        (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         assert (answer.certificate_id, answer.degraded) == (None, False)
-        return phone.watch.health()
+        return mobile.watch.health()
 
     health = World(tmp_path).run(work)
     assert (health.audits.share, health.audits.bound, health.certificate) == (0.0, None, None)
@@ -260,11 +252,11 @@ def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> Non
 def test_audits_without_a_certificate_count_and_raise_nothing(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    async def work(phone: Phone) -> Any:
-        await asked(phone, TEXTS[:6])
-        await asked(phone, TEXTS[:6], policy="edge")  # not the phone's own policy
-        await phone.watch.auditor.drain()
-        return phone.watch.health()
+    async def work(mobile: MobileService) -> Any:
+        await asked(mobile, TEXTS[:6])
+        await asked(mobile, TEXTS[:6], policy="edge")  # not the mobile's own policy
+        await mobile.watch.auditor.drain()
+        return mobile.watch.health()
 
     settings = {"policy": "mobile", "audit_share": 1.0}
     health = World(tmp_path, up=("edge", "cloud"), settings=settings).run(work)
@@ -273,9 +265,9 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
 
 
 def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:
-    async def work(phone: Phone) -> tuple[Classification, int]:
-        (answer,) = await asked(phone, TEXTS[:1], policy="mobile")
-        return answer, phone.watch.auditor.waiting
+    async def work(mobile: MobileService) -> tuple[Classification, int]:
+        (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
+        return answer, mobile.watch.auditor.waiting
 
     world = World(tmp_path, settings=promised(bundle, tmp_path))
     answer, waiting = world.run(work)

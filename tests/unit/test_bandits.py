@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from shared.cost import CostModel
 from shared.domain import Outcome, Tier
 from shared.policies import TextFeatures
 from shared.policies.bandits import AdaEE, ISplitEE, Ucb1, thresholds
+from shared.pricing.cost_model import CostModel
 
 ANY = TextFeatures(np.zeros(2, np.float32), tokens=5)
 PAPER = CostModel.paper(12)  # λm = 1.5, oc + γ = 18
@@ -80,7 +80,7 @@ def test_the_papers_ten_thresholds() -> None:
 def test_adaee_is_paid_by_eq_2() -> None:
     """μ = 0.1, all-cloud 18 λ: exit 2 at 0.95 pays 0.95 − 0.1·3/18; escalated 0.9 − 0.1·21/18."""
     policy = AdaEE(2, PAPER, MU)
-    assert (policy.phone_layers, policy.learns) == (None, True)
+    assert (policy.policy_layers, policy.learns) == (None, True)
     first = policy.route(ANY)
     assert (first.tier, first.alpha, first.escalate_to) == (Tier.MOBILE, 0.5, Tier.CLOUD)
     assert (first.first_exit, first.last_layer) == (1, None)
@@ -95,7 +95,7 @@ def test_adaee_is_paid_by_eq_2() -> None:
 def test_i_splitee_is_paid_by_eq_2_and_keeps_the_last_layer_to_itself() -> None:
     """Arm i runs i layers and asks exit i only; at i = l there is nothing left to offload."""
     policy = ISplitEE(PAPER, MU)
-    assert (policy.phone_layers, policy.learns) == (12, True)
+    assert (policy.policy_layers, policy.learns) == (12, True)
     for layer in range(1, 13):
         decision = policy.route(ANY)
         assert (decision.tier, decision.alpha) == (Tier.MOBILE, None)

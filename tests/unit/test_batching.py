@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.runtime.flow import WORTH_TOKENS
-from shared.service.batching import best_batch
+from shared.inference.batch_selection import best_batch
+from shared.inference.layer_batcher import WORTH_TOKENS
 
 NO_BOUND = 2**31
 

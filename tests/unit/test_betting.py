@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from shared.betting import (
+from shared.certificates.sequential_test import (
     DISAGREEMENT,
     DROP,
     Alarm,

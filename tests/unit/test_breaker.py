@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mobile_client.breaker import FAILURES, MOST_REST_S, REST_S, Breaker
+from mobile_client.resilience.circuit_breaker import FAILURES, MOST_REST_S, REST_S, CircuitBreaker
 
 
 class Clock:
@@ -20,8 +20,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(clock)
+def opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock)
     for _ in range(FAILURES):
         assert breaker.lets_pass()
         breaker.begin()
@@ -30,7 +30,7 @@ def opened(clock: Clock) -> Breaker:
 
 
 def test_it_opens_after_failures_in_a_row_only(clock: Clock) -> None:
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     for _ in range(10):
         for _ in range(FAILURES - 1):
             breaker.failed()
@@ -85,7 +85,7 @@ def test_a_trial_that_is_broken_off_leaves_the_way_to_another(clock: Clock) -> N
 
 
 def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     before = [breaker.begin() for _ in range(3)]
     for _ in range(FAILURES):
         breaker.failed(breaker.begin())
@@ -99,7 +99,7 @@ def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
 
 
 def test_policies_do_not_reckon_with_who_was_not_there(clock: Clock) -> None:
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     breaker.failed()
     assert breaker.plannable
     breaker.failed(nobody_there=True)

@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from mobile_client.budget import EXHAUSTED
-from mobile_client.explain import explain
-from mobile_client.phone import Phone
-from mobile_client.recorded import read_request
-from mobile_client.render import row
-from mobile_client.replay import AtHand
+from mobile_client.cli.render import row
+from mobile_client.insight.explain import explain
+from mobile_client.insight.replay import AtHand
+from mobile_client.insight.request_trace import read_request
+from mobile_client.resilience.escalation_budget import EXHAUSTED
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
-from shared.domain import Outcome, RoutingDecision, Tier
-from shared.ledger.entry import Side, State
-from shared.ledger.verify import verify
+from shared.domain import Outcome, RoutingDecision, Side, State, Tier
+from shared.ledger.server.verify import verify
 from shared.policies import TextFeatures
 from shared.wire import Classification
-from tests.conftest import BUNDLE
-from tests.unit.phones import World, answered
+from tests.support.mobile import World, answered
+from tests.support.paths import BUNDLE
 
 BURST = 3
 SHARE = 0.25
@@ -34,11 +33,11 @@ def up_one(
     return {Tier.MOBILE: Tier.EDGE, Tier.EDGE: Tier.CLOUD}.get(outcome.tier)
 
 
-async def ask(phone: Phone, count: int, client: str, policy: str = "mobile") -> list[Any]:
-    asked = phone.device.make_policy(policy)
+async def ask(mobile: MobileService, count: int, client: str, policy: str = "mobile") -> list[Any]:
+    asked = mobile.device.make_policy(policy)
     asked.escalate = up_one  # type: ignore[method-assign]
     return [
-        answered((await phone.classify([TEXT], None, policy, client=client))[0])
+        answered((await mobile.classify([TEXT], None, policy, client=client))[0])
         for _ in range(count)
     ]
 
@@ -53,8 +52,8 @@ def hops(answer: Classification) -> int:
 
 
 def test_a_clients_escalations_are_bounded_and_others_are_not_held_up(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> tuple[list[Any], list[Any]]:
-        return await ask(phone, 20, "mallory"), await ask(phone, 1, "alice")
+    async def work(mobile: MobileService) -> tuple[list[Any], list[Any]]:
+        return await ask(mobile, 20, "mallory"), await ask(mobile, 1, "alice")
 
     crafted, honest = world(tmp_path).run(work)
     assert sum(map(hops, crafted)) <= SHARE * 20 + BURST
@@ -70,7 +69,7 @@ def test_a_clients_escalations_are_bounded_and_others_are_not_held_up(tmp_path: 
 
 def test_what_was_kept_is_booked(tmp_path: Path) -> None:
     tried = world(tmp_path)
-    answers = tried.run(lambda phone: ask(phone, 12, "mallory"))
+    answers = tried.run(lambda mobile: ask(mobile, 12, "mallory"))
     store = tried.ledger()
     report = verify(store)
     assert report.clean, report
@@ -90,8 +89,8 @@ def test_what_was_kept_is_booked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["mobile", "edge"])
 def test_without_escalations_the_first_tier_answers(first: str, tmp_path: Path) -> None:
-    async def work(phone: Phone) -> list[Any]:
-        return await ask(phone, 2, "mallory", first)
+    async def work(mobile: MobileService) -> list[Any]:
+        return await ask(mobile, 2, "mallory", first)
 
     one, other = world(tmp_path, escalation_budget=0.0, escalation_burst=1).run(work)
     assert hops(one) == 1
@@ -100,7 +99,7 @@ def test_without_escalations_the_first_tier_answers(first: str, tmp_path: Path) 
 
 def test_no_budget_is_no_limit(tmp_path: Path) -> None:
     tried = world(tmp_path, escalation_budget=None, escalation_burst=1)
-    answers = tried.run(lambda phone: ask(phone, 8, "mallory"))
+    answers = tried.run(lambda mobile: ask(mobile, 8, "mallory"))
     assert all(answer.tier is Tier.CLOUD for answer in answers)
 
 
@@ -110,9 +109,9 @@ def test_kept_answers_are_no_evidence_against_a_promise(
 ) -> None:
     """Else a client could craft the alarm that sends everybody's requests to the cloud."""
 
-    async def work(phone: Phone) -> tuple[int, list[Any]]:
-        answers = await ask(phone, 6, "mallory")
-        audits = phone.watch.health().audits
+    async def work(mobile: MobileService) -> tuple[int, list[Any]]:
+        answers = await ask(mobile, 6, "mallory")
+        audits = mobile.watch.health().audits
         return audits.seen + audits.waiting, answers
 
     limits = {"escalation_budget": budget, "escalation_burst": 1, "audit_share": 1.0}

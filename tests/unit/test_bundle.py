@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bundle import Bundle, load_bundle, tier_layers
+from shared.bundle.loading import Bundle, load_bundle, tier_layers
 from shared.errors import BundleError
-from tests.conftest import BUNDLE
+from tests.support.paths import BUNDLE
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_process_refuses_a_corrupt_bundle_at_start(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["edge_server", "shared.ledger"])
+@pytest.mark.parametrize("module", ["edge_server", "shared.ledger.server"])
 def test_a_wrong_setting_is_one_sentence(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module],

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.bundle import Bundle
-from shared.certificate import (
+from shared.bundle.loading import Bundle
+from shared.certificates.certificate import (
     Certificate,
     Prices,
     Promise,
@@ -20,9 +20,10 @@ from shared.certificate import (
     load_certificate,
     read_certificate,
 )
-from shared.cost import CostModel, PriceBook
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
+from shared.pricing.cost_model import CostModel
+from shared.pricing.price_book import PriceBook
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -39,7 +40,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "max_drop": 0.02,
         "delta": 0.05,
         "bound": 0.0144,
-        "policy": "value",
+        "policy": "cascade-routing",
         "mobile_layers": 2,
         "edge_layers": 3,
         "thresholds": {"alpha": 0.98, "price": 0.002864},

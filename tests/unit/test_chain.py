@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from pathlib import Path
@@ -14,72 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobile_client.breaker import FAILURES
-from mobile_client.demo import sample_sentences
-from mobile_client.modes import MODES, allowed
-from mobile_client.phone import Phone
-from mobile_client.recorded import read_request
-from mobile_client.replay import replayable
-from shared.domain import Tier
+from mobile_client.dispatch.modes import MODES, allowed
+from mobile_client.insight.replay import replayable
+from mobile_client.insight.request_trace import read_request
+from mobile_client.resilience.circuit_breaker import FAILURES
+from mobile_client.service import MobileService
+from shared.domain import Reason, State, Tier
 from shared.errors import DimeeError, InvalidInput, Overloaded
-from shared.ledger.entry import LedgerEntry, Reason, Side, State
-from shared.ledger.verify import verify
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server.verify import verify
 from shared.wire import Classification
-from tests.unit.phones import World, answered, story
+from testbed.demo import sample_sentences
+from tests.support.mobile import World, answered, story
+from tests.support.played_tiers import callers, one, plays, seen, world
 
-TEXT = "not the triumph it thinks it is, though hardly a failure"
 COSTS = {"edge": 8.5, "cloud": 18.0}
-
-
-def plays(what: str, tier: str) -> Any:
-    """A tier as a handler: what it answers, or how it fails."""
-
-    async def handler(request: httpx.Request) -> httpx.Response:
-        if what == "gone":
-            raise httpx.ConnectError("refused", request=request)
-        if what == "broken":
-            raise httpx.ReadError("reset", request=request)
-        if what == "hangs":
-            await asyncio.sleep(60)
-        if what == "busy":
-            error = Overloaded("the queue is full", retry_after_s=0.01)
-            return httpx.Response(429, json=error.payload())
-        if what == "fails":
-            return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
-        layers = 3 if tier == "edge" else 6
-        attempt = json.loads(request.content)["attempt_id"]
-        return httpx.Response(
-            200,
-            json={
-                "attempt_id": attempt,
-                "tier": tier,
-                "label": "negative",
-                "probabilities": {"negative": 0.99, "positive": 0.01},
-                "confidence": 0.99,
-                "exit_layer": layers,
-                "tokens": 12,
-                "truncated": False,
-                "bundle_id": "b",
-                "queue_ms": 0.1,
-                "compute_ms": 1.0,
-                "tier_ms": 1.2,
-            },
-        )
-
-    return handler
-
-
-def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
-    played = {"edge": plays(edge, "edge"), "cloud": plays(cloud, "cloud")}
-    return World(tmp_path, played=played, settings=facts)
-
-
-async def one(phone: Phone, **asked: Any) -> Classification | DimeeError:
-    return (await phone.classify([TEXT], **asked))[0]
-
-
-def callers(found: World) -> list[LedgerEntry]:
-    return [entry for entry in found.entries() if entry.side is Side.CALLER]
 
 
 @pytest.mark.parametrize(
@@ -93,21 +41,21 @@ def callers(found: World) -> list[LedgerEntry]:
 )
 def test_modes(mode: str, policy: str, expected: list[Any], tmp_path: Path) -> None:
     found = world(tmp_path, "answers", "answers")
-    answer = answered(found.run(lambda phone: one(phone, policy=policy, mode=mode)))
+    answer = answered(found.run(lambda mobile: one(mobile, policy=policy, mode=mode)))
     assert story(answer) == expected
     assert not answer.degraded
 
 
-def test_edge_max_ends_on_the_phone_and_never_in_the_cloud(tmp_path: Path) -> None:
+def test_edge_max_ends_on_the_mobile_and_never_in_the_cloud(tmp_path: Path) -> None:
     found = world(tmp_path, "gone", "answers", retries=0)
-    answer = answered(found.run(lambda phone: one(phone, policy="cloud", mode="edge-max")))
+    answer = answered(found.run(lambda mobile: one(mobile, policy="cloud", mode="edge-max")))
     assert story(answer) == [("edge", "route", "failed"), ("mobile", "fail_over", "answered")]
     assert answer.degraded_because == "offline"
 
 
-def test_prefer_cloud_falls_back_to_edge_then_phone(tmp_path: Path) -> None:
+def test_prefer_cloud_falls_back_to_edge_then_mobile(tmp_path: Path) -> None:
     found = world(tmp_path, "fails", "gone", retries=0)
-    answer = answered(found.run(lambda phone: one(phone, mode="prefer-cloud")))
+    answer = answered(found.run(lambda mobile: one(mobile, mode="prefer-cloud")))
     assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge", "mobile"]
     assert answer.degraded_because == "unavailable"
 
@@ -117,7 +65,7 @@ def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> N
     texts = sample_sentences()[:30]
     found = world(tmp_path, "answers", "answers")
     asked = {"policy": "i-splitee", "mode": "edge-max"}
-    outcomes = found.run(lambda phone: phone.classify(texts, **asked))
+    outcomes = found.run(lambda mobile: mobile.classify(texts, **asked))
     unsure = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
     assert unsure
     for answer in unsure:
@@ -129,9 +77,9 @@ def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> N
     assert (kept, left_out) == ([], {"asked for in another mode or under a ceiling": 1})
 
 
-def test_the_ledger_says_why_the_phone_answered(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> list[Classification | DimeeError]:
-        return [await one(phone, policy="cloud") for _ in range(2)]
+def test_the_ledger_says_why_the_mobile_answered(tmp_path: Path) -> None:
+    async def work(mobile: MobileService) -> list[Classification | DimeeError]:
+        return [await one(mobile, policy="cloud") for _ in range(2)]
 
     found = world(tmp_path, "gone", "fails", retries=0)
     found.run(work)
@@ -144,13 +92,13 @@ def test_the_ledger_says_why_the_phone_answered(tmp_path: Path) -> None:
 
 def test_an_unknown_mode_is_refused_with_the_choice(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="only-on-device, edge-max"):
-        world(tmp_path, "gone", "gone").run(lambda phone: one(phone, mode="fast"))
+        world(tmp_path, "gone", "gone").run(lambda mobile: one(mobile, mode="fast"))
 
 
 def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
     found = world(tmp_path, "answers", "answers")
     answer = answered(
-        found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=COSTS["cloud"] - 0.1))
+        found.run(lambda mobile: one(mobile, policy="cloud", max_cost_lambda=COSTS["cloud"] - 0.1))
     )
     assert answer.capped
     assert answer.tier is not Tier.CLOUD
@@ -158,9 +106,9 @@ def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
 
 
 def test_what_failed_counts_towards_the_ceiling(tmp_path: Path) -> None:
-    """A cloud that broke has cost its offload; the edge then no longer fits, the phone does not."""
+    """A cloud that broke has cost its offload; neither the edge nor the mobile then fits."""
     found = world(tmp_path, "answers", "broken", retries=0)
-    answer = found.run(lambda phone: one(phone, policy="cloud", max_cost_lambda=18.0))
+    answer = found.run(lambda mobile: one(mobile, policy="cloud", max_cost_lambda=18.0))
     assert isinstance(answer, Classification)
     assert answer.cost.cost_lambda <= 18.0
     assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge"]
@@ -169,13 +117,13 @@ def test_what_failed_counts_towards_the_ceiling(tmp_path: Path) -> None:
 def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) -> None:
     waits: list[float] = []
 
-    async def work(phone: Phone) -> Classification | DimeeError:
+    async def work(mobile: MobileService) -> Classification | DimeeError:
         async def sleep(seconds: float) -> None:
             waits.append(seconds)
 
-        phone._requester._sleep = sleep
-        phone._requester._dice = random.Random(3)
-        return await one(phone, policy="cloud")
+        mobile._requester._sleep = sleep
+        mobile._requester._dice = random.Random(3)
+        return await one(mobile, policy="cloud")
 
     found = world(tmp_path, "gone", "busy", fail_over=())
     outcome = found.run(work)
@@ -190,14 +138,14 @@ def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) 
 @pytest.mark.parametrize("what", ["broken", "hangs", "fails"])
 def test_what_may_have_been_done_is_not_done_again(what: str, tmp_path: Path) -> None:
     found = world(tmp_path, "gone", what, fail_over=())
-    found.run(lambda phone: one(phone, policy="cloud", deadline_ms=200))
+    found.run(lambda mobile: one(mobile, policy="cloud", deadline_ms=200))
     assert [entry.reason for entry in callers(found)] == [Reason.ROUTE]
 
 
 def test_an_open_breaker_is_no_attempt(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> list[Classification | DimeeError]:
-        outcomes = [await one(phone, policy="edge") for _ in range(FAILURES + 2)]
-        assert phone.watch.health().breakers == {"edge": "open", "cloud": "closed"}
+    async def work(mobile: MobileService) -> list[Classification | DimeeError]:
+        outcomes = [await one(mobile, policy="edge") for _ in range(FAILURES + 2)]
+        assert mobile.watch.health().breakers == {"edge": "open", "cloud": "closed"}
         return outcomes
 
     found = world(tmp_path, "gone", "answers", retries=0)
@@ -220,22 +168,18 @@ def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) 
         others.release()
         return await plays("answers", "cloud")(request)
 
-    async def work(phone: Phone) -> list[Classification]:
-        breaker = phone.device.observed.breakers[Tier.EDGE]
+    async def work(mobile: MobileService) -> list[Classification]:
+        breaker = mobile.device.observed.breakers[Tier.EDGE]
         for _ in range(FAILURES):
             breaker.failed()
         breaker._until = breaker.clock()
-        outcomes = await asyncio.gather(*(one(phone, policy="edge") for _ in range(6)))
+        outcomes = await asyncio.gather(*(one(mobile, policy="edge") for _ in range(6)))
         assert breaker.state == "closed"
         return [answered(outcome) for outcome in outcomes]
 
     outcomes = World(tmp_path, played={"edge": edge, "cloud": cloud}).run(work)
     assert [one.tier for one in outcomes].count(Tier.EDGE) == 1
     assert [one.tier for one in outcomes].count(Tier.CLOUD) == 5
-
-
-def seen(phone: Phone, tier: Tier, took_ms: float, count: int = 25) -> None:
-    phone.device.observed._round_trips[tier].extend([took_ms] * count)
 
 
 BEHAVIOURS = ["answers", "gone", "broken", "hangs", "busy", "fails"]
@@ -251,7 +195,9 @@ BEHAVIOURS = ["answers", "gone", "broken", "hangs", "busy", "fails"]
     edge=st.sampled_from(BEHAVIOURS),
     cloud=st.sampled_from(BEHAVIOURS),
     mode=st.sampled_from(MODES),
-    policy=st.sampled_from(["value", "edge", "cloud", "mobile", "dimee-fixed", "i-splitee"]),
+    policy=st.sampled_from(
+        ["cascade-routing", "edge", "cloud", "mobile", "dimee-fixed", "i-splitee"]
+    ),
     ceiling=st.sampled_from([None, 4.0, 6.0, 9.0, 13.0, 30.0]),
     hedge=st.sampled_from(["off", "p95"]),
 )
@@ -268,13 +214,13 @@ def test_the_bounds_hold_whatever_the_tiers_do(
     found = world(tmp_path_factory.mktemp("chain"), edge, cloud, hedge=hedge)
     took: list[float] = []
 
-    async def work(phone: Phone) -> list[Classification | DimeeError]:
-        seen(phone, Tier.EDGE, 2.0)
+    async def work(mobile: MobileService) -> list[Classification | DimeeError]:
+        seen(mobile, Tier.EDGE, 2.0)
         outcomes = []
         for _ in range(3):
             started = time.perf_counter()
             asked = {"policy": policy, "mode": mode, "deadline_ms": deadline_ms}
-            outcomes.append(await one(phone, **asked, max_cost_lambda=ceiling))
+            outcomes.append(await one(mobile, **asked, max_cost_lambda=ceiling))
             took.append((time.perf_counter() - started) * 1e3)
         return outcomes
 
@@ -293,7 +239,7 @@ def test_the_bounds_hold_whatever_the_tiers_do(
     for outcome in outcomes:
         if isinstance(outcome, Classification):
             assert outcome.tier in allowed(mode)
-        else:  # only where the ceiling pays for nothing, since the phone can always answer
+        else:  # only where the ceiling pays for nothing, since the mobile can always answer
             assert ceiling is not None
     assert (
         max(took) < deadline_ms + 1_000

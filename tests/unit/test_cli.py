@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BUNDLE, free_ports
+from tests.support.paths import BUNDLE, free_ports
 
 DIMEE = Path(sys.executable).parent / "dimee"
 
@@ -87,11 +87,11 @@ def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> No
     assert b"dimee up" in done.stderr
 
 
-def test_offline_the_phone_answers_and_says_whom_it_missed(nobody: dict[str, str]) -> None:
+def test_offline_the_mobile_answers_and_says_whom_it_missed(nobody: dict[str, str]) -> None:
     done = dimee("classify", "a wonderful film", "--policy", "edge", settings=nobody)
     assert done.returncode == 0
     assert b" mobile*! " in done.stdout
-    assert b"1 answer is the phone's own: edge, cloud (unreachable)" in done.stderr
+    assert b"1 answer is the mobile's own: edge, cloud (unreachable)" in done.stderr
     assert b"dimee up" in done.stderr
     silent = dimee("classify", "fine", "--mode", "only-on-device", settings=nobody)
     assert (silent.returncode, silent.stderr) == (0, b"")

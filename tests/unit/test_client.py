@@ -1,4 +1,4 @@
-"""The SDK and the gateway, with a phone of their own and no other tier running."""
+"""The SDK and the gateway, with a mobile of their own and no other tier running."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from mobile_client import MobileClient
-from mobile_client.gateway import create_app
+from mobile_client.gateway.app import create_app
 from mobile_client.settings import MobileSettings
-from shared.domain import Tier
+from shared.domain import Delivery, Side, State, Tier
 from shared.errors import BundleError, DimeeError, InvalidInput, TierUnreachable, TooLarge
-from shared.ledger.entry import Delivery, LedgerEntry, Side, State
-from tests.conftest import BUNDLE, free_ports
+from shared.ledger.entry import LedgerEntry
+from tests.support.paths import BUNDLE, free_ports
 
 
 @pytest.fixture
@@ -27,21 +27,21 @@ def settings(tmp_path: Path) -> MobileSettings:
 
 
 def booked(client: MobileClient) -> list[LedgerEntry]:
-    rows = client._phone._outbox.pending(10_000)
+    rows = client._mobile._outbox.pending(10_000)
     return [LedgerEntry.model_validate_json(row[3]) for row in rows]
 
 
 def test_sync_async_one_and_many_agree(settings: MobileSettings) -> None:
     texts = ["a wonderful film", "dull, slow and pointless"]
-    with MobileClient(settings, policy="mobile") as phone:
-        many = phone.classify_many(texts)
-        one = [phone.classify(text) for text in texts]
+    with MobileClient(settings, policy="mobile") as mobile:
+        many = mobile.classify_many(texts)
+        one = [mobile.classify(text) for text in texts]
 
         async def awaited() -> list[object]:
-            return [await phone.aclassify(texts[0]), *await phone.aclassify_many(texts)]
+            return [await mobile.aclassify(texts[0]), *await mobile.aclassify_many(texts)]
 
         from_async = asyncio.run(awaited())
-        phone.close(flush_s=0)
+        mobile.close(flush_s=0)
 
     def facts(answer: object) -> tuple[object, ...]:
         assert not isinstance(answer, DimeeError)
@@ -53,10 +53,10 @@ def test_sync_async_one_and_many_agree(settings: MobileSettings) -> None:
 
 
 def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="mobile") as phone:
-        answer = phone.classify("a wonderful film")
-        caller, tier = sorted(booked(phone), key=lambda entry: entry.side)
-        phone.close(flush_s=0)
+    with MobileClient(settings, policy="mobile") as mobile:
+        answer = mobile.classify("a wonderful film")
+        caller, tier = sorted(booked(mobile), key=lambda entry: entry.side)
+        mobile.close(flush_s=0)
     assert (caller.side, tier.side) == (Side.CALLER, Side.TIER)
     assert caller.attempt_id == tier.attempt_id == answer.attempts[0].attempt_id
     assert caller.state is tier.state is State.ANSWERED
@@ -68,11 +68,11 @@ def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> Non
 
 def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSettings) -> None:
     servers = {"fail_over": ("edge", "cloud"), "retries": 0}
-    with MobileClient(settings, policy="cloud", **servers) as phone:
+    with MobileClient(settings, policy="cloud", **servers) as mobile:
         with pytest.raises(TierUnreachable, match=r"the cloud at .*; the edge at ") as caught:
-            phone.classify("fine")
-        entries = booked(phone)
-        phone.close(flush_s=0)
+            mobile.classify("fine")
+        entries = booked(mobile)
+        mobile.close(flush_s=0)
     assert settings.cloud_url in caught.value.message
     story = sorted((entry.ordinal, entry.tier.value, entry.state.value) for entry in entries)
     assert story == [(1, "cloud", "failed"), (2, "edge", "failed")]
@@ -81,17 +81,17 @@ def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSe
     assert sorted(entry.final for entry in entries) == [False, True]
 
 
-def test_offline_the_phone_stands_in_and_says_so(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="cloud", retries=0) as phone:
-        answer = phone.classify("a wonderful film")
-        phone.close(flush_s=0)
+def test_offline_the_mobile_stands_in_and_says_so(settings: MobileSettings) -> None:
+    with MobileClient(settings, policy="cloud", retries=0) as mobile:
+        answer = mobile.classify("a wonderful film")
+        mobile.close(flush_s=0)
     assert answer.failed_over
     assert (answer.degraded, answer.degraded_because) == (True, "offline")
     assert [attempt.tier.value for attempt in answer.attempts] == ["cloud", "edge", "mobile"]
 
 
 def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="mobile") as phone:
+    with MobileClient(settings, policy="mobile") as mobile:
         for text, kind in (
             ("", InvalidInput),
             ("x" * 1_000_000, TooLarge),
@@ -100,33 +100,33 @@ def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
             ("\u200b", InvalidInput),
         ):
             with pytest.raises(kind, match=r"^texts\[0\]"):
-                phone.classify(text)
+                mobile.classify(text)
         with pytest.raises(TooLarge, match="at most 1,000"):
-            phone.classify_many(["a"] * 10_000)
+            mobile.classify_many(["a"] * 10_000)
         with pytest.raises(InvalidInput, match=r"texts\[1\]: is empty"):
-            phone.classify_many(["a", " "])
+            mobile.classify_many(["a", " "])
         with pytest.raises(InvalidInput, match="the task sst2 has none"):
-            phone.classify("a", pair="b")
+            mobile.classify("a", pair="b")
         with pytest.raises(InvalidInput, match="choose one of"):
-            phone.classify("a", policy="best")
-        assert booked(phone) == []
-        phone.close(flush_s=0)
+            mobile.classify("a", policy="best")
+        assert booked(mobile) == []
+        mobile.close(flush_s=0)
 
 
 def test_truncation_is_reported(settings: MobileSettings) -> None:
-    with MobileClient(settings, policy="mobile") as phone:
-        long, short = phone.classify("good " * 2_000), phone.classify("good")
-        limit = phone._phone.device.bundle.manifest.max_tokens
-        phone.close(flush_s=0)
+    with MobileClient(settings, policy="mobile") as mobile:
+        long, short = mobile.classify("good " * 2_000), mobile.classify("good")
+        limit = mobile._mobile.device.bundle.manifest.max_tokens
+        mobile.close(flush_s=0)
     assert (long.truncated, long.tokens) == (True, limit)
     assert not short.truncated
 
 
 def test_a_closed_client_says_so(settings: MobileSettings) -> None:
-    phone = MobileClient(settings, policy="mobile")
-    phone.close(flush_s=0)
+    mobile = MobileClient(settings, policy="mobile")
+    mobile.close(flush_s=0)
     with pytest.raises(RuntimeError, match="closed"):
-        phone.classify("a")
+        mobile.classify("a")
 
 
 def test_a_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -
 def test_the_gateway_refuses_what_is_wrong(
     body: object, status: int, field: str, settings: MobileSettings
 ) -> None:
-    answer = _post(settings, httpx.Request("POST", "http://phone/v1/classify", json=body))
+    answer = _post(settings, httpx.Request("POST", "http://mobile/v1/classify", json=body))
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error["field"] == field
@@ -178,7 +178,7 @@ def test_the_gateway_refuses_bytes_that_are_no_text(
     content: bytes, status: int, settings: MobileSettings
 ) -> None:
     headers = {"content-type": "application/json"}
-    request = httpx.Request("POST", "http://phone/v1/classify", content=content, headers=headers)
+    request = httpx.Request("POST", "http://mobile/v1/classify", content=content, headers=headers)
     answer = _post(settings, request)
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["message"]
@@ -187,7 +187,7 @@ def test_the_gateway_refuses_bytes_that_are_no_text(
 def test_the_gateway_answers_and_keeps_errors_beside_results(settings: MobileSettings) -> None:
     def body(policy: str, *texts: str) -> httpx.Request:
         content = {"texts": texts, "policy": policy}
-        return httpx.Request("POST", "http://phone/v1/classify", json=content)
+        return httpx.Request("POST", "http://mobile/v1/classify", json=content)
 
     answer = _post(settings, body("mobile", "a wonderful film", "an ugly, lifeless mess"))
     labels = [item["result"]["label"] for item in answer.json()["items"]]

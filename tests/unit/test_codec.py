@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load, save
 
-from shared.codec import (
+from shared.errors import BundleMismatch, InvalidInput
+from shared.inference.codec import (
     CODECS,
     MAX_HEADER_BYTES,
     Codec,
@@ -27,7 +28,6 @@ from shared.codec import (
     uplink_ms,
     worth_resuming,
 )
-from shared.errors import BundleMismatch, InvalidInput
 
 T, H = 9, 32
 BUNDLE = "0123456789abcdef"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 SERVICES = ("ledger", "cloud", "edge", "mobile")
 STAGES = {"runtime", "tier", *SERVICES}

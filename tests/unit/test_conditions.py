@@ -7,25 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from mobile_client.breaker import FAILURES, REST_S
-from mobile_client.conditions import FAIR_MS, SMOOTHING, Observed
-from mobile_client.phone import Phone
-from shared.cost import CostModel
-from shared.domain import Tier
+from mobile_client.resilience.circuit_breaker import FAILURES, REST_S
+from mobile_client.resilience.tier_stats import FAIR_MS, SMOOTHING, TierStats
+from mobile_client.service import MobileService
+from shared.domain import Delivery, Tier
 from shared.errors import DeadlineExceeded, DimeeError, TierError
-from shared.ledger.entry import Delivery
-from shared.tariff import Tariff
+from shared.pricing.cost_model import CostModel
+from shared.pricing.live_prices import LivePrices
 from shared.tier_client import Exchange
 from shared.wire import Classification
-from tests.unit.phones import World
-from tests.unit.test_tariff import Clock
+from tests.support.clock import Clock
+from tests.support.mobile import World
 
 COSTS = CostModel.paper(6)
 TEXTS = ["a fine film", "neither good nor bad , and long at that", "dreadful", "it is what it is"]
 
 
-def seen(clock: Clock, ms_lambda: float = 0.0) -> Observed:
-    return Observed(Tariff(COSTS), ms_lambda, clock)
+def seen(clock: Clock, latency_price_lambda: float = 0.0) -> TierStats:
+    return TierStats(LivePrices(COSTS), latency_price_lambda, clock)
 
 
 def failed(error: DimeeError, delivery: Delivery, took_ms: float = 1.0) -> Exchange:
@@ -78,21 +77,21 @@ def test_a_late_tier_loses_its_good_name() -> None:
 
 
 def tiers(world: World, texts: list[str]) -> list[Tier]:
-    async def work(phone: Phone) -> list[Tier]:
-        answers = await phone.classify(texts, policy="value")
+    async def work(mobile: MobileService) -> list[Tier]:
+        answers = await mobile.classify(texts, policy="cascade-routing")
         assert all(isinstance(answer, Classification) for answer in answers)
         return [answer.attempts[0].tier for answer in answers]  # type: ignore[union-attr]
 
     return world.run(work)
 
 
-def test_without_a_network_the_phone_is_asked_after_the_first_failure(tmp_path: Path) -> None:
+def test_without_a_network_the_mobile_is_asked_after_the_first_failure(tmp_path: Path) -> None:
     texts = [*TEXTS, "somewhere inside these three hours is a very good short"]
 
-    async def work(phone: Phone) -> list[Classification]:
-        return [(await phone.classify([text], policy="value"))[0] for text in texts * 2]  # type: ignore[misc]
+    async def work(mobile: MobileService) -> list[Classification]:
+        return [(await mobile.classify([text], policy="cascade-routing"))[0] for text in texts * 2]  # type: ignore[misc]
 
-    pure = {"ms_lambda": 0.0}  # the delays of two worlds are not the same
+    pure = {"latency_price_lambda": 0.0}  # the delays of two worlds are not the same
     world = World(tmp_path, settings=pure | {"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
     answers = world.run(work)
     assert {answer.tier for answer in answers} == {Tier.MOBILE}
@@ -121,12 +120,12 @@ def test_a_price_that_rises_changes_the_next_decision(tmp_path: Path) -> None:
 def test_waiting_has_a_price(tmp_path: Path) -> None:
     """With a price on milliseconds, a slow edge is worth less than it was."""
 
-    async def work(phone: Phone) -> tuple[Tier, Tier]:
-        read = phone.device.read(TEXTS[0], None)
-        policy = await phone.device.policy("value")
-        before = phone.device.decide(read, policy, 5000).routing.tier
-        phone.device.observed.answered(before, 4000.0)
-        return before, phone.device.decide(read, policy, 5000).routing.tier
+    async def work(mobile: MobileService) -> tuple[Tier, Tier]:
+        read = mobile.device.read(TEXTS[0], None)
+        policy = await mobile.device.policy("cascade-routing")
+        before = mobile.device.decide(read, policy, 5000).routing.tier
+        mobile.device.observed.answered(before, 4000.0)
+        return before, mobile.device.decide(read, policy, 5000).routing.tier
 
-    before, after = World(tmp_path, settings={"ms_lambda": 1.0}).run(work)
+    before, after = World(tmp_path, settings={"latency_price_lambda": 1.0}).run(work)
     assert before is not after

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shared.cost import CostModel, PriceBook
 from shared.domain import Tier
+from shared.pricing.cost_model import CostModel
+from shared.pricing.price_book import PriceBook
 
 MODEL = CostModel(
     mobile_layer=2, edge_layer=1, offload_edge=3, offload_cloud=5, cloud_fee=7, layers=6
@@ -61,5 +62,5 @@ def test_money_and_energy_of_an_attempt() -> None:
     assert book.usd(Tier.EDGE, compute_ms=1000, moved_bytes=10**9) == pytest.approx(1.001)
     assert book.usd(Tier.CLOUD, compute_ms=1000, moved_bytes=0) == pytest.approx(0.002)
     assert book.usd(Tier.MOBILE, compute_ms=1000, moved_bytes=0) == 0
-    assert book.phone_energy_mj(Tier.MOBILE, compute_ms=10, moved_bytes=0) == pytest.approx(20)
-    assert book.phone_energy_mj(Tier.EDGE, compute_ms=10, moved_bytes=2000) == pytest.approx(1)
+    assert book.mobile_energy_mj(Tier.MOBILE, compute_ms=10, moved_bytes=0) == pytest.approx(20)
+    assert book.mobile_energy_mj(Tier.EDGE, compute_ms=10, moved_bytes=2000) == pytest.approx(1)

@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from shared.credentials import Credentials
-from shared.domain import Tier
+from shared.domain import Delivery, Tier
 from shared.errors import InvalidInput, NotAdmitted, RateLimited
-from shared.ledger.entry import Delivery
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 
@@ -60,7 +59,7 @@ def test_a_closed_door_is_the_tiers_trouble_and_booked_nowhere(
 ) -> None:
     exchange, _ = ask(Credentials(token="secret"), refusal(status, code))
     assert isinstance(exchange.error, kind)
-    assert exchange.error.status in (429, 503), "whoever asks the phone has the right token"
+    assert exchange.error.status in (429, 503), "whoever asks the mobile has the right token"
     assert exchange.delivery is Delivery.UNKNOWN
     assert "secret" not in exchange.error.message
 

@@ -1,4 +1,4 @@
-"""The phone lets in what it gets done in time, and tells nobody a late answer."""
+"""The mobile lets in what it gets done in time, and tells nobody a late answer."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from mobile_client import course
-from mobile_client.crowd import GOOD_TIME, LEAST, PAUSE_S, Crowd
-from mobile_client.gateway import create_app
-from mobile_client.phone import Phone
+from mobile_client.dispatch import request_state as course
+from mobile_client.gateway.app import create_app
+from mobile_client.resilience.concurrency_limit import GOOD_TIME, LEAST, PAUSE_S, AIMDLimiter
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from shared.domain import Side
 from shared.errors import DeadlineExceeded, DimeeError, Overloaded
-from shared.ledger.entry import Side
-from shared.ledger.verify import verify
-from tests.conftest import BUNDLE, free_ports
-from tests.unit.phones import World, answered
-from tests.unit.test_admission import Clock
+from shared.ledger.server.verify import verify
+from tests.support.clock import Clock
+from tests.support.mobile import World, answered
+from tests.support.paths import BUNDLE, free_ports
 
 TEXT = "a wonderful film"
 
 
-def full(crowd: Crowd) -> None:
+def full(crowd: AIMDLimiter) -> None:
     while crowd.under_way < crowd.bound:
         crowd.enter()
 
 
 def test_no_more_than_the_bound_are_let_in() -> None:
-    crowd = Crowd(3)
+    crowd = AIMDLimiter(3)
     full(crowd)
     with pytest.raises(Overloaded, match="3 requests under way") as refused:
         crowd.enter()
@@ -42,12 +42,12 @@ def test_no_more_than_the_bound_are_let_in() -> None:
 
 def test_late_answers_lower_the_bound_once_for_what_was_let_in_before() -> None:
     clock = Clock()
-    crowd = Crowd(100, clock)
+    crowd = AIMDLimiter(100, clock)
     full(crowd)
     for _ in range(10):
         crowd.leave(1.0, 1.0, late=True)
     assert crowd.bound == 90
-    clock.s += 2 * PAUSE_S
+    clock.now += 2 * PAUSE_S
     full(crowd)
     crowd.leave(GOOD_TIME + 0.01, 1.0, late=False)  # in time, and yet too near to it
     assert crowd.bound == 81
@@ -55,9 +55,9 @@ def test_late_answers_lower_the_bound_once_for_what_was_let_in_before() -> None:
 
 def test_it_is_never_lowered_to_nothing_and_comes_back() -> None:
     clock = Clock()
-    crowd = Crowd(100, clock)
+    crowd = AIMDLimiter(100, clock)
     for _ in range(200):
-        clock.s += 2 * PAUSE_S
+        clock.now += 2 * PAUSE_S
         full(crowd)
         crowd.leave(1.0, 1.0, late=True)
     assert crowd.bound == LEAST
@@ -68,8 +68,8 @@ def test_it_is_never_lowered_to_nothing_and_comes_back() -> None:
 
 
 def test_a_few_that_are_late_lower_nothing() -> None:
-    """A server that hangs makes its callers late, not the phone busy."""
-    crowd = Crowd(100)
+    """A server that hangs makes its callers late, not the mobile busy."""
+    crowd = AIMDLimiter(100)
     for _ in range(1_000):
         crowd.enter()
         crowd.leave(1.0, 1.0, late=True)
@@ -84,18 +84,18 @@ def test_an_answer_after_its_time_is_an_error(
     # no answer can come before that
     monkeypatch.setattr(course, "GRACE_MS", -5_000.0)
     # but the request is begun
-    begun = course.Course.check_time
+    begun = course.RequestState.check_time
     calls: list[int] = []
 
-    def first_passes(self: course.Course) -> None:
+    def first_passes(self: course.RequestState) -> None:
         calls.append(1)
         if len(calls) > (2 if policy == "mobile" else 1):
             begun(self)
 
-    monkeypatch.setattr(course.Course, "check_time", first_passes)
+    monkeypatch.setattr(course.RequestState, "check_time", first_passes)
 
-    async def ask(phone: Phone) -> Any:
-        (outcome,) = await phone.classify([TEXT], policy=policy)
+    async def ask(mobile: MobileService) -> Any:
+        (outcome,) = await mobile.classify([TEXT], policy=policy)
         return outcome
 
     outcome = world.run(ask)
@@ -112,8 +112,8 @@ def test_an_answer_after_its_time_is_an_error(
 def test_a_request_that_comes_too_late_opens_nothing(tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
 
-    async def ask(phone: Phone) -> Any:
-        (outcome,) = await phone.classify([TEXT], policy="cloud", since=-1e6)
+    async def ask(mobile: MobileService) -> Any:
+        (outcome,) = await mobile.classify([TEXT], policy="cloud", since=-1e6)
         return outcome
 
     assert isinstance(world.run(ask), DeadlineExceeded)
@@ -123,9 +123,9 @@ def test_a_request_that_comes_too_late_opens_nothing(tmp_path: Path) -> None:
 def test_the_time_of_an_answer_counts_from_its_arrival(tmp_path: Path) -> None:
     world = World(tmp_path)
 
-    async def ask(phone: Phone) -> Any:
+    async def ask(mobile: MobileService) -> Any:
         loop_time = course.time.perf_counter() - 1.0
-        (outcome,) = await phone.classify([TEXT], policy="mobile", since=loop_time)
+        (outcome,) = await mobile.classify([TEXT], policy="mobile", since=loop_time)
         return outcome
 
     assert answered(world.run(ask)).total_ms > 1_000
@@ -141,23 +141,23 @@ def test_the_gateway_refuses_beyond_its_bound_and_takes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = gateway(tmp_path, max_queue=2)
-    classify = Phone.classify
+    classify = MobileService.classify
 
     async def main() -> list[httpx.Response]:
         begun: list[int] = []
         both, go_on = asyncio.Event(), asyncio.Event()
 
-        async def held(self: Phone, *asked: Any, **more: Any) -> Any:
+        async def held(self: MobileService, *asked: Any, **more: Any) -> Any:
             begun.append(1)
             if len(begun) == 2:
                 both.set()
             await go_on.wait()
             return await classify(self, *asked, **more)
 
-        monkeypatch.setattr(Phone, "classify", held)
+        monkeypatch.setattr(MobileService, "classify", held)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://phone") as http,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://mobile") as http,
         ):
 
             def call(body: Any) -> Any:

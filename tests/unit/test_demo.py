@@ -7,10 +7,10 @@ import json
 import httpx
 import pytest
 
-from mobile_client.demo import sample_sentences, send_in_turn
 from shared.domain import Tier
 from shared.errors import Overloaded
 from shared.wire import Classification, ClassifyItem, ClassifyResponse, CostReport
+from testbed.demo import sample_sentences, send_in_turn
 
 
 def answer(number: int) -> Classification:
@@ -21,7 +21,7 @@ def answer(number: int) -> Classification:
         confidence=0.9,
         tier=Tier.MOBILE,
         exit_layer=1,
-        policy="value",
+        policy="cascade-routing",
         tokens=5,
         decision_ms=0.1,
         total_ms=1000.0 + number,

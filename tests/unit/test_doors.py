@@ -13,19 +13,25 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
-from mobile_client import testbed
-from mobile_client.gateway import create_app as create_gateway
+from mobile_client.gateway.app import create_app as create_gateway
 from mobile_client.settings import MobileSettings
 from shared.errors import InvalidInput, from_payload
-from shared.ledger.app import create_app
-from shared.ledger.settings import LedgerSettings
-from shared.relay.settings import RelaySettings
-from shared.service.doors import Door, Doors, always, refuse_open_door, visitor_of
-from shared.service.limits import RateLimit
-from shared.service.settings import ServiceSettings, is_loopback, read_settings
-from shared.service.tokens import TokenFile, new_token, revoke_token
-from tests.conftest import BUNDLE, free_ports
-from tests.contract.test_ledger_store import caller
+from shared.ledger.server.app import create_app
+from shared.ledger.server.settings import LedgerSettings
+from shared.serving.auth import (
+    Authenticator,
+    AuthMiddleware,
+    always,
+    principal_of,
+    refuse_unprotected_service,
+)
+from shared.serving.rate_limit import RateLimit
+from shared.serving.tokens import TokenFile, new_token, revoke_token
+from shared.settings import ServiceSettings, is_loopback, read_settings
+from testbed import up as testbed
+from testbed.links.settings import RelaySettings
+from tests.support.entries import caller
+from tests.support.paths import BUNDLE, free_ports
 
 
 @pytest.fixture
@@ -50,16 +56,16 @@ def deliver(http: TestClient, headers: dict[str, str]) -> httpx.Response:
     return http.post("/v1/entries", json=body, headers=headers)
 
 
-def test_a_phone_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file: Path) -> None:
-    phone = show(new_token(file, "phone-1", ["infer", "ledger:write"])[0])
+def test_a_mobile_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file: Path) -> None:
+    mobile = show(new_token(file, "mobile-1", ["infer", "ledger:write"])[0])
     reader = show(new_token(file, "analyst", ["ledger:read"])[0])
-    assert deliver(http, phone).status_code == 200
+    assert deliver(http, mobile).status_code == 200
     for path in ("/v1/requests/r1", "/v1/requests", "/v1/summary", "/v1/verify", "/openapi.json"):
-        refused = http.get(path, headers=phone)
+        refused = http.get(path, headers=mobile)
         assert refused.status_code == 403, path
         error = refused.json()["error"]
         assert error["code"] == "forbidden"
-        assert "phone-1" in error["message"]
+        assert "mobile-1" in error["message"]
         assert "ledger:read" in error["message"]
         assert http.get(path, headers=reader).status_code == 200
     assert deliver(http, reader).status_code == 403
@@ -169,7 +175,7 @@ def test_without_tokens_a_client_is_its_address(tmp_path: Path) -> None:
         assert one.get("/v1/summary", headers=named).status_code == 429
 
 
-def enter(door: Doors, authorization: str) -> list[Any]:
+def enter(door: AuthMiddleware, authorization: str) -> list[Any]:
     """What a door sends for a request whose body must not be read."""
     sent: list[Any] = []
 
@@ -186,17 +192,17 @@ def enter(door: Doors, authorization: str) -> list[Any]:
 
 
 def test_who_asks_is_the_tokens_name_and_a_strangers_body_is_not_read(file: Path) -> None:
-    secret, _ = new_token(file, "phone-1", ["infer"])
+    secret, _ = new_token(file, "mobile-1", ["infer"])
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(visitor_of(HTTPConnection(scope)).client)
+        seen.append(principal_of(HTTPConnection(scope)).client)
 
-    door = Doors(app, Door(TokenFile(file), RateLimit(1, 1), always("infer")))
+    door = AuthMiddleware(app, Authenticator(TokenFile(file), RateLimit(1, 1), always("infer")))
     assert enter(door, f"bearer {secret}") == []
     assert enter(door, "Bearer guess")[0]["status"] == 401
     assert enter(door, f"Bearer {secret}")[0]["status"] == 429
-    assert seen == ["phone-1"]
+    assert seen == ["mobile-1"]
 
 
 @pytest.mark.parametrize(
@@ -212,12 +218,12 @@ def test_the_start_is_refused_where_others_can_come_in(
 ) -> None:
     assert is_loopback(host) == loopback
     if loopback:
-        refuse_open_door(ServiceSettings(host=host))
+        refuse_unprotected_service(ServiceSettings(host=host))
     else:
         with pytest.raises(InvalidInput, match="DIMEE_TOKENS"):
-            refuse_open_door(ServiceSettings(host=host))
-    new_token(file, "phone-1", ["infer"])
-    refuse_open_door(ServiceSettings(host=host, tokens=file))
+            refuse_unprotected_service(ServiceSettings(host=host))
+    new_token(file, "mobile-1", ["infer"])
+    refuse_unprotected_service(ServiceSettings(host=host, tokens=file))
 
 
 def test_a_links_control_is_nobody_elses() -> None:
@@ -227,10 +233,10 @@ def test_a_links_control_is_nobody_elses() -> None:
 
 
 def test_a_container_is_as_open_as_its_published_port() -> None:
-    refuse_open_door(ServiceSettings(host="0.0.0.0", publish_address="127.0.0.1"))
+    refuse_unprotected_service(ServiceSettings(host="0.0.0.0", publish_address="127.0.0.1"))
     for published in ("0.0.0.0", "192.168.1.4"):
         with pytest.raises(InvalidInput, match=published):
-            refuse_open_door(ServiceSettings(host="0.0.0.0", publish_address=published))
+            refuse_unprotected_service(ServiceSettings(host="0.0.0.0", publish_address=published))
 
 
 @pytest.mark.parametrize("code", ["unauthorised", "forbidden", "rate_limited", "not_admitted"])

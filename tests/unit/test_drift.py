@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_client.drift import MAX_CLIENTS, SETTLED, Clients, Shares, TierShare
-from mobile_client.phone import Phone
-from shared.betting import binomial_upper
-from shared.bundle import Bundle
+from mobile_client.monitoring.drift import MAX_CLIENTS, SETTLED, Clients, Shares, TierShare
+from mobile_client.service import MobileService
+from shared.bundle.loading import Bundle
+from shared.certificates.sequential_test import binomial_upper
 from shared.domain import Tier
 from shared.errors import InvalidInput
-from tests.unit.phones import World
-from tests.unit.promises import written
+from tests.support.certificates import written
+from tests.support.mobile import World
 
 ALPHA = 0.01
 CALIBRATED = {Tier.MOBILE: 0.5, Tier.EDGE: 0.3, Tier.CLOUD: 0.2}
@@ -115,9 +115,9 @@ def test_a_client_whose_escalations_jump_is_named() -> None:
 
 def test_a_single_client_is_compared_with_its_beginning() -> None:
     clients = Clients(ALPHA)
-    calm = [clients.take("phone", number % 10 == 0) for number in range(SETTLED + 200)]
+    calm = [clients.take("mobile", number % 10 == 0) for number in range(SETTLED + 200)]
     assert not any(calm)
-    assert any(clients.take("phone", True) for _ in range(200))
+    assert any(clients.take("mobile", True) for _ in range(200))
 
 
 def test_equal_clients_raise_no_alarm_together() -> None:
@@ -139,17 +139,17 @@ def test_memory_of_clients_is_bounded() -> None:
     assert len(clients) == MAX_CLIENTS
 
 
-def test_a_phone_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
-    """Calibrated to send all to the cloud, a phone that never does is told of."""
+def test_a_mobile_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+    """Calibrated to send all to the cloud, a mobile that never does is told of."""
     shares = {"mobile": 0.0, "edge": 0.0, "cloud": 1.0}
     file = written(bundle, tmp_path, shares=shares, escalated=0.1)
 
-    async def work(phone: Phone) -> Any:
+    async def work(mobile: MobileService) -> Any:
         for number in range(3):
-            await phone.classify(
+            await mobile.classify(
                 [f"a fine film {number} {i}" for i in range(20)], client="10.0.0.9"
             )
-        return phone.watch.health()
+        return mobile.watch.health()
 
     settings = {"certificate": file, "audit_share": 0.0}
     world = World(tmp_path, up=("edge",), settings=settings)
@@ -159,7 +159,7 @@ def test_a_phone_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
     assert {alarm.kind for alarm in health.alarms} >= {"tier-unused"}
     assert not health.degraded
 
-    async def again(phone: Phone) -> Any:
-        return phone.watch.health()
+    async def again(mobile: MobileService) -> Any:
+        return mobile.watch.health()
 
     assert world.run(again).alarms == health.alarms

@@ -8,33 +8,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from mobile_client.demo import sample_sentences
-from shared.bundle import Bundle
-from shared.codec import ResumeLimits
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.errors import InvalidInput, NotReady, Overloaded
-from shared.runtime.classifier import Classifier
-from shared.runtime.flow import Flow
-from shared.runtime.flow_process import start_processes
-from shared.runtime.layers import Floats, Mask
-from shared.service.engine import Computed, Engine
-
-TEXTS = [text for text in sample_sentences() if len(text.split()) < 40]
-ALPHA = 0.95
-PATIENT = 60_000.0
+from shared.inference.classifier import Classifier
+from shared.inference.codec import ResumeLimits
+from shared.inference.layers import Floats, Mask
+from shared.inference.process_batcher import start_processes
+from shared.tier_server.engine import Computed, Engine
+from tests.support.engine import ALPHA, PATIENT, TEXTS, Gate, engine_of
 
 
 @pytest.fixture(scope="module")
 def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
-
-
-def engine_of(
-    classifier: Classifier, alpha: float | None, max_queue: int = 1000, workers: int = 1
-) -> Engine:
-    """An engine whose flows run in its own threads, where a test can hold them."""
-    flows = [Flow(classifier.layers, embeddings=classifier.embeddings) for _ in range(workers)]
-    return Engine(classifier.encoder, flows, alpha, max_queue)
 
 
 @pytest.fixture(params=[1, 3], ids=["one worker", "three workers"])
@@ -50,24 +37,6 @@ def processes(bundle: Bundle, classifier: Classifier) -> Iterator[Engine]:
     made = Engine(classifier.encoder, flows, ALPHA, max_queue=1000)
     yield made
     made.close()
-
-
-class Gate:
-    """Holds the first layer of the first batch until told to let go."""
-
-    def __init__(self, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        self.sizes: list[int] = []
-        run_layer = classifier.layers.run_layer
-
-        def held(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
-            if layer == 1:
-                self.sizes.append(len(hidden_BTH))
-            self.reached.set()
-            assert self.open.wait(30)
-            return run_layer(layer, hidden_BTH, mask_BT)
-
-        monkeypatch.setattr(classifier.layers, "run_layer", held)
 
 
 async def all_of(engine: Engine, texts: list[str]) -> list[Computed]:

@@ -1,4 +1,4 @@
-"""The phone escalates what it is unsure of, and keeps its own answer for when nobody helps."""
+"""The mobile escalates what it is unsure of, and keeps its own answer for when nobody helps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.demo import sample_sentences
-from mobile_client.phone import Phone
-from shared.bundle import Bundle
-from shared.cost import CostModel
-from shared.domain import LayerRange, Tier
+from mobile_client.service import MobileService
+from shared.bundle.loading import Bundle
+from shared.domain import LayerRange, Reason, Side, State, Tier
 from shared.errors import InvalidInput
-from shared.ledger.entry import LedgerEntry, Reason, Side, State
-from shared.ledger.store import LedgerStore
-from shared.ledger.summary import summarise
-from shared.ledger.verify import verify
-from shared.runtime.classifier import Classifier
+from shared.inference.classifier import Classifier
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.summary import summarise
+from shared.ledger.server.verify import verify
+from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from tests.unit.phones import World, answered, story
+from testbed.demo import sample_sentences
+from tests.support.mobile import World, answered, story
 
 HERE = ("mobile", "route", "answered")
 COSTS = CostModel.paper(6)
@@ -50,8 +50,8 @@ def unsure(texts: dict[bool, str]) -> str:
 
 
 def ask(world: World, text: str, **options: Any) -> Classification:
-    async def work(phone: Phone) -> Classification:
-        return answered((await phone.classify([text], policy=POLICY, **options))[0])
+    async def work(mobile: MobileService) -> Classification:
+        return answered((await mobile.classify([text], policy=POLICY, **options))[0])
 
     return world.run(work)
 
@@ -127,7 +127,7 @@ def test_the_edge_stands_in_for_the_cloud(unsure: str, tmp_path: Path) -> None:
         ((), [("cloud", "escalate", "failed")]),
     ],
 )
-def test_with_every_server_down_the_phones_own_answer_is_not_lost(
+def test_with_every_server_down_the_mobiles_own_answer_is_not_lost(
     fail_over: tuple[str, ...], asked: list[tuple[str, str, str]], unsure: str, tmp_path: Path
 ) -> None:
     world = World(tmp_path, settings={"fail_over": fail_over})
@@ -176,7 +176,7 @@ def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path)
     checked(world).close()
 
 
-def test_without_time_left_the_phones_answer_is_final(unsure: str, tmp_path: Path) -> None:
+def test_without_time_left_the_mobiles_answer_is_final(unsure: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
     answer = ask(world, unsure, deadline_ms=0.001)
     assert story(answer) == [HERE]
@@ -185,18 +185,18 @@ def test_without_time_left_the_phones_answer_is_final(unsure: str, tmp_path: Pat
 
 
 def test_the_end_of_an_attempt_is_durable_when_the_next_begins(unsure: str, tmp_path: Path) -> None:
-    """What a phone that is killed while the cloud works would leave behind."""
+    """What a mobile that is killed while the cloud works would leave behind."""
     left: list[LedgerEntry] = []
-    phones: list[Phone] = []
+    mobiles: list[MobileService] = []
 
     def look(_: httpx.Request) -> httpx.Response:
-        rows = phones[0]._outbox.pending(100)
+        rows = mobiles[0]._outbox.pending(100)
         left.extend(LedgerEntry.model_validate_json(row[3]) for row in rows)
         return httpx.Response(503)
 
-    async def work(phone: Phone) -> None:
-        phones.append(phone)
-        await phone.classify([unsure], policy=POLICY)
+    async def work(mobile: MobileService) -> None:
+        mobiles.append(mobile)
+        await mobile.classify([unsure], policy=POLICY)
 
     World(tmp_path, played={"cloud": look}).run(work)
     callers = {entry.ordinal: entry for entry in left if entry.side is Side.CALLER}

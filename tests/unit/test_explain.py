@@ -11,25 +11,25 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobile_client.delays import Delays
-from mobile_client.demo import sample_sentences
-from mobile_client.explain import explain
-from mobile_client.explain_cli import lines
-from mobile_client.phone import Phone
-from mobile_client.recorded import Recorded, read_request
-from mobile_client.replay import AtHand, Replay, expected_lambda, known
+from mobile_client.cli.explain import lines
+from mobile_client.cli.whatif import lines as whatif_lines
+from mobile_client.cli.whatif import new_price, whatif
+from mobile_client.insight.delays import Delays
+from mobile_client.insight.explain import explain
+from mobile_client.insight.replay import AtHand, Replay, expected_lambda, known
+from mobile_client.insight.request_trace import RequestTrace, read_request
+from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
-from mobile_client.whatif import Change, WhatIf, what_if
-from mobile_client.whatif_cli import lines as whatif_lines
-from mobile_client.whatif_cli import new_price, whatif
-from shared.bundle import Bundle
-from shared.cost import CostModel
+from shared.bundle.loading import Bundle
 from shared.domain import Tier
 from shared.errors import InvalidInput, LedgerUnavailable, NotFound
-from shared.ledger.store import LedgerStore
-from shared.links import LINKS
-from tests.conftest import BUNDLE, free_ports
-from tests.unit.phones import World, answered
+from shared.ledger.server.store import LedgerStore
+from shared.link_profiles import LINKS
+from shared.pricing.cost_model import CostModel
+from testbed.demo import sample_sentences
+from tests.support.mobile import World, answered
+from tests.support.paths import BUNDLE, free_ports
 
 TEXTS = sample_sentences()
 
@@ -38,13 +38,15 @@ TEXTS = sample_sentences()
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
     """Ledger rows of a real mobile and tiers, by several policies, waiting costing nothing."""
     world = World(
-        tmp_path_factory.mktemp("live"), up=("edge", "cloud"), settings={"ms_lambda": 0.0}
+        tmp_path_factory.mktemp("live"),
+        up=("edge", "cloud"),
+        settings={"latency_price_lambda": 0.0},
     )
 
-    async def work(phone: Phone) -> None:
-        await phone.classify(TEXTS, policy="value", deadline_ms=60_000)
+    async def work(mobile: MobileService) -> None:
+        await mobile.classify(TEXTS, policy="cascade-routing", deadline_ms=60_000)
         for policy in ("dimee-fixed", "random", "adaee"):
-            await phone.classify(TEXTS[:2], policy=policy, deadline_ms=60_000)
+            await mobile.classify(TEXTS[:2], policy=policy, deadline_ms=60_000)
 
     world.run(work)
     store = world.ledger()
@@ -54,12 +56,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
 
 @pytest.fixture(scope="module")
 def at_hand() -> AtHand:
-    return AtHand.load(MobileSettings(bundle=BUNDLE, ms_lambda=0.0))
+    return AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
 
 
 @pytest.fixture(scope="module")
-def recorded(live: LedgerStore) -> list[Recorded]:
-    return [read_request(entries) for entries in live.last(1000, "value")]
+def recorded(live: LedgerStore) -> list[RequestTrace]:
+    return [read_request(entries) for entries in live.last(1000, "cascade-routing")]
 
 
 def changed(at_hand: AtHand, **prices: float) -> CostModel:
@@ -73,7 +75,7 @@ def first_asked(report: WhatIf, tier: Tier) -> float:
 
 
 def test_replay_at_unchanged_prices_is_what_was_decided_live(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
     assert report.requests == len(TEXTS)
@@ -96,7 +98,7 @@ PRICE_OF = {
 )
 @given(tier=st.sampled_from([Tier.MOBILE, Tier.CLOUD]), factor=st.floats(1.0, 50.0))
 def test_a_dearer_tier_is_never_asked_first_more_often(
-    tier: Tier, factor: float, recorded: list[Recorded], at_hand: AtHand
+    tier: Tier, factor: float, recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     name = PRICE_OF[tier]
     dearer = changed(at_hand, **{name: getattr(at_hand.bundle.cost_model, name) * factor})
@@ -106,7 +108,7 @@ def test_a_dearer_tier_is_never_asked_first_more_often(
 
 
 def test_free_and_priceless_clouds_move_decisions(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     free = what_if(recorded, at_hand, Change(changed(at_hand, cloud_fee=0, offload_cloud=0)))
     dear = what_if(recorded, at_hand, Change(changed(at_hand, cloud_fee=1e6)))
@@ -117,7 +119,7 @@ def test_free_and_priceless_clouds_move_decisions(
 
 
 def test_a_link_changes_latency_and_with_a_price_on_waiting_decisions(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     prices = at_hand.bundle.cost_model
     far = what_if(recorded, at_hand, Change(prices, LINKS["3g"]))
@@ -128,13 +130,13 @@ def test_a_link_changes_latency_and_with_a_price_on_waiting_decisions(
     ]
     assert latency[0] > latency[1]
     assert any("waiting has no price" in note for note in far.notes)
-    priced = what_if(recorded, at_hand, Change(prices, LINKS["3g"], ms_lambda=1.0))
+    priced = what_if(recorded, at_hand, Change(prices, LINKS["3g"], latency_price_lambda=1.0))
     assert first_asked(priced, Tier.MOBILE) > first_asked(far, Tier.MOBILE)
     assert [line for line in whatif_lines(priced) if len(line) > 100] == []
 
 
 def test_the_story_of_value_says_what_each_tier_offered(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     escalated = next(one for one in recorded if len(one.path) > 1)
     story = explain(escalated, at_hand)
@@ -155,7 +157,7 @@ def test_the_story_of_value_says_what_each_tier_offered(
     assert all(word not in text for word in ("None", "nan"))
 
 
-def test_the_rows_of_the_story_add_up(recorded: list[Recorded], at_hand: AtHand) -> None:
+def test_the_rows_of_the_story_add_up(recorded: list[RequestTrace], at_hand: AtHand) -> None:
     """Expected λ is that of the first answer and of the shares that are said to go on."""
     assert at_hand.value is not None
     prices, layers_T2 = at_hand.bundle.cost_model, at_hand.value.heads.layers_T2
@@ -198,7 +200,7 @@ def test_the_rows_of_the_story_add_up(recorded: list[Recorded], at_hand: AtHand)
 
 
 def test_a_course_that_nobody_took_is_the_expected_one(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     """Shares, λ, latency and the chance of being right are of the same answers."""
     policy = at_hand.value
@@ -206,7 +208,7 @@ def test_a_course_that_nobody_took_is_the_expected_one(
     delays = Delays(recorded, dict.fromkeys(Tier, 2.0))
     replay = Replay(at_hand, policy, delays)
     for request in recorded:
-        course = replay.course(Recorded(request.path, {}, request.knew))
+        course = replay.course(RequestTrace(request.path, {}, request.knew))
         expectation = known(request)
         index = list(Tier).index(course.first)
         assert course.modelled
@@ -245,7 +247,9 @@ def test_the_other_policies_have_their_reasons(
         assert all(one.least_lambda is not None for one in story.tiers)
 
 
-def test_another_bundle_is_said(recorded: list[Recorded], at_hand: AtHand, bundle: Bundle) -> None:
+def test_another_bundle_is_said(
+    recorded: list[RequestTrace], at_hand: AtHand, bundle: Bundle
+) -> None:
     other = replace(at_hand, bundle=Bundle(bundle.path, bundle.manifest, "another"))
     story = explain(recorded[0], other)
     assert any("another is at hand" in note for note in story.notes)
@@ -254,7 +258,7 @@ def test_another_bundle_is_said(recorded: list[Recorded], at_hand: AtHand, bundl
 
 
 def test_entries_from_before_decisions_were_recorded(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     old = read_request([entry.model_copy(update={"decision": None}) for entry in recorded[0].path])
     assert "from before decisions were recorded" in explain(old, at_hand).why
@@ -262,21 +266,21 @@ def test_entries_from_before_decisions_were_recorded(
         what_if([old], at_hand, Change(at_hand.bundle.cost_model))
 
 
-def test_the_ledger_holds_no_text(recorded: list[Recorded]) -> None:
+def test_the_ledger_holds_no_text(recorded: list[RequestTrace]) -> None:
     for request in recorded:
         assert request.first.decision is not None
         assert len(request.first.decision) < 1000
         assert all(text not in request.first.decision for text in TEXTS)
 
 
-def test_a_phone_without_servers_explains_itself_too(tmp_path: Path, at_hand: AtHand) -> None:
+def test_a_mobile_without_servers_explains_itself_too(tmp_path: Path, at_hand: AtHand) -> None:
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
 
-    async def work(phone: Phone) -> str:
-        policy = await phone.device.policy("value")
-        routed = {text: policy.route(phone.device.read(text, None).features) for text in TEXTS}
+    async def work(mobile: MobileService) -> str:
+        policy = await mobile.device.policy("cascade-routing")
+        routed = {text: policy.route(mobile.device.read(text, None).features) for text in TEXTS}
         away = next(text for text, routing in routed.items() if routing.tier is not Tier.MOBILE)
-        (outcome,) = await phone.classify([away])
+        (outcome,) = await mobile.classify([away])
         return answered(outcome).request_id
 
     request_id = world.run(work)

@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobile_client.demo import sample_sentences
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, NotReady
-from shared.runtime.classifier import Classifier
-from shared.runtime.flow import Flow, Row
-from shared.runtime.flow_process import FlowProcess, start_processes
-from shared.runtime.flow_worker import NICE
-from tests.conftest import BUNDLE
+from shared.inference.batcher_worker import NICE
+from shared.inference.classifier import Classifier
+from shared.inference.layer_batcher import LayerBatcher, Row
+from shared.inference.process_batcher import ProcessBatcher, start_processes
+from testbed.demo import sample_sentences
+from tests.support.paths import BUNDLE
 
 TEXTS = sample_sentences()[:12]
 Outcomes = dict[Row, Prediction | Exception]
 
 
 @pytest.fixture
-def process(bundle: Bundle) -> Iterator[FlowProcess]:
+def process(bundle: Bundle) -> Iterator[ProcessBatcher]:
     (flow,) = start_processes(bundle, LayerRange(1, 3), 1)
     yield flow
     flow.close()
@@ -39,7 +39,7 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
 
 
-def run(flow: Flow | FlowProcess, rows: list[Row], yields: bool = False) -> Outcomes:
+def run(flow: LayerBatcher | ProcessBatcher, rows: list[Row], yields: bool = False) -> Outcomes:
     flow.admit(rows, yields=yields)
     done: Outcomes = {}
     while not flow.idle:
@@ -56,9 +56,11 @@ def rows_of(classifier: Classifier) -> list[Row]:
     return [*rows, Row(after_BTH[0], 1, 0.9)]
 
 
-def test_it_answers_as_a_flow_in_this_thread(process: FlowProcess, classifier: Classifier) -> None:
+def test_it_answers_as_a_flow_in_this_thread(
+    process: ProcessBatcher, classifier: Classifier
+) -> None:
     here, there = rows_of(classifier), rows_of(classifier)
-    expected = run(Flow(classifier.layers, embeddings=classifier.embeddings), here)
+    expected = run(LayerBatcher(classifier.layers, embeddings=classifier.embeddings), here)
     found = run(process, there)
     assert set(found) == set(there)
     for one, other in zip(here, there, strict=True):
@@ -73,7 +75,7 @@ def niceness(pid: int) -> set[int]:
 
 
 def test_in_an_overload_it_yields_and_answers_the_same(
-    process: FlowProcess, classifier: Classifier
+    process: ProcessBatcher, classifier: Classifier
 ) -> None:
     before = niceness(process.pid)
 
@@ -89,7 +91,7 @@ def test_in_an_overload_it_yields_and_answers_the_same(
     assert answers(yields=False) == usual
 
 
-def test_who_is_dropped_is_not_answered(process: FlowProcess, classifier: Classifier) -> None:
+def test_who_is_dropped_is_not_answered(process: ProcessBatcher, classifier: Classifier) -> None:
     rows = rows_of(classifier)
     process.admit(rows)
     process.drop({rows[0], rows[1]})
@@ -100,7 +102,7 @@ def test_who_is_dropped_is_not_answered(process: FlowProcess, classifier: Classi
 
 
 def test_what_is_chosen_early_follows_what_is_under_way(
-    process: FlowProcess, classifier: Classifier
+    process: ProcessBatcher, classifier: Classifier
 ) -> None:
     encoded = [classifier.encoder.encode(text) for text in TEXTS]
     first, then = [Row(one, 0, None) for one in encoded[:8]], [Row(one, 0, None) for one in encoded]
@@ -118,7 +120,7 @@ def test_what_is_chosen_early_follows_what_is_under_way(
 
 
 def test_a_killed_process_is_started_again(
-    process: FlowProcess, classifier: Classifier, caplog: pytest.LogCaptureFixture
+    process: ProcessBatcher, classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed = process.pid
     os.kill(killed, signal.SIGKILL)
@@ -130,7 +132,9 @@ def test_a_killed_process_is_started_again(
     assert all(isinstance(outcome, Prediction) for outcome in answered.values())
 
 
-def test_a_row_that_cannot_be_run_is_an_error(process: FlowProcess, classifier: Classifier) -> None:
+def test_a_row_that_cannot_be_run_is_an_error(
+    process: ProcessBatcher, classifier: Classifier
+) -> None:
     before = process.pid
     odd = Row(np.zeros((4, 7), np.float32), 1, None)  # 7 is not the hidden size
     assert [type(outcome) for outcome in run(process, [odd]).values()] == [RuntimeError]
@@ -151,8 +155,8 @@ SERVER = """
 import sys
 from pathlib import Path
 from shared.domain import LayerRange
-from shared.runtime.flow_process import FlowProcess
-flow = FlowProcess(Path(sys.argv[1]), LayerRange(1, 1))
+from shared.inference.process_batcher import ProcessBatcher
+flow = ProcessBatcher(Path(sys.argv[1]), LayerRange(1, 1))
 flow.await_ready()
 print(flow.pid, flush=True)
 sys.stdin.read()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,59 +12,18 @@ from fastapi.testclient import TestClient
 
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from mobile_client.phone import Phone
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from shared.domain import State
 from shared.errors import DimeeError, LedgerUnavailable, NotReady
-from shared.ledger.entry import LedgerEntry, State
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
-from shared.ledger.store import LedgerStore
-from shared.ledger.verify import verify
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.verify import verify
 from shared.wire import InferRequest
-from tests.conftest import BUNDLE
-from tests.contract.test_ledger_store import caller, tier
-
-ROOM = 400_000
-
-
-class SmallDisk:
-    """A file system of a few megabytes, or (without the right to mount) a limit on file sizes."""
-
-    def __init__(self, folder: Path, megabytes: int) -> None:
-        self.folder = folder
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-        try:
-            self.mounted = subprocess.run(mount, capture_output=True).returncode == 0
-        except OSError:
-            self.mounted = False
-
-    @contextmanager
-    def full(self) -> Iterator[None]:
-        """Nearly: `ROOM` bytes are left, until the end of the block."""
-        if not self.mounted:
-            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
-            try:
-                yield
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            return
-        ballast = self.folder / "ballast"
-        with ballast.open("wb", buffering=0) as file:
-            for size in (4096, 1):
-                try:
-                    while True:
-                        file.write(b"x" * size)
-                except OSError:
-                    continue
-            file.truncate(file.tell() - ROOM)
-        try:
-            yield
-        finally:
-            ballast.unlink()
-
-    def close(self) -> None:
-        if self.mounted:
-            subprocess.run(["umount", "-l", str(self.folder)], check=True)
+from tests.support.entries import caller, tier
+from tests.support.paths import BUNDLE
+from tests.support.small_disk import SmallDisk
 
 
 @pytest.fixture
@@ -123,26 +79,26 @@ def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> No
     outbox.close()
 
 
-def test_a_phone_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
+def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
     settings = MobileSettings(state_dir=disk.folder, bundle=BUNDLE, policy="mobile")
 
     async def story() -> tuple[int, list[LedgerEntry]]:
-        phone = Phone(settings)
+        mobile = MobileService(settings)
         answered = 0
         with disk.full():
             for _ in range(100_000):
-                (got,) = await phone.classify(["a fine film"])
+                (got,) = await mobile.classify(["a fine film"])
                 if isinstance(got, DimeeError):
                     break
                 answered += 1
             assert answered > 0
             assert isinstance(got, NotReady), "a clear 503"
             assert got.status == 503
-        (after,) = await phone.classify(["a fine film"])
+        (after,) = await mobile.classify(["a fine film"])
         assert not isinstance(after, DimeeError)
-        phone._outbox.settle()
-        found = entries(phone._outbox)
-        await phone.close(0.0)
+        mobile._outbox.settle()
+        found = entries(mobile._outbox)
+        await mobile.close(0.0)
         return answered + 1, found
 
     answered, found = asyncio.run(story())

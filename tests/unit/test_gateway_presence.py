@@ -1,4 +1,4 @@
-"""A caller that hangs up on the phone's gateway: nobody goes on for it."""
+"""A caller that hangs up on the mobile's gateway: nobody goes on for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mobile_client.gateway import create_app
-from mobile_client.phone import Phone
+from mobile_client.gateway.app import create_app
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
-from shared.service.presence import CLIENT_CLOSED_REQUEST
-from tests.conftest import BUNDLE, free_ports
-from tests.unit.test_presence import scope
+from shared.serving.disconnect import CLIENT_CLOSED_REQUEST
+from tests.support.asgi import scope
+from tests.support.paths import BUNDLE, free_ports
 
 
 def test_a_caller_that_hangs_up_is_not_worked_for(
@@ -38,7 +38,7 @@ def test_a_caller_that_hangs_up_is_not_worked_for(
                 ends.append("cancelled")
                 raise
 
-        monkeypatch.setattr(Phone, "classify", classify)
+        monkeypatch.setattr(MobileService, "classify", classify)
         parts = [{"type": "http.request", "body": b'{"texts": ["fine"]}', "more_body": False}]
         sent: list[Any] = []
 

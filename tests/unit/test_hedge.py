@@ -10,23 +10,23 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.breaker import FAILURES
-from mobile_client.phone import Phone
-from shared.cost import CostModel
-from shared.domain import Tier
+from mobile_client.resilience.circuit_breaker import FAILURES
+from mobile_client.service import MobileService
+from shared.domain import State, Tier
 from shared.errors import DimeeError
-from shared.ledger.entry import LedgerEntry, State
+from shared.ledger.entry import LedgerEntry
+from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from tests.unit.phones import World, answered, story
-from tests.unit.test_chain import callers, one, plays, seen, world
+from tests.support.mobile import World, answered, story
+from tests.support.played_tiers import callers, one, plays, seen, world
 
 COSTS = CostModel.paper(6)
 
 
 def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> Classification | DimeeError:
-        seen(phone, Tier.EDGE, 5.0)
-        return await one(phone, policy="edge")
+    async def work(mobile: MobileService) -> Classification | DimeeError:
+        seen(mobile, Tier.EDGE, 5.0)
+        return await one(mobile, policy="edge")
 
     found = world(tmp_path, "hangs", "answers", hedge="p95")
     answer = answered(found.run(work))
@@ -45,10 +45,10 @@ def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
 def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
     tmp_path: Path,
 ) -> None:
-    async def work(phone: Phone) -> list[Classification | DimeeError]:
-        few = await one(phone, policy="edge", deadline_ms=150)
-        seen(phone, Tier.EDGE, 5.0)
-        capped = await one(phone, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
+    async def work(mobile: MobileService) -> list[Classification | DimeeError]:
+        few = await one(mobile, policy="edge", deadline_ms=150)
+        seen(mobile, Tier.EDGE, 5.0)
+        capped = await one(mobile, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
         return [few, capped]
 
     outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
@@ -66,9 +66,9 @@ def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def work(phone: Phone) -> Classification | DimeeError:
-        seen(phone, Tier.EDGE, 100.0)
-        return await one(phone, policy="edge", deadline_ms=300)
+    async def work(mobile: MobileService) -> Classification | DimeeError:
+        seen(mobile, Tier.EDGE, 100.0)
+        return await one(mobile, policy="edge", deadline_ms=300)
 
     facts = {"hedge": "p95", "fail_over": ("cloud",)}
     found = World(tmp_path, played={"edge": hang, "cloud": hang}, settings=facts)
@@ -76,7 +76,7 @@ def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
     assert given_ms[1] <= 300 - 100
 
 
-def race(phone: Phone, both_asked: asyncio.Event) -> asyncio.Task[Any]:
+def race(mobile: MobileService, both_asked: asyncio.Event) -> asyncio.Task[Any]:
     """A request under way whose edge and cloud hang; ``both_asked`` tells when both do."""
     asked: list[str] = []
 
@@ -87,10 +87,10 @@ def race(phone: Phone, both_asked: asyncio.Event) -> asyncio.Task[Any]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    phone._tiers[Tier.EDGE]._transport = httpx.MockTransport(hang)
-    phone._tiers[Tier.CLOUD]._transport = httpx.MockTransport(hang)
-    seen(phone, Tier.EDGE, 2.0)
-    return asyncio.create_task(one(phone, policy="edge"))
+    mobile._tiers[Tier.EDGE]._transport = httpx.MockTransport(hang)
+    mobile._tiers[Tier.CLOUD]._transport = httpx.MockTransport(hang)
+    seen(mobile, Tier.EDGE, 2.0)
+    return asyncio.create_task(one(mobile, policy="edge"))
 
 
 def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
@@ -101,12 +101,12 @@ def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
 BOTH_ABANDONED = [("route", "abandoned", True), ("hedge", "abandoned", False)]
 
 
-def test_a_phone_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> None:
+def test_a_mobile_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -> None:
+    async def work(mobile: MobileService) -> None:
         both_asked = asyncio.Event()
-        task = race(phone, both_asked)
+        task = race(mobile, both_asked)
         await both_asked.wait()
-        phone._outbox.keep = phone._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        mobile._outbox.keep = mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -116,9 +116,9 @@ def test_a_phone_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -
 
 
 def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> None:
+    async def work(mobile: MobileService) -> None:
         both_asked = asyncio.Event()
-        task = race(phone, both_asked)
+        task = race(mobile, both_asked)
         await both_asked.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -130,14 +130,14 @@ def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> Non
 
 
 def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> None:
+    async def work(mobile: MobileService) -> None:
         def broken(*_: Any) -> None:
             raise RuntimeError("inside")
 
-        seen(phone, Tier.EDGE, 2.0)
-        phone.device.resumption.learn = broken  # type: ignore[method-assign]
+        seen(mobile, Tier.EDGE, 2.0)
+        mobile.device.resumption.learn = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="inside"):
-            await one(phone, policy="edge")
+            await one(mobile, policy="edge")
 
     found = world(tmp_path, "hangs", "answers", hedge="p95")
     found.run(work)
@@ -145,9 +145,9 @@ def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> No
 
 
 def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
-    async def work(phone: Phone) -> None:
-        seen(phone, Tier.EDGE, 5.0)
-        breaker = phone.device.observed.breakers[Tier.EDGE]
+    async def work(mobile: MobileService) -> None:
+        seen(mobile, Tier.EDGE, 5.0)
+        breaker = mobile.device.observed.breakers[Tier.EDGE]
         for _ in range(FAILURES):
             breaker.failed()
         breaker._until = breaker.clock()
@@ -160,7 +160,7 @@ def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path:
             return begun[-1]
 
         breaker.begin = cancelled_at_once  # type: ignore[method-assign]
-        task = asyncio.create_task(one(phone, policy="edge"))
+        task = asyncio.create_task(one(mobile, policy="edge"))
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         assert len(begun) == 1
@@ -174,9 +174,9 @@ def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         raise httpx.ReadError("reset", request=request)
 
-    async def work(phone: Phone) -> Classification | DimeeError:
-        seen(phone, Tier.EDGE, 5.0)
-        return await one(phone, policy="edge")
+    async def work(mobile: MobileService) -> Classification | DimeeError:
+        seen(mobile, Tier.EDGE, 5.0)
+        return await one(mobile, policy="edge")
 
     played = {"edge": slow, "cloud": plays("gone", "cloud")}
     found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})

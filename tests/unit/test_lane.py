@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import uvicorn
 
-from shared.ledger.entry import LedgerEntry, State
-from shared.service.booking import BookedTogether
-from shared.service.engine import Computed, Engine
-from shared.service.tier_app import TierService
+from shared.domain import State
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.group_commit import GroupCommitWriter
+from shared.tier_server.app import TierService
+from shared.tier_server.engine import Computed, Engine
 from shared.wire import InferRequest
-from tests.served import Raw, post
-from tests.unit.test_refusal import body, edge, talk
-from tests.unit.test_tiers import booked
+from tests.support.outboxes import booked
+from tests.support.overload import body, edge, talk
+from tests.support.servers import Raw, post
 
 MEASURED = {"queue_ms", "compute_ms", "tier_ms"}
 WAYS = ("/v1/infer", "/v1/infer?ordinary")
@@ -138,9 +139,9 @@ def test_who_is_on_the_way_to_the_queue_counts(
     async def crowd(_: uvicorn.Server, port: int) -> list[int]:
         held: list[Callable[[], None]] = []
         both = asyncio.Event()
-        record = BookedTogether.record
+        record = GroupCommitWriter.record
 
-        def slow(self: BookedTogether, entry: LedgerEntry, tell: Any) -> None:
+        def slow(self: GroupCommitWriter, entry: LedgerEntry, tell: Any) -> None:
             if entry.state is State.OPEN:
                 held.append(partial(record, self, entry, tell))
                 if len(held) == 2:
@@ -148,14 +149,14 @@ def test_who_is_on_the_way_to_the_queue_counts(
             else:
                 record(self, entry, tell)
 
-        monkeypatch.setattr(BookedTogether, "record", slow)
+        monkeypatch.setattr(GroupCommitWriter, "record", slow)
         waiting = [await Raw.to(port) for _ in range(4)]
         for number, raw in enumerate(waiting[:2]):
             raw.send(post(body(number)))
         await both.wait()
         waiting[2].send(post(body(2)))
         refused = (await waiting[2].answer())[0]
-        monkeypatch.setattr(BookedTogether, "record", record)
+        monkeypatch.setattr(GroupCommitWriter, "record", record)
         for go_on in held:
             go_on()
         statuses = [refused, *[(await raw.answer())[0] for raw in waiting[:2]]]

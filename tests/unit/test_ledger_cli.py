@@ -10,19 +10,19 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from mobile_client.processes import Role, Testbed
 from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.cli import ledger
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
-from tests.conftest import free_ports
-from tests.contract.test_ledger_store import caller, tier
+from testbed.processes.processes import Role, Testbed
+from tests.support.entries import caller, tier
+from tests.support.paths import free_ports
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """The address of a ledger process that ends with the test."""
-    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
     with Testbed([role], tmp_path / "ledger", {}) as testbed:
         testbed.start_all()
         yield role.url

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_client.budget import EscalationBudget
-from shared.service.limits import RateLimit
+from mobile_client.resilience.escalation_budget import EscalationBudget
+from shared.serving.rate_limit import RateLimit
 
 
 class Clock:

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from shared.errors import InvalidInput
-from shared.links import LINKS, SOURCES, Link, parse_link
-from shared.relay.schedule import parse_schedule, parse_state, read_schedule
-from shared.relay.timing import LEAST_RTO_S, InOrder, TokenBucket, Way
+from shared.link_profiles import LINKS, SOURCES, Link, parse_link
+from testbed.links.schedule import parse_schedule, parse_state, read_schedule
+from testbed.links.timing import LEAST_RTO_S, InOrder, TokenBucket, Way
 
 PLAIN = Link("plain", one_way_ms=50.0, up_mbps=8.0, down_mbps=80.0)  # 1,000 bytes a ms up
 

@@ -16,12 +16,12 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from lab.load.arrivals import factor, from_trace, poisson
-from lab.load.bed import check_url
-from lab.load.runner import Planned, run_load
-from lab.load.scenarios import FLAT, SCENARIOS
-from lab.load_cli import load
 from shared.errors import DimeeError, InvalidInput, TooLarge
+from testbed.load.arrivals import factor, from_trace, poisson
+from testbed.load.cli import load
+from testbed.load.runner import Planned, run_load
+from testbed.load.scenarios import FLAT, SCENARIOS
+from testbed.load.target import check_url
 
 REFUSAL = {"error": {"code": "busy", "message": "try later"}}
 
@@ -129,7 +129,7 @@ class Stalling(httpx.AsyncBaseTransport):
 def test_a_stall_is_charged_to_all_who_waited_and_nobody_is_left_out() -> None:
     plan = [Planned(number / 100, str(number), None) for number in range(100)]
     server = Stalling(0.3, 0.7)
-    samples, _ = asyncio.run(run_load("http://phone", plan, 5_000.0, transport=server))
+    samples, _ = asyncio.run(run_load("http://mobile", plan, 5_000.0, transport=server))
     assert [one.number for one in samples] == list(range(100))
     assert len(server.texts) == 100
     assert {one.ending for one in samples} == {"shed"}
@@ -151,7 +151,7 @@ def test_what_this_process_sends_late_stays_in_the_latency() -> None:
             return httpx.Response(429, json=REFUSAL)
 
     (_, second), happened = asyncio.run(
-        run_load("http://phone", plan, 5_000.0, hold, transport=Holding())
+        run_load("http://mobile", plan, 5_000.0, hold, transport=Holding())
     )
     assert second.late_ms >= 190
     assert second.latency_ms >= second.late_ms + 290
@@ -159,10 +159,10 @@ def test_what_this_process_sends_late_stays_in_the_latency() -> None:
 
 
 def test_an_answer_that_never_comes_is_an_ending_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.runner.GRACE_S", 0.05)
+    monkeypatch.setattr("testbed.load.runner.GRACE_S", 0.05)
     plan = [Planned(0.0, "a", None), Planned(0.5, "b", None)]
     samples, _ = asyncio.run(
-        run_load("http://phone", plan, 100.0, transport=Stalling(0.0, 0.3)),
+        run_load("http://mobile", plan, 100.0, transport=Stalling(0.0, 0.3)),
     )
     assert [one.ending for one in samples] == ["no_answer", "shed"]
     assert samples[0].error_code == "TimeoutError"
@@ -174,7 +174,7 @@ def test_a_fault_that_fails_is_said_and_the_run_goes_on() -> None:
 
     samples, happened = asyncio.run(
         run_load(
-            "http://phone",
+            "http://mobile",
             [Planned(0.0, "a", None), Planned(0.1, "b", None)],
             1_000.0,
             [(0.05, "cut", fail)],
@@ -195,6 +195,6 @@ def test_the_command_names_every_scenario() -> None:
 
 def test_the_command_needs_no_more_than_the_tiers() -> None:
     heavy = ["torch", "transformers", "scipy", "sklearn", "datasets", "onnx", "locust"]
-    said = f"import sys, lab.load_cli; print([one for one in {heavy} if one in sys.modules])"
+    said = f"import sys, testbed.load.cli; print([one for one in {heavy} if one in sys.modules])"
     found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

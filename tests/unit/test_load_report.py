@@ -9,25 +9,25 @@ from typing import Any
 
 import pytest
 
-from lab.load.ask import Sample, body, read
-from lab.load.page import page
-from lab.load.report import make_report
-from lab.load.runner import Happened
 from shared.wire import ClassifyResponse
+from testbed.load.exchange import Sample, body, read
+from testbed.load.page import page
+from testbed.load.report import make_report
+from testbed.load.runner import Happened
 
 DEADLINE_MS = 1_000.0
 EVIL = "<script>alert('x')</script>&\""
 FACTS: dict[str, Any] = {
     "scenario": "steady", "scenario_title": "the same rate throughout", "path": "policy",
-    "policy": "value", "rate": 20.0, "duration_s": 4.0, "deadline_ms": DEADLINE_MS, "seed": 1,
-    "trace": None, "trace_left_out": 0, "bundle_id": "b" * 16, "links": [], "label": None,
-    "no_label_because": "the testbed has no emulated link", "made_at": "2026-11-23T00:00:00Z",
-    "commit": "abc", "command": "dimee load",
-    "ledger": {"clean": True, "requests": 3, "total_findings": 0, "findings": []},
-    "machine": {"cores": 2, "load_before": 0.5, "system": "Linux", "python": "3.11"},
+    "policy": "cascade-routing", "rate": 20.0, "duration_s": 4.0, "deadline_ms": DEADLINE_MS,
+    "seed": 1, "trace": None, "trace_left_out": 0, "bundle_id": "b" * 16, "links": [], "label":
+    None, "no_label_because": "the testbed has no emulated link", "made_at": "2026-11-23T00:00:00Z",
+    "commit": "abc", "command": "dimee load", "ledger": {"clean": True, "requests": 3,
+    "total_findings": 0, "findings": []}, "machine": {"cores": 2, "load_before": 0.5, "system":
+    "Linux", "python": "3.11"},
 }  # fmt: skip
 LINK = {
-    "hop": "phone-edge", "words": "4g", "label_rtt_ms": 70.0, "rtt_ms": 70.7,
+    "hop": "mobile-edge", "words": "4g", "label_rtt_ms": 70.0, "rtt_ms": 70.7,
     "label_up_mbps": 10.0, "up_mbps": 10.1, "label_down_mbps": 12.0, "down_mbps": 11.9,
     "off": {"rtt_ms": 0.01, "up_mbps": 0.01, "down_mbps": -0.0083}, "holds": True,
 }  # fmt: skip
@@ -40,7 +40,7 @@ def attempt(tier: str, reason: str, state: str = "answered", **times: float) -> 
 def answer(tier: str, attempts: list[dict[str, Any]], total_ms: float) -> bytes:
     result = {
         "request_id": "r", "label": "positive", "probabilities": {"positive": 1.0},
-        "confidence": 1.0, "tier": tier, "exit_layer": 1, "policy": "value", "tokens": 5,
+        "confidence": 1.0, "tier": tier, "exit_layer": 1, "policy": "cascade-routing", "tokens": 5,
         "decision_ms": 0.5, "total_ms": total_ms, "bundle_id": "b" * 16, "attempts": attempts,
         "failed_over": len(attempts) > 1,
         "cost": {"cost_lambda": 1.5, "all_cloud_lambda": 12.0, "cost_usd": 1e-6, "energy_mj": 1.0,
@@ -96,8 +96,8 @@ def test_hops_sum_to_the_mean_latency(samples: list[Sample]) -> None:
     assert sum(hops["mobile"].values()) == pytest.approx(12.0)
     assert hops["cloud"]["failed attempts"] == 30.0
     assert hops["cloud"]["cloud network"] == 20.0
-    assert hops["cloud"]["phone, other"] == pytest.approx(70 - 30 - 20 - 1 - 9 - 0.5)
-    assert hops["cloud"]["way to the phone"] == pytest.approx(80 - 70 - 2)
+    assert hops["cloud"]["mobile, other"] == pytest.approx(70 - 30 - 20 - 1 - 9 - 0.5)
+    assert hops["cloud"]["way to the mobile"] == pytest.approx(80 - 70 - 2)
     assert hops["cloud"]["sent late"] == 2.0
 
 
@@ -145,7 +145,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(samples: list[Sample]) -> None:
-    made = page(report(samples, links=[LINK], label="phone-edge=4g", no_label_because=None))
+    made = page(report(samples, links=[LINK], label="mobile-edge=4g", no_label_because=None))
     tags = Tags()
     tags.feed(made)
     assert not tags.open
@@ -153,7 +153,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(samples: list[Sample]) -> Non
     assert not tags.seen & {"script", "link", "img", "iframe", "object", "form"}
     assert not re.search(r"url\(|@import|https?://|\son\w+=", made)
     assert made.count("<svg") == 5
-    for what in ("phone-edge: 4g", "70.70 of 70 ms (+1.0%)", "edge killed", "12.5% of all-cloud"):
+    for what in ("mobile-edge: 4g", "70.70 of 70 ms (+1.0%)", "edge killed", "12.5% of all-cloud"):
         assert what in made
     for heading in ("Latency over time", "Latency by hop", "Cost against all-cloud", "How it was"):
         assert heading in made

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from shared.domain import Delivery, State
 from shared.errors import NotReady
-from shared.ledger.entry import Delivery, LedgerEntry, State
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import MAX_KEPT, Outbox
-from tests.contract.test_ledger_store import caller, tier
+from tests.support.entries import caller, tier
 
 OPEN = caller(state=State.OPEN, delivery=None, final=False)
 
@@ -61,7 +62,7 @@ CRASH = """
 import sys
 from pathlib import Path
 from shared.ledger.outbox import MAX_KEPT, Outbox
-from tests.contract.test_ledger_store import caller, tier
+from tests.support.entries import caller, tier
 from tests.unit.test_outbox import OPEN
 outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
 outbox.record(OPEN)

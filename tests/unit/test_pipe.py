@@ -6,9 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from shared.links import parse_link
-from shared.relay.pipe import Pump
-from shared.relay.timing import Way
+from shared.link_profiles import parse_link
+from testbed.links.connection import Pump
+from testbed.links.timing import Way
 
 
 class Reset:

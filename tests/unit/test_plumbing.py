@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from shared.errors import INTERNAL, Overloaded
-from shared.ledger.app import MAX_DELIVERY_BYTES, MAX_ENTRIES, create_app
-from shared.ledger.settings import LedgerSettings
-from tests.contract.test_ledger_store import caller
+from shared.ledger.server.app import MAX_DELIVERY_BYTES, MAX_ENTRIES, create_app
+from shared.ledger.server.settings import LedgerSettings
+from tests.support.entries import caller
 
 SECRET = "the-senders-own-words"
 JSON = {"content-type": "application/json"}

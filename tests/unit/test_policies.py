@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import Difficulty, Tier
 from shared.errors import BundleError, InvalidInput
 from shared.policies import POLICY_NAMES, PolicyFacts, TextFeatures, make_policy
 from shared.policies.centroids import DimeeAdaptive, DimeeFixed
-from shared.policies.simple import Random
+from shared.policies.static import Random
 
 CENTROIDS = np.array([[0, 0], [4, 0], [0, 8]], np.float32)
 COUNTS = np.array([3, 1, 1])
@@ -88,8 +88,8 @@ def test_random_keeps_to_given_shares() -> None:
     assert 760 < tiers.count(Tier.MOBILE) < 840
 
 
-def test_the_whole_model_on_the_phone(bundle: Bundle) -> None:
-    """``bert`` asks exit l only, ``early-exit`` every one; neither leaves the phone."""
+def test_the_whole_model_on_the_mobile(bundle: Bundle) -> None:
+    """``bert`` asks exit l only, ``early-exit`` every one; neither leaves the mobile."""
     facts = PolicyFacts.of(bundle)
     layers = bundle.manifest.layers
     for name, first_exit in (("bert", layers), ("early-exit", 1)):
@@ -97,7 +97,7 @@ def test_the_whole_model_on_the_phone(bundle: Bundle) -> None:
         decision = policy.route(at(0, 0))
         assert (decision.tier, decision.escalate_to) == (Tier.MOBILE, None)
         assert (decision.first_exit, decision.last_layer) == (first_exit, layers)
-        assert (decision.alpha, policy.phone_layers, policy.learns) == (None, layers, False)
+        assert (decision.alpha, policy.policy_layers, policy.learns) == (None, layers, False)
 
 
 def test_every_name_makes_a_policy_of_that_name(bundle: Bundle) -> None:
@@ -108,7 +108,7 @@ def test_every_name_makes_a_policy_of_that_name(bundle: Bundle) -> None:
         assert policy.name == policy.route(features).policy == name
 
 
-def test_facts_are_the_bundles_for_the_phones_m(bundle: Bundle) -> None:
+def test_facts_are_the_bundles_for_the_mobiles_m(bundle: Bundle) -> None:
     manifest = bundle.manifest
     facts = PolicyFacts.of(bundle)
     assert (facts.alpha, facts.mu, facts.classes) == (manifest.alpha, manifest.mu, 2)

@@ -12,22 +12,15 @@ from fastapi import FastAPI
 
 from cloud_server.app import create_app
 from cloud_server.settings import CloudSettings
-from shared.ledger.entry import LedgerEntry, Side, State
+from shared.domain import Side, State
+from shared.inference.layers import Floats, Layers, Mask
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
-from shared.runtime.layers import Floats, Layers, Mask
 from shared.wire import InferRequest
-from tests.conftest import BUNDLE, free_ports
+from tests.support.asgi import scope
+from tests.support.paths import BUNDLE, free_ports
 
 BODY = InferRequest(request_id="r", attempt_id="a", text="fine", deadline_ms=60_000)
-
-
-def scope() -> dict[str, Any]:
-    return {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
-        "path": "/v1/infer", "raw_path": b"/v1/infer", "query_string": b"", "scheme": "http",
-        "headers": [(b"content-type", b"application/json")], "root_path": "",
-        "client": ("127.0.0.1", 1), "server": ("tier", 80),
-    }  # fmt: skip
 
 
 async def hang_up_in(app: FastAPI, reached: asyncio.Event, go_on: threading.Event) -> list[Any]:

@@ -16,23 +16,23 @@ from cloud_server.app import create_app as create_cloud
 from cloud_server.settings import CloudSettings
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from lab.load_cli import load
-from mobile_client import prices_cli
-from mobile_client import testbed as testbeds
-from mobile_client.prices_cli import prices
-from mobile_client.prices_measure import (
+from shared.domain import Tier
+from shared.errors import DimeeError, InvalidInput, TierFailed
+from shared.pricing.cost_model import CostModel
+from shared.pricing.live_prices import LivePrices, read_price_file
+from testbed import up as testbeds
+from testbed.load.cli import load
+from testbed.prices import cli as prices_cli
+from testbed.prices.cli import prices
+from testbed.prices.measure import (
     WARM_UP,
     MeasuredTier,
     measure_tier,
     measured_prices,
     price_file,
 )
-from mobile_client.testbed import PORTS
-from shared.cost import CostModel
-from shared.domain import Tier
-from shared.errors import DimeeError, InvalidInput, TierFailed
-from shared.tariff import Tariff, read_price_file
-from tests.conftest import BUNDLE, free_ports
+from testbed.up import PORTS
+from tests.support.paths import BUNDLE, free_ports
 
 NOW = datetime(2026, 11, 27, 9, 30, tzinfo=UTC)
 LAYER_MS = {"mobile": 3.0, "edge": 2.0, "cloud": 1.0}
@@ -139,7 +139,7 @@ def test_without_an_edge_there_is_no_unit() -> None:
 def test_the_version_names_the_minute_and_the_note_the_links() -> None:
     book = price_file(measured(), {"edge": "4g", "cloud": "wifi"}, now=NOW)
     assert book.version == "measured 2026-11-27T09:30Z"
-    assert book.ms_lambda == 0, "the prices of offloads hold the links' time"
+    assert book.latency_price_lambda == 0, "the prices of offloads hold the links' time"
     assert book.note is not None
     assert "Links: edge=4g, cloud=wifi." in book.note
     assert "γ is what the cloud's own 6 layers cost" in book.note
@@ -170,13 +170,13 @@ def test_the_command_writes_a_book_that_the_mobile_accepts(
         catch_exceptions=False,
     )
     assert done.exit_code == 0, done.output
-    tariff = Tariff(CostModel.paper(6), file)
+    tariff = LivePrices(CostModel.paper(6), file)
     assert tariff.cost_model == CostModel(1.5, 1.0, 2.5, 4.0, 3.0, 6)
     assert tariff.book.version.startswith("measured ")
     assert "offload_cloud        4.00" in done.output
     assert "γ is what the cloud's own 6 layers cost" in done.output
-    assert tariff.ms_lambda == 0
-    assert "ms_lambda            0.00" in done.output
+    assert tariff.latency_price_lambda == 0
+    assert "latency_price_lambda            0.00" in done.output
     assert f"written: {file}" in done.output
 
 
@@ -198,7 +198,7 @@ def written(folder: Path) -> Path:
 
 def test_a_note_is_no_price(tmp_path: Path) -> None:
     assert read_price_file(written(tmp_path)).note is not None
-    assert Tariff(CostModel.paper(6), written(tmp_path)).cost_model.cloud_fee == 3
+    assert LivePrices(CostModel.paper(6), written(tmp_path)).cost_model.cloud_fee == 3
 
 
 def options(**given: Any) -> dict[str, Any]:

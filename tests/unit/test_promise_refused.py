@@ -16,12 +16,12 @@ from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
 from mobile_client import MobileClient
 from mobile_client.client import load_settings
-from shared.bundle import Bundle
-from shared.certificate import Prices
-from shared.cost import PriceBook
+from shared.bundle.loading import Bundle
+from shared.certificates.certificate import Prices
 from shared.errors import BundleError, DimeeError, InvalidInput
-from tests.conftest import BUNDLE
-from tests.unit.promises import written
+from shared.pricing.price_book import PriceBook
+from tests.support.certificates import written
+from tests.support.paths import BUNDLE
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -32,7 +32,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-@pytest.mark.parametrize("where", ["phone", "edge", "cloud"])
+@pytest.mark.parametrize("where", ["mobile", "edge", "cloud"])
 def test_a_wrong_certificate_is_refused(
     where: str, what: str, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_a_wrong_certificate_is_refused(
         "certificate": written(bundle, tmp_path, **changes),
     }
     start: dict[str, Callable[[], object]] = {
-        "phone": lambda: MobileClient(**settings),
+        "mobile": lambda: MobileClient(**settings),
         "edge": lambda: create_edge(EdgeSettings(**settings)),
         "cloud": lambda: create_cloud(CloudSettings(**settings)),
     }
@@ -61,12 +61,14 @@ def refused(bundle: Bundle, folder: Path, promise: dict[str, Any], **settings: A
     return caught.value.message
 
 
-def test_what_the_phone_would_do_must_be_what_was_judged(bundle: Bundle, tmp_path: Path) -> None:
+def test_what_the_mobile_would_do_must_be_what_was_judged(bundle: Bundle, tmp_path: Path) -> None:
     other = Prices.of(bundle.cost_model, PriceBook()).model_copy(update={"cloud_fee": 3.0})
     assert "cloud_fee 3, now" in refused(bundle, tmp_path, {"prices": other})
     assert "policy 'edge'" in refused(bundle, tmp_path, {"policy": "edge"})
     assert "alpha" in refused(bundle, tmp_path, {"thresholds": {"alpha": 0.9}})
-    assert "DIMEE_MS_LAMBDA=0.1" in refused(bundle, tmp_path, {}, ms_lambda=0.1)
+    assert "DIMEE_LATENCY_PRICE_LAMBDA=0.1" in refused(
+        bundle, tmp_path, {}, latency_price_lambda=0.1
+    )
     assert "--mobile-layers" in refused(bundle, tmp_path, {}, mobile_layers=3)
 
 

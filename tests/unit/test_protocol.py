@@ -13,11 +13,11 @@ from uvicorn.server import Server
 
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from shared.ledger.app import create_app as create_ledger
-from shared.ledger.settings import LedgerSettings
-from shared.service.plumbing import allow_connections, server_options
-from shared.service.protocol import LaneProtocol
-from tests.conftest import BUNDLE, free_ports
+from shared.ledger.server.app import create_app as create_ledger
+from shared.ledger.server.settings import LedgerSettings
+from shared.serving.protocol import LaneProtocol
+from shared.serving.server import allow_connections, server_options
+from tests.support.paths import BUNDLE, free_ports
 
 READ = {
     HttpToolsProtocol.connection_made: "6efb565ff3d3",

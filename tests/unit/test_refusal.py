@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 
-from edge_server.app import create_app
-from edge_server.settings import EdgeSettings
 from shared.errors import NotReady, Overloaded
 from shared.ledger.entry import LedgerEntry
+from shared.ledger.group_commit import GroupCommitWriter
 from shared.ledger.outbox import Outbox
-from shared.service.booking import BookedTogether
-from shared.service.engine import Computed, Engine
-from shared.service.protocol import LaneProtocol
-from shared.service.tokens import new_token
-from tests.conftest import BUNDLE, free_ports
-from tests.served import Raw, post, serving
-from tests.unit.test_tiers import booked
-
-T = TypeVar("T")
-REFUSED = Overloaded("the queue stands; try again in 2.4 s", limit=50, retry_after_s=2.4)
-LET_IN = {"deadline_ms": 60_000}
+from shared.serving.protocol import LaneProtocol
+from shared.serving.tokens import new_token
+from shared.tier_server.engine import Computed, Engine
+from tests.support.outboxes import booked
+from tests.support.overload import LET_IN, REFUSED, body, edge, talk
+from tests.support.servers import Raw, post
 
 
 @pytest.fixture
@@ -96,28 +89,9 @@ class Counter:
 
 def hold(patch: pytest.MonkeyPatch) -> Counter:
     """Keep refusals from being booked."""
-    counter = Counter(patch, BookedTogether, "record")
+    counter = Counter(patch, GroupCommitWriter, "record")
     counter.hold()
     return counter
-
-
-def edge(folder: Path, **more: Any) -> FastAPI:
-    url = f"http://127.0.0.1:{free_ports(1)[0]}"
-    return create_app(
-        EdgeSettings(bundle=BUNDLE, state_dir=folder, threads=1, ledger_url=url, **more)
-    )
-
-
-def talk(app: FastAPI, say: Callable[[uvicorn.Server, int], Awaitable[T]]) -> T:
-    async def served() -> T:
-        async with serving(app) as (server, port):
-            return await say(server, port)
-
-    return asyncio.run(asyncio.wait_for(served(), 30))
-
-
-def body(number: int, **more: Any) -> dict[str, Any]:
-    return {"request_id": f"r{number}", "attempt_id": f"a{number}", "text": "fine"} | more
 
 
 def test_refusals_say_when_to_come_back_and_are_booked_together(
@@ -303,7 +277,7 @@ def test_a_full_disk_is_told_in_its_place(
 
 def test_a_door_comes_before_a_refusal_and_counts_once(tmp_path: Path, quick: list[int]) -> None:
     file = tmp_path / "tokens.json"
-    secret = new_token(file, "phone", ["infer"])[0]
+    secret = new_token(file, "mobile", ["infer"])[0]
     other = new_token(file, "reader", ["ledger:read"])[0]
     app = edge(tmp_path, tokens=file, rate_limit=1e-6, rate_burst=5)
 

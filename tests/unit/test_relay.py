@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from shared.errors import InvalidInput, NotFound
-from shared.links import Link
-from shared.relay.client import LinkControl
-from shared.relay.control import Control
-from shared.relay.probe import LinkOff, Measured
-from shared.relay.relay import Relay
-from shared.relay.schedule import Schedule, State, parse_schedule, parse_state
-from tests.conftest import free_ports
+from shared.link_profiles import Link
+from testbed.links.client import LinkControl
+from testbed.links.control import Control
+from testbed.links.probe import LinkOff, Measured
+from testbed.links.relay import Relay
+from testbed.links.schedule import Schedule, State, parse_schedule, parse_state
+from tests.support.paths import free_ports
 
 FAST = Link("fast", one_way_ms=2.0, up_mbps=2_000.0, down_mbps=2_000.0, jitter_ms=1.0)
 SOON = 20.0
@@ -198,7 +198,7 @@ def test_the_control_endpoint() -> None:
     async def work(relay: Relay, _port: int, _: int) -> None:
         (port,) = free_ports(1)
         server = await asyncio.start_server(Control(relay).serve, HOST, port)
-        control = LinkControl("phone-edge", f"http://{HOST}:{port}")
+        control = LinkControl("mobile-edge", f"http://{HOST}:{port}")
 
         def steer() -> None:
             assert control.show()["words"] == "fast"
@@ -225,7 +225,7 @@ def test_the_control_endpoint() -> None:
 
 
 def measured(rtt_ms: float = 70.0, up: float = 10.0, down: float = 12.0) -> Measured:
-    return Measured("phone-edge", "4g", 70.0, rtt_ms, 10.0, up, 12.0, down, 0.0, 31)
+    return Measured("mobile-edge", "4g", 70.0, rtt_ms, 10.0, up, 12.0, down, 0.0, 31)
 
 
 def test_a_link_that_is_off_gets_no_label() -> None:

@@ -1,4 +1,4 @@
-"""Resuming: what the tiers take and book, and when the phone sends its hidden state."""
+"""Resuming: what the tiers take and book, and when the mobile sends its hidden state."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from mobile_client.demo import sample_sentences
-from mobile_client.phone import Phone
-from mobile_client.resume import HiddenState, Resumption
+from mobile_client.local.resume import HiddenState, Resumption
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
-from shared.bundle import Bundle
-from shared.codec import CODECS, Codec, encode
-from shared.cost import CostModel
-from shared.domain import LayerRange, Tier
+from shared.bundle.loading import Bundle
+from shared.domain import LayerRange, Side, Tier
 from shared.errors import BundleMismatch, InvalidInput, NotFound, Overloaded
-from shared.ledger.entry import LedgerEntry, Side
+from shared.inference.classifier import Classifier
+from shared.inference.codec import CODECS, Codec, encode
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
-from shared.ledger.verify import verify
-from shared.runtime.classifier import Classifier
-from shared.service.settings import read_settings
+from shared.ledger.server.verify import verify
+from shared.pricing.cost_model import CostModel
+from shared.settings import read_settings
 from shared.wire import MAX_BODY_BYTES, Classification, InferResponse, ResumeRequest
-from tests.conftest import BUNDLE
-from tests.unit.phones import World, answered, story
+from testbed.demo import sample_sentences
+from tests.support.mobile import World, answered, story
+from tests.support.paths import BUNDLE
 
 HERE = ("mobile", "route", "answered")
 COSTS = CostModel.paper(6)
@@ -175,7 +175,7 @@ def test_a_passed_deadline(whole: Classifier, unsure: str, tmp_path: Path) -> No
     assert booked(tmp_path, "cloud").state == "timed_out"
 
 
-def test_openapi_says_what_the_body_is_and_each_header_that_the_phone_sends(
+def test_openapi_says_what_the_body_is_and_each_header_that_the_mobile_sends(
     tmp_path: Path,
 ) -> None:
     operation = post(tier(tmp_path, "edge"), b"", "/openapi.json").json()["paths"]["/v1/resume"]
@@ -185,7 +185,7 @@ def test_openapi_says_what_the_body_is_and_each_header_that_the_phone_sends(
     assert {one["name"] for one in described["parameters"]} == set(full.headers())
 
 
-@pytest.mark.parametrize("value", [65_504.0, -65_504.0, 0.0])
+@pytest.mark.parametrize("cascade-routing", [65_504.0, -65_504.0, 0.0])
 def test_extreme_values_are_answered_with_numbers(
     value: float, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -197,8 +197,8 @@ def test_extreme_values_are_answered_with_numbers(
 
 
 def ask(world: World, texts: list[str], policy: str = POLICY) -> list[Classification]:
-    async def work(phone: Phone) -> list[Classification]:
-        return [answered(one) for one in await phone.classify(texts, policy=policy)]
+    async def work(mobile: MobileService) -> list[Classification]:
+        return [answered(one) for one in await mobile.classify(texts, policy=policy)]
 
     return world.run(work)
 
@@ -212,7 +212,7 @@ def checked(world: World) -> list[LedgerEntry]:
     return rows
 
 
-def test_the_phone_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: Path) -> None:
+def test_the_mobile_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",), settings={"resume": "always"})
     (answer,) = ask(world, [unsure])
     assert story(answer) == [HERE, ("cloud", "escalate", "answered")]
@@ -231,7 +231,7 @@ def test_the_phone_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: P
 def test_the_edge_is_paid_for_the_layers_that_it_ran(unsure: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings={"resume": "always", "resume_codec": "fp16"})
     (answer,) = ask(world, [unsure])
-    # nobody heard the cloud; the edge went on where the phone had stopped
+    # nobody heard the cloud; the edge went on where the mobile had stopped
     expected = [HERE, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
     assert story(answer) == expected
     assert [one.resumed_after for one in answer.attempts] == [None, 1, 1]
@@ -337,12 +337,12 @@ def test_when_the_state_is_sent(
 ) -> None:
     world = World(tmp_path, up=("cloud",), settings=settings)
 
-    async def work(phone: Phone) -> list[Classification]:
+    async def work(mobile: MobileService) -> list[Classification]:
         found = []
         for _ in resumed:
             # a learning policy's first arm, each time anew
-            phone.device._policies.clear()
-            found.append(answered((await phone.classify([unsure], policy=POLICY))[0]))
+            mobile.device._policies.clear()
+            found.append(answered((await mobile.classify([unsure], policy=POLICY))[0]))
         return found
 
     answers = world.run(work)

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mobile_client.processes import Role, Testbed
 from shared.credentials import Credentials
 from shared.ledger.cli import ledger as ledger_command
 from shared.ledger.client import LedgerClient
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
-from shared.service.tokens import new_token
-from tests.conftest import free_ports
-from tests.contract.test_ledger_store import caller, tier
+from shared.serving.tokens import new_token
+from testbed.processes.processes import Role, Testbed
+from tests.support.entries import caller, tier
+from tests.support.paths import free_ports
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Testbed]:
-    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
     with Testbed([role], tmp_path / "state", {}) as testbed:
         testbed.start_all()
         yield testbed
@@ -143,8 +143,8 @@ def test_a_door_that_is_closed_is_told_once_and_loses_nothing(
     tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, own = tmp_path / "tokens.jsonl", tmp_path / "token"
-    own.write_text(new_token(known, "phone-1", ["infer"])[0])
-    role = Role("ledger", "shared.ledger", free_ports(1)[0])
+    own.write_text(new_token(known, "mobile-1", ["infer"])[0])
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
     with Testbed([role], tmp_path / "state", {"DIMEE_TOKENS": str(known)}) as testbed:
         testbed.start_all()
         shipper = Shipper(outbox, role.url, credentials=Credentials(token_file=own))
@@ -155,7 +155,7 @@ def test_a_door_that_is_closed_is_told_once_and_loses_nothing(
         assert outbox.count_pending() == 2
         told = [record.message for record in caplog.records]
         assert [("403" in one, "401" in one) for one in told] == [(True, False), (False, True)]
-        own.write_text(new_token(known, "phone-1", ["ledger:write"])[0])
+        own.write_text(new_token(known, "mobile-1", ["ledger:write"])[0])
         assert shipper.flush(10)
         assert caplog.records[-1].message.startswith("the ledger admits this process again")
         shipper.close(1)

@@ -13,19 +13,19 @@ from click.testing import CliRunner, Result
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-import mobile_client.status
-from mobile_client.gateway import caller_of, create_app
-from mobile_client.health import AlarmReport, AuditReport, PhoneHealth
+import mobile_client.cli.status
+from mobile_client.cli.status import look, show, status
+from mobile_client.gateway.app import caller_of, create_app
+from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.health import AlarmReport, AuditReport, MobileHealth
 from mobile_client.settings import MobileSettings
-from mobile_client.status import look, show, status
-from mobile_client.watch import state_file
-from shared.bundle import Bundle
+from shared.bundle.loading import Bundle
 from shared.domain import Tier
 from shared.errors import Forbidden
-from tests.conftest import BUNDLE, free_ports
-from tests.unit.promises import written
+from tests.support.certificates import written
+from tests.support.paths import BUNDLE, free_ports
 
-URLS = {name: f"http://{name}" for name in ("phone", "edge", "cloud", "ledger")}
+URLS = {name: f"http://{name}" for name in ("mobile", "edge", "cloud", "ledger")}
 CLIENT = httpx.Client
 SINCE = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 TIER = {"status": "ready", "bundle_id": "b1", "layers": 4, "certificate_id": "c1"}
@@ -37,11 +37,11 @@ def health(**changes: Any) -> dict[str, Any]:
         bound=0.02, evidence=0.5, raised_from=100.0,
     )  # fmt: skip
     facts: dict[str, Any] = {
-        "status": "ok", "bundle_id": "b1", "policy": "value", "certificate_id": "c1",
+        "status": "ok", "bundle_id": "b1", "policy": "cascade-routing", "certificate_id": "c1",
         "certificate": "With probability 95 % …", "degraded": False, "audits": audits,
         "shares": {"edge": {"calibrated": 0.25, "now": 0.3}},
     }  # fmt: skip
-    return PhoneHealth(**facts | changes).model_dump(mode="json")
+    return MobileHealth(**facts | changes).model_dump(mode="json")
 
 
 DEGRADED = health(
@@ -53,7 +53,7 @@ DEGRADED = health(
 
 
 def answers(**bodies: Any) -> httpx.MockTransport:
-    known = {"phone": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
+    known = {"mobile": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
     known |= bodies
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -62,7 +62,7 @@ def answers(**bodies: Any) -> httpx.MockTransport:
             raise httpx.ConnectError("refused", request=request)
         if isinstance(body, int):
             return httpx.Response(body, json={"error": {"code": "not_ready", "message": "no"}})
-        assert request.url.path == ("/v1/status" if request.url.host == "phone" else "/readyz")
+        assert request.url.path == ("/v1/status" if request.url.host == "mobile" else "/readyz")
         return httpx.Response(200, content=body if isinstance(body, str) else json.dumps(body))
 
     return httpx.MockTransport(handle)
@@ -75,12 +75,12 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"edge": None}, ["the edge cannot be reached (refused)"]),
         ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
         ({"ledger": "<html>"}, ["the ledger answers no JSON; something else listens there"]),
-        ({"phone": {"status": "ok"}}, ["the phone speaks another version"]),
-        ({"phone": DEGRADED}, ["the promise does not hold: everything goes to the cloud"]),
-        ({"edge": TIER | {"bundle_id": "b2"}}, ["the edge has the bundle_id b2, the phone b1"]),
+        ({"mobile": {"status": "ok"}}, ["the mobile speaks another version"]),
+        ({"mobile": DEGRADED}, ["the promise does not hold: everything goes to the cloud"]),
+        ({"edge": TIER | {"bundle_id": "b2"}}, ["the edge has the bundle_id b2, the mobile b1"]),
         ({"cloud": TIER | {"certificate_id": None}}, []),
         ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
-        ({"phone": None}, ["the phone cannot be reached"]),
+        ({"mobile": None}, ["the mobile cannot be reached"]),
     ],
 )
 def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
@@ -94,8 +94,8 @@ def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
 
 
 def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    phone = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
-    with httpx.Client(transport=answers(phone=phone)) as http:
+    mobile = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
+    with httpx.Client(transport=answers(mobile=mobile)) as http:
         show(look(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[4:6] == [
@@ -108,7 +108,7 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
         show(look(http, URLS))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "phone   up    http://phone   bundle b1   policy value"
+    assert lines[0] == "mobile   up    http://mobile   bundle b1   policy cascade-routing"
     assert lines[1] == "edge    up    http://edge   bundle b1   layers 4"
     assert lines[4:] == [
         "promise  With probability 95 % …",
@@ -119,7 +119,7 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
         "alarms   none",
         "healthy",
     ]
-    with httpx.Client(transport=answers(phone=DEGRADED)) as http:
+    with httpx.Client(transport=answers(mobile=DEGRADED)) as http:
         show(look(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == [
@@ -131,19 +131,19 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, transport: httpx.MockTransport, *words: str) -> Result:
     monkeypatch.setattr(
-        mobile_client.status.httpx, "Client", lambda **_: CLIENT(transport=transport)
+        mobile_client.cli.status.httpx, "Client", lambda **_: CLIENT(transport=transport)
     )
     urls = [word for name in ("edge", "cloud", "ledger") for word in (f"--{name}-url", URLS[name])]
-    return CliRunner().invoke(status, ["--mobile-url", URLS["phone"], *urls, *words])
+    return CliRunner().invoke(status, ["--mobile-url", URLS["mobile"], *urls, *words])
 
 
 def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, answers(), "--json")
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
-    assert (printed["healthy"], printed["phone"]["audits"]["seen"]) == (True, 400)
+    assert (printed["healthy"], printed["mobile"]["audits"]["seen"]) == (True, 400)
     assert printed["processes"]["edge"]["up"]
-    for bodies in ({"phone": DEGRADED}, {"ledger": None}):
+    for bodies in ({"mobile": DEGRADED}, {"ledger": None}):
         done = run(monkeypatch, answers(**bodies), "--json")
         assert done.exit_code == 1
         assert not json.loads(done.stdout)["healthy"]
@@ -156,7 +156,7 @@ def test_reset_removes_the_memory_of_this_certificate(
     file.parent.mkdir()
     file.write_text("{}")
     words = ("--reset-alarm", "--state-dir", str(tmp_path))
-    done = run(monkeypatch, answers(phone=DEGRADED), *words)
+    done = run(monkeypatch, answers(mobile=DEGRADED), *words)
     assert "the alarm is reset" in done.stderr
     assert not file.exists()
     assert "there was nothing to reset" in run(monkeypatch, answers(), *words).stderr
@@ -182,7 +182,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
         ready = http.get("/readyz").json()
         schema = http.get("/openapi.json").json()["components"]["schemas"]["Classification"]
     expected = json.loads(settings.certificate.read_text())["certificate_id"]  # type: ignore[union-attr]
-    # offline: the phone's own answer is under no promise, and no evidence for or against one
+    # offline: the mobile's own answer is under no promise, and no evidence for or against one
     assert (result["degraded_because"], result["certificate_id"]) == ("offline", None)
     assert ready["certificate_id"] == said["certificate_id"] == expected
     assert (said["status"], said["audits"]["share"], said["audits"]["waiting"]) == ("ok", 1.0, 0)
@@ -201,13 +201,13 @@ def test_who_asks_the_gateway(header: str, expected: str) -> None:
 
 
 def test_a_closed_door_says_what_is_missing() -> None:
-    message = "the token of phone-1 lacks the scope status"
+    message = "the token of mobile-1 lacks the scope status"
 
     def handle(request: httpx.Request) -> httpx.Response:
-        if request.url.host == "phone":
+        if request.url.host == "mobile":
             return httpx.Response(403, json=Forbidden(message).payload())
         return httpx.Response(200, json=TIER)
 
     with CLIENT(transport=httpx.MockTransport(handle)) as http:
         report = look(http, URLS)
-    assert report.problems == [f"the phone does not let this command in ({message})"]
+    assert report.problems == [f"the mobile does not let this command in ({message})"]

@@ -9,20 +9,13 @@ from typing import Any
 
 import pytest
 
-from shared.cost import CostModel, PriceBook
 from shared.errors import InvalidInput
-from shared.tariff import LOOK_EVERY_S, Tariff, read_price_file
+from shared.pricing.cost_model import CostModel
+from shared.pricing.live_prices import LOOK_EVERY_S, LivePrices, read_price_file
+from shared.pricing.price_book import PriceBook
+from tests.support.clock import Clock
 
 COSTS = CostModel.paper(6)
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def written(folder: Path, **facts: Any) -> Path:
@@ -32,14 +25,14 @@ def written(folder: Path, **facts: Any) -> Path:
 
 
 def test_without_a_file_the_bundles_prices_hold() -> None:
-    tariff = Tariff(COSTS)
+    tariff = LivePrices(COSTS)
     assert (tariff.cost_model, tariff.book) == (COSTS, PriceBook())
     assert not tariff.refresh()
 
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     file = written(tmp_path, network_usd_per_gb=5.0, cost_model={"cloud_fee": 22.0})
-    tariff = Tariff(COSTS, file)
+    tariff = LivePrices(COSTS, file)
     assert tariff.cost_model.all_cloud == COSTS.offload_cloud + 22
     assert tariff.cost_model.mobile_layer == COSTS.mobile_layer
     assert (tariff.book.version, tariff.book.network_usd_per_gb) == ("2026-12", 5.0)
@@ -48,7 +41,7 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
 
 def test_a_change_is_seen_within_a_second(tmp_path: Path) -> None:
     clock = Clock()
-    tariff = Tariff(COSTS, written(tmp_path), clock)
+    tariff = LivePrices(COSTS, written(tmp_path), clock)
     written(tmp_path, cost_model={"cloud_fee": 2 * COSTS.cloud_fee})
     assert not tariff.refresh()
     clock.now += LOOK_EVERY_S
@@ -66,7 +59,7 @@ def test_a_broken_change_is_not_taken(
 ) -> None:
     clock = Clock()
     file = written(tmp_path, cost_model={"cloud_fee": 7})
-    tariff = Tariff(COSTS, file, clock)
+    tariff = LivePrices(COSTS, file, clock)
     file.write_text(broken)
     clock.now += LOOK_EVERY_S
     assert not tariff.refresh()
@@ -90,13 +83,13 @@ def test_a_broken_change_is_not_taken(
 )
 def test_a_wrong_file_is_refused_at_start(facts: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="price-book: ") as error:
-        Tariff(COSTS, written(tmp_path, **facts))
+        LivePrices(COSTS, written(tmp_path, **facts))
     assert says in error.value.message
 
 
 def test_a_missing_and_an_endless_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"cannot be read .* give a file like"):
-        Tariff(COSTS, tmp_path / "none.json")
+        LivePrices(COSTS, tmp_path / "none.json")
     big = tmp_path / "big.json"
     big.write_bytes(b" " * 70_000)
     with pytest.raises(InvalidInput, match="more than 65,536 bytes"):

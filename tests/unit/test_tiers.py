@@ -15,16 +15,15 @@ from cloud_server.app import create_app as create_cloud
 from cloud_server.settings import CloudSettings
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from shared.bundle import Bundle
-from shared.domain import LayerRange, Tier
+from shared.bundle.loading import Bundle
+from shared.domain import Delivery, LayerRange, Tier
 from shared.errors import DeadlineExceeded, Overloaded
-from shared.ledger.entry import Delivery, LedgerEntry
-from shared.ledger.outbox import Outbox
-from shared.runtime.classifier import Classifier
+from shared.inference.classifier import Classifier
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
-from tests.conftest import BUNDLE, free_ports
-from tests.unit.test_engine import engine_of
+from tests.support.engine import engine_of
+from tests.support.outboxes import booked
+from tests.support.paths import BUNDLE, free_ports
 
 T = TypeVar("T")
 
@@ -64,14 +63,6 @@ def ask(app: FastAPI, send: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
 def infer(app: FastAPI, **fields: Any) -> httpx.Response:
     body = {"request_id": "r1", "attempt_id": "a1", "text": "a wonderful film"} | fields
     return ask(app, lambda http: http.post("/v1/infer", json=body))
-
-
-def booked(folder: Path, tier: str) -> list[tuple[str, str | None]]:
-    """What a restarted tier would deliver."""
-    outbox = Outbox.claim(folder / tier, tier)
-    rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
-    outbox.close()
-    return [(row.state.value, row.error_code) for row in rows]
 
 
 def test_the_cloud_answers_at_its_last_layer(cloud: FastAPI, tmp_path: Path) -> None:

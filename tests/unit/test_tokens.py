@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from shared.errors import InvalidInput, NotFound
-from shared.service import tokens as module
-from shared.service.tokens import (
+from shared.serving import tokens as module
+from shared.serving.tokens import (
     TokenFile,
     digest,
     find,
@@ -22,7 +22,7 @@ from shared.service.tokens import (
     read_tokens,
     revoke_token,
 )
-from shared.service.tokens_cli import token as command
+from shared.serving.tokens_cli import token as command
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
-    secret, made = new_token(file, "phone-1", ["infer", "ledger:write"])
+    secret, made = new_token(file, "mobile-1", ["infer", "ledger:write"])
     written = file.read_text()
     assert secret not in written
     assert secret.removeprefix("dimee_") not in written
@@ -44,13 +44,13 @@ def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
 
 
 def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
-    first, old = new_token(file, "phone-1", ["infer"])
+    first, old = new_token(file, "mobile-1", ["infer"])
     door = TokenFile(file)
-    second, new = new_token(file, "phone-1", ["infer"])
+    second, new = new_token(file, "mobile-1", ["infer"])
     assert [door.admit(one.encode()) for one in (first, second)] == [old, new]
     assert revoke_token(file, old.token_id) == [old]
     assert [door.admit(one.encode()) for one in (first, second)] == [None, new]
-    revoke_token(file, "phone-1")
+    revoke_token(file, "mobile-1")
     assert door.admit(second.encode()) is None
 
 
@@ -65,7 +65,7 @@ def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
 
 
 def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = [new_token(file, f"phone-{i}", ["infer"])[0] for i in range(5)]
+    secrets = [new_token(file, f"mobile-{i}", ["infer"])[0] for i in range(5)]
     compared: list[str] = []
     compare = hmac.compare_digest
 
@@ -84,7 +84,7 @@ def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.M
 def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret, made = new_token(file, "phone-1", ["infer"])
+    secret, made = new_token(file, "mobile-1", ["infer"])
     whole = file.read_text()
     door = TokenFile(file)
     file.write_text(whole + '{"name": "half')
@@ -144,14 +144,14 @@ def run_command(file: Path) -> Callable[..., str]:
 
 def test_the_command(file: Path) -> None:
     run = run_command(file)
-    printed = run("new", "phone-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
+    printed = run("new", "mobile-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
     secret = printed.splitlines()[0]
     (made,) = read_tokens(file)
     assert made.sha256 == digest(secret)
     assert made.expires is not None
     listed = run("list")
     assert secret not in listed
-    assert listed.startswith(f"phone-1          {made.token_id}  infer, ledger:write  valid until")
+    assert listed.startswith(f"mobile-1          {made.token_id}  infer, ledger:write  valid until")
     assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
-    assert run("revoke", "phone-1") == f"revoked phone-1 {made.token_id}\n"
+    assert run("revoke", "mobile-1") == f"revoked mobile-1 {made.token_id}\n"
     assert "nobody can come in" in run("list")

@@ -10,55 +10,55 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mobile_client import whatif_cli
+from mobile_client.cli import whatif as whatif_cli
+from mobile_client.cli.explain import lines
+from mobile_client.cli.whatif import lines as whatif_lines
 from mobile_client.client import load_settings
-from mobile_client.conditions import FORGET_S, Observed
-from mobile_client.demo import sample_sentences
-from mobile_client.device import Device
-from mobile_client.explain import explain
-from mobile_client.explain_cli import lines
-from mobile_client.phone import Phone
-from mobile_client.recorded import Recorded, read_request
-from mobile_client.replay import AtHand
+from mobile_client.insight.explain import explain
+from mobile_client.insight.replay import AtHand
+from mobile_client.insight.request_trace import RequestTrace, read_request
+from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.local.runtime import LocalRuntime
+from mobile_client.resilience.tier_stats import FORGET_S, TierStats
+from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
-from mobile_client.whatif import Change, WhatIf, what_if
-from mobile_client.whatif_cli import lines as whatif_lines
-from shared.bundle import Bundle
-from shared.cost import MS_LAMBDA, CostModel
+from shared.bundle.loading import Bundle
 from shared.domain import Tier
 from shared.errors import NotFound
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
-from shared.links import LINKS
+from shared.link_profiles import LINKS
 from shared.policies.conditions import Conditions
-from shared.tariff import LOOK_EVERY_S, Tariff
-from tests.conftest import BUNDLE
-from tests.unit.phones import World
-from tests.unit.promises import written
-from tests.unit.test_tariff import Clock
+from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA, CostModel
+from shared.pricing.live_prices import LOOK_EVERY_S, LivePrices
+from testbed.demo import sample_sentences
+from tests.support.certificates import written
+from tests.support.clock import Clock
+from tests.support.mobile import World
+from tests.support.paths import BUNDLE
 
 TEXTS = sample_sentences()
 SATELLITE_MS = 600.0
 
 
 def test_a_second_of_waiting_costs_as_much_as_the_cloud() -> None:
-    assert pytest.approx(CostModel.paper(12).all_cloud) == 1000 * MS_LAMBDA
-    assert MobileSettings().waiting_price == MS_LAMBDA
+    assert pytest.approx(CostModel.paper(12).all_cloud) == 1000 * LATENCY_PRICE_LAMBDA
+    assert MobileSettings().waiting_price == LATENCY_PRICE_LAMBDA
 
 
 def test_the_pure_preset_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIMEE_MS_LAMBDA", "0")
+    monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "0")
     assert load_settings().waiting_price == 0
-    monkeypatch.setenv("DIMEE_MS_LAMBDA", "")
-    assert load_settings().waiting_price == MS_LAMBDA
+    monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "")
+    assert load_settings().waiting_price == LATENCY_PRICE_LAMBDA
 
 
 def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Path) -> None:
     """It was judged so, and a mobile under it starts without any other setting."""
     settings = MobileSettings(bundle=BUNDLE, certificate=written(bundle, tmp_path))
-    device = Device(settings)
+    device = LocalRuntime(settings)
     try:
-        assert device.observed.conditions.ms_lambda == 0
+        assert device.observed.conditions.latency_price_lambda == 0
         assert device.observed.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
@@ -66,7 +66,9 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
 
 
 def test_the_cost_of_an_answer_holds_its_waiting() -> None:
-    conditions = Conditions(CostModel.paper(12), {Tier.EDGE: 100.0}, ms_lambda=MS_LAMBDA)
+    conditions = Conditions(
+        CostModel.paper(12), {Tier.EDGE: 100.0}, latency_price_lambda=LATENCY_PRICE_LAMBDA
+    )
     assert conditions.waiting(Tier.EDGE) == pytest.approx(1.8)
     assert conditions.waiting(Tier.CLOUD) == 0, "no delay is known"
     assert conditions.cost(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
@@ -75,7 +77,7 @@ def test_the_cost_of_an_answer_holds_its_waiting() -> None:
 def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
     """Else a tier that waiting made too dear would never be asked again."""
     clock = Clock()
-    observed = Observed(Tariff(CostModel.paper(6)), MS_LAMBDA, clock)
+    observed = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
     observed.answered(Tier.CLOUD, 607.0)
     clock.now += FORGET_S / 2
     observed.answered(Tier.EDGE, 8.0)
@@ -92,13 +94,13 @@ def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
 def first_tiers(folder: Path, **settings: float) -> list[Tier]:
     """Tiers at which texts start when both servers are behind a satellite."""
 
-    async def work(phone: Phone) -> list[Tier]:
-        policy = await phone.device.policy("value")
-        phone.device.observed.answered(Tier.MOBILE, 3.0)
+    async def work(mobile: MobileService) -> list[Tier]:
+        policy = await mobile.device.policy("cascade-routing")
+        mobile.device.observed.answered(Tier.MOBILE, 3.0)
         for tier in (Tier.EDGE, Tier.CLOUD):
-            phone.device.observed.answered(tier, SATELLITE_MS)
-        reads = [phone.device.read(text, None) for text in TEXTS]
-        return [phone.device.decide(read, policy, 5000).routing.tier for read in reads]
+            mobile.device.observed.answered(tier, SATELLITE_MS)
+        reads = [mobile.device.read(text, None) for text in TEXTS]
+        return [mobile.device.decide(read, policy, 5000).routing.tier for read in reads]
 
     return World(folder, settings=dict(settings)).run(work)
 
@@ -109,7 +111,7 @@ def test_over_a_satellite_the_mobile_tier_starts(tmp_path: Path) -> None:
 
     priced = share(first_tiers(tmp_path / "default"))
     assert priced > 0.5
-    assert priced > share(first_tiers(tmp_path / "pure", ms_lambda=0.0))
+    assert priced > share(first_tiers(tmp_path / "pure", latency_price_lambda=0.0))
 
 
 FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
@@ -117,25 +119,26 @@ FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Recorded]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestTrace]]:
     """Requests that were booked at the default price of waiting, by `FIXED_MS`."""
     world = World(tmp_path_factory.mktemp("waiting"), up=("edge", "cloud"))
-    measured = Observed.answered
+    measured = TierStats.answered
 
-    def fixed(self: Observed, tier: Tier, took_ms: float) -> None:
+    def fixed(self: TierStats, tier: Tier, took_ms: float) -> None:
         measured(self, tier, FIXED_MS[tier])
 
-    async def work(phone: Phone) -> None:
-        phone.device.observed._clock = Clock()  # nothing is forgotten, however long it takes
+    async def work(mobile: MobileService) -> None:
+        mobile.device.observed._clock = Clock()  # nothing is forgotten, however long it takes
         for text in TEXTS:
-            await phone.classify([text], policy="value", deadline_ms=60_000)
+            await mobile.classify([text], policy="cascade-routing", deadline_ms=60_000)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Observed, "answered", fixed)
+        patch.setattr(TierStats, "answered", fixed)
         world.run(work)
     store = world.ledger()
     yield [
-        read_request([timed(entry) for entry in entries]) for entries in store.last(1000, "value")
+        read_request([timed(entry) for entry in entries])
+        for entries in store.last(1000, "cascade-routing")
     ]
     store.close()
 
@@ -154,8 +157,11 @@ def at_hand() -> AtHand:
     return AtHand.load(MobileSettings(bundle=BUNDLE))
 
 
-def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[Recorded]) -> None:
-    assert all(one.knew is not None and one.knew.ms_lambda == MS_LAMBDA for one in recorded)
+def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace]) -> None:
+    assert all(
+        one.knew is not None and one.knew.latency_price_lambda == LATENCY_PRICE_LAMBDA
+        for one in recorded
+    )
     first, last = recorded[-1].knew, recorded[0].knew
     assert first is not None
     assert last is not None
@@ -165,19 +171,19 @@ def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[Recorded]) -
 
 
 def test_explain_shows_the_rate_and_what_waiting_added(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
     assert request.knew is not None
     story = explain(request, at_hand)
-    assert story.ms_lambda == MS_LAMBDA
-    assert story.notes == [], "the recorded rate and delays give the recorded worths again"
+    assert story.latency_price_lambda == LATENCY_PRICE_LAMBDA
+    assert story.notes == [], "the recorded rate and delays give the recorded expected_values again"
     for view in story.tiers:
         known = (request.knew.delays or {}).get(view.tier)
         assert view.delay_ms == known
         if known is not None:
             assert view.waiting_lambda is not None
-            assert view.waiting_lambda >= MS_LAMBDA * known - 1e-9
+            assert view.waiting_lambda >= LATENCY_PRICE_LAMBDA * known - 1e-9
     for option in story.attempts[0].options:
         assert option.price == pytest.approx(
             (story.price or 0) * (option.cost_lambda + option.waiting_lambda)
@@ -190,7 +196,7 @@ def test_explain_shows_the_rate_and_what_waiting_added(
 
 
 def test_replay_at_the_default_rate_is_what_was_decided_live(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
     assert report.reproduced == 1
@@ -199,28 +205,28 @@ def test_replay_at_the_default_rate_is_what_was_decided_live(
         live = sum(one.first.tier is tier for one in recorded) / len(recorded)
         assert mean_before(report, f"{tier.value} asked first") == pytest.approx(live)
     assert mean_before(report, "cost λ") == pytest.approx(report.booked_lambda)
-    assert report.ms_lambda_before == report.ms_lambda_after == MS_LAMBDA
+    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
 
 
 def mean_before(report: WhatIf, name: str) -> float:
     return next(one.before.mean for one in report.measures if one.name == name)
 
 
-def unrated(request: Recorded) -> Recorded:
+def unrated(request: RequestTrace) -> RequestTrace:
     """The request as if its price of waiting had not been recorded."""
     assert request.knew is not None
-    knew = request.knew.model_copy(update={"ms_lambda": None})
-    return Recorded(request.path, request.answers, knew)
+    knew = request.knew.model_copy(update={"latency_price_lambda": None})
+    return RequestTrace(request.path, request.answers, knew)
 
 
-def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[Recorded]) -> None:
+def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[RequestTrace]) -> None:
     """Today's rate is another; it counts only where none is recorded."""
-    dear = AtHand.load(MobileSettings(bundle=BUNDLE, ms_lambda=1.0))
+    dear = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
     same = Change(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
     assert report.reproduced == 1
     assert report.moved == 0
-    assert report.ms_lambda_before == report.ms_lambda_after == MS_LAMBDA
+    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
     (note,) = [note for note in report.notes if "another price of waiting" in note]
     assert f"{len(recorded)} requests" in note
 
@@ -229,19 +235,19 @@ def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[Recorde
     assert today.ms_lambda_before == 1
     assert not any("another price of waiting" in note for note in today.notes)
 
-    asked = what_if(recorded, dear, Change(dear.bundle.cost_model, ms_lambda=1.0))
+    asked = what_if(recorded, dear, Change(dear.bundle.cost_model, latency_price_lambda=1.0))
     assert asked.reproduced == 1
     assert asked.moved > 0
-    assert (asked.ms_lambda_before, asked.ms_lambda_after) == (MS_LAMBDA, 1)
+    assert (asked.ms_lambda_before, asked.ms_lambda_after) == (LATENCY_PRICE_LAMBDA, 1)
 
     half = [unrated(one) if n % 2 else one for n, one in enumerate(recorded)]
-    assert MS_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
+    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
 
 
-def test_a_link_alone_leaves_the_recorded_rate(recorded: list[Recorded]) -> None:
-    pure = AtHand.load(MobileSettings(bundle=BUNDLE, ms_lambda=0.0))
+def test_a_link_alone_leaves_the_recorded_rate(recorded: list[RequestTrace]) -> None:
+    pure = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
     far = what_if(recorded, pure, Change(pure.bundle.cost_model, LINKS["satellite"]))
-    assert far.ms_lambda_after == MS_LAMBDA
+    assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
     assert far.moved > 0
     assert not any("waiting has no price" in note for note in far.notes)
 
@@ -254,36 +260,40 @@ def book(folder: Path, **facts: float) -> Path:
 
 def rate_of(**settings: Any) -> float:
     """The price of waiting that a mobile with these settings decides by."""
-    device = Device(MobileSettings(bundle=BUNDLE, **settings))
+    device = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
     try:
-        return device.observed.conditions.ms_lambda
+        return device.observed.conditions.latency_price_lambda
     finally:
         device.close()
 
 
 def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
     """It comes before the default, and after what was said outright."""
-    assert rate_of(price_book=book(tmp_path)) == MS_LAMBDA
-    assert rate_of(price_book=book(tmp_path, ms_lambda=0)) == 0
-    assert rate_of(price_book=book(tmp_path, ms_lambda=0.5)) == 0.5
-    assert rate_of(price_book=book(tmp_path, ms_lambda=0.5), ms_lambda=0.25) == 0.25
+    assert rate_of(price_book=book(tmp_path)) == LATENCY_PRICE_LAMBDA
+    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0)) == 0
+    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5)) == 0.5
+    assert (
+        rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), latency_price_lambda=0.25)
+        == 0.25
+    )
     promise = written(bundle, tmp_path)
-    assert rate_of(price_book=book(tmp_path, ms_lambda=0.5), certificate=promise) == 0
+    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=promise) == 0
 
 
 def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:
     clock = Clock()
-    tariff = Tariff(CostModel.paper(6), book(tmp_path, ms_lambda=0.5), clock)
-    observed = Observed(tariff, MS_LAMBDA, clock)
-    assert observed.conditions.ms_lambda == 0.5
+    tariff = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
+    observed = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
+    assert observed.conditions.latency_price_lambda == 0.5
     book(tmp_path)
     clock.now += LOOK_EVERY_S
     observed.now(5000)
-    assert observed.conditions.ms_lambda == MS_LAMBDA
+    assert observed.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, 0.5), ({"--ms-price": "2"}, 2.0), ({"DIMEE_MS_LAMBDA": "1"}, None)]
+    ("given", "expected"),
+    [({}, 0.5), ({"--latency-price": "2"}, 2.0), ({"DIMEE_LATENCY_PRICE_LAMBDA": "1"}, None)],
 )
 def test_whatif_at_a_book_takes_its_price_of_waiting(
     given: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -297,7 +307,12 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
 
     monkeypatch.setattr(whatif_cli, "what_if", keep)
     monkeypatch.setattr(LedgerClient, "last", lambda *_: [])
-    options = ["--bundle", str(BUNDLE), "--price-book", str(book(tmp_path, ms_lambda=0.5))]
+    options = [
+        "--bundle",
+        str(BUNDLE),
+        "--price-book",
+        str(book(tmp_path, latency_price_lambda=0.5)),
+    ]
     for name, value in given.items():
         if name.startswith("--"):
             options += [name, value]
@@ -305,23 +320,25 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
             monkeypatch.setenv(name, value)
     with pytest.raises(NotFound, match="enough"):
         CliRunner().invoke(whatif_cli.whatif, options, catch_exceptions=False)
-    assert seen[0].ms_lambda == expected
+    assert seen[0].latency_price_lambda == expected
 
 
-def test_whatif_asks_for_another_rate(recorded: list[Recorded], at_hand: AtHand) -> None:
-    report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model, ms_lambda=10.0))
+def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtHand) -> None:
+    report = what_if(
+        recorded, at_hand, Change(at_hand.bundle.cost_model, latency_price_lambda=10.0)
+    )
     assert report.ms_lambda_after == 10
     assert report.moved > 0
     assert "waiting 0.018 → 10 λ a ms" in "\n".join(whatif_lines(report))
 
 
 def test_entries_without_a_record_of_delays_are_told_as_before(
-    recorded: list[Recorded], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = recorded[0]
     assert request.knew is not None
-    knew = request.knew.model_copy(update={"delay_ms": None, "ms_lambda": None})
-    story = explain(Recorded(request.path, request.answers, knew), at_hand)
-    assert story.ms_lambda is None
+    knew = request.knew.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
+    story = explain(RequestTrace(request.path, request.answers, knew), at_hand)
+    assert story.latency_price_lambda is None
     assert all(one.waiting_lambda is None and one.delay_ms is None for one in story.tiers)
     assert "Waiting" not in "\n".join(lines(story))

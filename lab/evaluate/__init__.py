@@ -1,0 +1,1 @@
+"""Methods, metrics and policies over cached exit outputs."""

@@ -1,0 +1,66 @@
+"""Groups of examples that share text, so that no fold learns from the texts of another.
+
+SST-2's training file holds phrases cut from sentences, QQP asks one question several times. Heads
+that are fitted on one phrase of a sentence and judged on another look better than they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.data.examples import Example, groups_over_shared_texts, word_runs, words_of
+from lab.evaluate.samples import Samples
+
+
+def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Return ``group_N``: a number for each example, equal where examples share text.
+
+    Pairs hang together over equal texts, single texts over a long run of words
+    (`lab.data.examples.ROOT_WORDS`). A shorter text that stands within a longer one belongs to it;
+    one that stands within several belongs to the first of them, because "a good film" joins
+    nothing.
+    """
+    if examples and examples[0].pair is not None:
+        return _numbered(groups_over_shared_texts(examples))
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].text))
+    roots: list[str] = []
+    joined: list[int] = []
+    root_of_run: dict[str, int] = {}
+
+    def find(root: int) -> int:
+        while joined[root] != root:
+            root = joined[root]
+        return root
+
+    root_N = np.zeros(len(examples), np.int64)
+    for i in order:
+        text, runs = f" {words_of(examples[i])} ", word_runs(examples[i])
+        found = sorted({find(root_of_run[run]) for run in runs if run in root_of_run})
+        if not found:
+            found = [r for r, root in enumerate(roots) if text in root][:1]
+        if not found:
+            found = [len(roots)]
+            roots.append(text)
+            joined.append(found[0])
+        for other in found[1:]:
+            joined[other] = found[0]
+        for run in runs:
+            root_of_run.setdefault(run, found[0])
+        root_N[i] = found[0]
+    return np.array([find(int(root)) for root in root_N], np.int64)
+
+
+def with_groups(samples: Samples, examples: Sequence[Example]) -> Samples:
+    """Return the samples with the groups of their examples; those that have them stay."""
+    if samples.group_N is not None:
+        return samples
+    return replace(samples, group_N=groups_of(examples))
+
+
+def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)

@@ -1,0 +1,242 @@
+"""A folder of exit outputs: what a study needs of a trained run, without its weights or texts.
+
+| file | holds |
+|---|---|
+| ``facts.json`` | task, settings, sizes, hashes of data and weights, accuracy by exit |
+| ``validation``, ``test``, ``glue`` ``.safetensors`` | the samples of each part |
+| ``exit0.safetensors`` | the embedding classifier: ``weight`` (hidden, classes) and ``bias`` |
+| ``train_logits.npy`` | optional: last exit's logits for the training part, to teach with |
+
+``test`` is missing for a run whose split reports GLUE's validation file; that one is ``glue``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from lab.data.examples import Example, Split, data_hash, load_examples, load_split
+from lab.data.tasks import Task, get_task
+from lab.evaluate.groups import with_groups
+from lab.evaluate.samples import Samples, load_samples, save_samples
+from lab.models.pair_features import PACKAGED, PairFeatures, packaged_pair_features
+from lab.models.predict import ExitOutputs, accuracy_by_exit, predict
+from lab.models.run import Run, recorded
+from shared.bundle.correctness_heads import Floats
+from shared.errors import InvalidInput
+
+FACTS = "facts.json"
+EXIT0 = "exit0.safetensors"
+LOGITS = "train_logits.npy"
+KNOWN = (FACTS, EXIT0, LOGITS, *(f"{part}.safetensors" for part in ("validation", "test", "glue")))
+NEEDED = ("task", "encoder", "split", "seed", "max_tokens", "layers", "data_hash", "train_hash",
+          "weights_sha256", "examples")  # fmt: skip
+
+
+class Outputs:
+    """A folder of exit outputs, checked against the data at hand.
+
+    ``data`` is the folder or hub name of the texts. With it, every part that is read must have been
+    made from the same texts, and features of pairs and groups of texts that share words are
+    computed where the folder lacks them.
+    Without it, nothing is checked and nothing is added. Raises `InvalidInput` where the folder is
+    not one of outputs, or where its data are others.
+    """
+
+    source = "outputs"
+
+    def __init__(self, folder: Path, data: str | None = None) -> None:
+        self.folder = folder
+        self.added: set[str] = set()
+        """Parts that the folder lacked and that were computed from the texts, in words."""
+        self.facts = _read_facts(folder)
+        self._data = data
+        self._split = self._checked_split() if data is not None else None
+
+    @property
+    def task(self) -> Task:
+        """The task of the run."""
+        return get_task(self.facts["task"])
+
+    @property
+    def layers(self) -> int:
+        """Layers of the encoder, each with an exit."""
+        return int(self.facts["layers"])
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder."""
+        return int(self.validation().embedding_NH.shape[1])
+
+    def validation(self) -> Samples:
+        """Samples of the validation part."""
+        if self._split is None:
+            return self._samples("validation", None)
+        examples = self._split.validation
+        samples = self._samples("validation", examples)
+        if samples.group_N is None:
+            self.added.add("groups of texts that share words, from the texts")
+        return with_groups(samples, examples)
+
+    def reported(self, on: str) -> Samples:
+        """Samples of the part ``on``: ``test`` or ``glue``."""
+        examples = None
+        if self._split is not None and self._data is not None:
+            examples = self._split.test
+            if on == "glue":
+                examples = load_examples(self._data, self.task, "validation")
+        return self._samples(on, examples)
+
+    def samples_of(self, examples: list[Example], name: str) -> Samples:
+        """Refuse: other texts need the model."""
+        raise InvalidInput(
+            f"outputs: {self.folder} holds no model to answer {name} with; give the run itself"
+        )
+
+    def exit0(self) -> tuple[Floats, Floats]:
+        """Weights and bias of the embedding classifier."""
+        try:
+            arrays = load_file(self.folder / EXIT0)
+            return arrays["weight"].astype(np.float64), arrays["bias"].astype(np.float64)
+        except Exception as error:  # safetensors raises its own kind, OSError and KeyError
+            raise InvalidInput(
+                f"outputs: {self.folder / EXIT0} cannot be read ({type(error).__name__}); "
+                "write the folder again with dimee outputs"
+            ) from None
+
+    def _checked_split(self) -> Split:
+        facts = self.facts
+        assert self._data is not None
+        split = load_split(self._data, self.task, facts["split"], facts["seed"], facts.get("limit"))
+        found = data_hash(split.train + split.validation), data_hash(split.train)
+        if found != (facts["data_hash"], facts["train_hash"]):
+            raise self._other_data()
+        return split
+
+    def _other_data(self) -> InvalidInput:
+        return InvalidInput(
+            f"outputs: {self.folder} was made from other data than {self._data}; "
+            "give the same data, or write the outputs again with dimee outputs"
+        )
+
+    def _samples(self, part: str, examples: list[Example] | None) -> Samples:
+        file = self.folder / f"{part}.safetensors"
+        if not file.is_file():
+            other = "glue" if part == "test" else "test"
+            raise InvalidInput(f"outputs: {self.folder} has no {file.name}; give --on {other}")
+        try:
+            samples = load_samples(file)
+        except Exception as error:  # safetensors raises its own kind, OSError and KeyError
+            raise InvalidInput(
+                f"outputs: {file} cannot be read ({type(error).__name__}); "
+                "write the folder again with dimee outputs"
+            ) from None
+        _check_shapes(samples, file, self.layers, len(self.task.labels))
+        if samples.model_hash != self.facts["weights_sha256"]:
+            raise InvalidInput(
+                f"outputs: {file} is of another model than {FACTS} says; "
+                "write the folder again with dimee outputs"
+            )
+        if examples is None:
+            return samples
+        if samples.data_hash != data_hash(examples):
+            raise self._other_data()
+        if self.task.pair_field is not None and samples.pair_NP is None:
+            self.added.add(f"features of pairs, from the word table of {PACKAGED}")
+            return replace(samples, pair_NP=self._pair_features().of(examples))
+        return samples
+
+    def _pair_features(self) -> PairFeatures:
+        return packaged_pair_features(self.facts["max_tokens"])
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"outputs: {folder / FACTS} cannot be read ({type(error).__name__}); give a run, or a "
+            "folder that dimee outputs wrote"
+        ) from None
+    missing = [name for name in NEEDED if not isinstance(facts, dict) or name not in facts]
+    if missing:
+        raise InvalidInput(
+            f"outputs: {folder / FACTS} lacks {missing[0]!r}; write it again with dimee outputs"
+        )
+    return facts
+
+
+def _check_shapes(samples: Samples, file: Path, layers: int, classes: int) -> None:
+    count = len(samples)
+    expected = {
+        "probabilities": (samples.probabilities_NEC.shape, (count, layers, classes)),
+        "embedding": (samples.embedding_NH.shape[:1], (count,)),
+        "tokens": (samples.tokens_N.shape, (count,)),
+        "rare": (samples.rare_N.shape, (count,)),
+    }
+    for name, (found, wanted) in expected.items():
+        if found != wanted:
+            raise InvalidInput(
+                f"outputs: {file} has {name} of shape {found} where {wanted} is needed; "
+                "write the folder again with dimee outputs"
+            )
+    labels_N = samples.labels_N
+    sums_NE = samples.probabilities_NEC.sum(-1)
+    if not count or labels_N.min() < 0 or labels_N.max() >= classes:
+        raise InvalidInput(f"outputs: {file} has no labels of this task; write it again")
+    if not np.isfinite(samples.embedding_NH).all() or not np.allclose(sums_NE, 1, atol=1e-3):
+        raise InvalidInput(
+            f"outputs: {file} holds values that are not probabilities; write it again"
+        )
+
+
+def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) -> dict[str, Any]:
+    """Write the outputs of ``source``, a run (`lab.evaluate.source.RunSource`), to ``out``.
+
+    Returns the facts. Raises `InvalidInput` where ``out`` holds something else.
+    """
+    run = source.run
+    if out.exists() and any(out.iterdir()) and not (out / FACTS).is_file():
+        raise InvalidInput(f"out: {out} holds other files; choose a folder that is new or empty")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in KNOWN:  # nothing of another run may stay beside these
+        (out / name).unlink(missing_ok=True)
+    split = run.split(data)
+    parts = {"validation": source.validation(), "glue": source.reported("glue")}
+    if run.facts["split"] != "glue":
+        parts["test"] = source.reported("test")
+    for name, samples in parts.items():
+        small = replace(samples, embedding_NH=samples.embedding_NH.astype(np.float16))
+        save_samples(small, out / f"{name}.safetensors")
+    weight_HC, bias_C = source.exit0()
+    save_file({"weight": np.ascontiguousarray(weight_HC), "bias": bias_C}, out / EXIT0)
+    if train_logits:
+        logits_NC = last_logits(run, split.train)
+        np.save(out / LOGITS, logits_NC.astype(np.float16), allow_pickle=False)
+    facts = recorded(run.facts) | {
+        "layers": run.model.layers,
+        "train_hash": data_hash(split.train),
+        "weights_sha256": run.model_hash(),
+        **{f"{name}_accuracy_by_exit": _accuracy(samples) for name, samples in parts.items()},
+    }
+    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def last_logits(run: Run, examples: Sequence[Example]) -> NDArray[np.float32]:
+    """Return ``logits_NC`` of the run's last exit: log-probabilities, equal up to a constant."""
+    outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
+    logits_NC: NDArray[np.float32] = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
+    return logits_NC
+
+
+def _accuracy(samples: Samples) -> list[float]:
+    probabilities_ENC = samples.probabilities_NEC.transpose(1, 0, 2)
+    return accuracy_by_exit(ExitOutputs(probabilities_ENC, samples.labels_N))

@@ -1,0 +1,120 @@
+"""Policies over cached samples: the mobile's own policy objects, without running a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.evaluate.samples import Samples
+from shared.domain import Outcome, RoutingDecision, Tier
+from shared.policies import PolicyFacts, RoutingPolicy
+
+TIERS = tuple(Tier)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where each sample was answered (``tier_N``), at which exit, with what, and at what λ."""
+
+    tier_N: NDArray[np.object_]
+    exit_N: NDArray[np.int64]
+    answer_N: NDArray[np.int64]
+    cost_N: NDArray[np.float64]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the samples that each tier answered."""
+        return {tier.value: float(np.mean(self.tier_N == tier)) for tier in TIERS}
+
+
+def simulate(
+    policy: RoutingPolicy,
+    samples: Samples,
+    facts: PolicyFacts,
+    edge_layers: int,
+    order_N: NDArray[np.int64] | None = None,
+) -> Trace:
+    """Decide, answer and learn, sample after sample in ``order_N`` (as they come by default).
+
+    Each tier answers as it does live: mobile and edge at their first exit with C_i >= α, else at
+    their last, the cloud at l; what the mobile escalates costs both attempts. The trace is in the
+    order of ``samples``.
+    """
+    count = len(samples)
+    tiers: list[Tier] = [Tier.CLOUD] * count
+    exit_N = np.zeros(count, np.int64)
+    cost_N = np.zeros(count)
+    confidence_NE, answers_NE = samples.confidence_NE, samples.answers_NE
+    for i in range(count) if order_N is None else order_N.tolist():
+        features = samples.features(i)
+        decision = policy.route(features)
+        outcome = first_answer(decision, confidence_NE[i], answers_NE[i], facts, edge_layers)
+        while (to := policy.escalate(features, decision, *outcome)) is not None:
+            cost = outcome[0].cost_lambda
+            alpha = _alpha(decision, facts)
+            outcome = _serve(to, confidence_NE[i], answers_NE[i], facts, edge_layers, alpha, cost)
+        policy.learn(decision, outcome[0])
+        done = outcome[0]
+        tiers[i], exit_N[i], cost_N[i] = done.tier, done.exit_layer, done.cost_lambda
+    answer_N = answers_NE[np.arange(count), exit_N - 1]
+    tier_N: NDArray[np.object_] = np.empty(count, dtype=object)
+    tier_N[:] = tiers
+    return Trace(tier_N, exit_N, answer_N, cost_N)
+
+
+def first_answer(
+    decision: RoutingDecision,
+    confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
+    facts: PolicyFacts,
+    edge_layers: int,
+) -> tuple[Outcome, bool]:
+    """What comes of ``decision`` before anything escalates, and whether that exit was sure."""
+    alpha = _alpha(decision, facts)
+    if decision.tier is not Tier.MOBILE:
+        return _serve(decision.tier, confidence_E, answers_E, facts, edge_layers, alpha, 0.0)
+    last = decision.last_layer or facts.mobile_layers
+    layer, sure = _first_exit(confidence_E, alpha, decision.first_exit, last)
+    cost = facts.cost_model.attempt(Tier.MOBILE, layer)
+    return _outcome(Tier.MOBILE, layer, confidence_E, answers_E, cost), sure
+
+
+def _alpha(decision: RoutingDecision, facts: PolicyFacts) -> float:
+    return facts.alpha if decision.alpha is None else decision.alpha
+
+
+def _serve(
+    tier: Tier,
+    confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
+    facts: PolicyFacts,
+    edge_layers: int,
+    alpha: float,
+    cost_before: float,
+) -> tuple[Outcome, bool]:
+    layer, sure = facts.cost_model.layers, True
+    if tier is Tier.EDGE:
+        layer, sure = _first_exit(confidence_E, alpha, 1, edge_layers)
+    cost = cost_before + facts.cost_model.attempt(tier, layer)
+    return _outcome(tier, layer, confidence_E, answers_E, cost), sure
+
+
+def _outcome(
+    tier: Tier,
+    layer: int,
+    confidence_E: NDArray[np.float32],
+    answers_E: NDArray[np.int64],
+    cost: float,
+) -> Outcome:
+    return Outcome(tier, layer, float(confidence_E[layer - 1]), cost, int(answers_E[layer - 1]))
+
+
+def _first_exit(
+    confidence_E: NDArray[np.float32], alpha: float, first: int, last: int
+) -> tuple[int, bool]:
+    """The first exit in first..last that is sure, or ``last`` and False."""
+    sure_E = confidence_E[first - 1 : last] >= alpha
+    index = int(sure_E.argmax())
+    return (first + index, True) if sure_E[index] else (last, False)

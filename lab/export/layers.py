@@ -1,0 +1,177 @@
+"""From a training run to a bundle: one file a layer, 8-bit tables, router, manifest, card."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from lab.evaluate.pools import Pools
+from lab.export.onnx_layer import layer_graph
+from lab.models.embedding_tables import word_rows
+from lab.models.model import MultiExitClassifier
+from lab.models.run import Run, recorded
+from shared.bundle.loading import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.errors import InvalidInput
+from shared.pricing.cost_model import CostModel
+
+PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a row), sums int32"
+
+
+def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
+    """Word table in int8 with one fp32 scale a row; position, type and norm in fp32."""
+    embeddings = model.encoder.embeddings
+
+    def table(parameter: Any) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = parameter.detach().float().numpy()
+        return values
+
+    quantised_VH, scale_V = word_rows(model)
+    content = save(
+        {
+            "word": quantised_VH,
+            "word_scale": scale_V,
+            "position": table(embeddings.position_embeddings.weight),
+            "type": table(embeddings.token_type_embeddings.weight),
+            "gamma": table(embeddings.LayerNorm.weight),
+            "beta": table(embeddings.LayerNorm.bias),
+            "epsilon": np.array([embeddings.LayerNorm.eps], np.float32),
+        }
+    )
+    file.write_bytes(content)  # save_file would keep it from every other user of the machine
+
+
+def check_exportable(model: MultiExitClassifier) -> None:
+    """Raise `InvalidInput` unless the layers are BERT's (absolute positions, gelu)."""
+    config = model.encoder.config
+    if config.model_type != "bert" or config.hidden_act != "gelu":
+        raise InvalidInput(
+            f"encoder: {config.model_type} with {config.hidden_act} cannot be exported yet; "
+            "BERT and MiniLM with gelu can"
+        )
+
+
+def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
+    """``layers/NN.onnx``: each layer with its exit head, in integers or (``bits`` None) in fp32."""
+    check_exportable(model)
+    (folder / "layers").mkdir(parents=True, exist_ok=True)
+    pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
+    for number, (layer, head) in enumerate(
+        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    ):
+        graph = layer_graph(layer, head, bits, model.pooling)
+        onnx.save(graph, str(folder / layer_file(number)))
+
+
+def write_router(pools: Pools, file: Path) -> None:
+    """Write centroids, counts and correctness heads; the same pools give the same bytes."""
+    with zipfile.ZipFile(file, "w") as archive:
+        arrays: dict[str, NDArray[Any]] = {
+            "centroids": pools.centroids_DH,
+            "counts": pools.counts_D,
+        }
+        if pools.heads is not None:
+            arrays |= pools.heads.to_arrays()
+        for name, values in arrays.items():
+            content = io.BytesIO()
+            np.save(content, values, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
+
+
+def write_bundle(
+    run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
+) -> Manifest:
+    """Write the whole bundle beside ``target``, then put it in its place."""
+    check_target(target)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as made:
+        folder = Path(made) / "bundle"
+        folder.mkdir()
+        shutil.copy(run.tokenizer_file, folder / TOKENIZER)
+        write_embeddings(run.model, folder / EMBEDDINGS)
+        write_layers(run.model, folder)
+        write_router(pools, folder / ROUTER)
+        manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
+        put_in_place(folder, target)
+    return manifest
+
+
+def check_target(target: Path) -> None:
+    """Make the folder above ``target``; raises `InvalidInput` where something else stands there."""
+    if target.exists() and not (target / MANIFEST).is_file():
+        empty = target.is_dir() and not any(target.iterdir())
+        if not empty:
+            raise InvalidInput(
+                f"bundle: {target} exists and is not a bundle; choose a new or an empty folder"
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Move a finished bundle to ``target``, in place of what stood there."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        target.rename(old)
+    folder.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_manifest(
+    run: Run, pools: Pools, folder: Path, max_tokens: int, accuracy: dict[str, Any]
+) -> Manifest:
+    """``manifest.json`` over the files that stand in ``folder``."""
+    facts, model = run.facts, run.model
+    names = [TOKENIZER, EMBEDDINGS, ROUTER]
+    names += [layer_file(layer) for layer in range(1, model.layers + 1)]
+    manifest = Manifest(
+        task=run.task.name,
+        labels=run.task.labels,
+        pairs=run.task.pair_field is not None,
+        encoder=facts["encoder"],
+        licence=facts["licence"],
+        layers=model.layers,
+        hidden_size=model.encoder.config.hidden_size,
+        max_tokens=min(max_tokens, model.encoder.config.max_position_embeddings),
+        mobile_layers=pools.mobile_layers,
+        edge_layers=pools.edge_layers,
+        alpha=pools.alpha,
+        precision=PRECISION,
+        pool_sizes=pools.sizes,
+        cost_model=prices_of(pools.cost_model),
+        mu=pools.mu,
+        accuracy=accuracy,
+        data_hash=facts["data_hash"],
+        seed=facts["seed"],
+        training=recorded(facts),
+        files={name: sha256(folder / name) for name in names},
+    )
+    save_manifest(manifest, folder)
+    return manifest
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.json``."""
+    content = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
+
+
+def prices_of(model: CostModel) -> dict[str, float]:
+    """The prices of a cost model by name."""
+    return {name: value for name, value in asdict(model).items() if name != "layers"}
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

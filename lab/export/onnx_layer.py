@@ -1,0 +1,204 @@
+"""One transformer layer and its exit head as an ONNX graph, from BERT-shaped torch weights.
+
+Built node by node, because then the graph is the same on every version of the exporter, the three
+projections are one product, and the products can run in integers. Activations are quantised with a
+scale for each row (a token of a text), never across the batch: rows stay independent of their
+neighbours.
+
+Shape suffixes: B rows, T tokens, H hidden size, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from lab.models.model import last_linear
+
+Array = NDArray[np.float32]
+CONTRIB = "com.microsoft"
+ZERO = 128
+LARGEST = 63
+"""Seven bits of weight: two products with eight bits of activation fit the 16-bit sums of CPUs
+without VNNI, so that every CPU computes the same."""
+
+
+@dataclass
+class _Graph:
+    bits: int | None
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+
+    def weight(self, name: str, values: NDArray[np.generic]) -> str:
+        self.weights.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+        return name
+
+    def node(
+        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def product(self, name: str, inputs: str, weight_OI: Array) -> str:
+        """x · Wᵀ for a torch weight of shape (out, in)."""
+        if self.bits is None:
+            return self.node("MatMul", [inputs, self.weight(f"{name}.weight", weight_OI.T)], name)
+        weight_IO, scale_O = quantise_columns(weight_OI)
+        whole, row_scale = self._quantised(name, inputs, weight_IO.shape[0])
+        unit = self.weight(f"{name}.unit", np.array(1, np.float32))
+        zero = self.weight(f"{name}.zero", np.array(ZERO, np.uint8))
+        parts = [whole, self.weight(f"{name}.weight", weight_IO), unit]
+        parts += [self.weight(f"{name}.scale", scale_O), zero]
+        product = self.node("MatMulIntegerToFloat", parts, f"{name}.product", CONTRIB)
+        return self.node("Mul", [product, row_scale], name)
+
+    def _quantised(self, name: str, inputs: str, size: int) -> tuple[str, str]:
+        """Activations in 8 bits with a scale of their own for each row, and that scale (B, T, 1).
+
+        Flat for a moment, because ``QuantizeLinear`` knows a scale a row for two dimensions.
+        """
+        numbers = {"flat": [-1, size], "axis": [-1], "start": [0], "end": [2], "single": [1]}
+        ints = {
+            key: self.weight(f"{name}.{key}", np.array(value, np.int64))
+            for key, value in numbers.items()
+        }
+        step = self.weight(f"{name}.step", np.array(1 / 127, np.float32))
+        least = self.weight(f"{name}.least", np.array(1e-12, np.float32))
+        middle = self.weight(f"{name}.middle", np.array(ZERO, np.uint8))
+        rows = self.node("Reshape", [inputs, ints["flat"]], f"{name}.rows")
+        magnitude = self.node("Abs", [rows], f"{name}.magnitude")
+        peak = self.node("ReduceMax", [magnitude, ints["axis"]], f"{name}.peak", keepdims=0)
+        scaled = self.node("Mul", [peak, step], f"{name}.scaled")
+        scale = self.node("Max", [scaled, least], f"{name}.row_scale")
+        count = self.node("Shape", [scale], f"{name}.count")
+        zeros = self.node("Expand", [middle, count], f"{name}.zeros")
+        whole = self.node("QuantizeLinear", [rows, scale, zeros], f"{name}.whole", axis=0)
+        shape = self.node("Shape", [inputs], f"{name}.shape")
+        texts = self.node("Slice", [shape, ints["start"], ints["end"]], f"{name}.texts")
+        column = self.node("Concat", [texts, ints["single"]], f"{name}.column", axis=0)
+        return (
+            self.node("Reshape", [whole, shape], f"{name}.quantised"),
+            self.node("Reshape", [scale, column], f"{name}.scale_column"),
+        )
+
+
+def quantise_columns(weight_OI: Array) -> tuple[NDArray[np.int8], Array]:
+    """Symmetric integers with one fp32 scale an output: ``weight_IO`` and ``scale_O``."""
+    scale_O = np.abs(weight_OI).max(1) / LARGEST
+    safe_O = np.where(scale_O == 0, 1.0, scale_O).astype(np.float32)
+    weight_OI = np.rint(weight_OI / safe_O[:, None]).clip(-LARGEST, LARGEST)
+    return weight_OI.T.astype(np.int8), safe_O
+
+
+def _pooled(graph: _Graph, pooling: str) -> str:
+    """What the exit head reads: the first token, the mean over all but the padding, or both."""
+    if pooling != "mean":
+        first = graph.weight("first", np.array(0, np.int64))
+        graph.node("Gather", ["hidden_out", first], "first_token", axis=1)
+        if pooling == "cls":
+            return "first_token"
+    one = graph.weight("one", np.array([1], np.int64))
+    mask_BT = graph.node("Cast", ["mask"], "mask_float", to=TensorProto.FLOAT)
+    mask_B1T = graph.node("Unsqueeze", [mask_BT, one], "mask_row")
+    sum_B1H = graph.node("MatMul", [mask_B1T, "hidden_out"], "sum_row")
+    sum_BH = graph.node("Squeeze", [sum_B1H, one], "sum")
+    count_B1 = graph.node("ReduceSum", [mask_BT, one], "count", keepdims=1)
+    mean_BH = graph.node("Div", [sum_BH, count_B1], "mean")
+    if pooling == "mean":
+        return mean_BH
+    return graph.node("Concat", ["first_token", mean_BH], "pooled", axis=-1)
+
+
+def _exit(graph: _Graph, pooled: str, head: nn.Module) -> None:
+    """The exit head: a linear layer, or a hidden tanh layer before it."""
+    parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
+    for number, part in enumerate(parts, start=1):
+        last = number == len(parts)
+        name = "exit" if last else f"exit.{number}"
+        weight = graph.weight(f"{name}.weight", _array(part.weight))
+        bias = graph.weight(f"{name}.bias", _array(part.bias))
+        output = "logits" if last else name
+        pooled = graph.node("Gemm", [pooled, weight, bias], output, transB=1)
+        if not last:
+            pooled = graph.node("Tanh", [pooled], f"{name}.tanh")
+
+
+def _array(parameter: Any) -> Array:
+    values: Array = parameter.detach().float().numpy()
+    return values
+
+
+def layer_graph(
+    layer: Any, exit_head: nn.Module, bits: int | None, pooling: str
+) -> onnx.ModelProto:
+    """Build ``(hidden_BTH, mask_BT) -> (hidden_out_BTH, logits_BC)``.
+
+    ``bits`` is None for fp32 or 8 for integer products. The exit head stays fp32.
+    """
+    if bits not in (None, 8):
+        raise ValueError(f"bits: {bits!r} is not supported; None or 8")
+    attention, self_attention = layer.attention, layer.attention.self
+    heads = int(self_attention.num_attention_heads)
+    epsilon = float(attention.output.LayerNorm.eps)
+    hidden_size = self_attention.query.in_features
+    graph = _Graph(bits)
+
+    projections = [self_attention.query, self_attention.key, self_attention.value]
+    qkv = graph.product(
+        "qkv", "hidden", np.concatenate([_array(part.weight) for part in projections])
+    )
+    bias = graph.weight("qkv.bias", np.concatenate([_array(part.bias) for part in projections]))
+    graph.nodes.append(helper.make_node("Split", [qkv], ["q", "k", "v"], axis=-1, num_outputs=3))
+    context = graph.node(
+        "MultiHeadAttention", ["q", "k", "v", bias, "mask"], "context", CONTRIB, num_heads=heads
+    )
+
+    def residual(name: str, inputs: str, skip: str, dense: Any, norm: Any) -> str:
+        # onnxruntime's SkipLayerNormalization takes six times as long as these three; the bias
+        # comes last, because otherwise they are fused into it
+        out = graph.product(f"{name}.dense", inputs, _array(dense.weight))
+        total = graph.node("Add", [out, skip], f"{name}.total")
+        bias = graph.weight(f"{name}.bias", _array(dense.bias))
+        biased = graph.node("Add", [total, bias], f"{name}.biased")
+        gamma = graph.weight(f"{name}.gamma", _array(norm.weight))
+        beta = graph.weight(f"{name}.beta", _array(norm.bias))
+        result = "hidden_out" if name == "output" else f"{name}.out"
+        return graph.node(
+            "LayerNormalization", [biased, gamma, beta], result, axis=-1, epsilon=epsilon
+        )
+
+    attended = residual(
+        "attention", context, "hidden", attention.output.dense, attention.output.LayerNorm
+    )
+    inner = graph.product("inner", attended, _array(layer.intermediate.dense.weight))
+    inner_bias = graph.weight("inner.bias", _array(layer.intermediate.dense.bias))
+    activated = graph.node("BiasGelu", [inner, inner_bias], "activated", CONTRIB)
+    residual("output", activated, attended, layer.output.dense, layer.output.LayerNorm)
+
+    _exit(graph, _pooled(graph, pooling), exit_head)
+    value = helper.make_tensor_value_info
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "layer",
+            [
+                value("hidden", TensorProto.FLOAT, ["B", "T", hidden_size]),
+                value("mask", TensorProto.INT32, ["B", "T"]),
+            ],
+            [
+                value("hidden_out", TensorProto.FLOAT, ["B", "T", hidden_size]),
+                value("logits", TensorProto.FLOAT, ["B", last_linear(exit_head).out_features]),
+            ],
+            graph.weights,
+        ),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(CONTRIB, 1)],
+        producer_name="dimee",
+    )
+    model.ir_version = 9
+    return model

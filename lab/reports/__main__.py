@@ -1,0 +1,28 @@
+"""``python -m lab.reports``: rewrite every page and plot of the results from the JSONs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lab.reports.page import build
+from shared.errors import DimeeError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--data", type=FOLDER, default=Path("docs/results/data"), show_default=True)
+@click.option("--out", type=FOLDER, default=Path("docs/results"), show_default=True)
+def main(data: Path, out: Path) -> None:
+    """Write every page of the results and figures/*.svg."""
+    try:
+        written = build(data, out)
+    except DimeeError as error:
+        raise click.ClickException(error.message) from error
+    click.echo(f"{len(list(data.glob('*.json')))} JSONs -> {len(written)} files under {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The paper's grid search: batch size × learning rate, the best by full-depth validation."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lab.train.trainer import Diverged, TrainSettings, filled, train
+from shared.errors import InvalidInput
+
+BATCH_SIZES = (8, 16, 32)
+LEARNING_RATES = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5)
+EPOCHS = 5
+
+
+def search(
+    settings: TrainSettings,
+    out: Path,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+) -> dict[str, Any]:
+    """Train every point in ``out``/grid, keep the best one's model in ``out``.
+
+    The best has the highest validation accuracy at the last exit, and of equals the smallest
+    learning rate. A point that is done is not run again, one that was interrupted goes on, one
+    that diverges is written down as such and cannot win. Returns the facts of the best;
+    ``out``/grid.json has every point's accuracy by exit in percent (null where it diverged).
+    Raises `InvalidInput` for wrong settings, data or folder, and `Diverged` where every point does.
+    """
+    _check(batch_sizes, learning_rates, out)
+    points = [
+        replace(settings, batch_size=size, learning_rate=rate)
+        for size in dict.fromkeys(batch_sizes)
+        for rate in dict.fromkeys(learning_rates)
+    ]
+    found: list[tuple[TrainSettings, dict[str, Any] | None]] = []
+    with tqdm(points, desc="grid", unit="point") as progress:
+        for point in progress:
+            progress.set_postfix_str(_name(point))
+            found.append((point, _run(point, out / "grid" / _name(point))))
+    best, facts = _best(found)
+    _keep(out / "grid" / _name(best), out)
+    table = [
+        {
+            "batch_size": point.batch_size,
+            "learning_rate": point.learning_rate,
+            "validation_accuracy_by_exit": its and its["validation_accuracy_by_exit"],
+        }
+        for point, its in found
+    ]
+    part = out / "grid.part"
+    part.write_text(json.dumps({"best": _name(best), "points": table}, indent=1) + "\n")
+    part.replace(out / "grid.json")
+    return facts
+
+
+def _check(batch_sizes: Sequence[int], learning_rates: Sequence[float], out: Path) -> None:
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InvalidInput("grid_batch_sizes: each must be 1 or more; give some like 8,16,32")
+    if not learning_rates or not all(math.isfinite(rate) and rate > 0 for rate in learning_rates):
+        raise InvalidInput("grid_learning_rates: each must be above 0; give some like 1e-5,3e-5")
+    left = any((out / name).exists() for name in ("model", "best.safetensors"))
+    if left and not (out / "grid").is_dir():
+        raise InvalidInput(f"out: {out} holds a run without a grid; choose another folder")
+
+
+def _name(point: TrainSettings) -> str:
+    return f"b{point.batch_size}-lr{point.learning_rate:g}"
+
+
+def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
+    """The facts of a point, trained now or before; None where it diverges."""
+    file = folder / "model" / "dimee.json"
+    if file.is_file():
+        facts: dict[str, Any] = json.loads(file.read_text())
+        if filled(facts) != asdict(point):
+            raise InvalidInput(
+                f"out: {folder} belongs to a grid with other settings; "
+                "choose another folder, or remove it to start again"
+            )
+    else:
+        try:
+            facts = train(point, folder)
+        except Diverged as error:
+            tqdm.write(f"{folder.name}: {error.message}")
+            return None
+    # four times the weights, that nothing needs once the point is done
+    for name in ("checkpoint.pt", "best.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+    return facts
+
+
+def _best(
+    found: Sequence[tuple[TrainSettings, dict[str, Any] | None]],
+) -> tuple[TrainSettings, dict[str, Any]]:
+    ranked = [
+        (-facts["validation_accuracy_by_exit"][-1], point.learning_rate, point.batch_size, number)
+        for number, (point, facts) in enumerate(found)
+        if facts is not None
+    ]
+    if not ranked:
+        raise Diverged("grid_learning_rates: training diverged at every point; choose lower ones")
+    point, facts = found[min(ranked)[-1]]
+    assert facts is not None
+    return point, facts
+
+
+def _keep(winner: Path, out: Path) -> None:
+    """Put the winner's model and log into ``out``, the model whole or not at all."""
+    part = out / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(winner / "model", part)
+    shutil.rmtree(out / "model", ignore_errors=True)
+    part.rename(out / "model")
+    shutil.copy(winner / "epochs.json", out / "epochs.json")

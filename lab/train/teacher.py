@@ -1,0 +1,61 @@
+"""Logits of a teacher for the training texts: from a folder of exit outputs, or from a run.
+
+Shape suffixes: N texts, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.data.examples import Example, data_hash
+from lab.evaluate.outputs import FACTS, LOGITS, last_logits
+from lab.models.run import Run
+from shared.errors import InvalidInput
+
+
+def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDArray[np.float32]:
+    """Return ``logits_NC`` of the teacher's last exit for ``train``, in its order.
+
+    ``source`` is a folder of exit outputs that holds `LOGITS`, or a run, whose model is asked.
+    Raises `InvalidInput` where it is neither, or where the logits are of other texts or classes.
+    """
+    if (source / LOGITS).is_file():
+        logits_NC = _saved_logits(source, train)
+    elif (source / "model" / "dimee.json").is_file():
+        logits_NC = last_logits(Run(source), train)
+    else:
+        raise InvalidInput(
+            f"teacher: {source} holds neither {LOGITS} nor a trained model; "
+            "give a folder that `dimee outputs --train-logits` wrote, or a run"
+        )
+    if logits_NC.shape[1] != classes:
+        raise InvalidInput(
+            f"teacher: {source} knows {logits_NC.shape[1]} classes, the data have {classes}; "
+            "give a teacher of the same task"
+        )
+    return logits_NC
+
+
+def _saved_logits(source: Path, train: Sequence[Example]) -> NDArray[np.float32]:
+    try:
+        known = json.loads((source / FACTS).read_text())["train_hash"]
+        loaded = np.load(source / LOGITS, allow_pickle=False)
+        logits_NC: NDArray[np.float32] = loaded.astype(np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(
+            f"teacher: {source} cannot be read ({type(error).__name__}: {error}); "
+            f"give a folder with {FACTS} and {LOGITS}"
+        ) from None
+    if known != data_hash(train) or logits_NC.ndim != 2 or len(logits_NC) != len(train):
+        raise InvalidInput(
+            f"teacher: {source} was made for other training texts; "
+            "give the same --data, --split and --seed, or another teacher"
+        )
+    if not np.isfinite(logits_NC).all():
+        raise InvalidInput(f"teacher: {source / LOGITS} holds values that are not finite")
+    return logits_NC

@@ -1,0 +1,82 @@
+"""The weighted mean of runs' weights: a 'model soup' (Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.models.model import MultiExitClassifier, load_model, save_model
+from lab.models.predict import accuracy_by_exit, predict
+from lab.models.run import Run
+from lab.train.trainer import filled
+from shared.errors import InvalidInput
+
+SAME = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden")
+SHARES = tuple(share / 10 for share in range(10, -1, -1))
+
+
+def mix(
+    runs: Sequence[Run], shares: Sequence[float], out: Path, data: str | None
+) -> dict[str, Any]:
+    """Write the run whose weights are the mean of ``runs``' weighted by ``shares`` (sum 1).
+
+    All must come from the same encoder and the same split: only then does the held-out part say
+    anything of their mean. Returns its facts, with accuracy by exit on the validation part.
+    """
+    model = _mixed(runs, shares)
+    first, *others = runs
+    facts = first.facts | {
+        "mixed": {"shares": list(shares), "with": [run.facts for run in others]},
+        "validation_accuracy_by_exit": _accuracy(model, first, data),
+    }
+    save_model(model, out / "model", facts)
+    shutil.copy(first.tokenizer_file, out / "model" / first.tokenizer_file.name)
+    return facts
+
+
+def search(
+    first: Run, second: Run, data: str | None, say: Callable[[str], object] = print
+) -> float:
+    """The share of 0, 0.1 … 1 with the best full depth on the validation part; of equals the
+    one nearest to one run alone that comes first."""
+    found = []
+    for share in SHARES:
+        accuracy = _accuracy(_mixed((first, second), (share, 1 - share)), first, data)
+        say(f"share {share:.1f}: {accuracy[-1]:.2f} at full depth on validation")
+        found.append((accuracy[-1], share))
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _mixed(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
+    first = _comparable(runs[0])
+    for run in runs[1:]:
+        other = _comparable(run)
+        for name, value in first.items():
+            if other[name] != value:
+                raise InvalidInput(
+                    f"runs: {name} differs ({value!r}, {other[name]!r}); "
+                    "only runs of one encoder, split and seed can be mixed"
+                )
+    model, _ = load_model(runs[0].folder / "model")
+    weights = [run.model.state_dict() for run in runs]
+    model.load_state_dict(
+        {
+            name: sum(share * part[name] for share, part in zip(shares, weights, strict=True))
+            if value.is_floating_point()
+            else value
+            for name, value in weights[0].items()
+        }
+    )
+    return model
+
+
+def _comparable(run: Run) -> dict[str, Any]:
+    known = filled(run.facts) | {"data_hash": run.facts["data_hash"]}
+    return {name: known[name] for name in (*SAME, "data_hash")}
+
+
+def _accuracy(model: MultiExitClassifier, run: Run, data: str | None) -> list[float]:
+    validation = run.split(data).validation
+    return accuracy_by_exit(predict(model, run.tokenizer, validation, run.facts["max_tokens"]))

@@ -1,0 +1,1 @@
+"""The `dimee` command and the mobile client's own subcommands."""

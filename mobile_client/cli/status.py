@@ -1,0 +1,228 @@
+"""``dimee status``: who is up, which promise is kept, what audits found, which alarms there are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from pydantic import ValidationError
+
+from mobile_client.client import load_settings
+from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.health import MobileHealth
+from mobile_client.monitoring.state_file import StateFile
+from shared.credentials import Credentials
+from shared.domain import Tier
+from shared.errors import from_payload
+
+TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one process says of itself; ``problem`` in its place where it does not."""
+
+    url: str
+    body: dict[str, Any]
+    problem: str | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it is ready."""
+        return self.problem is None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All processes, the mobile's health where it is up, and what is wrong, in sentences."""
+
+    processes: dict[str, Answer]
+    mobile: MobileHealth | None
+    problems: list[str]
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing is down, degraded, or of another bundle or certificate than the mobile."""
+        return not self.problems
+
+
+def ask(http: httpx.Client, url: str, path: str) -> Answer:
+    """One process's own words."""
+    url = url.rstrip("/")
+    try:
+        response = http.get(url + path)
+        body = response.json()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Answer(url, {}, f"cannot be reached ({error or type(error).__name__})")
+    except ValueError:
+        return Answer(url, {}, "answers no JSON; something else listens there")
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        refusal = from_payload(body, response.status_code)
+        return Answer(url, {}, f"does not let this command in ({refusal.message})")
+    if not response.is_success or not isinstance(body, dict):
+        return Answer(url, {}, f"is not ready (status {response.status_code})")
+    return Answer(url, body)
+
+
+def look(http: httpx.Client, urls: dict[str, str]) -> Status:
+    """Ask every process; ``urls`` by name: mobile, edge, cloud, ledger."""
+    processes = {
+        name: ask(http, url, "/v1/status" if name == "mobile" else "/readyz")
+        for name, url in urls.items()
+    }
+    problems = [f"the {name} {one.problem}" for name, one in processes.items() if one.problem]
+    try:
+        mobile = MobileHealth.model_validate(processes["mobile"].body)
+    except ValidationError:
+        mobile = None
+        if processes["mobile"].up:
+            problems.append("the mobile speaks another version; run the same dimee everywhere")
+    if mobile is None:
+        return Status(processes, None, problems)
+    if mobile.degraded:
+        problems.append("the promise does not hold: everything goes to the cloud")
+    for name in (Tier.EDGE.value, Tier.CLOUD.value):
+        body = processes[name].body
+        for field in ("bundle_id", "certificate_id"):
+            theirs, ours = body.get(field), getattr(mobile, field)
+            # a tier without a certificate promises nothing, and breaks no promise
+            if theirs is not None and theirs != ours:
+                problems.append(f"the {name} has the {field} {theirs}, the mobile {ours or 'none'}")
+    return Status(processes, mobile, problems)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--reset-alarm", is_flag=True, help="Forget audits and alarms of this device first.")
+@click.option(
+    "--mobile-url",
+    envvar="DIMEE_MOBILE_URL",
+    default="http://127.0.0.1:8701",
+    show_default=True,
+    help="Where the mobile's gateway listens.",
+)
+@click.option("--edge-url", help="Where the edge listens.")
+@click.option("--cloud-url", help="Where the cloud listens.")
+@click.option("--ledger-url", help="Where the ledger listens.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="The mobile's, for --reset-alarm."
+)
+def status(
+    as_json: bool,
+    reset_alarm: bool,
+    mobile_url: str,
+    edge_url: str | None,
+    cloud_url: str | None,
+    ledger_url: str | None,
+    state_dir: Path | None,
+) -> None:
+    """Show who is up, the certificate, audits and alarms.
+
+    Exits with 0 if all is well, and with 1 if something is down or degraded.
+    """
+    settings = load_settings(
+        edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
+    )
+    urls = {
+        "mobile": mobile_url,
+        "edge": settings.edge_url,
+        "cloud": settings.cloud_url,
+        "ledger": settings.ledger_url,
+    }
+    shown = Credentials.of(settings)
+    with httpx.Client(
+        trust_env=False, timeout=TIMEOUT_S, auth=shown.auth, verify=shown.verify
+    ) as http:
+        report = look(http, urls)
+        if reset_alarm:
+            certificate_id = report.mobile.certificate_id if report.mobile else None
+            _reset(Path(settings.state_dir), certificate_id)
+            report = look(http, urls)
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2, ensure_ascii=False))
+    else:
+        show(report)
+    sys.exit(0 if report.healthy else 1)
+
+
+def _reset(state_dir: Path, certificate_id: str | None) -> None:
+    file = state_file(state_dir, certificate_id)
+    gone = StateFile(file).remove() if file.parent.is_dir() else False
+    what = "the alarm is reset" if gone else "there was nothing to reset"
+    click.echo(f"{what}: {file}", err=True)
+
+
+def show(report: Status) -> None:
+    """The status as lines that a person reads."""
+    for name, one in report.processes.items():
+        state = "up" if one.up else "down"
+        facts = [f"{name:<7} {state:<5} {one.url}"]
+        if bundle_id := one.body.get("bundle_id"):
+            facts.append(f"bundle {bundle_id}")
+        for field in ("policy", "store", "layers"):
+            if one.body.get(field):
+                facts.append(f"{field} {one.body[field]}")
+        click.echo("   ".join(facts))
+    if report.mobile is not None:
+        _show_mobile(report.mobile)
+    for problem in report.problems:
+        click.echo(f"problem  {problem}")
+    if report.healthy:
+        click.echo("healthy")
+
+
+def _show_mobile(mobile: MobileHealth) -> None:
+    if mobile.mode != "auto":
+        click.echo(f"mode     {mobile.mode}")
+    for tier, state in mobile.breakers.items():
+        if state != "closed":
+            what = "left alone" if state == "open" else "about to be tried"
+            click.echo(f"breaker  {tier} {state}: it failed again and again, and is {what}")
+    click.echo(f"promise  {mobile.certificate or 'none: the mobile has no certificate'}")
+    audits = mobile.audits
+    if audits.share > 0:
+        click.echo(
+            f"audits   {audits.seen:,} requests compared ({audits.share:.2%} are), "
+            f"{audits.differ:,} differ from the cloud"
+            + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
+        )
+        click.echo(
+            f"         {audits.asked:,} asked of the cloud, {audits.failed:,} failed, "
+            f"{audits.dropped:,} dropped, {audits.waiting:,} waiting"
+        )
+    if audits.evidence is not None:
+        click.echo(
+            f"         evidence against at most {audits.bound:.2%}: {audits.evidence:.3g}; "
+            f"the alarm is raised at {audits.raised_from:g}"
+        )
+    elif mobile.certificate_id is not None:
+        click.echo(
+            "         the certificate has no bound on disagreement with the cloud: no alarm of it"
+        )
+    if mobile.shares:
+        shares = (
+            f"{tier} {'-' if share.now is None else f'{share.now:.1%}'} ({share.calibrated:.1%})"
+            for tier, share in mobile.shares.items()
+        )
+        click.echo(f"shares   {', '.join(shares)}; calibrated in brackets")
+    if not mobile.alarms:
+        click.echo("alarms   none")
+    for alarm in mobile.alarms:
+        click.echo(f"alarm    {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}")
+    if mobile.degraded and mobile.degraded_since is not None:
+        click.echo(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
+
+
+def _as_json(report: Status) -> dict[str, Any]:
+    processes = {name: asdict(one) | {"up": one.up} for name, one in report.processes.items()}
+    return {
+        "healthy": report.healthy,
+        "problems": report.problems,
+        "mobile": report.mobile.model_dump(mode="json") if report.mobile else None,
+        "processes": processes,
+    }

@@ -1,0 +1,1 @@
+"""Takes a routed text through its tiers: attempts, retries, hedges, fail-over."""

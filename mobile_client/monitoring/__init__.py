@@ -1,0 +1,1 @@
+"""Certificates in service: audits, drift detection, alarms."""

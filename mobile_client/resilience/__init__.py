@@ -1,0 +1,1 @@
+"""Circuit breakers, limits, and what is known of each tier's health."""

@@ -1,0 +1,1 @@
+"""The bundle: the one folder that every tier loads."""

@@ -1,0 +1,1 @@
+"""Certificates: tested statements of how much accuracy a policy may lose."""

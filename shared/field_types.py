@@ -1,0 +1,14 @@
+"""Field types that wire contracts and ledger entries share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+# PostgreSQL stores no NUL: refused here, so that both stores take the same
+Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]

@@ -1,0 +1,54 @@
+"""A bundle made ready to answer: tokens, embeddings, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shared.bundle.loading import EMBEDDINGS, TOKENIZER, Bundle
+from shared.domain import LayerRange, Prediction
+from shared.inference.embeddings import Embeddings
+from shared.inference.layers import Floats, Layers
+from shared.inference.tokenizer import EncodedText, TextEncoder
+
+
+class Classifier:
+    """Layers 1 to ``layers.last`` of a bundle, from text to prediction; thread-safe."""
+
+    def __init__(self, bundle: Bundle, layers: LayerRange, threads: int = 1) -> None:
+        self.bundle = bundle
+        self.encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
+        self.embeddings = Embeddings(bundle.path / EMBEDDINGS)
+        self.layers = Layers(bundle, layers, threads)
+
+    def classify(
+        self,
+        rows: Sequence[EncodedText],
+        alpha: float | None,
+        last: int | None = None,
+        first_exit: int = 1,
+        keep: dict[int, Floats] | None = None,
+    ) -> list[Prediction]:
+        """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last).
+
+        ``last``, ``first_exit`` and ``keep`` are those of `Layers.classify`.
+        """
+        hidden_BTH, mask_BT = self.embeddings.first_hidden(rows)
+        return self.layers.classify(
+            hidden_BTH, mask_BT, alpha, last=last, first_exit=first_exit, keep=keep
+        )
+
+    def resume(self, hidden_TH: Floats, after: int, alpha: float | None) -> Prediction:
+        """Go on with layer ``after`` + 1 from the output of layer ``after`` for one text."""
+        mask_BT = np.ones((1, len(hidden_TH)), np.int32)
+        hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
+        return self.layers.classify(hidden_BTH, mask_BT, alpha, first=after + 1)[0]
+
+    def warm_up(self) -> None:
+        """Run one short text, so that the first request does not pay for lazy allocations."""
+        self.classify([self.encoder.encode("ready", "ready" if self._pairs else None)], None)
+
+    @property
+    def _pairs(self) -> bool:
+        return self.bundle.manifest.pairs

@@ -1,0 +1,116 @@
+"""The embedding tables: the mean word embedding that routes, and the input of the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from shared.bundle.pair_features import PAIR_FEATURES, pair_features
+from shared.errors import BundleError
+from shared.inference.tokenizer import EncodedText, TokenIds
+
+Floats = NDArray[np.float32]
+TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
+
+
+def mean_of_rows(word_VH: NDArray[np.int8], scale_V: Floats, ids_T: NDArray[np.int64]) -> Floats:
+    """``mean_H`` of the rows ``ids_T`` of a word table in 8 bits."""
+    sum_H: Floats = scale_V[ids_T] @ word_VH[ids_T].astype(np.float32)
+    sum_H /= len(ids_T)
+    return sum_H
+
+
+def pair_features_of(
+    word_VH: NDArray[np.int8], scale_V: Floats, encoded: EncodedText
+) -> NDArray[np.float64] | None:
+    """Return ``pair_P`` of a pair (`shared.bundle.pair_features`); None for a single text.
+
+    All are NaN where nothing is known of one of the two texts, as of invisible characters.
+    """
+    if encoded.second_T is None:
+        return None
+    ids = [
+        encoded.ids_T[encoded.content_T & ~encoded.second_T],
+        encoded.ids_T[encoded.content_T & encoded.second_T],
+    ]
+    if not all(len(part) for part in ids):
+        return np.full(len(PAIR_FEATURES), np.nan)
+    first_H, second_H = (mean_of_rows(word_VH, scale_V, part) for part in ids)
+    return pair_features(first_H, second_H, *ids)
+
+
+class Embeddings:
+    """Word, position and type tables. Words are int8 with one fp32 scale a row.
+
+    Shape suffixes: B rows, T tokens, H hidden size, V vocabulary.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                tables = {name: tensors.get_tensor(name) for name in TABLES}
+        except Exception as error:  # safetensors raises its own kind and OSError
+            raise BundleError(
+                f"bundle: {file} does not hold embedding tables ({error}); export it again"
+            ) from None
+        self._word_VH: NDArray[np.int8] = tables["word"]
+        self._scale_V: Floats = tables["word_scale"]
+        self._position_TH: Floats = tables["position"]
+        self._type_KH: Floats = tables["type"]
+        self._gamma_H: Floats = tables["gamma"]
+        self._beta_H: Floats = tables["beta"]
+        self._epsilon = float(tables["epsilon"][0])
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self._word_VH.shape[1])
+
+    def mean_word_embedding(self, encoded: EncodedText) -> Floats:
+        """``mean_H`` of the word embeddings of a text, without special tokens (paper, sec. III)."""
+        return mean_of_rows(self._word_VH, self._scale_V, encoded.ids_T[encoded.content_T])
+
+    def pair_features(self, encoded: EncodedText) -> NDArray[np.float64] | None:
+        """``pair_P`` of a pair of texts, None for a single text."""
+        return pair_features_of(self._word_VH, self._scale_V, encoded)
+
+    def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
+        """Embed and pad rows: ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""
+        lengths = [row.tokens for row in rows]
+        ids_BT = np.zeros((len(rows), max(lengths)), np.int64)
+        types_BT = np.zeros_like(ids_BT)
+        mask_BT = np.zeros(ids_BT.shape, np.int32)
+        for i, row in enumerate(rows):
+            ids_BT[i, : lengths[i]] = row.ids_T
+            types_BT[i, : lengths[i]] = row.type_ids_T
+            mask_BT[i, : lengths[i]] = 1
+        hidden_BTH = self._embed(ids_BT, types_BT, self._position_TH[: ids_BT.shape[1]])
+        return hidden_BTH, mask_BT
+
+    def hidden_of(self, rows: Sequence[EncodedText | TokenIds]) -> list[Floats]:
+        """``hidden_TH`` of each row, the same numbers as `first_hidden`'s, all in one pass."""
+        lengths = [len(row) for row in rows]
+        positions_N = np.concatenate([self._position_TH[:length] for length in lengths])
+        ids_N = np.concatenate([row.ids_T for row in rows])
+        types_N = np.concatenate([row.type_ids_T for row in rows])
+        hidden_NH = self._embed(ids_N, types_N, positions_N)
+        return np.split(hidden_NH, np.cumsum(lengths[:-1]))
+
+    def _embed(
+        self, ids: NDArray[np.int64], types: NDArray[np.int64], positions_H: Floats
+    ) -> Floats:
+        """Look up, add and normalise; token by token, so that no token's depends on the others."""
+        sum_H = self._word_VH[ids] * self._scale_V[ids][..., None]
+        sum_H += self._type_KH[types]
+        sum_H += positions_H
+        sum_H -= sum_H.mean(-1, keepdims=True)
+        variance_1 = np.square(sum_H).mean(-1, keepdims=True)
+        sum_H /= np.sqrt(variance_1 + self._epsilon)
+        sum_H *= self._gamma_H
+        sum_H += self._beta_H
+        result: Floats = sum_H
+        return result

@@ -1,0 +1,8 @@
+"""``python -m shared.ledger.server`` serves until stopped."""
+
+from shared.ledger.server.app import create_app
+from shared.ledger.server.settings import LedgerSettings
+from shared.serving.server import run_server
+
+if __name__ == "__main__":
+    run_server(create_app, LedgerSettings)

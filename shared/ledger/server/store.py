@@ -1,0 +1,214 @@
+"""The ledger's store over SQLAlchemy: SQLite (WAL) or PostgreSQL, with one behaviour."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from shared.domain import Side, State
+from shared.errors import InvalidInput, LedgerUnavailable
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server.bulk_insert import KEY, write
+from shared.ledger.server.tables import entries
+
+_CACHE_KB = 64 * 1024  # SQLite's own 2 MB are too few for the indexes of a million entries
+_ALEMBIC = threading.Lock()  # its context is global to the process
+_MIGRATION_LOCK = 0x64696D6565  # any number that only dimee uses
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What came of a delivery: rows that changed the ledger, and rows that it had already."""
+
+    stored: int
+    duplicates: int
+
+
+class LedgerStore:
+    """Entries by (attempt_id, side). Deliveries may repeat and come in any order.
+
+    ``url`` is ``sqlite:///FILE`` or ``postgresql://…``. Migrates the schema at start, also when
+    two processes start at once. Raises `InvalidInput` for another kind of URL and
+    `LedgerUnavailable` where the database cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        try:
+            self._migrate()
+        except SQLAlchemyError as error:
+            raise LedgerUnavailable(
+                f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
+                "check that it runs and that the account may create tables"
+            ) from None
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._engine.dialect.name
+
+    def upsert(self, delivered: Sequence[LedgerEntry]) -> Stored:
+        """Take entries in one transaction. A terminal state is final; an open one gives way."""
+        if not delivered:
+            return Stored(0, 0)
+        rows: dict[tuple[str, str], LedgerEntry] = {}
+        for entry in delivered:
+            key = (entry.attempt_id, entry.side.value)
+            if key not in rows or not rows[key].is_terminal:
+                rows[key] = entry
+        with self.connect() as connection:
+            changed = write(connection, list(rows.values()), time.time())
+        return Stored(changed, len(delivered) - changed)
+
+    def request(self, request_id: str) -> list[LedgerEntry]:
+        """Both sides of a request's attempts, in their order; empty if there is no such request."""
+        if "\0" in request_id:  # PostgreSQL fails on it, and no identifier has it
+            return []
+        query = (
+            sa.select(entries)
+            .where(entries.c.request_id == request_id)
+            .order_by(entries.c.ordinal, entries.c.attempt_id, entries.c.side)
+        )
+        with self.connect() as connection:
+            return [_entry(row) for row in connection.execute(query).mappings()]
+
+    def last(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
+        """The last ``count`` answered requests, newest first: the caller's side of their attempts.
+
+        Newest by the ledger's own clock; those of one delivery by the mobile's. With a ``policy``
+        only what it decided.
+        """
+        if "\0" in (policy or ""):
+            return []
+        newest = sa.select(entries.c.request_id).where(
+            entries.c.side == Side.CALLER.value,
+            entries.c.final,
+            entries.c.state == State.ANSWERED.value,
+        )
+        if policy is not None:
+            newest = newest.where(entries.c.policy == policy)
+        when = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
+        newest = newest.order_by(*(column.desc() for column in when)).limit(count)
+        with self.connect() as connection:
+            found: dict[str, list[LedgerEntry]] = {name: [] for name in connection.scalars(newest)}
+            query = sa.select(entries).where(
+                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(found)
+            )
+            query = query.order_by(entries.c.ordinal, entries.c.attempt_id)
+            for row in connection.execute(query).mappings():
+                found[row["request_id"]].append(_entry(row))
+        return list(found.values())
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Every entry, in the order of its key."""
+        query = sa.select(entries).order_by(*(entries.c[name] for name in KEY))
+        with self.connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield _entry(row)
+
+    def ping(self) -> None:
+        """Raise `LedgerUnavailable` unless the database answers."""
+        with self.connect() as connection:
+            connection.execute(sa.select(1))
+
+    @contextmanager
+    def connect(self, writing: bool = False) -> Iterator[sa.Connection]:
+        """A connection in a transaction; the database's troubles become `LedgerUnavailable`.
+
+        ``writing`` after reading: SQLite must know at the beginning.
+        """
+        try:
+            with self._engine.connect() as connection:
+                if writing and self.dialect == "sqlite":
+                    connection.info["begin"] = "BEGIN IMMEDIATE"
+                with connection.begin():
+                    yield connection
+        except sa.exc.DBAPIError as error:
+            raise LedgerUnavailable(
+                f"the ledger's database failed ({_first_line(error)}); nothing was stored"
+            ) from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _migrate(self) -> None:
+        with _ALEMBIC, _alone(self._engine.url):
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", "shared.ledger.server:migrations")
+        with self._engine.connect() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            else:
+                connection.info["begin"] = "BEGIN IMMEDIATE"
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+
+
+@contextmanager
+def _alone(url: sa.URL) -> Iterator[None]:
+    """Hold SQLite's file for the change to WAL, which does not wait for others by itself."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        yield
+        return
+    with Path(f"{url.database}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _entry(row: sa.RowMapping) -> LedgerEntry:
+    return LedgerEntry(**{name: value for name, value in row.items() if name != "received_at"})
+
+
+def _engine(url: str) -> sa.Engine:
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        parsed = sa.make_url(url)
+        known = parsed.get_backend_name() in ("sqlite", "postgresql")
+    except (ArgumentError, NoSuchModuleError):
+        known = False
+    if not known:
+        raise InvalidInput(
+            "database-url: must be sqlite:///FILE or postgresql://USER@HOST/NAME",
+            field="database-url",
+        )
+    if parsed.get_backend_name() == "postgresql":
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=5)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        # the driver's own transactions would begin too late for BEGIN IMMEDIATE
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        # what is acknowledged is forgotten by its outbox: it must outlast a power cut
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.info.pop("begin", "BEGIN"))
+
+    return engine
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,215 @@
+"""The whole ledger to a file and back, between any two databases: Parquet or CSV, in batches.
+
+Lossless, with the time at which each entry came in. CSV marks an absent value as ``\\N`` and puts a
+backslash before a word that begins with one, as PostgreSQL's own text format does; its last row is
+``\\end`` and the number of entries, so that a file that was cut is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from shared.errors import InvalidInput, MissingExtra
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.server.bulk_insert import write
+from shared.ledger.server.store import LedgerStore, Stored
+from shared.ledger.server.tables import entries
+
+ROWS_AT_ONCE = 10_000
+_NAMES = [column.name for column in entries.c]
+_ABSENT = "\\N"
+_END = "\\end"  # no attempt may be called so
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def export(store: LedgerStore, file: Path) -> int:
+    """Write every entry to ``file`` (``.parquet`` or ``.csv``); how many.
+
+    One snapshot, in memory-bounded batches. The file appears when it is complete, and none is
+    overwritten. Raises `InvalidInput`, and `MissingExtra` for Parquet without pyarrow.
+    """
+    kind = _kind(file)
+    if file.exists():
+        raise InvalidInput(f"file: {file} exists; choose another name", field="file")
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # the order in which it came in: what came together is stored together when it is taken again
+    query = sa.select(entries).order_by(entries.c.received_at, entries.c.attempt_id, entries.c.side)
+    try:
+        with store.connect() as connection:
+            found = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
+            rows = (dict(row) for row in found.mappings())
+            written = (_write_parquet if kind == "parquet" else _write_csv)(part, rows)
+        part.replace(file)
+    except OSError as error:
+        raise InvalidInput(f"file: {file} cannot be written ({error})", field="file") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return written
+
+
+def take_in(store: LedgerStore, file: Path) -> Stored:
+    """Take every entry of an export, all or nothing; what the ledger has already stays as it is.
+
+    Raises `InvalidInput` for a file that is no export or is damaged, and then changes nothing.
+    """
+    kind = _kind(file)
+    stored = duplicates = 0
+    with store.connect(writing=True) as connection, _readable(file):
+        read = (_read_parquet if kind == "parquet" else _read_csv)(file)
+        rows = enumerate(read, start=1)
+        for batch in _batches(_checked(file, *row) for row in rows):
+            for received_at, same in groupby(batch, key=itemgetter(0)):
+                some = {(one.attempt_id, one.side): one for _, one in same}
+                changed = write(connection, list(some.values()), received_at)
+                stored += changed
+                duplicates += len(some) - changed
+    return Stored(stored, duplicates)
+
+
+def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(rows)
+    while batch := list(islice(rest, ROWS_AT_ONCE)):
+        yield batch
+
+
+def _checked(file: Path, number: int, row: Row) -> tuple[float, LedgerEntry]:
+    try:
+        received_at = float(row.pop("received_at"))
+        return received_at, LedgerEntry.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "entry"
+        raise _damaged(file, f"row {number}: {where}: {first['msg']}") from None
+    except (TypeError, ValueError):
+        raise _damaged(file, f"row {number}: received_at: is not a number") from None
+
+
+def _kind(file: Path) -> str:
+    kind = file.suffix.removeprefix(".").lower()
+    if kind not in ("parquet", "csv"):
+        raise InvalidInput(f"file: {file.name} must end with .parquet or .csv", field="file")
+    return kind
+
+
+def _damaged(file: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"file: {file} is not a whole ledger export ({why}); nothing was taken; "
+        "write one with: dimee ledger export",
+        field="file",
+    )
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _damaged(file, why.splitlines()[0]) from None
+
+
+def _same_columns(file: Path, found: list[str]) -> None:
+    if found != _NAMES:
+        odd = sorted(set(found) ^ set(_NAMES))
+        named = f"columns differ: {', '.join(odd[:3])}" if odd else "columns in another order"
+        raise _damaged(file, named)
+
+
+def _write_csv(file: Path, rows: Iterable[Row]) -> int:
+    written = 0
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(_NAMES)
+        for row in rows:
+            writer.writerow([_to_text(row[name]) for name in _NAMES])
+            written += 1
+        writer.writerow([_END, written] + [_ABSENT] * (len(_NAMES) - 2))
+    return written
+
+
+def _to_text(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    text = str(value)
+    return f"\\{text}" if text.startswith("\\") else text
+
+
+def _read_csv(file: Path) -> Iterator[Row]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        reader = csv.reader(lines, strict=True)
+        _same_columns(file, next(reader, []))
+        for number, values in enumerate(reader, start=1):
+            if values[:2] == [_END, str(number - 1)]:
+                return
+            if len(values) != len(_NAMES):
+                raise _damaged(file, f"row {number} has {len(values)} values")
+            yield dict(zip(_NAMES, map(_from_text, values), strict=True))
+    raise _damaged(file, "its end is missing")
+
+
+def _from_text(text: str) -> str | None:
+    if text == _ABSENT:
+        return None
+    return text[1:] if text.startswith("\\") else text
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra(
+            "Parquet needs pyarrow; run: pip install 'dimee[lab]', or use a .csv file"
+        ) from None
+    return pyarrow
+
+
+def _schema(pa: Any) -> Any:
+    kinds = {
+        sa.String: pa.string(),
+        sa.BigInteger: pa.int64(),
+        sa.Float: pa.float64(),
+        sa.Boolean: pa.bool_(),
+    }
+    fields = [pa.field(column.name, kinds[type(column.type)]) for column in entries.c]
+    return pa.schema(fields)
+
+
+def _write_parquet(file: Path, rows: Iterable[Row]) -> int:
+    pa = _arrow()
+    schema = _schema(pa)
+    written = 0
+    with pa.parquet.ParquetWriter(
+        file, schema, compression="zstd", write_page_checksum=True
+    ) as out:
+        for batch in _batches(rows):
+            out.write_table(pa.Table.from_pylist(batch, schema=schema))
+            written += len(batch)
+    return written
+
+
+def _read_parquet(file: Path) -> Iterator[Row]:
+    pa = _arrow()
+    try:
+        with pa.parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+            _same_columns(file, opened.schema_arrow.names)
+            for batch in opened.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise _damaged(file, str(error).splitlines()[0][:120]) from None

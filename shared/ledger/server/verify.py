@@ -1,0 +1,209 @@
+"""Matches the two sides of every attempt, in SQL, and names every row without a partner.
+
+A clean ledger is read three times, whatever its size: by side, by pair and by request. The rows
+themselves are asked for only where a count says that there is something to name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from shared.domain import Delivery, Side, State
+from shared.ledger.reports import Finding, Verification
+from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.tables import entries
+
+SHOWN = 100
+ROUNDING_MS = 0.01
+_WORK_MEM = "128MB"  # for the joins and groups of a million entries; PostgreSQL's own is 4 MB
+
+_caller = entries.alias("caller")
+_tier = entries.alias("tier_side")
+_AGREE = ("request_id", "tier", "ordinal")
+_AGREE_ANSWERED = ("label", "exit_layer", "resumed_after", "bundle_id")
+_PAIRS = _caller.outerjoin(
+    _tier, (_caller.c.attempt_id == _tier.c.attempt_id) & (_tier.c.side == Side.TIER.value)
+)
+_WITHOUT_CALLER = _tier.outerjoin(
+    _caller, (_caller.c.attempt_id == _tier.c.attempt_id) & (_caller.c.side == Side.CALLER.value)
+)
+_is_caller = _caller.c.side == Side.CALLER.value
+_is_tier = _tier.c.side == Side.TIER.value
+_paired = _tier.c.attempt_id.is_not(None)
+
+
+def _count_if(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(sa.case((condition, 1), else_=0)), 0)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What may not be, and the rows that show it."""
+
+    kind: str
+    detail: str
+    broken: sa.ColumnElement[bool]
+
+
+def _differs(column: str) -> sa.ColumnElement[bool]:
+    return _caller.c[column].is_distinct_from(_tier.c[column])
+
+
+def _differs_ms(column: str) -> sa.ColumnElement[bool]:
+    difference = sa.func.abs(_caller.c[column] - _tier.c[column])
+    return sa.func.coalesce(difference, ROUNDING_MS * 2) > ROUNDING_MS
+
+
+_caller_answered = _caller.c.state == State.ANSWERED.value
+_tier_answered = _tier.c.state == State.ANSWERED.value
+_ENDED_WELL = (State.REFUSED.value, State.FAILED.value, State.TIMED_OUT.value)
+_OF_PAIRS = (
+    _Rule(
+        "no_tier",
+        "an answer came back that no tier booked",
+        ~_paired & (_caller.c.delivery == Delivery.ARRIVED.value),
+    ),
+    _Rule(
+        "not_sent",
+        "the caller sent nothing, yet the tier booked it",
+        _paired & (_caller.c.delivery == Delivery.NOT_SENT.value),
+    ),
+    _Rule(
+        "mismatch",
+        "the sides disagree on request, tier or ordinal",
+        _paired & sa.or_(*map(_differs, _AGREE)),
+    ),
+    _Rule(
+        "answer_mismatch",
+        "the sides disagree on label, exit, resumed layer, bundle or milliseconds",
+        _paired
+        & _caller_answered
+        & _tier_answered
+        & sa.or_(
+            *map(_differs, _AGREE_ANSWERED),
+            *map(_differs_ms, ("queue_ms", "compute_ms")),
+        ),
+    ),
+    _Rule(
+        "answer_without_work",
+        "the caller has an answer that the tier did not give",
+        _paired & _caller_answered & ~_tier_answered,
+    ),
+    _Rule(
+        "refusal_mismatch",
+        "the caller was refused, and the tier booked no refusal",
+        _paired & (_caller.c.state == State.REFUSED.value) & ~_tier.c.state.in_(_ENDED_WELL),
+    ),
+)
+
+_numbered = (
+    sa.select(
+        _caller.c.request_id,
+        sa.func.min(_caller.c.attempt_id).label("attempt_id"),
+        sa.func.count().label("attempts"),
+        sa.func.min(_caller.c.ordinal).label("first"),
+        sa.func.max(_caller.c.ordinal).label("last"),
+        sa.func.count(sa.distinct(_caller.c.ordinal)).label("ordinals"),
+        _count_if(_caller.c.final).label("finals"),
+        _count_if(_caller.c.state == State.OPEN.value).label("opens"),
+    )
+    .where(_is_caller)
+    .group_by(_caller.c.request_id)
+    .subquery("numbered")
+)
+_OF_REQUESTS = (
+    _Rule(
+        "ordinals",
+        "a request's attempts are not numbered 1, 2, 3 …",
+        (_numbered.c.first != 1)
+        | (_numbered.c.last != _numbered.c.attempts)
+        | (_numbered.c.ordinals != _numbered.c.attempts),
+    ),
+    _Rule(
+        "final",
+        "a request that has ended needs exactly one final attempt",
+        (_numbered.c.finals != 1) & (_numbered.c.opens == 0),
+    ),
+)
+
+
+class _Findings:
+    """Counts everything; keeps the first hundred."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self.total = 0
+        self.shown: list[Finding] = []
+
+    def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
+        self.total += count
+        if count and len(self.shown) < SHOWN:
+            found = self._connection.execute(rows.limit(SHOWN - len(self.shown)))
+            self.shown += [
+                Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
+                for attempt_id, side in found
+            ]
+
+
+def verify(store: LedgerStore) -> Verification:
+    """Match both sides of every attempt in one snapshot."""
+    with store.connect() as connection:
+        if store.dialect == "postgresql":
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            connection.execute(sa.text(f"SET LOCAL work_mem = '{_WORK_MEM}'"))
+        findings = _Findings(connection)
+        by_side = sa.select(
+            entries.c.side, sa.func.count(), _count_if(entries.c.state == State.OPEN.value)
+        ).group_by(entries.c.side)
+        sides = {str(row[0]): (int(row[1]), int(row[2])) for row in connection.execute(by_side)}
+        caller_rows, caller_open = sides.get(Side.CALLER.value, (0, 0))
+        tier_rows, tier_open = sides.get(Side.TIER.value, (0, 0))
+        by_pair = connection.execute(
+            sa.select(_count_if(_paired), *(_count_if(rule.broken) for rule in _OF_PAIRS))
+            .select_from(_PAIRS)
+            .where(_is_caller)
+        ).one()
+        by_request = connection.execute(
+            sa.select(
+                sa.func.count(), *(_count_if(rule.broken) for rule in _OF_REQUESTS)
+            ).select_from(_numbered)
+        ).one()
+        findings.add(
+            "open",
+            "the attempt has no end yet",
+            caller_open + tier_open,
+            sa.select(entries.c.attempt_id, entries.c.side).where(
+                entries.c.state == State.OPEN.value
+            ),
+        )
+        # every pair has one caller: what is left of the tiers' rows has none
+        findings.add(
+            "no_caller",
+            "a tier answered an attempt that no caller booked",
+            tier_rows - by_pair[0],
+            sa.select(_tier.c.attempt_id, _tier.c.side)
+            .select_from(_WITHOUT_CALLER)
+            .where(_is_tier & _caller.c.attempt_id.is_(None)),
+        )
+        pairs = sa.select(_caller.c.attempt_id, _caller.c.side).select_from(_PAIRS)
+        for rule, count in zip(_OF_PAIRS, by_pair[1:], strict=True):
+            findings.add(rule.kind, rule.detail, count, pairs.where(_is_caller & rule.broken))
+        numbered = sa.select(_numbered.c.attempt_id, sa.literal(Side.CALLER.value))
+        for rule, count in zip(_OF_REQUESTS, by_request[1:], strict=True):
+            findings.add(rule.kind, rule.detail, count, numbered.where(rule.broken))
+        requests = by_request[0]
+        if findings.total:  # a tier may name a request that no caller has
+            every = sa.select(entries.c.request_id).distinct().subquery()
+            requests = connection.execute(
+                sa.select(sa.func.count()).select_from(every)
+            ).scalar_one()
+    return Verification(
+        requests=requests,
+        caller_rows=caller_rows,
+        tier_rows=tier_rows,
+        total_findings=findings.total,
+        findings=findings.shown,
+    )

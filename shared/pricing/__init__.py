@@ -1,0 +1,1 @@
+"""What an attempt costs: λ, money and energy."""

@@ -1,0 +1,1 @@
+"""What every HTTP service shares: authentication, limits, error answers, server options."""

@@ -1,0 +1,1 @@
+"""The HTTP server that edge and cloud share: admission, engine, endpoints."""

@@ -1,0 +1,1 @@
+"""Running, loading and breaking the whole system on one machine. No torch."""

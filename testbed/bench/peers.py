@@ -1,0 +1,220 @@
+"""Who serves: this project and what people use instead, each with the settings it is tried with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Body = Callable[[str], dict[str, Any]]
+SERVERS = Path(__file__).parent / "servers"
+TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a server: its name, environment and extra arguments."""
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server of the same encoder.
+
+    ``command`` gets the interpreter of its virtual environment, a port and a variant. ``installs``
+    are pip's arguments, call after call, for that environment; none: it runs in this one.
+    ``model`` names the folder that it serves (see `testbed.bench.setup`).
+    """
+
+    name: str
+    precision: str
+    command: Callable[[Path, int, Variant, Path], list[str]]
+    path: str
+    body: Body
+    model: str
+    variants: tuple[Variant, ...]
+    venv: str | None = None
+    installs: tuple[tuple[str, ...], ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"text": text}
+
+
+def _openai_like(text: str) -> dict[str, Any]:
+    return {"model": "any", "input": [text]}
+
+
+def _attempt(text: str) -> dict[str, Any]:
+    return {
+        "request_id": uuid.uuid4().hex,
+        "attempt_id": uuid.uuid4().hex,
+        "text": text,
+        "deadline_ms": 60_000,
+    }
+
+
+def _dimee(python: Path, port: int, variant: Variant, model: Path) -> list[str]:
+    return [str(python), "-m", "cloud_server"]
+
+
+def _plain(python: Path, port: int, variant: Variant, model: Path) -> list[str]:
+    uvicorn = [str(python), "-m", "uvicorn", "plain:app", "--app-dir", str(SERVERS)]
+    return [*uvicorn, "--port", str(port), "--log-level", "error", *variant.arguments]
+
+
+def _script(name: str) -> Callable[[Path, int, Variant, Path], list[str]]:
+    def command(python: Path, port: int, variant: Variant, model: Path) -> list[str]:
+        return [str(python), str(SERVERS / name), str(port)]
+
+    return command
+
+
+def _infinity(engine: str) -> Callable[[Path, int, Variant, Path], list[str]]:
+    def command(python: Path, port: int, variant: Variant, model: Path) -> list[str]:
+        serve = [str(python.with_name("infinity_emb")), "v2", "--model-id", str(model)]
+        serve += ["--engine", engine, "--device", "cpu", "--host", "127.0.0.1"]
+        return [*serve, "--port", str(port), "--no-model-warmup", *variant.arguments]
+
+    return command
+
+
+def _threads(threads: int, workers: int, *arguments: str) -> Variant:
+    count = str(threads)
+    environment = {"BENCH_THREADS": count, "BENCH_WORKERS": str(workers), "OMP_NUM_THREADS": count}
+    return Variant(f"{workers} workers, {threads} threads", environment, arguments)
+
+
+def _batch(size: int, *more: str) -> Variant:
+    name = " ".join(["batch", str(size), *(one.removeprefix("--") for one in more)])
+    return Variant(name, {}, ("--batch-size", str(size), *more))
+
+
+# the others have no bound on their queue, which 64 at once pass where layers are slow
+OURS = (
+    Variant("as shipped"),
+    Variant("DIMEE_MAX_QUEUE_MS=10000", {"DIMEE_MAX_QUEUE_MS": "10000"}),
+)
+PEERS = (
+    Peer("dimee", "shipped", _dimee, "/v1/infer", _attempt, "shipped", OURS),
+    Peer("dimee fp32", "fp32", _dimee, "/v1/infer", _attempt, "fp32", OURS),
+    Peer(
+        "FastAPI + transformers",
+        "fp32",
+        _plain,
+        "/classify",
+        _text,
+        "transformers",
+        (_threads(2, 1), _threads(1, 1), _threads(1, 2, "--workers", "2")),
+        "plain",
+        ((TORCH,), (TORCH, "transformers", "fastapi", "uvicorn[standard]")),
+        ("fastapi", "uvicorn", "torch", "transformers"),
+    ),
+    Peer(
+        "LitServe",
+        "fp32",
+        _script("lit.py"),
+        "/predict",
+        _text,
+        "transformers",
+        (_threads(2, 1), _threads(1, 2)),
+        "litserve",
+        ((TORCH,), (TORCH, "transformers", "litserve")),
+        ("litserve", "torch", "transformers"),
+    ),
+    Peer(
+        "Ray Serve",
+        "fp32",
+        _script("ray_serve.py"),
+        "/classify",
+        _text,
+        "transformers",
+        (_threads(2, 1), _threads(1, 2)),
+        "ray",
+        ((TORCH,), (TORCH, "transformers", "ray[serve]")),
+        ("ray", "torch", "transformers"),
+    ),
+    Peer(
+        "infinity (torch)",
+        "fp32",
+        _infinity("torch"),
+        "/classify",
+        _openai_like,
+        "transformers",
+        (_batch(32, "--no-bettertransformer"), _batch(8, "--no-bettertransformer")),
+        "infinity",
+        ((TORCH,), (TORCH, "infinity-emb[torch,server]")),
+        ("infinity-emb", "torch", "transformers"),
+    ),
+    Peer(
+        "infinity (optimum)",
+        "fp32",
+        _infinity("optimum"),
+        "/classify",
+        _openai_like,
+        "onnx",
+        (_batch(32), _batch(8)),
+        "optimum",
+        (
+            (TORCH,),
+            # newer ones do not find a local model's file
+            (TORCH, "infinity-emb[optimum,server,torch]", "optimum==1.24.0"),
+            # and this one's numpy is too old for pyarrow from 24 on
+            ("transformers==4.48.3", "pyarrow<24"),
+        ),
+        ("infinity-emb", "optimum", "onnxruntime", "transformers"),
+    ),
+    Peer(
+        "infinity (optimum, int8)",
+        "dynamic int8, a scale a batch",
+        _infinity("optimum"),
+        "/classify",
+        _openai_like,
+        "onnx-int8",
+        (_batch(32), _batch(8)),
+        "optimum",
+        packages=("infinity-emb", "optimum", "onnxruntime", "transformers"),
+    ),
+)
+"""This project first; the last one's rows depend on their neighbours in a batch."""
+
+
+def interpreter(peer: Peer, venvs: Path) -> Path:
+    """The Python that runs a peer."""
+    return Path(sys.executable) if peer.venv is None else venvs / peer.venv / "bin" / "python"
+
+
+def environment(
+    peer: Peer, variant: Variant, model: Path, port: int, state: Path
+) -> dict[str, str]:
+    """What a server's process finds in its environment."""
+    common = os.environ | {"BENCH_MODEL": str(model), "TOKENIZERS_PARALLELISM": "false"}
+    # nobody's server is to ask a hub, or to tell its maker of its use
+    common |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    if peer.venv is not None:
+        return common | {"INFINITY_ANONYMOUS_USAGE_STATS": "0", **variant.environment}
+    ours = {"DIMEE_BUNDLE": str(model), "DIMEE_PORT": str(port), "DIMEE_STATE_DIR": str(state)}
+    # nobody listens there: entries stay in the outbox, as when a ledger is down
+    return common | ours | {"DIMEE_LEDGER_URL": "http://127.0.0.1:9", **variant.environment}
+
+
+def versions(peer: Peer, venvs: Path) -> dict[str, str]:
+    """The versions of the packages that make a peer."""
+    packages = peer.packages or ("onnxruntime", "fastapi", "uvicorn", "tokenizers")
+    code = (
+        "import importlib.metadata as m, json, sys;"
+        "print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
+    )
+    said = subprocess.check_output([str(interpreter(peer, venvs)), "-c", code, *packages])
+    import json
+
+    return dict(json.loads(said))

@@ -1,0 +1,190 @@
+"""Malformed requests, drawn by hypothesis and schemathesis, and what must not come of them."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.core.result import Ok
+from schemathesis.schemas import BaseSchema
+
+from shared.inference.codec import encode
+
+SLOW_S = 10.0
+"""What takes longer counts as hanging."""
+DUE = (503, 504)
+
+Headers = dict[str, str]
+Post = Callable[[str, bytes, Headers], tuple[int, bytes]]
+"""Post a body with headers to a path; returns status and body."""
+CallCase = Callable[["Case[Any]"], tuple[int, bytes]]
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=400)
+"""Also NUL, lone surrogates and control characters."""
+texts = st.one_of(
+    any_text,
+    st.builds(str.__mul__, st.text(min_size=1, max_size=9), st.integers(1, 4000)),
+)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@dataclass
+class Found:
+    """How many cases there were, how they ended, and what must not be."""
+
+    cases: int = 0
+    by_status: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+    def judge(self, what: str, ask: Callable[[], tuple[int, bytes]]) -> None:
+        """Ask once, and hold the answer against what is promised."""
+        began = time.perf_counter()
+        status, body = ask()
+        took_s = time.perf_counter() - began
+        self.cases += 1
+        self.by_status[status] += 1
+        self.slowest_s = max(self.slowest_s, took_s)
+        if status >= 500 and status not in DUE:
+            self.wrong.append(f"{what}: status {status}: {body[:200]!r}")
+        elif took_s > SLOW_S:
+            self.wrong.append(f"{what}: took {took_s:.1f} s")
+        elif status >= 400 and not _says_why(body):
+            self.wrong.append(f"{what}: status {status} without a sentence: {body[:200]!r}")
+
+
+def _says_why(body: bytes) -> bool:
+    try:
+        return bool(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def _draw(
+    strategy: st.SearchStrategy[Any], count: int, seed: int, use: Callable[[Any], None]
+) -> None:
+    """Use ``count`` examples; the same for the same seed."""
+
+    @seeded(seed)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def run(drawn: Any) -> None:
+        use(drawn)
+
+    run()
+
+
+def by_schema(schema: BaseSchema, call: CallCase, count: int, seed: int, found: Found) -> None:
+    """``count`` cases over every operation of an OpenAPI document, half of them against it."""
+    operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
+    each = max(1, count // (2 * len(operations)))
+    for operation in operations:
+        for mode in GenerationMode:
+
+            def use(case: Case[Any]) -> None:
+                found.judge(f"{case.method} {case.formatted_path}", lambda: call(case))
+
+            # nothing can be said against an operation that takes nothing
+            with suppress(Unsatisfiable):
+                _draw(operation.as_strategy(mode), each, seed, use)
+
+
+def by_text(post: Post, path: str, count: int, seed: int, found: Found) -> None:
+    """Texts, pairs and junk in the fields of `path`, and bytes that are no JSON."""
+    many = path.endswith("classify")
+    names = ["texts", "pairs", "policy", "deadline_ms"] if many else [
+        "text", "pair", "request_id", "attempt_id", "deadline_ms", "alpha", "ordinal",
+    ]  # fmt: skip
+    right: dict[str, st.SearchStrategy[Any]] = (
+        {"texts": st.lists(texts, max_size=3), "pairs": st.none() | st.lists(texts, max_size=3)}
+        if many
+        else {"text": texts, "pair": st.none() | texts,
+              "request_id": st.uuids().map(str), "attempt_id": st.uuids().map(str)}
+    )  # fmt: skip
+    bodies = st.one_of(
+        st.fixed_dictionaries(right),
+        st.fixed_dictionaries(right, optional={name: junk for name in names if name not in right}),
+        st.dictionaries(st.sampled_from(names), junk),
+        junk,
+    ).map(lambda body: json.dumps(body).encode())
+    anything = st.one_of(bodies, bodies, bodies, bodies.flatmap(_damaged), st.binary(max_size=300))
+
+    def use(body: bytes) -> None:
+        headers = {"content-type": "application/json"}
+        found.judge(f"{path} {body[:80]!r}", lambda: post(path, body, headers))
+
+    _draw(anything, count, seed, use)
+
+
+def _damaged(body: bytes) -> st.SearchStrategy[bytes]:
+    """Cut short, or with one byte changed."""
+    places = st.integers(0, max(0, len(body) - 1))
+    changed = st.builds(
+        lambda at, byte: body[:at] + bytes([byte]) + body[at + 1 :], places, st.integers(0, 255)
+    )
+    return st.one_of(places.map(lambda at: body[:at]), changed)
+
+
+def by_tensor(post: Post, bundle_id: str, hidden: int, count: int, seed: int, found: Found) -> None:
+    """Hidden states for ``/v1/resume``: sound, extreme, damaged, and headers that lie."""
+
+    def state(number: int, tokens: int, layer: int, codec: Any, scale: float) -> bytes:
+        values = np.random.default_rng(number).normal(0, scale, (tokens, hidden))
+        return encode(np.clip(values, -6e4, 6e4).astype(np.float32), layer, bundle_id, codec)
+
+    states = st.builds(
+        state,
+        st.integers(0, 2**32),
+        st.sampled_from((1, 2, 7, 33, 256, 300)),
+        st.integers(-1, 8),
+        st.sampled_from(("int8", "fp16")),
+        st.sampled_from((0.0, 1e-7, 1.0, 5e4)),
+    )
+    lying = st.builds(
+        lambda header, data: struct.pack("<Q", len(header)) + header + data,
+        junk.map(lambda one: json.dumps(one).encode()),
+        st.binary(max_size=64),
+    )
+    bodies = st.one_of(states, states, states.flatmap(_damaged), lying, st.binary(max_size=300))
+    word = st.one_of(st.uuids().map(str), st.text(st.characters(max_codepoint=126), max_size=30))
+    facts = st.fixed_dictionaries(
+        {"dimee-request-id": st.uuids().map(str), "dimee-attempt-id": st.uuids().map(str)},
+        optional={
+            "dimee-ordinal": word | st.just("2"),
+            "dimee-deadline-ms": word | st.sampled_from(("0.001", "1000", "nan", "1e99")),
+            "dimee-alpha": word | st.just("0.9"),
+            "dimee-text-hash": word,
+            "dimee-text-chars": word | st.just("12"),
+        },
+    )
+
+    def use(drawn: tuple[bytes, Headers]) -> None:
+        body, headers = drawn
+        clean = {name: "".join(c for c in value if c.isprintable()).strip()
+                 for name, value in headers.items()}  # fmt: skip
+        clean["content-type"] = "application/octet-stream"
+        found.judge(f"/v1/resume {body[:60]!r}", lambda: post("/v1/resume", body, clean))
+
+    _draw(st.tuples(bodies, facts), count, seed, use)

@@ -1,0 +1,1 @@
+"""Prices measured on a running testbed."""

@@ -1,0 +1,1 @@
+"""The testbed's processes, and the supervisor that keeps them running."""

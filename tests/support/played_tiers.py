@@ -1,0 +1,74 @@
+"""Shared by tests: TEXT, plays, world, one, callers, seen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mobile_client.service import MobileService
+from shared.domain import Side, Tier
+from shared.errors import DimeeError, Overloaded
+from shared.ledger.entry import LedgerEntry
+from shared.wire import Classification
+from tests.support.mobile import World
+
+TEXT = "not the triumph it thinks it is, though hardly a failure"
+
+
+def plays(what: str, tier: str) -> Any:
+    """A tier as a handler: what it answers, or how it fails."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if what == "gone":
+            raise httpx.ConnectError("refused", request=request)
+        if what == "broken":
+            raise httpx.ReadError("reset", request=request)
+        if what == "hangs":
+            await asyncio.sleep(60)
+        if what == "busy":
+            error = Overloaded("the queue is full", retry_after_s=0.01)
+            return httpx.Response(429, json=error.payload())
+        if what == "fails":
+            return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
+        layers = 3 if tier == "edge" else 6
+        attempt = json.loads(request.content)["attempt_id"]
+        return httpx.Response(
+            200,
+            json={
+                "attempt_id": attempt,
+                "tier": tier,
+                "label": "negative",
+                "probabilities": {"negative": 0.99, "positive": 0.01},
+                "confidence": 0.99,
+                "exit_layer": layers,
+                "tokens": 12,
+                "truncated": False,
+                "bundle_id": "b",
+                "queue_ms": 0.1,
+                "compute_ms": 1.0,
+                "tier_ms": 1.2,
+            },
+        )
+
+    return handler
+
+
+def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
+    played = {"edge": plays(edge, "edge"), "cloud": plays(cloud, "cloud")}
+    return World(tmp_path, played=played, settings=facts)
+
+
+async def one(mobile: MobileService, **asked: Any) -> Classification | DimeeError:
+    return (await mobile.classify([TEXT], **asked))[0]
+
+
+def callers(found: World) -> list[LedgerEntry]:
+    return [entry for entry in found.entries() if entry.side is Side.CALLER]
+
+
+def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
+    mobile.device.observed._round_trips[tier].extend([took_ms] * count)

@@ -1,0 +1,52 @@
+"""Shared by tests: ROOM, SmallDisk."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOM = 400_000
+
+
+class SmallDisk:
+    """A file system of a few megabytes, or (without the right to mount) a limit on file sizes."""
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        self.folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        try:
+            self.mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        except OSError:
+            self.mounted = False
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Nearly: `ROOM` bytes are left, until the end of the block."""
+        if not self.mounted:
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            return
+        ballast = self.folder / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            for size in (4096, 1):
+                try:
+                    while True:
+                        file.write(b"x" * size)
+                except OSError:
+                    continue
+            file.truncate(file.tell() - ROOM)
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.folder)], check=True)
