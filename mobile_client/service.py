@@ -52,21 +52,21 @@ class MobileService:
         self, settings: MobileSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.settings = settings
-        self.device = LocalRuntime(settings)
-        self.device.make_policy(settings.policy)  # an unknown name is refused at start
+        self.runtime = LocalRuntime(settings)
+        self.runtime.make_policy(settings.policy)  # an unknown name is refused at start
         shown = Credentials.of(settings)
         shown.verify  # noqa: B018 - files that cannot be used are refused before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
         self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=shown)
         self._shipper.start()
-        bundle = self.device.bundle
-        books = AttemptRecorder(self._outbox, self.device.tariff, bundle.bundle_id)
+        bundle = self.runtime.bundle
+        recorder = AttemptRecorder(self._outbox, self.runtime.live_prices, bundle.bundle_id)
         self._tiers = {
             Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport, shown),
             Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport, shown),
         }
-        self._requester = RequestRunner(self.device, books, self._tiers, settings)
-        self.watch = CertificateMonitor(settings, self.device, books, self._tiers[Tier.CLOUD])
+        self._requester = RequestRunner(self.runtime, recorder, self._tiers, settings)
+        self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
         self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -93,7 +93,7 @@ class MobileService:
         before. Raises `InvalidInput` or `TooLarge` before anything is opened if any input is wrong,
         the policy or the mode unknown or the deadline out of bounds.
         """
-        manifest = self.device.bundle.manifest
+        manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
         deadline = self.settings.deadline_ms if deadline_ms is None else deadline_ms
         if not 0 < deadline <= MAX_DEADLINE_MS:
@@ -109,9 +109,9 @@ class MobileService:
             self.settings.max_cost_lambda if max_cost_lambda is None else max_cost_lambda,
             (since or time.perf_counter()) if len(texts) == 1 else None,
         )
-        chosen = await self.device.policy(policy or self.settings.policy)
+        chosen = await self.runtime.policy(policy or self.settings.policy)
         known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
-        self.watch.look()
+        self.monitor.look()
         if chosen.learns:
             return [await self._in_turn(row, read, chosen, bounds) for row, read in known]
         requests = [self._request(row, read, chosen, bounds) for row, read in known]
@@ -125,11 +125,11 @@ class MobileService:
             return list(await asyncio.gather(*map(one, requests)))
         finally:
             for request in requests:  # what was cancelled before it began
-                self.watch.ended(request, None)
+                self.monitor.ended(request, None)
 
     def _read(self, index: int, text: str, pair: str | None) -> PreparedText:
         try:
-            return self.device.read(text, pair)
+            return self.runtime.read(text, pair)
         except InvalidInput as error:
             field = f"texts[{index}]"
             raise InvalidInput(error.message.replace("text", field, 1), field=field) from None
@@ -145,9 +145,9 @@ class MobileService:
     def _request(
         self, row: Row, read: PreparedText, policy: RoutingPolicy, bounds: _Bounds
     ) -> Request:
-        decided = self.device.decide(read, policy, bounds.deadline_ms)
+        decided = self.runtime.decide(read, policy, bounds.deadline_ms)
         decided = replace(decided, routing=placed(decided.routing, bounds.mode))
-        guard = self.device.guard
+        guard = self.runtime.guard
         # a promise speaks of requests that may go where the policy sends them
         promised = guard.covers(policy) and bounds.free
         request = Request(
@@ -159,8 +159,8 @@ class MobileService:
             mode=bounds.mode,
             max_cost_lambda=bounds.max_cost_lambda,
         )
-        if self.watch.covers(policy) and bounds.free:
-            self.watch.opened(request, bounds.client)
+        if self.monitor.covers(policy) and bounds.free:
+            self.monitor.opened(request, bounds.client)
         return request
 
     async def _answer(
@@ -175,7 +175,7 @@ class MobileService:
         finally:
             # what was kept for want of budget or servers is not what the promise speaks of
             kept = request.allowance.exhausted or request.allowance.void
-            self.watch.ended(request, None if kept else answer)
+            self.monitor.ended(request, None if kept else answer)
         if kept or not bounds.free:  # it says nothing of what the policy chose
             return answer
         outcome = Outcome(
@@ -189,9 +189,9 @@ class MobileService:
 
         What is left stays in the outbox on disk and is delivered by the next mobile.
         """
-        await self.watch.close(flush_s)
+        await self.monitor.close(flush_s)
         for tier in self._tiers.values():
             await tier.close()
-        self.device.close()
+        self.runtime.close()
         await asyncio.to_thread(self._shipper.close, flush_s)
         self._outbox.close()

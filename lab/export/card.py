@@ -104,8 +104,8 @@ def _default_policy(accuracy: dict[str, Any]) -> list[str]:
         "",
         f"`cascade-routing` at Λ = {facts['price']:g} and α = {facts['alpha']:.4f}; "
         f"its heads read {read}. It is the cheapest setting whose drop against all-cloud, "
-        f"cross-fitted on the validation examples, is at most {facts['max_drop']:g} points with a margin of "
-        f"{facts['standard_errors']:g} standard error"
+        f"cross-fitted on the validation examples, is at most {facts['max_drop']:g} points with a "
+        f"margin of {facts['standard_errors']:g} standard error"
         + (", on all of them and on the longer half by itself:" if facts["longer_half"] else ":"),
         "",
         "| | drop (points) | standard error |",

@@ -27,7 +27,8 @@ def cascade_page(results: list[Result]) -> str:
         "`cascade-routing` starts and escalates where P(right) − Λ · cost is highest "
         "([how](../decisions/0006-cascade-routing.md)). Its heads, Λ and α come from the "
         "validation part, cross-fitted in five folds. An allowed drop is a drop on that "
-        "part; the reported examples choose nothing. Against the paper's methods: [comparisons](comparisons.md).",
+        "part; the reported examples choose nothing. Against the paper's methods: "
+        "[comparisons](comparisons.md).",
     ]
     if not known:
         return "\n".join([*lines, "", f"{NOT_RUN}."]) + "\n"
@@ -210,7 +211,7 @@ def _feature(name: str) -> str:
 
 
 def _frontiers(results: list[Result]) -> list[str]:
-    drops = list(results[0]["cascade-routing"]["frontier"])
+    drops = list(results[0]["cascade_routing"]["frontier"])
     rows = []
     for result in results:
         curve = result["cascade_routing"]["frontier"]

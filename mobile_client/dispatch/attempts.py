@@ -73,9 +73,9 @@ class OpenAttempt:
 class AttemptRecorder:
     """Books the caller's side of every attempt, and both sides of the mobile's own."""
 
-    def __init__(self, outbox: Outbox, tariff: LivePrices, bundle_id: str) -> None:
+    def __init__(self, outbox: Outbox, live_prices: LivePrices, bundle_id: str) -> None:
         self._outbox = outbox
-        self._tariff = tariff
+        self._live_prices = live_prices
         self._bundle_id = bundle_id
 
     def begin(
@@ -120,7 +120,7 @@ class AttemptRecorder:
             self._outbox.record(*([after] if after else []), entry)
         except NotReady:  # a full disk: nothing is sent, and what came before was the last
             if after:
-                self._outbox.keep(after.model_copy(update={"final": True}))
+                self._outbox.record_or_buffer(after.model_copy(update={"final": True}))
             raise
         return OpenAttempt(entry, time.perf_counter(), request.allowance)
 
@@ -163,7 +163,7 @@ class AttemptRecorder:
             "round_trip_ms": total_ms,
             "network_ms": 0.0,
         }
-        cost = 0.0 if paid else self._tariff.cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        cost = 0.0 if paid else self._live_prices.cost_model.attempt(Tier.MOBILE, local.exit_layer)
         return self._end(attempt, caller_side, cost, final)
 
     def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
@@ -185,10 +185,12 @@ class AttemptRecorder:
         """λ of an attempt that ended so."""
         tier = attempt.entry.tier
         if exchange.answer is None:
-            return self._tariff.cost_model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
+            return self._live_prices.cost_model.wasted(
+                tier, exchange.delivery is not Delivery.NOT_SENT
+            )
         # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
         ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
-        return self._tariff.cost_model.attempt(tier, ran)
+        return self._live_prices.cost_model.attempt(tier, ran)
 
     def hedged(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
         """End the one of a pair that did not win; no exchange: it was cancelled."""
@@ -197,15 +199,15 @@ class AttemptRecorder:
             entry = self.exchanged(attempt, exchange, final=False)
         else:
             facts = _abandoned(attempt)
-            wasted = self._tariff.cost_model.wasted(attempt.entry.tier, sent=True)
+            wasted = self._live_prices.cost_model.wasted(attempt.entry.tier, sent=True)
             entry = self._end(attempt, facts, wasted, final=False)
-        self._outbox.keep(entry)
+        self._outbox.record_or_buffer(entry)
         return entry
 
     def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
         """End an audit: the request has had its final attempt, and this one changes no answer."""
         entry = self.exchanged(attempt, exchange, final=False)
-        self._outbox.keep(entry)
+        self._outbox.record_or_buffer(entry)
         return entry
 
     def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
@@ -214,10 +216,10 @@ class AttemptRecorder:
         entry = self._ended(
             attempt,
             _abandoned(attempt) | {"state": state, "error_code": error_code},
-            self._tariff.cost_model.wasted(attempt.entry.tier, sent=True),
+            self._live_prices.cost_model.wasted(attempt.entry.tier, sent=True),
             final,
         )
-        self._outbox.keep(entry)
+        self._outbox.record_or_buffer(entry)
 
     def _end(
         self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
@@ -243,10 +245,10 @@ class AttemptRecorder:
             | {
                 "final": final,
                 "cost_lambda": cost_lambda,
-                "cost_usd": self._tariff.book.usd(tier, compute_ms, moved),
-                "energy_mj": self._tariff.book.mobile_energy_mj(tier, compute_ms, moved),
-                "price_book": self._tariff.book.version,
-                "all_cloud_lambda": self._tariff.cost_model.all_cloud if final else None,
+                "cost_usd": self._live_prices.book.usd(tier, compute_ms, moved),
+                "energy_mj": self._live_prices.book.mobile_energy_mj(tier, compute_ms, moved),
+                "price_book": self._live_prices.book.version,
+                "all_cloud_lambda": self._live_prices.cost_model.all_cloud if final else None,
             }
         )
 

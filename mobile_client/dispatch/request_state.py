@@ -85,14 +85,14 @@ class RequestState:
 class TierSelector:
     """Which tiers a request may turn to now: by its mode, the breakers and its cost ceiling."""
 
-    def __init__(self, device: LocalRuntime) -> None:
-        self._device = device
+    def __init__(self, runtime: LocalRuntime) -> None:
+        self._runtime = runtime
 
     def worst_lambda(self, tier: Tier, routing: RoutingDecision) -> float:
         """The most that an attempt there can cost: all layers of the tier."""
-        last = {Tier.MOBILE: routing.last_layer or self._device.mobile_layers}
-        layers = last.get(tier) or self._device.resumption.last_layers[tier]
-        return self._device.tariff.cost_model.attempt(tier, layers)
+        last = {Tier.MOBILE: routing.last_layer or self._runtime.mobile_layers}
+        layers = last.get(tier) or self._runtime.resumption.last_layers[tier]
+        return self._runtime.live_prices.cost_model.attempt(tier, layers)
 
     def open(
         self, course: RequestState, ways: Iterable[Way], more_lambda: float = 0.0
@@ -119,7 +119,7 @@ class TierSelector:
 
     def lets_pass(self, course: RequestState, tier: Tier) -> bool:
         """Whether the tier's breaker does."""
-        breaker = self._device.observed.breakers.get(tier)
+        breaker = self._runtime.tier_stats.breakers.get(tier)
         if breaker is None or breaker.lets_pass():
             return True
         _skip(course, tier, breaker)
@@ -127,7 +127,7 @@ class TierSelector:
 
     def wants(self, course: RequestState, tier: Tier | None) -> None:
         """Note that the policy would have gone to ``tier``, where that is why it does not."""
-        breaker = self._device.observed.breakers.get(tier) if tier else None
+        breaker = self._runtime.tier_stats.breakers.get(tier) if tier else None
         if tier is None or breaker is None or breaker.plannable:
             return
         if tier in allowed(course.request.mode):

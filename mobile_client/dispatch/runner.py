@@ -55,20 +55,20 @@ class RequestRunner:
 
     def __init__(
         self,
-        device: LocalRuntime,
-        books: AttemptRecorder,
+        runtime: LocalRuntime,
+        recorder: AttemptRecorder,
         tiers: Mapping[Tier, TierClient],
         settings: MobileSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._device = device
-        self._books = books
+        self._runtime = runtime
+        self._recorder = recorder
         self._fail_over = settings.fail_over
         self._retries = settings.retries
         self._dice = random.Random(settings.policy_seed)
         self._sleep = sleep
-        self._ways = TierSelector(device)
-        self._asking = TierCaller(device, books, tiers, settings.hedge, self._ways)
+        self._ways = TierSelector(runtime)
+        self._asking = TierCaller(runtime, recorder, tiers, settings.hedge, self._ways)
 
     async def answer(
         self, request: Request, policy: RoutingPolicy, deadline_ms: float, since: float
@@ -90,10 +90,10 @@ class RequestRunner:
             tier, reason = course.ahead.pop(0)
             after = course.entries[-1] if course.entries else None
             ordinal = len(course.entries) + 1
-            state = self._device.resumption.choose(course.state, tier)
+            state = self._runtime.resumption.choose(course.state, tier)
             resumed_after = course.state.layer if state and course.state else None
-            attempt = self._books.begin(request, ordinal, tier, reason, after, resumed_after)
-            with self._books.ensure_closed(attempt):
+            attempt = self._recorder.begin(request, ordinal, tier, reason, after, resumed_after)
+            with self._recorder.ensure_closed(attempt):
                 if tier is Tier.MOBILE:
                     answer = await self._here(course, attempt)
                 else:
@@ -106,7 +106,7 @@ class RequestRunner:
         self, course: RequestState, after: tuple[Outcome, bool] | None = None
     ) -> None:
         """Note where the policy stays on the mobile because servers have failed."""
-        decided, observed = course.request.decided, self._device.observed
+        decided, observed = course.request.decided, self._runtime.tier_stats
         if not isinstance(course.policy, CascadeRouting) or all(observed.conditions.up.values()):
             return
         with observed.all_up():
@@ -124,7 +124,7 @@ class RequestRunner:
         outcome = Outcome(
             tier, answer.exit_layer, answer.confidence, course.spent_lambda, answer.label_index
         )
-        self._device.observed.now(course.left_ms)
+        self._runtime.tier_stats.now(course.left_ms)
         to = course.policy.escalate(decided.features, decided.routing, outcome, answer.sure)
         course.ahead.clear()
         if to is None and tier is Tier.MOBILE:
@@ -148,20 +148,20 @@ class RequestRunner:
         """The mobile's own layers; None: the answer is too unsure, and another tier takes over."""
         decided = course.request.decided
         paid = course.in_hand is not None
-        local = course.in_hand or await self._device.answer(decided, course.check_time)
+        local = course.in_hand or await self._runtime.answer(decided, course.check_time)
         course.check_time()
         if not paid:
-            self._device.observed.answered(Tier.MOBILE, local.queue_ms + local.compute_ms)
+            self._runtime.tier_stats.answered(Tier.MOBILE, local.queue_ms + local.compute_ms)
         course.state = local.state
         course.left_ms = course.deadline_ms - course.spent_ms()
-        spent = self._device.tariff.cost_model.attempt(Tier.MOBILE, local.exit_layer)
+        spent = self._runtime.live_prices.cost_model.attempt(Tier.MOBILE, local.exit_layer)
         final = paid or not self._go_on(course, Tier.MOBILE, local, spent)
         if paid:
             course.ahead.clear()
         if final:
             course.because = _because(course, attempt.entry.reason)
             course.request.allowance.void = course.because
-        course.entries.append(self._books.answered_here(attempt, local, final, paid))
+        course.entries.append(self._recorder.answered_here(attempt, local, final, paid))
         return _Answer(local.probabilities, decided.encoded.truncated) if final else None
 
     async def _there(
@@ -169,7 +169,7 @@ class RequestRunner:
     ) -> _Answer | None:
         """One exchange with the edge or the cloud, or a hedged pair; None: it failed."""
         attempt, exchange = await self._asking.ask(course, attempt, state)
-        with self._books.ensure_closed(attempt):  # it may be another than the one that began
+        with self._recorder.ensure_closed(attempt):  # it may be another than the one that began
             return self._take(course, attempt, exchange, resumed=state is not None)
 
     def _take(
@@ -189,12 +189,12 @@ class RequestRunner:
             elif not self._asks_again(course, attempt, exchange):
                 self._give_up(course, attempt, exchange)
         elif exchange.answer is not None:
-            self._device.resumption.learn(tier, exchange.answer)
+            self._runtime.resumption.learn(tier, exchange.answer)
             local = self._as_local(course, tier, exchange.answer)
-            spent = self._books.cost_lambda(attempt, exchange)
+            spent = self._recorder.cost_lambda(attempt, exchange)
             self._go_on(course, tier, local, spent)
         final = not course.ahead
-        course.entries.append(self._books.exchanged(attempt, exchange, final))
+        course.entries.append(self._recorder.exchanged(attempt, exchange, final))
         if exchange.answer is None or not final:
             return None
         # a tier that resumed has not seen the text, and cannot know that it was cut
@@ -214,7 +214,7 @@ class RequestRunner:
         wait_ms = max(wait_ms, 1e3 * (error.retry_after_s or 0.0))
         if wait_ms > course.left_ms / 4:
             return False
-        spent = self._books.cost_lambda(attempt, exchange)
+        spent = self._recorder.cost_lambda(attempt, exchange)
         if not self._ways.open(course, [(tier, Reason.RETRY)], spent):
             return False
         course.retried[tier] += 1
@@ -225,7 +225,7 @@ class RequestRunner:
     def _give_up(self, course: RequestState, attempt: OpenAttempt, exchange: Exchange) -> None:
         course.failed.add(attempt.entry.tier)
         assert exchange.error is not None
-        spent = self._books.cost_lambda(attempt, exchange)
+        spent = self._recorder.cost_lambda(attempt, exchange)
         if not may_fail_over(exchange.error) or course.left_ms <= 0:
             course.ahead.clear()
         course.ahead = self._ways.open(course, course.ahead, spent)
@@ -234,10 +234,10 @@ class RequestRunner:
 
     def _as_local(self, course: RequestState, tier: Tier, answer: InferResponse) -> LocalAnswer:
         """A server's answer as one in hand: whoever takes it later pays nothing for it."""
-        alpha = self._device.alpha(course.request.decided.routing)
+        alpha = self._runtime.alpha(course.request.decided.routing)
         return LocalAnswer(
             label=answer.label,
-            label_index=self._device.bundle.manifest.labels.index(answer.label),
+            label_index=self._runtime.bundle.manifest.labels.index(answer.label),
             probabilities=answer.probabilities,
             confidence=answer.confidence,
             sure=tier is Tier.CLOUD or bool(meets_threshold(answer.confidence, alpha)),

@@ -23,14 +23,14 @@ class TierCaller:
 
     def __init__(
         self,
-        device: LocalRuntime,
-        books: AttemptRecorder,
+        runtime: LocalRuntime,
+        recorder: AttemptRecorder,
         tiers: Mapping[Tier, TierClient],
         hedge: Literal["off", "p95"],
         ways: TierSelector,
     ) -> None:
-        self._device = device
-        self._books = books
+        self._runtime = runtime
+        self._recorder = recorder
         self._tiers = tiers
         self._hedges = hedge == "p95"
         self._ways = ways
@@ -52,7 +52,7 @@ class TierCaller:
 
     def _hedge_after_ms(self, course: RequestState, tier: Tier) -> float | None:
         """When a second server is asked; None: never."""
-        after_ms = self._device.observed.p95_ms(tier) if self._hedges else None
+        after_ms = self._runtime.tier_stats.p95_ms(tier) if self._hedges else None
         return None if after_ms is None or after_ms >= course.left_ms else after_ms
 
     def _rival(self, course: RequestState, attempt: OpenAttempt) -> Tier | None:
@@ -67,9 +67,9 @@ class TierCaller:
     ) -> Asked:
         course.ahead = [way for way in course.ahead if way[0] is not tier]
         ordinal = len(course.entries) + 2
-        attempt = self._books.begin(course.request, ordinal, tier, Reason.HEDGE, None)
+        attempt = self._recorder.begin(course.request, ordinal, tier, Reason.HEDGE, None)
         attempt.rival = first[0]
-        with self._books.ensure_closed(attempt):
+        with self._recorder.ensure_closed(attempt):
             second = self._start(course, attempt, None)
             running = {first[1]: first[0], second: attempt}
             ended: list[Asked] = []
@@ -89,19 +89,19 @@ class TierCaller:
     ) -> Asked:
         """Book all but the last that ended; the losers are being cancelled."""
         for loser in losers:
-            course.entries.append(self._books.hedged(loser, None))
+            course.entries.append(self._recorder.hedged(loser, None))
         for attempt, exchange in ended[:-1]:
             assert exchange.error is not None
             course.errors.append(exchange.error)
             course.failed.add(attempt.entry.tier)
-            course.entries.append(self._books.hedged(attempt, exchange))
+            course.entries.append(self._recorder.hedged(attempt, exchange))
         return ended[-1]
 
     def _start(
         self, course: RequestState, attempt: OpenAttempt, state: bytes | None
     ) -> asyncio.Task[Exchange]:
         """The exchange as a task; one that is cancelled before its first step gives up as well."""
-        breaker = self._device.observed.breakers[attempt.entry.tier]
+        breaker = self._runtime.tier_stats.breakers[attempt.entry.tier]
         token = breaker.begin()
         task = asyncio.create_task(self._exchange(course, attempt, state, token))
         task.add_done_callback(lambda _: breaker.given_up(token))
@@ -111,7 +111,7 @@ class TierCaller:
         self, course: RequestState, attempt: OpenAttempt, state: bytes | None, token: object = None
     ) -> Exchange:
         entry = attempt.entry
-        breaker = self._device.observed.breakers[entry.tier]
+        breaker = self._runtime.tier_stats.breakers[entry.tier]
         token = token or breaker.begin()
         # a hung tier may use up half of what is left, as long as another can be asked
         left_ms = max(MIN_LEFT_MS, course.deadline_ms - course.spent_ms())
@@ -139,13 +139,13 @@ class TierCaller:
                     alpha=alpha,
                     text=course.request.text,
                     pair=course.request.pair,
-                    bundle_id=self._device.bundle.bundle_id,
+                    bundle_id=self._runtime.bundle.bundle_id,
                 )
                 exchange = await client.infer(infer, timeout_ms / 1e3)
         except BaseException:
             breaker.given_up(token)
             raise
-        self._device.observed.exchanged(entry.tier, exchange, token)
+        self._runtime.tier_stats.exchanged(entry.tier, exchange, token)
         return exchange
 
 

@@ -130,7 +130,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> MobileHealth:
         """The promise that is kept, the audits so far, and the alarms."""
-        return mobile.watch.health()
+        return mobile.monitor.health()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -145,9 +145,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
         return {
             "status": "ready",
             "tier": "mobile",
-            "bundle_id": mobile.device.bundle.bundle_id,
+            "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": settings.policy,
-            "certificate_id": mobile.device.guard.certificate_id,
+            "certificate_id": mobile.runtime.guard.certificate_id,
         }
 
     return app

@@ -40,18 +40,18 @@ class AtHand:
     @classmethod
     def load(cls, settings: MobileSettings) -> Self:
         """What a mobile with these settings would decide by; raises `BundleError`."""
-        device = LocalRuntime(settings)
+        runtime = LocalRuntime(settings)
         try:
-            bundle, value = device.bundle, None
+            bundle, value = runtime.bundle, None
             if bundle.correctness_heads() is not None:
-                policy = device.make_policy(CascadeRouting.name)
+                policy = runtime.make_policy(CascadeRouting.name)
                 assert isinstance(policy, CascadeRouting)
                 value = policy
             layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
             certified = settings.certificate is not None
             return cls(bundle, value, layers.mobile.last, layers.edge.last, certified)
         finally:
-            device.close()
+            runtime.close()
 
     def outcome(self, entry: LedgerEntry) -> Outcome:
         """A booked answer as the policy saw it."""

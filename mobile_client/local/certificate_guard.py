@@ -62,7 +62,9 @@ class CertifiedCascadeRouting(CascadeRouting):
         return super().route(features)
 
 
-def load_guard(settings: MobileSettings, bundle: Bundle, tariff: LivePrices) -> CertificateGuard:
+def load_guard(
+    settings: MobileSettings, bundle: Bundle, live_prices: LivePrices
+) -> CertificateGuard:
     """The guard of ``settings.certificate``, without one where there is none.
 
     Raises `BundleError` where the certificate does not speak of what this mobile would do: another
@@ -81,7 +83,7 @@ def load_guard(settings: MobileSettings, bundle: Bundle, tariff: LivePrices) -> 
             f"DIMEE_LATENCY_PRICE_LAMBDA={settings.latency_price_lambda:g} out, or leave out the "
             "certificate"
         )
-    if other := other_prices(certificate, tariff.cost_model):
+    if other := other_prices(certificate, live_prices.cost_model):
         raise BundleError(
             f"certificate: {file} was made at other prices than the mobile's ({other}); "
             "calibrate at today's prices: dimee calibrate"

@@ -68,10 +68,10 @@ class LocalRuntime:
 
     def __init__(self, settings: MobileSettings) -> None:
         self.bundle: Bundle = load_bundle(settings.bundle)
-        self.tariff = LivePrices(self.bundle.cost_model, settings.price_book)
-        self.guard = load_guard(settings, self.bundle, self.tariff)
-        self.observed = TierStats(
-            self.tariff,
+        self.live_prices = LivePrices(self.bundle.cost_model, settings.price_book)
+        self.guard = load_guard(settings, self.bundle, self.live_prices)
+        self.tier_stats = TierStats(
+            self.live_prices,
             settings.waiting_price,
             certified=self.guard.cost_model,
             fixed=settings.waiting_price_is_fixed,
@@ -100,7 +100,7 @@ class LocalRuntime:
         if name not in self._policies:
             policy = self.guard.kept(make_policy(name, self._facts, self._seed))
             if isinstance(policy, CascadeRouting):
-                policy.conditions = self.observed.conditions
+                policy.conditions = self.tier_stats.conditions
             self._classifier.layers.deepen(policy.policy_layers or self.mobile_layers)
             self._policies[name] = policy
         return self._policies[name]
@@ -125,7 +125,7 @@ class LocalRuntime:
     def decide(self, read: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
         """Choose where and how a text is answered first, within ``left_ms``, in arrival order."""
         started = time.perf_counter()
-        self.observed.now(left_ms)
+        self.tier_stats.now(left_ms)
         routing = policy.route(read.features)
         spent_ms = (time.perf_counter() - started) * 1e3
         return RoutedText(read.encoded, read.features, routing, read.read_ms + spent_ms)

@@ -62,12 +62,12 @@ class Auditor:
 
     def __init__(
         self,
-        books: AttemptRecorder,
+        recorder: AttemptRecorder,
         cloud: TierClient,
         bundle_id: str,
         note: Callable[[Note], None],
     ) -> None:
-        self._books = books
+        self._recorder = recorder
         self._cloud = cloud
         self._bundle_id = bundle_id
         self._note = note
@@ -144,10 +144,10 @@ class Auditor:
         async with self._slots:
             self._note(("asked", 1))
             request = sample.request
-            attempt = self._books.begin(
+            attempt = self._recorder.begin(
                 request, sample.ordinal, Tier.CLOUD, Reason.AUDIT, after=None
             )
-            with self._books.ensure_closed(attempt):
+            with self._recorder.ensure_closed(attempt):
                 exchange = await self._cloud.infer(
                     InferRequest(
                         request_id=request.request_id,
@@ -160,5 +160,5 @@ class Auditor:
                     ),
                     TIMEOUT_S,
                 )
-                self._books.audited(attempt, exchange)
+                self._recorder.audited(attempt, exchange)
         return None if exchange.answer is None else int(exchange.answer.label != sample.label)

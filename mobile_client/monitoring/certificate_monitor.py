@@ -58,19 +58,19 @@ class CertificateMonitor:
     def __init__(
         self,
         settings: MobileSettings,
-        device: LocalRuntime,
-        books: AttemptRecorder,
+        runtime: LocalRuntime,
+        recorder: AttemptRecorder,
         cloud: TierClient,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._device = device
-        self._guard = device.guard
+        self._runtime = runtime
+        self._guard = runtime.guard
         self._now = now
         certificate = self._guard.certificate
         share = settings.audit_share
         self.share = (DEFAULT_SHARE if certificate else 0.0) if share is None else share
-        self.auditor = Auditor(books, cloud, device.bundle.bundle_id, self._note)
+        self.auditor = Auditor(recorder, cloud, runtime.bundle.bundle_id, self._note)
         self._clients = Clients(
             settings.audit_alpha, certificate.escalated if certificate else None
         )
@@ -147,7 +147,7 @@ class CertificateMonitor:
         certificate, degrading = self._guard.certificate, self._record.degrading
         return MobileHealth(
             status="degraded" if self._guard.degraded else "ok",
-            bundle_id=self._device.bundle.bundle_id,
+            bundle_id=self._runtime.bundle.bundle_id,
             policy=self._settings.policy,
             certificate_id=self._guard.certificate_id,
             certificate=certificate.sentence() if certificate else None,
@@ -159,7 +159,7 @@ class CertificateMonitor:
             mode=self._settings.mode,
             breakers={
                 tier.value: breaker.state
-                for tier, breaker in self._device.observed.breakers.items()
+                for tier, breaker in self._runtime.tier_stats.breakers.items()
             },
         )
 
@@ -224,7 +224,7 @@ class CertificateMonitor:
         certificate = self._guard.certificate
         if certificate is None:
             return []
-        other = other_prices(certificate, self._device.tariff.cost_model)
+        other = other_prices(certificate, self._runtime.live_prices.cost_model)
         if other is None:
             self._prices_since = None
             return []

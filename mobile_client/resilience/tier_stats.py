@@ -30,23 +30,23 @@ SEEN, KEPT = 20, 200
 
 
 class TierStats:
-    """Keeps `conditions` true: prices from the tariff, delays and failures from exchanges.
+    """Keeps `conditions` true: prices from the live_prices, delays and failures from exchanges.
 
-    ``latency_price_lambda`` is the price of waiting one millisecond, in λ; a tariff that names one
-    comes before it, unless it is ``fixed``. ``certified`` prices are decided at whatever the
-    tariff's are now: a promise speaks of them only. Used from one thread.
+    ``latency_price_lambda`` is the price of waiting one millisecond, in λ; a live_prices that names
+    one comes before it, unless it is ``fixed``. ``certified`` prices are decided at whatever the
+    live_prices's are now: a promise speaks of them only. Used from one thread.
     """
 
     def __init__(
         self,
-        tariff: LivePrices,
+        live_prices: LivePrices,
         latency_price_lambda: float,
         clock: Callable[[], float] = time.monotonic,
         certified: CostModel | None = None,
         fixed: bool = False,
     ) -> None:
         self._certified = certified
-        self._tariff = tariff
+        self._live_prices = live_prices
         self._ms_lambda, self._fixed = latency_price_lambda, fixed
         self.conditions = Conditions(self._cost_model(), latency_price_lambda=self._waiting_price())
         self._clock = clock
@@ -58,7 +58,7 @@ class TierStats:
 
     def now(self, left_ms: float) -> None:
         """Bring the conditions up to date for a request that may take ``left_ms`` more."""
-        self._tariff.refresh()
+        self._live_prices.refresh()
         self.conditions.cost_model = self._cost_model()
         self.conditions.latency_price_lambda = self._waiting_price()
         self.conditions.left_ms = left_ms
@@ -68,10 +68,10 @@ class TierStats:
         }
 
     def _cost_model(self) -> CostModel:
-        return self._certified or self._tariff.cost_model
+        return self._certified or self._live_prices.cost_model
 
     def _waiting_price(self) -> float:
-        named = self._tariff.latency_price_lambda
+        named = self._live_prices.latency_price_lambda
         return self._ms_lambda if self._fixed or named is None else named
 
     @contextmanager

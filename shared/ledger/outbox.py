@@ -117,7 +117,7 @@ class Outbox:
         finally:
             self.recorded.set()
 
-    def keep(self, *entries: LedgerEntry) -> None:
+    def record_or_buffer(self, *entries: LedgerEntry) -> None:
         """Book the ends of attempts that are answered to nobody; never raises.
 
         Where they cannot be written they wait in memory, at most `MAX_KEPT`, and are delivered from
@@ -133,7 +133,7 @@ class Outbox:
                 else:
                     self._kept.setdefault(key, entry.model_dump_json())
 
-    def settle(self) -> None:
+    def checkpoint(self) -> None:
         """Write what waits in memory, and move the log into the database; for the shipper."""
         for (attempt_id, side), body in list(self._kept.items()):
             try:
@@ -201,7 +201,7 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        self.settle()
+        self.checkpoint()
         with self._guard, self._reading:
             self._reader.close()
             self._db.close()
@@ -237,7 +237,7 @@ class Outbox:
             if entry.side is Side.CALLER:
                 final = entry is lasts.get(entry.request_id)
                 ended |= {"delivery": Delivery.UNKNOWN, "final": final}
-            self.keep(entry.model_copy(update=ended))
+            self.record_or_buffer(entry.model_copy(update=ended))
 
     def _adopt_others(self, directory: Path, mine: int) -> None:
         for file in sorted(directory.glob("outbox-*.sqlite")):

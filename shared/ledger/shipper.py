@@ -89,7 +89,7 @@ class Shipper:
                 return
             self._outbox.recorded.clear()
             try:
-                self._outbox.settle()
+                self._outbox.checkpoint()
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
                 log.exception("the outbox could not be delivered; trying again")
@@ -106,7 +106,7 @@ class Shipper:
     def _rest(self, seconds: float) -> None:
         while seconds > SETTLE_S and not self._stopping.is_set():
             self._pause(SETTLE_S)
-            self._outbox.settle()
+            self._outbox.checkpoint()
             seconds -= SETTLE_S
         self._pause(seconds)
 

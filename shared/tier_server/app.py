@@ -220,7 +220,7 @@ class TierService:
             raise
         finally:
             if ended:
-                self._outbox.keep(entry.model_copy(update=ended))
+                self._outbox.record_or_buffer(entry.model_copy(update=ended))
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -71,4 +71,4 @@ def callers(found: World) -> list[LedgerEntry]:
 
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
-    mobile.device.observed._round_trips[tier].extend([took_ms] * count)
+    mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)

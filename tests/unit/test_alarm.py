@@ -35,9 +35,9 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
         before = await asked(mobile, texts)
-        assert not mobile.watch.health().degraded
-        await mobile.watch.auditor.drain()
-        return before, await asked(mobile, texts[:3]), mobile.watch.health()
+        assert not mobile.monitor.health().degraded
+        await mobile.monitor.auditor.drain()
+        return before, await asked(mobile, texts[:3]), mobile.monitor.health()
 
     before, after, health = world.run(work)
     assert not any(answer.degraded for answer in before)
@@ -67,15 +67,15 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
 
     async def raise_alarm(mobile: MobileService) -> Any:
         await asked(mobile, texts)
-        await mobile.watch.auditor.drain()
-        return mobile.watch.health().alarms
+        await mobile.monitor.auditor.drain()
+        return mobile.monitor.health().alarms
 
     async def restarted(mobile: MobileService) -> tuple[Any, Classification, Classification]:
-        known = mobile.watch.health().alarms
+        known = mobile.monitor.health().alarms
         (degraded,) = await asked(mobile, texts[:1])
         state_file(tmp_path, certificate_id(world)).unlink()
         (reset,) = await asked(mobile, texts[:1])
-        assert mobile.watch.health().audits.seen == 0
+        assert mobile.monitor.health().audits.seen == 0
         return known, degraded, reset
 
     alarms = world.run(raise_alarm)
@@ -96,7 +96,7 @@ def test_a_damaged_memory_is_set_aside(
     file.write_bytes(content.encode("latin-1"))
 
     async def work(mobile: MobileService) -> bool:
-        return mobile.watch.health().degraded
+        return mobile.monitor.health().degraded
 
     assert world.run(work) is False
     assert "counting begins anew" in caplog.text
@@ -110,8 +110,8 @@ def test_another_alpha_does_not_judge_old_evidence(
 
     async def work(mobile: MobileService) -> float:
         await asked(mobile, TEXTS[:2])
-        await mobile.watch.auditor.drain()
-        return mobile.watch.health().audits.raised_from or 0.0
+        await mobile.monitor.auditor.drain()
+        return mobile.monitor.health().audits.raised_from or 0.0
 
     assert World(tmp_path, up=("edge", "cloud"), settings=settings).run(work) == 100
     later = settings | {"audit_alpha": 0.5}
@@ -124,7 +124,7 @@ def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path)
 
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
-        second.watch.auditor._cloud = mobile.watch.auditor._cloud
+        second.watch.auditor._cloud = mobile.monitor.auditor._cloud
         second._requester._asking._tiers = mobile._requester._asking._tiers
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
@@ -144,9 +144,9 @@ def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path
 
     async def work(mobile: MobileService) -> tuple[Classification, Classification, Any]:
         (before,) = await asked(mobile, TEXTS[:1])
-        mobile.watch._now = lambda: datetime.now(UTC) + timedelta(days=4000)
+        mobile.monitor._now = lambda: datetime.now(UTC) + timedelta(days=4000)
         (after,) = await asked(mobile, TEXTS[:1])
-        return before, after, mobile.watch.health().alarms
+        return before, after, mobile.monitor.health().alarms
 
     before, after, alarms = world.run(work)
     assert not before.degraded
@@ -164,10 +164,10 @@ def test_prices_that_change_in_service_change_no_promised_decision(
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
         before = await asked(mobile, TEXTS)
-        mobile.device.tariff._clock = lambda: 1e12
+        mobile.runtime.live_prices._clock = lambda: 1e12
         book.write_text('{"version": "second", "cost_model": {"cloud_fee": 0, "offload_cloud": 0}}')
         after = await asked(mobile, TEXTS)
-        return before, after, mobile.watch.health()
+        return before, after, mobile.monitor.health()
 
     before, after, health = world.run(work)
     assert [story(one) for one in before] == [story(one) for one in after]

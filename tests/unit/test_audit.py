@@ -26,9 +26,9 @@ from tests.support.mobile import Handler, World
 def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[list[Classification], int, dict[str, Any]]:
         answers = await asked(mobile, TEXTS[:10])
-        before = mobile.watch.auditor.waiting
-        await mobile.watch.auditor.drain()
-        return answers, before, mobile.watch.health().model_dump()
+        before = mobile.monitor.auditor.waiting
+        await mobile.monitor.auditor.drain()
+        return answers, before, mobile.monitor.health().model_dump()
 
     world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
     answers, waiting, health = world.run(work)
@@ -76,8 +76,8 @@ def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_
 
     async def work(mobile: MobileService) -> tuple[list[Classification], Any]:
         answers = await asked(mobile, TEXTS)
-        await mobile.watch.auditor.drain()
-        return answers, mobile.watch.health().audits
+        await mobile.monitor.auditor.drain()
+        return answers, mobile.monitor.health().audits
 
     settings = {"certificate": file, "audit_share": 1.0, "fail_over": ("cloud",)}
     answers, audits = World(tmp_path, played={"cloud": cloud}, settings=settings).run(work)
@@ -93,8 +93,8 @@ def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_pa
 
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:3])
-        await mobile.watch.auditor.drain()
-        return mobile.watch.health().audits
+        await mobile.monitor.auditor.drain()
+        return mobile.monitor.health().audits
 
     audits = world.run(work)
     assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
@@ -123,7 +123,7 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
     mobile = world.run(work)
-    counts = mobile.watch._record.counts
+    counts = mobile.monitor._record.counts
     assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH)
     audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
     assert {entry.state for entry in audits} == {State.ABANDONED}
@@ -150,7 +150,7 @@ def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
     async def work(mobile: MobileService) -> None:
         held.append(mobile)
         await asked(mobile, TEXTS[:1])
-        await mobile.watch.auditor.drain()
+        await mobile.monitor.auditor.drain()
         mobile._outbox._db.execute(
             "UPDATE outbox SET terminal = 0, body = ? WHERE attempt_id = ? AND side = 'caller'",
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
@@ -169,9 +169,9 @@ def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> tuple[int, int]:
-        async with mobile.watch.auditor._one:  # nobody drains
+        async with mobile.monitor.auditor._one:  # nobody drains
             await asked(mobile, texts)
-            return mobile.watch.auditor.waiting, mobile.watch.health().audits.dropped
+            return mobile.monitor.auditor.waiting, mobile.monitor.health().audits.dropped
 
     assert world.run(work) == (QUEUE, len(texts) - QUEUE)
 
@@ -180,7 +180,7 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
     """A quick answer waits for a slow one before it: zeros that hurry would distort the test."""
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
-        policy = mobile.device.make_policy("cascade-routing")
+        policy = mobile.runtime.make_policy("cascade-routing")
         bounds = _Bounds(5_000, "mobile", "auto", None)
         requests = [
             mobile._request((text, None), mobile._read(0, text, None), policy, bounds)
@@ -190,9 +190,9 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
         for request in reversed(requests):
             answer = await mobile._requester.answer(request, policy, 5_000, time.perf_counter())
             # the third got no answer, and holds nobody up
-            mobile.watch.ended(request, None if request is requests[2] else answer)
-            waiting.append(mobile.watch.auditor.waiting)
-        return waiting, [one.request.text for one in mobile.watch.auditor._queue]
+            mobile.monitor.ended(request, None if request is requests[2] else answer)
+            waiting.append(mobile.monitor.auditor.waiting)
+        return waiting, [one.request.text for one in mobile.monitor.auditor._queue]
 
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
     waiting, order = world.run(work)
@@ -211,10 +211,10 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
     async def work(mobile: MobileService) -> tuple[int, int]:
         call = asyncio.create_task(mobile.classify(TEXTS))
         await hung.wait()
-        under_way = len(mobile.watch._line)
+        under_way = len(mobile.monitor._line)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        return under_way, len(mobile.watch._line)
+        return under_way, len(mobile.monitor._line)
 
     file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})  # all to the cloud
     settings = {"certificate": file, "concurrency": 1}
@@ -231,7 +231,7 @@ def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_pat
 
     async def work(mobile: MobileService) -> int:
         await asked(mobile, TEXTS[:5])
-        return mobile.watch._record.counts.opened
+        return mobile.monitor._record.counts.opened
 
     settings = {"certificate": written(bundle, tmp_path)}
     world = World(tmp_path, up=("edge",), settings=settings)
@@ -242,7 +242,7 @@ def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> Non
     async def work(mobile: MobileService) -> Any:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         assert (answer.certificate_id, answer.degraded) == (None, False)
-        return mobile.watch.health()
+        return mobile.monitor.health()
 
     health = World(tmp_path).run(work)
     assert (health.audits.share, health.audits.bound, health.certificate) == (0.0, None, None)
@@ -255,8 +255,8 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:6])
         await asked(mobile, TEXTS[:6], policy="edge")  # not the mobile's own policy
-        await mobile.watch.auditor.drain()
-        return mobile.watch.health()
+        await mobile.monitor.auditor.drain()
+        return mobile.monitor.health()
 
     settings = {"policy": "mobile", "audit_share": 1.0}
     health = World(tmp_path, up=("edge", "cloud"), settings=settings).run(work)
@@ -267,7 +267,7 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
 def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[Classification, int]:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
-        return answer, mobile.watch.auditor.waiting
+        return answer, mobile.monitor.auditor.waiting
 
     world = World(tmp_path, settings=promised(bundle, tmp_path))
     answer, waiting = world.run(work)

@@ -34,7 +34,7 @@ def up_one(
 
 
 async def ask(mobile: MobileService, count: int, client: str, policy: str = "mobile") -> list[Any]:
-    asked = mobile.device.make_policy(policy)
+    asked = mobile.runtime.make_policy(policy)
     asked.escalate = up_one  # type: ignore[method-assign]
     return [
         answered((await mobile.classify([TEXT], None, policy, client=client))[0])
@@ -111,7 +111,7 @@ def test_kept_answers_are_no_evidence_against_a_promise(
 
     async def work(mobile: MobileService) -> tuple[int, list[Any]]:
         answers = await ask(mobile, 6, "mallory")
-        audits = mobile.watch.health().audits
+        audits = mobile.monitor.health().audits
         return audits.seen + audits.waiting, answers
 
     limits = {"escalation_budget": budget, "escalation_burst": 1, "audit_share": 1.0}

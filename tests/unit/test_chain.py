@@ -145,7 +145,7 @@ def test_what_may_have_been_done_is_not_done_again(what: str, tmp_path: Path) ->
 def test_an_open_breaker_is_no_attempt(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> list[Classification | DimeeError]:
         outcomes = [await one(mobile, policy="edge") for _ in range(FAILURES + 2)]
-        assert mobile.watch.health().breakers == {"edge": "open", "cloud": "closed"}
+        assert mobile.monitor.health().breakers == {"edge": "open", "cloud": "closed"}
         return outcomes
 
     found = world(tmp_path, "gone", "answers", retries=0)
@@ -169,7 +169,7 @@ def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) 
         return await plays("answers", "cloud")(request)
 
     async def work(mobile: MobileService) -> list[Classification]:
-        breaker = mobile.device.observed.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
         for _ in range(FAILURES):
             breaker.failed()
         breaker._until = breaker.clock()

@@ -121,11 +121,11 @@ def test_waiting_has_a_price(tmp_path: Path) -> None:
     """With a price on milliseconds, a slow edge is worth less than it was."""
 
     async def work(mobile: MobileService) -> tuple[Tier, Tier]:
-        read = mobile.device.read(TEXTS[0], None)
-        policy = await mobile.device.policy("cascade-routing")
-        before = mobile.device.decide(read, policy, 5000).routing.tier
-        mobile.device.observed.answered(before, 4000.0)
-        return before, mobile.device.decide(read, policy, 5000).routing.tier
+        read = mobile.runtime.read(TEXTS[0], None)
+        policy = await mobile.runtime.policy("cascade-routing")
+        before = mobile.runtime.decide(read, policy, 5000).routing.tier
+        mobile.runtime.tier_stats.answered(before, 4000.0)
+        return before, mobile.runtime.decide(read, policy, 5000).routing.tier
 
     before, after = World(tmp_path, settings={"latency_price_lambda": 1.0}).run(work)
     assert before is not after

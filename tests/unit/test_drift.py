@@ -149,7 +149,7 @@ def test_a_mobile_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
             await mobile.classify(
                 [f"a fine film {number} {i}" for i in range(20)], client="10.0.0.9"
             )
-        return mobile.watch.health()
+        return mobile.monitor.health()
 
     settings = {"certificate": file, "audit_share": 0.0}
     world = World(tmp_path, up=("edge",), settings=settings)
@@ -160,6 +160,6 @@ def test_a_mobile_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
     assert not health.degraded
 
     async def again(mobile: MobileService) -> Any:
-        return mobile.watch.health()
+        return mobile.monitor.health()
 
     assert world.run(again).alarms == health.alarms

@@ -277,8 +277,8 @@ def test_a_mobile_without_servers_explains_itself_too(tmp_path: Path, at_hand: A
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
 
     async def work(mobile: MobileService) -> str:
-        policy = await mobile.device.policy("cascade-routing")
-        routed = {text: policy.route(mobile.device.read(text, None).features) for text in TEXTS}
+        policy = await mobile.runtime.policy("cascade-routing")
+        routed = {text: policy.route(mobile.runtime.read(text, None).features) for text in TEXTS}
         away = next(text for text, routing in routed.items() if routing.tier is not Tier.MOBILE)
         (outcome,) = await mobile.classify([away])
         return answered(outcome).request_id

@@ -53,10 +53,10 @@ def test_what_was_taken_before_the_disk_was_full_is_there(disk: SmallDisk) -> No
     outbox = Outbox.claim(disk.folder, "mobile")
     with disk.full():
         taken = until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
-        outbox.keep(caller("kept", request_id="kept"))
+        outbox.record_or_buffer(caller("kept", request_id="kept"))
         assert taken > 0
         assert outbox.count_pending() == taken + 1, "on disk or in memory"
-    outbox.settle()
+    outbox.checkpoint()
     outbox.record(caller("after", request_id="after"))
     outbox.close()
     again = Outbox.claim(disk.folder, "mobile")
@@ -72,7 +72,7 @@ def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> No
         number = 0
         while not outbox._kept:  # a shorter one may just have fitted in
             number += 1
-            outbox.keep(caller(f"kept{number}"))
+            outbox.record_or_buffer(caller(f"kept{number}"))
         assert outbox.pending(1)[0][0] == f"kept{number}"
         outbox.mark_delivered([row[:3] for row in outbox.pending(1)])
         assert f"kept{number}" not in {entry.attempt_id for entry in entries(outbox)}
@@ -96,7 +96,7 @@ def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
             assert got.status == 503
         (after,) = await mobile.classify(["a fine film"])
         assert not isinstance(after, DimeeError)
-        mobile._outbox.settle()
+        mobile._outbox.checkpoint()
         found = entries(mobile._outbox)
         await mobile.close(0.0)
         return answered + 1, found

@@ -135,7 +135,7 @@ def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> No
             raise RuntimeError("inside")
 
         seen(mobile, Tier.EDGE, 2.0)
-        mobile.device.resumption.learn = broken  # type: ignore[method-assign]
+        mobile.runtime.resumption.learn = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="inside"):
             await one(mobile, policy="edge")
 
@@ -147,7 +147,7 @@ def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> No
 def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         seen(mobile, Tier.EDGE, 5.0)
-        breaker = mobile.device.observed.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
         for _ in range(FAILURES):
             breaker.failed()
         breaker._until = breaker.clock()

@@ -44,7 +44,7 @@ def test_bert_and_early_exit_run_all_layers_which_are_loaded_for_them(
         answers = {}
         for name in ("mobile", "bert", "early-exit"):
             answers[name] = [answered(one) for one in await mobile.classify(texts, policy=name)]
-            held.append(mobile.device.layers_held)
+            held.append(mobile.runtime.layers_held)
         return answers
 
     answers = World(tmp_path).run(work)
@@ -63,7 +63,7 @@ def test_bert_and_early_exit_run_all_layers_which_are_loaded_for_them(
 @pytest.mark.parametrize(("policy", "held"), [("bert", 6), ("i-splitee", 6), ("adaee", 2)])
 def test_a_default_policy_has_its_layers_at_start(policy: str, held: int, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> int:
-        return mobile.device.layers_held
+        return mobile.runtime.layers_held
 
     assert World(tmp_path, settings={"policy": policy}).run(work) == held
 
@@ -86,7 +86,7 @@ def test_a_bandit_learns_each_answer_before_the_next_decision(
 
     async def work(mobile: MobileService) -> tuple[list[Classification], AdaEE | ISplitEE]:
         answers = [answered(one) for one in await mobile.classify(texts, policy=name)]
-        policy = mobile.device.make_policy(name)
+        policy = mobile.runtime.make_policy(name)
         assert isinstance(policy, AdaEE | ISplitEE)
         return answers, policy
 
@@ -141,7 +141,7 @@ def test_a_request_without_an_answer_teaches_nothing(tmp_path: Path) -> None:
     pupil = Pupil(Tier.CLOUD)
 
     async def work(mobile: MobileService) -> list[object]:
-        mobile.device._policies["pupil"] = pupil
+        mobile.runtime._policies["pupil"] = pupil
         return list(await mobile.classify(["a wonderful film", "dull"], policy="pupil"))
 
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE,), "retries": 0})
@@ -154,7 +154,7 @@ def test_what_is_learned_is_the_request_not_its_last_attempt(tmp_path: Path) -> 
     pupil = Pupil(Tier.CLOUD)
 
     async def work(mobile: MobileService) -> Classification:
-        mobile.device._policies["pupil"] = pupil
+        mobile.runtime._policies["pupil"] = pupil
         return answered((await mobile.classify(["a wonderful film"], policy="pupil"))[0])
 
     answer = World(tmp_path, up=("edge",)).run(work)
@@ -165,7 +165,7 @@ def test_what_is_learned_is_the_request_not_its_last_attempt(tmp_path: Path) -> 
 
 def test_a_refused_call_moves_no_centroid(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[list[int], list[int]]:
-        policy = mobile.device.make_policy("dimee-adaptive")
+        policy = mobile.runtime.make_policy("dimee-adaptive")
         assert isinstance(policy, DimeeAdaptive)
         before = policy.counts_D.tolist()
         with pytest.raises(InvalidInput, match=r"^texts\[1\]"):

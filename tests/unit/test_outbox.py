@@ -132,11 +132,11 @@ def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> 
     other.execute("DROP TABLE outbox")
     with pytest.raises(NotReady, match=r"no such table.*DIMEE_STATE_DIR"):
         outbox.record(caller(), tier())
-    outbox.keep(caller(), tier())
+    outbox.record_or_buffer(caller(), tier())
     other.execute(schema)
     other.close()
     assert read(outbox) == [caller(), tier()], "deliverable from memory"
-    outbox.settle()
+    outbox.checkpoint()
     assert [row[2] for row in outbox.pending(10)] == [1, 1], "and on disk as soon as there is one"
     assert outbox.dropped == 0
     outbox.close()
@@ -146,7 +146,7 @@ def test_what_is_kept_in_memory_is_bounded(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.close()
     outbox._kept = {(f"a{i}", "caller"): "{}" for i in range(MAX_KEPT - 1)}
-    outbox.keep(caller("last"), caller("more"))
+    outbox.record_or_buffer(caller("last"), caller("more"))
     assert (len(outbox._kept), outbox.dropped) == (MAX_KEPT, 1)
 
 
@@ -208,7 +208,7 @@ def test_an_entry_that_is_no_json_is_dropped_and_its_content_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
-    outbox.keep(caller().model_copy(update={"label": "secret\ud800"}))
+    outbox.record_or_buffer(caller().model_copy(update={"label": "secret\ud800"}))
     assert (outbox.dropped, outbox.count_pending()) == (1, 0)
     assert "1 entries could not be written" in caplog.text
     assert "secret" not in caplog.text

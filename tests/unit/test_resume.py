@@ -185,7 +185,7 @@ def test_openapi_says_what_the_body_is_and_each_header_that_the_mobile_sends(
     assert {one["name"] for one in described["parameters"]} == set(full.headers())
 
 
-@pytest.mark.parametrize("cascade-routing", [65_504.0, -65_504.0, 0.0])
+@pytest.mark.parametrize("value", [65_504.0, -65_504.0, 0.0])
 def test_extreme_values_are_answered_with_numbers(
     value: float, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -341,7 +341,7 @@ def test_when_the_state_is_sent(
         found = []
         for _ in resumed:
             # a learning policy's first arm, each time anew
-            mobile.device._policies.clear()
+            mobile.runtime._policies.clear()
             found.append(answered((await mobile.classify([unsure], policy=POLICY))[0]))
         return found
 

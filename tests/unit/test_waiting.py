@@ -58,8 +58,8 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
     settings = MobileSettings(bundle=BUNDLE, certificate=written(bundle, tmp_path))
     device = LocalRuntime(settings)
     try:
-        assert device.observed.conditions.latency_price_lambda == 0
-        assert device.observed.conditions.cost_model == device.guard.cost_model
+        assert device.tier_stats.conditions.latency_price_lambda == 0
+        assert device.tier_stats.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
     assert AtHand.load(settings).value is not None
@@ -95,12 +95,12 @@ def first_tiers(folder: Path, **settings: float) -> list[Tier]:
     """Tiers at which texts start when both servers are behind a satellite."""
 
     async def work(mobile: MobileService) -> list[Tier]:
-        policy = await mobile.device.policy("cascade-routing")
-        mobile.device.observed.answered(Tier.MOBILE, 3.0)
+        policy = await mobile.runtime.policy("cascade-routing")
+        mobile.runtime.tier_stats.answered(Tier.MOBILE, 3.0)
         for tier in (Tier.EDGE, Tier.CLOUD):
-            mobile.device.observed.answered(tier, SATELLITE_MS)
-        reads = [mobile.device.read(text, None) for text in TEXTS]
-        return [mobile.device.decide(read, policy, 5000).routing.tier for read in reads]
+            mobile.runtime.tier_stats.answered(tier, SATELLITE_MS)
+        reads = [mobile.runtime.read(text, None) for text in TEXTS]
+        return [mobile.runtime.decide(read, policy, 5000).routing.tier for read in reads]
 
     return World(folder, settings=dict(settings)).run(work)
 
@@ -128,7 +128,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
         measured(self, tier, FIXED_MS[tier])
 
     async def work(mobile: MobileService) -> None:
-        mobile.device.observed._clock = Clock()  # nothing is forgotten, however long it takes
+        mobile.runtime.tier_stats._clock = Clock()  # nothing is forgotten, however long it takes
         for text in TEXTS:
             await mobile.classify([text], policy="cascade-routing", deadline_ms=60_000)
 
@@ -262,7 +262,7 @@ def rate_of(**settings: Any) -> float:
     """The price of waiting that a mobile with these settings decides by."""
     device = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
     try:
-        return device.observed.conditions.latency_price_lambda
+        return device.tier_stats.conditions.latency_price_lambda
     finally:
         device.close()
 
