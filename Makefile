@@ -1,32 +1,33 @@
-# The commands of this repository; each makes what it needs.
+# The commands of this repository. Each installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check chaos soak results lint format clean
+.PHONY: help demo up test check chaos soak results reference lint format clean
 
 help:
-	@echo 'make demo    start the four processes, classify 60 sentences, show the ledger, stop'
-	@echo 'make up      the testbed, until Ctrl-C'
-	@echo 'make test    every test'
-	@echo 'make check   what CI runs: every test, then the containers'
-	@echo 'make chaos   35 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
-	@echo 'make soak    half an hour at 70 % of the capacity: does memory grow, does p99 drift'
-	@echo 'make results every table and plot of docs/results from its JSONs'
-	@echo 'make lint    ruff, mypy and the import laws only'
-	@echo 'make format  format the code'
-	@echo 'make clean   remove the virtual environment and caches'
+	@echo 'make demo       start the four processes, classify 60 sentences, print the ledger, stop'
+	@echo 'make up         run the four processes until Ctrl-C'
+	@echo 'make test       run the tests, without the long ones and those that need containers'
+	@echo 'make check      what CI runs: make test, the long tests, the container check'
+	@echo 'make chaos      35 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
+	@echo 'make soak       30 minutes at 70 % of the capacity: measures memory growth and drift of p99'
+	@echo 'make results    write the tables and figures of docs/results from its JSON files'
+	@echo 'make reference  write docs/reference from the settings and commands'
+	@echo 'make lint       run ruff, mypy and import-linter'
+	@echo 'make format     format the code'
+	@echo 'make clean      remove the virtual environment and caches'
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit("dimee needs Python 3.11 or newer; say which: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("dimee needs Python 3.11 or newer. Name one: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
-# The tiers and the command: no torch.
+# The tiers, the ledger and the dimee command, without torch.
 .venv/.tiers: pyproject.toml deploy/constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger]'
 	@touch $@
 
-# Everything: the lab and the tests too.
+# Everything, with lab and tests.
 .venv/.all: pyproject.toml deploy/constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,lab,test]'
 	@touch $@ .venv/.tiers
@@ -38,12 +39,12 @@ up: .venv/.tiers
 	@$(BIN)/dimee up
 
 test: .venv/.all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
 
 check:
 	bash .ci/run
 
-# The long forms; what they find is in .chaos/*.json. Each runs even if the one before it failed.
+# Results are written to .chaos/*.json. Each program runs even if the one before it failed.
 chaos: .venv/.all
 	@mkdir -p .chaos
 	@failed=0; for what in \
@@ -60,6 +61,9 @@ soak: .venv/.all
 
 results: .venv/.all
 	$(BIN)/python -m lab.reports
+
+reference: .venv/.all
+	$(BIN)/python -m tests.support.reference
 
 lint: .venv/.all
 	$(BIN)/ruff check .

@@ -64,7 +64,9 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
 class CallerSettings(BaseSettings):
     """What a process shows at the doors of others; all of it may be left out."""
 
-    model_config = SettingsConfigDict(env_prefix="DIMEE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="DIMEE_", extra="ignore", use_attribute_docstrings=True
+    )
 
     token: SecretStr | None = None
     token_file: Path | None = None

@@ -15,7 +15,9 @@ Endpoint = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$", max_length=300)]
 class RelaySettings(BaseSettings):
     """Where one hop's link listens, whom it reaches, and what it is like."""
 
-    model_config = SettingsConfigDict(env_prefix="DIMEE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="DIMEE_", extra="ignore", use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
     """Of the control endpoint: whoever reaches it changes the link."""

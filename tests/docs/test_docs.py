@@ -14,7 +14,6 @@ from shared.bundle.loading import Bundle
 from testbed.processes.processes import Testbed
 from testbed.up import make_testbed
 from tests.support.paths import BUNDLE, REPOSITORY, free_ports
-from tests.support.reference import REFERENCE, commands_page, settings_page
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
@@ -84,12 +83,6 @@ def test_blocks_that_need_servers(tmp_path: Path) -> None:
             assert "positive" in printed
             if "verify" in body:
                 assert printed.rstrip().endswith("clean")
-
-
-def test_reference_pages_are_current() -> None:
-    for name, page in (("settings.md", settings_page()), ("commands.md", commands_page())):
-        written = (REFERENCE / name).read_text(encoding="utf-8")
-        assert written == page, f"run: python -m tests.support.reference ({name})"
 
 
 def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ import pytest
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
-from tests.e2e.conftest import sentences, start
+from tests.support.running_testbed import sentences, start
 
 DEADLINE_MS = 5_000
 

@@ -16,8 +16,8 @@ import pytest
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
-from tests.e2e.conftest import start
 from tests.support.paths import free_ports
+from tests.support.running_testbed import start
 
 WORDS = ("zanzibarquokka", "velvetmarmot")
 MARKER = " ".join(WORDS)

@@ -17,8 +17,8 @@ from shared.pricing.live_prices import read_price_file
 from testbed.load.cli import load
 from testbed.prices.cli import prices
 from testbed.processes.processes import Testbed
-from tests.e2e.conftest import sentences
 from tests.support.paths import BUNDLE
+from tests.support.running_testbed import sentences
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import ClassifyResponse
 from testbed.processes.processes import Testbed
-from tests.e2e.conftest import sentences, start
 from tests.support.certificates import written
+from tests.support.running_testbed import sentences, start
 
 COUNT = 40
 

@@ -16,7 +16,7 @@ from shared.ledger.client import LedgerClient
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.wire import MAX_DEADLINE_MS, Classification, ClassifyResponse
 from testbed.processes.processes import Testbed
-from tests.e2e.conftest import sentences
+from tests.support.running_testbed import sentences
 
 COUNT = 1_000
 BATCH = 100

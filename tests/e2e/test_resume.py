@@ -13,7 +13,7 @@ from shared.inference.classifier import Classifier
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
-from tests.e2e.conftest import sentences, start
+from tests.support.running_testbed import sentences, start
 
 COUNT = 100
 

@@ -1,4 +1,4 @@
-"""The laws that a tool holds: style, types, and who may import whom."""
+"""Laws that tools check: style, types, imports, length of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.tracked import tracked
 
 BIN = Path(sys.executable).parent
 
@@ -21,7 +23,7 @@ BIN = Path(sys.executable).parent
     ],
     ids=lambda command: " ".join(command[:2]),
 )
-def test_law(command: tuple[str, ...], repository: Path) -> None:
+def test_tool_reports_no_error(command: tuple[str, ...], repository: Path) -> None:
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=repository,
@@ -32,14 +34,9 @@ def test_law(command: tuple[str, ...], repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_files_stay_short(repository: Path) -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.py"], cwd=repository, capture_output=True, text=True, check=True
-    )
+def test_every_file_has_fewer_than_400_lines(repository: Path) -> None:
     lengths = {
         name: len((repository / name).read_text(encoding="utf-8").splitlines())
-        for name in tracked.stdout.split()
-        if (repository / name).is_file()
+        for name in tracked("*.py")
     }
-    assert lengths, "git listed no Python file"
     assert not {name: lines for name, lines in lengths.items() if lines >= 400}

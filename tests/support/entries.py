@@ -1,4 +1,4 @@
-"""Shared by tests: caller, tier."""
+"""Ledger entries of one attempt: `caller`, `tier` and `OPEN`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.ledger.entry import LedgerEntry
 
 
 def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
-    """An answered attempt at the edge, from the caller's side."""
+    """Return the caller's entry of an attempt that the edge answered."""
     return LedgerEntry(
         **{
             "attempt_id": attempt, "side": Side.CALLER, "request_id": "r1", "ordinal": 1,
@@ -28,9 +28,13 @@ def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
 
 
 def tier(attempt: str = "a1", **facts: Any) -> LedgerEntry:
-    """The same attempt from the tier's side."""
+    """Return the tier's entry of the same attempt."""
     own = dict.fromkeys(
         ("reason", "policy", "difficulty", "delivery", "round_trip_ms", "network_ms",
          "decision_ms", "cost_lambda", "all_cloud_lambda", "cost_usd", "energy_mj", "price_book")
     )  # fmt: skip
     return caller(attempt, **(own | {"side": Side.TIER, "final": False, "writer": "edge"} | facts))
+
+
+OPEN = caller(state=State.OPEN, delivery=None, final=False)
+"""The caller's entry while the attempt is in progress."""

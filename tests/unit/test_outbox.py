@@ -15,9 +15,7 @@ from shared.domain import Delivery, State
 from shared.errors import NotReady
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import MAX_KEPT, Outbox
-from tests.support.entries import caller, tier
-
-OPEN = caller(state=State.OPEN, delivery=None, final=False)
+from tests.support.entries import OPEN, caller, tier
 
 
 def read(outbox: Outbox) -> list[LedgerEntry]:
@@ -62,8 +60,7 @@ CRASH = """
 import sys
 from pathlib import Path
 from shared.ledger.outbox import MAX_KEPT, Outbox
-from tests.support.entries import caller, tier
-from tests.unit.test_outbox import OPEN
+from tests.support.entries import OPEN, caller, tier
 outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
 outbox.record(OPEN)
 outbox.record(tier("a2", request_id="r2"))
