@@ -1,4 +1,4 @@
-"""The documentation is what the code does: README blocks run, reference pages are current."""
+"""The documentation agrees with the code: README blocks run, figures and links are correct."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shared.bundle.loading import Bundle
 from testbed.processes.processes import Testbed
 from testbed.up import make_testbed
 from tests.support.paths import BUNDLE, REPOSITORY, free_ports
+from tests.support.tracked import tracked
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
@@ -37,7 +38,7 @@ def run(command: str, **settings: str) -> str:
     return done.stdout
 
 
-def test_every_block_is_of_a_known_kind() -> None:
+def test_readme_is_short_and_its_blocks_are_tested() -> None:
     assert {language for language, _ in BLOCKS} == {"bash", "python", "text"}
     assert len(README.splitlines()) < 200
 
@@ -48,8 +49,8 @@ def test_python_block(body: str) -> None:
     assert printed.startswith("positive mobile ")
 
 
-def test_the_two_commands(tmp_path: Path) -> None:
-    """``make demo`` runs; ``make test`` is what runs this very test, so only its recipe is read."""
+def test_first_two_blocks_are_make_demo_and_make_test() -> None:
+    """``make demo`` runs. ``make test`` runs this test, so only its recipe is checked."""
     assert BASH[:2] == ["make demo", "make test"]
     printed = run("make --dry-run test")
     assert "-m pytest" in printed
@@ -59,14 +60,14 @@ def test_the_two_commands(tmp_path: Path) -> None:
     printed = run(f"dimee demo {options}")
     rows = [line for line in printed.splitlines() if re.search(r"\d%  (mobile|edge|cloud)", line)]
     assert len(rows) == 60
-    assert "ledger verify: clean" in printed
+    assert "ledger verify: consistent" in printed
     shown = re.search(r"^text  +label.*$", README, re.M)
     assert shown is not None
-    assert shown[0] in printed, "the README shows another header than the demo prints"
+    assert shown[0] in printed, "the demo prints another header than the README"
 
 
-def test_blocks_that_need_servers(tmp_path: Path) -> None:
-    """The blocks after the two commands, in order, against a testbed of their own."""
+def test_blocks_run_against_a_testbed(tmp_path: Path) -> None:
+    """The blocks after the two commands run, in order, against a testbed."""
     ports = dict(zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True))
     testbed: Testbed = make_testbed(ports, tmp_path, {"DIMEE_BUNDLE": str(BUNDLE)})
     check = (REPOSITORY / "deploy" / "compose-check.sh").read_text(encoding="utf-8")
@@ -75,25 +76,25 @@ def test_blocks_that_need_servers(tmp_path: Path) -> None:
         urls = {f"DIMEE_{n.upper()}_URL": r.url for n, r in testbed.roles.items()}
         for body in BASH[2:]:
             if body == COMPOSE:
-                assert "up " in check, "containers are the compose check's"
+                assert "up " in check, "deploy/compose-check.sh runs the containers"
                 assert "--build" in check or " build" in check
                 continue
             command = body.replace("http://127.0.0.1:8701", testbed.roles["mobile"].url)
             printed = run(command, XDG_STATE_HOME=str(tmp_path / "own"), **urls)
             assert "positive" in printed
             if "verify" in body:
-                assert printed.rstrip().endswith("clean")
+                assert printed.rstrip().endswith("consistent")
 
 
-def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:
+def test_figures_of_the_readme_are_those_of_the_manifest(bundle: Bundle) -> None:
     policies = bundle.manifest.accuracy["policies"]
-    value, fixed, edge, cloud = (
+    cascade, fixed, edge, cloud = (
         policies[name] for name in ("cascade-routing", "dimee-fixed", "edge", "cloud")
     )
     shown = " ".join(README.replace("−", "-").split())
-    assert f"`cloud` answers {cloud['accuracy']:.2f} % right" in shown
-    saving = value["cost_against_all_cloud"]
-    assert f"`cascade-routing` {value['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
+    assert f"`cloud` answers {cloud['accuracy']:.2f} % correctly" in shown
+    saving = cascade["cost_against_all_cloud"]
+    assert f"`cascade-routing` {cascade['accuracy']:.2f} % at {saving:+.1f} % of the cloud" in shown
     saving = fixed["cost_against_all_cloud"]
     assert f"`dimee-fixed` {fixed['accuracy']:.2f} % at {saving:+.1f} %" in shown
     assert f"`edge` {edge['accuracy']:.2f} % at {edge['cost_against_all_cloud']:+.1f} %" in shown
@@ -101,25 +102,28 @@ def test_the_readmes_figures_are_the_manifests(bundle: Bundle) -> None:
     assert f"γ = {bundle.cost_model.cloud_fee:g} λ" in shown
 
 
-def test_links_lead_somewhere() -> None:
-    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
+def test_every_link_has_a_target() -> None:
+    for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 QUOTED = re.compile(r"\bbundle:? `?([0-9a-f]{16})\b|`([0-9a-f]{16})`", re.I)
-"""A bundle id: 16 hex digits after the word bundle, or in backticks."""
+"""An id of a bundle: 16 hex digits after the word bundle, or in backticks."""
 ELSEWHERE = ("docs/benchmarks", "docs/results/extra")
-"""Pages of measurements, which name the bundle that they measured."""
+"""Pages of measurements; they name the bundle that was measured."""
 NOT_THE_SHIPPED_BUNDLE = {
-    ("docs/decisions/0010-price-of-waiting.md", "a8e49e3167ee6e8f"): "said to be no longer shipped",
+    (
+        "docs/decisions/0010-price-of-waiting.md",
+        "a8e49e3167ee6e8f",
+    ): "described as no longer shipped",
     ("bundles/sst2-minilm/README.md", "f0c8d674846f59f2"): "hash of the data",
     ("docs/results/certified.md", "c791d1fc8d4c5f4b"): "the bundle of the paper's split",
 }
-"""The other ids that a page may quote, each with the reason."""
+"""Other ids that a page may quote, with the reason."""
 
 
-def test_pages_quote_the_shipped_bundle(bundle: Bundle) -> None:
+def test_pages_quote_the_id_of_the_shipped_bundle(bundle: Bundle) -> None:
     pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
     pages += (REPOSITORY / "bundles").rglob("*.md")
     for page in pages:
@@ -128,5 +132,22 @@ def test_pages_quote_the_shipped_bundle(bundle: Bundle) -> None:
             continue
         found = {a or b for a, b in QUOTED.findall(page.read_text(encoding="utf-8"))}
         allowed = {i for where, i in NOT_THE_SHIPPED_BUNDLE if where == name}
-        strange = found - allowed - {bundle.bundle_id}
-        assert not strange, f"{name} quotes a bundle that is not shipped: {sorted(strange)}"
+        unknown = found - allowed - {bundle.bundle_id}
+        assert not unknown, f"{name} quotes a bundle that is not shipped: {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_named_files_exist(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+/(?:[a-z_]+\.[a-z]+)?)`", text)
+    assert named
+    roots = [REPOSITORY, REPOSITORY / "mobile_client", REPOSITORY / "shared"]
+    missing = [name for name in named if not any((root / name).exists() for root in roots)]
+    assert not missing, f"{page} names files that do not exist"
+
+
+def test_picture_names_files_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "figures" / "architecture.py").read_text(encoding="utf-8")
+    names = set(re.findall(r"\b[a-z_]+\.py\b", text)) - {"architecture.py"}
+    modules = {Path(name).name for name in tracked("shared/*.py", "mobile_client/*.py")}
+    assert names - modules == set()
