@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Proves docker-compose.yml, alone and with deploy/compose.links.yml over it: builds the images, starts
-# them, runs tests/compose against them, takes everything down again. Beside a testbed or a deployment of
-# the same machine it is a project of its own, on ports of its own.
+# Tests docker-compose.yml, alone and with deploy/compose.links.yml: builds the images, starts the
+# containers, runs tests/compose against them and removes them. It uses its own project name and ports,
+# and does not disturb a testbed or a deployment on the same machine.
 #
 #   PYTHON                     the interpreter with the test extra   (default: .venv/bin/python)
 #   DIMEE_CHECK_MOBILE_PORT    published port of the mobile's gateway (default: 28701)
@@ -31,7 +31,7 @@ compose() {
   fi
 }
 
-take_down() {
+clean_up() {
   local status=$?
   trap - EXIT
   if docker info >/dev/null 2>&1; then
@@ -39,7 +39,7 @@ take_down() {
       compose ps || true
       compose logs --no-color --tail 40 || true
     fi
-    say "Taking everything down."
+    say "Removing the containers."
     compose down --volumes --remove-orphans --timeout 10 >"$log" 2>&1 || { cat "$log" >&2; status=1; }
   fi
   if [[ $engine_was_up == no ]]; then deploy/no-registry.sh stop; fi
@@ -47,8 +47,8 @@ take_down() {
   exit "$status"
 }
 
-# What this check proves is the file's own defaults, not a deployment's settings.
-forget_settings() {
+# The check tests the defaults of the compose file, not the settings of a deployment.
+unset_settings() {
   local name
   for name in $(compgen -v DIMEE_); do
     case $name in
@@ -60,8 +60,8 @@ forget_settings() {
   export DIMEE_COMPOSE_PROJECT=$project
 }
 
-# A container cannot read this machine's pip.conf; what it says about the index is handed on.
-hand_on_index() {
+# A build cannot read this machine's pip.conf, so its index is passed on.
+pass_on_index() {
   export PIP_INDEX_URL=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
 }
 
@@ -78,25 +78,25 @@ wait_healthy() {
       healthy "$service" && continue 2
       sleep 1
     done
-    die "The $service did not become healthy within two minutes; its log is above or below."
+    die "The $service did not become healthy within two minutes; see its log."
   done
 }
 
 "$python" -c 'import docker, pytest' 2>/dev/null ||
-  die "$python lacks the test extra: run 'make test' once, or set PYTHON to an interpreter that has it."
+  die "$python lacks the test extra: run 'make test' once, or set PYTHON to an interpreter with the test extra."
 if docker info >/dev/null 2>&1; then engine_was_up=yes; fi
-trap take_down EXIT
+trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 deploy/no-registry.sh
-forget_settings
-hand_on_index
+unset_settings
+pass_on_index
 compose down --volumes --remove-orphans >/dev/null 2>&1
 
 SECONDS=0
 say "Building the four images."
-compose build >"$log" 2>&1 || { tail -n 60 "$log" >&2; die "The build failed: the end of its log is above."; }
+compose build >"$log" 2>&1 || { tail -n 60 "$log" >&2; die "The build failed; the end of its log is above."; }
 say "Built in $SECONDS s."
 
 SECONDS=0
@@ -114,5 +114,5 @@ SECONDS=0
 files+=(--file deploy/compose.links.yml)
 compose up --detach --build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The links did not start."; }
 wait_healthy "${links[@]}" "${services[@]}"
-say "With an emulated link on each of the mobile's hops after $SECONDS s."
+say "Emulated links on all hops of the mobile after $SECONDS s."
 "$python" -m pytest tests/compose/test_container_links.py -m compose

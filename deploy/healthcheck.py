@@ -1,7 +1,6 @@
-"""Exit 0 if the service in this container says that it is ready.
+"""Exit with 0 if the service in this container is ready, otherwise with 1.
 
-http.client and not urllib.request, because the latter would send a loopback request to the proxy
-that a site's HTTP_PROXY names.
+Uses http.client, because urllib.request would send the request to the proxy of HTTP_PROXY.
 """
 
 import http.client
@@ -13,7 +12,7 @@ import sys
 def connect(port: int, timeout_s: float) -> http.client.HTTPConnection:
     if not os.environ.get("DIMEE_TLS_CERT"):
         return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
-    # this container asks itself: the certificate is for the name that others call it by
+    # The certificate is valid for the public name of the service, not for 127.0.0.1.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if os.environ.get("DIMEE_TLS_CLIENT_CERT"):

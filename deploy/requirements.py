@@ -1,7 +1,6 @@
-"""Print the requirements of the device and of the named extras, as pyproject.toml states them.
+"""Print the requirements of the base installation and of extras, from pyproject.toml.
 
-The images install these before any code is copied, so that a code change reinstalls nothing, and
-each image then gets its own rooms only.
+The images install these before the code is copied, so that a code change does not reinstall them.
 """
 
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
-    """The base requirements and those of the extras; an unknown extra is an error."""
+    """Return the requirements of the base and the extras; exit for an unknown extra."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
     unknown = [extra for extra in extras if extra not in optional]
