@@ -29,7 +29,7 @@ help:
 
 # Everything, with lab and tests.
 .venv/.all: pyproject.toml deploy/constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,lab,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,testbed,lab,test]'
 	@touch $@ .venv/.tiers
 
 demo: .venv/.tiers
@@ -44,7 +44,7 @@ test: .venv/.all
 check:
 	bash .ci/run
 
-# Results are written to .chaos/*.json. Each program runs even if the one before it failed.
+# The programs write results to .chaos/*.json. Each program runs even if the one before it failed.
 chaos: .venv/.all
 	@mkdir -p .chaos
 	@failed=0; for what in \
@@ -52,7 +52,7 @@ chaos: .venv/.all
 	  "overload --tier cloud --out .chaos/overload-cloud.json" \
 	  "five_minutes --out .chaos/five-minutes.json" \
 	  "malformed --cases 20000 --out .chaos/malformed.json" \
-	  "schedules --count 200 --seconds 20 --beds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
+	  "schedules --count 200 --seconds 20 --testbeds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
 	  echo "testbed.chaos.$$what"; $(BIN)/python -m testbed.chaos.$$what || failed=1; done; exit $$failed
 
 soak: .venv/.all

@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test shares."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from tests.support.paths import BUNDLE, REPOSITORY
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
+    """The root of the repository."""
     return REPOSITORY
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
+    """The shipped bundle."""
     return load_bundle(BUNDLE)
 
 
 @pytest.fixture(scope="session")
 def glue() -> Path:
-    """The folder of real data, where there is one; CI has it beside the repository."""
+    """The folder of the GLUE data, by default ../shared/glue; skips the test without it."""
     folder = Path(os.environ.get("DIMEE_GLUE", REPOSITORY.parent / "shared" / "glue"))
     if not (folder / "sst2" / "validation.jsonl").is_file():
         pytest.skip(f"no GLUE data at {folder}; set DIMEE_GLUE to run this test")
@@ -31,8 +33,8 @@ def glue() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes to the user's own state, and none reads the user's settings."""
+def _isolated_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests from writing the user's state and from reading the user's settings."""
     for name in list(os.environ):
         if name.startswith("DIMEE_") and name != "DIMEE_GLUE":
             monkeypatch.delenv(name)

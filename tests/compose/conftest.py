@@ -1,4 +1,4 @@
-"""The containers that deploy/compose-check.sh started; without it these tests are skipped."""
+"""Fixtures for the containers of deploy/compose-check.sh; without them the tests are skipped."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 
 @pytest.fixture(scope="session")
 def project() -> str:
+    """The compose project of the containers."""
     name = os.environ.get("DIMEE_COMPOSE_PROJECT")
     if not name:
-        pytest.skip("run deploy/compose-check.sh, which starts the containers first")
+        pytest.skip("run deploy/compose-check.sh, which starts the containers")
     return name
 
 
 @pytest.fixture(scope="session")
 def containers(project: str) -> Iterator[dict[str, Any]]:
-    """The running container of each service."""
+    """The running containers by service."""
     import docker
 
     engine = docker.from_env()
@@ -31,7 +32,7 @@ def containers(project: str) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def run_in(containers: dict[str, Any]) -> Callable[[str, list[str]], str]:
-    """Run a command in a service's container and return what it printed."""
+    """A function that runs a command in the container of a service and returns its output."""
 
     def run(service: str, command: list[str]) -> str:
         status, output = containers[service].exec_run(command)
@@ -43,12 +44,14 @@ def run_in(containers: dict[str, Any]) -> Callable[[str, list[str]], str]:
 
 @pytest.fixture(scope="session")
 def gateway(project: str) -> Iterator[httpx.Client]:
+    """An HTTP client of the mobile's gateway."""
     with _published("DIMEE_MOBILE_PORT") as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def ledger(project: str) -> Iterator[httpx.Client]:
+    """An HTTP client of the ledger."""
     with _published("DIMEE_LEDGER_PORT") as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""What is in the images, and what their containers may do."""
+"""Contents of the images, and permissions of their containers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 pytestmark = pytest.mark.compose
 
 SERVICES = ("ledger", "cloud", "edge", "mobile")
-ROOMS = {
+PACKAGES = {
     "ledger": {"shared"},
     "cloud": {"shared", "cloud_server"},
     "edge": {"shared", "edge_server"},
     "mobile": {"shared", "mobile_client"},
 }
-PHONE_LIMIT_BYTES = 400_000_000
+MOBILE_LIMIT_BYTES = 400_000_000
 
 Run = Callable[[str, list[str]], str]
 
@@ -32,19 +32,19 @@ def installed(modules: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_container_is_healthy(containers: dict[str, Any], service: str) -> None:
+def test_container_is_healthy(containers: dict[str, Any], service: str) -> None:
     containers[service].reload()
     assert containers[service].attrs["State"]["Health"]["Status"] == "healthy"
 
 
 def test_mobile_image_is_small(containers: dict[str, Any]) -> None:
-    assert containers["mobile"].image.attrs["Size"] <= PHONE_LIMIT_BYTES
+    assert containers["mobile"].image.attrs["Size"] <= MOBILE_LIMIT_BYTES
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_image_holds_its_own_rooms_only(run_in: Run, service: str) -> None:
-    rooms = set(run_in(service, ["ls", "/app"]).split()) - {"bundles", "healthcheck.py"}
-    assert rooms == ROOMS[service]
+def test_image_contains_its_own_packages_only(run_in: Run, service: str) -> None:
+    packages = set(run_in(service, ["ls", "/app"]).split()) - {"bundles", "healthcheck.py"}
+    assert packages == PACKAGES[service]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -76,7 +76,9 @@ def test_service_runs_without_root_and_without_privileges(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_service_does_not_start_where_others_can_come_in(run_in: Run, service: str) -> None:
+def test_service_refuses_to_start_on_a_public_address_without_tokens(
+    run_in: Run, service: str
+) -> None:
     module = {"ledger": "shared.ledger.server", "cloud": "cloud_server", "edge": "edge_server"}
     code = f"""
 import os, subprocess, sys
@@ -89,7 +91,7 @@ print(done.returncode, "DIMEE_TOKENS" in done.stderr, len(done.stderr.splitlines
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_only_state_and_tmp_can_be_written(run_in: Run, service: str) -> None:
+def test_only_state_and_tmp_are_writable(run_in: Run, service: str) -> None:
     code = """
 import pathlib
 for folder in ("/", "/app", "/opt/dimee", "/etc", "/state", "/tmp"):
@@ -105,11 +107,11 @@ for folder in ("/", "/app", "/opt/dimee", "/etc", "/state", "/tmp"):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_runtime_reports_to_nobody(run_in: Run, service: str) -> None:
+def test_runtime_telemetry_is_disabled(run_in: Run, service: str) -> None:
     assert run_in(service, python("import os; print(os.environ['ORT_DISABLE_TELEMETRY'])")) == "1"
 
 
-def test_only_gateway_and_ledger_are_published_and_on_loopback(containers: dict[str, Any]) -> None:
+def test_only_gateway_and_ledger_are_published_on_loopback(containers: dict[str, Any]) -> None:
     published = {
         service: [binding["HostIp"] for bindings in ports.values() for binding in bindings or ()]
         for service, container in containers.items()

@@ -1,4 +1,4 @@
-"""The mobile's hops through relays in containers of their own (deploy/compose.links.yml)."""
+"""Emulated links between containers (deploy/compose.links.yml)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from shared.link_profiles import LINKS
-from tests.support.containers import booked, classify, verified
+from tests.support.containers import classify, recorded_requests, verify_ledger
 
 pytestmark = pytest.mark.compose
 CONTROL = """
@@ -24,9 +24,9 @@ control = LinkControl("link", "http://127.0.0.1:8720")
 def ask_link(
     containers: dict[str, Any], run_in: Callable[[str, list[str]], str]
 ) -> Iterator[Callable[[str, str], str]]:
-    """Run a line of Python beside a hop's relay, where its control listens."""
+    """Run a line of Python in the container of a relay, which reaches its control endpoint."""
     if "link-mobile-edge" not in containers:
-        pytest.skip("deploy/compose-check.sh starts the links after the other tests")
+        pytest.skip("deploy/compose-check.sh starts the links after the other containers")
 
     def ask(hop: str, line: str) -> str:
         return run_in(f"link-{hop}", ["python", "-c", CONTROL + line])
@@ -38,20 +38,22 @@ def ask_link(
 @pytest.mark.parametrize(
     ("hop", "link"), [("mobile-edge", "wifi"), ("mobile-cloud", "4g"), ("mobile-ledger", "4g")]
 )
-def test_each_hop_is_a_link(ask_link: Callable[[str, str], str], hop: str, link: str) -> None:
+def test_each_hop_has_its_link_profile(
+    ask_link: Callable[[str, str], str], hop: str, link: str
+) -> None:
     assert ask_link(hop, 'print(control.show()["words"])') == link
 
 
-def test_a_request_takes_as_long_as_its_link(
+def test_request_takes_the_round_trip_of_its_link(
     ask_link: Callable[[str, str], str], gateway: httpx.Client, ledger: httpx.Client
 ) -> None:
-    before = booked(ledger)
+    before = recorded_requests(ledger)
     ask_link("mobile-edge", 'control.change("3g")')
     ask_link("mobile-edge", "measure(control).refuse()")
-    began = time.perf_counter()
+    started = time.perf_counter()
     (result,) = classify(gateway, ["a film that takes its time"], "edge")
-    took_ms = (time.perf_counter() - began) * 1e3
+    took_ms = (time.perf_counter() - started) * 1e3
     assert result["tier"] == "edge"
     assert took_ms >= LINKS["3g"].round_trip_ms * 0.9
-    verdict = verified(ledger, before + 1)
-    assert verdict["total_findings"] == 0, verdict
+    report = verify_ledger(ledger, before + 1)
+    assert report["total_findings"] == 0, report

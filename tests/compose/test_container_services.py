@@ -1,4 +1,4 @@
-"""The containers at work: an answer through the published port, and a ledger that agrees."""
+"""Running containers answer through the published port, and the ledger is consistent."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.containers import DELIVERY_S, booked, classify, verified
+from tests.support.containers import DELIVERY_S, classify, recorded_requests, verify_ledger
 
 pytestmark = pytest.mark.compose
 
 
-def test_sentences_are_answered_through_the_published_port(
+def test_gateway_answers_through_the_published_port(
     gateway: httpx.Client, ledger: httpx.Client
 ) -> None:
-    before = booked(ledger)
+    before = recorded_requests(ledger)
     good, bad = classify(gateway, ["a gripping, funny film", "a dull and lifeless mess"])
     assert (good["label"], bad["label"]) == ("positive", "negative")
-    verdict = verified(ledger, before + 2)
-    assert verdict["total_findings"] == 0, verdict
-    assert verdict["requests"] == before + 2
+    report = verify_ledger(ledger, before + 2)
+    assert report["total_findings"] == 0, report
+    assert report["requests"] == before + 2
 
 
 @pytest.mark.parametrize("policy", ["mobile", "edge", "cloud"])
 def test_each_tier_answers(gateway: httpx.Client, ledger: httpx.Client, policy: str) -> None:
-    before = booked(ledger)
+    before = recorded_requests(ledger)
     (result,) = classify(gateway, ["it never finds its own voice"], policy)
     assert result["tier"] == policy
-    verdict = verified(ledger, before + 1)
-    assert verdict["total_findings"] == 0, verdict
-    assert verdict["requests"] == before + 1
+    report = verify_ledger(ledger, before + 1)
+    assert report["total_findings"] == 0, report
+    assert report["requests"] == before + 1
 
 
-def test_the_ledger_outlives_its_container(
+def test_ledger_survives_a_killed_container(
     containers: dict[str, Any], gateway: httpx.Client, ledger: httpx.Client
 ) -> None:
-    before = booked(ledger)
+    before = recorded_requests(ledger)
     containers["ledger"].kill()
     containers["ledger"].start()
     classify(gateway, ["an honest, moving portrait"])
@@ -49,6 +49,6 @@ def test_the_ledger_outlives_its_container(
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    verdict = verified(ledger, before + 1)
-    assert verdict["total_findings"] == 0, verdict
-    assert verdict["requests"] == before + 1
+    report = verify_ledger(ledger, before + 1)
+    assert report["total_findings"] == 0, report
+    assert report["requests"] == before + 1

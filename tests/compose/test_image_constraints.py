@@ -1,4 +1,4 @@
-"""The images' exact versions stay inside the ranges of pyproject.toml. Needs no engine."""
+"""The exact versions of the images are within the ranges of pyproject.toml. Needs no engine."""
 
 from __future__ import annotations
 

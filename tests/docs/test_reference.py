@@ -24,7 +24,7 @@ UNITS = {
 MEANINGS = [
     *((f"{kind.__name__}.{name}", meaning) for _, kind, name, _, meaning in settings()),
     *(
-        (f"{words} {option.opts[-1]}", option.help or "")
+        (f"{words} {option.opts[-1]}", (option.help or "").partition("[default: ")[0].strip())
         for words, _, own in options()
         for option in own
     ),

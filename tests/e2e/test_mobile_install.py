@@ -37,6 +37,7 @@ def test_a_mobile_installs_and_answers_without_the_rest(repository: Path, tmp_pa
             "edge_server",
             "cloud_server",
             "lab",
+            "testbed",
             "pyproject.toml",
             "README.md",
         ],

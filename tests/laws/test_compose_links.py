@@ -1,6 +1,6 @@
-"""deploy/compose.links.yml over docker-compose.yml: every hop is real, and no control is open.
+"""deploy/compose.links.yml over docker-compose.yml: links on all hops, control on loopback.
 
-Needs no engine: the two files are merged as compose merges them, and the defaults put in.
+Needs no engine: the test merges the two files as compose does, with the defaults of the variables.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ def settings(name: str) -> RelaySettings:
     return RelaySettings(**{key.removeprefix("DIMEE_").lower(): value for key, value in given})
 
 
-def test_every_way_out_of_the_mobile_goes_over_a_link_of_its_own() -> None:
+def test_every_hop_of_the_mobile_has_its_own_link() -> None:
     hops = {PREFIX + hop for hop, (caller, _) in HOPS.items() if caller == "mobile"}
     assert set(RELAYS) == hops
     assert set(LINKS) == hops | {"mobile"}
     for hop in hops:
         target = HOPS[hop.removeprefix(PREFIX)][1]
-        way = f"DIMEE_{target.upper()}_URL"
-        direct = urlsplit(BASE["mobile"]["environment"][way])
-        over = urlsplit(LINKS["mobile"]["environment"][way])
-        assert over.hostname == hop
-        assert settings(hop).link_listen == f"0.0.0.0:{over.port}"
+        variable = f"DIMEE_{target.upper()}_URL"
+        direct = urlsplit(BASE["mobile"]["environment"][variable])
+        relayed = urlsplit(LINKS["mobile"]["environment"][variable])
+        assert relayed.hostname == hop
+        assert settings(hop).link_listen == f"0.0.0.0:{relayed.port}"
         assert settings(hop).link_target == direct.netloc
     assert LINKS["mobile"]["depends_on"] == {hop: {"condition": "service_healthy"} for hop in hops}
 
 
 @pytest.mark.parametrize("name", RELAYS)
-def test_a_relay_is_as_closed_as_a_service_and_its_control_more_so(name: str) -> None:
+def test_relay_has_the_restrictions_of_a_service_and_no_published_port(name: str) -> None:
     relay, service = LINKS[name], BASE["mobile"]
-    for what in ("image", "build", "restart", "init", "read_only", "tmpfs", "cap_drop",
+    for option in ("image", "build", "restart", "init", "read_only", "tmpfs", "cap_drop",
                  "security_opt", "stop_grace_period"):  # fmt: skip
-        assert relay[what] == service[what], what
+        assert relay[option] == service[option], option
     assert "ports" not in relay
     assert settings(name).host == "127.0.0.1"
     assert read_schedule(settings(name).link)
 
 
-def test_the_containers_command_is_a_relay_with_these_settings() -> None:
+def test_command_of_the_container_starts_a_relay_with_these_settings() -> None:
     relay = LINKS[RELAYS[0]]
     listen, port = free_ports(2)
     given = {key: str(value) for key, value in relay["environment"].items()}

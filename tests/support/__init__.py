@@ -1,1 +1,1 @@
-"""Helpers that several tests share. Tests import from here, and never from one another."""
+"""Helpers for several test modules, which must not import each other."""

@@ -1,4 +1,4 @@
-"""Shared by tests: DELIVERY_S, booked, classify, verified."""
+"""Use the services of running containers: classify texts, verify the ledger."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 
 DELIVERY_S = 30.0
+"""Longest time until all entries of a request have been delivered, in seconds."""
 
 
 def classify(gateway: httpx.Client, texts: list[str], policy: str | None = None) -> list[Any]:
+    """Return the result of each text; fail if one has an error."""
     body: dict[str, Any] = {"texts": texts}
     if policy is not None:
         body["policy"] = policy
@@ -21,19 +23,20 @@ def classify(gateway: httpx.Client, texts: list[str], policy: str | None = None)
     return [item["result"] for item in items]
 
 
-def verified(ledger: httpx.Client, requests: int) -> dict[str, Any]:
-    """The ledger's verdict on so many requests, once it is clean or all had time to arrive."""
+def verify_ledger(ledger: httpx.Client, requests: int) -> dict[str, Any]:
+    """Return the ledger's report once it is consistent with ``requests``, or after `DELIVERY_S`."""
     until = time.monotonic() + DELIVERY_S
     while True:
         response = ledger.get("/v1/verify")
         assert response.status_code == 200, response.text
-        verdict: dict[str, Any] = response.json()
-        settled = verdict["total_findings"] == 0 and verdict["requests"] >= requests
-        if settled or time.monotonic() > until:
-            return verdict
+        report: dict[str, Any] = response.json()
+        complete = report["total_findings"] == 0 and report["requests"] >= requests
+        if complete or time.monotonic() > until:
+            return report
         time.sleep(0.5)
 
 
-def booked(ledger: httpx.Client) -> int:
+def recorded_requests(ledger: httpx.Client) -> int:
+    """Return the number of requests in the ledger."""
     requests: int = ledger.get("/v1/verify").json()["requests"]
     return requests

@@ -1,4 +1,4 @@
-"""Shared by tests: REPOSITORY, BUNDLE, free_ports."""
+"""Paths of the repository, and free ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUNDLE = REPOSITORY / "bundles" / "sst2-minilm"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now, all different."""
+    """Return different ports that no process uses now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

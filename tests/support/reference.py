@@ -142,7 +142,7 @@ def commands_page() -> str:
         lines += [f"## {words}", "", f"`{words} {usage}`", "", help_text, ""]
         if own:
             lines += ["| option | meaning | default |", "|---|---|---|"]
-            lines += [_row(_option_words(one), one.help or "", _preset(one)) for one in own]
+            lines += [_row(_option_words(one), *_help(one)) for one in own]
             lines.append("")
     return "\n".join(lines)
 
@@ -166,6 +166,12 @@ def _values(option: click.Option) -> str:
     low = "" if kind.min is None else f" {'>' if kind.min_open else '≥'} {kind.min:,g}"
     high = "" if kind.max is None else f" {'<' if kind.max_open else '≤'} {kind.max:,g}"
     return words + low + ("," if low and high else "") + high
+
+
+def _help(option: click.Option) -> tuple[str, str]:
+    """Return the meaning and the default, which the help text may name as ``[default: …]``."""
+    meaning, _, named = (option.help or "").partition("[default: ")
+    return meaning.strip(), named.removesuffix("]") or _preset(option)
 
 
 def _preset(option: click.Option) -> str:
