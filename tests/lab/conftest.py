@@ -1,8 +1,9 @@
-"""Fixtures: a tiny BERT with random weights in a Hugging Face folder, and a small data set."""
+"""A tiny random BERT, saved as a Hugging Face folder, and data written for the project."""
 
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows
+GOOD = ("fine", "warm", "bright", "lovely", "great")
+BAD = ("dull", "cold", "grim", "ugly", "bad")
+NEUTRAL = ("a", "the", "film", "book", "and", "very", "was", "with", "day", "night")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT with three layers of width 64 and random weights."""
+    """Three layers of 64, random weights: the shape of the real thing, in no time."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     words = [*SPECIAL, *GOOD, *BAD, *NEUTRAL]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -49,9 +53,19 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_rows(count: int, seed: int) -> list[dict[str, object]]:
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        label = rng.randint(0, 1)
+        words = [rng.choice(NEUTRAL) for _ in range(rng.randint(2, 14))]
+        words.insert(rng.randint(0, len(words)), rng.choice(GOOD if label else BAD))
+        rows.append({"sentence": " ".join(words), "label": label})
+    return rows
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of train.jsonl and validation.jsonl with 400 examples each."""
     folder = tmp_path_factory.mktemp("tiny-data")
     for split, count, seed in (("train", 400, 3), ("validation", 400, 4)):
         lines = "".join(json.dumps(row) + "\n" for row in make_rows(count, seed))

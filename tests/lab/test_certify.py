@@ -29,8 +29,8 @@ from shared.errors import BundleError, InvalidInput
 from shared.policies import PolicyFacts
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from tests.lab.conftest import make_rows
 from tests.support.paths import BUNDLE, REPOSITORY
-from tests.support.tiny_data import make_rows
 
 SST2 = get_task("sst2")
 PUBLISHED = REPOSITORY / "docs" / "results"

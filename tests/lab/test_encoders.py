@@ -39,7 +39,7 @@ from lab.models.run import Run
 from lab.train.loss import joint_loss
 from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
-from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows
+from tests.lab.conftest import BAD, GOOD, NEUTRAL, SPECIAL, make_rows
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "bert": (BertConfig, BertModel),

@@ -15,7 +15,7 @@ from lab.evaluate.source import open_source
 from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
-from tests.support.tiny_data import make_rows
+from tests.lab.conftest import make_rows
 
 
 @pytest.fixture(scope="module")

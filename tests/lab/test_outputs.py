@@ -27,8 +27,8 @@ from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 from shared.policies import make_policy
 from shared.pricing.cost_model import CostModel
+from tests.lab.conftest import make_rows
 from tests.support.paths import REPOSITORY
-from tests.support.tiny_data import make_rows
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from shared.bundle.loading import load_bundle
 from shared.domain import Tier
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
-from tests.support.tiny_data import BAD, GOOD, NEUTRAL, make_rows
+from tests.lab.conftest import BAD, GOOD, NEUTRAL, make_rows
 
 OPTIONS = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None, "max_tokens": 64}
 

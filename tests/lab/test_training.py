@@ -28,7 +28,7 @@ from lab.models.model import new_model
 from lab.train.loss import joint_loss
 from lab.train.trainer import Diverged, TrainSettings, _masked, _optimizer, rank, train
 from shared.errors import InvalidInput
-from tests.support.tiny_data import make_rows
+from tests.lab.conftest import make_rows
 
 
 def test_eq_1_is_the_plain_sum_over_exits() -> None:

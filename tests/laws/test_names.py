@@ -39,7 +39,6 @@ WORDS = {
     "unlabelled": "unverified",
     "phone": "mobile",
     "phones": "mobiles",
-    "room": "package, folder",
     "rooms": "packages, folders",
     "nobody": "no caller, no process",
     "somebody": "the caller, the tier",

@@ -1,4 +1,4 @@
-"""Shared by tests: booked."""
+"""Read the outbox of a stopped tier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.ledger.outbox import Outbox
 
 
 def booked(folder: Path, tier: str) -> list[tuple[str, str | None]]:
-    """What a restarted tier would deliver."""
+    """Return state and error code of the entries that the tier has not delivered."""
     outbox = Outbox.claim(folder / tier, tier)
     rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
     outbox.close()

@@ -1,4 +1,4 @@
-"""Shared by tests: ROOM, SmallDisk."""
+"""A small file system that tests fill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOM = 400_000
 
 
 class SmallDisk:
-    """A file system of a few megabytes, or (without the right to mount) a limit on file sizes."""
+    """A file system of a few megabytes, or, without permission to mount, a limit on file sizes."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Nearly: `ROOM` bytes are left, until the end of the block."""
+        """Leave `ROOM` bytes free until the end of the block."""
         if not self.mounted:
             soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
@@ -48,5 +48,6 @@ class SmallDisk:
             ballast.unlink()
 
     def close(self) -> None:
+        """Unmount the file system."""
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.folder)], check=True)
