@@ -66,12 +66,12 @@ PHRASES = {
 
 IDENTIFIERS = {
     *("meet", "lane", "told", "keeps", "story", "Place", "Flowing", "coming", "CROWD"),
-    *("KEEPS_BUSY", "FORGETS", "SHORT", "CALM_S", "Course", "Ways", "ahead", "in_hand", "wanted"),
+    *("KEEPS_BUSY", "FORGETS", "CALM_S", "Course", "Ways", "ahead", "in_hand", "wanted"),
     *("capped", "Asking", "asking", "Device", "ReadText", "Decided", "Observed", "Guard", "Watch"),
     *("Note", "standing", "stand", "stands", "Knew", "flow", "Flow", "FlowProcess", "THIN"),
-    *("AHEAD", "yields", "sure", "intake", "settle", "Unlearning", "simple", "Value"),
+    *("AHEAD", "yields", "sure", "intake", "settle", "Unlearning"),
     *("second_plan", "Way", "Pump", "rivals", "judge", "race", "Bed", "reach", "holes", "trim"),
-    *("Rendered", "Tell", "heads_keep", "while_present", "ClientGone", "BookedTogether"),
+    *("Rendered", "Tell", "while_present", "ClientGone", "BookedTogether"),
 }
 """Whole names of functions, classes, arguments, variables and attributes."""
 
