@@ -1,4 +1,4 @@
-"""A mobile with its tiers in this process: real ones over ASGI, or handlers in their place."""
+"""A mobile whose network is in this process: real tiers over ASGI, or whatever stands in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Handler = Callable[[httpx.Request], Any]
 
 
 class Hosts(httpx.AsyncBaseTransport):
-    """A transport to hosts by name; every other host refuses connections."""
+    """Each host by name; nobody listens at any other."""
 
     def __init__(self, hosts: dict[str, httpx.AsyncBaseTransport]) -> None:
         self._hosts = hosts
@@ -45,7 +45,7 @@ class Hosts(httpx.AsyncBaseTransport):
 
 @dataclass
 class World:
-    """A mobile, the real tiers in ``up``, and the tiers that a handler in ``played`` replaces."""
+    """A mobile with the tiers that are ``up`` and those that a handler plays."""
 
     folder: Path
     up: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def run(self, work: Callable[[MobileService], Awaitable[T]]) -> T:
-        """Start the tiers, run ``work`` with the mobile, and stop everything."""
+        """Do ``work`` with the mobile; every process of it has ended afterwards."""
         return asyncio.run(self._run(work))
 
     async def _run(self, work: Callable[[MobileService], Awaitable[T]]) -> T:
@@ -86,7 +86,7 @@ class World:
         }
 
     def entries(self) -> list[LedgerEntry]:
-        """Return the entries of all outboxes after `run`."""
+        """What all outboxes hold, once `run` is over."""
         result = []
         for tier in Tier:
             outbox = Outbox.claim(self.folder / tier.value, tier.value)
@@ -95,18 +95,18 @@ class World:
         return result
 
     def ledger(self) -> LedgerStore:
-        """Return a ledger with the entries of all outboxes; the caller closes it."""
+        """A ledger that has got everything; the caller closes it."""
         store = LedgerStore(f"sqlite:///{self.folder / 'ledger.sqlite'}")
         store.upsert(self.entries())
         return store
 
 
 def answered(outcome: Classification | DimeeError) -> Classification:
-    """Return the answer; fail if it is an error."""
+    """The answer that there must be."""
     assert isinstance(outcome, Classification), outcome
     return outcome
 
 
 def story(answer: Classification) -> list[tuple[str, str, str]]:
-    """Return tier, reason and final state of each attempt."""
+    """Where, why and how each attempt ended."""
     return [(one.tier.value, one.reason.value, one.state.value) for one in answer.attempts]

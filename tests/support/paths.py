@@ -1,4 +1,4 @@
-"""Paths of the repository, and free ports."""
+"""Shared by tests: REPOSITORY, BUNDLE, free_ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUNDLE = REPOSITORY / "bundles" / "sst2-minilm"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that no process uses now."""
+    """Ports that nothing uses now, all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

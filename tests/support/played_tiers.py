@@ -1,4 +1,4 @@
-"""A mobile with an edge and a cloud that handlers replace."""
+"""Shared by tests: TEXT, plays, world, one, callers, seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = "not the triumph it thinks it is, though hardly a failure"
 
 
 def plays(what: str, tier: str) -> Any:
-    """Return a handler in place of a tier: it answers, or fails as ``what`` says."""
+    """A tier as a handler: what it answers, or how it fails."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         if what == "gone":
@@ -58,21 +58,17 @@ def plays(what: str, tier: str) -> Any:
 
 
 def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
-    """Return a mobile whose edge and cloud behave as named."""
     played = {"edge": plays(edge, "edge"), "cloud": plays(cloud, "cloud")}
     return World(tmp_path, played=played, settings=facts)
 
 
 async def one(mobile: MobileService, **asked: Any) -> Classification | DimeeError:
-    """Classify one text."""
     return (await mobile.classify([TEXT], **asked))[0]
 
 
 def callers(found: World) -> list[LedgerEntry]:
-    """Return the entries of the caller's side."""
     return [entry for entry in found.entries() if entry.side is Side.CALLER]
 
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
-    """Let the mobile know ``count`` round trips of ``took_ms`` to a tier."""
     mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)

@@ -1,4 +1,4 @@
-"""Paths and data of the published results."""
+"""The published results: where they lie, and what the tests of them share."""
 
 from __future__ import annotations
 
@@ -20,5 +20,4 @@ PAPER = REPOSITORY.parent / "shared" / "paper" / "dimee.md"
 
 
 def facts_of(name: str) -> Any:
-    """Return the JSON of a published result."""
     return json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
