@@ -1,4 +1,4 @@
-"""An ASGI scope."""
+"""Shared by tests: scope."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 
 def scope() -> dict[str, Any]:
-    """Return the scope of ``POST /v1/infer`` with a JSON body."""
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
         "path": "/v1/infer", "raw_path": b"/v1/infer", "query_string": b"", "scheme": "http",

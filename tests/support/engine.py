@@ -1,4 +1,4 @@
-"""An engine with its layers in threads, and a gate that stops its first batch."""
+"""Shared by tests: ALPHA, PATIENT, TEXTS, engine_of, Gate."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from shared.tier_server.engine import Engine
 from testbed.demo import sample_sentences
 
 TEXTS = [text for text in sample_sentences() if len(text.split()) < 40]
+
+
 ALPHA = 0.95
+
+
 PATIENT = 60_000.0
-"""A deadline that no test reaches, in milliseconds."""
 
 
 def engine_of(
     classifier: Classifier, alpha: float | None, max_queue: int = 1000, workers: int = 1
 ) -> Engine:
-    """Return an engine whose layers run in its own threads, where a test can stop them."""
+    """An engine whose flows run in its own threads, where a test can hold them."""
     flows = [
         LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(workers)
     ]
@@ -29,7 +32,7 @@ def engine_of(
 
 
 class Gate:
-    """Stop the first layer of the first batch until ``open`` is set."""
+    """Holds the first layer of the first batch until told to let go."""
 
     def __init__(self, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Read the outbox of a stopped tier."""
+"""Shared by tests: booked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.ledger.outbox import Outbox
 
 
 def booked(folder: Path, tier: str) -> list[tuple[str, str | None]]:
-    """Return state and error code of the entries that the tier has not delivered."""
+    """What a restarted tier would deliver."""
     outbox = Outbox.claim(folder / tier, tier)
     rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
     outbox.close()

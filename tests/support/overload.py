@@ -1,4 +1,4 @@
-"""An edge that refuses requests, served over a real connection."""
+"""Shared by tests: LET_IN, REFUSED, T, edge, body, talk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from tests.support.servers import serving
 T = TypeVar("T")
 
 
-REFUSED = Overloaded("the queue is full; try again in 2.4 s", limit=50, retry_after_s=2.4)
+REFUSED = Overloaded("the queue stands; try again in 2.4 s", limit=50, retry_after_s=2.4)
 
 
 LET_IN = {"deadline_ms": 60_000}
 
 
 def edge(folder: Path, **more: Any) -> FastAPI:
-    """Return an edge with one worker whose ledger is unreachable."""
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     return create_app(
         EdgeSettings(bundle=BUNDLE, state_dir=folder, threads=1, ledger_url=url, **more)
@@ -34,8 +33,6 @@ def edge(folder: Path, **more: Any) -> FastAPI:
 
 
 def talk(app: FastAPI, say: Callable[[uvicorn.Server, int], Awaitable[T]]) -> T:
-    """Serve ``app`` and return the result of ``say``, called with the server and its port."""
-
     async def served() -> T:
         async with serving(app) as (server, port):
             return await say(server, port)
@@ -44,5 +41,4 @@ def talk(app: FastAPI, say: Callable[[uvicorn.Server, int], Awaitable[T]]) -> T:
 
 
 def body(number: int, **more: Any) -> dict[str, Any]:
-    """Return the body of an infer request with ids that end with ``number``."""
     return {"request_id": f"r{number}", "attempt_id": f"a{number}", "text": "fine"} | more
