@@ -41,7 +41,7 @@ def ask_link(
 def test_each_hop_has_its_link_profile(
     ask_link: Callable[[str, str], str], hop: str, link: str
 ) -> None:
-    assert ask_link(hop, 'print(control.show()["words"])') == link
+    assert ask_link(hop, 'print(control.report()["spec"])') == link
 
 
 def test_request_takes_the_round_trip_of_its_link(
@@ -49,7 +49,7 @@ def test_request_takes_the_round_trip_of_its_link(
 ) -> None:
     before = recorded_requests(ledger)
     ask_link("mobile-edge", 'control.change("3g")')
-    ask_link("mobile-edge", "measure(control).refuse()")
+    ask_link("mobile-edge", "measure(control).raise_if_unverified()")
     started = time.perf_counter()
     (result,) = classify(gateway, ["a film that takes its time"], "edge")
     took_ms = (time.perf_counter() - started) * 1e3

@@ -17,7 +17,7 @@ UNITS = {
     "seconds": "second",
     "duration": "second",
     "minutes": "minute",
-    "rate": "second",
+    "rate": "second|learning",
 }
 """The last word of a name → a regular expression of the unit that its meaning states."""
 
