@@ -36,7 +36,6 @@ WORDS = {
     "victim": "fault injector",
     "bed": "testbed",
     "beds": "testbeds",
-    "unlabelled": "unverified",
     "phone": "mobile",
     "phones": "mobiles",
     "rooms": "packages, folders",
@@ -49,6 +48,7 @@ WORDS = {
 
 PHRASES = {
     r"ground floor": "shared",
+    r"--unlabelled\b|\bunlabelled links?\b": "unverified",
     r"(?<!of )\bcourse\b": "request state",
     r"\blane\b": "infer endpoint",
     r"\bno_open_end\b": "ensure_closed",
