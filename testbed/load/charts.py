@@ -40,7 +40,7 @@ COLOURS = {
 }
 OTHER_COLOUR = "#777777"
 WIDTH_IN = 9.0
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dimee", "font.size": 9}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "dimee", "font.size": 9}
 
 Actions = Sequence[tuple[float, str]]
 """Time in seconds and name of each action on the testbed."""

@@ -278,4 +278,3 @@ def make_answer(connection: Connection, status: int, body: bytes) -> Answer:
     if status == 0:
         return Answer(connection.number, 0, b"", latency_s, late_s, body.decode())
     return Answer(connection.number, status, body, latency_s, late_s)
-

@@ -106,7 +106,7 @@ def _read_body(data: bytes, head_end: int) -> bytes | None:
         return data[start:stop] if len(data) >= stop else None
     if not _CHUNKED.search(data, 0, head_end + 2):
         return b""
-    chunks = []
+    chunks: list[bytes] = []
     while (line_end := data.find(b"\r\n", start)) >= 0:
         size = int(data[start:line_end].partition(b";")[0], 16)
         start = line_end + 2

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from testbed.load.charts import columns_over_time, lines_over_time, stacked_bars
 from testbed.load.sample import ENDINGS, TIERS
-
-
-def templates(package: str, html: bool = False) -> Environment:
-    """Return the Jinja2 environment of the templates of a package."""
-    return Environment(
-        loader=PackageLoader(package),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+from testbed.load.templates import environment
 
 
 def load_page(report: dict[str, Any]) -> str:
     """Return the page of a report that `make_report` made."""
-    environment = templates("testbed.load", html=True)
-    environment.filters["ms"] = lambda value: "–" if value is None else f"{value:,.1f}"
+    html = environment(html=True)
+    html.filters["ms"] = lambda value: "–" if value is None else f"{value:,.1f}"
     charts = {name: Markup(svg) for name, svg in _charts(report).items()}
-    return environment.get_template("load.html.j2").render(report=report, charts=charts)
+    return html.get_template("load.html.j2").render(report=report, charts=charts)
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
