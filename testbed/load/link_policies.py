@@ -34,8 +34,8 @@ from testbed.load.target import start_testbed
 
 PROFILES = ("3g", "4g", "5g", "wifi", "satellite")
 POLICIES = (CascadeRouting.name, "dimee-fixed", "dimee-adaptive")
-"""In the order in which a testbed runs them. Cascade routing is first: it uses delays that the mobile
-has measured, which must not come from the requests of another policy."""
+"""In the order in which a testbed runs them. Cascade routing is first: it uses delays that the
+mobile has measured, which must not come from the requests of another policy."""
 HOPS = ("mobile-edge", "mobile-cloud")
 DEADLINE_MS = 20_000.0
 
@@ -81,7 +81,7 @@ def _outcome(answer: Answer, label: str) -> Answered:
 
 
 def summarize(policy: str, answers: Sequence[Answered]) -> dict[str, Any]:
-    """Return a row: shares and accuracy in percent, cost (λ and against all-cloud), latency in ms."""
+    """Return a row: shares and accuracy in %, cost in λ and against all-cloud, latency in ms."""
     latency_N = [one.latency_ms for one in answers]
     cost = sum(one.cost_lambda for one in answers)
     all_cloud = sum(one.all_cloud_lambda for one in answers)

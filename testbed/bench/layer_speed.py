@@ -1,4 +1,4 @@
-"""The limit: the layers alone, on tokenised texts sorted by length, without queue or HTTP.
+"""Speed of the layers alone, on tokenised texts, without queue or HTTP: the upper bound of a tier.
 
 Shape suffixes: B rows, T tokens, H hidden size.
 """
@@ -22,12 +22,13 @@ from shared.inference.layers import Floats, Mask
 BATCHES = (1, 8, 32)
 
 
-def bare_loop(
+def layers_only(
     bundle: Path, texts: Sequence[str], runs: int, workers: int | None = None
 ) -> dict[str, float]:
-    """Texts a second at each of `BATCHES`, all layers, medians of alternating ``runs``.
+    """Return texts a second through all layers at each of `BATCHES`, as medians of ``runs``.
 
-    One thread a core takes batch after batch, as the tiers' workers do.
+    Texts are sorted by length. Each core has a thread that takes batch after batch, as the workers
+    of a tier do.
     """
     loaded = load_bundle(bundle)
     classifier = Classifier(loaded, LayerRange(1, loaded.manifest.layers))
@@ -53,7 +54,7 @@ def bare_loop(
 
 
 def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
-    """Take parts until none is left (a list's pop is atomic)."""
+    """Run batches until none is left; a list's pop is atomic."""
     while True:
         try:
             hidden_BTH, mask_BT = parts.pop()
@@ -66,9 +67,9 @@ def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
 def early_exit(
     bundle: Path, texts: Sequence[str], alpha: float, last: int, runs: int, batch: int = 32
 ) -> dict[str, float]:
-    """Early exit at ``alpha`` against all of layers 1 to ``last``: texts a second, one thread.
+    """Return texts a second with early exit at ``alpha`` and without, and their ratio.
 
-    Batches of ``batch`` texts in the order that they came, as a `LayerBatcher` takes them.
+    One thread runs layers 1 to ``last`` on batches of ``batch`` texts in their given order.
     """
     loaded = load_bundle(bundle)
     classifier = Classifier(loaded, LayerRange(1, last))
@@ -78,12 +79,12 @@ def early_exit(
     for _ in range(runs):
         for name, threshold in (("off", None), ("on", alpha)):
             hidden = [classifier.embeddings.first_hidden([row])[0][0] for row in rows]
-            flow = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
+            batcher = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
             started = time.perf_counter()
             for i in range(0, len(hidden), batch):
-                flow.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
-                while not flow.idle:
-                    flow.step()
+                batcher.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
+                while not batcher.idle:
+                    batcher.step()
             found[name].append(len(rows) / (time.perf_counter() - started))
     rates = {name: statistics.median(values) for name, values in found.items()}
     ratios = [on / off for on, off in zip(found["on"], found["off"], strict=True)]

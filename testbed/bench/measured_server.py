@@ -1,4 +1,4 @@
-"""One server under measurement: started, awaited, its CPU time and memory read, ended."""
+"""A running server whose CPU time and memory are measured."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ SAMPLE_S = 0.5
 class Usage:
     """CPU seconds of a server's processes during a measurement, and their peak memory in MB.
 
-    Memory is the proportional set size: what processes share is counted once.
+    Memory is the proportional set size, which counts memory that processes share once.
     """
 
     cpu_s: float = 0.0
     peak_mb: float = 0.0
 
 
-class Served:
-    """A server that answers; ``port`` is where."""
+class MeasuredServer:
+    """A server that is ready on a port of loopback."""
 
     def __init__(self, peer: Peer, process: psutil.Popen, port: int) -> None:
         self.peer, self.port = peer, port
         self._process = process
 
     @contextmanager
-    def watched(self) -> Iterator[Usage]:
-        """Measure what is used meanwhile."""
-        usage, before, over = Usage(), self._cpu_s(), threading.Event()
+    def measured(self) -> Iterator[Usage]:
+        """Measure the usage during the block."""
+        usage, before, stopped = Usage(), self._cpu_s(), threading.Event()
 
         def sample() -> None:
             while True:
                 usage.peak_mb = max(usage.peak_mb, self._memory_mb())
-                if over.wait(SAMPLE_S):
+                if stopped.wait(SAMPLE_S):
                     return
 
         sampler = threading.Thread(target=sample)
@@ -56,7 +56,7 @@ class Served:
             yield usage
         finally:
             usage.cpu_s = self._cpu_s() - before
-            over.set()
+            stopped.set()
             sampler.join()
 
     def _tree(self) -> list[psutil.Process]:
@@ -79,8 +79,8 @@ class Served:
                 total += process.memory_full_info().pss
         return total / 1e6
 
-    def end(self) -> None:
-        """End the server and every process that it started."""
+    def stop(self) -> None:
+        """Stop the server and every process that it started."""
         tree = self._tree()
         for process in tree:
             with suppress(psutil.NoSuchProcess):
@@ -93,8 +93,13 @@ class Served:
 
 
 @contextmanager
-def serve(peer: Peer, variant: Variant, venvs: Path, model: Path, port: int) -> Iterator[Served]:
-    """Start a peer and wait until it answers a text; raises `DimeeError` with its last words."""
+def serve(
+    peer: Peer, variant: Variant, venvs: Path, model: Path, port: int
+) -> Iterator[MeasuredServer]:
+    """Start a peer and wait until it answers a text.
+
+    Raises `DimeeError` with the last line of its output if it does not start.
+    """
     with tempfile.TemporaryDirectory(prefix="dimee-bench-") as name:
         folder = Path(name)
         log = folder / "log"
@@ -106,17 +111,17 @@ def serve(peer: Peer, variant: Variant, venvs: Path, model: Path, port: int) -> 
                 stdout=out,
                 stderr=out,
             )
-        served = Served(peer, process, port)
+        server = MeasuredServer(peer, process, port)
         try:
-            _wait(served, process, log)
-            yield served
+            _wait_ready(server, process, log)
+            yield server
         finally:
-            served.end()
+            server.stop()
 
 
-def _wait(served: Served, process: psutil.Popen, log: Path) -> None:
-    peer, until = served.peer, time.monotonic() + START_S
-    url = f"http://127.0.0.1:{served.port}{peer.path}"
+def _wait_ready(server: MeasuredServer, process: psutil.Popen, log: Path) -> None:
+    peer, until = server.peer, time.monotonic() + START_S
+    url = f"http://127.0.0.1:{server.port}{peer.path}"
     with httpx.Client(trust_env=False, timeout=30.0) as http:
         while time.monotonic() < until:
             if process.poll() is not None:
@@ -126,4 +131,4 @@ def _wait(served: Served, process: psutil.Popen, log: Path) -> None:
                     return
             time.sleep(0.1)
     lines = log.read_text(errors="replace").strip().splitlines()
-    raise DimeeError(f"{peer.name} did not start: {lines[-1] if lines else 'it said nothing'}")
+    raise DimeeError(f"{peer.name} did not start: {lines[-1] if lines else 'it printed nothing'}")

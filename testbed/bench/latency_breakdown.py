@@ -1,4 +1,4 @@
-"""Where a request's microseconds go: a mobile, an edge and a cloud, one text after the other."""
+"""Latency of a request by part: a mobile with an edge and with a cloud, one text at a time."""
 
 from __future__ import annotations
 
@@ -13,53 +13,52 @@ from pathlib import Path
 from typing import Any
 
 from shared.bundle.loading import Bundle
+from testbed.bench.measured_server import serve
 from testbed.bench.peers import PEERS, SERVERS, Peer
-from testbed.bench.served import serve
 
 PARTS = (
     "decision: tokenise, embed, route",
     "mobile: ledger entries",
-    "mobile: the rest",
-    "HTTP there and back, validation",
+    "mobile: other",
+    "HTTP both ways, validation",
     "tier: ledger entries and answer",
     "tier: tokenise, embed, queue",
     "layers",
 )
-WARM = 100
+WARM_UP = 100
 
 
-def anatomy(
+def latency_breakdown(
     bundle: Bundle, venvs: Path, texts: Sequence[str], port: int, runs: int
 ) -> dict[str, Any]:
-    """Median microseconds by part and tier, the texts in turn ``runs`` times, concurrency 1.
+    """Return median microseconds by tier and part; the texts are sent ``runs`` times in turn.
 
-    ``beyond_layers_ms`` is the median of what one exchange costs the mobile beyond the layers'
-    time.
+    ``beyond_layers_ms`` is the median time of one exchange that is not spent in the layers.
     """
     found: dict[str, Any] = {}
     for tier in ("edge", "cloud"):
         peer = tier_peer(tier)
         with (
-            serve(peer, peer.variants[0], venvs, bundle.path, port) as served,
-            tempfile.TemporaryDirectory(prefix="dimee-anatomy-") as state,
+            serve(peer, peer.variants[0], venvs, bundle.path, port) as server,
+            tempfile.TemporaryDirectory(prefix="dimee-bench-") as state,
         ):
-            asked = {
+            job = {
                 "bundle": str(bundle.path),
                 "state_dir": state,
                 "tier": tier,
-                "url": f"http://127.0.0.1:{served.port}",
+                "url": f"http://127.0.0.1:{server.port}",
                 "texts": list(texts) * runs,
             }
-            said = subprocess.run(
-                [sys.executable, str(SERVERS / "mobile_anatomy.py")],
-                input=json.dumps(asked),
+            done = subprocess.run(
+                [sys.executable, str(SERVERS / "mobile_breakdown.py")],
+                input=json.dumps(job),
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             )
-        rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(said.stdout)]
-        rows = rows[WARM:]
+        rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(done.stdout)]
+        rows = rows[WARM_UP:]
         found[tier] = {
             "parts_us": {
                 part: round(statistics.median(row[part] for row in rows)) for part in PARTS
@@ -74,21 +73,21 @@ def anatomy(
 
 
 def tier_peer(name: str) -> Peer:
-    """The edge or the cloud as a server of the benchmark."""
-    ours = PEERS[0]
+    """Return the edge or the cloud as a server of the benchmark."""
+    dimee = PEERS[0]
     return Peer(
         name,
         "shipped",
         lambda python, port, variant, model: [str(python), "-m", f"{name}_server"],
-        ours.path,
-        ours.body,
+        dimee.path,
+        dimee.body,
         "shipped",
-        ours.variants,
+        dimee.variants,
     )
 
 
 def picture(found: dict[str, Any], file: Path) -> None:
-    """One stacked bar a tier."""
+    """Draw one stacked bar a tier and write it as SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
@@ -102,7 +101,7 @@ def picture(found: dict[str, Any], file: Path) -> None:
             if width > 120:
                 axes.text(left + width / 2, row, f"{width}", ha="center", va="center", fontsize=8)
             left += width
-    axes.set_xlabel("microseconds of one request, medians, one at a time")
+    axes.set_xlabel("time of one request in microseconds (medians, one request at a time)")
     axes.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(file, metadata={"Date": None})

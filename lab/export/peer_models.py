@@ -1,8 +1,10 @@
-"""The same weights for everybody: a bundle's integers made fp32 again, for this project and peers.
+"""Models of other inference servers with the weights of a bundle, for ``dimee bench``.
 
-The peers serve what ``transformers`` calls a sequence classifier, whose head reads the first token
-through a pooler. Its head is not the bundle's, so answers differ; the encoder, with more than
-99.9 % of the multiplications, is the same.
+``python -m lab.export.peer_models BUNDLE FOLDER`` writes the models of `write_models` that are not
+there yet. Integer weights become fp32 again. The other servers read
+a sequence classifier of ``transformers``, whose head reads the first token through a pooler; that
+head is not the bundle's, so that answers differ. The encoder, which has more than 99.9 % of the
+multiplications, is the same.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +34,17 @@ from transformers import (
 
 from lab.export.layers import write_layers
 from lab.models.model import MultiExitClassifier
-from shared.bundle.loading import EMBEDDINGS, MANIFEST, TOKENIZER, Bundle, layer_file
+from shared.bundle.loading import EMBEDDINGS, MANIFEST, TOKENIZER, Bundle, layer_file, load_bundle
 
 Arrays = dict[str, NDArray[Any]]
-PARTS = {
+SUBLAYERS = {
     "attention": "attention.output",
     "output": "output",
 }
 
 
 def read_encoder(bundle: Bundle) -> BertModel:
-    """The encoder of an exported bundle, in fp32; without a pooler."""
+    """Return the encoder of an exported bundle in fp32, without a pooler."""
     tables = load_file(bundle.path / EMBEDDINGS)
     layers = [_arrays(bundle, number) for number in range(1, bundle.manifest.layers + 1)]
     config = BertConfig(
@@ -71,15 +75,15 @@ def read_encoder(bundle: Bundle) -> BertModel:
     return model.eval()
 
 
-def write_peer_model(bundle: Bundle, folder: Path) -> None:
-    """A folder that ``AutoModelForSequenceClassification.from_pretrained`` reads."""
+def write_transformers_model(bundle: Bundle, folder: Path) -> None:
+    """Write a folder that ``AutoModelForSequenceClassification.from_pretrained`` reads."""
     encoder = read_encoder(bundle)
     torch.manual_seed(0)
     model = BertForSequenceClassification(encoder.config).eval()
     model.bert.load_state_dict(encoder.state_dict(), strict=False)
     model.save_pretrained(folder)
     shutil.copy(bundle.path / TOKENIZER, folder)
-    words = {
+    settings = {
         "tokenizer_class": "BertTokenizer",
         "model_max_length": bundle.manifest.max_tokens,
         "pad_token": "[PAD]",
@@ -88,17 +92,17 @@ def write_peer_model(bundle: Bundle, folder: Path) -> None:
         "unk_token": "[UNK]",
         "mask_token": "[MASK]",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def write_onnx(source: Path, folder: Path) -> None:
-    """``model.onnx`` of a folder that `write_peer_model` wrote, as optimum exports it."""
+    """Export a folder of `write_transformers_model` to ``model.onnx``, as optimum does."""
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     model.config.return_dict = False
     names = ["input_ids", "attention_mask", "token_type_ids"]
     ids_BT = torch.ones((2, 8), dtype=torch.int64)
     part = folder.with_suffix(".part")
-    _copy_words(source, part)
+    _copy_tokenizer(source, part)
     torch.onnx.export(
         model,
         (ids_BT, torch.ones_like(ids_BT), torch.zeros_like(ids_BT)),
@@ -113,9 +117,9 @@ def write_onnx(source: Path, folder: Path) -> None:
 
 
 def write_dynamic_int8(source: Path, folder: Path) -> None:
-    """The same, quantised as onnxruntime does it: one scale of activations for a whole batch."""
+    """Quantise a folder of `write_onnx` with onnxruntime: one activation scale a batch."""
     part = folder.with_suffix(".part")
-    _copy_words(source, part)
+    _copy_tokenizer(source, part)
     quantize_dynamic(
         source / "model.onnx",
         part / "model_quantized.onnx",
@@ -125,14 +129,14 @@ def write_dynamic_int8(source: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def _copy_words(source: Path, folder: Path) -> None:
+def _copy_tokenizer(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, folder)
 
 
 def write_fp32_bundle(bundle: Bundle, folder: Path) -> None:
-    """The bundle with layers whose products are in fp32, for a comparison at equal precision."""
+    """Write the bundle with fp32 layers, for a comparison at equal precision."""
     shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
     model = MultiExitClassifier(read_encoder(bundle), len(bundle.manifest.labels))
     heads = [_exit(_arrays(bundle, number)) for number in range(1, bundle.manifest.layers + 1)]
@@ -144,6 +148,40 @@ def write_fp32_bundle(bundle: Bundle, folder: Path) -> None:
         manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     manifest["precision"] = "fp32"
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
+
+
+def write_fused_graph(bundle: Path, file: Path) -> None:
+    """Write all layers of a bundle as one graph with the last exit only."""
+    layers = load_bundle(bundle).manifest.layers
+    whole = None
+    for number in range(1, layers + 1):
+        part = onnx.load(str(bundle / layer_file(number)))
+        part = onnx.compose.add_prefix(part, f"{number}_", rename_inputs=True)
+        if whole is None:
+            whole = part
+            continue
+        pair = [(f"{number - 1}_hidden_out", f"{number}_hidden")]
+        whole = onnx.compose.merge_models(whole, part, io_map=pair)
+    assert whole is not None
+    extractor = onnx.utils.Extractor(whole)
+    masks = [f"{number}_mask" for number in range(1, layers + 1)]
+    onnx.save(extractor.extract_model(["1_hidden", *masks], [f"{layers}_logits"]), str(file))
+
+
+def write_models(bundle: Bundle, folder: Path, report: Callable[[str], None] = print) -> None:
+    """Write every model that is missing in ``folder``."""
+    steps: dict[str, Callable[[Path], None]] = {
+        "fp32": lambda path: write_fp32_bundle(bundle, path),
+        "transformers": lambda path: write_transformers_model(bundle, path),
+        "onnx": lambda path: write_onnx(folder / "transformers", path),
+        "onnx-int8": lambda path: write_dynamic_int8(folder / "onnx", path),
+        "fused-fp32.onnx": lambda path: write_fused_graph(folder / "fp32", path),
+        "fused-shipped.onnx": lambda path: write_fused_graph(bundle.path, path),
+    }
+    for name, write in steps.items():
+        if not (folder / name).exists():
+            report(f"writing {folder / name} …")
+            write(folder / name)
 
 
 def _graph(bundle: Bundle, number: int) -> onnx.GraphProto:
@@ -169,7 +207,7 @@ def _pooling(bundle: Bundle) -> str:
 
 
 def _weight(arrays: Arrays, name: str) -> NDArray[np.float32]:
-    """A torch weight, (out, in), of a product in integers or in fp32."""
+    """Return a weight of the graph in torch's order (out, in), from integers or from fp32."""
     weight_IO = arrays[f"{name}.weight"].astype(np.float32)
     scale_O = arrays.get(f"{name}.scale")
     weight_OI: NDArray[np.float32] = (weight_IO if scale_O is None else weight_IO * scale_O).T
@@ -185,7 +223,7 @@ def _layer(arrays: Arrays) -> Arrays:
         named[f"attention.self.{name}.bias"] = bias
     named["intermediate.dense.weight"] = _weight(arrays, "inner")
     named["intermediate.dense.bias"] = arrays["inner.bias"]
-    for ours, theirs in PARTS.items():
+    for ours, theirs in SUBLAYERS.items():
         named[f"{theirs}.dense.weight"] = _weight(arrays, f"{ours}.dense")
         named[f"{theirs}.dense.bias"] = arrays[f"{ours}.bias"]
         named[f"{theirs}.LayerNorm.weight"] = arrays[f"{ours}.gamma"]
@@ -202,3 +240,7 @@ def _exit(arrays: Arrays) -> nn.Module:
         part.bias.data = torch.tensor(arrays[name.replace("weight", "bias")])
         parts += [nn.Tanh(), part] if parts else [part]
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+if __name__ == "__main__":
+    write_models(load_bundle(Path(sys.argv[1])), Path(sys.argv[2]))

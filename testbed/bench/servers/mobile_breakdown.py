@@ -1,6 +1,6 @@
-"""One text after the other through the mobile's SDK, each part timed. Prints JSON, a row a text.
+"""Classify texts with the mobile's SDK, one at a time, and print the time of each part as JSON.
 
-Runs in a process of its own, as an application with the SDK would.
+It runs in a process of its own, as an application with the SDK does. Reads a job from stdin.
 """
 
 import json
@@ -12,33 +12,33 @@ from typing import Any
 from mobile_client import MobileClient
 from shared.ledger.outbox import Outbox
 
-asked = json.loads(sys.stdin.read())
-spent_us = 0.0
+job = json.loads(sys.stdin.read())
+ledger_total_us = 0.0
 record = Outbox.record
 
 
-def timed(outbox: Outbox, *entries: Any) -> None:
-    """`Outbox.record`, with its microseconds added up."""
-    global spent_us
+def timed_record(outbox: Outbox, *entries: Any) -> None:
+    """Record entries and add up the microseconds that this takes."""
+    global ledger_total_us
     started = time.perf_counter()
     record(outbox, *entries)
-    spent_us += (time.perf_counter() - started) * 1e6
+    ledger_total_us += (time.perf_counter() - started) * 1e6
 
 
-Outbox.record = timed  # type: ignore[method-assign]
+Outbox.record = timed_record  # type: ignore[method-assign]
 rows = []
 with MobileClient(
-    bundle=Path(asked["bundle"]),
-    state_dir=Path(asked["state_dir"]),
+    bundle=Path(job["bundle"]),
+    state_dir=Path(job["state_dir"]),
     ledger_url="http://127.0.0.1:9",
-    policy=asked["tier"],
-    edge_url=asked["url"],
-    cloud_url=asked["url"],
+    policy=job["tier"],
+    edge_url=job["url"],
+    cloud_url=job["url"],
 ) as mobile:
-    for text in asked["texts"]:
-        before = spent_us
+    for text in job["texts"]:
+        before = ledger_total_us
         answer = mobile.classify(text)
-        ledger_us = spent_us - before
+        ledger_us = ledger_total_us - before
         attempt = answer.attempts[-1]
         round_trip, network = attempt.round_trip_ms or 0.0, attempt.network_ms or 0.0
         queue, compute = attempt.queue_ms or 0.0, attempt.compute_ms or 0.0
