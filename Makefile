@@ -10,8 +10,8 @@ help:
 	@echo 'make up      the testbed, until Ctrl-C'
 	@echo 'make test    every test'
 	@echo 'make check   what CI runs: every test, then the containers'
-	@echo 'make chaos   35 minutes of faults: overload, 200 random schedules, five minutes, 20,000 bad requests'
-	@echo 'make soak    half an hour at 70 % of the capacity: does memory grow, does p99 drift'
+	@echo 'make chaos   35 minutes of overload, faults and 20,000 malformed requests'
+	@echo 'make soak    half an hour at 70 % of the capacity; fails if memory or p99 grows'
 	@echo 'make results every table and plot of docs/results from its JSONs'
 	@echo 'make lint    ruff, mypy and the import laws only'
 	@echo 'make format  format the code'
@@ -28,7 +28,7 @@ help:
 
 # Everything: the lab and the tests too.
 .venv/.all: pyproject.toml deploy/constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,lab,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,lab,testbed,test]'
 	@touch $@ .venv/.tiers
 
 demo: .venv/.tiers
@@ -43,7 +43,7 @@ test: .venv/.all
 check:
 	bash .ci/run
 
-# The long forms; what they find is in .chaos/*.json. Each runs even if the one before it failed.
+# The figures are written to .chaos/*.json. Each command runs even if the one before it failed.
 chaos: .venv/.all
 	@mkdir -p .chaos
 	@failed=0; for what in \
@@ -51,7 +51,7 @@ chaos: .venv/.all
 	  "overload --tier cloud --out .chaos/overload-cloud.json" \
 	  "five_minutes --out .chaos/five-minutes.json" \
 	  "malformed --cases 20000 --out .chaos/malformed.json" \
-	  "schedules --count 200 --seconds 20 --beds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
+	  "schedules --count 200 --seconds 20 --testbeds 4 --seed $(SEED) --out .chaos/schedules.json"; do \
 	  echo "testbed.chaos.$$what"; $(BIN)/python -m testbed.chaos.$$what || failed=1; done; exit $$failed
 
 soak: .venv/.all

@@ -16,12 +16,12 @@ def bench_page(report: dict[str, Any], name: str) -> str:
     markdown.filters["whole"] = lambda value: f"{value or 0.0:.0f}"
     template = markdown.get_template("bench.md.j2")
     servers = report.get("servers", {}).get("found", {})
-    return template.render(report=report, name=name, ratios=_ratios(servers))
-
-
-def _ratios(servers: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return median ratios of our rate at 64 to that of each other server, run by run."""
     rates = {name: [run["64"]["rps"] for run in one["runs"]] for name, one in servers.items()}
+    return template.render(report=report, name=name, rates=rates, ratios=_ratios(rates))
+
+
+def _ratios(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return median ratios of our rate at 64 to that of each other server, run by run."""
     found: dict[str, dict[str, float]] = {}
     for ours in OURS:
         for name, theirs in rates.items():

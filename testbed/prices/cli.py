@@ -93,10 +93,11 @@ def report_lines(measured: dict[Tier, MeasuredTier], book: PriceFile) -> list[st
         f"{one.network_ms:>12.3f}"
         for tier, one in measured.items()
     ]
-    lines += ["", f"{'price':<15}{'λ':>10}"]
+    lines += ["", f"{'price':<22}{'λ':>10}"]
     for name, meaning in PRICES.items():
-        lines.append(f"{name:<15}{getattr(book.cost_model, name):>10.2f}  {meaning}")
+        lines.append(f"{name:<22}{getattr(book.cost_model, name):>10.2f}  {meaning}")
     lines.append(
-        f"{'latency_price':<15}{book.latency_price_lambda or 0:>10.2f}  A millisecond of waiting."
+        f"{'latency_price_lambda':<22}{book.latency_price_lambda or 0:>10.2f}"
+        "  A millisecond of waiting."
     )
     return [*lines, "", book.version, book.note or ""]

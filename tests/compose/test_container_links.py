@@ -39,7 +39,7 @@ def ask_link(
     ("hop", "link"), [("mobile-edge", "wifi"), ("mobile-cloud", "4g"), ("mobile-ledger", "4g")]
 )
 def test_each_hop_is_a_link(ask_link: Callable[[str, str], str], hop: str, link: str) -> None:
-    assert ask_link(hop, 'print(control.show()["words"])') == link
+    assert ask_link(hop, 'print(control.report()["spec"])') == link
 
 
 def test_a_request_takes_as_long_as_its_link(
@@ -47,7 +47,7 @@ def test_a_request_takes_as_long_as_its_link(
 ) -> None:
     before = booked(ledger)
     ask_link("mobile-edge", 'control.change("3g")')
-    ask_link("mobile-edge", "measure(control).refuse()")
+    ask_link("mobile-edge", "measure(control).raise_if_unverified()")
     began = time.perf_counter()
     (result,) = classify(gateway, ["a film that takes its time"], "edge")
     took_ms = (time.perf_counter() - began) * 1e3

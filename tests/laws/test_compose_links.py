@@ -5,10 +5,8 @@ Needs no engine: the two files are merged as compose merges them, and the defaul
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +17,7 @@ from testbed.links.client import LinkControl
 from testbed.links.hops import HOPS, PREFIX
 from testbed.links.schedule import read_schedule
 from testbed.links.settings import RelaySettings
-from testbed.load.link_accuracy import stands
+from testbed.processes.processes import Role, Testbed
 from tests.support.paths import REPOSITORY, free_ports
 
 
@@ -57,7 +55,9 @@ def test_every_way_out_of_the_mobile_goes_over_a_link_of_its_own() -> None:
 @pytest.mark.parametrize("name", RELAYS)
 def test_a_relay_is_as_closed_as_a_service_and_its_control_more_so(name: str) -> None:
     relay, service = LINKS[name], BASE["mobile"]
-    for what in ("image", "build", "restart", "init", "read_only", "tmpfs", "cap_drop",
+    assert relay["image"] == service["image"].replace("mobile", "relay")
+    assert relay["build"] == service["build"] | {"target": "relay"}
+    for what in ("restart", "init", "read_only", "tmpfs", "cap_drop",
                  "security_opt", "stop_grace_period"):  # fmt: skip
         assert relay[what] == service[what], what
     assert "ports" not in relay
@@ -65,16 +65,15 @@ def test_a_relay_is_as_closed_as_a_service_and_its_control_more_so(name: str) ->
     assert read_schedule(settings(name).link)
 
 
-def test_the_containers_command_is_a_relay_with_these_settings() -> None:
+def test_the_containers_command_is_a_relay_with_these_settings(tmp_path: Path) -> None:
     relay = LINKS[RELAYS[0]]
     listen, port = free_ports(2)
     given = {key: str(value) for key, value in relay["environment"].items()}
-    given |= {"DIMEE_PORT": str(port), "DIMEE_LINK_LISTEN": f"127.0.0.1:{listen}"}
-    command = [sys.executable, *relay["command"][1:]]
-    process = subprocess.Popen(command, env=os.environ | given, cwd=REPOSITORY)
-    try:
-        report = stands(LinkControl("link", f"http://127.0.0.1:{port}"), process).show()
-    finally:
-        process.terminate()
-        assert process.wait(10) == 0
-    assert report["words"] == given["DIMEE_LINK"]
+    given |= {"DIMEE_LINK_LISTEN": f"127.0.0.1:{listen}"}
+    python, option, module = relay["command"]
+    assert (python, option) == ("python", "-m")
+    with Testbed([Role("link", module, port, given)], tmp_path, {}) as testbed:
+        testbed.start_all()
+        report = LinkControl("link", testbed.roles["link"].url).report()
+    assert testbed.processes["link"].returncode == 0
+    assert report["spec"] == given["DIMEE_LINK"]

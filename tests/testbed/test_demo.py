@@ -1,4 +1,4 @@
-"""``dimee demo`` sends one sentence after the other; a row shows its own request."""
+"""``dimee demo`` sends one sentence after the other and prints a row for each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def client(sent: list[list[str]], error_at: int = -1, status: int = 200) -> http
     return httpx.Client(base_url="http://mobile", transport=httpx.MockTransport(handle))
 
 
-def test_each_sentence_is_a_request_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_sentence_is_one_request_and_one_row(capsys: pytest.CaptureFixture[str]) -> None:
     sent: list[list[str]] = []
     texts = sample_sentences()
     with client(sent) as http:
@@ -60,7 +60,7 @@ def test_each_sentence_is_a_request_of_its_own(capsys: pytest.CaptureFixture[str
     assert all(f"{1000.0 + number:.1f}" in line for number, line in enumerate(rows))
 
 
-def test_a_sentence_without_an_answer_is_a_row_and_a_failure(
+def test_sentence_without_answer_is_a_row_and_a_failure(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sent: list[list[str]] = []
@@ -71,6 +71,6 @@ def test_a_sentence_without_an_answer_is_a_row_and_a_failure(
     assert "overloaded: busy" in rows[1]
 
 
-def test_a_refused_request_ends_the_demo() -> None:
+def test_refused_request_ends_the_demo() -> None:
     with client([], error_at=0, status=429) as http, pytest.raises(Overloaded):
         send_in_turn(http, ["a"])

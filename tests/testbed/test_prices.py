@@ -1,8 +1,9 @@
-"""``dimee prices measure``: from what answers report to a price book that others accept."""
+"""``dimee prices measure``: from reported times to a price book that the mobile accepts."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ EXIT = {"mobile": 2, "edge": 3, "cloud": 6}
 
 
 class Gateway:
-    """Answers as a gateway whose tiers take `LAYER_MS` a layer; the first requests are slow."""
+    """A gateway whose tiers take `LAYER_MS` a layer; its first requests are slow."""
 
     def __init__(self, down: str = "") -> None:
         self.asked: Counter[str] = Counter()
@@ -109,12 +110,12 @@ def test_medians_are_of_warm_requests(tier: Tier) -> None:
     assert (found.requests, found.last_layer) == (9, EXIT[tier])
 
 
-def test_a_tier_that_does_not_answer_has_no_price() -> None:
+def test_tier_that_does_not_answer_raises() -> None:
     with client(Gateway(down="edge")) as http, pytest.raises(TierFailed, match="the edge did not"):
         measure_tier(http, Tier.EDGE, ["a"])
 
 
-def test_what_is_no_gateway_is_said() -> None:
+def test_server_that_is_not_a_gateway_raises() -> None:
     with (
         client(lambda request: httpx.Response(200, text="hello")) as http,
         pytest.raises(DimeeError, match="no gateway answers at http://mobile"),
@@ -122,7 +123,7 @@ def test_what_is_no_gateway_is_said() -> None:
         measure_tier(http, Tier.EDGE, ["a"])
 
 
-def test_one_lambda_is_a_layer_at_the_edge() -> None:
+def test_one_lambda_is_a_layer_on_the_edge() -> None:
     found = measured_prices(measured())
     assert found.edge_layer == 1
     assert found.mobile_layer == 1.5
@@ -131,30 +132,30 @@ def test_one_lambda_is_a_layer_at_the_edge() -> None:
     assert measured_prices(measured(), cloud_fee=15).cloud_fee == 15
 
 
-def test_without_an_edge_there_is_no_unit() -> None:
-    with pytest.raises(DimeeError, match="the edge reports no compute time"):
+def test_edge_without_compute_time_raises() -> None:
+    with pytest.raises(DimeeError, match="the edge reported no compute time"):
         measured_prices(measured(edge_layer_ms=0.0))
 
 
-def test_the_version_names_the_minute_and_the_note_the_links() -> None:
+def test_version_is_the_minute_and_note_has_the_links() -> None:
     book = price_file(measured(), {"edge": "4g", "cloud": "wifi"}, now=NOW)
     assert book.version == "measured 2026-11-27T09:30Z"
-    assert book.latency_price_lambda == 0, "the prices of offloads hold the links' time"
+    assert book.latency_price_lambda == 0, "the prices of offloads contain the links' time"
     assert book.note is not None
     assert "Links: edge=4g, cloud=wifi." in book.note
-    assert "γ is what the cloud's own 6 layers cost" in book.note
+    assert "γ is the cost of the cloud's own 6 layers" in book.note
     assert "1 λ = 2.000 ms" in book.note
     given = price_file(measured(), {}, cloud_fee=3, now=NOW)
     assert given.version == "measured 2026-11-27T09:30Z"
-    assert "γ was given" in (given.note or "")
+    assert "γ is the value" in (given.note or "")
     assert "Links" not in (given.note or "")
-    words = "4g,loss=0.01,up_mbps=2.125,jitter_ms=12"
-    long = price_file(measured(), {"edge": words, "cloud": words}, now=NOW)
+    spec = "4g,loss=0.01,up_mbps=2.125,jitter_ms=12"
+    long = price_file(measured(), {"edge": spec, "cloud": spec}, now=NOW)
     assert long.version == given.version
-    assert f"edge={words}, cloud={words}." in (long.note or ""), "no link is cut off"
+    assert f"edge={spec}, cloud={spec}." in (long.note or ""), "no link is truncated"
 
 
-def test_the_command_writes_a_book_that_the_mobile_accepts(
+def test_command_writes_a_book_that_the_mobile_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = httpx.Client
@@ -170,18 +171,18 @@ def test_the_command_writes_a_book_that_the_mobile_accepts(
         catch_exceptions=False,
     )
     assert done.exit_code == 0, done.output
-    tariff = LivePrices(CostModel.paper(6), file)
-    assert tariff.cost_model == CostModel(1.5, 1.0, 2.5, 4.0, 3.0, 6)
-    assert tariff.book.version.startswith("measured ")
-    assert "offload_cloud        4.00" in done.output
-    assert "γ is what the cloud's own 6 layers cost" in done.output
-    assert tariff.latency_price_lambda == 0
-    assert "latency_price_lambda            0.00" in done.output
+    live_prices = LivePrices(CostModel.paper(6), file)
+    assert live_prices.cost_model == CostModel(1.5, 1.0, 2.5, 4.0, 3.0, 6)
+    assert live_prices.book.version.startswith("measured ")
+    assert re.search(r"offload_cloud +4\.00 ", done.output)
+    assert "γ is the cost of the cloud's own 6 layers" in done.output
+    assert live_prices.latency_price_lambda == 0
+    assert re.search(r"latency_price_lambda +0\.00 ", done.output)
     assert f"written: {file}" in done.output
 
 
-def test_without_a_testbed_it_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DimeeError, match="no testbed stands at"):
+def test_missing_testbed_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DimeeError, match="no testbed runs in"):
         CliRunner().invoke(
             prices, ["measure", "--state-dir", str(tmp_path)], catch_exceptions=False
         )
@@ -196,7 +197,7 @@ def written(folder: Path) -> Path:
     return file
 
 
-def test_a_note_is_no_price(tmp_path: Path) -> None:
+def test_note_does_not_change_the_prices(tmp_path: Path) -> None:
     assert read_price_file(written(tmp_path)).note is not None
     assert LivePrices(CostModel.paper(6), written(tmp_path)).cost_model.cloud_fee == 3
 
@@ -207,13 +208,13 @@ def options(**given: Any) -> dict[str, Any]:
     return unset | ports | {"bundle": str(BUNDLE), "state_dir": Path("state")} | given
 
 
-def test_a_testbed_gives_its_price_book_to_its_processes(tmp_path: Path) -> None:
+def test_testbed_passes_its_price_book_to_its_processes(tmp_path: Path) -> None:
     testbed = testbeds.testbed_from_options(options(price_book=written(tmp_path)))
     assert testbed._settings["DIMEE_PRICE_BOOK"] == str(tmp_path / "prices.json")
     assert "DIMEE_PRICE_BOOK" not in testbeds.testbed_from_options(options())._settings
 
 
-def test_a_wrong_price_book_is_refused_before_any_start(tmp_path: Path) -> None:
+def test_invalid_price_book_is_refused_before_any_start(tmp_path: Path) -> None:
     nothing = tmp_path / "none.json"
     with pytest.raises(InvalidInput, match=r"price-book: .* cannot be read"):
         testbeds.testbed_from_options(options(price_book=nothing))
@@ -221,8 +222,8 @@ def test_a_wrong_price_book_is_refused_before_any_start(tmp_path: Path) -> None:
         CliRunner().invoke(load, ["--price-book", str(nothing)], catch_exceptions=False)
 
 
-def test_a_testbed_that_stands_keeps_its_prices(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"--price-book: the testbed stands already"):
+def test_running_testbed_keeps_its_prices(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"--price-book: the testbed is running already"):
         CliRunner().invoke(
             load,
             ["--url", "http://127.0.0.1:1", "--price-book", str(written(tmp_path))],
@@ -231,7 +232,7 @@ def test_a_testbed_that_stands_keeps_its_prices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tier", ["edge", "cloud"])
-def test_a_server_that_is_given_prices_says_that_it_books_none(
+def test_server_logs_that_it_uses_no_price_book(
     tier: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     common: dict[str, Any] = {"bundle": BUNDLE, "state_dir": tmp_path, "threads": 1}
