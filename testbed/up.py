@@ -167,10 +167,11 @@ def up(
 
         stack.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
         publish()
+        width = max(map(len, testbed.roles))
         for name, role in testbed.roles.items():
             paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
-            click.echo(f"  {name:<7} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
+            click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
         click.echo(
             "ready; try:\n"
             f"  curl -s {testbed.roles['mobile'].url}/v1/classify"

@@ -24,6 +24,8 @@ MAX_INITIAL_CONNECTIONS = 500
 MAX_OPENING = 100
 """How many connections may be opened at the same time."""
 TICK_S = 0.001
+PRUNE_S = 0.05
+"""How often lost connections are removed from the count, since it costs CPU."""
 MAX_WAIT_S = 0.05
 
 
@@ -54,6 +56,7 @@ class OpenLoop:
         self._open: set[Connection] = set()
         self._next = 0
         self._answered = 0
+        self._pruned_at = 0.0
         self._started = float("inf")
         self._done = asyncio.Event()
         self.connections = 0
@@ -161,7 +164,9 @@ class OpenLoop:
         self._count(answer)
 
     def _open_connections(self, now: float) -> None:
-        self._open = {one for one in self._open if not one.lost}
+        if len(self._open) >= MAX_CONNECTIONS and now > self._pruned_at + PRUNE_S:
+            self._pruned_at = now
+            self._open = {one for one in self._open if not one.lost}
         allowed = min(MAX_CONNECTIONS - len(self._open), MAX_OPENING) - len(self._opening)
         due = self._next
         while due < len(self._times) and due - self._next < len(self._opening) + allowed:
