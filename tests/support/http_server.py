@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
 
@@ -28,15 +29,16 @@ def in_turn(answers: Iterable[bytes]) -> Respond:
 class HttpServer:
     """Server that answers every request with ``respond`` and records the bodies."""
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, tls: ssl.SSLContext | None = None) -> None:
         self._respond = respond
+        self._tls = tls
         self.bodies: list[bytes] = []
         self.arrived = asyncio.Semaphore(0)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = int(self._server.sockets[0].getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
+
+import trustme
 
 from shared.credentials import Credentials
 from testbed.load.generator import closed_loop, open_loop, send_in_turn
@@ -40,6 +44,21 @@ def test_request_has_path_host_length_and_token() -> None:
     assert {"host: 127.0.0.1:8701", "content-length: 2"} <= set(lines)
     assert any(line.lower() == "authorization: bearer secret" for line in lines)
     assert content == b"{}"
+
+
+def test_https_is_verified_by_the_authority_of_the_credentials(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+
+    async def send(credentials: Credentials) -> int:
+        async with HttpServer(in_turn([response()]), tls) as server:
+            (answer,) = await send_in_turn(HttpClient(server.url, "/x", credentials), [b"{}"])
+            return answer.status
+
+    assert asyncio.run(send(Credentials(ca=tmp_path / "ca.pem"))) == 200
+    assert asyncio.run(send(Credentials())) == 0
 
 
 def test_closed_loop_counts_each_status() -> None:
