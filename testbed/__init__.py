@@ -1,1 +1,1 @@
-"""Running, loading and breaking the whole system on one machine. No torch."""
+"""Run, load-test, break and benchmark the whole system on one machine. Imports no torch."""

@@ -1,4 +1,4 @@
-"""``dimee demo``: the testbed, sixty sentences through its gateway, and what the ledger says."""
+"""``dimee demo``: start the testbed, classify sixty sentences, verify the ledger, stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from testbed.up import testbed_from_options, testbed_options
 
 
 def sample_sentences() -> list[str]:
-    """The sentences that the project ships, written for it, from easy to hard."""
+    """Return the sentences in ``samples.txt``, from easy to hard; they were written for dimee."""
     text = files("testbed").joinpath("samples.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -29,7 +29,7 @@ def sample_sentences() -> list[str]:
 def demo(**options: Any) -> None:
     """Start the testbed, classify the sample sentences, show the ledger, stop everything.
 
-    A sentence is sent when the one before it is answered: a row shows its own request's latency.
+    Each sentence is a request of its own, sent when the one before it was answered.
     """
     with tempfile.TemporaryDirectory(prefix="dimee-demo-") as folder:
         options["state_dir"] = options["state_dir"] or Path(folder)
@@ -37,33 +37,33 @@ def demo(**options: Any) -> None:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
             click.echo(HEADER)
-            shown = testbed.credentials
+            credentials = testbed.credentials
             texts = sample_sentences()
             with httpx.Client(
                 base_url=testbed.roles["mobile"].url,
                 trust_env=False,
                 timeout=60.0,
-                auth=shown.auth,
-                verify=shown.verify,
+                auth=credentials.auth,
+                verify=credentials.verify,
             ) as http:
                 failed = send_in_turn(http, texts)
-            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=shown)
+            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=credentials)
             sent = len(texts)
             report = wait_for_consistent(ledger, wait_s=10.0, requests=sent)
             click.echo()
             print_summary(ledger.summary())
             click.echo(
-                "ledger verify: clean, both sides of every attempt match"
+                "ledger verify: consistent, both sides of every attempt match"
                 if report.clean
                 else f"ledger verify: {report.total_findings} findings"
             )
     click.echo("stopped.")
     if failed or not report.clean or report.requests != sent:
-        raise DimeeError("the demo did not end as it should; see the rows above")
+        raise DimeeError("the demo failed; see the rows above")
 
 
 def send_in_turn(http: httpx.Client, texts: list[str]) -> bool:
-    """Send one text after the other and print a row for each; returns whether one failed."""
+    """Send one text after the other, print a row for each, and return whether one failed."""
     failed = False
     for text in texts:
         response = http.post("/v1/classify", json={"texts": [text]})

@@ -1,4 +1,4 @@
-"""``dimee up``: ledger, cloud, edge and the mobile's gateway as four processes on loopback."""
+"""``dimee up``: start ledger, cloud, edge and the mobile's gateway as processes on loopback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES
 from shared.pricing.live_prices import read_price_file
-from testbed.links.hops import Hop, check_links, describe, make_hops, with_links
+from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
-from testbed.processes.supervisor import TESTBED_FILE, stand, write_testbed_file
+from testbed.processes.supervisor import TESTBED_FILE, supervise, write_testbed_file
 
 MODULES = {
     "ledger": "shared.ledger.server",
@@ -36,9 +36,10 @@ def make_testbed(
     hops: Sequence[Hop] = (),
     credentials: Credentials | None = None,
 ) -> Testbed:
-    """Four roles that know each other's addresses; started in the order of who needs whom.
+    """Return a testbed of the four roles, servers before those that call them.
 
-    A hop's link is a process too, and its caller knows the link's address.
+    Each link of ``hops`` is a relay process, whose address its caller gets. ``settings`` are
+    ``DIMEE_*`` variables for every process.
     """
     urls = {
         f"DIMEE_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}"
@@ -49,33 +50,46 @@ def make_testbed(
 
 
 def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that ``dimee up`` and ``dimee demo`` share."""
+    """Add the options that ``dimee up`` and ``dimee demo`` share."""
     for name, port in PORTS.items():
         command = click.option(
-            f"--{name}-port", default=port, show_default=True, type=click.IntRange(1, 65_535)
+            f"--{name}-port",
+            default=port,
+            show_default=True,
+            type=click.IntRange(1, 65_535),
+            help=f"Port of the {name}.",
         )(command)
     for option in (
-        click.option("--policy", type=click.Choice(POLICY_NAMES), help="Who decides the tier."),
-        click.option("--mobile-layers", type=int, help="m, the mobile's layers."),
-        click.option("--edge-layers", type=int, help="n, the edge's layers."),
-        click.option("--bundle", type=click.Path(), help="Folder of the model's bundle."),
-        click.option("--database-url", help="The ledger's store, SQLite by default."),
+        click.option(
+            "--policy", type=click.Choice(POLICY_NAMES), help="Routing policy of the mobile."
+        ),
+        click.option("--mobile-layers", type=int, help="Number of layers on the mobile (m)."),
+        click.option("--edge-layers", type=int, help="Number of layers on the edge (n)."),
+        click.option("--bundle", type=click.Path(), help="Folder of the model bundle."),
+        click.option("--database-url", help="Database of the ledger; SQLite by default."),
         click.option(
             "--price-book",
             type=click.Path(path_type=Path),
-            help="The mobile's prices, as dimee prices measure writes them.",
+            help="Price book of the mobile, as written by dimee prices measure.",
         ),
-        click.option("--state-dir", type=click.Path(path_type=Path), help="Ledger, logs."),
+        click.option(
+            "--state-dir",
+            type=click.Path(path_type=Path),
+            help="Folder of the ledger and the logs.",
+        ),
     ):
         command = option(command)
     return command
 
 
 def testbed_from_options(options: dict[str, Any]) -> Testbed:
-    """A testbed from the options of `testbed_options`; wrong ones are refused before any start."""
+    """Return a testbed from the options of `testbed_options`, before any process is started.
+
+    Raises `DimeeError` for wrong options.
+    """
     ports = {name: options[f"{name}_port"] for name in PORTS}
     if len(set(ports.values())) < len(ports):
-        raise DimeeError("ports: two roles have the same one; give each its own")
+        raise DimeeError("ports: two roles have the same port; give each its own")
     settings = load_settings(
         **{
             name: options[name]
@@ -87,7 +101,7 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
         read_price_file(settings.price_book)
     if settings.tls_cert is not None:
         raise InvalidInput(
-            "DIMEE_TLS_CERT: the testbed speaks plain HTTP on loopback; unset it, or start the "
+            "DIMEE_TLS_CERT: the testbed uses plain HTTP on loopback; unset it, or start the "
             "processes one by one (python -m edge_server …)"
         )
     environment = {
@@ -112,16 +126,20 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     "links",
     multiple=True,
     metavar="HOP=LINK",
-    help="An emulated link, as mobile-edge=4g, mobile-cloud=wifi,loss=0.01 or mobile-edge=@FILE.",
+    help="Emulated link: mobile-edge=4g, mobile-cloud=wifi,loss=0.01 or mobile-edge=@FILE.",
 )
-@click.option("--link-seed", default=0, show_default=True, help="Of the links' dice.")
-@click.option("--allow-unverified", is_flag=True, help="Go on with links that are off their label.")
+@click.option(
+    "--link-seed", default=0, show_default=True, help="Seed of the links' jitter and loss."
+)
+@click.option(
+    "--allow-unverified", is_flag=True, help="Accept links that deviate by more than 10 %."
+)
 @click.option(
     "--restart-after",
     "restart_after_s",
     type=click.FloatRange(0, 3600),
     metavar="SECONDS",
-    help="Start a process that ended by itself again after so long; else everything stops.",
+    help="Restart a process that ended by itself after so many seconds; else stop everything.",
 )
 def up(
     links: tuple[str, ...],
@@ -132,27 +150,28 @@ def up(
 ) -> None:
     """Start ledger, cloud, edge and mobile on loopback; stop them with Ctrl-C.
 
-    Each link is measured before it is believed: one that is off its label by more than 10 % stops
-    everything. See dimee link for changing links while they run.
+    Each link is measured at the start; one that deviates from its specification by more than 10 %
+    stops everything. dimee link changes links of a running testbed.
     """
     hops = make_hops(links, link_seed)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as leave:
+    with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as stack:
         click.echo("starting ledger, cloud, edge and mobile …")
         testbed.start_all()
-        found = check_links(hops, allow_unverified, click.echo)
+        measurements = verify_links(hops, allow_unverified, click.echo)
 
-        def tell_others() -> None:
-            write_testbed_file(testbed.state_dir, describe(testbed, hops, found))
+        def publish() -> None:
+            write_testbed_file(testbed.state_dir, testbed_facts(testbed, hops, measurements))
 
-        leave.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
-        tell_others()
+        stack.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
+        publish()
+        width = max(map(len, testbed.roles))
         for name, role in testbed.roles.items():
-            what = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
-            what |= {f"link-{hop.name}": f"{hop.words}, GET /link" for hop in hops}
-            click.echo(f"  {name:<7} {role.url}  {what.get(name, '/docs, POST /v1/infer')}")
+            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
+            paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
+            click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
         click.echo(
             "ready; try:\n"
             f"  curl -s {testbed.roles['mobile'].url}/v1/classify"
@@ -160,6 +179,6 @@ def up(
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
-        stand(testbed, stop, restart_after_s, click.echo, tell_others)
+        supervise(testbed, stop, restart_after_s, click.echo, publish)
         click.echo("stopping …")
     click.echo("stopped.")

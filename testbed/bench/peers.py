@@ -1,7 +1,8 @@
-"""Who serves: this project and what people use instead, each with the settings it is tried with."""
+"""Servers to compare: dimee and other inference servers, each with the settings to try."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ TORCH = "torch==2.13.0"
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a server: its name, environment and extra arguments."""
+    """Settings of a server: a name, environment variables and command-line arguments."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
@@ -29,9 +30,9 @@ class Variant:
 class Peer:
     """A server of the same encoder.
 
-    ``command`` gets the interpreter of its virtual environment, a port and a variant. ``installs``
-    are pip's arguments, call after call, for that environment; none: it runs in this one.
-    ``model`` names the folder that it serves (see `testbed.bench.setup`).
+    ``command`` gets the interpreter of its virtual environment, a port, a variant and the model's
+    folder. ``installs`` are the arguments of the calls of pip that make that environment; a server
+    without ``venv`` runs in this one. ``model`` is a name of `testbed.bench.setup.make_models`.
     """
 
     name: str
@@ -99,7 +100,7 @@ def _batch(size: int, *more: str) -> Variant:
     return Variant(name, {}, ("--batch-size", str(size), *more))
 
 
-# the others have no bound on their queue, which 64 at once pass where layers are slow
+# The other servers bound no queue. Where layers are slow, 64 callers exceed our default bound.
 OURS = (
     Variant("as shipped"),
     Variant("DIMEE_MAX_QUEUE_MS=10000", {"DIMEE_MAX_QUEUE_MS": "10000"}),
@@ -166,9 +167,9 @@ PEERS = (
         "optimum",
         (
             (TORCH,),
-            # newer ones do not find a local model's file
+            # newer versions do not find the file of a local model
             (TORCH, "infinity-emb[optimum,server,torch]", "optimum==1.24.0"),
-            # and this one's numpy is too old for pyarrow from 24 on
+            # the numpy of this version is too old for pyarrow 24
             ("transformers==4.48.3", "pyarrow<24"),
         ),
         ("infinity-emb", "optimum", "onnxruntime", "transformers"),
@@ -185,36 +186,34 @@ PEERS = (
         packages=("infinity-emb", "optimum", "onnxruntime", "transformers"),
     ),
 )
-"""This project first; the last one's rows depend on their neighbours in a batch."""
+"""dimee comes first. The rows of the last server depend on the other rows of a batch."""
 
 
 def interpreter(peer: Peer, venvs: Path) -> Path:
-    """The Python that runs a peer."""
+    """Return the Python interpreter that runs a peer."""
     return Path(sys.executable) if peer.venv is None else venvs / peer.venv / "bin" / "python"
 
 
 def environment(
     peer: Peer, variant: Variant, model: Path, port: int, state: Path
 ) -> dict[str, str]:
-    """What a server's process finds in its environment."""
+    """Return the environment variables of a server's process."""
     common = os.environ | {"BENCH_MODEL": str(model), "TOKENIZERS_PARALLELISM": "false"}
-    # nobody's server is to ask a hub, or to tell its maker of its use
+    # no server may contact a hub or report its use
     common |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     if peer.venv is not None:
         return common | {"INFINITY_ANONYMOUS_USAGE_STATS": "0", **variant.environment}
     ours = {"DIMEE_BUNDLE": str(model), "DIMEE_PORT": str(port), "DIMEE_STATE_DIR": str(state)}
-    # nobody listens there: entries stay in the outbox, as when a ledger is down
+    # nothing listens on port 9: entries stay in the outbox, as when the ledger is down
     return common | ours | {"DIMEE_LEDGER_URL": "http://127.0.0.1:9", **variant.environment}
 
 
 def versions(peer: Peer, venvs: Path) -> dict[str, str]:
-    """The versions of the packages that make a peer."""
+    """Return the versions of a peer's packages."""
     packages = peer.packages or ("onnxruntime", "fastapi", "uvicorn", "tokenizers")
     code = (
         "import importlib.metadata as m, json, sys;"
         "print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
     )
-    said = subprocess.check_output([str(interpreter(peer, venvs)), "-c", code, *packages])
-    import json
-
-    return dict(json.loads(said))
+    printed = subprocess.check_output([str(interpreter(peer, venvs)), "-c", code, *packages])
+    return dict(json.loads(printed))

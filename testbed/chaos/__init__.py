@@ -1,1 +1,1 @@
-"""What the testbed does when it is overloaded, broken and fed with nonsense."""
+"""Overload, faults and malformed requests against a testbed."""

@@ -1,7 +1,7 @@
-"""Measure how many requests the client can send: ``python -m testbed.chaos.client_capacity``.
+"""Capacity of the load generator itself: ``python -m testbed.chaos.client_capacity``.
 
-That server is a process of its own, in the same language: a rate it does not reach with the client
-late is a bound on both.
+A minimal server in a process of its own refuses every request. A rate at which the client sends
+late is an upper bound of both.
 """
 
 from __future__ import annotations
@@ -9,59 +9,68 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import click
 
-from testbed.chaos.client import open_loop, run
-from testbed.chaos.overload import PATH, describe, make_body
-from testbed.load.arrivals import poisson
-from testbed.load.scenarios import FLAT
+from testbed.chaos.overload import describe, infer_body, tier_client
+from testbed.load.arrivals import FLAT, poisson
+from testbed.load.generator import open_loop
+from testbed.load.http_client import run
 
 _ANSWER = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}"
+TIMEOUT_S = 4.0
 
 
-class _Refuses(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
+class _RefuseAll(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, _data: bytes) -> None:
         self._transport.write(_ANSWER)
 
 
-def _serve(pipe: Pipe) -> None:
+def _serve(pipe: Connection) -> None:
     async def forever() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(_Refuses, "127.0.0.1", 0, backlog=2048)
+        server = await loop.create_server(_RefuseAll, "127.0.0.1", 0, backlog=2048)
         pipe.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     run(forever())
 
 
-def reach(rate: float, seconds: float, seed: int = 0) -> dict[str, Any]:
-    """Send at ``rate`` for so long; the run in numbers."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(theirs,), daemon=True
-    )
+def measure_capacity(rate: float, seconds: float, seed: int = 0) -> dict[str, Any]:
+    """Send at ``rate`` requests a second and return the figures of `describe`."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=_serve, args=(theirs,), daemon=True)
     server.start()
     try:
+        client = tier_client(ours.recv())
         arrivals = poisson(rate, seconds, FLAT, seed)
-        body = make_body("reach", 2_000, seed)
-        return describe(run(open_loop(ours.recv(), PATH, body, arrivals, 4.0)), rate)
+        body = infer_body("capacity", 2_000, seed)
+        return describe(run(open_loop(client, body, arrivals, TIMEOUT_S)), rate)
     finally:
         server.terminate()
         server.join()
 
 
 @click.command()
-@click.option("--rate", "rates", type=float, multiple=True, default=(6_000.0, 12_000.0, 18_000.0))
-@click.option("--seconds", default=5.0, show_default=True)
+@click.option(
+    "--rate",
+    "rates",
+    type=float,
+    multiple=True,
+    default=(6_000.0, 12_000.0, 18_000.0),
+    show_default=True,
+    help="Requests a second, repeatable.",
+)
+@click.option("--seconds", default=5.0, show_default=True, help="Length of each run in seconds.")
 def main(rates: tuple[float, ...], seconds: float) -> None:
-    """Say what the client reaches at each rate."""
-    click.echo(json.dumps([reach(rate, seconds) for rate in rates], indent=2))
+    """Print what the client achieves at each rate."""
+    click.echo(json.dumps([measure_capacity(rate, seconds) for rate in rates], indent=2))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""A testbed (``dimee up``) to break: its processes by their ids, its links by their relays."""
+"""Fault injection: kill and pause processes of a testbed, and change its links."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -14,89 +13,91 @@ import httpx
 import psutil
 
 from shared.errors import DimeeError
-from testbed.load.target import Bed, own_bed
+from testbed.load.target import LoadTarget, start_testbed
 
 ROLES = ("ledger", "mobile", "edge", "cloud")
-LAYERS = ("edge-layers", "cloud-layers")
-"""The processes in which a tier's layers run; they come back by themselves, too."""
+LAYER_PROCESSES = ("edge-layers", "cloud-layers")
+"""Worker processes that run a tier's layers; the tier restarts them."""
 HOPS = ("mobile-edge", "mobile-cloud", "mobile-ledger", "edge-ledger", "cloud-ledger")
-PLAIN = "lan"
-"""The link of every hop where nothing is wrong."""
-HEAL_S = 60.0
+HEALTHY_LINK = "lan"
+RECOVERY_S = 60.0
+_SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
 
 
 @dataclass(frozen=True)
-class Victim:
-    """The testbed, and what can be done to it. What is killed comes back by itself."""
+class FaultInjector:
+    """Injects faults into a testbed; the testbed restarts processes that were killed."""
 
-    bed: Bed
+    target: LoadTarget
     paused: dict[str, list[psutil.Process]] = field(default_factory=dict)
-    """By name; a process of layers is nobody's child any more if its tier dies meanwhile."""
+    """Paused layer processes by name: one whose tier has died is no longer found as its child."""
 
     def pid(self, role: str) -> int:
-        """The process of a role now; one that came back has another."""
-        assert self.bed.folder is not None
-        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
-        return int(facts["roles"][role]["pid"])
+        """Return the process id of a role now; a restarted process has a new one."""
+        return int(self.target.role(role)["pid"])
 
-    def do(self, what: str, name: str, words: str | None = None) -> None:
-        """``kill``, ``pause`` or ``go-on`` a role or one of its `LAYERS`; make a ``link`` something
-        else."""
-        if what == "link":
-            self.bed.set_link(name, words)
+    def url(self, role: str) -> str:
+        """Return the address of a role itself, not that of a link in front of it."""
+        return str(self.target.role(role)["url"])
+
+    def inject(self, kind: str, name: str, spec: str | None = None) -> None:
+        """Inject a fault.
+
+        ``kill``, ``pause`` or ``continue`` a role or one of `LAYER_PROCESSES`, or change the
+        ``link`` of a hop to ``spec``; without a spec the link is restored.
+        """
+        if kind == "link":
+            self.target.set_link(name, spec)
             return
-        number = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "go-on": signal.SIGCONT}[what]
-        # it may be dead already, and will come back
+        # A process that has just ended needs no signal: it will be restarted.
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if name in LAYERS:
-                for one in self._layers(what, name):
-                    one.send_signal(number)
+            if name in LAYER_PROCESSES:
+                for process in self._layer_processes(kind, name):
+                    process.send_signal(_SIGNALS[kind])
             else:
-                os.kill(self.pid(name), number)
+                os.kill(self.pid(name), _SIGNALS[kind])
 
-    def _layers(self, what: str, name: str) -> list[psutil.Process]:
-        if what == "go-on":
+    def _layer_processes(self, kind: str, name: str) -> list[psutil.Process]:
+        if kind == "continue":
             return [one for one in self.paused.pop(name, []) if one.is_running()]
         found = psutil.Process(self.pid(name.removesuffix("-layers"))).children()[:1]
-        if what == "pause":
+        if kind == "pause":
             self.paused.setdefault(name, []).extend(found)
         return found
 
     def heal(self) -> None:
-        """Make every link plain and every process go on; return when all are ready."""
-        for hop in self.bed.links:
-            self.bed.set_link(hop, None)
-        for role in (*ROLES, *LAYERS):
-            self.do("go-on", role)
+        """Restore every link, continue every process, and wait until all are ready."""
+        for hop in self.target.links:
+            self.target.set_link(hop, None)
+        self.continue_all()
         for role in ROLES:
             self.wait_ready(role)
 
-    def wait_ready(self, role: str) -> None:
-        """Return when a role answers again; raises `DimeeError`."""
-        until = time.monotonic() + HEAL_S
-        with httpx.Client(trust_env=False, timeout=2.0) as http:
-            while not _ready(http, self.url(role)):
-                if time.monotonic() > until:
-                    raise DimeeError(f"the {role} was not ready {HEAL_S:.0f} s after its fault")
-                time.sleep(0.1)
+    def continue_all(self) -> None:
+        """Continue every paused process."""
+        for name in (*ROLES, *LAYER_PROCESSES):
+            self.inject("continue", name)
 
-    def url(self, role: str) -> str:
-        """Where a role listens, past every link."""
-        assert self.bed.folder is not None
-        facts = json.loads((self.bed.folder / "testbed.json").read_text(encoding="utf-8"))
-        return str(facts["roles"][role]["url"])
+    def wait_ready(self, role: str) -> None:
+        """Wait until a role is ready again; raises `DimeeError` after `RECOVERY_S`."""
+        until = time.monotonic() + RECOVERY_S
+        with httpx.Client(trust_env=False, timeout=2.0) as http:
+            while not _is_ready(http, self.url(role)):
+                if time.monotonic() > until:
+                    raise DimeeError(f"the {role} was not ready {RECOVERY_S:.0f} s after its fault")
+                time.sleep(0.1)
 
 
 def resident_mb(process: psutil.Process) -> float:
-    """The resident memory of a role, its layers' processes included."""
+    """Return the resident memory of a process and its children in MB."""
     total = 0
     for one in (process, *process.children()):
-        with suppress(psutil.NoSuchProcess):  # it ended meanwhile, and another comes
+        with suppress(psutil.NoSuchProcess):  # a worker that ended in the meantime
             total += one.memory_info().rss
     return total / 1e6
 
 
-def _ready(http: httpx.Client, url: str) -> bool:
+def _is_ready(http: httpx.Client, url: str) -> bool:
     try:
         return http.get(f"{url}/readyz").status_code == httpx.codes.OK
     except httpx.HTTPError:
@@ -104,15 +105,14 @@ def _ready(http: httpx.Client, url: str) -> bool:
 
 
 @contextmanager
-def victim(
-    seed: int, restart_after_s: float, hops: Sequence[str] = HOPS, extra: tuple[str, ...] = ()
-) -> Iterator[Victim]:
-    """A testbed on free ports; a killed process is restarted after ``restart_after_s``."""
-    links = dict.fromkeys(hops, PLAIN)
-    with own_bed(links, seed, restart_after_s, ("--allow-unverified", *extra)) as bed:
-        made = Victim(bed)
+def start_fault_injector(
+    seed: int, restart_after_s: float, hops: Sequence[str] = HOPS
+) -> Iterator[FaultInjector]:
+    """Start a testbed on free ports; a killed process is restarted after ``restart_after_s``."""
+    links = dict.fromkeys(hops, HEALTHY_LINK)
+    with start_testbed(links, seed, restart_after_s, ("--allow-unverified",)) as target:
+        injector = FaultInjector(target)
         try:
-            yield made
-        finally:  # a paused process would not hear that it should end
-            for role in (*ROLES, *LAYERS):
-                made.do("go-on", role)
+            yield injector
+        finally:
+            injector.continue_all()  # a paused process would not react to the signal to stop

@@ -1,4 +1,4 @@
-"""Malformed requests, drawn by hypothesis and schemathesis, and what must not come of them."""
+"""Malformed requests drawn by hypothesis and schemathesis, and the check of the responses."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from schemathesis.schemas import BaseSchema
 
 from shared.inference.codec import encode
 
-SLOW_S = 10.0
-"""What takes longer counts as hanging."""
-DUE = (503, 504)
+HANG_S = 10.0
+"""A response that takes longer counts as a hang."""
+EXPECTED_5XX = (503, 504)
 
 Headers = dict[str, str]
 Post = Callable[[str, bytes, Headers], tuple[int, bytes]]
-"""Post a body with headers to a path; returns status and body."""
+"""Posts a body with headers to a path; returns status and body."""
 CallCase = Callable[["Case[Any]"], tuple[int, bytes]]
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=400)
-"""Also NUL, lone surrogates and control characters."""
+"""Any characters, among them NUL, lone surrogates and control characters."""
 texts = st.one_of(
     any_text,
     st.builds(str.__mul__, st.text(min_size=1, max_size=9), st.integers(1, 4000)),
@@ -45,31 +45,31 @@ junk = st.recursive(
 
 
 @dataclass
-class Found:
-    """How many cases there were, how they ended, and what must not be."""
+class FuzzResult:
+    """Number of cases, their statuses, and a sentence for each response that is not allowed."""
 
     cases: int = 0
     by_status: Counter[int] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
 
-    def judge(self, what: str, ask: Callable[[], tuple[int, bytes]]) -> None:
-        """Ask once, and hold the answer against what is promised."""
+    def check(self, name: str, send: Callable[[], tuple[int, bytes]]) -> None:
+        """Send one case and check its response."""
         began = time.perf_counter()
-        status, body = ask()
-        took_s = time.perf_counter() - began
+        status, body = send()
+        duration_s = time.perf_counter() - began
         self.cases += 1
         self.by_status[status] += 1
-        self.slowest_s = max(self.slowest_s, took_s)
-        if status >= 500 and status not in DUE:
-            self.wrong.append(f"{what}: status {status}: {body[:200]!r}")
-        elif took_s > SLOW_S:
-            self.wrong.append(f"{what}: took {took_s:.1f} s")
-        elif status >= 400 and not _says_why(body):
-            self.wrong.append(f"{what}: status {status} without a sentence: {body[:200]!r}")
+        self.slowest_s = max(self.slowest_s, duration_s)
+        if status >= 500 and status not in EXPECTED_5XX:
+            self.failures.append(f"{name}: status {status}: {body[:200]!r}")
+        elif duration_s > HANG_S:
+            self.failures.append(f"{name}: took {duration_s:.1f} s")
+        elif status >= 400 and not _has_message(body):
+            self.failures.append(f"{name}: status {status} without a message: {body[:200]!r}")
 
 
-def _says_why(body: bytes) -> bool:
+def _has_message(body: bytes) -> bool:
     try:
         return bool(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError):
@@ -79,7 +79,7 @@ def _says_why(body: bytes) -> bool:
 def _draw(
     strategy: st.SearchStrategy[Any], count: int, seed: int, use: Callable[[Any], None]
 ) -> None:
-    """Use ``count`` examples; the same for the same seed."""
+    """Call ``use`` with ``count`` examples, the same ones for the same seed."""
 
     @seeded(seed)
     @settings(
@@ -96,36 +96,38 @@ def _draw(
     run()
 
 
-def by_schema(schema: BaseSchema, call: CallCase, count: int, seed: int, found: Found) -> None:
-    """``count`` cases over every operation of an OpenAPI document, half of them against it."""
+def fuzz_schema(
+    schema: BaseSchema, call: CallCase, count: int, seed: int, result: FuzzResult
+) -> None:
+    """Send ``count`` cases over all operations of an OpenAPI document, half of them invalid."""
     operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
     each = max(1, count // (2 * len(operations)))
     for operation in operations:
         for mode in GenerationMode:
 
             def use(case: Case[Any]) -> None:
-                found.judge(f"{case.method} {case.formatted_path}", lambda: call(case))
+                result.check(f"{case.method} {case.formatted_path}", lambda: call(case))
 
-            # nothing can be said against an operation that takes nothing
+            # an operation without parameters has no invalid requests
             with suppress(Unsatisfiable):
                 _draw(operation.as_strategy(mode), each, seed, use)
 
 
-def by_text(post: Post, path: str, count: int, seed: int, found: Found) -> None:
-    """Texts, pairs and junk in the fields of `path`, and bytes that are no JSON."""
+def fuzz_texts(post: Post, path: str, count: int, seed: int, result: FuzzResult) -> None:
+    """Send texts, pairs and junk in the fields of ``path``, and bytes that are not JSON."""
     many = path.endswith("classify")
     names = ["texts", "pairs", "policy", "deadline_ms"] if many else [
         "text", "pair", "request_id", "attempt_id", "deadline_ms", "alpha", "ordinal",
     ]  # fmt: skip
-    right: dict[str, st.SearchStrategy[Any]] = (
+    valid: dict[str, st.SearchStrategy[Any]] = (
         {"texts": st.lists(texts, max_size=3), "pairs": st.none() | st.lists(texts, max_size=3)}
         if many
         else {"text": texts, "pair": st.none() | texts,
               "request_id": st.uuids().map(str), "attempt_id": st.uuids().map(str)}
     )  # fmt: skip
     bodies = st.one_of(
-        st.fixed_dictionaries(right),
-        st.fixed_dictionaries(right, optional={name: junk for name in names if name not in right}),
+        st.fixed_dictionaries(valid),
+        st.fixed_dictionaries(valid, optional={name: junk for name in names if name not in valid}),
         st.dictionaries(st.sampled_from(names), junk),
         junk,
     ).map(lambda body: json.dumps(body).encode())
@@ -133,41 +135,45 @@ def by_text(post: Post, path: str, count: int, seed: int, found: Found) -> None:
 
     def use(body: bytes) -> None:
         headers = {"content-type": "application/json"}
-        found.judge(f"{path} {body[:80]!r}", lambda: post(path, body, headers))
+        result.check(f"{path} {body[:80]!r}", lambda: post(path, body, headers))
 
     _draw(anything, count, seed, use)
 
 
 def _damaged(body: bytes) -> st.SearchStrategy[bytes]:
-    """Cut short, or with one byte changed."""
-    places = st.integers(0, max(0, len(body) - 1))
+    """Truncate a body, or change one of its bytes."""
+    positions = st.integers(0, max(0, len(body) - 1))
     changed = st.builds(
-        lambda at, byte: body[:at] + bytes([byte]) + body[at + 1 :], places, st.integers(0, 255)
+        lambda at, byte: body[:at] + bytes([byte]) + body[at + 1 :], positions, st.integers(0, 255)
     )
-    return st.one_of(places.map(lambda at: body[:at]), changed)
+    return st.one_of(positions.map(lambda at: body[:at]), changed)
 
 
-def by_tensor(post: Post, bundle_id: str, hidden: int, count: int, seed: int, found: Found) -> None:
-    """Hidden states for ``/v1/resume``: sound, extreme, damaged, and headers that lie."""
+def fuzz_tensors(
+    post: Post, bundle_id: str, hidden: int, count: int, seed: int, result: FuzzResult
+) -> None:
+    """Send hidden states to ``/v1/resume``: valid, extreme, damaged, and with wrong headers."""
 
-    def state(number: int, tokens: int, layer: int, codec: Any, scale: float) -> bytes:
+    def hidden_state(number: int, tokens: int, layer: int, codec: Any, scale: float) -> bytes:
         values = np.random.default_rng(number).normal(0, scale, (tokens, hidden))
         return encode(np.clip(values, -6e4, 6e4).astype(np.float32), layer, bundle_id, codec)
 
     states = st.builds(
-        state,
+        hidden_state,
         st.integers(0, 2**32),
         st.sampled_from((1, 2, 7, 33, 256, 300)),
         st.integers(-1, 8),
         st.sampled_from(("int8", "fp16")),
         st.sampled_from((0.0, 1e-7, 1.0, 5e4)),
     )
-    lying = st.builds(
+    wrong_headers = st.builds(
         lambda header, data: struct.pack("<Q", len(header)) + header + data,
         junk.map(lambda one: json.dumps(one).encode()),
         st.binary(max_size=64),
     )
-    bodies = st.one_of(states, states, states.flatmap(_damaged), lying, st.binary(max_size=300))
+    bodies = st.one_of(
+        states, states, states.flatmap(_damaged), wrong_headers, st.binary(max_size=300)
+    )
     word = st.one_of(st.uuids().map(str), st.text(st.characters(max_codepoint=126), max_size=30))
     facts = st.fixed_dictionaries(
         {"dimee-request-id": st.uuids().map(str), "dimee-attempt-id": st.uuids().map(str)},
@@ -182,9 +188,9 @@ def by_tensor(post: Post, bundle_id: str, hidden: int, count: int, seed: int, fo
 
     def use(drawn: tuple[bytes, Headers]) -> None:
         body, headers = drawn
-        clean = {name: "".join(c for c in value if c.isprintable()).strip()
+        printable = {name: "".join(c for c in value if c.isprintable()).strip()
                  for name, value in headers.items()}  # fmt: skip
-        clean["content-type"] = "application/octet-stream"
-        found.judge(f"/v1/resume {body[:60]!r}", lambda: post("/v1/resume", body, clean))
+        printable["content-type"] = "application/octet-stream"
+        result.check(f"/v1/resume {body[:60]!r}", lambda: post("/v1/resume", body, printable))
 
     _draw(st.tuples(bodies, facts), count, seed, use)

@@ -1,39 +1,35 @@
-"""Requests at their intended times while things break, and what became of each."""
+"""Requests at their intended times while faults are injected, and the outcome of each."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import httpx
+from shared.errors import DimeeError
+from testbed.load.http_client import Answer, HttpClient
+from testbed.load.runner import Action, PlannedRequest, run_plan
+from testbed.load.sample import PATH
 
 GRACE_S = 3.0
-"""How much longer than its deadline a request is waited for."""
-LATE_S = 0.25
-"""How much later than its deadline an answer or an error may come."""
-CLEAR = {429, 503, 504}
+"""How long after its deadline a request is abandoned."""
+TOLERANCE_S = 0.25
+"""How long after its deadline an answer or an error may still arrive."""
+EXPECTED_ERRORS = {429, 503, 504}
 
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A request: when it is meant to be sent, in seconds from the start, and what it asks."""
-
-    at_s: float
-    text: str
-    policy: str | None
+Intervals = Sequence[tuple[float, float]]
+"""Start and end of each time in which the mobile itself was away, in seconds from the start."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a request; times in seconds from the start of the flow.
+    """Outcome of a request; times are seconds from the start.
 
-    ``status`` 0: neither answer nor error came.
+    ``status`` is 0 if neither an answer nor an error arrived, and negative if its body was not in
+    the known format.
     """
 
-    planned: Planned
+    planned: PlannedRequest
     ended_s: float = 0.0
     status: int = 0
     error: str = ""
@@ -41,91 +37,64 @@ class Outcome:
     attempt_ids: list[str] = field(default_factory=list)
 
     @property
-    def took_s(self) -> float:
-        """From the intended time."""
+    def latency_s(self) -> float:
+        """Time from the intended send time to the end."""
         return self.ended_s - self.planned.at_s
 
+    def read(self, answer: Answer) -> None:
+        """Fill in the outcome from an answer."""
+        self.ended_s = self.planned.at_s + answer.latency_s
+        self.status, self.error = answer.status, answer.error
+        if answer.status == 0:
+            return
+        try:
+            body = json.loads(answer.body)
+            if answer.status == 200:
+                result = body["items"][0]["result"]
+                self.request_id = result["request_id"]
+                self.attempt_ids = [one["attempt_id"] for one in result["attempts"]]
+            else:
+                self.error = str(body["error"]["message"])
+        except (ValueError, LookupError, TypeError) as error:
+            self.error, self.status = f"unknown format: {error}"[:80], -answer.status
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Something done during the flow, in a thread of its own."""
 
-    at_s: float
-    what: str
-    act: Callable[[], None]
+def violation(one: Outcome, deadline_s: float, mobile_away: Intervals = ()) -> str | None:
+    """Return how an outcome violates the contract, or None.
 
-
-Gone = Sequence[tuple[float, float]]
-"""From when to when the mobile itself was not there."""
-
-
-def complaint(one: Outcome, deadline_s: float, gone: Gone = ()) -> str | None:
-    """Why this outcome breaks the promise: an answer or a clear error within the deadline."""
-    lived = (one.planned.at_s, max(one.ended_s, one.planned.at_s))
-    if any(lived[0] <= until and since <= lived[1] for since, until in gone):
-        return None  # whom it asked was not there
+    The contract is an answer or a clear error within the deadline. A request that was under way
+    while the mobile itself was away is exempt.
+    """
+    started, ended = one.planned.at_s, max(one.ended_s, one.planned.at_s)
+    if any(started <= until and since <= ended for since, until in mobile_away):
+        return None
     if one.status == 0:
-        return f"no answer after {one.took_s:.2f} s ({one.error})"
-    if one.status != 200 and (one.status not in CLEAR or not one.error):
+        return f"no answer after {one.latency_s:.2f} s ({one.error})"
+    if one.status != 200 and (one.status not in EXPECTED_ERRORS or not one.error):
         return f"status {one.status} without a clear error ({one.error[:80]})"
-    if one.took_s > deadline_s + LATE_S:
-        return f"status {one.status} after {one.took_s:.2f} s, deadline {deadline_s:.2f} s"
+    if one.latency_s > deadline_s + TOLERANCE_S:
+        return f"status {one.status} after {one.latency_s:.2f} s, deadline {deadline_s:.2f} s"
     return None
 
 
-async def flow(
-    url: str, planned: Sequence[Planned], deadline_s: float, actions: Sequence[Action] = ()
+async def send_traffic(
+    url: str, plan: Sequence[PlannedRequest], deadline_s: float, actions: Sequence[Action] = ()
 ) -> tuple[list[Outcome], float]:
-    """Send everything that is planned and do every action; outcomes in the order of the plan.
+    """Send every request of a plan and run every action.
 
-    And when it started, by ``time.monotonic``. Raises what an action raised, when all have ended.
+    Returns the outcomes in the order of the plan, and the time of the start (``time.monotonic``).
+    Raises `DimeeError` if an action failed.
     """
-    limits = httpx.Limits(max_connections=500, max_keepalive_connections=50)
-    outcomes = [Outcome(one) for one in planned]
-    async with httpx.AsyncClient(
-        base_url=url, trust_env=False, timeout=None, limits=limits
-    ) as http:
-        started = time.monotonic() + 0.1
-
-        async def until(at_s: float) -> None:
-            await asyncio.sleep(max(0.0, started + at_s - time.monotonic()))
-
-        async def ask(outcome: Outcome) -> None:
-            one = outcome.planned
-            body: dict[str, Any] = {"texts": [one.text], "deadline_ms": deadline_s * 1e3}
-            body |= {} if one.policy is None else {"policy": one.policy}
-            try:
-                async with asyncio.timeout(deadline_s + GRACE_S):
-                    _read(outcome, await http.post("/v1/classify", json=body))
-            except (httpx.HTTPError, TimeoutError) as error:
-                outcome.error = type(error).__name__
-            outcome.ended_s = time.monotonic() - started
-
-        async def do(action: Action) -> None:
-            await until(action.at_s)
-            await asyncio.to_thread(action.act)
-
-        doing = asyncio.gather(*map(do, actions), return_exceptions=True)
-        async with asyncio.TaskGroup() as asking:
-            for outcome in outcomes:  # a task only when it is due: there may be half a million
-                await until(outcome.planned.at_s)
-                asking.create_task(ask(outcome))
-        done = await doing
-    for one in done:
-        if isinstance(one, BaseException):
-            raise one
+    outcomes = [Outcome(one) for one in plan]
+    started, records = await run_plan(
+        HttpClient(url, PATH),
+        plan,
+        deadline_s * 1e3,
+        lambda answer: outcomes[answer.number].read(answer),
+        actions,
+        GRACE_S,
+    )
+    for record in records:
+        if record.error is not None:
+            raise DimeeError(f"the action {record.name!r} failed: {record.error}")
     return outcomes, started
-
-
-def _read(outcome: Outcome, response: httpx.Response) -> None:
-    outcome.status = response.status_code
-    try:
-        body = response.json()
-        if response.status_code == 200:
-            result = body["items"][0]["result"]
-            outcome.request_id = result["request_id"]
-            outcome.attempt_ids = [one["attempt_id"] for one in result["attempts"]]
-        else:
-            outcome.error = str(body["error"]["message"])
-    except (ValueError, LookupError, TypeError) as error:
-        outcome.error, outcome.status = f"unknown format: {error}"[:80], -outcome.status

@@ -1,1 +1,1 @@
-"""An emulated link: a TCP relay that delays, slows, stalls and cuts what passes it."""
+"""Emulated links: a TCP relay with delay, jitter, limited rates, loss and outages."""

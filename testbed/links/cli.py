@@ -1,4 +1,4 @@
-"""``dimee link``: look at the links of a testbed that stands, and change them while it runs."""
+"""``dimee link``: show, change and measure the links of a running testbed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from mobile_client.client import load_settings
 from shared.errors import DimeeError
 from testbed.links.client import LinkControl
 from testbed.links.hops import HOPS
-from testbed.links.probe import measure
+from testbed.links.probe import describe, measure
+from testbed.links.schedule import read_schedule_file
 from testbed.processes.supervisor import read_testbed_file
 
 _state_dir = click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="Where the testbed keeps its state."
+    "--state-dir", type=click.Path(path_type=Path), help="State folder of the running testbed."
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _hop = click.argument("hop", type=click.Choice(list(HOPS)))
@@ -31,8 +32,8 @@ def link() -> None:
 @_as_json
 @_state_dir
 def show(as_json: bool, state_dir: Path | None) -> None:
-    """Each link as it is now, and what has passed it."""
-    reports = {name: control.show() for name, control in _controls(state_dir).items()}
+    """Print the state of each link, and how many bytes and connections have passed it."""
+    reports = {name: control.report() for name, control in _controls(state_dir).items()}
     if as_json:
         click.echo(json.dumps(reports, indent=2))
         return
@@ -42,23 +43,19 @@ def show(as_json: bool, state_dir: Path | None) -> None:
 
 @link.command("set")
 @_hop
-@click.argument("words", metavar="LINK")
+@click.argument("spec", metavar="LINK")
 @_state_dir
-def set_link(hop: str, words: str, state_dir: Path | None) -> None:
+def set_link(hop: str, spec: str, state_dir: Path | None) -> None:
     """Change a link from now on.
 
-    LINK is a profile with or without changes (3g; 4g,loss=0.01,up_mbps=2), "cut" (everything
-    stalls), "refuse" (connections break and are refused), or @FILE (a schedule).
+    LINK is a profile with or without changes (3g; 4g,loss=0.01,up_mbps=2), "stall" (no byte
+    passes), "reset" (connections break and new ones are refused), or @FILE (a schedule).
     """
     control = _control(hop, state_dir)
-    if words.startswith("@"):
-        try:
-            text = Path(words[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DimeeError(f"schedule: {words[1:]} cannot be read ({error})") from None
-        report = control.run_schedule(text)
+    if spec.startswith("@"):
+        report = control.run_schedule(read_schedule_file(Path(spec[1:])))
     else:
-        report = control.change(words)
+        report = control.change(spec)
     click.echo(_line(hop, report))
 
 
@@ -67,10 +64,11 @@ def set_link(hop: str, words: str, state_dir: Path | None) -> None:
 @_as_json
 @_state_dir
 def probe(hop: str, as_json: bool, state_dir: Path | None) -> None:
-    """Measure a link against its label; exits with 2 if it is off by more than 10 %."""
-    measured = measure(_control(hop, state_dir))
-    click.echo(json.dumps(measured.as_json(), indent=2) if as_json else measured.line())
-    measured.refuse()
+    """Measure a link; exit with 2 if it deviates from its specification by more than 10 %."""
+    measurement = measure(_control(hop, state_dir))
+    found = measurement.as_json()
+    click.echo(json.dumps(found, indent=2) if as_json else describe(found))
+    measurement.raise_if_unverified()
 
 
 def _controls(state_dir: Path | None) -> dict[str, LinkControl]:
@@ -94,8 +92,9 @@ def _control(hop: str, state_dir: Path | None) -> LinkControl:
 def _line(hop: str, report: dict[str, Any]) -> str:
     link = report["link"]
     return (
-        f"{hop:<12} {report['words']:<16} RTT {2 * link['one_way_ms']:g} ms ± "
+        f"{hop:<12} {report['spec']:<16} RTT {2 * link['one_way_ms']:g} ms ± "
         f"{2 * link['jitter_ms']:g}, up {link['up_mbps']:g}, down {link['down_mbps']:g} Mbit/s, "
         f"loss {link['loss']:.1%}; {report['open_connections']} connections, "
-        f"{report['up_bytes']:,} B up, {report['down_bytes']:,} B down, {report['stalls']} stalls"
+        f"{report['up_bytes']:,} B up, {report['down_bytes']:,} B down, "
+        f"{report['retransmissions']} retransmissions"
     )

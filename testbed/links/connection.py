@@ -1,6 +1,6 @@
-"""One connection through the link: bytes wait in a queue with the time they come out.
+"""One connection through the link: bytes wait in a queue until their delivery time.
 
-Reading never sleeps, so that a long delay does not slow the rate down.
+Reading never waits for a delivery, so that a long delay does not lower the rate.
 """
 
 from __future__ import annotations
@@ -11,27 +11,48 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from testbed.links.timing import InOrder, Way
+from testbed.links.timing import InOrderDelivery, LinkDirection
 
-if TYPE_CHECKING:
-    from testbed.links.relay import Relay
-
+Address = tuple[str, int]
 _END = b""
 
 
-class Pump:
-    """One direction of one connection, from the ``source`` to the ``sink``."""
+class ConnectionOwner(Protocol):
+    """The part of a relay that its connections use."""
 
-    def __init__(self, relay: Relay, way: Way, opens: float, finished: Callable[[], None]) -> None:
+    @property
+    def stalled(self) -> bool:
+        """Whether no byte may pass at the moment."""
+
+    def connection_opened(self, connection: RelayedConnection) -> None:
+        """Register a connection that a caller has opened."""
+
+    def connection_closed(self, connection: RelayedConnection) -> None:
+        """Remove a connection."""
+
+    def target_lost(self, target: Address) -> None:
+        """React to a target that refused or ended a connection."""
+
+
+class DirectedStream:
+    """One direction of one connection, from ``source`` to ``sink``."""
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        direction: LinkDirection,
+        opens: float,
+        finished: Callable[[], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._relay = relay
-        self._way = way
+        self._owner = owner
+        self._direction = direction
         self._finished = finished
-        self._order = InOrder(way, opens)
+        self._delivery = InOrderDelivery(direction, opens)
         self._queue: deque[tuple[float, bytes]] = deque()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._sink_full = False
         self.source: asyncio.Transport | None = None
@@ -39,170 +60,181 @@ class Pump:
         self.ended = False
         self.passed_bytes = 0
 
-    def take(self, data: bytes) -> None:
-        """Queue what was read."""
-        now, size = self._loop.time(), self._way.piece_bytes
+    def receive(self, data: bytes) -> None:
+        """Queue bytes from the source."""
+        now, size = self._loop.time(), self._direction.chunk_bytes
         for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            self._queue.append((self._order.arrives(now, len(piece)), piece))
-        self._queued_bytes += len(data)
-        if self._queued_bytes > self._way.most_queued_bytes and self.source is not None:
+            chunk = data[start : start + size]
+            self._queue.append((self._delivery.delivery_time(now, len(chunk)), chunk))
+        self.queued_bytes += len(data)
+        if self.queued_bytes > self._direction.pause_above_bytes and self.source is not None:
             self.source.pause_reading()
-        self.wake()
+        self.deliver()
 
-    def take_end(self) -> None:
-        """Queue the end of the stream: it crosses the link like a byte."""
-        self._queue.append((self._order.arrives(self._loop.time(), 1), _END))
-        self.wake()
+    def receive_end(self) -> None:
+        """Queue the end of the stream, which takes as long as a byte to arrive."""
+        self._queue.append((self._delivery.delivery_time(self._loop.time(), 1), _END))
+        self.deliver()
 
-    def sink_is_full(self, full: bool) -> None:
-        """The far side takes no more for now, or again."""
+    def set_sink_full(self, full: bool) -> None:
+        """Pause or resume delivery because the sink's buffer is full or empty again."""
         self._sink_full = full
-        self.wake()
+        self.deliver()
 
-    def wake(self) -> None:
-        """Pass on what is due, and set the clock for what comes next."""
+    def deliver(self) -> None:
+        """Write what is due to the sink, and set a timer for the next chunk."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         sink = self.sink
-        if sink is None or sink.is_closing() or self._sink_full or self._relay.cut:
+        if sink is None or sink.is_closing() or self._sink_full or self._owner.stalled:
             return
         now = self._loop.time()
         due: list[bytes] = []
         while self._queue and self._queue[0][0] <= now:
-            piece = self._queue.popleft()[1]
-            if piece is _END:
+            chunk = self._queue.popleft()[1]
+            if chunk is _END:
                 self._write(sink, due)
                 self._end(sink)
                 return
-            due.append(piece)
+            due.append(chunk)
         self._write(sink, due)
         if self._queue and not self._sink_full and not sink.is_closing():
-            self._timer = self._loop.call_at(self._queue[0][0], self.wake)
+            self._timer = self._loop.call_at(self._queue[0][0], self.deliver)
 
     def _write(self, sink: asyncio.Transport, due: list[bytes]) -> None:
         if not due:
             return
         data = b"".join(due)
-        self._queued_bytes -= len(data)
+        self.queued_bytes -= len(data)
         self.passed_bytes += len(data)
-        room = self._queued_bytes <= self._way.few_queued_bytes
-        if room and self.source is not None and not self.source.is_closing():
+        has_room = self.queued_bytes <= self._direction.resume_below_bytes
+        if has_room and self.source is not None and not self.source.is_closing():
             self.source.resume_reading()
         sink.write(data)
 
     def _end(self, sink: asyncio.Transport) -> None:
         self.ended = True
         if sink.can_write_eof():
-            with suppress(OSError):  # the peer reset it meanwhile; nobody is left to be told
+            with suppress(OSError):  # the peer has reset the connection in the meantime
                 sink.write_eof()
         self._finished()
 
     def stop(self) -> None:
-        """Forget what is queued."""
+        """Drop what is queued."""
         self._queue.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-class Pipe:
-    """Both directions of one connection, from its acceptance until both sides have ended."""
+class RelayedConnection:
+    """Both directions of one connection, until both have ended or one breaks."""
 
-    def __init__(self, relay: Relay, target: tuple[str, int], ways: tuple[Way, Way]) -> None:
-        up, down = ways
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        target: Address,
+        directions: tuple[LinkDirection, LinkDirection],
+    ) -> None:
+        up, down = directions
         now = asyncio.get_running_loop().time()
-        self._relay = relay
+        self._owner = owner
         self.target = target
-        # SYN, SYN and ACK: a real link would have taken a round trip to connect
-        self.up = Pump(relay, up, now + up.round_trip_s, self._finished)
-        self.down = Pump(relay, down, now, self._finished)
-        self.near = Side(self, self.up, self.down)
-        self.far = Side(self, self.down, self.up)
+        # On a real link the handshake (SYN, SYN-ACK) would have taken a round trip.
+        self.up = DirectedStream(owner, up, now + up.round_trip_s, self._finished)
+        self.down = DirectedStream(owner, down, now, self._finished)
+        self.caller_side = Endpoint(self.up, self.down, self._accepted, self.close)
+        self._target_side = Endpoint(
+            self.down, self.up, lambda: None, self.close, self._target_ended
+        )
         self._connecting: asyncio.Task[None] | None = None
 
-    def accepted(self) -> None:
-        """The near side is there: connect the far one."""
-        self._relay.pipes.add(self)
+    def _accepted(self) -> None:
+        self._owner.connection_opened(self)
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: self.far, *self.target)
+            await loop.create_connection(lambda: self._target_side, *self.target)
         except OSError:
-            self._relay.look_after(self.target)
+            self._target_ended()
             self.close(broken=True)
 
-    def far_ended(self) -> None:
-        """The target has closed its end: is it still there?"""
-        self._relay.look_after(self.target)
+    def _target_ended(self) -> None:
+        self._owner.target_lost(self.target)
 
     def _finished(self) -> None:
         if self.up.ended and self.down.ended:
             self.close()
 
     def close(self, broken: bool = False) -> None:
-        """Close both sides; ``broken`` resets them, as a peer that is gone would."""
-        self._relay.pipes.discard(self)
-        self._relay.count(self)
+        """Close both sides; ``broken`` sends a TCP reset, as when a peer has crashed."""
+        self._owner.connection_closed(self)
         if self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
-        for pump in (self.up, self.down):
-            pump.stop()
-            transport = pump.sink
+        for stream in (self.up, self.down):
+            stream.stop()
+            transport = stream.sink
             if transport is not None and not transport.is_closing():
                 if broken:
                     reset(transport)
                 else:
                     transport.close()
 
-    def wake(self) -> None:
-        """The link has changed: look again at what is due."""
-        self.up.wake()
-        self.down.wake()
+    def deliver(self) -> None:
+        """Deliver what is due in both directions, after the link has changed."""
+        self.up.deliver()
+        self.down.deliver()
 
 
-class Side(asyncio.Protocol):
-    """One end of a pipe: reads into ``out``, is written to by ``back``."""
+class Endpoint(asyncio.Protocol):
+    """One side of a connection: it reads into ``outgoing`` and writes from ``incoming``."""
 
-    def __init__(self, pipe: Pipe, out: Pump, back: Pump) -> None:
-        self._pipe = pipe
-        self._out = out
-        self._back = back
+    def __init__(
+        self,
+        outgoing: DirectedStream,
+        incoming: DirectedStream,
+        on_connected: Callable[[], None],
+        close: Callable[[bool], None],
+        on_ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._on_connected = on_connected
+        self._close = close
+        self._on_ended = on_ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._out.source = self._back.sink = transport
-        if self is self._pipe.near:
-            self._pipe.accepted()
-        self._back.wake()
+        self._outgoing.source = self._incoming.sink = transport
+        self._on_connected()
+        self._incoming.deliver()
 
     def data_received(self, data: bytes) -> None:
-        self._out.take(data)
+        self._outgoing.receive(data)
 
     def eof_received(self) -> bool:
-        if self is self._pipe.far:
-            self._pipe.far_ended()
-        self._out.take_end()
+        self._on_ended()
+        self._outgoing.receive_end()
         return True
 
     def pause_writing(self) -> None:
-        self._back.sink_is_full(True)
+        self._incoming.set_sink_full(True)
 
     def resume_writing(self) -> None:
-        self._back.sink_is_full(False)
+        self._incoming.set_sink_full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._back.sink = self._out.source = None
-        if self is self._pipe.far and exc is not None:
-            self._pipe.far_ended()
-        self._pipe.close(broken=exc is not None)
+        self._incoming.sink = self._outgoing.source = None
+        if exc is not None:
+            self._on_ended()
+        self._close(exc is not None)
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Break a connection so that the peer is told at once (RST)."""
+    """Close a connection with a TCP reset, of which the peer learns at once."""
     one: socket.socket = transport.get_extra_info("socket")
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

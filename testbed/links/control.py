@@ -1,8 +1,13 @@
-"""The relay's control: a few lines of HTTP/1.1, so that a device needs no web framework for it.
+"""Control endpoint of a relay: a minimal HTTP/1.1 server, so that a relay needs no web framework.
 
-``GET /readyz``, ``GET /link``; ``PUT /link`` with ``{"words": "3g"}`` (as the schedule's),
-``PUT /trim`` with ``{"trim_ms": 0.1}``, ``PUT /schedule`` with ``{}`` or ``{"text": …}``,
-``PUT /probe`` with ``{"target": "host:port"}`` or ``{}``.
+| request | body | effect |
+|---|---|---|
+| ``GET /readyz`` | | answers 200 |
+| ``GET /link`` | | returns `Relay.report` |
+| ``PUT /link`` | ``{"spec": "3g"}`` | changes the link, as `parse_state` reads it |
+| ``PUT /overhead`` | ``{"overhead_ms": 0.1}`` | sets the relay's own delay |
+| ``PUT /schedule`` | ``{}`` or ``{"text": …}`` | starts a schedule |
+| ``PUT /probe`` | ``{"target": "host:port"}`` or ``{}`` | opens or closes the probe port |
 """
 
 from __future__ import annotations
@@ -14,22 +19,22 @@ from typing import Any
 from shared.errors import DimeeError, InvalidInput, NotFound
 from testbed.links.relay import Relay
 from testbed.links.schedule import parse_schedule, parse_state
-from testbed.links.settings import address
+from testbed.links.settings import parse_address
 
-MOST_BODY_BYTES = 1_000_000
-SLOWEST_S = 5.0
+MAX_BODY_BYTES = 1_000_000
+TIMEOUT_S = 5.0
 
 
-class Control:
-    """Answers one request a connection."""
+class ControlServer:
+    """Answers one request per connection."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The callback of `asyncio.start_server`."""
+        """Serve one connection, as the callback of `asyncio.start_server`."""
         try:
-            async with asyncio.timeout(SLOWEST_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 status, body = await self._answer(reader)
                 content = json.dumps(body).encode()
                 head = (
@@ -49,21 +54,21 @@ class Control:
         method, _, rest = first.partition(" ")
         path = rest.partition(" ")[0]
         parts = (line.partition(":") for line in lines)
-        fields = {name.lower(): value.strip() for name, _, value in parts}
+        headers = {name.lower(): value.strip() for name, _, value in parts}
         try:
-            size = int(fields.get("content-length") or 0)
-            if not 0 <= size <= MOST_BODY_BYTES:
-                raise InvalidInput("body: is larger than a schedule may be")
+            size = int(headers.get("content-length") or 0)
+            if not 0 <= size <= MAX_BODY_BYTES:
+                raise InvalidInput(f"body: it is larger than {MAX_BODY_BYTES:,} bytes")
             body = json.loads(await reader.readexactly(size)) if size else {}
             if not isinstance(body, dict):
-                raise InvalidInput("body: is no JSON object")
-            return 200, await self._do(method, path, body)
+                raise InvalidInput("body: it is not a JSON object")
+            return 200, await self._handle(method, path, body)
         except DimeeError as error:
             return error.status, error.payload()
         except (ValueError, TypeError, LookupError):
-            return 422, InvalidInput("body: is not valid", field="body").payload()
+            return 422, InvalidInput("body: it is not valid", field="body").payload()
 
-    async def _do(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _handle(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         relay = self._relay
         match method, path:
             case "GET", "/readyz":
@@ -71,10 +76,10 @@ class Control:
             case "GET", "/link":
                 return relay.report()
             case "PUT", "/link":
-                relay.change(parse_state(str(body.get("words"))))
+                relay.change(parse_state(str(body.get("spec"))))
                 return relay.report()
-            case "PUT", "/trim":
-                relay.trim(min(max(0.0, float(body["trim_ms"])), 1e3))
+            case "PUT", "/overhead":
+                relay.set_overhead(min(max(0.0, float(body["overhead_ms"])), 1e3))
                 return relay.report()
             case "PUT", "/schedule":
                 text = body.get("text")
@@ -84,5 +89,5 @@ class Control:
                 if "target" not in body:
                     await relay.close_probe()
                     return {"port": None}
-                return {"port": await relay.open_probe(address(str(body["target"])))}
-        raise NotFound("path: there is nothing here; see testbed/links/control.py")
+                return {"port": await relay.open_probe(parse_address(str(body["target"])))}
+        raise NotFound("path: unknown; testbed/links/control.py lists the requests")

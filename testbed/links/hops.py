@@ -1,15 +1,15 @@
-"""The testbed's emulated links: a relay for each hop that has one, measured before it is used."""
+"""Emulated links of a testbed: one relay process for each hop that has a link."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from shared.errors import InvalidInput
 from testbed.links.client import LinkControl
-from testbed.links.probe import Measured, measure
+from testbed.links.probe import Measurement, describe, measure
 from testbed.links.schedule import read_schedule
+from testbed.processes.ports import free_ports
 from testbed.processes.processes import Role, Testbed
 
 HOPS = {
@@ -20,29 +20,29 @@ HOPS = {
     "edge-ledger": ("edge", "ledger"),
     "cloud-ledger": ("cloud", "ledger"),
 }
-"""Who asks whom over each hop. Nothing asks over edge-cloud yet: the mobile asks the cloud."""
+"""Caller and server of each hop. The edge does not call the cloud yet: edge-cloud stays idle."""
 PREFIX = "link-"
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A hop with a link: in which words it was asked for, where it listens and is controlled."""
+    """A hop with a link: its specification, and the ports of its relay."""
 
     name: str
-    words: str
+    spec: str
     port: int
     control_port: int
     seed: int = 0
 
     @property
     def control(self) -> LinkControl:
-        """To look at it and to change it."""
+        """Client of the relay's control endpoint."""
         return LinkControl(self.name, f"http://127.0.0.1:{self.control_port}")
 
     def role(self, target_port: int) -> Role:
-        """Its process; the role's port is that of its control."""
+        """Return the relay as a process; the role's port is that of the control endpoint."""
         settings = {
-            "DIMEE_LINK": self.words,
+            "DIMEE_LINK": self.spec,
             "DIMEE_LINK_LISTEN": f"127.0.0.1:{self.port}",
             "DIMEE_LINK_TARGET": f"127.0.0.1:{target_port}",
             "DIMEE_LINK_SEED": str(self.seed),
@@ -50,73 +50,69 @@ class Hop:
         return Role(PREFIX + self.name, "testbed.links", self.control_port, settings)
 
 
-def make_hops(asked: Iterable[str], seed: int = 0) -> list[Hop]:
-    """From ``mobile-edge=4g`` and the like; raises `InvalidInput` before anything is started."""
-    words: dict[str, str] = {}
-    for one in asked:
-        name, _, link = one.partition("=")
+def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
+    """Parse options such as ``mobile-edge=4g``; raises `InvalidInput`."""
+    specs: dict[str, str] = {}
+    for option in options:
+        name, _, spec = option.partition("=")
         if name not in HOPS:
             known = ", ".join(HOPS)
-            raise InvalidInput(f"--link: {name[:40]!r} is no hop; take one of {known}")
-        if name in words:
+            raise InvalidInput(f"--link: {name[:40]!r} is not a hop; choose one of {known}")
+        if name in specs:
             raise InvalidInput(f"--link: {name} has two links; give it one")
-        read_schedule(link)
-        words[name] = link
-    ports = _free_ports(2 * len(words))
-    return [Hop(name, link, ports.pop(), ports.pop(), seed) for name, link in words.items()]
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+        read_schedule(spec)
+        specs[name] = spec
+    ports = free_ports(2 * len(specs))
+    return [Hop(name, spec, ports.pop(), ports.pop(), seed) for name, spec in specs.items()]
 
 
 def with_links(roles: Iterable[Role], hops: Iterable[Hop]) -> list[Role]:
-    """The roles, those that ask over a hop with its link's address; the links stand first."""
+    """Return the relays, then the roles; a caller over a hop gets the address of its relay."""
     by_name = {role.name: role for role in roles}
-    links = []
+    relays = []
     for hop in hops:
         caller, target = HOPS[hop.name]
-        links.append(hop.role(by_name[target].port))
+        relays.append(hop.role(by_name[target].port))
         role = by_name[caller]
-        over = {f"DIMEE_{target.upper()}_URL": f"http://127.0.0.1:{hop.port}"}
-        by_name[caller] = Role(role.name, role.module, role.port, role.settings | over)
-    return [*links, *by_name.values()]
+        address = {f"DIMEE_{target.upper()}_URL": f"http://127.0.0.1:{hop.port}"}
+        by_name[caller] = Role(role.name, role.module, role.port, role.settings | address)
+    return [*relays, *by_name.values()]
 
 
-def check_links(
-    hops: Iterable[Hop], allow_unverified: bool, say: Callable[[str], None]
-) -> dict[str, Measured]:
-    """Measure each link, then begin its schedule; raises `LinkOff` unless ``allow_unverified``."""
-    found = {}
+def verify_links(
+    hops: Iterable[Hop], allow_unverified: bool, report: Callable[[str], None]
+) -> dict[str, Measurement]:
+    """Measure each link, then start its schedule.
+
+    Raises `LinkUnverified` unless ``allow_unverified``.
+    """
+    measurements = {}
     for hop in hops:
-        measured = found[hop.name] = measure(hop.control)
-        say(f"  {measured.line()}")
+        measurement = measurements[hop.name] = measure(hop.control)
+        report(f"  {describe(measurement.as_json())}")
         if not allow_unverified:
-            measured.refuse()
+            measurement.raise_if_unverified()
     for hop in hops:
         hop.control.run_schedule()
-    return found
+    return measurements
 
 
-def describe(
-    testbed: Testbed, hops: Iterable[Hop], found: Mapping[str, Measured]
+def testbed_facts(
+    testbed: Testbed, hops: Iterable[Hop], measurements: Mapping[str, Measurement]
 ) -> dict[str, object]:
-    """What others need to find the testbed's processes and links: it becomes ``testbed.json``."""
+    """Return the content of ``testbed.json``: addresses and ids of processes, and the links."""
     return {
         "roles": {
             name: {"url": role.url, "pid": testbed.processes[name].pid}
             for name, role in testbed.roles.items()
         },
         "links": {
-            hop.name: {"words": hop.words, "port": hop.port, "control": hop.control.url,
-                       "measured": found[hop.name].as_json()}
+            hop.name: {
+                "spec": hop.spec,
+                "port": hop.port,
+                "control": hop.control.url,
+                "measurement": measurements[hop.name].as_json(),
+            }
             for hop in hops
         },
-    }  # fmt: skip
+    }

@@ -1,7 +1,7 @@
-"""Does a link keep its label? Round trips of one byte and a bulk transfer each way, through it.
+"""Verification of an emulated link: round trips of one byte, and a bulk transfer each way.
 
-Both ends of the probe are here, and all clocks are this machine's: what is measured is the link
-and what the relay adds to it.
+Both ends of the probe are in this process, so that one clock measures everything: the link, and
+what the relay adds to it.
 """
 
 from __future__ import annotations
@@ -22,135 +22,143 @@ from shared.link_profiles import Link
 from testbed.links.client import LinkControl
 
 TOLERANCE = 0.10
-ROUNDS = 4
-"""How often the relay's own time is taken off before a link is called off its label."""
-MOST_TRIM_MS = 1.0
-"""The relay's own time on one way is less than this; more is the machine's, and is not hidden."""
+MAX_ROUNDS = 4
+"""How often the relay's own delay is estimated and subtracted before a link counts as unverified.
+"""
+MAX_OVERHEAD_MS = 1.0
+"""Upper bound of the relay's own delay; a larger one is caused by the machine and is not hidden."""
 ECHO_S = 1.5
 SHORT_S = 0.005
-FEWEST_ECHOES, MOST_ECHOES = 31, 301
+MIN_ECHOES, MAX_ECHOES = 31, 301
 BULK_S = 1.0
-LEAST_BULK_BYTES, MOST_BULK_BYTES = 64 * 1024, 48 * 2**20
-PATIENCE_S = 30.0
+MIN_BULK_BYTES, MAX_BULK_BYTES = 64 * 1024, 48 * 2**20
+TIMEOUT_S = 30.0
 _ECHO, _SINK, _SOURCE = b"e", b"s", b"g"
 
 
-class LinkOff(DimeeError):
-    """A link is not what its label says."""
+class LinkUnverified(DimeeError):
+    """A link differs from its specification by more than `TOLERANCE`, or cannot be measured."""
 
     status = 503
-    code = "link_off"
+    code = "link_unverified"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A link's label and what was measured: ms and megabits a second, medians."""
+class Measurement:
+    """A link's nominal and measured round trip (ms) and rates (Mbit/s), as medians."""
 
     hop: str
-    words: str
-    label_rtt_ms: float
+    spec: str
+    nominal_rtt_ms: float
     rtt_ms: float
-    label_up_mbps: float
+    nominal_up_mbps: float
     up_mbps: float
-    label_down_mbps: float
+    nominal_down_mbps: float
     down_mbps: float
-    trim_ms: float
+    overhead_ms: float
     echoes: int
 
     @property
-    def off(self) -> dict[str, float]:
-        """By how much each is off, as a share of its label."""
+    def deviation(self) -> dict[str, float]:
+        """Relative difference of each measured value from its nominal one."""
         pairs = {
-            "rtt_ms": (self.rtt_ms, self.label_rtt_ms),
-            "up_mbps": (self.up_mbps, self.label_up_mbps),
-            "down_mbps": (self.down_mbps, self.label_down_mbps),
+            "rtt_ms": (self.rtt_ms, self.nominal_rtt_ms),
+            "up_mbps": (self.up_mbps, self.nominal_up_mbps),
+            "down_mbps": (self.down_mbps, self.nominal_down_mbps),
         }
-        return {what: measured / label - 1 for what, (measured, label) in pairs.items() if label}
+        return {
+            name: measured / nominal - 1 for name, (measured, nominal) in pairs.items() if nominal
+        }
 
     @property
-    def holds(self) -> bool:
-        """Whether everything is within `TOLERANCE` of the label."""
-        return all(abs(share) <= TOLERANCE for share in self.off.values())
+    def verified(self) -> bool:
+        """Whether every deviation is within `TOLERANCE`."""
+        return all(abs(share) <= TOLERANCE for share in self.deviation.values())
 
-    def line(self) -> str:
-        """One line for people."""
-        off = self.off
-        return (
-            f"{self.hop} {self.words}: RTT {self.rtt_ms:.2f} ms ({off.get('rtt_ms', 0):+.1%}), "
-            f"up {self.up_mbps:.1f} Mbit/s ({off['up_mbps']:+.1%}), "
-            f"down {self.down_mbps:.1f} Mbit/s ({off['down_mbps']:+.1%})"
-        )
-
-    def refuse(self) -> None:
-        """Raise `LinkOff` if it does not hold."""
-        if not self.holds:
-            raise LinkOff(
-                f"the link {self.line()} is off its label by more than {TOLERANCE:.0%}; "
-                "use a quieter machine or a slower link, or run without a label: --allow-unverified"
+    def raise_if_unverified(self) -> None:
+        """Raise `LinkUnverified` if a deviation exceeds `TOLERANCE`."""
+        if not self.verified:
+            raise LinkUnverified(
+                f"the link {describe(self.as_json())} deviates by more than {TOLERANCE:.0%}; "
+                "use a quieter machine or a slower link, or accept it with --allow-unverified"
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with what it is off by."""
-        return asdict(self) | {"off": self.off, "holds": self.holds}
+        """Return all values, the deviations and the verdict."""
+        return asdict(self) | {"deviation": self.deviation, "verified": self.verified}
 
 
-def measure(control: LinkControl) -> Measured:
-    """Measure one link; the relay's own time is found and taken off its delay."""
-    report = control.show()
+def describe(measurement: dict[str, Any]) -> str:
+    """Return a measurement (`Measurement.as_json`) as one line of text."""
+    deviation = measurement["deviation"]
+    return (
+        f"{measurement['hop']} {measurement['spec']}: "
+        f"RTT {measurement['rtt_ms']:.2f} ms ({deviation.get('rtt_ms', 0):+.1%}), "
+        f"up {measurement['up_mbps']:.1f} Mbit/s ({deviation['up_mbps']:+.1%}), "
+        f"down {measurement['down_mbps']:.1f} Mbit/s ({deviation['down_mbps']:+.1%})"
+    )
+
+
+def measure(control: LinkControl) -> Measurement:
+    """Measure a link, and set the relay's own delay so that it is subtracted."""
+    report = control.report()
     link = Link(**report["link"])
-    trim_ms = float(report["trim_ms"])
-    with _target() as target:
+    overhead_ms = float(report["overhead_ms"])
+    with _probe_target() as target:
         try:
             port = control.open_probe(target)
-            up, down = (_better(port, link, way) for way in ("up", "down"))
-            for attempt in range(ROUNDS):
-                echoes = _echoes(port, link)
+            up, down = (_measure_rate(port, link, direction) for direction in ("up", "down"))
+            for attempt in range(MAX_ROUNDS):
+                echoes = _measure_round_trips(port, link)
                 rtt_ms = statistics.median(echoes) * 1e3
-                late_ms = rtt_ms - link.round_trip_ms
-                fine = abs(late_ms) <= TOLERANCE / 4 * link.round_trip_ms
-                if fine or attempt == ROUNDS - 1:
+                excess_ms = rtt_ms - link.round_trip_ms
+                close_enough = abs(excess_ms) <= TOLERANCE / 4 * link.round_trip_ms
+                if close_enough or attempt == MAX_ROUNDS - 1:
                     break
-                trim_ms = min(max(0.0, trim_ms + late_ms / 2), link.one_way_ms, MOST_TRIM_MS)
-                control.trim(trim_ms)
+                estimate_ms = max(0.0, overhead_ms + excess_ms / 2)
+                overhead_ms = min(estimate_ms, link.one_way_ms, MAX_OVERHEAD_MS)
+                control.set_overhead(overhead_ms)
         except OSError as error:
-            raise LinkOff(
-                f"the link {control.hop} could not be measured ({error}); is it cut?"
+            raise LinkUnverified(
+                f"the link {control.hop} could not be measured ({error}); "
+                "does it have an outage? see: dimee link show"
             ) from None
         finally:
             control.close_probe()
-    return Measured(
+    return Measurement(
         control.hop,
-        str(report["words"]),
+        str(report["spec"]),
         link.round_trip_ms,
         round(rtt_ms, 3),
         link.up_mbps,
         round(up, 3),
         link.down_mbps,
         round(down, 3),
-        round(trim_ms, 4),
+        round(overhead_ms, 4),
         len(echoes),
     )
 
 
-def _connect(port: int, what: bytes) -> socket.socket:
-    one = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+def _connect(port: int, kind: bytes) -> socket.socket:
+    one = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    one.sendall(what)
+    one.sendall(kind)
     return one
 
 
-def _echoes(port: int, link: Link) -> list[float]:
-    """Round trips in seconds. One at a time on a short link; on a long one they follow each other,
+def _measure_round_trips(port: int, link: Link) -> list[float]:
+    """Return round trips in seconds.
 
-    so far apart that jitter does not press them together.
+    On a short link one byte is on its way at a time. On a long one several are, far enough apart
+    that jitter does not make them arrive together.
     """
     rtt_s = link.round_trip_ms / 1e3
     every_s = 0.0 if rtt_s < SHORT_S else max(rtt_s / 50, 2 * link.jitter_ms / 1e3, 0.01)
-    count = int(max(FEWEST_ECHOES, min(MOST_ECHOES, ECHO_S / max(every_s or rtt_s, 1e-4))))
+    count = int(max(MIN_ECHOES, min(MAX_ECHOES, ECHO_S / max(every_s or rtt_s, 1e-4))))
     sent: deque[float] = deque()
     spent: list[float] = []
     with _connect(port, _ECHO) as one:
-        _echo_once(one)  # these pay for the connection
+        _echo_once(one)  # the first ones include the set-up of the connection
         _echo_once(one)
         next_at, made = time.perf_counter(), 0
         while len(spent) < count:
@@ -161,70 +169,70 @@ def _echoes(port: int, link: Link) -> list[float]:
                 made += 1
                 next_at += every_s
                 continue
-            wait_s = PATIENCE_S if made == count or not every_s else next_at - now
+            wait_s = TIMEOUT_S if made == count or not every_s else next_at - now
             if select.select([one], [], [], wait_s)[0]:
                 got = len(one.recv(64))
                 arrived = time.perf_counter()
                 if not got:
-                    raise ConnectionError("the probe was cut off")
+                    raise ConnectionError("the probe's connection was closed")
                 spent += [arrived - sent.popleft() for _ in range(got)]
-            elif wait_s == PATIENCE_S:
+            elif wait_s == TIMEOUT_S:
                 raise TimeoutError("no echo came back")
     return spent
 
 
 def _echo_once(one: socket.socket) -> None:
     one.sendall(b"x")
-    _exactly(one, 1)
+    _receive_exactly(one, 1)
 
 
-def _better(port: int, link: Link, way: str) -> float:
-    """The rate in megabits a second; a second try where something else held the machine."""
-    label = link.up_mbps if way == "up" else link.down_mbps
+def _measure_rate(port: int, link: Link, direction: str) -> float:
+    """Return the rate in Mbit/s; a second try is made where another process disturbed the first."""
+    nominal = link.up_mbps if direction == "up" else link.down_mbps
     rate = 0.0
     for _ in range(2):
-        rate = _bulk(port, label, way)
-        if abs(rate / label - 1) <= TOLERANCE:
+        rate = _transfer(port, nominal, direction)
+        if abs(rate / nominal - 1) <= TOLERANCE:
             break
     return rate
 
 
-def _bulk(port: int, label_mbps: float, way: str) -> float:
-    size = int(min(max(label_mbps * 1e6 / 8 * BULK_S, LEAST_BULK_BYTES), MOST_BULK_BYTES))
-    with _connect(port, _SINK if way == "up" else _SOURCE) as one:
+def _transfer(port: int, nominal_mbps: float, direction: str) -> float:
+    size = int(min(max(nominal_mbps * 1e6 / 8 * BULK_S, MIN_BULK_BYTES), MAX_BULK_BYTES))
+    with _connect(port, _SINK if direction == "up" else _SOURCE) as one:
         one.sendall(size.to_bytes(8, "big"))
-        if way == "down":
-            return _rate(one, size)
+        if direction == "down":
+            return _receive_rate(one, size)
         one.sendall(bytes(size))
-        return float(_exactly(one, 32).decode().strip())
+        return float(_receive_exactly(one, 32).decode().strip())
 
 
-def _rate(one: socket.socket, size: int) -> float:
-    """Megabits a second of what comes, from the first bytes to the last."""
+def _receive_rate(one: socket.socket, size: int) -> float:
+    """Receive ``size`` bytes and return their rate in Mbit/s, from the first bytes to the last."""
     buffer = bytearray(2**18)
     first = got = one.recv_into(buffer)
     started = time.perf_counter()
     while got < size:
         more = one.recv_into(buffer)
         if not more:
-            raise ConnectionError("the probe was cut off")
+            raise ConnectionError("the probe's connection was closed")
         got += more
     return (got - first) * 8e-6 / max(time.perf_counter() - started, 1e-9)
 
 
-def _exactly(one: socket.socket, size: int) -> bytes:
+def _receive_exactly(one: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = one.recv(size - len(data))
         if not more:
-            raise ConnectionError("the probe was cut off")
+            raise ConnectionError("the probe's connection was closed")
         data += more
     return data
 
 
 @contextmanager
-def _target() -> Iterator[str]:
-    """The far end: echoes bytes, swallows a bulk and says its rate, or sends one."""
+def _probe_target() -> Iterator[str]:
+    """Listen as the far end of the probe and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         ended = threading.Event()
@@ -237,7 +245,7 @@ def _target() -> Iterator[str]:
                     continue
                 except OSError:
                     return
-                threading.Thread(target=_far_end, args=(one,), daemon=True).start()
+                threading.Thread(target=_serve_probe, args=(one,), daemon=True).start()
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
@@ -248,21 +256,22 @@ def _target() -> Iterator[str]:
             thread.join()
 
 
-def _far_end(one: socket.socket) -> None:
+def _serve_probe(one: socket.socket) -> None:
+    """Echo bytes, receive a bulk transfer and report its rate, or send one."""
     with one:
-        one.settimeout(PATIENCE_S)
+        one.settimeout(TIMEOUT_S)
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            what = _exactly(one, 1)
-            if what == _ECHO:
+            kind = _receive_exactly(one, 1)
+            if kind == _ECHO:
                 while data := one.recv(64):
                     one.sendall(data)
                 return
-            size = int.from_bytes(_exactly(one, 8), "big")
-            if what == _SOURCE:
-                one.sendall(bytes(min(size, MOST_BULK_BYTES)))
-                one.recv(1)  # until the near end has read it all
+            size = int.from_bytes(_receive_exactly(one, 8), "big")
+            if kind == _SOURCE:
+                one.sendall(bytes(min(size, MAX_BULK_BYTES)))
+                one.recv(1)  # returns when the near end has read everything and closes
             else:
-                one.sendall(f"{_rate(one, size):32.6f}"[:32].encode())
+                one.sendall(f"{_receive_rate(one, size):32.6f}"[:32].encode())
         except OSError:
             return

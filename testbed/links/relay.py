@@ -1,28 +1,31 @@
-"""The relay of one hop: listens, joins each connection with the target, changes while it runs."""
+"""TCP relay of one hop. Its link can be changed while connections run through it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from shared.link_profiles import Link
-from testbed.links.connection import Pipe, reset
-from testbed.links.schedule import Outage, Schedule, State
-from testbed.links.timing import Way
+from testbed.links.connection import Address, RelayedConnection, reset
+from testbed.links.schedule import LinkState, Outage, Schedule
+from testbed.links.timing import LinkDirection
 
-Address = tuple[str, int]
-MOST_CONNECTIONS = 400
-"""Two descriptors each: select, which alone has timers finer than 1 ms, takes 1024."""
-LOOK_AGAIN_S = 0.1
+MAX_CONNECTIONS = 400
+"""select takes 1,024 descriptors, and a connection has two. Of all event loops only the one with
+select has timers finer than 1 ms."""
+TARGET_POLL_S = 0.1
+
+Directions = tuple[LinkDirection, LinkDirection]
 
 
 class Relay:
-    """One hop's link. Bound to the event loop that it is started on.
+    """Relay between ``listen`` and ``target`` with the delays, rates and outages of a link.
 
-    While nobody listens at the target, nobody listens here: a caller is refused as it would be
-    without a link.
+    It belongs to the event loop on which it is started. While nothing listens on the target the
+    relay does not listen either, so that callers are refused as they would be without a relay.
     """
 
     def __init__(self, listen: Address, target: Address, schedule: Schedule, seed: int = 0) -> None:
@@ -30,179 +33,186 @@ class Relay:
         self._target = target
         self._seed = seed
         self._schedule = schedule
-        self.state: State = schedule.at(0.0)
+        self.state = schedule.state_at(0.0)
         assert self.state.link is not None
         self._link: Link = self.state.link
-        self.trim_ms = 0.0
+        self.overhead_ms = 0.0
         self.outage: Outage | None = None
-        self._ways = self._make_ways(self._link)
-        self._probe_ways = self._make_ways(_without_loss(self._link))
-        self.pipes: set[Pipe] = set()
+        self._directions = self._make_directions(self._link)
+        self._probe_directions = self._make_directions(replace(self._link, loss=0.0))
+        self.connections: set[RelayedConnection] = set()
         self._server: asyncio.Server | None = None
-        self._probe: asyncio.Server | None = None
+        self._probe_server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: asyncio.Task[None] | None = None
-        self._looking = False
-        self._counts = {"connections": 0, "turned_away": 0, "up_bytes": 0, "down_bytes": 0}
+        self._schedule_task: asyncio.Task[None] | None = None
+        self._polling_target = False
+        self._counts = {"connections": 0, "rejected": 0, "up_bytes": 0, "down_bytes": 0}
 
-    def _make_ways(self, link: Link) -> tuple[Way, Way]:
-        trim_ms = self.trim_ms
+    def _make_directions(self, link: Link) -> Directions:
         return (
-            Way(link, up=True, seed=self._seed, trim_ms=trim_ms),
-            Way(link, up=False, seed=self._seed, trim_ms=trim_ms),
+            LinkDirection(link, up=True, seed=self._seed),
+            LinkDirection(link, up=False, seed=self._seed),
         )
 
     @property
-    def cut(self) -> bool:
-        """Whether nothing passes now."""
-        return self.outage == "cut"
+    def stalled(self) -> bool:
+        """Whether no byte passes at the moment."""
+        return self.outage == "stall"
 
     async def start(self) -> None:
-        """Listen; the schedule waits for `run_schedule`."""
-        await self._open()
+        """Start to listen. The schedule starts with `run_schedule`."""
+        if self._server is None and self.outage != "reset":
+            self._server = await self._serve(self._listen, self._target, self._directions)
 
     async def close(self) -> None:
-        """Close everything."""
-        for task in [*self._tasks, *([self._running] if self._running else [])]:
+        """Stop listening and reset every connection."""
+        for task in [*self._tasks, *([self._schedule_task] if self._schedule_task else [])]:
             task.cancel()
         await self.close_probe()
-        self._shut()
-        for pipe in list(self.pipes):
-            pipe.close(broken=True)
-
-    async def _open(self) -> None:
-        if self._server is None and self.outage != "refuse":
-            self._server = await self._serve(self._listen, self._target, self._ways)
+        self._stop_listening()
+        self._reset_connections()
 
     async def _serve(
-        self, listen: Address, target: Address, ways: tuple[Way, Way]
+        self, listen: Address, target: Address, directions: Directions
     ) -> asyncio.Server:
         def accept() -> asyncio.Protocol:
-            if len(self.pipes) >= MOST_CONNECTIONS:
-                self._counts["turned_away"] += 1
-                return _TurnedAway()
-            self._counts["connections"] += ways is self._ways
-            return Pipe(self, target, ways).near
+            if len(self.connections) >= MAX_CONNECTIONS:
+                self._counts["rejected"] += 1
+                return _Rejected()
+            self._counts["connections"] += directions is self._directions
+            return RelayedConnection(self, target, directions).caller_side
 
         loop = asyncio.get_running_loop()
         return await loop.create_server(accept, *listen, reuse_address=True, backlog=256)
 
-    def _shut(self) -> None:
+    def _stop_listening(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
 
-    def change(self, state: State) -> None:
-        """Be another link, or cut, from now on; what is under way keeps the time it has."""
+    def _reset_connections(self) -> None:
+        for connection in list(self.connections):
+            connection.close(broken=True)
+
+    def change(self, state: LinkState) -> None:
+        """Switch to another link or outage. Bytes on their way keep their delivery time."""
         self.state = state
-        was, self.outage = self.outage, state.outage
+        previous, self.outage = self.outage, state.outage
         if state.link is not None:
             self._link = state.link
-            self._apply()
-        if self.outage == "refuse":
-            self._shut()
-            for pipe in list(self.pipes):
-                pipe.close(broken=True)
-        elif was == "refuse":
-            self._spawn(self._open())
-        for pipe in list(self.pipes):
-            pipe.wake()
+            self._update_directions()
+        if self.outage == "reset":
+            self._stop_listening()
+            self._reset_connections()
+        elif previous == "reset":
+            self._spawn(self.start())
+        for connection in list(self.connections):
+            connection.deliver()
 
-    def trim(self, trim_ms: float) -> None:
-        """Take what the relay itself adds to a way off the delay."""
-        self.trim_ms = trim_ms
-        self._apply()
+    def set_overhead(self, overhead_ms: float) -> None:
+        """Subtract from the delay what the relay itself adds to each direction."""
+        self.overhead_ms = overhead_ms
+        self._update_directions()
 
-    def _apply(self) -> None:
-        for way in self._ways:
-            way.change(self._link, self.trim_ms)
-        for way in self._probe_ways:
-            way.change(_without_loss(self._link), self.trim_ms)
+    def _update_directions(self) -> None:
+        for direction in self._directions:
+            direction.change(self._link, self.overhead_ms)
+        for direction in self._probe_directions:
+            direction.change(replace(self._link, loss=0.0), self.overhead_ms)
 
     def run_schedule(self, schedule: Schedule | None = None) -> None:
-        """Begin the schedule, or another one, from its start."""
+        """Start a schedule from its beginning; by default the one that the relay was given."""
         self._schedule = schedule or self._schedule
-        if self._running is not None:
-            self._running.cancel()
-        self._running = asyncio.get_running_loop().create_task(self._run(self._schedule))
+        if self._schedule_task is not None:
+            self._schedule_task.cancel()
+        self._schedule_task = asyncio.get_running_loop().create_task(self._follow(self._schedule))
 
-    async def _run(self, schedule: Schedule) -> None:
+    async def _follow(self, schedule: Schedule) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self.change(schedule.at(0.0))
+        self.change(schedule.state_at(0.0))
         elapsed_s = 0.0
         while (following := schedule.next_change(elapsed_s)) is not None:
             await asyncio.sleep(max(0.0, started + following - loop.time()))
             elapsed_s = following + 1e-6
-            self.change(schedule.at(elapsed_s))
+            self.change(schedule.state_at(elapsed_s))
 
     async def open_probe(self, target: Address) -> int:
-        """A second way in, over the same delays and rates without loss, to another target."""
+        """Relay a second port to another target and return it.
+
+        Its connections have the delays and rates of the link, but no loss.
+        """
         await self.close_probe()
-        self._probe = await self._serve(("127.0.0.1", 0), target, self._probe_ways)
-        return int(self._probe.sockets[0].getsockname()[1])
+        self._probe_server = await self._serve(("127.0.0.1", 0), target, self._probe_directions)
+        return int(self._probe_server.sockets[0].getsockname()[1])
 
     async def close_probe(self) -> None:
-        """Close the second way in."""
-        if self._probe is not None:
-            self._probe.close()
-            self._probe = None
+        """Close the second port."""
+        if self._probe_server is not None:
+            self._probe_server.close()
+            self._probe_server = None
 
-    def look_after(self, target: Address) -> None:
-        """A connection to the target ended: if nobody listens there, nobody listens here."""
-        if target == self._target and not self._looking:
-            self._looking = True
-            self._spawn(self._look())
+    def connection_opened(self, connection: RelayedConnection) -> None:
+        """Register a connection that a caller has opened."""
+        self.connections.add(connection)
 
-    async def _look(self) -> None:
+    def connection_closed(self, connection: RelayedConnection) -> None:
+        """Remove a connection and count its bytes."""
+        self.connections.discard(connection)
+        self._count_bytes(connection)
+
+    def target_lost(self, target: Address) -> None:
+        """Stop listening, if nothing listens on the target any more, until something does."""
+        if target == self._target and not self._polling_target:
+            self._polling_target = True
+            self._spawn(self._poll_target())
+
+    async def _poll_target(self) -> None:
         try:
-            while not await _listens(self._target):
-                self._shut()
-                await asyncio.sleep(LOOK_AGAIN_S)
-            await self._open()
+            while not await _is_listening(self._target):
+                self._stop_listening()
+                await asyncio.sleep(TARGET_POLL_S)
+            await self.start()
         finally:
-            self._looking = False
+            self._polling_target = False
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def count(self, pipe: Pipe) -> None:
-        """Add what a connection has moved; it is counted once, and a probe's never."""
-        if pipe.target != self._target:
-            return
-        self._counts["up_bytes"] += pipe.up.passed_bytes
-        self._counts["down_bytes"] += pipe.down.passed_bytes
-        pipe.up.passed_bytes = pipe.down.passed_bytes = 0
+    def _count_bytes(self, connection: RelayedConnection) -> None:
+        if connection.target != self._target:
+            return  # bytes of a probe
+        self._counts["up_bytes"] += connection.up.passed_bytes
+        self._counts["down_bytes"] += connection.down.passed_bytes
+        connection.up.passed_bytes = connection.down.passed_bytes = 0
 
     def report(self) -> dict[str, Any]:
-        """What the link is now, and what has passed it."""
-        for pipe in self.pipes:
-            self.count(pipe)
+        """Return the state of the link and counts of what has passed it."""
+        for connection in self.connections:
+            self._count_bytes(connection)
         return {
-            "words": self.state.words,
+            "spec": self.state.spec,
             "outage": self.outage,
             "link": asdict(self._link),
-            "trim_ms": self.trim_ms,
+            "overhead_ms": self.overhead_ms,
             "listening": self._server is not None,
-            "open_connections": len(self.pipes),
-            "stalls": sum(way.stalls for way in self._ways),
+            "open_connections": len(self.connections),
+            "retransmissions": sum(one.retransmissions for one in self._directions),
             **self._counts,
         }
 
 
-class _TurnedAway(asyncio.Protocol):
+class _Rejected(asyncio.Protocol):
+    """A connection beyond `MAX_CONNECTIONS`: it is reset at once."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         reset(transport)
 
 
-def _without_loss(link: Link) -> Link:
-    return Link(link.title, link.one_way_ms, link.up_mbps, link.down_mbps, link.jitter_ms)
-
-
-async def _listens(target: Address) -> bool:
+async def _is_listening(target: Address) -> bool:
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(*target), 1.0)
     except (OSError, TimeoutError):

@@ -1,11 +1,11 @@
-"""A link over time: a file with one change a line, or the text of one.
+"""A link that changes over time, described by lines of text.
 
 ::
 
-    # seconds  link, as for `parse_link`; "cut" stalls everything, "refuse" breaks and refuses
+    # seconds  link as in `parse_link`, "stall" (no byte passes) or "reset" (connections break)
     0     4g
     20    4g,up_mbps=2,loss=0.02
-    40    cut
+    40    stall
     40.3  wifi
     repeat 60
 """
@@ -21,47 +21,47 @@ from typing import Literal
 from shared.errors import InvalidInput
 from shared.link_profiles import Link, parse_link
 
-Outage = Literal["cut", "refuse"]
-OUTAGES: tuple[Outage, ...] = ("cut", "refuse")
-MOST_CHANGES = 100_000
+Outage = Literal["stall", "reset"]
+OUTAGES: tuple[Outage, ...] = ("stall", "reset")
+MAX_CHANGES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What a link is at some time; ``words`` are those it was asked for with.
+class LinkState:
+    """The state of a link: its specification as text, and either a link or an outage.
 
-    ``link`` None: as it was, with this ``outage``.
+    During an outage ``link`` is None: afterwards the link is the one from before, or a new one.
     """
 
-    words: str
+    spec: str
     link: Link | None = None
     outage: Outage | None = None
 
 
-def parse_state(words: str) -> State:
-    """``4g``, ``4g,loss=0.01``, ``cut`` or ``refuse``; raises `InvalidInput`."""
-    words = words.strip()
+def parse_state(spec: str) -> LinkState:
+    """Parse ``4g``, ``4g,loss=0.01``, ``stall`` or ``reset``; raises `InvalidInput`."""
+    spec = spec.strip()
     for outage in OUTAGES:
-        if words == outage:
-            return State(words, outage=outage)
-    return State(words, parse_link(words))
+        if spec == outage:
+            return LinkState(spec, outage=outage)
+    return LinkState(spec, parse_link(spec))
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Changes by their time in seconds from the start; after ``repeat_s`` they start again."""
+    """States by the second at which they begin; after ``repeat_s`` the schedule starts again."""
 
-    changes: tuple[tuple[float, State], ...]
+    changes: tuple[tuple[float, LinkState], ...]
     repeat_s: float = math.inf
 
-    def at(self, elapsed_s: float) -> State:
-        """The state so long after the start."""
+    def state_at(self, elapsed_s: float) -> LinkState:
+        """Return the state ``elapsed_s`` after the start."""
         inside = elapsed_s % self.repeat_s if math.isfinite(self.repeat_s) else elapsed_s
         times = [time for time, _ in self.changes]
         return self.changes[max(0, bisect_right(times, inside) - 1)][1]
 
     def next_change(self, elapsed_s: float) -> float | None:
-        """How long after the start the next change comes; None: there is none any more."""
+        """Return the second of the first change after ``elapsed_s``, or None after the last."""
         round_s = 0.0
         if math.isfinite(self.repeat_s):
             round_s = elapsed_s // self.repeat_s * self.repeat_s
@@ -72,8 +72,8 @@ class Schedule:
 
 
 def parse_schedule(text: str) -> Schedule:
-    """A schedule from its lines; raises `InvalidInput` with the number of the line."""
-    changes: list[tuple[float, State]] = []
+    """Parse the lines of a schedule; raises `InvalidInput` with the number of the wrong line."""
+    changes: list[tuple[float, LinkState]] = []
     repeat_s = math.inf
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.partition("#")[0].strip()
@@ -95,23 +95,31 @@ def parse_schedule(text: str) -> Schedule:
         except InvalidInput as error:
             raise InvalidInput(f"schedule: line {number}: {error.message}") from None
     times = [time for time, _ in changes]
-    if not times or times[0] != 0 or times != sorted(times) or len(times) > MOST_CHANGES:
-        raise InvalidInput("schedule: the first change is at 0 seconds, and later ones come later")
+    if not times or times[0] != 0 or times != sorted(times) or len(times) > MAX_CHANGES:
+        raise InvalidInput("schedule: begin with a line for second 0 and sort the lines by time")
     if changes[0][1].link is None:
-        raise InvalidInput("schedule: it starts with a link; a cut needs one to come back to")
+        raise InvalidInput("schedule: the first line is an outage; begin with a link")
     if repeat_s <= times[-1]:
-        raise InvalidInput("schedule: it repeats before its last change; repeat later")
+        raise InvalidInput("schedule: it repeats before its last change; use a later 'repeat'")
     return Schedule(tuple(changes), repeat_s)
 
 
-def read_schedule(words: str) -> Schedule:
-    """``@FILE`` is read as a schedule; anything else is a state that stays."""
-    if not words.startswith("@"):
-        state = parse_state(words)
+def read_schedule(spec: str) -> Schedule:
+    """Return the schedule in ``@FILE``, or one with the single state that ``spec`` describes."""
+    if not spec.startswith("@"):
+        state = parse_state(spec)
         if state.link is None:
-            raise InvalidInput("link: it starts as a link, and is cut later", field="link")
+            raise InvalidInput(
+                "link: it cannot start with an outage; start with a link and change it later",
+                field="link",
+            )
         return Schedule(((0.0, state),))
+    return parse_schedule(read_schedule_file(Path(spec[1:])))
+
+
+def read_schedule_file(path: Path) -> str:
+    """Return the text of a schedule file; raises `InvalidInput` where it cannot be read."""
     try:
-        return parse_schedule(Path(words[1:]).read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"schedule: {words[1:]} cannot be read ({error})") from None
+        raise InvalidInput(f"schedule: {path} cannot be read ({error})") from None

@@ -1,4 +1,4 @@
-"""Settings of the relay's process, from ``DIMEE_*`` in the environment."""
+"""Settings of a relay process, read from ``DIMEE_*`` in the environment."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.settings import is_loopback
 
-Endpoint = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$", max_length=300)]
+HostPort = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$", max_length=300)]
 
 
 class RelaySettings(BaseSettings):
-    """Where one hop's link listens, whom it reaches, and what it is like."""
+    """Addresses and link of one relay."""
 
     model_config = SettingsConfigDict(
         env_prefix="DIMEE_", extra="ignore", use_attribute_docstrings=True
     )
 
     host: str = "127.0.0.1"
-    """Of the control endpoint: whoever reaches it changes the link."""
+    """Address of the control endpoint; loopback only, since it asks for no token."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8720
-    link_listen: Endpoint = "127.0.0.1:8710"
-    link_target: Endpoint = "127.0.0.1:8702"
+    """Port of the control endpoint."""
+    link_listen: HostPort = "127.0.0.1:8710"
+    """Address (HOST:PORT) on which the relay accepts connections."""
+    link_target: HostPort = "127.0.0.1:8702"
+    """Address (HOST:PORT) to which the relay forwards them."""
     link: str = "lan"
-    """As ``4g`` or ``4g,loss=0.01``; ``@FILE``: a schedule."""
+    """The link: a profile such as 4g, with changes (4g,loss=0.01), or @FILE for a schedule."""
     link_seed: int = 0
+    """Seed of jitter and loss."""
 
     @field_validator("host")
     @classmethod
-    def _is_nobody_elses(cls, value: str) -> str:
+    def _is_loopback(cls, value: str) -> str:
         if not is_loopback(value):
-            raise ValueError("is not loopback, and a link's control asks nobody for a token")
+            raise ValueError("is not loopback; the control endpoint asks for no token")
         return value
 
     @field_validator("link_listen", "link_target")
@@ -43,7 +47,7 @@ class RelaySettings(BaseSettings):
         return value
 
 
-def address(endpoint: str) -> tuple[str, int]:
-    """``host:port`` as a pair."""
-    host, _, port = endpoint.rpartition(":")
+def parse_address(text: str) -> tuple[str, int]:
+    """Split ``host:port``."""
+    host, _, port = text.rpartition(":")
     return host, int(port)

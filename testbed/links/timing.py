@@ -1,4 +1,4 @@
-"""When a piece of bytes comes out of a link: pure arithmetic over a clock that the caller reads.
+"""Delivery times of bytes on an emulated link. Pure arithmetic: the caller passes the time.
 
 All times are seconds of one monotonic clock.
 """
@@ -10,93 +10,99 @@ import random
 from shared.link_profiles import Link
 
 SEGMENT_BYTES = 1448
-"""What a TCP segment carries on Ethernet (1500 bytes less IPv4, TCP and its timestamps)."""
-LEAST_RTO_S = 0.2
-"""The shortest retransmission timeout of Linux; RFC 6298 would have a second."""
-MOST_RTO_DOUBLINGS = 5
-PIECE_S = 0.002
-"""A fast link sends larger pieces than a segment, up to this long, so that it costs less work."""
-MOST_PIECE_BYTES = 65_536
+"""Payload of a TCP segment on Ethernet (1500 bytes less IPv4, TCP and its timestamps)."""
+MIN_RTO_S = 0.2
+"""The shortest retransmission timeout of Linux; RFC 6298 has a second."""
+MAX_RTO_DOUBLINGS = 5
+CHUNK_S = 0.002
+"""On a fast link a chunk is larger than a segment, up to this long, which costs less CPU."""
+MAX_CHUNK_BYTES = 65_536
 QUEUE_S = 0.1
-"""What the queue before a link holds at its rate: more is left to the sender's own transport."""
+"""Size of the queue in front of a link, as time at the link's rate. When it is full the relay stops
+reading, and the sender's own TCP queues the rest."""
 
 
 class TokenBucket:
-    """A rate that all connections of one direction share: tokens are bytes.
+    """A rate that all connections of one direction share; a token is a byte.
 
-    ``depth`` bytes may pass at once after a pause; 0: each piece takes the time of its bytes.
+    ``depth`` bytes may pass at once after a pause; with 0 each chunk takes the time of its bytes.
     """
 
     def __init__(self, mbps: float, depth: float = 0.0) -> None:
-        self._bytes_a_second = mbps * 1e6 / 8
-        self._depth_s = depth / self._bytes_a_second
+        self._bytes_per_s = mbps * 1e6 / 8
+        self._depth_s = depth / self._bytes_per_s
         self._empty_until = 0.0
 
     def passes(self, now: float, size: int) -> float:
-        """Take ``size`` tokens, and say when the last of these bytes has passed."""
+        """Take ``size`` tokens and return when the last of these bytes has passed."""
         begun = max(self._empty_until, now - self._depth_s)
-        self._empty_until = begun + size / self._bytes_a_second
+        self._empty_until = begun + size / self._bytes_per_s
         return max(now, self._empty_until)
 
 
-class Way:
-    """One direction of a link: its bucket and its dice, shared by all connections."""
+class LinkDirection:
+    """One direction of a link; all its connections share the rate and the random numbers.
 
-    def __init__(self, link: Link, up: bool, seed: int, trim_ms: float = 0.0) -> None:
+    ``overhead_ms`` is the time that the relay itself adds to this direction; it is subtracted from
+    the delay.
+    """
+
+    def __init__(self, link: Link, up: bool, seed: int, overhead_ms: float = 0.0) -> None:
         self._up = up
-        self._dice = random.Random(f"{seed}:{up}")
-        self.stalls = 0
-        self.change(link, trim_ms)
+        self._random = random.Random(f"{seed}:{up}")
+        self.retransmissions = 0
+        self.change(link, overhead_ms)
 
-    def change(self, link: Link, trim_ms: float = 0.0) -> None:
-        """Take another link for what comes from now on.
-
-        ``trim_ms`` is what the relay itself adds to a way; it is taken off the delay.
-        """
+    def change(self, link: Link, overhead_ms: float = 0.0) -> None:
+        """Use another link for all bytes that are sent from now on."""
         self.mbps = link.up_mbps if self._up else link.down_mbps
         self._bucket = TokenBucket(self.mbps)
-        self._delay_s = max(0.0, link.one_way_ms - trim_ms) / 1e3
+        self._delay_s = max(0.0, link.one_way_ms - overhead_ms) / 1e3
         self._jitter_s = min(link.jitter_ms, link.one_way_ms) / 1e3
         self._loss = link.loss
-        self._rto_s = max(LEAST_RTO_S, (link.round_trip_ms + 4 * link.jitter_ms) / 1e3)
+        self._rto_s = max(MIN_RTO_S, (link.round_trip_ms + 4 * link.jitter_ms) / 1e3)
         self.round_trip_s = link.round_trip_ms / 1e3
-        bytes_a_second = self.mbps * 1e6 / 8
-        wanted = min(bytes_a_second * PIECE_S, MOST_PIECE_BYTES)
-        self.piece_bytes = int(max(SEGMENT_BYTES, wanted))
-        # what is under way at the full rate never keeps the source waiting
-        flight = 65_536 + bytes_a_second * (self._delay_s + self._jitter_s)
-        self.most_queued_bytes = int(min(flight + bytes_a_second * QUEUE_S, 64 * 2**20))
-        self.few_queued_bytes = int(min(flight + bytes_a_second * QUEUE_S / 2, 48 * 2**20))
+        bytes_per_s = self.mbps * 1e6 / 8
+        self.chunk_bytes = int(max(SEGMENT_BYTES, min(bytes_per_s * CHUNK_S, MAX_CHUNK_BYTES)))
+        # Bytes that are in flight at the full rate must not pause the source.
+        in_flight = 65_536 + bytes_per_s * (self._delay_s + self._jitter_s)
+        self.pause_above_bytes = int(min(in_flight + bytes_per_s * QUEUE_S, 64 * 2**20))
+        self.resume_below_bytes = int(min(in_flight + bytes_per_s * QUEUE_S / 2, 48 * 2**20))
 
-    def arrives(self, now: float, size: int) -> float:
-        """When a piece that is sent now comes out, if nothing before it is late."""
-        jitter_s = self._dice.uniform(-self._jitter_s, self._jitter_s) if self._jitter_s else 0.0
+    def delivery_time(self, now: float, size: int) -> float:
+        """Return when a chunk that is sent now is delivered, regardless of earlier chunks."""
+        jitter_s = self._random.uniform(-self._jitter_s, self._jitter_s) if self._jitter_s else 0.0
         sent = self._bucket.passes(now, size)
-        return sent + self._delay_s + jitter_s + self._stall_s(size)
+        return sent + self._delay_s + jitter_s + self._retransmission_s(size)
 
-    def _stall_s(self, size: int) -> float:
-        """A transport feels a lost segment as a stall of a retransmission timeout, doubling."""
+    def _retransmission_s(self, size: int) -> float:
+        """Return the extra delay of a lost segment: a retransmission timeout that doubles."""
         if not self._loss:
             return 0.0
         segments = max(1, -(-size // SEGMENT_BYTES))
-        if self._dice.random() >= 1 - (1 - self._loss) ** segments:
+        if self._random.random() >= 1 - (1 - self._loss) ** segments:
             return 0.0
-        self.stalls += 1
+        self.retransmissions += 1
         doublings = 1
-        while doublings < MOST_RTO_DOUBLINGS and self._dice.random() < self._loss:
+        while doublings < MAX_RTO_DOUBLINGS and self._random.random() < self._loss:
             doublings += 1
         return float(self._rto_s * (2**doublings - 1))
 
 
-class InOrder:
-    """One connection's direction: bytes never overtake, whatever jitter and stalls say."""
+class InOrderDelivery:
+    """Delivery times of one connection in one direction: a chunk never overtakes an earlier one.
 
-    def __init__(self, way: Way, opens: float = 0.0) -> None:
-        self._way = way
+    Nothing is delivered of what is sent before ``opens``, the time at which a real connection
+    would be established.
+    """
+
+    def __init__(self, direction: LinkDirection, opens: float = 0.0) -> None:
+        self._direction = direction
         self._opens = opens
         self._last = 0.0
 
-    def arrives(self, now: float, size: int) -> float:
-        """When a piece that is sent now comes out; not before the connection ``opens``."""
-        self._last = max(self._last, self._way.arrives(max(now, self._opens), size))
+    def delivery_time(self, now: float, size: int) -> float:
+        """Return when a chunk that is sent now is delivered."""
+        sent = max(now, self._opens)
+        self._last = max(self._last, self._direction.delivery_time(sent, size))
         return self._last

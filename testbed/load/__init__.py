@@ -1,1 +1,1 @@
-"""Open-loop load over a testbed, and a page of what came of it."""
+"""Open-loop load on a testbed, and its report."""

@@ -1,4 +1,4 @@
-"""When requests are meant to be sent: decided before the first one is, whatever the server does."""
+"""Intended send times of requests, drawn or read before the first request is sent."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from pathlib import Path
 
 from shared.errors import InvalidInput, TooLarge
 
-MOST_REQUESTS = 200_000
-MOST_SECONDS = 3_600.0
-MOST_OF_CHAOS = 2_000_000
-"""Of `testbed.chaos`, which sends to processes of its own alone."""
+MAX_REQUESTS = 200_000
+MAX_SECONDS = 3_600.0
+MAX_CHAOS_REQUESTS = 2_000_000
+"""Upper bound for `testbed.chaos`, which sends to processes of its own only."""
 
 Shape = Sequence[tuple[float, float]]
-"""Points (share of the duration, share of the rate), joined by lines; a step has two at once."""
+"""Points (share of the duration, share of the rate), joined by lines.
+
+A step is two points at one time.
+"""
+FLAT: Shape = ((0.0, 1.0), (1.0, 1.0))
 
 
-def factor(shape: Shape, share: float) -> float:
-    """The share of the rate at this share of the duration."""
+def rate_share(shape: Shape, share: float) -> float:
+    """Return the share of the rate at a share of the duration."""
     (x0, y0), *rest = shape
     for x1, y1 in rest:
         if share < x1:
@@ -29,29 +33,33 @@ def factor(shape: Shape, share: float) -> float:
 
 
 def poisson(
-    rate: float, duration_s: float, shape: Shape, seed: int, most_requests: int = MOST_REQUESTS
+    rate: float, duration_s: float, shape: Shape, seed: int, max_requests: int = MAX_REQUESTS
 ) -> list[float]:
-    """Seconds from the start of a Poisson process, thinned to the shape; raises `TooLarge`."""
-    most = max(y for _, y in shape)
-    if duration_s > MOST_SECONDS or rate * most * duration_s > most_requests:
+    """Draw the times of a Poisson process, in seconds from the start, thinned to the shape.
+
+    ``rate`` is in requests a second; raises `TooLarge` beyond ``max_requests``.
+    """
+    peak = max(y for _, y in shape)
+    if duration_s > MAX_SECONDS or rate * peak * duration_s > max_requests:
         raise TooLarge(
-            f"load: at most {most_requests:,} requests in {MOST_SECONDS:,.0f} s are sent; "
-            "take a lower --rate or a shorter --duration",
-            limit=most_requests,
+            f"load: a run has at most {max_requests:,} requests and {MAX_SECONDS:,.0f} s; "
+            "choose a lower --rate or a shorter --duration",
+            limit=max_requests,
         )
-    dice = random.Random(seed)
-    times, now = [], dice.expovariate(rate * most)
+    rng = random.Random(seed)
+    times, now = [], rng.expovariate(rate * peak)
     while now < duration_s:
-        if dice.random() * most < factor(shape, now / duration_s):
+        if rng.random() * peak < rate_share(shape, now / duration_s):
             times.append(now)
-        now += dice.expovariate(rate * most)
+        now += rng.expovariate(rate * peak)
     return times
 
 
 def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
-    """Seconds from the start, one a line, and how many more came after ``duration_s``.
+    """Read times in seconds from the start, one a line.
 
-    Raises `InvalidInput`: a line that is no such time stops the run, it is not passed over.
+    Returns them sorted, and how many were left out because they are after ``duration_s``. Raises
+    `InvalidInput` at the first line that is not a time.
     """
     times = []
     try:
@@ -66,11 +74,11 @@ def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
         except ValueError:
             time = math.nan
         if not 0 <= time < math.inf:
-            raise InvalidInput(f"arrivals: line {number} is no number of seconds from the start")
+            raise InvalidInput(f"arrivals: line {number} is not a number of seconds from the start")
         times.append(time)
     in_file = len(times)
     times = sorted(time for time in times if time < duration_s)
-    if not times or len(times) > MOST_REQUESTS:
+    if not times or len(times) > MAX_REQUESTS:
         raise InvalidInput(f"arrivals: {path} has {len(times):,} within the duration; "
-                           f"1 to {MOST_REQUESTS:,} are sent")  # fmt: skip
+                           f"1 to {MAX_REQUESTS:,} can be sent")  # fmt: skip
     return times, in_file - len(times)

@@ -1,12 +1,12 @@
-"""``dimee load``."""
+"""``dimee load``: send load that does not wait for answers, and write a report."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,105 +15,122 @@ import httpx
 
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
-from shared.ledger.cli import wait_for_consistent
-from shared.ledger.client import LedgerClient
 from shared.pricing.live_prices import read_price_file
+from testbed.links.probe import describe
 from testbed.load.arrivals import from_trace, poisson
-from testbed.load.exchange import PATH, Sample, body, read
-from testbed.load.page import page
-from testbed.load.report import made_with, make_report
-from testbed.load.runner import Action, Planned, run_load
+from testbed.load.generator import send_in_turn
+from testbed.load.http_client import HttpClient, run
+from testbed.load.ledger_check import verify_ledger
+from testbed.load.provenance import provenance
+from testbed.load.report import make_report
+from testbed.load.runner import Action, PlannedRequest, run_load
+from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Fault, Scenario
-from testbed.load.target import Bed, check_url, own_bed, standing_bed
+from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
 from testbed.load.texts import make_texts, read_texts
 
 PATHS = ("policy", "mobile", "edge", "cloud")
-VERIFY_S = 30.0
-SCOUTED = 300
+TEXTS = 300
+WARM_UP = 20
+WARM_UP_DEADLINE_MS = 20_000
 
 
 @click.command()
-@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="steady", show_default=True)
 @click.option(
-    "--path", type=click.Choice(PATHS), default="policy", show_default=True, help="Who decides."
+    "--scenario",
+    type=click.Choice(list(SCENARIOS)),
+    default="steady",
+    show_default=True,
+    help="How the rate changes and which faults are injected.",
 )
-@click.option("--rate", type=click.FloatRange(0.01, 5_000), help="Requests a second; 20, or 100.")
+@click.option(
+    "--path",
+    type=click.Choice(PATHS),
+    default="policy",
+    show_default=True,
+    help="Tier that answers; policy lets the mobile decide.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.01, 5_000),
+    help="Requests a second.  [default: that of the scenario, 20 or 100]",
+)
 @click.option(
     "--duration",
     "duration_s",
     default=60.0,
     show_default=True,
     type=click.FloatRange(1, 3_600),
-    help="Seconds.",
+    help="Length of the run in seconds.",
 )
-@click.option("--seed", default=1, show_default=True, help="Of arrivals, texts and links.")
+@click.option("--seed", default=1, show_default=True, help="Seed of arrivals, texts and links.")
 @click.option(
-    "--arrivals", type=click.Path(path_type=Path), help="Seconds, one a line; no Poisson, no shape."
+    "--arrivals",
+    type=click.Path(path_type=Path),
+    help="File of send times in seconds, one a line, in place of Poisson arrivals.",
 )
-@click.option("--texts", type=click.Path(path_type=Path), help="One text a line.")
-@click.option("--deadline-ms", default=5_000.0, show_default=True, type=click.FloatRange(1, 60_000))
-@click.option("--link", "links", multiple=True, metavar="HOP=LINK", help="As for dimee up.")
-@click.option("--allow-unverified", is_flag=True, help="Go on with links that are off their label.")
-@click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
-@click.option("--policy", help="The testbed's policy, where --path leaves it to it.")
+@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one a line.")
+@click.option(
+    "--deadline-ms",
+    default=5_000.0,
+    show_default=True,
+    type=click.FloatRange(1, 60_000),
+    help="Deadline of each request in ms.",
+)
+@click.option(
+    "--link", "links", multiple=True, metavar="HOP=LINK", help="Emulated link, as for dimee up."
+)
+@click.option(
+    "--allow-unverified", is_flag=True, help="Accept links that deviate by more than 10 %."
+)
+@click.option("--bundle", type=click.Path(), help="Folder of the model bundle.")
+@click.option("--policy", help="Routing policy of the testbed's mobile, used by --path policy.")
 @click.option(
     "--price-book",
     type=click.Path(path_type=Path),
-    help="The prices of the testbed's mobile; the bundle's if left out.",
+    help="Price book of the testbed's mobile; by default the bundle's prices.",
 )
 @click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="Load the testbed that stands there."
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    help="Load the running testbed with this state folder.",
 )
-@click.option("--url", help="Load the gateway at this address; nothing is broken or measured.")
-@click.option("--ledger-url", help="With --url: the ledger, to verify afterwards.")
-@click.option("--allow-remote", is_flag=True, help="Load a host that is not this machine.")
+@click.option("--url", help="Load the gateway at this address; its links are not measured.")
+@click.option("--ledger-url", help="Address of the ledger to verify after a run with --url.")
+@click.option("--allow-remote", is_flag=True, help="Allow a --url on another machine.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("load"),
     show_default=True,
-    help="Where OUT.json and OUT.html are written.",
+    help="Write the report to OUT.json and OUT.html.",
 )
 def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> None:
-    """Send load that does not wait for answers, and draw what came of it.
+    """Send load that does not wait for answers, and write a report with charts.
 
-    Starts a testbed of its own and ends it, unless --state-dir or --url names one. Latency counts
-    from the time that each request was meant to be sent.
+    Starts a testbed and stops it at the end, unless --state-dir or --url names one. Latency counts
+    from the time at which a request was meant to be sent.
     """
+    _require_extra()
     chosen = SCENARIOS[scenario]
-    rate = options["rate"] or chosen.rate
     duration_s, seed = options["duration_s"], options["seed"]
-    left_out = 0
-    if options["arrivals"]:
-        arrivals, left_out = from_trace(options["arrivals"], duration_s)
-        rate = len(arrivals) / duration_s
-        if left_out:
-            click.echo(f"left out, because they come after --duration: {left_out:,} of the trace")
-    else:
-        arrivals = poisson(rate, duration_s, chosen.shape, seed)
-    if not arrivals:
-        raise InvalidInput(
-            "load: no request falls into so short a time; raise --rate or --duration"
-        )
-    texts = read_texts(options["texts"]) if options["texts"] else make_texts(SCOUTED, seed)
-    made = made_with()
-    with _bed(chosen, allow_unverified, options) as bed:
-        links = bed.measure(allow_unverified)
+    arrivals, rate, left_out = _arrivals(chosen, options)
+    texts = read_texts(options["texts"]) if options["texts"] else make_texts(TEXTS, seed)
+    made = provenance()
+    credentials = Credentials.from_environment()
+    with _target(chosen, allow_unverified, options) as target:
+        links = target.measure_links(allow_unverified)
         for one in links:
-            click.echo(_measured(one))
-        ready = _ready(bed.url)
-        planned = _plan(bed, chosen, arrivals, texts, options)
-        click.echo(f"sending {len(planned):,} requests in {duration_s:g} s …")
-        samples, happened = asyncio.run(
-            run_load(
-                bed.url,
-                planned,
-                options["deadline_ms"],
-                _actions(bed, chosen, duration_s),
-                shown=Credentials.from_environment(),
-            )
-        )
-        ledger = _verify(bed, sum(one.ending == "answered" for one in samples))
+            click.echo(f"  {describe(one)}")
+        ready = _readiness(target.url, credentials)
+        client = HttpClient(target.url, PATH, credentials)
+        plan = _plan(client, target.url, chosen, arrivals, texts, options)
+        click.echo(f"sending {len(plan):,} requests in {duration_s:g} s …")
+        actions = _actions(target, chosen, duration_s)
+        samples, records = run(run_load(client, plan, options["deadline_ms"], actions))
+        answered = sum(one.ending == "answered" for one in samples)
+        ledger = verify_ledger(target.ledger_url, answered, credentials=credentials)
+    book = options["price_book"]
     facts = {
         "scenario": scenario,
         "scenario_title": chosen.title,
@@ -123,65 +140,89 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         "duration_s": duration_s,
         "deadline_ms": options["deadline_ms"],
         "seed": seed,
-        "price_book": read_price_file(options["price_book"]).version
-        if options["price_book"]
-        else None,
+        "price_book": read_price_file(book).version if book else None,
         "trace": options["arrivals"] and str(options["arrivals"]),
         "trace_left_out": left_out,
         "bundle_id": ready.get("bundle_id"),
         "links": links,
-        **_label(links, options),
+        **_link_verdict(links, options),
         "ledger": ledger,
         **made,
     }
-    report = make_report(facts, samples, happened, duration_s, options["deadline_ms"])
+    report = make_report(facts, samples, records, duration_s, options["deadline_ms"])
     _write(out, report)
 
 
-def _bed(
+def _require_extra() -> None:
+    if not all(map(find_spec, ("jinja2", "matplotlib"))):
+        raise DimeeError("the report needs Jinja2 and matplotlib: pip install 'dimee[testbed]'")
+
+
+def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:
+    """Return the send times, their rate, and how many lines of a trace were left out."""
+    duration_s, left_out = options["duration_s"], 0
+    if options["arrivals"]:
+        arrivals, left_out = from_trace(options["arrivals"], duration_s)
+        rate = len(arrivals) / duration_s
+        if left_out:
+            click.echo(f"left out of the trace, because they are after --duration: {left_out:,}")
+    else:
+        rate = options["rate"] or chosen.rate
+        arrivals = poisson(rate, duration_s, chosen.shape, options["seed"])
+    if not arrivals:
+        raise InvalidInput(
+            "load: the run is too short to send a request; raise --rate or --duration"
+        )
+    return arrivals, rate, left_out
+
+
+def _target(
     chosen: Scenario, allow_unverified: bool, options: dict[str, Any]
-) -> AbstractContextManager[Bed]:
+) -> AbstractContextManager[LoadTarget]:
+    """Return the testbed that the options name, or one to start."""
     if options["url"] or options["state_dir"]:
-        if options["links"]:
-            raise InvalidInput("--link: the testbed stands already; use dimee link set")
-        if options["price_book"]:
-            raise InvalidInput(
-                "--price-book: the testbed stands already; give its mobile DIMEE_PRICE_BOOK"
-            )
-        if options["state_dir"]:
-            bed = standing_bed(options["state_dir"])
-        else:
-            remote, ledger = options["allow_remote"], options["ledger_url"]
-            ledger = check_url(ledger, remote) if ledger else ""
-            bed = Bed(check_url(options["url"], remote), ledger, {}, {})
-        for fault in chosen.faults:
-            if fault.what == "kill" or fault.name not in bed.links:
-                raise InvalidInput(
-                    f"--scenario: it needs a testbed of its own ({fault}); leave out --url and "
-                    "--state-dir, or start one with this link"
-                )
-        return nullcontext(bed)
-    asked = dict(link.partition("=")[::2] for link in options["links"])
-    if len(asked) < len(options["links"]):
+        return nullcontext(_running_target(chosen, options))
+    links = dict(link.partition("=")[::2] for link in options["links"])
+    if len(links) < len(options["links"]):
         raise InvalidInput("--link: a hop has two links; give it one")
-    extra: list[str] = ["--allow-unverified"] if allow_unverified else []
+    more: list[str] = ["--allow-unverified"] if allow_unverified else []
     if options["price_book"]:
-        read_price_file(options["price_book"])  # refused before anything is started
+        read_price_file(options["price_book"])  # an invalid book fails before anything starts
     for name in ("bundle", "policy", "price_book"):
         if options[name]:
-            extra += [f"--{name.replace('_', '-')}", str(options[name])]
-    restart_after_s = None if chosen.revive is None else chosen.revive * options["duration_s"]
+            more += [f"--{name.replace('_', '-')}", str(options[name])]
+    share = chosen.restart_after
+    restart_after_s = None if share is None else share * options["duration_s"]
     click.echo("starting a testbed …")
-    return own_bed(chosen.links | asked, options["seed"], restart_after_s, tuple(extra))
+    return start_testbed(chosen.links | links, options["seed"], restart_after_s, tuple(more))
 
 
-def _ready(url: str) -> dict[str, Any]:
+def _running_target(chosen: Scenario, options: dict[str, Any]) -> LoadTarget:
+    if options["links"]:
+        raise InvalidInput("--link: the testbed is running already; use dimee link set")
+    if options["price_book"]:
+        raise InvalidInput(
+            "--price-book: the testbed is running already; set DIMEE_PRICE_BOOK of its mobile"
+        )
+    if options["state_dir"]:
+        target = find_testbed(options["state_dir"])
+    else:
+        remote, ledger = options["allow_remote"], options["ledger_url"]
+        ledger = check_url(ledger, remote) if ledger else ""
+        target = LoadTarget(check_url(options["url"], remote), ledger)
+    for fault in chosen.faults:
+        if fault.kind == "kill" or fault.name not in target.links:
+            raise InvalidInput(
+                f"--scenario: this fault needs a testbed of its own ({fault}); leave out --url and "
+                "--state-dir, or start a testbed with this link"
+            )
+    return target
+
+
+def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
     try:
         response = httpx.get(
-            f"{url}/readyz",
-            trust_env=False,
-            timeout=10.0,
-            verify=Credentials.from_environment().verify,
+            f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
         )
         return dict(response.json())
     except (httpx.HTTPError, ValueError) as error:
@@ -191,110 +232,90 @@ def _ready(url: str) -> dict[str, Any]:
 
 
 def _plan(
-    bed: Bed, chosen: Scenario, arrivals: list[float], texts: list[str], options: dict[str, Any]
-) -> list[Planned]:
-    dice = random.Random(options["seed"])
-    if chosen.rare is None:
+    client: HttpClient,
+    url: str,
+    chosen: Scenario,
+    arrivals: list[float],
+    texts: list[str],
+    options: dict[str, Any],
+) -> list[PlannedRequest]:
+    """Warm the tiers up with some texts, and choose text and policy of each request."""
+    rng = random.Random(options["seed"])
+    if chosen.escalating is None:
         policy = None if options["path"] == "policy" else options["path"]
-        _ask(bed.url, texts[:20], policy)  # connections and caches are warm on a mobile that works
-        return [Planned(at, dice.choice(texts), policy) for at in arrivals]
-    rare = [text for text, sample in _ask(bed.url, texts, "cascade-routing") if sample.escalated]
-    if not rare:
+        _classify(client, url, texts[:WARM_UP], policy)
+        return [PlannedRequest(at, rng.choice(texts), policy) for at in arrivals]
+    samples = _classify(client, url, texts, "cascade-routing")
+    escalating = [text for text, one in zip(texts, samples, strict=True) if one.escalated]
+    if not escalating:
         raise DimeeError(
-            f"no text of {len(texts)} escalates under the policy cascade-routing with this bundle; "
-            "give others with --texts"
+            f"none of {len(texts)} texts escalates under the policy cascade-routing with this "
+            "bundle; give others with --texts"
         )
-    which = set(dice.sample(range(len(arrivals)), round(chosen.rare * len(arrivals))))
+    chosen_numbers = rng.sample(range(len(arrivals)), round(chosen.escalating * len(arrivals)))
+    numbers = set(chosen_numbers)
     return [
-        Planned(at, dice.choice(rare), "cascade-routing")
-        if number in which
-        else Planned(at, dice.choice(texts), "mobile")
+        PlannedRequest(at, rng.choice(escalating), "cascade-routing")
+        if number in numbers
+        else PlannedRequest(at, rng.choice(texts), "mobile")
         for number, at in enumerate(arrivals)
     ]
 
 
-def _ask(url: str, texts: list[str], policy: str | None) -> list[tuple[str, Sample]]:
-    """One after the other, before the run; not part of it."""
-    found = []
-    try:
-        shown = Credentials.from_environment()
-        with httpx.Client(
-            base_url=url, trust_env=False, timeout=30.0, auth=shown.auth, verify=shown.verify
-        ) as http:
-            for number, text in enumerate(texts):
-                sample = Sample(number, 0.0)
-                response = http.post(PATH, json=body(text, policy, 20_000))
-                read(sample, response.status_code, response.content)
-                found.append((text, sample))
-    except httpx.HTTPError as error:
-        why = str(error) or type(error).__name__
-        raise DimeeError(f"the gateway at {url} was lost before the run ({why})") from None
-    return found
+def _classify(client: HttpClient, url: str, texts: list[str], policy: str | None) -> list[Sample]:
+    """Send texts one after the other, before the run."""
+    bodies = [
+        json.dumps(request_body(text, policy, WARM_UP_DEADLINE_MS)).encode() for text in texts
+    ]
+    samples = []
+    for answer in run(send_in_turn(client, bodies)):
+        if answer.status == 0:
+            raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+        sample = Sample(answer.number, 0.0)
+        sample.read(answer)
+        samples.append(sample)
+    return samples
 
 
-def _actions(bed: Bed, chosen: Scenario, duration_s: float) -> list[Action]:
+def _actions(target: LoadTarget, chosen: Scenario, duration_s: float) -> list[Action]:
     def act(fault: Fault) -> None:
-        if fault.what == "kill":
-            bed.kill(fault.name)
+        if fault.kind == "kill":
+            target.kill(fault.name)
         else:
-            bed.set_link(fault.name, fault.words)
+            target.set_link(fault.name, fault.spec)
 
-    return [(fault.at * duration_s, str(fault), partial(act, fault)) for fault in chosen.faults]
-
-
-def _verify(bed: Bed, requests: int) -> dict[str, Any]:
-    if not bed.ledger_url:
-        return {"clean": None, "error": "not asked: no ledger named"}
-    client = LedgerClient(bed.ledger_url, credentials=Credentials.from_environment())
-    try:
-        found = wait_for_consistent(client, VERIFY_S, requests)
-    except DimeeError as error:
-        return {"clean": False, "error": error.message}
-    finally:
-        client.close()
-    return {
-        "clean": found.clean,
-        "requests": found.requests,
-        "total_findings": found.total_findings,
-        "findings": [one.model_dump(mode="json") for one in found.findings[:20]],
-    }
+    return [
+        Action(fault.at * duration_s, str(fault), partial(act, fault)) for fault in chosen.faults
+    ]
 
 
-def _label(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, str | None]:
-    off = [one["hop"] for one in links if not one["holds"]]
-    if off:
-        return {"label": None, "no_label_because": f"off by more than 10 %: {', '.join(off)}"}
-    if not links:
+def _link_verdict(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, str | None]:
+    unverified = [one["hop"] for one in links if not one["verified"]]
+    if unverified:
+        why = f"deviation of more than 10 %: {', '.join(unverified)}"
+    elif not links:
         why = "nothing was measured" if options["url"] else "the testbed has no emulated link"
-        return {"label": None, "no_label_because": why}
-    return {"label": ", ".join(f"{one['hop']}={one['words']}" for one in links)}
-
-
-def _measured(one: dict[str, Any]) -> str:
-    off = one["off"]
-    return (
-        f"  {one['hop']} {one['words']}: RTT {one['rtt_ms']:.2f} ms ({off.get('rtt_ms', 0):+.1%}), "
-        f"up {one['up_mbps']:.1f} ({off['up_mbps']:+.1%}), "
-        f"down {one['down_mbps']:.1f} Mbit/s ({off['down_mbps']:+.1%})"
-    )
+    else:
+        specs = ", ".join(f"{one['hop']}={one['spec']}" for one in links)
+        return {"verified_links": specs, "unverified_because": None}
+    return {"verified_links": None, "unverified_because": why}
 
 
 def _write(out: Path, report: dict[str, Any]) -> None:
+    from testbed.load.page import (
+        load_page,
+    )  # of the extra testbed, which dimee --help need not have
+
     out.parent.mkdir(parents=True, exist_ok=True)
     files = (out.with_name(out.name + ".json"), out.with_name(out.name + ".html"))
     files[0].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    files[1].write_text(page(report), encoding="utf-8")
+    files[1].write_text(load_page(report), encoding="utf-8")
     latency = report["latency_ms"] or {}
-    shown = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
-    click.echo(
-        f"answered {report['answered_share']:.2%} of {report['requests']:,}: "
-        + ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
-    )
-    click.echo(f"latency p50 / p95 / p99: {shown} ms from the intended time")
+    percentiles = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
+    endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
+    click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
+    click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
     ledger = report["ledger"]
-    clean = ledger["clean"]
-    click.echo(
-        "ledger verify: "
-        + ("clean" if clean else str(ledger.get("error") or f"{ledger['total_findings']} findings"))
-    )
+    problem = ledger["error"] or f"{ledger.get('total_findings')} findings"
+    click.echo(f"ledger verify: {'consistent' if ledger['consistent'] else problem}")
     click.echo(f"written: {files[0]} and {files[1]}")

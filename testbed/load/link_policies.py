@@ -1,26 +1,23 @@
-"""Policies over emulated links: shares of the tiers, accuracy, cost and latency, measured live.
+"""Study of policies over emulated links: tier shares, accuracy, cost and latency.
 
 ``python -m testbed.load.link_policies --data ../shared/glue/sst2 --out
 docs/results/extra/links.json`` starts a testbed for each link profile, sends labelled texts one
-after the other, and writes the JSON. ``make results`` makes the page of it.
+after the other, and writes the JSON; ``make results`` writes its page.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 import numpy as np
 
-from lab.data.examples import Example, load_examples
-from lab.data.tasks import get_task
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
@@ -28,21 +25,24 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
 from shared.settings import default_bundle
 from shared.wire import ClassifyResponse
-from testbed.load.exchange import PATH, TIERS
-from testbed.load.report import made_with
-from testbed.load.target import own_bed
+from testbed.load.generator import send_in_turn
+from testbed.load.http_client import Answer, HttpClient, run
+from testbed.load.labelled_texts import LabelledText, read_labelled_texts
+from testbed.load.provenance import provenance
+from testbed.load.sample import PATH, TIERS, request_body
+from testbed.load.target import start_testbed
 
 PROFILES = ("3g", "4g", "5g", "wifi", "satellite")
 POLICIES = (CascadeRouting.name, "dimee-fixed", "dimee-adaptive")
-"""In the order in which a testbed runs them. Cascade routing is first: it weighs delays that the
-mobile has measured, and must not know those of another policy's requests."""
+"""In the order in which a testbed runs them. Cascade routing is first: it uses delays that the
+mobile has measured, which must not come from the requests of another policy."""
 HOPS = ("mobile-edge", "mobile-cloud")
 DEADLINE_MS = 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request: the tier that answered, whether it was right, its latency and its cost."""
+    """Outcome of one request: answering tier, whether the label was right, latency and cost."""
 
     tier: str
     right: bool
@@ -51,41 +51,37 @@ class Answered:
     all_cloud_lambda: float
 
 
-def send_in_turn(
-    http: httpx.Client, examples: Sequence[Example], labels: Sequence[str], policy: str
+def classify(
+    client: HttpClient, texts: Sequence[LabelledText], labels: Sequence[str], policy: str
 ) -> list[Answered]:
-    """Send each example when the one before it is answered; raises `DimeeError` if one fails."""
-    answers = []
-    for example in examples:
-        body: dict[str, Any] = {
-            "texts": [example.text],
-            "policy": policy,
-            "deadline_ms": DEADLINE_MS,
-        }
-        if example.pair is not None:
-            body["pairs"] = [example.pair]
-        started = time.perf_counter()
-        response = http.post(PATH, json=body)
-        latency_ms = (time.perf_counter() - started) * 1e3
-        if response.status_code != httpx.codes.OK:
-            raise from_payload(response.json(), response.status_code)
-        item = ClassifyResponse.model_validate_json(response.content).items[0]
-        if item.result is None:
-            raise from_payload({"error": item.error}, 500)
-        answers.append(
-            Answered(
-                item.result.tier.value,
-                item.result.label == labels[example.label],
-                latency_ms,
-                item.result.cost.cost_lambda,
-                item.result.cost.all_cloud_lambda,
-            )
-        )
-    return answers
+    """Send each text when the one before it was answered; raises `DimeeError` if one fails."""
+    bodies = [
+        json.dumps(request_body(one.text, policy, DEADLINE_MS, one.pair)).encode() for one in texts
+    ]
+    answers = run(send_in_turn(client, bodies, DEADLINE_MS / 1e3 + 10))
+    return [_outcome(answer, labels[one.label]) for answer, one in zip(answers, texts, strict=True)]
+
+
+def _outcome(answer: Answer, label: str) -> Answered:
+    if answer.status == 0:
+        raise DimeeError(f"the gateway did not answer ({answer.error}); see the testbed's logs")
+    if answer.status != HTTPStatus.OK:
+        raise from_payload(json.loads(answer.body), answer.status)
+    item = ClassifyResponse.model_validate_json(answer.body).items[0]
+    if item.result is None:
+        raise from_payload({"error": item.error}, 500)
+    cost = item.result.cost
+    return Answered(
+        item.result.tier.value,
+        item.result.label == label,
+        answer.latency_s * 1e3,
+        cost.cost_lambda,
+        cost.all_cloud_lambda,
+    )
 
 
 def summarize(policy: str, answers: Sequence[Answered]) -> dict[str, Any]:
-    """One row: shares and accuracy in percent, cost in λ and against all-cloud, latency in ms."""
+    """Return a row: shares and accuracy in %, cost in λ and against all-cloud, latency in ms."""
     latency_N = [one.latency_ms for one in answers]
     cost = sum(one.cost_lambda for one in answers)
     all_cloud = sum(one.all_cloud_lambda for one in answers)
@@ -107,40 +103,27 @@ def summarize(policy: str, answers: Sequence[Answered]) -> dict[str, Any]:
 
 def study_link(
     name: str,
-    examples: Sequence[Example],
+    texts: Sequence[LabelledText],
     labels: Sequence[str],
     bundle: Path,
     seed: int,
     allow_unverified: bool,
     latency_price_lambda: float = LATENCY_PRICE_LAMBDA,
 ) -> dict[str, Any]:
-    """Start a testbed with link ``name`` on both hops and run every policy in it.
+    """Start a testbed with link ``name`` to edge and cloud, and run every policy in it.
 
     ``latency_price_lambda`` is the price of waiting, in λ a millisecond.
     """
-    extra = ("--bundle", str(bundle), *(["--allow-unverified"] if allow_unverified else []))
-    shown = Credentials.from_environment()
-    with (
-        own_bed(
-            dict.fromkeys(HOPS, name),
-            seed,
-            None,
-            extra,
-            {"DIMEE_LATENCY_PRICE_LAMBDA": str(latency_price_lambda)},
-        ) as bed,
-        httpx.Client(
-            base_url=bed.url,
-            trust_env=False,
-            timeout=DEADLINE_MS / 1e3 + 10,
-            auth=shown.auth,
-            verify=shown.verify,
-        ) as http,
-    ):
+    options = ("--bundle", str(bundle), *(["--allow-unverified"] if allow_unverified else []))
+    settings = {"DIMEE_LATENCY_PRICE_LAMBDA": str(latency_price_lambda)}
+    links = dict.fromkeys(HOPS, name)
+    with start_testbed(links, seed, options=options, settings=settings) as target:
+        client = HttpClient(target.url, PATH, Credentials.from_environment())
         rows = []
         for policy in POLICIES:
-            rows.append(summarize(policy, send_in_turn(http, examples, labels, policy)))
+            rows.append(summarize(policy, classify(client, texts, labels, policy)))
             click.echo(f"  {name} {_line(rows[-1])}")
-        return {"link": name, "measured": list(bed.measured), "rows": rows}
+        return {"link": name, "measured": list(target.measurements), "rows": rows}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -154,35 +137,55 @@ def _line(row: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--data", default="../shared/glue/sst2", show_default=True, help="Labelled texts.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/glue/sst2"),
+    show_default=True,
+    help="Folder with validation.jsonl, or a file of JSON lines.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("docs/results/extra/links.json"),
     show_default=True,
-    help="The JSON.",
+    help="Write the figures to this JSON file.",
 )
-@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--seed", default=0, show_default=True, help="Of the order and of the links.")
 @click.option(
-    "--link", "links", multiple=True, type=click.Choice(PROFILES), help="All if left out."
+    "--limit",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Number of texts.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the texts' order and the links."
+)
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    type=click.Choice(PROFILES),
+    help="Link profile, repeatable.  [default: all]",
 )
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),
     envvar="DIMEE_BUNDLE",
-    help="Folder of the model's bundle.",
+    help="Folder of the model bundle.",
 )
 @click.option(
     "--latency-price",
     type=click.FloatRange(0, 1e6),
     default=LATENCY_PRICE_LAMBDA,
     show_default=True,
-    help="λ of waiting a millisecond.",
+    help="Price of waiting in λ a millisecond.",
 )
-@click.option("--allow-unverified", is_flag=True, help="Go on with links that are off their label.")
+@click.option(
+    "--allow-unverified", is_flag=True, help="Accept links that deviate by more than 10 %."
+)
 def main(
-    data: str,
+    data: Path,
     out: Path,
     limit: int,
     seed: int,
@@ -191,41 +194,33 @@ def main(
     latency_price: float,
     allow_unverified: bool,
 ) -> None:
-    """Measure the policies over each link, and write the JSON."""
+    """Measure the policies over each link, and write the figures."""
+    made = provenance()
+    command = ["python -m testbed.load.link_policies", f"--data {data}", f"--out {out}"]
+    command += [f"--limit {limit}", f"--seed {seed}", *(f"--link {name}" for name in links)]
+    if latency_price != LATENCY_PRICE_LAMBDA:
+        command.append(f"--latency-price {latency_price:g}")
+    if allow_unverified:
+        command.append("--allow-unverified")
+    if bundle is not None:
+        command.append(f"--bundle {bundle}")
     try:
         loaded = load_bundle(bundle or default_bundle())
-        manifest = loaded.manifest
-        examples = load_examples(data, get_task(manifest.task), "validation")
-        random.Random(seed).shuffle(examples)
-        examples = examples[:limit]
-        made = made_with()
-        arguments = [f"--data {data}", f"--out {out}", f"--limit {limit}", f"--seed {seed}"]
-        arguments += [f"--link {name}" for name in links]
-        arguments += (
-            [] if latency_price == LATENCY_PRICE_LAMBDA else [f"--latency-price {latency_price:g}"]
-        )
-        arguments += ["--allow-unverified"] if allow_unverified else []
-        if bundle is not None:
-            arguments.append(f"--bundle {bundle}")
+        labels = loaded.manifest.labels
+        texts = read_labelled_texts(data, loaded.manifest.task, len(labels))
+        random.Random(seed).shuffle(texts)
+        texts = texts[:limit]
         facts: dict[str, Any] = {
             **made,
-            "command": " ".join(["python -m testbed.load.link_policies", *arguments]),
+            "command": " ".join(command),
             "bundle_id": loaded.bundle_id,
-            "task": manifest.task,
-            "data": Path(data).name,
-            "limit": len(examples),
+            "task": loaded.manifest.task,
+            "data": data.name,
+            "limit": len(texts),
             "seed": seed,
             "latency_price_lambda": latency_price,
             "links": [
-                study_link(
-                    name,
-                    examples,
-                    manifest.labels,
-                    loaded.path,
-                    seed,
-                    allow_unverified,
-                    latency_price,
-                )
+                study_link(name, texts, labels, loaded.path, seed, allow_unverified, latency_price)
                 for name in links or PROFILES
             ],
         }

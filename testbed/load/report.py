@@ -1,36 +1,30 @@
-"""Samples as one JSON: the figures of a run, and how it was made."""
+"""Report of a run as JSON: its figures and its provenance."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from testbed.load.exchange import ENDINGS, TIERS, Sample
-from testbed.load.runner import Happened
+from testbed.load.runner import ActionRecord
+from testbed.load.sample import ENDINGS, TIERS, Sample
 
-FORMAT = 1
-MOST_BINS = 60
+FORMAT = 2
+MAX_BINS = 60
 PERCENTILES = (50, 90, 95, 99)
 
 
 def make_report(
     facts: dict[str, Any],
     samples: Sequence[Sample],
-    happened: Sequence[Happened],
+    actions: Sequence[ActionRecord],
     duration_s: float,
     deadline_ms: float,
 ) -> dict[str, Any]:
-    """Everything that the page shows; ``facts`` say how the run was made."""
+    """Return everything that the page shows; ``facts`` are settings and provenance of the run."""
     answered = [one for one in samples if one.ending == "answered"]
     endings = Counter(one.ending for one in samples)
     over = sum(one.latency_ms > deadline_ms + 50 for one in samples)
@@ -61,7 +55,7 @@ def make_report(
             "usd": sum(one.cost_usd for one in answered),
         },
         "over_time": _over_time(samples, duration_s),
-        "happened": [asdict(one) for one in happened],
+        "actions": [asdict(one) for one in actions],
     }
 
 
@@ -74,66 +68,36 @@ def _percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 def _hops(answered: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """Mean ms by the tier that answered and by part; the parts sum to the mean latency."""
+    """Return mean ms by answering tier and part; the parts sum to the tier's mean latency."""
     found = {}
     for tier in TIERS:
-        ours = [one.hops_ms for one in answered if one.tier == tier]
-        parts = dict.fromkeys(name for hops in ours for name in hops)
-        if ours:
+        samples = [one.hops_ms for one in answered if one.tier == tier]
+        parts = dict.fromkeys(name for hops in samples for name in hops)
+        if samples:
             found[tier] = {
-                part: float(np.mean([hops.get(part, 0.0) for hops in ours])) for part in parts
+                part: float(np.mean([hops.get(part, 0.0) for hops in samples])) for part in parts
             }
     return found
 
 
 def _over_time(samples: Sequence[Sample], duration_s: float) -> list[dict[str, Any]]:
-    """By intended time: how many, how they ended, and percentiles of those answered."""
-    bins = max(1, min(MOST_BINS, round(duration_s), len(samples) // 20))
+    """Return counts, endings and latency percentiles by intended time."""
+    bins = max(1, min(MAX_BINS, round(duration_s), len(samples) // 20))
     width_s = duration_s / bins
     table = []
     for number in range(bins):
-        begin = number * width_s
-        inside = [one for one in samples if begin <= one.intended_s < begin + width_s]
+        start = number * width_s
+        inside = [one for one in samples if start <= one.intended_s < start + width_s]
         answered = [one for one in inside if one.ending == "answered"]
         endings = Counter(one.tier if one.ending == "answered" else one.ending for one in inside)
         latency = _percentiles([one.latency_ms for one in answered]) or {}
         table.append(
             {
-                "from_s": begin,
-                "until_s": begin + width_s,
+                "from_s": start,
+                "until_s": start + width_s,
                 "requests": len(inside),
                 "endings": {str(name): count for name, count in endings.items()},
                 **{name: latency.get(name) for name in ("p50", "p95", "p99")},
             }
         )
     return table
-
-
-def made_with() -> dict[str, Any]:
-    """When, by which code and on what machine."""
-    return {
-        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
-        "machine": {
-            "cores": len(os.sched_getaffinity(0)),
-            "load_before": os.getloadavg()[0],
-            "system": f"{platform.system()} {platform.release()}",
-            "python": platform.python_version(),
-        },
-        "command": "dimee " + " ".join(sys.argv[1:]),
-    }
-
-
-def _commit() -> str:
-    root = Path(__file__).parents[2]
-    try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return said.stdout.strip()

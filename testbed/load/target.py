@@ -1,18 +1,16 @@
-"""The testbed under load: one of its own (``dimee up`` as a process), or one that stands."""
+"""The testbed under load: one started for the run (``dimee up`` as a process), or a running one."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -21,80 +19,93 @@ from urllib.parse import urlsplit
 from shared.errors import DimeeError, InvalidInput
 from testbed.links.client import LinkControl
 from testbed.links.probe import measure
+from testbed.processes.ports import free_ports
+from testbed.processes.supervisor import TESTBED_FILE, read_testbed_file
 
 START_S = 180.0
 STOP_S = 30.0
-OURS = ("mobile", "ledger", "localhost")
-"""Names that may be loaded besides loopback: those in docker-compose.yml."""
+ALLOWED_HOSTS = ("mobile", "ledger", "localhost")
+"""Hosts that may be loaded besides loopback addresses: those in docker-compose.yml."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
-    """Where to send, where the ledger is, and what can be broken."""
+class LoadTarget:
+    """Addresses of gateway and ledger, and the links that can be changed.
+
+    ``specs`` are the links as they were at the start. ``folder`` is the state folder of a testbed
+    that this process has started, and None for any other.
+    """
 
     url: str
     ledger_url: str
-    links: Mapping[str, LinkControl]
-    words: Mapping[str, str]
-    measured: tuple[dict[str, Any], ...] = ()
+    links: Mapping[str, LinkControl] = field(default_factory=dict)
+    specs: Mapping[str, str] = field(default_factory=dict)
+    measurements: tuple[dict[str, Any], ...] = ()
     folder: Path | None = None
 
-    def kill(self, role: str) -> None:
-        """End a process of our own testbed at once (SIGKILL)."""
+    def role(self, name: str) -> dict[str, Any]:
+        """Return address and process id of a role now; a restarted process has a new id."""
         if self.folder is None:
-            raise DimeeError("the testbed is not ours to kill; leave out --url")
-        # its id is read when it is used: a process that came back has another one
-        os.kill(int(_facts(self.folder)["roles"][role]["pid"]), signal.SIGKILL)
+            raise DimeeError(
+                "only processes of a testbed of this command can be killed; "
+                "leave out --url and --state-dir"
+            )
+        return dict(read_testbed_file(self.folder)["roles"][name])
 
-    def set_link(self, hop: str, words: str | None) -> None:
-        """Change a link; None: as it was at the start."""
-        self.links[hop].change(words or self.words[hop])
+    def kill(self, role: str) -> None:
+        """Kill a process (SIGKILL)."""
+        os.kill(int(self.role(role)["pid"]), signal.SIGKILL)
 
-    def measure(self, allow_unverified: bool) -> list[dict[str, Any]]:
-        """Every link against its label; raises `LinkOff` unless ``allow_unverified``.
+    def set_link(self, hop: str, spec: str | None) -> None:
+        """Change a link; None restores the link of the start."""
+        self.links[hop].change(spec or self.specs[hop])
 
-        Our own testbed has measured its links a moment ago, when it started.
+    def measure_links(self, allow_unverified: bool) -> list[dict[str, Any]]:
+        """Return a measurement of each link; raises `LinkUnverified` unless ``allow_unverified``.
+
+        A testbed of our own has just measured its links, so that those figures are returned.
         """
         if self.folder is not None:
-            return list(self.measured)
+            return list(self.measurements)
         found = [measure(control) for control in self.links.values()]
         if not allow_unverified:
             for one in found:
-                one.refuse()
+                one.raise_if_unverified()
         return [one.as_json() for one in found]
 
 
 @contextmanager
-def own_bed(
+def start_testbed(
     links: Mapping[str, str],
     seed: int,
-    restart_after_s: float | None,
-    extra: tuple[str, ...] = (),
+    restart_after_s: float | None = None,
+    options: tuple[str, ...] = (),
     settings: Mapping[str, str] | None = None,
-) -> Iterator[Bed]:
-    """Start ``dimee up`` on free ports, and end it afterwards, whatever happens.
+) -> Iterator[LoadTarget]:
+    """Start ``dimee up`` on free ports, and stop it at the end.
 
-    ``settings`` are ``DIMEE_*`` variables beside those of the environment.
+    ``options`` are more options of ``dimee up``, ``settings`` are ``DIMEE_*`` variables.
     """
     with tempfile.TemporaryDirectory(prefix="dimee-load-") as name:
         folder = Path(name)
-        options = ["--state-dir", str(folder), "--link-seed", str(seed), *extra]
-        for hop, words in links.items():
-            options += ["--link", f"{hop}={words}"]
+        arguments = ["--state-dir", str(folder), "--link-seed", str(seed), *options]
+        for hop, spec in links.items():
+            arguments += ["--link", f"{hop}={spec}"]
         if restart_after_s is not None:
-            options += ["--restart-after", f"{restart_after_s:g}"]
+            arguments += ["--restart-after", f"{restart_after_s:g}"]
         for role, port in zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True):
-            options += [f"--{role}-port", str(port)]
+            arguments += [f"--{role}-port", str(port)]
         with (folder / "up.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mobile_client.cli.main", "up", *options],
+                [sys.executable, "-m", "mobile_client.cli.main", "up", *arguments],
                 env=os.environ | dict(settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         try:
-            yield _stands(folder, process)
+            _wait_until_ready(folder, process)
+            yield find_testbed(folder, started_here=True)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -104,69 +115,49 @@ def own_bed(
                 process.wait()
 
 
-def _stands(folder: Path, process: subprocess.Popen[bytes]) -> Bed:
+def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_S
-    while not (folder / "testbed.json").exists():
+    while not (folder / TESTBED_FILE).exists():
         if process.poll() is not None or time.monotonic() > until:
-            said = (folder / "up.log").read_text(errors="replace").strip().splitlines()
-            last = said[-1].removeprefix("dimee: ") if said else "it said nothing"
+            lines = (folder / "up.log").read_text(errors="replace").strip().splitlines()
+            last = lines[-1].removeprefix("dimee: ") if lines else "it printed nothing"
             raise DimeeError(f"the testbed did not start: {last}")
         time.sleep(0.05)
-    return standing_bed(folder, ours=True)
 
 
-def standing_bed(folder: Path, ours: bool = False) -> Bed:
-    """A testbed by its state directory; only one of our own may be killed."""
-    facts = _facts(folder)
+def find_testbed(folder: Path, started_here: bool = False) -> LoadTarget:
+    """Return the testbed that runs with this state folder; raises `DimeeError` if none does."""
+    facts = read_testbed_file(folder)
     links = facts["links"]
-    return Bed(
+    return LoadTarget(
         facts["roles"]["mobile"]["url"],
         facts["roles"]["ledger"]["url"],
         {hop: LinkControl(hop, one["control"]) for hop, one in links.items()},
-        {hop: one["words"] for hop, one in links.items()},
-        tuple(one["measured"] for one in links.values()),
-        folder if ours else None,
+        {hop: one["spec"] for hop, one in links.items()},
+        tuple(one["measurement"] for one in links.values()),
+        folder if started_here else None,
     )
 
 
 def check_url(url: str, allow_remote: bool) -> str:
-    """The url if it may be loaded; raises `InvalidInput`."""
+    """Return the URL without a trailing slash if it may be loaded; raises `InvalidInput`."""
     try:
         parts = urlsplit(url)
-        host, sound = parts.hostname or "", parts.scheme in ("http", "https")
+        host, valid = parts.hostname or "", parts.scheme in ("http", "https")
     except ValueError:
-        host, sound = "", False
-    if not sound or not host:
-        raise InvalidInput(f"--url: {url[:60]!r} is no address; give http://HOST:PORT")
-    if host in OURS or _loopback(host) or allow_remote:
+        host, valid = "", False
+    if not valid or not host:
+        raise InvalidInput(f"--url: {url[:60]!r} is not an address; give http://HOST:PORT")
+    if host in ALLOWED_HOSTS or _is_loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(
-        f"--url: {host[:60]!r} is neither loopback nor the testbed's own container; "
-        "load only what is yours, and say so with --allow-remote"
+        f"--url: {host[:60]!r} is neither loopback nor a container of the testbed; load only "
+        "servers of your own, and confirm it with --allow-remote"
     )
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "testbed.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        raise DimeeError(f"no testbed stands at {folder}; start one with: dimee up") from None
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

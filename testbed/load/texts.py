@@ -1,4 +1,4 @@
-"""Sentences for load, written for the project; seeded, from short to long."""
+"""Texts to send: sentences written for dimee, or the lines of a file."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _JOINTS = (", ", " and ", "; ", ", but ", ", although ")
 
 
 def make_texts(count: int, seed: int) -> list[str]:
-    """``count`` sentences, alone and joined."""
-    dice = random.Random(seed)
+    """Return ``count`` texts of one to three sentences each, the same for the same seed."""
+    rng = random.Random(seed)
     made = []
     for _ in range(count):
-        parts = dice.sample(_SENTENCES, dice.choice((1, 1, 1, 2, 2, 3)))
-        made.append(dice.choice(_JOINTS).join(parts))
+        parts = rng.sample(_SENTENCES, rng.choice((1, 1, 1, 2, 2, 3)))
+        made.append(rng.choice(_JOINTS).join(parts))
     return made
 
 
 def read_texts(path: Path) -> list[str]:
-    """One text a line; raises `InvalidInput`."""
+    """Return the non-empty lines of a file; raises `InvalidInput`."""
     try:
         texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"texts: {path} cannot be read ({error})") from None
     if not texts:
-        raise InvalidInput(f"texts: {path} holds none; give one text a line")
+        raise InvalidInput(f"texts: {path} has no text; write one text a line")
     return texts

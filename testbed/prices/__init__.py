@@ -1,1 +1,1 @@
-"""Prices measured on a running testbed."""
+"""Price books measured on a running testbed."""

@@ -1,4 +1,4 @@
-"""Prices from a running testbed: milliseconds a layer and over each link, in λ of an edge layer."""
+"""Prices of layers and links in λ, from times that a running testbed reports."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from shared.wire import AttemptReport, ClassifyResponse
 
 PATH = "/v1/classify"
 WARM_UP = 5
-"""Requests to each tier before those that count: connections are open and caches warm then."""
+"""Requests to each tier that are not counted: they open connections and fill caches."""
 DEADLINE_MS = 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTier:
-    """Medians over the ``requests`` that one tier answered, each sent alone.
+    """Medians over the ``requests`` that one tier answered, one at a time.
 
-    ``layer_ms`` is compute time by the number of layers that ran, ``network_ms`` the round trip
-    less what the tier reports of itself (0 on the mobile), ``last_layer`` the deepest exit that
-    answered.
+    ``layer_ms`` is the compute time divided by the number of executed layers, ``network_ms`` the
+    round trip less the time that the tier reports (0 on the mobile), ``last_layer`` the deepest
+    exit layer of all answers.
     """
 
     tier: Tier
@@ -38,13 +38,13 @@ class MeasuredTier:
 
 
 def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[str]) -> MeasuredTier:
-    """Send ``texts`` to one tier, one after the other, and take the medians of what is reported.
+    """Send ``texts`` to one tier, one after the other, and return medians of the reported times.
 
     Raises the error of the first request that the tier did not answer.
     """
     for text in texts[:WARM_UP]:
-        _ask(http, tier, text)
-    answers = [_ask(http, tier, text) for text in texts]
+        _classify(http, tier, text)
+    answers = [_classify(http, tier, text) for text in texts]
     layers = [one.exit_layer or 1 for one in answers]
     compute_ms = [one.compute_ms or 0.0 for one in answers]
     return MeasuredTier(
@@ -57,19 +57,19 @@ def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[str]) -> Measur
     )
 
 
-def _ask(http: httpx.Client, tier: Tier, text: str) -> AttemptReport:
+def _classify(http: httpx.Client, tier: Tier, text: str) -> AttemptReport:
     body = {"texts": [text], "policy": tier.value, "mode": "auto", "deadline_ms": DEADLINE_MS}
     try:
         response = http.post(PATH, json=body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _no_gateway(http, str(error) or type(error).__name__) from None
+        raise _gateway_error(http, str(error) or type(error).__name__) from None
     try:
         if response.status_code == httpx.codes.OK:
             item = ClassifyResponse.model_validate_json(response.content).items[0]
         else:
             payload = response.json()
-    except ValueError:  # pydantic's is one too
-        raise _no_gateway(http, f"status {response.status_code}, unknown format") from None
+    except ValueError:  # also pydantic's ValidationError
+        raise _gateway_error(http, f"status {response.status_code}, unknown format") from None
     if response.status_code != httpx.codes.OK:
         raise from_payload(payload, response.status_code)
     if item.result is None:
@@ -77,27 +77,29 @@ def _ask(http: httpx.Client, tier: Tier, text: str) -> AttemptReport:
     first = item.result.attempts[0]
     if first.tier is not tier or first.state is not State.ANSWERED:
         raise TierFailed(
-            f"the {tier} did not answer ({first.error_code or first.state.value}); its prices can "
-            "only be measured while it does"
+            f"the {tier} did not answer ({first.error_code or first.state.value}); "
+            "start it, and measure again"
         )
     return first
 
 
-def _no_gateway(http: httpx.Client, why: str) -> DimeeError:
+def _gateway_error(http: httpx.Client, why: str) -> DimeeError:
     return DimeeError(f"no gateway answers at {http.base_url} ({why}); start a testbed: dimee up")
 
 
 def measured_prices(
     measured: Mapping[Tier, MeasuredTier], cloud_fee: float | None = None
 ) -> LambdaPrices:
-    """The prices in λ, where one λ is what a layer at the edge takes.
+    """Return the prices in λ; one λ is the time of one layer on the edge.
 
-    Without ``cloud_fee``, γ is what the cloud's own layers cost: all l of them, in λ. Raises
-    `DimeeError` where no time was measured at the edge.
+    Without ``cloud_fee``, γ is the cost of all layers of the cloud. Raises `DimeeError` if the edge
+    reported no compute time.
     """
     edge_ms = measured[Tier.EDGE].layer_ms
     if edge_ms <= 0:
-        raise DimeeError("the edge reports no compute time, by which all prices are divided")
+        raise DimeeError(
+            "the edge reported no compute time, the unit of all prices; send it more texts"
+        )
     cloud = measured[Tier.CLOUD]
     if cloud_fee is None:
         cloud_fee = cloud.last_layer * cloud.layer_ms / edge_ms
@@ -116,27 +118,27 @@ def price_file(
     cloud_fee: float | None = None,
     now: datetime | None = None,
 ) -> PriceFile:
-    """The price book of a measurement; its version names the minute, its note the links.
+    """Return the price book of a measurement; its version is the minute, its note the figures.
 
-    ``links`` maps a tier to the words of the link that leads to it from the mobile. Waiting has no
-    price in it: those of offloads are the links' milliseconds already.
+    ``links`` maps a tier to the link that leads to it from the mobile. Waiting costs nothing in
+    this book, since its prices of offloads already are the links' milliseconds.
     """
     now = now or datetime.now(UTC)
-    over = ", ".join(f"{tier}={words}" for tier, words in links.items())
+    over = ", ".join(f"{tier}={link}" for tier, link in links.items())
     edge_ms, cloud = measured[Tier.EDGE].layer_ms, measured[Tier.CLOUD]
     figures = ", ".join(
         f"{tier} {one.layer_ms:.3f} ms a layer and {one.network_ms:.3f} ms of network"
         for tier, one in measured.items()
     )
     fee = (
-        f"γ is what the cloud's own {cloud.last_layer} layers cost"
+        f"γ is the cost of the cloud's own {cloud.last_layer} layers"
         if cloud_fee is None
-        else "γ was given with --cloud-fee"
+        else "γ is the value of --cloud-fee"
     )
     return PriceFile(
         version=f"measured {now:%Y-%m-%dT%H:%MZ}",
-        note=f"Medians of {cloud.requests} texts a tier, each sent alone: {figures}. "
-        f"1 λ = {edge_ms:.3f} ms, a layer at the edge; {fee}."
+        note=f"Medians of {cloud.requests} texts a tier, sent one at a time: {figures}. "
+        f"1 λ = {edge_ms:.3f} ms, one layer on the edge; {fee}."
         + (f" Links: {over}." if over else ""),
         latency_price_lambda=0.0,
         cost_model=measured_prices(measured, cloud_fee),

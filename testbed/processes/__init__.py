@@ -1,1 +1,1 @@
-"""The testbed's processes, and the supervisor that keeps them running."""
+"""Processes of the testbed: start them, wait until they are ready, restart and stop them."""

@@ -1,4 +1,4 @@
-"""The testbed's processes: started on loopback, awaited, and ended by their own handles."""
+"""The processes of a testbed on loopback."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import httpx
 
 from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
+from testbed.processes.ports import is_free
 
 STOP_S = 10.0
+"""How long a process may take to end after SIGTERM; then it is killed."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """A process of the testbed: the module that serves, its port and its own settings."""
+    """A process to start: the module that serves, its port, and its own ``DIMEE_*`` settings."""
 
     name: str
     module: str
@@ -32,15 +34,19 @@ class Role:
 
     @property
     def url(self) -> str:
-        """Its address on loopback."""
+        """Its address."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 class Testbed:
-    """The four processes. As a context manager it leaves none of them behind."""
+    """Processes that run together; as a context manager it stops all of them at the end.
+
+    ``settings`` are ``DIMEE_*`` variables for every process; ``credentials`` are those with which
+    the testbed's own requests are sent.
+    """
 
     __test__ = False
-    """Not a test, whatever its name says to a test runner."""
+    """pytest collects classes whose name begins with Test; this is none."""
 
     def __init__(
         self,
@@ -56,11 +62,11 @@ class Testbed:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def log(self, name: str) -> Path:
-        """Where a process writes what it has to say."""
+        """Return the file that holds a process's output."""
         return self.state_dir / f"{name}.log"
 
     def start(self, name: str) -> None:
-        """Start one process, in a session of its own: Ctrl-C reaches the caller only."""
+        """Start one process, in a session of its own, so that Ctrl-C reaches the caller only."""
         role = self.roles[name]
         self.state_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | self._settings | role.settings
@@ -83,19 +89,26 @@ class Testbed:
     def start_all(self, timeout_s: float = 60.0) -> None:
         """Start every process and wait until all are ready."""
         for name, role in self.roles.items():
-            _refuse_taken_port(role)
+            if not is_free(role.port):
+                raise DimeeError(
+                    f"port {role.port} for the {role.name} is taken; stop what uses it, "
+                    f"or choose another with --{role.name}-port"
+                )
             self.start(name)
         for name in self.roles:
             self.wait_ready(name, timeout_s)
 
     def wait_ready(self, name: str, timeout_s: float = 60.0) -> None:
-        """Wait until a process says that it is ready; its last words are the error if it ends."""
+        """Wait until a process is ready.
+
+        Raises `DimeeError` with the last line of its output if it ends, `NotReady` at the time-out.
+        """
         role, process = self.roles[name], self.processes[name]
         until = time.monotonic() + timeout_s
         with httpx.Client(trust_env=False, timeout=2.0, verify=self.credentials.verify) as http:
             while time.monotonic() < until:
                 if process.poll() is not None:
-                    raise DimeeError(f"the {name} did not start: {self._last_words(name)}")
+                    raise DimeeError(f"the {name} did not start: {self._last_line(name)}")
                 try:
                     if http.get(f"{role.url}/readyz").status_code == httpx.codes.OK:
                         return
@@ -105,12 +118,12 @@ class Testbed:
         raise NotReady(f"the {name} was not ready after {timeout_s:.0f} s; see {self.log(name)}")
 
     def kill(self, name: str) -> None:
-        """End one process at once, as a crash would (SIGKILL)."""
+        """Kill one process (SIGKILL), as a crash would end it."""
         self.processes[name].kill()
         self.processes[name].wait()
 
     def stop(self) -> None:
-        """Ask every process to end, callers before those whom they call, and wait for each."""
+        """Stop every process and wait for it; callers end before the servers that they call."""
         for name in reversed(self.roles):
             process = self.processes.get(name)
             if process is None or process.poll() is not None:
@@ -122,16 +135,9 @@ class Testbed:
                 process.kill()
                 process.wait()
 
-    def dead(self) -> str | None:
-        """The name of a process that ended by itself, if one did."""
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                return name
-        return None
-
-    def _last_words(self, name: str) -> str:
+    def _last_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it said nothing; see {self.log(name)}"
+        return lines[-1] if lines else f"it printed nothing; see {self.log(name)}"
 
     def __enter__(self) -> Self:
         return self
@@ -143,17 +149,3 @@ class Testbed:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _refuse_taken_port(role: Role) -> None:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", role.port))
-        except OSError:
-            raise DimeeError(
-                f"port {role.port} for the {role.name} is taken; stop what uses it, "
-                f"or choose another with --{role.name}-port"
-            ) from None

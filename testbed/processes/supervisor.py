@@ -1,4 +1,4 @@
-"""A testbed that stands: the file by which others find it, and what if a process ends."""
+"""Supervision of a running testbed, and the file by which other commands find it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ POLL_S = 0.2
 
 
 def write_testbed_file(folder: Path, facts: dict[str, Any]) -> None:
-    """Addresses, process ids and links of a testbed that is ready; whole or not at all."""
+    """Write addresses, process ids and links of a testbed that is ready, in one atomic step."""
     written = folder / f"{TESTBED_FILE}.new"
     written.write_text(json.dumps(facts | {"pid": os.getpid()}, indent=2), encoding="utf-8")
     written.replace(folder / TESTBED_FILE)
 
 
 def read_testbed_file(folder: Path) -> dict[str, Any]:
-    """The facts of the testbed that stands there; raises `DimeeError` where none does."""
+    """Return what `write_testbed_file` wrote; raises `DimeeError` where no testbed runs."""
     try:
         facts = json.loads((folder / TESTBED_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DimeeError(
-            f"no testbed stands at {folder}; start one with: dimee up --link mobile-edge=4g, "
-            "or say where it is with --state-dir"
+            f"no testbed runs in {folder}; start one with: dimee up --link mobile-edge=4g, "
+            "or name its folder with --state-dir"
         ) from None
     return dict(facts)
 
 
-def stand(
+def supervise(
     testbed: Testbed,
     stop: threading.Event,
     restart_after_s: float | None,
-    say: Callable[[str], None],
-    changed: Callable[[], None],
+    report: Callable[[str], None],
+    on_restart: Callable[[], None],
 ) -> None:
-    """Return when told to ``stop``.
+    """Watch the processes until ``stop`` is set.
 
-    A process that ended by itself is started again after ``restart_after_s``; None: `DimeeError`.
+    A process that ends by itself is started again after ``restart_after_s``; None raises
+    `DimeeError` instead. ``on_restart`` is called after each start, ``report`` with each event.
     """
     ended_at: dict[str, float] = {}
     while not stop.wait(POLL_S):
@@ -57,9 +58,9 @@ def stand(
             now = time.monotonic()
             if name not in ended_at:
                 ended_at[name] = now
-                say(f"the {name} ended; it comes back in {restart_after_s:g} s")
+                report(f"the {name} ended; restarting it in {restart_after_s:g} s")
             elif now - ended_at[name] >= restart_after_s:
                 del ended_at[name]
                 testbed.start(name)
-                say(f"the {name} is started again")
-                changed()
+                report(f"the {name} was restarted")
+                on_restart()

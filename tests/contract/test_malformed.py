@@ -24,7 +24,7 @@ from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
 from shared.ledger.server.app import create_app as create_ledger
 from shared.ledger.server.settings import LedgerSettings
-from testbed.chaos.fuzz import Found, Headers, Post, by_schema, by_tensor, by_text
+from testbed.chaos.fuzz import FuzzResult, Headers, Post, fuzz_schema, fuzz_tensors, fuzz_texts
 from tests.support.paths import BUNDLE, free_ports
 
 SEED = 6
@@ -69,7 +69,7 @@ def posting(http: TestClient) -> Post:
 
 @pytest.mark.parametrize("make", [mobile, edge, cloud, ledger])
 def test_by_the_openapi_document_and_against_it(make: Make, tmp_path: Path) -> None:
-    app, found = make(tmp_path), Found()
+    app, found = make(tmp_path), FuzzResult()
     with asgi.get_client(app, max_stream_events=None) as http:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
@@ -77,27 +77,27 @@ def test_by_the_openapi_document_and_against_it(make: Make, tmp_path: Path) -> N
             answer = case.call(session=http)
             return answer.status_code, answer.content
 
-        by_schema(schema, call, 400, SEED, found)
-    assert not found.wrong, found.wrong[:5]
+        fuzz_schema(schema, call, 400, SEED, found)
+    assert not found.failures, found.failures[:5]
     assert found.by_status[200] > 0
     assert found.cases >= 50
 
 
 @pytest.mark.parametrize(("make", "path"), [(mobile, "/v1/classify"), (edge, "/v1/infer")])
 def test_texts_and_pairs(make: Make, path: str, tmp_path: Path) -> None:
-    found = Found()
+    found = FuzzResult()
     with TestClient(make(tmp_path), raise_server_exceptions=False) as http:
-        by_text(posting(http), path, 150, SEED, found)
-    assert not found.wrong, found.wrong[:5]
+        fuzz_texts(posting(http), path, 150, SEED, found)
+    assert not found.failures, found.failures[:5]
     assert found.by_status[200] > 0
     assert found.by_status[422] > 0
 
 
 def test_tensors(bundle: Bundle, tmp_path: Path) -> None:
-    found = Found()
+    found = FuzzResult()
     with TestClient(edge(tmp_path), raise_server_exceptions=False) as http:
         hidden = bundle.manifest.hidden_size
-        by_tensor(posting(http), bundle.bundle_id, hidden, 200, SEED, found)
-    assert not found.wrong, found.wrong[:5]
+        fuzz_tensors(posting(http), bundle.bundle_id, hidden, 200, SEED, found)
+    assert not found.failures, found.failures[:5]
     assert found.by_status[200] > 0
     assert found.by_status[422] > 0

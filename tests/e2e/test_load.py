@@ -1,4 +1,4 @@
-"""``dimee load`` over real processes: the edge dies and comes back, and a link flaps."""
+"""``dimee load`` with real processes: the edge dies and is restarted, and a link stalls."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ ENDINGS = {"answered", "shed", "timed_out", "unavailable"}
 
 
 def run(out: Path, *options: str) -> tuple[dict[str, Any], str]:
-    asked = ["--rate", "20", "--bundle", str(BUNDLE), "--out", str(out), *options]
-    found = CliRunner().invoke(load, asked, catch_exceptions=False)
+    arguments = ["--rate", "20", "--bundle", str(BUNDLE), "--out", str(out), *options]
+    found = CliRunner().invoke(load, arguments, catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return json.loads(out.with_suffix(".json").read_text()), out.with_suffix(".html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("scenario", "done"),
+    ("scenario", "actions"),
     [
         ("edge-dies", ["edge killed"]),
-        ("link-flap", 3 * ["mobile-edge: cut", "mobile-edge: as before"]),
+        pytest.param(
+            "link-flap",
+            3 * ["mobile-edge: stall", "mobile-edge: restored"],
+            marks=pytest.mark.long,
+        ),
     ],
 )
-def test_every_request_ends_and_the_books_are_clean(
-    tmp_path: Path, scenario: str, done: list[str]
+def test_every_request_ends_and_the_ledger_is_consistent(
+    tmp_path: Path, scenario: str, actions: list[str]
 ) -> None:
     report, page = run(
         tmp_path / "load",
@@ -42,23 +46,25 @@ def test_every_request_ends_and_the_books_are_clean(
         "3",
         "--allow-unverified",
     )
-    assert [one["what"] for one in report["happened"]] == done
-    assert not any(one["error"] for one in report["happened"])
+    assert [one["name"] for one in report["actions"]] == actions
+    assert not any(one["error"] for one in report["actions"])
     assert 60 < report["requests"] == sum(report["endings"].values())
     assert set(report["endings"]) <= ENDINGS, report["error_codes"]
     assert report["endings"]["answered"] > 0.5 * report["requests"]
-    assert report["ledger"]["clean"], report["ledger"]
+    assert report["ledger"]["consistent"], report["ledger"]
     assert report["over_deadline_by_50_ms"] == 0
     if scenario == "edge-dies":
         after = [one["endings"].get("edge", 0) for one in report["over_time"]]
         before, dead = after[0], after[len(after) // 2]
         assert before > dead == 0
     else:
-        assert report["links"][0]["words"] == "wifi"
-        assert report["latency_ms"]["max"] > 100, "who is cut off waits for the link"
+        assert report["links"][0]["spec"] == "wifi"
+        assert report["latency_ms"]["max"] > 100, "a request into the outage waits for its end"
     by_tier = report["answered_by"]
     whole = sum(sum(parts.values()) * by_tier[t] for t, parts in report["hops_ms"].items())
     mean = whole / report["endings"]["answered"]
-    assert mean == pytest.approx(report["latency_ms"]["mean"], rel=0.02), "the parts are the whole"
+    assert mean == pytest.approx(report["latency_ms"]["mean"], rel=0.02), (
+        "the parts sum to the whole"
+    )
     assert report["commit"] in page
-    assert done[0] in page
+    assert actions[0] in page

@@ -1,4 +1,4 @@
-"""Prices measured on real processes, and what `load` and `whatif` make of them."""
+"""Prices measured on real processes, and their use by ``dimee load`` and ``dimee whatif``."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_every_price_is_measured(book: Path) -> None:
         assert math.isfinite(price), name
 
 
-def test_whatif_takes_the_book(book: Path, testbed: Testbed, gateway: httpx.Client) -> None:
+def test_whatif_uses_the_book(book: Path, testbed: Testbed, gateway: httpx.Client) -> None:
     ledger = LedgerClient(testbed.roles["ledger"].url)
     requests = ledger.verify().requests
     body = {"texts": sentences(20), "policy": "cascade-routing"}
     assert gateway.post("/v1/classify", json=body).status_code == httpx.codes.OK
     wait_for_consistent(ledger, wait_s=30, requests=requests + 20)
-    asked = ["--last", "20", "--json", "--ledger-url", testbed.roles["ledger"].url]
+    arguments = ["--last", "20", "--json", "--ledger-url", testbed.roles["ledger"].url]
     done = CliRunner().invoke(
         whatif,
-        [*asked, "--bundle", str(BUNDLE), "--price-book", str(book), "--cloud-fee", "+100%"],
+        [*arguments, "--bundle", str(BUNDLE), "--price-book", str(book), "--cloud-fee", "+100%"],
         catch_exceptions=False,
     )
     after = json.loads(done.output)["prices_after"]
@@ -61,7 +61,8 @@ def test_whatif_takes_the_book(book: Path, testbed: Testbed, gateway: httpx.Clie
     assert after["cloud_fee"] == pytest.approx(2 * (expected.cloud_fee or 0))
 
 
-def test_load_hands_the_book_to_its_testbed(book: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_load_passes_the_book_to_its_testbed(book: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
         load,
         ["--price-book", str(book), "--bundle", str(BUNDLE), "--path", "cloud", "--rate", "5",
@@ -70,9 +71,9 @@ def test_load_hands_the_book_to_its_testbed(book: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "load.json").read_text())
-    prices_of_book = read_price_file(book)
-    assert report["price_book"] == prices_of_book.version
-    model = prices_of_book.cost_model
+    price_book = read_price_file(book)
+    assert report["price_book"] == price_book.version
+    model = price_book.cost_model
     all_cloud = (model.offload_cloud or 0) + (model.cloud_fee or 0)
     assert report["cost"]["all_cloud_lambda"] == pytest.approx(
         all_cloud * report["endings"]["answered"]

@@ -1,23 +1,12 @@
-"""Shared by tests: REPOSITORY, BUNDLE, free_ports."""
+"""Paths of the repository and of the shipped bundle, and free ports."""
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
+from testbed.processes.ports import free_ports
+
+__all__ = ["BUNDLE", "REPOSITORY", "free_ports"]
+
 REPOSITORY = Path(__file__).parents[2]
-
-
 BUNDLE = REPOSITORY / "bundles" / "sst2-minilm"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

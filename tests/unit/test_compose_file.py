@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the Dockerfile promise: no root, nothing written, no open port."""
+"""docker-compose.yml and the Dockerfile: no root, read-only file systems, no open port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from tests.support.paths import REPOSITORY
 
 SERVICES = ("ledger", "cloud", "edge", "mobile")
-STAGES = {"runtime", "tier", *SERVICES}
+STAGES = {"runtime", "tier", "relay", *SERVICES}
 
 
 def services(name: str) -> dict[str, Any]:
@@ -21,13 +21,13 @@ def services(name: str) -> dict[str, Any]:
     return found
 
 
-def test_these_are_all() -> None:
+def test_compose_files_have_every_service() -> None:
     assert services("docker-compose.yml").keys() == set(SERVICES)
     assert services("deploy/compose.doors.yml").keys() == set(SERVICES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_writes_nowhere_and_may_do_nothing(name: str) -> None:
+def test_service_has_a_read_only_file_system_and_no_capabilities(name: str) -> None:
     service = services("docker-compose.yml")[name]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
@@ -40,7 +40,7 @@ def test_a_service_writes_nowhere_and_may_do_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_knows_how_open_its_port_is(name: str) -> None:
+def test_service_knows_the_address_of_its_published_port(name: str) -> None:
     service = services("docker-compose.yml")[name]
     address = "${DIMEE_PUBLISH_ADDRESS:-127.0.0.1}"
     assert service["environment"]["DIMEE_PUBLISH_ADDRESS"] == address
@@ -62,7 +62,7 @@ def test_images_run_without_root() -> None:
     parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.M)
     stages = {parts[i + 1]: (parts[i], parts[i + 2]) for i in range(1, len(parts), 3)}
     assert re.findall(r"^USER (.+)$", stages["runtime"][1], re.M) == ["10001:10001"]
-    for name in SERVICES:
+    for name in (*SERVICES, "relay"):
         base, body = stages[name]
-        assert base in STAGES, f"{name} is not built on the runtime that has no root"
+        assert base in STAGES, f"{name} is not built on the runtime without root"
         assert "USER " not in body

@@ -1,0 +1,97 @@
+"""Speed of the layers alone, on tokenised texts, without queue or HTTP: the upper bound of a tier.
+
+Shape suffixes: B rows, T tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from shared.bundle.loading import load_bundle
+from shared.domain import LayerRange
+from shared.inference.classifier import Classifier
+from shared.inference.layer_batcher import LayerBatcher, Row
+from shared.inference.layers import Floats, Mask
+
+BATCHES = (1, 8, 32)
+
+
+def layers_only(
+    bundle: Path, texts: Sequence[str], runs: int, workers: int | None = None
+) -> dict[str, float]:
+    """Return texts a second through all layers at each of `BATCHES`, as medians of ``runs``.
+
+    Texts are sorted by length. Each core has a thread that takes batch after batch, as the workers
+    of a tier do.
+    """
+    loaded = load_bundle(bundle)
+    classifier = Classifier(loaded, LayerRange(1, loaded.manifest.layers))
+    classifier.warm_up()
+    rows = sorted((classifier.encoder.encode(text) for text in texts), key=lambda row: row.tokens)
+    count = workers or len(os.sched_getaffinity(0))
+    found: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+    for _ in range(runs):
+        for batch in BATCHES:
+            parts = [
+                classifier.embeddings.first_hidden(rows[i : i + batch])
+                for i in range(0, len(rows), batch)
+            ]
+            work = partial(_run_all, classifier, parts)
+            threads = [threading.Thread(target=work) for _ in range(count)]
+            started = time.perf_counter()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            found[batch].append(len(rows) / (time.perf_counter() - started))
+    return {str(batch): round(statistics.median(rates), 1) for batch, rates in found.items()}
+
+
+def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
+    """Run batches until none is left; a list's pop is atomic."""
+    while True:
+        try:
+            hidden_BTH, mask_BT = parts.pop()
+        except IndexError:
+            return
+        for layer in range(1, classifier.layers.range.last + 1):
+            hidden_BTH, _ = classifier.layers.run_layer(layer, hidden_BTH, mask_BT)
+
+
+def early_exit(
+    bundle: Path, texts: Sequence[str], alpha: float, last: int, runs: int, batch: int = 32
+) -> dict[str, float]:
+    """Return texts a second with early exit at ``alpha`` and without, and their ratio.
+
+    One thread runs layers 1 to ``last`` on batches of ``batch`` texts in their given order.
+    """
+    loaded = load_bundle(bundle)
+    classifier = Classifier(loaded, LayerRange(1, last))
+    classifier.warm_up()
+    rows = [classifier.encoder.encode(text) for text in texts]
+    found: dict[str, list[float]] = {"off": [], "on": []}
+    for _ in range(runs):
+        for name, threshold in (("off", None), ("on", alpha)):
+            hidden = [classifier.embeddings.first_hidden([row])[0][0] for row in rows]
+            batcher = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
+            started = time.perf_counter()
+            for i in range(0, len(hidden), batch):
+                batcher.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
+                while not batcher.idle:
+                    batcher.step()
+            found[name].append(len(rows) / (time.perf_counter() - started))
+    rates = {name: statistics.median(values) for name, values in found.items()}
+    ratios = [on / off for on, off in zip(found["on"], found["off"], strict=True)]
+    return {
+        "off_texts_s": round(rates["off"], 1),
+        "on_texts_s": round(rates["on"], 1),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(min(ratios), 3),
+        "ratio_max": round(max(ratios), 3),
+    }

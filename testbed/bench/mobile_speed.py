@@ -1,0 +1,68 @@
+"""Speed of the mobile client, as medians: ``python -m testbed.bench.mobile_speed``."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUNS = 7
+DECISIONS = """
+import statistics, sys, tempfile
+from mobile_client.local.runtime import LocalRuntime
+from mobile_client.settings import MobileSettings
+from testbed.demo import sample_sentences
+device = LocalRuntime(MobileSettings())
+texts = sample_sentences()
+policy = device.make_policy(sys.argv[1])
+rows = [device.decide(device.read(text, None), policy, 5000) for _ in range(20) for text in texts]
+print(statistics.median(row.decision_ms for row in rows))
+"""
+ANSWER = """
+import sys
+from mobile_client import MobileClient
+mobile = MobileClient(policy="mobile", state_dir=sys.argv[1])
+mobile.classify("a gripping, funny film")
+"""
+
+
+def mobile_start() -> tuple[float, float]:
+    """Start a mobile in a new process; return seconds to its first answer, and peak MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        child = subprocess.Popen([sys.executable, "-c", ANSWER, folder])
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError("the mobile did not answer; its error is printed above")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def _decision_ms(policy: str) -> float:
+    return float(subprocess.check_output([sys.executable, "-c", DECISIONS, policy]))
+
+
+def main() -> None:
+    """Print the median, minimum and maximum of each figure."""
+    starts = [mobile_start() for _ in range(RUNS)]
+    seconds, megabytes = zip(*starts, strict=True)
+    fixed, cascade = (
+        [_decision_ms(name) for _ in range(RUNS)] for name in ("dimee-fixed", "cascade-routing")
+    )
+    for name, unit, values in (
+        ("start to first answer", "s", seconds),
+        ("peak resident memory", "MB", megabytes),
+        ("decision (tokenise, embed, route) of dimee-fixed, p50 of 1,200", "ms", fixed),
+        ("decision of cascade-routing, p50 of 1,200", "ms", cascade),
+    ):
+        middle = statistics.median(values)
+        print(f"{name}: {middle:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")
+
+
+if __name__ == "__main__":
+    main()
+    print(f"medians of {RUNS} runs, {os.cpu_count()} cores, {Path(sys.executable)}")

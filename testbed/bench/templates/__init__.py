@@ -1,0 +1,1 @@
+"""Jinja2 template of the benchmark page."""

@@ -1,0 +1,162 @@
+"""HTTP/1.1 client for load generation, whose own CPU time is small.
+
+The client shares the cores with the servers that it measures, so that a heavier one would lower
+the measured capacity. It sends POST requests with JSON bodies, keeps connections open, and reads
+bodies with a length or in chunks; it follows no redirects and decompresses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from shared.credentials import Credentials
+
+T = TypeVar("T")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outcome of a request; ``status`` is 0, and ``error`` says why, if no answer arrived.
+
+    ``latency_s`` counts from the intended send time, and ``late_s`` is the part of it by which
+    this process sent the request too late.
+    """
+
+    number: int
+    status: int
+    body: bytes
+    latency_s: float
+    late_s: float = 0.0
+    error: str = ""
+
+
+class Connection(asyncio.Protocol):
+    """Kept connection with one request at a time.
+
+    ``finished`` is called with the connection, a status and a body; with status 0 and the reason
+    in place of the body if the connection breaks.
+    """
+
+    def __init__(self, finished: Callable[[Connection, int, bytes], None]) -> None:
+        self._finished = finished
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self.number: int | None = None
+        """Number of the request that is under way; None between requests."""
+        self.intended = self.sent = 0.0
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has another base class
+
+    def send(self, request: bytes, number: int, intended: float, sent: float) -> None:
+        """Send a request; the times are those of ``time.monotonic``."""
+        assert self._transport is not None
+        self.number, self.intended, self.sent = number, intended, sent
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = data = self._buffer + data if self._buffer else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        body = _read_body(data, end)
+        if body is None:
+            return
+        self._buffer = b""
+        if _CLOSE.search(data, 0, end):
+            self.close()
+        self._finish(int(data[9:12]), body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._finish(0, b"connection lost")
+
+    def abandon(self, reason: bytes) -> None:
+        """End the request without an answer, and close the connection."""
+        self.close()
+        self._finish(0, reason)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.lost = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _finish(self, status: int, body: bytes) -> None:
+        if self.number is not None:
+            self._finished(self, status, body)
+
+
+def _read_body(data: bytes, head_end: int) -> bytes | None:
+    """Return the body of a response whose head ends at ``head_end``; None: it is not complete."""
+    start = head_end + 4
+    length = _LENGTH.search(data, 0, head_end)
+    if length is not None:
+        stop = start + int(length[1])
+        return data[start:stop] if len(data) >= stop else None
+    if not _CHUNKED.search(data, 0, head_end + 2):
+        return b""
+    chunks: list[bytes] = []
+    while (line_end := data.find(b"\r\n", start)) >= 0:
+        size = int(data[start:line_end].partition(b";")[0], 16)
+        start = line_end + 2
+        if len(data) < start + size + 2:
+            return None
+        if size == 0:
+            return b"".join(chunks)
+        chunks.append(data[start : start + size])
+        start += size + 2
+    return None
+
+
+class HttpClient:
+    """Connections and requests for one path of one server.
+
+    ``url`` is the server's, such as ``http://127.0.0.1:8701``; ``credentials`` supply the bearer
+    token and the TLS settings.
+    """
+
+    def __init__(self, url: str, path: str, credentials: Credentials | None = None) -> None:
+        credentials = credentials or Credentials()
+        parts = urlsplit(url)
+        assert parts.hostname is not None, url
+        self._host, secure = parts.hostname, parts.scheme == "https"
+        self._port = parts.port or (443 if secure else 80)
+        self._ssl: ssl.SSLContext | None = None
+        if secure:
+            verify = credentials.verify
+            context = verify if isinstance(verify, ssl.SSLContext) else None
+            self._ssl = context or ssl.create_default_context()
+        headers = {"host": parts.netloc, "content-type": "application/json"}
+        lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in (headers | credentials.headers()).items()]
+        self._head = "\r\n".join([*lines, "content-length: "]).encode()
+
+    def request(self, body: bytes) -> bytes:
+        """Return a whole request."""
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+
+    async def connect(self, finished: Callable[[Connection, int, bytes], None]) -> Connection:
+        """Open a connection; raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Connection(finished), self._host, self._port, ssl=self._ssl
+        )
+        return connection
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in uvloop, the event loop with the least CPU time for each request."""
+    import uvloop
+
+    return uvloop.run(main)

@@ -1,0 +1,38 @@
+"""Verification of the ledger after a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.credentials import Credentials
+from shared.errors import DimeeError
+from shared.ledger.cli import wait_for_consistent
+from shared.ledger.client import LedgerClient
+
+VERIFY_S = 30.0
+
+
+def verify_ledger(
+    url: str, requests: int, wait_s: float = VERIFY_S, credentials: Credentials | None = None
+) -> dict[str, Any]:
+    """Wait until the ledger has ``requests`` consistent requests; return the result as JSON.
+
+    ``consistent`` is None without a URL, and false with an ``error`` where the ledger is away.
+    """
+    if not url:
+        return {"consistent": None, "error": "not verified: give --ledger-url"}
+    client = LedgerClient(url, credentials=credentials or Credentials())
+    try:
+        found = wait_for_consistent(client, wait_s, requests)
+    except DimeeError as error:
+        return {"consistent": False, "error": error.message}
+    finally:
+        client.close()
+    return {
+        "consistent": found.clean,
+        "error": None,
+        "requests": found.requests,
+        "caller_rows": found.caller_rows,
+        "total_findings": found.total_findings,
+        "findings": [one.model_dump(mode="json") for one in found.findings[:20]],
+    }

@@ -1,0 +1,122 @@
+"""One request to the mobile's gateway and its outcome."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.wire import Classification, ClassifyResponse
+from testbed.load.http_client import Answer
+
+PATH = "/v1/classify"
+ENDINGS = ("answered", "shed", "timed_out", "unavailable", "refused", "failed", "no_answer")
+"""How a request ends: status 200, 429, 504, 503, another 4xx, any other status, or no answer."""
+_ENDING_BY_STATUS = {429: "shed", 504: "timed_out", 503: "unavailable"}
+TIERS = ("mobile", "edge", "cloud")
+
+
+@dataclass(slots=True)
+class Sample:
+    """One request as the load generator saw it; ``latency_ms`` counts from the intended time.
+
+    ``hops_ms`` divides the latency of an answered request into parts that sum to it.
+    """
+
+    number: int
+    intended_s: float
+    late_ms: float = 0.0
+    latency_ms: float = 0.0
+    ending: str = "no_answer"
+    error_code: str | None = None
+    tier: str | None = None
+    failed_over: bool = False
+    escalated: bool = False
+    degraded: bool = False
+    cost_lambda: float = 0.0
+    all_cloud_lambda: float = 0.0
+    cost_usd: float = 0.0
+    hops_ms: dict[str, float] = field(default_factory=dict)
+    attempts: list[str] = field(default_factory=list)
+
+    def read(self, answer: Answer) -> None:
+        """Fill in the outcome from an answer."""
+        self.late_ms, self.latency_ms = answer.late_s * 1e3, answer.latency_s * 1e3
+        if answer.status == 0:
+            self.error_code = answer.error
+        else:
+            self.read_response(answer.status, answer.body)
+
+    def read_response(self, status: int, content: bytes) -> None:
+        """Fill in the outcome from a status and a body; the times must be set already."""
+        if status != 200:
+            if 400 <= status < 500 and status != 429:
+                self.ending = "refused"
+            else:
+                self.ending = _ENDING_BY_STATUS.get(status, "failed")
+            self.error_code = _error_code(content)
+            return
+        try:
+            result = ClassifyResponse.model_validate_json(content).items[0].result
+        except (ValidationError, IndexError):
+            result = None
+        if result is None:
+            self.ending, self.error_code = "failed", "unknown_format"
+            return
+        self._read_result(result)
+
+    def _read_result(self, result: Classification) -> None:
+        self.ending = "answered"
+        self.tier = result.tier.value
+        self.failed_over = result.failed_over
+        self.escalated = result.escalated
+        self.degraded = result.degraded
+        self.cost_lambda = result.cost.cost_lambda
+        self.all_cloud_lambda = result.cost.all_cloud_lambda
+        self.cost_usd = result.cost.cost_usd
+        self.attempts = [
+            f"{one.tier.value} {one.reason.value} {one.state.value}" for one in result.attempts
+        ]
+        self.hops_ms = self._split_latency(result)
+
+    def _split_latency(self, result: Classification) -> dict[str, float]:
+        hops = {"decision": result.decision_ms}
+        failed_ms = 0.0
+        for one in result.attempts:
+            if one.state.value != "answered":
+                failed_ms += one.round_trip_ms or 0.0
+                continue
+            for part, part_ms in (
+                ("network", one.network_ms),
+                ("queue", one.queue_ms),
+                ("compute", one.compute_ms),
+            ):
+                if part_ms and not (one.tier.value == "mobile" and part == "network"):
+                    name = f"{one.tier.value} {part}"
+                    hops[name] = hops.get(name, 0.0) + part_ms
+        if failed_ms:
+            hops["failed attempts"] = failed_ms
+        hops["mobile (other)"] = max(0.0, result.total_ms - sum(hops.values()))
+        in_gateway_ms = sum(hops.values())
+        hops["client to gateway"] = max(0.0, self.latency_ms - self.late_ms - in_gateway_ms)
+        hops["sent late"] = self.late_ms
+        return hops
+
+
+def request_body(
+    text: str, policy: str | None, deadline_ms: float, pair: str | None = None
+) -> dict[str, Any]:
+    """Return the body of a request to `PATH`; without a policy the mobile's own decides."""
+    body: dict[str, Any] = {"texts": [text], "deadline_ms": deadline_ms}
+    if policy is not None:
+        body["policy"] = policy
+    return body if pair is None else body | {"pairs": [pair]}
+
+
+def _error_code(content: bytes) -> str | None:
+    try:
+        return str(json.loads(content)["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return None

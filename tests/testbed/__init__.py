@@ -1,0 +1,1 @@
+"""Tests of the testbed: links, load generator, faults and benchmarks."""

@@ -1,0 +1,95 @@
+"""The benchmark: early exit, environments of the servers, options and page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from shared.bundle.loading import Bundle
+from shared.errors import InvalidInput
+from testbed.bench.cli import bench
+from testbed.bench.layer_speed import early_exit
+from testbed.bench.page import bench_page
+from testbed.bench.peers import PEERS, environment
+from testbed.load.labelled_texts import LabelledText, read_labelled_texts
+
+TEXTS = ["a gripping, funny film", "dull and far too long", "it is not without charm"]
+
+
+def test_early_exit_is_compared_with_all_layers(bundle: Bundle) -> None:
+    found = early_exit(bundle.path, TEXTS, alpha=0.5, last=3, runs=2, batch=2)
+    assert found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
+
+
+def test_servers_stay_offline_and_ours_gets_its_settings(tmp_path: Path) -> None:
+    for peer in PEERS:
+        found = environment(peer, peer.variants[0], tmp_path, 1234, tmp_path)
+        assert found["HF_HUB_OFFLINE"] == "1"
+        assert ("DIMEE_PORT" in found) == (peer.venv is None)
+        assert json.dumps(peer.body("a"))
+
+
+def test_unknown_server_is_refused_with_the_choices(tmp_path: Path) -> None:
+    data = tmp_path / "validation.jsonl"
+    data.write_text('{"sentence": "fine", "label": 1}\n')
+    result = CliRunner().invoke(bench, ["--data", str(tmp_path), "--only", "torchserve"])
+    assert result.exit_code != 0
+    assert "LitServe" in str(result.exception)
+
+
+def test_page_has_every_measured_part() -> None:
+    level = {"rps": 10.0, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0, "errors": 0}
+    level |= {"cpu_s_per_1000": 1.0, "peak_mb": 5.0}
+    run = {"1": level, "8": level, "64": level}
+    server = {
+        "runs": [run],
+        "median": run,
+        "precision": "fp32",
+        "variant": "a",
+        "tried_rps_at_64": {"a": 10.0},
+        "versions": {"x": "1"},
+    }
+    made = {
+        "made_at": "now",
+        "command": "dimee bench",
+        "commit": "c",
+        "bundle_id": "b",
+        "runs": 1,
+        "seconds": 1.0,
+        "machine": {"cpu": "c", "cores": 2, "load_before": 0.0, "python": "3"},
+    }
+    report = {"servers": made | {"found": {"dimee": server, "other": server}}}
+    report["layers"] = made | {"found": {"shipped": {"1": 1.0, "8": 2.0, "32": 3.0}}}
+    text = bench_page(report, "bench")
+    assert "1.0 × other" in text
+    assert "| shipped | 1 | 2 | 3 |" in text
+    assert "Open loop" not in text
+
+
+def test_labelled_texts_are_read_from_json_lines(tmp_path: Path) -> None:
+    file = tmp_path / "validation.jsonl"
+    file.write_text('{"sentence": "fine", "label": 1}\n{"sentence": "dull", "label": 0}\n')
+    expected = [LabelledText("fine", None, 1), LabelledText("dull", None, 0)]
+    assert read_labelled_texts(tmp_path, "sst2", 2) == expected
+    file.write_text('{"question1": "a", "question2": "b", "label": 0}\n')
+    assert read_labelled_texts(file, "qqp", 2) == [LabelledText("a", "b", 0)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "no json", "[1]", '{"sentence": "fine"}', '{"sentence": " ", "label": 1}',
+     '{"sentence": "fine", "label": 2}', '{"sentence": "fine", "label": -1}',
+     '{"sentence": "fine", "label": true}'],
+)  # fmt: skip
+def test_invalid_labelled_text_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "validation.jsonl").write_text(line)
+    with pytest.raises(InvalidInput, match="data: "):
+        read_labelled_texts(tmp_path, "sst2", 2)
+
+
+def test_labelled_texts_of_an_unknown_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="sst2"):
+        read_labelled_texts(tmp_path, "sentiment", 2)

@@ -1,0 +1,189 @@
+"""Report and page of a run: the figures match the samples, and the page loads and runs nothing."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from shared.wire import ClassifyResponse
+from testbed.load.page import load_page
+from testbed.load.report import make_report
+from testbed.load.runner import ActionRecord
+from testbed.load.sample import Sample, request_body
+
+DEADLINE_MS = 1_000.0
+EVIL = "<script>alert('x')</script>&\""
+FACTS: dict[str, Any] = {
+    "scenario": "steady", "scenario_title": "constant rate", "path": "policy",
+    "policy": "cascade-routing", "rate": 20.0, "duration_s": 4.0, "deadline_ms": DEADLINE_MS,
+    "seed": 1, "trace": None, "trace_left_out": 0, "bundle_id": "b" * 16, "links": [],
+    "verified_links": None, "unverified_because": "the testbed has no emulated link",
+    "made_at": "2026-11-23T00:00:00Z", "commit": "abc", "command": "dimee load",
+    "ledger": {
+        "consistent": True, "error": None, "requests": 3, "total_findings": 0, "findings": [],
+    },
+    "machine": {"cores": 2, "load_before": 0.5, "system": "Linux", "python": "3.11"},
+}  # fmt: skip
+LINK = {
+    "hop": "mobile-edge", "spec": "4g", "nominal_rtt_ms": 70.0, "rtt_ms": 70.7,
+    "nominal_up_mbps": 10.0, "up_mbps": 10.1, "nominal_down_mbps": 12.0, "down_mbps": 11.9,
+    "deviation": {"rtt_ms": 0.01, "up_mbps": 0.01, "down_mbps": -0.0083}, "verified": True,
+}  # fmt: skip
+
+
+def attempt(tier: str, reason: str, state: str = "answered", **times: float) -> dict[str, Any]:
+    return {"attempt_id": "a", "tier": tier, "reason": reason, "state": state} | times
+
+
+def answer(tier: str, attempts: list[dict[str, Any]], total_ms: float) -> bytes:
+    result = {
+        "request_id": "r", "label": "positive", "probabilities": {"positive": 1.0},
+        "confidence": 1.0, "tier": tier, "exit_layer": 1, "policy": "cascade-routing", "tokens": 5,
+        "decision_ms": 0.5, "total_ms": total_ms, "bundle_id": "b" * 16, "attempts": attempts,
+        "failed_over": len(attempts) > 1,
+        "cost": {"cost_lambda": 1.5, "all_cloud_lambda": 12.0, "cost_usd": 1e-6, "energy_mj": 1.0,
+                 "price_book": "p"},
+    }  # fmt: skip
+    made = ClassifyResponse.model_validate({"items": [{"result": result}]})
+    return made.model_dump_json().encode()
+
+
+def sample(number: int, latency_ms: float, status: int, content: bytes) -> Sample:
+    one = Sample(number, number / 10, late_ms=2.0, latency_ms=latency_ms)
+    one.read_response(status, content)
+    return one
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    lost = attempt("edge", "route", "failed", round_trip_ms=30.0)
+    saved = attempt("cloud", "fail_over", network_ms=20.0, queue_ms=1.0, compute_ms=9.0)
+    near = attempt("mobile", "route", queue_ms=0.2, compute_ms=1.0, network_ms=0.1)
+    return [
+        sample(0, 80.0, 200, answer("cloud", [lost, saved], 70.0)),
+        sample(1, 10.0, 200, answer("mobile", [near], 5.0)),
+        sample(2, 14.0, 200, answer("mobile", [near], 6.0)),
+        sample(3, 3.0, 429, b'{"error": {"code": "overloaded"}}'),
+        sample(4, 1_100.0, 504, b"not json"),
+    ]
+
+
+def report(samples: list[Sample], **facts: Any) -> dict[str, Any]:
+    actions = [ActionRecord(1.0, "edge killed")]
+    return make_report(FACTS | facts, samples, actions, 4.0, DEADLINE_MS)
+
+
+def test_every_request_has_an_ending_and_counts_sum(samples: list[Sample]) -> None:
+    found = report(samples)
+    assert found["endings"] == {"answered": 3, "shed": 1, "timed_out": 1}
+    assert sum(found["endings"].values()) == found["requests"] == 5
+    assert sum(one["requests"] for one in found["over_time"]) == 5
+    assert sum(n for one in found["over_time"] for n in one["endings"].values()) == 5
+    assert found["answered_by"] == {"mobile": 2, "edge": 0, "cloud": 1}
+    assert found["over_deadline_by_50_ms"] == 1
+    assert found["error_codes"] == {"overloaded": 1}
+    assert found["attempts"] == {
+        "cloud fail_over answered": 1, "edge route failed": 1, "mobile route answered": 2,
+    }  # fmt: skip
+    assert found["cost"]["against_all_cloud"] == pytest.approx(4.5 / 36)
+
+
+def test_hops_sum_to_the_mean_latency(samples: list[Sample]) -> None:
+    hops = report(samples)["hops_ms"]
+    assert sum(hops["cloud"].values()) == pytest.approx(80.0)
+    assert sum(hops["mobile"].values()) == pytest.approx(12.0)
+    assert hops["cloud"]["failed attempts"] == 30.0
+    assert hops["cloud"]["cloud network"] == 20.0
+    assert hops["cloud"]["mobile (other)"] == pytest.approx(70 - 30 - 20 - 1 - 9 - 0.5)
+    assert hops["cloud"]["client to gateway"] == pytest.approx(80 - 70 - 2)
+    assert hops["cloud"]["sent late"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("status", "ending"),
+    [(429, "shed"), (504, "timed_out"), (503, "unavailable"), (422, "refused"), (500, "failed"),
+     (302, "failed"), (200, "failed")],
+)  # fmt: skip
+def test_every_status_is_an_ending(status: int, ending: str) -> None:
+    assert sample(0, 1.0, status, b"{}").ending == ending
+
+
+def test_run_without_an_answer_has_a_report() -> None:
+    found = report([sample(0, 3.0, 429, b"{}")])
+    assert found["latency_ms"] is None
+    assert found["cost"]["against_all_cloud"] is None
+    assert "shed 1" in load_page(found)
+
+
+def test_body_has_a_policy_only_if_one_is_given() -> None:
+    assert request_body("a", None, 9.0) == {"texts": ["a"], "deadline_ms": 9.0}
+    assert request_body("a", "edge", 9.0)["policy"] == "edge"
+
+
+class Tags(HTMLParser):
+    """Collects tags and their references, and checks that every tag is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.open: list[str] = []
+        self.references: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self._add_references(attrs)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self._add_references(attrs)
+
+    def _add_references(self, attrs: list[tuple[str, str | None]]) -> None:
+        names = ("src", "href", "action", "xlink:href")
+        self.references += [str(value) for name, value in attrs if name in names]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_loads_nothing_and_runs_nothing(samples: list[Sample]) -> None:
+    made = load_page(
+        report(samples, links=[LINK], verified_links="mobile-edge=4g", unverified_because=None)
+    )
+    tags = Tags()
+    tags.feed(made)
+    assert not tags.open
+    assert all(one.startswith("#") for one in tags.references), "only marks of the page itself"
+    assert not tags.seen & {"script", "link", "img", "iframe", "object", "form"}
+    without_names = re.sub(r'xmlns(:xlink)?="http://www.w3.org/[\w/]+"', "", made)
+    assert not re.search(r"url\((?!#)|@import|https?://|\son\w+=", without_names)
+    assert made.count("<svg") == 5
+    for what in ("mobile-edge: 4g", "70.70 of 70 ms (+1.0%)", "edge killed", "12.5% of all-cloud"):
+        assert what in made
+    for heading in (
+        "Latency over time",
+        "Latency by hop",
+        "Cost against all-cloud",
+        "How this was measured",
+    ):
+        assert heading in made
+
+
+def test_inserted_text_is_escaped(samples: list[Sample]) -> None:
+    facts = copy.deepcopy(FACTS)
+    for name in ("scenario_title", "path", "policy", "bundle_id", "commit", "command", "trace",
+                 "unverified_because"):  # fmt: skip
+        facts[name] = EVIL
+    samples[3].error_code = EVIL
+    samples[0].attempts[0] = EVIL
+    found = report(samples, **facts | {"links": [LINK | {"spec": EVIL}]})
+    found["actions"][0] |= {"name": EVIL, "error": EVIL}
+    found["ledger"] = {"consistent": False, "error": EVIL}
+    made = load_page(found)
+    assert "<script" not in made
+    assert made.count("&lt;script&gt;") >= 12

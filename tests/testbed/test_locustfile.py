@@ -1,0 +1,82 @@
+"""The locustfile without its web page, against a small real server, where Locust is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.support.paths import REPOSITORY
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("locust") is None,
+    reason="Locust is not installed: pip install 'dimee[locust]'",
+)
+
+
+class Shedding(BaseHTTPRequestHandler):
+    """A gateway that refuses every request and records its body."""
+
+    bodies: list[dict[str, Any]]
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/classify"
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        content = b'{"error": {"code": "overloaded", "message": "try later"}}'
+        self.send_response(429)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    bodies: list[dict[str, Any]] = []
+    handler = type("Handler", (Shedding,), {"bodies": bodies})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as one:
+        thread = threading.Thread(target=one.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{one.server_port}", bodies
+        one.shutdown()
+        thread.join()
+
+
+def locust(host: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--json", "--host", host]
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "testbed/load/locustfile.py", *options],
+        cwd=REPOSITORY,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_users_send_the_requests_of_dimee_load(server: tuple[str, list[dict[str, Any]]]) -> None:
+    host, bodies = server
+    found = locust(host, DIMEE_LOAD_RATE="20", DIMEE_LOAD_PATH="edge")
+    tables = json.loads(found.stdout)
+    assert [one["name"] for one in tables] == ["/v1/classify [shed]"], found.stderr
+    assert tables[0]["num_failures"] == tables[0]["num_requests"] > 40, "all are shed and counted"
+    assert len(bodies) >= tables[0]["num_requests"]
+    assert all(one["policy"] == "edge" and len(one["texts"]) == 1 for one in bodies)
+    assert "overloaded" in found.stderr
+
+
+def test_remote_host_is_refused(server: tuple[str, list[dict[str, Any]]]) -> None:
+    found = locust("http://load.example")
+    assert "--allow-remote" in found.stderr + found.stdout
+    assert found.returncode != 0 or json.loads(found.stdout or "[]") == []
