@@ -20,7 +20,7 @@ device = LocalRuntime(MobileSettings())
 lines = files("testbed").joinpath("samples.txt").read_text("utf-8").splitlines()
 texts = [line for line in lines if line and not line.startswith("#")]
 policy = device.make_policy(sys.argv[1])
-rows = [device.decide(device.read(text, None), policy, 5000) for _ in range(20) for text in texts]
+rows = [device.route(device.prepare(text, None), policy, 5000) for _ in range(20) for text in texts]
 print(statistics.median(row.decision_ms for row in rows))
 """
 ANSWER = """
