@@ -83,9 +83,7 @@ class MobileClient:
         options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
         """As `classify_many`, awaited from the caller's own event loop."""
-        return await asyncio.wrap_future(
-            self._submit(self._mobile.classify(texts, pairs, options))
-        )
+        return await asyncio.wrap_future(self._submit(self._mobile.classify(texts, pairs, options)))
 
     async def _classify_one(
         self, text: str, pair: str | None, options: RequestOptions | None
@@ -139,7 +137,7 @@ class MobileClient:
 
 
 def load_settings(settings: MobileSettings | None = None, **overrides: Any) -> MobileSettings:
-    """Return settings from the environment or ``settings``, with ``overrides`` that are not None."""
+    """Return ``settings``, or those of the environment, with every override that is not None."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
         return read_settings(MobileSettings, **given)

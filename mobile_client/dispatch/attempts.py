@@ -218,7 +218,9 @@ class AttemptRecorder:
         if exchange is not None:
             entry = self._ended_by(attempt, exchange, final=False)
         else:
-            entry = self._ended(attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False)
+            entry = self._ended(
+                attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False
+            )
         self._outbox.record_or_buffer(entry)
         return entry
 

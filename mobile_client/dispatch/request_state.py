@@ -24,6 +24,7 @@ from shared.errors import (
     TierUnreachable,
 )
 
+
 # fmt: off
 @unique
 class Transition(Enum):
@@ -32,7 +33,7 @@ class Transition(Enum):
     # row          event         condition                                  next action
     TOO_LATE     = "Started",    "the deadline has passed",                 "give up"
     ROUTE        = "Started",    "the routed tier is a candidate",          "attempt it"
-    REROUTE      = "Started",    "mode or cost ceiling exclude that tier",  "attempt the next as routed"
+    REROUTE      = "Started",    "mode or cost ceiling exclude that tier",  "attempt the next tier"
     SKIP         = "Started",    "its circuit breaker excludes it",         "fail over to the next"
     NO_CANDIDATE = "Started",    "no tier is a candidate",                  "give up"
 
@@ -43,7 +44,7 @@ class Transition(Enum):
     SEND_TEXT    = "Failed",     "the tier refused a hidden state",         "retry with the text"
     RETRY        = "Failed",     "a retry is safe, and nothing else left",  "retry after a wait"
     FAIL_OVER    = "Failed",     "a candidate may do better",               "attempt it"
-    FALL_BACK    = "Failed",     "an earlier answer exists",                "return it on the mobile"
+    FALL_BACK    = "Failed",     "an earlier answer exists",                "return it (mobile)"
     GIVE_UP      = "Failed",     "otherwise",                               "give up"
 
     HEDGE        = "HedgeDue",   "a server is left and both can be paid",   "attempt it as well"

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
@@ -63,7 +64,7 @@ def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
 
 
 async def one(mobile: MobileService, **asked: Any) -> Classification | DimeeError:
-    return (await mobile.classify([TEXT], **asked))[0]
+    return (await mobile.classify([TEXT], options=RequestOptions(**asked)))[0]
 
 
 def callers(found: World) -> list[LedgerEntry]:

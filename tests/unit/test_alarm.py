@@ -125,7 +125,7 @@ def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path)
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
         second.watch.auditor._cloud = mobile.monitor.auditor._cloud
-        second._requester._asking._tiers = mobile._requester._asking._tiers
+        second._runner._caller._tiers = mobile._runner._caller._tiers
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
             await one.watch.auditor.drain()

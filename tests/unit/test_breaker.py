@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mobile_client.resilience.circuit_breaker import FAILURES, MOST_REST_S, REST_S, CircuitBreaker
+from mobile_client.resilience.circuit_breaker import FAILURES, MAX_OPEN_S, OPEN_S, CircuitBreaker
 
 
 class Clock:
@@ -23,9 +23,9 @@ def clock() -> Clock:
 def opened(clock: Clock) -> CircuitBreaker:
     breaker = CircuitBreaker(clock)
     for _ in range(FAILURES):
-        assert breaker.lets_pass()
-        breaker.begin()
-        breaker.failed()
+        assert breaker.allows_attempt()
+        breaker.begin_attempt()
+        breaker.record_failure()
     return breaker
 
 
@@ -33,30 +33,30 @@ def test_it_opens_after_failures_in_a_row_only(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     for _ in range(10):
         for _ in range(FAILURES - 1):
-            breaker.failed()
-        breaker.succeeded()
+            breaker.record_failure()
+        breaker.record_success()
     assert breaker.state == "closed"
     assert opened(clock).state == "open"
 
 
 def test_open_lets_nobody_pass_until_its_time(clock: Clock) -> None:
     breaker = opened(clock)
-    assert not breaker.lets_pass()
-    assert breaker.left_s == pytest.approx(REST_S)
-    clock.now += REST_S - 0.001
-    assert not breaker.lets_pass()
+    assert not breaker.allows_attempt()
+    assert breaker.left_s == pytest.approx(OPEN_S)
+    clock.now += OPEN_S - 0.001
+    assert not breaker.allows_attempt()
     clock.now += 0.002
-    assert breaker.lets_pass()
+    assert breaker.allows_attempt()
     assert breaker.state == "half-open"
 
 
 def test_half_open_lets_exactly_one_pass(clock: Clock) -> None:
     breaker = opened(clock)
-    clock.now += REST_S
-    breaker.begin()
-    assert not breaker.lets_pass()
-    breaker.succeeded()
-    assert breaker.lets_pass()
+    clock.now += OPEN_S
+    breaker.begin_attempt()
+    assert not breaker.allows_attempt()
+    breaker.record_success()
+    assert breaker.allows_attempt()
     assert breaker.state == "closed"
 
 
@@ -65,52 +65,52 @@ def test_a_failed_trial_doubles_the_rest_up_to_a_limit(clock: Clock) -> None:
     for _ in range(8):
         rests.append(breaker.left_s)
         clock.now += breaker.left_s
-        breaker.failed(breaker.begin())
-    assert rests[:3] == pytest.approx([REST_S, 2 * REST_S, 4 * REST_S])
-    assert rests[-1] == pytest.approx(MOST_REST_S)
-    clock.now += MOST_REST_S
-    breaker.begin()
-    breaker.succeeded()
+        breaker.record_failure(breaker.begin_attempt())
+    assert rests[:3] == pytest.approx([OPEN_S, 2 * OPEN_S, 4 * OPEN_S])
+    assert rests[-1] == pytest.approx(MAX_OPEN_S)
+    clock.now += MAX_OPEN_S
+    breaker.begin_attempt()
+    breaker.record_success()
     for _ in range(FAILURES):
-        breaker.failed()
-    assert breaker.left_s == pytest.approx(REST_S)  # it begins anew
+        breaker.record_failure()
+    assert breaker.left_s == pytest.approx(OPEN_S)  # it begins anew
 
 
 def test_a_trial_that_is_broken_off_leaves_the_way_to_another(clock: Clock) -> None:
     breaker = opened(clock)
-    clock.now += REST_S
-    token = breaker.begin()
-    breaker.given_up(token)
-    assert breaker.lets_pass()
+    clock.now += OPEN_S
+    token = breaker.begin_attempt()
+    breaker.discard(token)
+    assert breaker.allows_attempt()
 
 
 def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
-    before = [breaker.begin() for _ in range(3)]
+    before = [breaker.begin_attempt() for _ in range(3)]
     for _ in range(FAILURES):
-        breaker.failed(breaker.begin())
-    clock.now += REST_S
-    trial = breaker.begin()
-    breaker.given_up(before[0])
-    breaker.failed(before[1])
-    assert not breaker.lets_pass()
-    breaker.given_up(trial)
-    assert breaker.lets_pass()
+        breaker.record_failure(breaker.begin_attempt())
+    clock.now += OPEN_S
+    trial = breaker.begin_attempt()
+    breaker.discard(before[0])
+    breaker.record_failure(before[1])
+    assert not breaker.allows_attempt()
+    breaker.discard(trial)
+    assert breaker.allows_attempt()
 
 
 def test_policies_do_not_reckon_with_who_was_not_there(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
-    breaker.failed()
-    assert breaker.plannable
-    breaker.failed(nobody_there=True)
-    assert breaker.lets_pass()
-    assert not breaker.plannable
-    clock.now += REST_S
-    assert breaker.plannable
+    breaker.record_failure()
+    assert breaker.available
+    breaker.record_failure(unreachable=True)
+    assert breaker.allows_attempt()
+    assert not breaker.available
+    clock.now += OPEN_S
+    assert breaker.available
 
 
 def test_late_failures_of_before_do_not_prolong_it(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 1
-    breaker.failed()
-    assert breaker.left_s == pytest.approx(REST_S - 1)
+    breaker.record_failure()
+    assert breaker.left_s == pytest.approx(OPEN_S - 1)

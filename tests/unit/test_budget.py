@@ -11,6 +11,7 @@ from mobile_client.cli.render import row
 from mobile_client.insight.explain import explain
 from mobile_client.insight.replay import AtHand
 from mobile_client.insight.request_trace import read_request
+from mobile_client.options import RequestOptions
 from mobile_client.resilience.escalation_budget import EXHAUSTED
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
@@ -37,7 +38,7 @@ async def ask(mobile: MobileService, count: int, client: str, policy: str = "mob
     asked = mobile.runtime.make_policy(policy)
     asked.escalate = up_one  # type: ignore[method-assign]
     return [
-        answered((await mobile.classify([TEXT], None, policy, client=client))[0])
+        answered((await mobile.classify([TEXT], options=RequestOptions(policy), client=client))[0])
         for _ in range(count)
     ]
 

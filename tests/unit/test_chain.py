@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobile_client.dispatch.modes import MODES, allowed
 from mobile_client.insight.replay import replayable
 from mobile_client.insight.request_trace import read_request
+from mobile_client.options import MODES, RequestOptions, allowed_tiers
 from mobile_client.resilience.circuit_breaker import FAILURES
 from mobile_client.service import MobileService
 from shared.domain import Reason, State, Tier
@@ -65,7 +65,7 @@ def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> N
     texts = sample_sentences()[:30]
     found = world(tmp_path, "answers", "answers")
     asked = {"policy": "i-splitee", "mode": "edge-max"}
-    outcomes = found.run(lambda mobile: mobile.classify(texts, **asked))
+    outcomes = found.run(lambda mobile: mobile.classify(texts, options=RequestOptions(**asked)))
     unsure = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
     assert unsure
     for answer in unsure:
@@ -100,7 +100,7 @@ def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
     answer = answered(
         found.run(lambda mobile: one(mobile, policy="cloud", max_cost_lambda=COSTS["cloud"] - 0.1))
     )
-    assert answer.capped
+    assert answer.cost_capped
     assert answer.tier is not Tier.CLOUD
     assert answer.cost.cost_lambda <= COSTS["cloud"] - 0.1
 
@@ -121,8 +121,8 @@ def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) 
         async def sleep(seconds: float) -> None:
             waits.append(seconds)
 
-        mobile._requester._sleep = sleep
-        mobile._requester._dice = random.Random(3)
+        mobile._runner._sleep = sleep
+        mobile._runner._random = random.Random(3)
         return await one(mobile, policy="cloud")
 
     found = world(tmp_path, "gone", "busy", fail_over=())
@@ -171,8 +171,8 @@ def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) 
     async def work(mobile: MobileService) -> list[Classification]:
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
         for _ in range(FAILURES):
-            breaker.failed()
-        breaker._until = breaker.clock()
+            breaker.record_failure()
+        breaker._open_until = breaker.clock()
         outcomes = await asyncio.gather(*(one(mobile, policy="edge") for _ in range(6)))
         assert breaker.state == "closed"
         return [answered(outcome) for outcome in outcomes]
@@ -226,7 +226,7 @@ def test_the_bounds_hold_whatever_the_tiers_do(
 
     outcomes = found.run(work)
     entries = callers(found)
-    assert {entry.tier for entry in entries} <= allowed(mode)
+    assert {entry.tier for entry in entries} <= allowed_tiers(mode)
     assert all(entry.is_terminal for entry in entries)
     by_request: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
@@ -238,7 +238,7 @@ def test_the_bounds_hold_whatever_the_tiers_do(
             assert sum(entry.cost_lambda or 0.0 for entry in attempts) <= ceiling + 1e-9
     for outcome in outcomes:
         if isinstance(outcome, Classification):
-            assert outcome.tier in allowed(mode)
+            assert outcome.tier in allowed_tiers(mode)
         else:  # only where the ceiling pays for nothing, since the mobile can always answer
             assert ceiling is not None
     assert (

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mobile_client import MobileClient
+from mobile_client import MobileClient, RequestOptions
 from mobile_client.gateway.app import create_app
 from mobile_client.settings import MobileSettings
 from shared.domain import Delivery, Side, State, Tier
@@ -108,7 +108,7 @@ def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
         with pytest.raises(InvalidInput, match="the task sst2 has none"):
             mobile.classify("a", pair="b")
         with pytest.raises(InvalidInput, match="choose one of"):
-            mobile.classify("a", policy="best")
+            mobile.classify("a", options=RequestOptions("best"))
         assert booked(mobile) == []
         mobile.close(flush_s=0)
 
@@ -116,7 +116,7 @@ def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
 def test_truncation_is_reported(settings: MobileSettings) -> None:
     with MobileClient(settings, policy="mobile") as mobile:
         long, short = mobile.classify("good " * 2_000), mobile.classify("good")
-        limit = mobile._mobile.device.bundle.manifest.max_tokens
+        limit = mobile._mobile.runtime.bundle.manifest.max_tokens
         mobile.close(flush_s=0)
     assert (long.truncated, long.tokens) == (True, limit)
     assert not short.truncated

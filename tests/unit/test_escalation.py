@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Reason, Side, State, Tier
@@ -51,7 +52,9 @@ def unsure(texts: dict[bool, str]) -> str:
 
 def ask(world: World, text: str, **options: Any) -> Classification:
     async def work(mobile: MobileService) -> Classification:
-        return answered((await mobile.classify([text], policy=POLICY, **options))[0])
+        return answered(
+            (await mobile.classify([text], options=RequestOptions(POLICY, **options)))[0]
+        )
 
     return world.run(work)
 
@@ -196,7 +199,7 @@ def test_the_end_of_an_attempt_is_durable_when_the_next_begins(unsure: str, tmp_
 
     async def work(mobile: MobileService) -> None:
         mobiles.append(mobile)
-        await mobile.classify([unsure], policy=POLICY)
+        await mobile.classify([unsure], options=RequestOptions(POLICY))
 
     World(tmp_path, played={"cloud": look}).run(work)
     callers = {entry.ordinal: entry for entry in left if entry.side is Side.CALLER}

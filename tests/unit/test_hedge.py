@@ -106,7 +106,7 @@ def test_a_mobile_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) 
         both_asked = asyncio.Event()
         task = race(mobile, both_asked)
         await both_asked.wait()
-        mobile._outbox.keep = mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -149,22 +149,22 @@ def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path:
         seen(mobile, Tier.EDGE, 5.0)
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
         for _ in range(FAILURES):
-            breaker.failed()
-        breaker._until = breaker.clock()
-        begin, begun = breaker.begin, []
+            breaker.record_failure()
+        breaker._open_until = breaker.clock()
+        begin, begun = breaker.begin_attempt, []
 
         def cancelled_at_once() -> object:
             task.cancel()
             begun.append(begin())
-            assert not breaker.lets_pass()
+            assert not breaker.allows_attempt()
             return begun[-1]
 
-        breaker.begin = cancelled_at_once  # type: ignore[method-assign]
+        breaker.begin_attempt = cancelled_at_once  # type: ignore[method-assign]
         task = asyncio.create_task(one(mobile, policy="edge"))
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         assert len(begun) == 1
-        assert breaker.lets_pass()
+        assert breaker.allows_attempt()
 
     world(tmp_path, "hangs", "answers", hedge="p95").run(work)
 

@@ -10,6 +10,7 @@ import pytest
 
 from mobile_client import MobileClient
 from mobile_client.cli.render import row
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Outcome, RoutingDecision, Tier
@@ -43,8 +44,10 @@ def test_bert_and_early_exit_run_all_layers_which_are_loaded_for_them(
     async def work(mobile: MobileService) -> dict[str, list[Classification]]:
         answers = {}
         for name in ("mobile", "bert", "early-exit"):
-            answers[name] = [answered(one) for one in await mobile.classify(texts, policy=name)]
-            held.append(mobile.runtime.layers_held)
+            answers[name] = [
+                answered(one) for one in await mobile.classify(texts, options=RequestOptions(name))
+            ]
+            held.append(mobile.runtime.loaded_layers)
         return answers
 
     answers = World(tmp_path).run(work)
@@ -63,7 +66,7 @@ def test_bert_and_early_exit_run_all_layers_which_are_loaded_for_them(
 @pytest.mark.parametrize(("policy", "held"), [("bert", 6), ("i-splitee", 6), ("adaee", 2)])
 def test_a_default_policy_has_its_layers_at_start(policy: str, held: int, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> int:
-        return mobile.runtime.layers_held
+        return mobile.runtime.loaded_layers
 
     assert World(tmp_path, settings={"policy": policy}).run(work) == held
 
@@ -85,7 +88,9 @@ def test_a_bandit_learns_each_answer_before_the_next_decision(
     texts = sample_sentences()
 
     async def work(mobile: MobileService) -> tuple[list[Classification], AdaEE | ISplitEE]:
-        answers = [answered(one) for one in await mobile.classify(texts, policy=name)]
+        answers = [
+            answered(one) for one in await mobile.classify(texts, options=RequestOptions(name))
+        ]
         policy = mobile.runtime.make_policy(name)
         assert isinstance(policy, AdaEE | ISplitEE)
         return answers, policy
@@ -112,7 +117,7 @@ def test_calls_at_once_take_turns_with_a_bandit(tmp_path: Path) -> None:
 
     async def work(mobile: MobileService) -> list[int]:
         texts = sample_sentences()[:3]
-        calls = [mobile.classify(texts, policy="i-splitee") for _ in range(2)]
+        calls = [mobile.classify(texts, options=RequestOptions("i-splitee")) for _ in range(2)]
         answers = [answered(one) for call in await asyncio.gather(*calls) for one in call]
         return [one.attempts[0].exit_layer or 0 for one in answers]
 
@@ -142,7 +147,9 @@ def test_a_request_without_an_answer_teaches_nothing(tmp_path: Path) -> None:
 
     async def work(mobile: MobileService) -> list[object]:
         mobile.runtime._policies["pupil"] = pupil
-        return list(await mobile.classify(["a wonderful film", "dull"], policy="pupil"))
+        return list(
+            await mobile.classify(["a wonderful film", "dull"], options=RequestOptions("pupil"))
+        )
 
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE,), "retries": 0})
     outcomes = world.run(work)
@@ -155,7 +162,9 @@ def test_what_is_learned_is_the_request_not_its_last_attempt(tmp_path: Path) -> 
 
     async def work(mobile: MobileService) -> Classification:
         mobile.runtime._policies["pupil"] = pupil
-        return answered((await mobile.classify(["a wonderful film"], policy="pupil"))[0])
+        return answered(
+            (await mobile.classify(["a wonderful film"], options=RequestOptions("pupil")))[0]
+        )
 
     answer = World(tmp_path, up=("edge",)).run(work)
     assert answer.failed_over
@@ -169,7 +178,9 @@ def test_a_refused_call_moves_no_centroid(tmp_path: Path) -> None:
         assert isinstance(policy, DimeeAdaptive)
         before = policy.counts_D.tolist()
         with pytest.raises(InvalidInput, match=r"^texts\[1\]"):
-            await mobile.classify(["a wonderful film", "\u200b"], policy="dimee-adaptive")
+            await mobile.classify(
+                ["a wonderful film", "\u200b"], options=RequestOptions("dimee-adaptive")
+            )
         return before, policy.counts_D.tolist()
 
     before, after = World(tmp_path).run(work)
@@ -180,7 +191,7 @@ def test_a_refused_call_moves_no_centroid(tmp_path: Path) -> None:
 def test_a_deadline_out_of_bounds_opens_no_request(deadline_ms: float, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         with pytest.raises(InvalidInput, match=r"^deadline_ms"):
-            await mobile.classify(["fine"], policy="cloud", deadline_ms=deadline_ms)
+            await mobile.classify(["fine"], options=RequestOptions("cloud", deadline_ms))
 
     world = World(tmp_path)
     world.run(work)
@@ -189,7 +200,9 @@ def test_a_deadline_out_of_bounds_opens_no_request(deadline_ms: float, tmp_path:
 
 def test_rows_mark_what_was_escalated_and_what_failed_over(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Classification:
-        return answered((await mobile.classify(["a wonderful film"], policy="mobile"))[0])
+        return answered(
+            (await mobile.classify(["a wonderful film"], options=RequestOptions("mobile")))[0]
+        )
 
     answer = World(tmp_path).run(work)
     for escalated, failed_over, mark in ((0, 0, " "), (1, 0, "^ "), (0, 1, "* "), (1, 1, "^*")):

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from mobile_client.local.resume import HiddenState, Resumption
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -198,7 +199,9 @@ def test_extreme_values_are_answered_with_numbers(
 
 def ask(world: World, texts: list[str], policy: str = POLICY) -> list[Classification]:
     async def work(mobile: MobileService) -> list[Classification]:
-        return [answered(one) for one in await mobile.classify(texts, policy=policy)]
+        return [
+            answered(one) for one in await mobile.classify(texts, options=RequestOptions(policy))
+        ]
 
     return world.run(work)
 
@@ -342,7 +345,9 @@ def test_when_the_state_is_sent(
         for _ in resumed:
             # a learning policy's first arm, each time anew
             mobile.runtime._policies.clear()
-            found.append(answered((await mobile.classify([unsure], policy=POLICY))[0]))
+            found.append(
+                answered((await mobile.classify([unsure], options=RequestOptions(POLICY)))[0])
+            )
         return found
 
     answers = world.run(work)
@@ -355,7 +360,7 @@ def test_the_choice_follows_what_was_measured() -> None:
     tiers = {Tier.EDGE: 3, Tier.CLOUD: 6}
     settings = MobileSettings(uplink_mbps=100)
     choice = Resumption(settings, "b", tiers)
-    assert choice.wanted
+    assert choice.needs_hidden_states
     assert choice.choose(state, Tier.CLOUD) is None
     choice.learn(Tier.CLOUD, measured(exit_layer=6, compute_ms=60.0))
     assert choice.layer_ms(Tier.CLOUD, tokens=20) == 10
@@ -365,7 +370,6 @@ def test_the_choice_follows_what_was_measured() -> None:
         choice.learn(Tier.CLOUD, measured(exit_layer=6, resumed_after=2, compute_ms=0.4))
     assert choice.layer_ms(Tier.CLOUD, tokens=20) == pytest.approx(0.1, abs=0.01)
     assert choice.choose(state, Tier.CLOUD) is None
-    assert choice.choose(None, Tier.CLOUD) is None
     assert choice.choose(state, Tier.MOBILE) is None
     always = Resumption(settings.model_copy(update={"resume": "always"}), "b", tiers)
     assert always.choose(state, Tier.EDGE) is not None

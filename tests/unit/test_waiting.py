@@ -19,7 +19,8 @@ from mobile_client.insight.replay import AtHand
 from mobile_client.insight.request_trace import RequestTrace, read_request
 from mobile_client.insight.whatif import Change, WhatIf, what_if
 from mobile_client.local.runtime import LocalRuntime
-from mobile_client.resilience.tier_stats import FORGET_S, TierStats
+from mobile_client.options import RequestOptions
+from mobile_client.resilience.tier_stats import DELAY_EXPIRES_S, TierStats
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -43,14 +44,14 @@ SATELLITE_MS = 600.0
 
 def test_a_second_of_waiting_costs_as_much_as_the_cloud() -> None:
     assert pytest.approx(CostModel.paper(12).all_cloud) == 1000 * LATENCY_PRICE_LAMBDA
-    assert MobileSettings().waiting_price == LATENCY_PRICE_LAMBDA
+    assert MobileSettings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
 def test_the_pure_preset_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "0")
-    assert load_settings().waiting_price == 0
+    assert load_settings().waiting_price_lambda == 0
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "")
-    assert load_settings().waiting_price == LATENCY_PRICE_LAMBDA
+    assert load_settings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
 def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Path) -> None:
@@ -77,18 +78,18 @@ def test_the_cost_of_an_answer_holds_its_waiting() -> None:
 def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
     """Else a tier that waiting made too dear would never be asked again."""
     clock = Clock()
-    observed = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
-    observed.answered(Tier.CLOUD, 607.0)
-    clock.now += FORGET_S / 2
-    observed.answered(Tier.EDGE, 8.0)
-    clock.now += FORGET_S / 2
-    observed.now(5000)
-    assert observed.conditions.delay_ms == {Tier.EDGE: 8.0}
-    clock.now += FORGET_S / 2
-    observed.now(5000)
-    assert observed.conditions.delay_ms == {}
-    observed.answered(Tier.CLOUD, 20.0)
-    assert observed.conditions.delay_ms == {Tier.CLOUD: 20.0}
+    tier_stats = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
+    tier_stats.record_delay(Tier.CLOUD, 607.0)
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.record_delay(Tier.EDGE, 8.0)
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.delay_ms == {}
+    tier_stats.record_delay(Tier.CLOUD, 20.0)
+    assert tier_stats.conditions.delay_ms == {Tier.CLOUD: 20.0}
 
 
 def first_tiers(folder: Path, **settings: float) -> list[Tier]:
@@ -96,11 +97,11 @@ def first_tiers(folder: Path, **settings: float) -> list[Tier]:
 
     async def work(mobile: MobileService) -> list[Tier]:
         policy = await mobile.runtime.policy("cascade-routing")
-        mobile.runtime.tier_stats.answered(Tier.MOBILE, 3.0)
+        mobile.runtime.tier_stats.record_delay(Tier.MOBILE, 3.0)
         for tier in (Tier.EDGE, Tier.CLOUD):
-            mobile.runtime.tier_stats.answered(tier, SATELLITE_MS)
-        reads = [mobile.runtime.read(text, None) for text in TEXTS]
-        return [mobile.runtime.decide(read, policy, 5000).routing.tier for read in reads]
+            mobile.runtime.tier_stats.record_delay(tier, SATELLITE_MS)
+        reads = [mobile.runtime.prepare(text, None) for text in TEXTS]
+        return [mobile.runtime.route(read, policy, 5000).routing.tier for read in reads]
 
     return World(folder, settings=dict(settings)).run(work)
 
@@ -122,7 +123,7 @@ FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestTrace]]:
     """Requests that were booked at the default price of waiting, by `FIXED_MS`."""
     world = World(tmp_path_factory.mktemp("waiting"), up=("edge", "cloud"))
-    measured = TierStats.answered
+    measured = TierStats.record_delay
 
     def fixed(self: TierStats, tier: Tier, took_ms: float) -> None:
         measured(self, tier, FIXED_MS[tier])
@@ -130,10 +131,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
     async def work(mobile: MobileService) -> None:
         mobile.runtime.tier_stats._clock = Clock()  # nothing is forgotten, however long it takes
         for text in TEXTS:
-            await mobile.classify([text], policy="cascade-routing", deadline_ms=60_000)
+            await mobile.classify([text], options=RequestOptions(deadline_ms=60_000))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TierStats, "answered", fixed)
+        patch.setattr(TierStats, "record_delay", fixed)
         world.run(work)
     store = world.ledger()
     yield [
@@ -283,12 +284,12 @@ def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path)
 def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:
     clock = Clock()
     tariff = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
-    observed = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
-    assert observed.conditions.latency_price_lambda == 0.5
+    tier_stats = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
+    assert tier_stats.conditions.latency_price_lambda == 0.5
     book(tmp_path)
     clock.now += LOOK_EVERY_S
-    observed.now(5000)
-    assert observed.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
 
 
 @pytest.mark.parametrize(
