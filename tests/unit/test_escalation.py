@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared.domain import LayerRange, Reason, Side, State, Tier
 from shared.errors import InvalidInput
 from shared.inference.classifier import Classifier
 from shared.ledger.entry import LedgerEntry
+from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
@@ -24,6 +26,8 @@ from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
 from testbed.demo import sample_sentences
 from tests.support.mobile import World, answered, story
+from tests.support.played_tiers import plays
+from tests.support.virtual_time import READING_S
 
 HERE = ("mobile", "route", "answered")
 COSTS = CostModel.paper(6)
@@ -169,7 +173,8 @@ def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path)
         await asyncio.Event().wait()
         raise AssertionError
 
-    world = World(tmp_path, played={"cloud": hang}, settings={"fail_over": ()})
+    settings = {"fail_over": ()}
+    world = World(tmp_path, played={"cloud": hang}, settings=settings, virtual_time=True)
     answer = ask(world, unsure, deadline_ms=400)
     assert story(answer) == [HERE, ("cloud", "escalate", "timed_out"), IN_HAND]
     own = answer.attempts[0]
@@ -180,8 +185,8 @@ def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path)
 
 
 def test_without_time_left_the_mobiles_answer_is_final(unsure: str, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("cloud",))
-    answer = ask(world, unsure, deadline_ms=0.001)
+    world = World(tmp_path, played={"cloud": plays("answers", "cloud")}, virtual_time=True)
+    answer = ask(world, unsure, deadline_ms=1e3 * READING_S)
     assert story(answer) == [HERE]
     assert (answer.escalated, answer.failed_over) == (False, False)
     checked(world).close()
@@ -207,3 +212,36 @@ def test_the_end_of_an_attempt_is_durable_when_the_next_begins(unsure: str, tmp_
     assert [callers[n].reason for n in (1, 2)] == [Reason.ROUTE, Reason.ESCALATE]
     assert not callers[1].final
     assert callers[1].cost_lambda == COSTS.mobile_layer
+
+
+def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
+    unsure: str, tmp_path: Path
+) -> None:
+    """The end of the first attempt and the beginning of the second are one transaction."""
+    copies: list[Path] = []
+
+    async def work(mobile: MobileService) -> None:
+        record = mobile._outbox.record
+
+        def copy_and_record(*entries: LedgerEntry) -> None:
+            record(*entries)
+            folder = tmp_path / f"after-{len(copies)}" / "mobile"
+            folder.mkdir(parents=True)
+            with sqlite3.connect(folder / "outbox-0.sqlite") as copy:
+                mobile._outbox._db.backup(copy)
+            copies.append(folder)
+
+        mobile._outbox.record = copy_and_record  # type: ignore[method-assign]
+        await mobile.classify([unsure], options=RequestOptions(POLICY))
+
+    World(tmp_path, played={"cloud": plays("answers", "cloud")}).run(work)
+    assert len(copies) == 3  # begun, escalated, answered
+    for number, folder in enumerate(copies):
+        outbox = Outbox.claim(folder, "mobile")  # what the next mobile finds after a crash
+        rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
+        outbox.close()
+        callers = [row for row in rows if row.side is Side.CALLER]
+        assert all(row.is_terminal for row in callers)
+        assert [row.final for row in sorted(callers, key=lambda row: row.ordinal)] == (
+            [True] if number == 0 else [False, True]
+        )

@@ -71,7 +71,8 @@ def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
         return await one(mobile, policy="edge", deadline_ms=300)
 
     facts = {"hedge": "p95", "fail_over": ("cloud",)}
-    found = World(tmp_path, played={"edge": hang, "cloud": hang}, settings=facts)
+    played = {"edge": hang, "cloud": hang}
+    found = World(tmp_path, played=played, settings=facts, virtual_time=True)
     assert isinstance(found.run(work), DimeeError)
     assert given_ms[1] <= 300 - 100
 
@@ -179,7 +180,8 @@ def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
         return await one(mobile, policy="edge")
 
     played = {"edge": slow, "cloud": plays("gone", "cloud")}
-    found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})
+    settings = {"hedge": "p95", "retries": 0}
+    found = World(tmp_path, played=played, settings=settings, virtual_time=True)
     answer = answered(found.run(work))
     assert answer.tier is Tier.MOBILE
     assert answer.degraded_because == "offline"
