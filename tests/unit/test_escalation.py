@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
             record(*entries)
             folder = tmp_path / f"after-{len(copies)}" / "mobile"
             folder.mkdir(parents=True)
-            with sqlite3.connect(folder / "outbox-0.sqlite") as copy:
+            with closing(sqlite3.connect(folder / "outbox-0.sqlite")) as copy:
                 mobile._outbox._db.backup(copy)
             copies.append(folder)
 
