@@ -15,7 +15,7 @@ from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
 from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
-from mobile_client.resilience.escalation_budget import WITHHELD, EscalationBudget
+from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier
@@ -32,12 +32,13 @@ from shared.wire import Classification
 class _Call:
     """Values that all texts of one call share.
 
-    ``since`` is the time of the service's clock from which the deadline counts; None: each text's
-    deadline counts from its turn.
+    ``unrestricted`` is True if the policy alone decides where requests go. ``since`` is the time of
+    the service's clock from which the deadline counts; None: each text's counts from its turn.
     """
 
     policy: RoutingPolicy
     options: ResolvedOptions
+    unrestricted: bool
     client: str
     since: float | None
 
@@ -81,7 +82,10 @@ class MobileService:
         }
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
-        self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
+        self._default_options = settings.request_options
+        self._budget: EscalationBudget | None = None
+        if settings.escalation_budget is not None:
+            self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def classify(
@@ -106,11 +110,12 @@ class MobileService:
         """
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
-        resolved = (options or RequestOptions()).resolve(self.settings.request_options)
+        resolved = (options or RequestOptions()).resolve(self._default_options)
         single = len(texts) == 1
         call = _Call(
             await self.runtime.policy(resolved.policy),
             resolved,
+            resolved.unrestricted,
             client,
             (self._clock() if since is None else since) if single else None,
         )
@@ -144,24 +149,26 @@ class MobileService:
             return await self._answer(self._route(item, call), call)
 
     def _route(self, item: _Item, call: _Call) -> RoutedRequest:
-        options, guard = call.options, self.runtime.guard
+        options, guard, budget = call.options, self.runtime.guard, self._budget
         routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
         routing = apply_mode(routed.routing, options.mode)
         if routing is not routed.routing:
             routed = replace(routed, routing=routing)
         # a certificate covers only requests that may go where the policy sends them
-        certified = options.unrestricted and guard.covers(call.policy)
+        certified = (
+            call.unrestricted and guard.certificate is not None and guard.covers(call.policy)
+        )
         request = RoutedRequest(
             item.text,
             item.pair,
             routed,
             certificate_id=guard.certificate_id if certified else None,
             degraded=guard.degraded if certified else None,
-            allowance=self._budget.allowance(call.client),
+            allowance=Allowance() if budget is None else budget.allowance(call.client),
             mode=options.mode,
             max_cost_lambda=options.max_cost_lambda,
         )
-        if options.unrestricted and self.monitor.covers(call.policy):
+        if call.unrestricted and self.monitor.covers(call.policy):
             self.monitor.opened(request, call.client)
         return request
 
@@ -181,7 +188,7 @@ class MobileService:
         finally:
             # answers that the budget or missing servers caused are not what a certificate covers
             self.monitor.ended(request, chosen_by_policy)
-        if chosen_by_policy is not None and call.options.unrestricted:
+        if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
             )

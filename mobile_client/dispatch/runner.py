@@ -28,6 +28,7 @@ from mobile_client.dispatch.request_state import (
 from mobile_client.dispatch.tier_caller import RunningRequest, TierCaller
 from mobile_client.dispatch.tier_selector import TierSelector
 from mobile_client.local.runtime import LocalRuntime, TierAnswer
+from mobile_client.options import allowed_tiers
 from mobile_client.resilience.escalation_budget import CERTIFICATE
 from mobile_client.settings import MobileSettings
 from shared.domain import Outcome, Reason, Tier
@@ -67,8 +68,9 @@ class RequestRunner:
 
         ``since`` is the time, in seconds of the runner's clock, from which the deadline counts.
         """
-        run = RunningRequest(request, policy, self._state(request, deadline_ms), since, self._clock)
-        preferred = self._preferred_tier(run) if run.routing.tier is Tier.MOBILE else None
+        routing, state = request.routed.routing, self._state(request, deadline_ms)
+        run = RunningRequest(request, policy, routing, state, since, self._clock)
+        preferred = self._preferred_tier(run) if routing.tier is Tier.MOBILE else None
         action = run.state.handle(Started(preferred), run.spent_ms())
         following = self._prepare(run, action)
         if following is not None:
@@ -95,7 +97,7 @@ class RequestRunner:
             runtime.live_prices,
             runtime.resumption.last_layers
             | {Tier.MOBILE: routing.last_layer or runtime.mobile_layers},
-            request.mode,
+            allowed_tiers(request.mode),
             request.max_cost_lambda,
             hedging=self._settings.hedge == "p95",
         )
@@ -190,14 +192,16 @@ class RequestRunner:
         if exchange.answer is None:
             assert exchange.error is not None
             return Failed(tier, exchange.error, exchange.delivery, cost_lambda, resumed)
-        self._runtime.resumption.learn(tier, exchange.answer)
+        if self._runtime.resumption.needs_hidden_states:
+            self._runtime.resumption.learn(tier, exchange.answer)
         answer = self._tier_answer(run, tier, exchange.answer)
         escalate_to = self._escalate(run, _outcome(run, tier, answer), answer)
         return Answered(tier, answer, cost_lambda, escalate_to)
 
     def _escalate(self, run: RunningRequest, outcome: Outcome, answer: TierAnswer) -> Tier | None:
-        """Return the tier that the policy lets take over the answer, at today's conditions."""
-        self._runtime.tier_stats.refresh(run.state.deadline_ms - run.spent_ms())
+        """Return the tier that the policy lets take over the answer, at present conditions."""
+        if run.policy.uses_conditions:
+            self._runtime.tier_stats.refresh(run.state.deadline_ms - run.spent_ms())
         features, routing = run.request.routed.features, run.routing
         return run.policy.escalate(features, routing, outcome, answer.meets_alpha)
 

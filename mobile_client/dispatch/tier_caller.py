@@ -30,17 +30,13 @@ class RunningRequest:
 
     request: RoutedRequest
     policy: RoutingPolicy
+    routing: RoutingDecision
     state: RequestState
     since: float
     clock: Callable[[], float]
     entries: list[LedgerEntry] = field(default_factory=list)
     hidden_state: HiddenState | None = None
     """Output of the mobile's last layer, from which another tier may resume."""
-
-    @property
-    def routing(self) -> RoutingDecision:
-        """The policy's first decision."""
-        return self.request.routed.routing
 
     def spent_ms(self) -> float:
         """Return the milliseconds since the request arrived."""

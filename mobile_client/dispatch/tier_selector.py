@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mobile_client.options import Mode, allowed_tiers
 from mobile_client.resilience.circuit_breaker import CircuitBreaker
 from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Tier
@@ -33,14 +32,14 @@ class Selection:
 class TierSelector:
     """Chooses candidates for the attempts of one request.
 
-    ``layers`` is the number of layers that each tier runs at most. ``hedging`` allows a second
-    tier to be asked when the first is slow.
+    ``layers`` is the number of layers that each tier runs at most, and ``allowed`` the tiers that
+    the request's mode allows. ``hedging`` lets a second tier be asked when the first is slow.
     """
 
     tier_stats: TierStats
     live_prices: LivePrices
     layers: Mapping[Tier, int]
-    mode: Mode = "auto"
+    allowed: frozenset[Tier] = frozenset(Tier)
     max_cost_lambda: float | None = None
     hedging: bool = False
 
@@ -49,7 +48,7 @@ class TierSelector:
         selection = Selection()
         ceiling_lambda = self.max_cost_lambda
         for tier in tiers:
-            if tier not in allowed_tiers(self.mode):
+            if tier not in self.allowed:
                 continue
             if ceiling_lambda is not None and (
                 spent_lambda + self.max_attempt_lambda(tier) > ceiling_lambda + ROUNDING_LAMBDA
@@ -69,7 +68,7 @@ class TierSelector:
         None if the tier is available, or if the mode excludes it anyway.
         """
         breaker = self.tier_stats.breakers.get(tier)
-        if breaker is None or breaker.available or tier not in allowed_tiers(self.mode):
+        if breaker is None or breaker.available or tier not in self.allowed:
             return None
         return _skip_error(tier, breaker)
 
@@ -83,7 +82,7 @@ class TierSelector:
 
     def ceiling_error(self) -> InvalidInput:
         """Return the error for a ceiling that pays for no attempt at all."""
-        least_lambda = min(self.max_attempt_lambda(tier) for tier in allowed_tiers(self.mode))
+        least_lambda = min(self.max_attempt_lambda(tier) for tier in self.allowed)
         return InvalidInput(
             f"max_cost_lambda: {self.max_cost_lambda:g} λ pays for no attempt; give at least "
             f"{least_lambda:g}, which pays for all layers of the cheapest tier",

@@ -83,7 +83,7 @@ def load_guard(
     if settings.latency_price_lambda:
         raise BundleError(
             f"certificate: {file} was computed without a price of waiting; unset "
-            f"DIMEE_LATENCY_PRICE_LAMBDA ({settings.latency_price_lambda:g}), or unset the "
+            f"DIMEE_LATENCY_PRICE_LAMBDA={settings.latency_price_lambda:g}, or unset the "
             "certificate"
         )
     if changes := price_changes(certificate, live_prices.cost_model):

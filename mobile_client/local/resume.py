@@ -37,14 +37,11 @@ class Resumption:
         self._uplink_mbps = settings.uplink_mbps
         self._bundle_id = bundle_id
         self.last_layers = last_layers
+        known = self._uplink_mbps is not None
+        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and known)
+        """True if hidden states may be sent, so that they have to be retained."""
         self._encode_ms: float | None = None
         self._layer_ms_per_token: dict[Tier, float] = {}
-
-    @property
-    def needs_hidden_states(self) -> bool:
-        """True if hidden states may be sent, so that they have to be retained."""
-        known = self._uplink_mbps is not None
-        return self._mode == "always" or (self._mode == "auto" and known)
 
     def layer_ms(self, tier: Tier, tokens: int) -> float | None:
         """Return the estimated milliseconds of one layer at ``tier``; None before an answer."""

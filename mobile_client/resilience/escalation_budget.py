@@ -40,11 +40,11 @@ class EscalationBudget:
     """Each request earns its client ``share`` escalations, and each escalation costs one.
 
     A client starts with ``burst`` and never has more: of n requests at most share · n + burst are
-    escalated, whatever the inputs and their rate. Without a share there is no budget. Beyond
-    ``max_clients`` the least recently seen client is forgotten, and starts anew.
+    escalated, whatever the inputs and their rate. Beyond ``max_clients``
+    the least recently seen client is forgotten, and starts anew.
     """
 
-    def __init__(self, share: float | None, burst: float, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(self, share: float, burst: float, max_clients: int = MAX_CLIENTS) -> None:
         self._share = share
         self._burst = burst
         self._max_clients = max_clients
@@ -55,8 +55,6 @@ class EscalationBudget:
 
     def allowance(self, client: str) -> Allowance:
         """Count one request of this client, and return its allowance."""
-        if self._share is None:
-            return Allowance()
         account = self._accounts.setdefault(client, _Account(self._burst))
         account.credits = min(self._burst, account.credits + self._share)
         self._accounts.move_to_end(client)

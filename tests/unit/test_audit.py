@@ -182,7 +182,7 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
         policy = mobile.runtime.make_policy("cascade-routing")
-        call = _Call(policy, ResolvedOptions("cascade-routing", 5_000), "mobile", None)
+        call = _Call(policy, ResolvedOptions("cascade-routing", 5_000), True, "mobile", None)
         requests = [mobile._route(mobile._prepare(0, text, None), call) for text in TEXTS[:4]]
         waiting = []
         for request in reversed(requests):

@@ -136,6 +136,7 @@ def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> No
             raise RuntimeError("inside")
 
         seen(mobile, Tier.EDGE, 2.0)
+        mobile.runtime.resumption.needs_hidden_states = True
         mobile.runtime.resumption.learn = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="inside"):
             await one(mobile, policy="edge")

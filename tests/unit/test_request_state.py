@@ -25,7 +25,7 @@ from mobile_client.dispatch.request_state import (
 )
 from mobile_client.dispatch.tier_selector import TierSelector
 from mobile_client.local.runtime import TierAnswer
-from mobile_client.options import Mode
+from mobile_client.options import Mode, allowed_tiers
 from mobile_client.resilience.circuit_breaker import FAILURES
 from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Delivery, Reason, Tier
@@ -71,7 +71,7 @@ class Driver:
         for tier in open_breakers:
             for _ in range(FAILURES):
                 self.stats.breakers[tier].record_failure(unreachable=True)
-        selector = TierSelector(self.stats, prices, LAYERS, mode, ceiling, hedging)
+        selector = TierSelector(self.stats, prices, LAYERS, allowed_tiers(mode), ceiling, hedging)
         settings = {"fail_over": (EDGE, CLOUD, MOBILE), "retries": 2} | settings
         self.state = RequestState(routed, DEADLINE_MS, selector, **settings)
 
