@@ -1,4 +1,4 @@
-"""The mobile's import and a local answer load nothing heavy, and definitions do nothing."""
+"""Importing has no side effects, and a local answer loads no heavy package."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ MODULES = (
     "lab.cli.train",
 )
 
-ROOMS = ("shared", "mobile_client", "edge_server", "cloud_server", "lab")
+PACKAGES = ("shared", "mobile_client", "edge_server", "cloud_server", "lab")
 
 QUIET_IMPORT = """
 import builtins, os, sys, threading
-import {module}  # once with everything allowed: libraries may do what they like
+import {module}  # first without checks: libraries are not ours to judge
 
-def of_a_room(name):
-    return name.split(".")[0] in {rooms!r}
+def is_ours(name):
+    return name.split(".")[0] in {packages!r}
 
-for name in [name for name in sys.modules if of_a_room(name)]:
+for name in [name for name in sys.modules if is_ours(name)]:
     del sys.modules[name]
 
 def watched(what, real):
     def call(*args, **kwargs):
-        if of_a_room(sys._getframe(1).f_globals.get("__name__", "")):
+        if is_ours(sys._getframe(1).f_globals.get("__name__", "")):
             raise AssertionError(f"{{what}} at import: {{args}}")
         return real(*args, **kwargs)
     return call
@@ -76,7 +76,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_a_local_answer_loads_nothing_heavy(
+def test_local_answer_loads_no_heavy_package(
     bundle: object, repository: Path, tmp_path: Path
 ) -> None:
     code = LOCAL_ANSWER.format(
@@ -90,14 +90,14 @@ def test_a_local_answer_loads_nothing_heavy(
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_import_does_nothing_but_define(module: str) -> None:
-    done = _run(QUIET_IMPORT.format(module=module, rooms=ROOMS))
+def test_import_has_no_side_effects(module: str) -> None:
+    done = _run(QUIET_IMPORT.format(module=module, packages=PACKAGES))
     assert done.returncode == 0, done.stderr
 
 
-def test_the_law_would_notice(tmp_path: Path) -> None:
-    """The check above fails for a room that reads the environment."""
+def test_side_effect_at_import_is_detected(tmp_path: Path) -> None:
+    """The check above fails for a package that reads the environment."""
     (tmp_path / "lab.py").write_text("import os\nHOME = os.environ['PATH']\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    done = _run(code + QUIET_IMPORT.format(module="lab", rooms=ROOMS))
+    done = _run(code + QUIET_IMPORT.format(module="lab", packages=PACKAGES))
     assert "the environment is read at import" in done.stderr

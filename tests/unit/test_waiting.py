@@ -42,20 +42,20 @@ TEXTS = sample_sentences()
 SATELLITE_MS = 600.0
 
 
-def test_a_second_of_waiting_costs_as_much_as_the_cloud() -> None:
+def test_one_second_of_waiting_costs_as_much_as_the_cloud() -> None:
     assert pytest.approx(CostModel.paper(12).all_cloud) == 1000 * LATENCY_PRICE_LAMBDA
     assert MobileSettings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
-def test_the_pure_preset_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_price_of_waiting_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "0")
     assert load_settings().waiting_price_lambda == 0
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "")
     assert load_settings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
-def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    """It was judged so, and a mobile under it starts without any other setting."""
+def test_waiting_is_free_under_a_certificate(bundle: Bundle, tmp_path: Path) -> None:
+    """A certificate is computed without it, and needs no further setting."""
     settings = MobileSettings(bundle=BUNDLE, certificate=written(bundle, tmp_path))
     device = LocalRuntime(settings)
     try:
@@ -66,7 +66,7 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
     assert AtHand.load(settings).value is not None
 
 
-def test_the_cost_of_an_answer_holds_its_waiting() -> None:
+def test_cost_of_an_answer_includes_the_waiting() -> None:
     conditions = Conditions(
         CostModel.paper(12), {Tier.EDGE: 100.0}, latency_price_lambda=LATENCY_PRICE_LAMBDA
     )
@@ -75,8 +75,8 @@ def test_the_cost_of_an_answer_holds_its_waiting() -> None:
     assert conditions.cost(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
 
 
-def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
-    """Else a tier that waiting made too dear would never be asked again."""
+def test_old_delays_are_forgotten() -> None:
+    """Otherwise a tier that waiting made too expensive would never be asked again."""
     clock = Clock()
     tier_stats = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
     tier_stats.record_delay(Tier.CLOUD, 607.0)
@@ -93,7 +93,7 @@ def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
 
 
 def first_tiers(folder: Path, **settings: float) -> list[Tier]:
-    """Tiers at which texts start when both servers are behind a satellite."""
+    """Return the first tier of each text with both servers behind a satellite link."""
 
     async def work(mobile: MobileService) -> list[Tier]:
         policy = await mobile.runtime.policy("cascade-routing")
@@ -106,7 +106,7 @@ def first_tiers(folder: Path, **settings: float) -> list[Tier]:
     return World(folder, settings=dict(settings)).run(work)
 
 
-def test_over_a_satellite_the_mobile_tier_starts(tmp_path: Path) -> None:
+def test_mobile_tier_is_preferred_over_a_satellite_link(tmp_path: Path) -> None:
     def share(tiers: list[Tier]) -> float:
         return sum(tier is Tier.MOBILE for tier in tiers) / len(tiers)
 
@@ -116,7 +116,7 @@ def test_over_a_satellite_the_mobile_tier_starts(tmp_path: Path) -> None:
 
 
 FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
-"""Delays that stand in for the measured ones, so that no verdict rests on this machine's speed."""
+"""Delays in place of the measured ones, so that no verdict depends on the machine's speed."""
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def book(folder: Path, **facts: float) -> Path:
 
 
 def rate_of(**settings: Any) -> float:
-    """The price of waiting that a mobile with these settings decides by."""
+    """Return the price of waiting in the decisions of a mobile with these settings."""
     device = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
     try:
         return device.tier_stats.conditions.latency_price_lambda
@@ -268,8 +268,8 @@ def rate_of(**settings: Any) -> float:
         device.close()
 
 
-def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
-    """It comes before the default, and after what was said outright."""
+def test_price_book_sets_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
+    """It replaces the default, and an explicit setting replaces it."""
     assert rate_of(price_book=book(tmp_path)) == LATENCY_PRICE_LAMBDA
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0)) == 0
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5)) == 0.5
@@ -281,7 +281,7 @@ def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path)
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=promise) == 0
 
 
-def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:
+def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
     clock = Clock()
     tariff = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
     tier_stats = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)

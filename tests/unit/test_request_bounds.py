@@ -1,4 +1,4 @@
-"""One deadline, one ceiling, one mode for the whole chain, whatever the tiers do."""
+"""Deadline, cost ceiling and mode of a request hold over all of its attempts."""
 
 from __future__ import annotations
 
@@ -38,45 +38,47 @@ COSTS = {"edge": 8.5, "cloud": 18.0}
         ("auto", "edge", [("edge", "route", "answered")]),
     ],
 )
-def test_modes(mode: str, policy: str, expected: list[Any], tmp_path: Path) -> None:
+def test_mode_decides_the_first_tier(
+    mode: str, policy: str, expected: list[Any], tmp_path: Path
+) -> None:
     found = world(tmp_path, "answers", "answers")
     answer = answered(found.run(lambda mobile: one(mobile, policy=policy, mode=mode)))
     assert story(answer) == expected
     assert not answer.degraded
 
 
-def test_edge_max_ends_on_the_mobile_and_never_in_the_cloud(tmp_path: Path) -> None:
+def test_edge_max_fails_over_to_the_mobile_and_never_to_the_cloud(tmp_path: Path) -> None:
     found = world(tmp_path, "gone", "answers", retries=0)
     answer = answered(found.run(lambda mobile: one(mobile, policy="cloud", mode="edge-max")))
     assert story(answer) == [("edge", "route", "failed"), ("mobile", "fail_over", "answered")]
     assert answer.degraded_because == "offline"
 
 
-def test_prefer_cloud_falls_back_to_edge_then_mobile(tmp_path: Path) -> None:
+def test_prefer_cloud_fails_over_to_the_edge_and_then_the_mobile(tmp_path: Path) -> None:
     found = world(tmp_path, "fails", "gone", retries=0)
     answer = answered(found.run(lambda mobile: one(mobile, mode="prefer-cloud")))
     assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge", "mobile"]
     assert answer.degraded_because == "unavailable"
 
 
-def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> None:
-    """The bandit's first arm is unsure and wants the cloud: here the edge takes over."""
+def test_tier_that_a_mode_excludes_is_no_failure_and_is_not_replayed(tmp_path: Path) -> None:
+    """The bandit's first arm is escalated and wants the cloud: here the edge takes over."""
     texts = sample_sentences()[:30]
     found = world(tmp_path, "answers", "answers")
     asked = {"policy": "i-splitee", "mode": "edge-max"}
     outcomes = found.run(lambda mobile: mobile.classify(texts, options=RequestOptions(**asked)))
-    unsure = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
-    assert unsure
-    for answer in unsure:
+    escalated = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
+    assert escalated
+    for answer in escalated:
         assert story(answer) == [("mobile", "route", "answered"), ("edge", "escalate", "answered")]
         assert (answer.escalated, answer.failed_over) == (True, False)
-    id_ = unsure[0].request_id
+    id_ = escalated[0].request_id
     request = read_request([entry for entry in callers(found) if entry.request_id == id_])
-    kept, left_out = replayable([request], unsure[0].bundle_id)
+    kept, left_out = replayable([request], escalated[0].bundle_id)
     assert (kept, left_out) == ([], {"asked for in another mode or under a ceiling": 1})
 
 
-def test_the_ledger_says_why_the_mobile_answered(tmp_path: Path) -> None:
+def test_ledger_records_why_the_mobile_answered(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> list[Classification | DimeeError]:
         return [await one(mobile, policy="cloud") for _ in range(2)]
 
@@ -89,12 +91,12 @@ def test_the_ledger_says_why_the_mobile_answered(tmp_path: Path) -> None:
     assert [entry.degraded for entry in last] == [None, None]
 
 
-def test_an_unknown_mode_is_refused_with_the_choice(tmp_path: Path) -> None:
+def test_unknown_mode_is_refused_with_the_list_of_modes(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="only-on-device, edge-max"):
         world(tmp_path, "gone", "gone").run(lambda mobile: one(mobile, mode="fast"))
 
 
-def test_the_ceiling_keeps_dear_tiers_out(tmp_path: Path) -> None:
+def test_cost_ceiling_excludes_expensive_tiers(tmp_path: Path) -> None:
     found = world(tmp_path, "answers", "answers")
     answer = answered(
         found.run(lambda mobile: one(mobile, policy="cloud", max_cost_lambda=COSTS["cloud"] - 0.1))
@@ -124,7 +126,7 @@ def test_failed_attempt_counts_towards_the_ceiling(
     assert [tier for tier, _, _ in story(answer)] == tiers
 
 
-def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) -> None:
+def test_retries_are_separate_attempts_with_growing_waits(tmp_path: Path) -> None:
     waits: list[float] = []
 
     async def work(mobile: MobileService) -> Classification | DimeeError:
@@ -146,13 +148,13 @@ def test_retries_are_attempts_of_their_own_with_waits_that_grow(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("what", ["broken", "hangs", "fails"])
-def test_what_may_have_been_done_is_not_done_again(what: str, tmp_path: Path) -> None:
+def test_attempt_that_may_have_been_executed_is_not_retried(what: str, tmp_path: Path) -> None:
     found = world(tmp_path, "gone", what, fail_over=())
     found.run(lambda mobile: one(mobile, policy="cloud", deadline_ms=200))
     assert [entry.reason for entry in callers(found)] == [Reason.ROUTE]
 
 
-def test_an_open_breaker_is_no_attempt(tmp_path: Path) -> None:
+def test_open_breaker_makes_no_attempt(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> list[Classification | DimeeError]:
         outcomes = [await one(mobile, policy="edge") for _ in range(FAILURES + 2)]
         assert mobile.monitor.health().breakers == {"edge": "open", "cloud": "closed"}
@@ -166,11 +168,11 @@ def test_an_open_breaker_is_no_attempt(tmp_path: Path) -> None:
     assert outcomes[-1].failed_over
 
 
-def test_half_open_one_request_tries_and_the_others_do_not_wait(tmp_path: Path) -> None:
+def test_half_open_breaker_lets_one_request_through_and_others_do_not_wait(tmp_path: Path) -> None:
     others = asyncio.Semaphore(0)
 
     async def edge(request: httpx.Request) -> httpx.Response:
-        for _ in range(5):  # the trial is under way until all others have been to the cloud
+        for _ in range(5):  # the trial ends after the cloud has answered all others
             await others.acquire()
         return await plays("answers", "edge")(request)
 
@@ -211,7 +213,7 @@ BEHAVIOURS = ["answers", "gone", "broken", "hangs", "busy", "fails"]
     ceiling=st.sampled_from([None, 4.0, 6.0, 9.0, 13.0, 30.0]),
     hedge=st.sampled_from(["off", "p95"]),
 )
-def test_the_bounds_hold_whatever_the_tiers_do(
+def test_deadline_ceiling_and_mode_hold_for_every_behaviour_of_the_tiers(
     edge: str,
     cloud: str,
     mode: Any,
@@ -249,14 +251,14 @@ def test_the_bounds_hold_whatever_the_tiers_do(
     for outcome in outcomes:
         if isinstance(outcome, Classification):
             assert outcome.tier in allowed_tiers(mode)
-        else:  # only where the ceiling pays for nothing, since the mobile can always answer
+        else:  # only if the ceiling pays for no attempt, since the mobile can always answer
             assert ceiling is not None
-    assert max(took_ms) <= deadline_ms + 1.0  # of virtual time: work takes none
+    assert max(took_ms) <= deadline_ms + 1.0  # virtual time: work takes none
     with_ledger = found.ledger()
     try:
         kinds = {finding.kind for finding in verify(with_ledger).findings}
     finally:
         with_ledger.close()
-    # the tiers here are played, and book nothing
+    # played tiers have no ledger rows
     assert kinds <= {"no_tier"}
     assert all(entry.delivery is not None for entry in entries)

@@ -1,4 +1,4 @@
-"""A tier that fails again and again is left alone, tried once, and taken back."""
+"""Circuit breaker: opens after failures, lets one trial through, and closes again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(clock: Clock) -> CircuitBreaker:
     return breaker
 
 
-def test_it_opens_after_failures_in_a_row_only(clock: Clock) -> None:
+def test_breaker_opens_after_failures_in_a_row_only(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     for _ in range(10):
         for _ in range(FAILURES - 1):
@@ -39,7 +39,7 @@ def test_it_opens_after_failures_in_a_row_only(clock: Clock) -> None:
     assert opened(clock).state == "open"
 
 
-def test_open_lets_nobody_pass_until_its_time(clock: Clock) -> None:
+def test_open_breaker_allows_no_attempt_until_its_time(clock: Clock) -> None:
     breaker = opened(clock)
     assert not breaker.allows_attempt()
     assert breaker.left_s == pytest.approx(OPEN_S)
@@ -50,7 +50,7 @@ def test_open_lets_nobody_pass_until_its_time(clock: Clock) -> None:
     assert breaker.state == "half-open"
 
 
-def test_half_open_lets_exactly_one_pass(clock: Clock) -> None:
+def test_half_open_breaker_allows_exactly_one_attempt(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += OPEN_S
     breaker.begin_attempt()
@@ -60,23 +60,23 @@ def test_half_open_lets_exactly_one_pass(clock: Clock) -> None:
     assert breaker.state == "closed"
 
 
-def test_a_failed_trial_doubles_the_rest_up_to_a_limit(clock: Clock) -> None:
-    breaker, rests = opened(clock), []
+def test_failed_trial_doubles_the_open_time_up_to_a_limit(clock: Clock) -> None:
+    breaker, open_times = opened(clock), []
     for _ in range(8):
-        rests.append(breaker.left_s)
+        open_times.append(breaker.left_s)
         clock.now += breaker.left_s
         breaker.record_failure(breaker.begin_attempt())
-    assert rests[:3] == pytest.approx([OPEN_S, 2 * OPEN_S, 4 * OPEN_S])
-    assert rests[-1] == pytest.approx(MAX_OPEN_S)
+    assert open_times[:3] == pytest.approx([OPEN_S, 2 * OPEN_S, 4 * OPEN_S])
+    assert open_times[-1] == pytest.approx(MAX_OPEN_S)
     clock.now += MAX_OPEN_S
     breaker.begin_attempt()
     breaker.record_success()
     for _ in range(FAILURES):
         breaker.record_failure()
-    assert breaker.left_s == pytest.approx(OPEN_S)  # it begins anew
+    assert breaker.left_s == pytest.approx(OPEN_S)  # back to the first open time
 
 
-def test_a_trial_that_is_broken_off_leaves_the_way_to_another(clock: Clock) -> None:
+def test_cancelled_trial_allows_another(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += OPEN_S
     token = breaker.begin_attempt()
@@ -84,7 +84,7 @@ def test_a_trial_that_is_broken_off_leaves_the_way_to_another(clock: Clock) -> N
     assert breaker.allows_attempt()
 
 
-def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
+def test_attempts_from_before_do_not_end_the_trial(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     before = [breaker.begin_attempt() for _ in range(3)]
     for _ in range(FAILURES):
@@ -98,7 +98,7 @@ def test_who_began_before_does_not_end_the_trial(clock: Clock) -> None:
     assert breaker.allows_attempt()
 
 
-def test_policies_do_not_reckon_with_who_was_not_there(clock: Clock) -> None:
+def test_unreachable_tier_is_not_available_to_policies(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     breaker.record_failure()
     assert breaker.available
@@ -109,7 +109,7 @@ def test_policies_do_not_reckon_with_who_was_not_there(clock: Clock) -> None:
     assert breaker.available
 
 
-def test_late_failures_of_before_do_not_prolong_it(clock: Clock) -> None:
+def test_late_failures_from_before_do_not_prolong_the_open_time(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 1
     breaker.record_failure()

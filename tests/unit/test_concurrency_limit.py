@@ -1,4 +1,4 @@
-"""The mobile lets in what it gets done in time, and tells nobody a late answer."""
+"""Adaptive limit of concurrent calls, and deadlines that count from the arrival."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tests.support.paths import BUNDLE, free_ports
 TEXT = "a wonderful film"
 
 
-def full(limiter: AIMDLimiter) -> None:
+def fill(limiter: AIMDLimiter) -> None:
     while limiter.in_flight < limiter.limit:
         limiter.acquire()
 
 
-def test_no_more_than_the_bound_are_let_in() -> None:
+def test_calls_beyond_the_limit_are_refused() -> None:
     limiter = AIMDLimiter(3)
-    full(limiter)
+    fill(limiter)
     with pytest.raises(Overloaded, match="3 requests in flight") as refused:
         limiter.acquire()
     assert (refused.value.limit, refused.value.retry_after_s) == (3, 1.0)
@@ -47,35 +47,35 @@ def test_no_more_than_the_bound_are_let_in() -> None:
     limiter.acquire()
 
 
-def test_late_answers_lower_the_bound_once_for_what_was_let_in_before() -> None:
+def test_late_answers_lower_the_limit_once_per_interval() -> None:
     clock = Clock()
     limiter = AIMDLimiter(100, clock)
-    full(limiter)
+    fill(limiter)
     for _ in range(10):
         limiter.release(1.0, 1.0, late=True)
     assert limiter.limit == 90
     clock.now += 2 * MIN_DECREASE_INTERVAL_S
-    full(limiter)
-    limiter.release(GOOD_TIME + 0.01, 1.0, late=False)  # in time, and yet too near to it
+    fill(limiter)
+    limiter.release(GOOD_TIME + 0.01, 1.0, late=False)  # before the deadline, but close to it
     assert limiter.limit == 81
 
 
-def test_it_is_never_lowered_to_nothing_and_comes_back() -> None:
+def test_limit_has_a_minimum_and_recovers() -> None:
     clock = Clock()
     limiter = AIMDLimiter(100, clock)
     for _ in range(200):
         clock.now += 2 * MIN_DECREASE_INTERVAL_S
-        full(limiter)
+        fill(limiter)
         limiter.release(1.0, 1.0, late=True)
     assert limiter.limit == MIN_LIMIT
     for _ in range(10_000):
-        full(limiter)
+        fill(limiter)
         limiter.release(0.1, 1.0, late=False)
     assert limiter.limit == 100
 
 
-def test_a_few_that_are_late_lower_nothing() -> None:
-    """A server that hangs makes its callers late, not the mobile busy."""
+def test_late_answers_at_low_concurrency_do_not_lower_the_limit() -> None:
+    """A hung server makes its callers late, although the mobile is not busy."""
     limiter = AIMDLimiter(100)
     for _ in range(1_000):
         limiter.acquire()
@@ -84,7 +84,7 @@ def test_a_few_that_are_late_lower_nothing() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mobile", "cloud", "edge"])
-def test_an_answer_after_its_time_is_an_error(
+def test_answer_after_the_deadline_is_an_error(
     policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path, up=("edge", "cloud"))
@@ -116,7 +116,7 @@ def test_an_answer_after_its_time_is_an_error(
     store.close()
 
 
-def test_a_request_that_comes_too_late_opens_nothing(tmp_path: Path) -> None:
+def test_request_that_arrives_too_late_opens_no_attempt(tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
 
     async def ask(mobile: MobileService) -> Any:
@@ -127,7 +127,7 @@ def test_a_request_that_comes_too_late_opens_nothing(tmp_path: Path) -> None:
     assert world.entries() == []
 
 
-def test_the_time_of_an_answer_counts_from_its_arrival(tmp_path: Path) -> None:
+def test_total_time_counts_from_the_arrival(tmp_path: Path) -> None:
     world = World(tmp_path)
 
     async def ask(mobile: MobileService) -> Any:
@@ -146,7 +146,7 @@ def gateway(folder: Path, **more: Any) -> FastAPI:
     return create_app(MobileSettings(bundle=BUNDLE, state_dir=folder, **urls, **more))
 
 
-def test_the_gateway_refuses_beyond_its_bound_and_takes_again(
+def test_gateway_refuses_beyond_its_limit_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = gateway(tmp_path, max_queue=2)
