@@ -119,6 +119,6 @@ def answered(outcome: Classification | DimeeError) -> Classification:
     return outcome
 
 
-def story(answer: Classification) -> list[tuple[str, str, str]]:
+def attempts_of(answer: Classification) -> list[tuple[str, str, str]]:
     """Return tier, reason and state of each attempt."""
     return [(one.tier.value, one.reason.value, one.state.value) for one in answer.attempts]

@@ -25,7 +25,7 @@ from tests.support.certificates import (
     contrary,
     promised,
 )
-from tests.support.mobile import World, story
+from tests.support.mobile import World, attempts_of
 
 
 def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_prices_that_change_in_service_change_no_promised_decision(
         return before, after, mobile.monitor.health()
 
     before, after, health = world.run(work)
-    assert [story(one) for one in before] == [story(one) for one in after]
+    assert [attempts_of(one) for one in before] == [attempts_of(one) for one in after]
     assert {one.cost.price_book for one in after} == {"second"}
     assert [alarm.kind for alarm in health.alarms] == ["prices"]
     assert not health.degraded

@@ -1,4 +1,4 @@
-"""The mobile escalates what it is uncertain of, and keeps its own answer for when nobody helps."""
+"""Escalation of uncertain answers, and the mobile's own answer as the last resort."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shared.ledger.server.verify import verify
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import plays
 from tests.support.virtual_time import READING_S
 
@@ -75,7 +75,7 @@ def checked(world: World) -> LedgerStore:
 def test_uncertain_answer_is_escalated_to_the_cloud(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
     answer = ask(world, uncertain)
-    assert story(answer) == [ROUTED, ("cloud", "escalate", "answered")]
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "answered")]
     assert (answer.tier, answer.exit_layer) == (Tier.CLOUD, 6)
     assert (answer.escalated, answer.failed_over) == (True, False)
     assert [attempt.cost_lambda for attempt in answer.attempts] == [
@@ -106,7 +106,7 @@ def test_uncertain_answer_is_escalated_to_the_cloud(uncertain: str, tmp_path: Pa
 def test_confident_answer_is_not_escalated(texts: dict[bool, str], tmp_path: Path) -> None:
     world = World(tmp_path)
     answer = ask(world, texts[True])
-    assert story(answer) == [ROUTED]
+    assert attempts_of(answer) == [ROUTED]
     assert (answer.escalated, answer.failed_over) == (False, False)
     assert answer.cost.cost_lambda == COSTS.mobile_layer
     checked(world).close()
@@ -116,7 +116,7 @@ def test_edge_answers_in_place_of_an_unreachable_cloud(uncertain: str, tmp_path:
     world = World(tmp_path, up=("edge",))
     answer = ask(world, uncertain)
     expected = [ROUTED, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
-    assert story(answer) == expected
+    assert attempts_of(answer) == expected
     assert (answer.escalated, answer.failed_over) == (True, True)
     assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.attempt(
         Tier.EDGE, answer.exit_layer
@@ -140,7 +140,7 @@ def test_mobile_answer_is_returned_if_every_server_is_down(
 ) -> None:
     world = World(tmp_path, settings={"fail_over": fail_over})
     answer = ask(world, uncertain)
-    assert story(answer) == [ROUTED, *asked, REUSED]
+    assert attempts_of(answer) == [ROUTED, *asked, REUSED]
     assert (answer.tier, answer.exit_layer) == (Tier.MOBILE, 1)
     assert (answer.escalated, answer.failed_over) == (True, True)
     # its work is done once, and paid once
@@ -161,7 +161,7 @@ def test_refused_input_is_not_sent_to_another_server(uncertain: str, tmp_path: P
 
     world = World(tmp_path, up=("edge",), played={"cloud": refuse})
     answer = ask(world, uncertain)
-    assert story(answer) == [ROUTED, ("cloud", "escalate", "refused"), REUSED]
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "refused"), REUSED]
     # a refused attempt was sent, and costs oc
     assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud
 
@@ -177,7 +177,7 @@ def test_hung_cloud_gets_the_remaining_time_only(uncertain: str, tmp_path: Path)
     settings = {"fail_over": ()}
     world = World(tmp_path, played={"cloud": hang}, settings=settings, virtual_time=True)
     answer = ask(world, uncertain, deadline_ms=400)
-    assert story(answer) == [ROUTED, ("cloud", "escalate", "timed_out"), REUSED]
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "timed_out"), REUSED]
     own = answer.attempts[0]
     assert own.queue_ms is not None
     assert own.compute_ms is not None
@@ -188,7 +188,7 @@ def test_hung_cloud_gets_the_remaining_time_only(uncertain: str, tmp_path: Path)
 def test_mobile_answer_is_final_without_time_left(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, played={"cloud": plays("answers", "cloud")}, virtual_time=True)
     answer = ask(world, uncertain, deadline_ms=1e3 * READING_S)
-    assert story(answer) == [ROUTED]
+    assert attempts_of(answer) == [ROUTED]
     assert (answer.escalated, answer.failed_over) == (False, False)
     checked(world).close()
 

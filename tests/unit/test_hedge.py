@@ -17,7 +17,7 @@ from shared.errors import DimeeError
 from shared.ledger.entry import LedgerEntry
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import callers, one, plays, seen, world
 
 COSTS = CostModel.paper(6)
@@ -31,7 +31,7 @@ def test_hedge_that_answers_first_wins_and_both_are_recorded(tmp_path: Path) -> 
     found = world(tmp_path, "hangs", "answers", hedge="p95")
     answer = answered(found.run(work))
     assert answer.tier is Tier.CLOUD
-    assert sorted(story(answer)) == [
+    assert sorted(attempts_of(answer)) == [
         ("cloud", "hedge", "answered"),
         ("edge", "route", "abandoned"),
     ]
@@ -53,7 +53,7 @@ def test_no_hedge_without_a_p95_or_beyond_the_ceiling(
 
     outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
     for outcome in outcomes:
-        reasons = [reason for _, reason, _ in story(answered(outcome))]
+        reasons = [reason for _, reason, _ in attempts_of(answered(outcome))]
         assert "hedge" not in reasons
 
 

@@ -23,7 +23,7 @@ from shared.policies.centroids import DimeeAdaptive
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 
 COSTS = CostModel.paper(6)
 ANY = TextFeatures(np.zeros(2, np.float32), tokens=5)
@@ -52,7 +52,7 @@ def test_bert_and_early_exit_load_and_run_all_layers(bundle: Bundle, tmp_path: P
     assert loaded == [2, 6, 6]
     for name, predictions in expected.items():
         for answer, prediction in zip(answers[name], predictions, strict=True):
-            assert story(answer) == [("mobile", "route", "answered")]
+            assert attempts_of(answer) == [("mobile", "route", "answered")]
             assert answer.exit_layer == prediction.exit_layer
             assert tuple(answer.probabilities.values()) == prediction.probabilities
             assert answer.cost.cost_lambda == COSTS.mobile_layer * prediction.exit_layer

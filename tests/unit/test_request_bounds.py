@@ -23,7 +23,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.verify import verify
 from shared.wire import Classification
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import callers, one, plays, seen, world
 
 COSTS = {"edge": 8.5, "cloud": 18.0}
@@ -43,26 +43,26 @@ def test_mode_decides_the_first_tier(
 ) -> None:
     found = world(tmp_path, "answers", "answers")
     answer = answered(found.run(lambda mobile: one(mobile, policy=policy, mode=mode)))
-    assert story(answer) == expected
+    assert attempts_of(answer) == expected
     assert not answer.degraded
 
 
 def test_edge_max_fails_over_to_the_mobile_and_never_to_the_cloud(tmp_path: Path) -> None:
     found = world(tmp_path, "gone", "answers", retries=0)
     answer = answered(found.run(lambda mobile: one(mobile, policy="cloud", mode="edge-max")))
-    assert story(answer) == [("edge", "route", "failed"), ("mobile", "fail_over", "answered")]
+    assert attempts_of(answer) == [("edge", "route", "failed"), ("mobile", "fail_over", "answered")]
     assert answer.degraded_because == "offline"
 
 
 def test_prefer_cloud_fails_over_to_the_edge_and_then_the_mobile(tmp_path: Path) -> None:
     found = world(tmp_path, "fails", "gone", retries=0)
     answer = answered(found.run(lambda mobile: one(mobile, mode="prefer-cloud")))
-    assert [tier for tier, _, _ in story(answer)] == ["cloud", "edge", "mobile"]
+    assert [tier for tier, _, _ in attempts_of(answer)] == ["cloud", "edge", "mobile"]
     assert answer.degraded_because == "unavailable"
 
 
 def test_tier_that_a_mode_excludes_is_no_failure_and_is_not_replayed(tmp_path: Path) -> None:
-    """The bandit's first arm is escalated and wants the cloud: here the edge takes over."""
+    """The bandit's first arm escalates to the cloud; the mode sends it to the edge."""
     texts = sample_sentences()[:30]
     found = world(tmp_path, "answers", "answers")
     asked = {"policy": "i-splitee", "mode": "edge-max"}
@@ -70,7 +70,10 @@ def test_tier_that_a_mode_excludes_is_no_failure_and_is_not_replayed(tmp_path: P
     escalated = [one for one in map(answered, outcomes) if len(one.attempts) > 1]
     assert escalated
     for answer in escalated:
-        assert story(answer) == [("mobile", "route", "answered"), ("edge", "escalate", "answered")]
+        assert attempts_of(answer) == [
+            ("mobile", "route", "answered"),
+            ("edge", "escalate", "answered"),
+        ]
         assert (answer.escalated, answer.failed_over) == (True, False)
     id_ = escalated[0].request_id
     request = read_request([entry for entry in callers(found) if entry.request_id == id_])
@@ -123,7 +126,7 @@ def test_failed_attempt_counts_towards_the_ceiling(
     answer = answered(found.run(lambda mobile: one(mobile, policy=first, max_cost_lambda=ceiling)))
     assert answer.cost.cost_lambda <= ceiling
     assert answer.cost_capped == capped
-    assert [tier for tier, _, _ in story(answer)] == tiers
+    assert [tier for tier, _, _ in attempts_of(answer)] == tiers
 
 
 def test_retries_are_separate_attempts_with_growing_waits(tmp_path: Path) -> None:
@@ -162,8 +165,11 @@ def test_open_breaker_makes_no_attempt(tmp_path: Path) -> None:
 
     found = world(tmp_path, "gone", "answers", retries=0)
     outcomes = [answered(outcome) for outcome in found.run(work)]
-    assert story(outcomes[0]) == [("edge", "route", "failed"), ("cloud", "fail_over", "answered")]
-    assert story(outcomes[-1]) == [("cloud", "fail_over", "answered")]
+    assert attempts_of(outcomes[0]) == [
+        ("edge", "route", "failed"),
+        ("cloud", "fail_over", "answered"),
+    ]
+    assert attempts_of(outcomes[-1]) == [("cloud", "fail_over", "answered")]
     assert outcomes[-1].skipped == [Tier.EDGE]
     assert outcomes[-1].failed_over
 

@@ -28,7 +28,7 @@ from shared.pricing.cost_model import CostModel
 from shared.settings import read_settings
 from shared.wire import MAX_BODY_BYTES, Classification, InferResponse, ResumeRequest
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.paths import BUNDLE
 
 ROUTED = ("mobile", "route", "answered")
@@ -218,7 +218,7 @@ def test_mobile_sends_its_hidden_state_on_escalation(
 ) -> None:
     world = World(tmp_path, up=("cloud",), settings={"resume": "always"})
     (answer,) = ask(world, [uncertain])
-    assert story(answer) == [ROUTED, ("cloud", "escalate", "answered")]
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "answered")]
     assert [one.resumed_after for one in answer.attempts] == [None, 1]
     assert (answer.exit_layer, answer.truncated) == (6, False)
     (expected,) = whole.classify([whole.encoder.encode(uncertain)], None)
@@ -236,7 +236,7 @@ def test_edge_is_paid_for_the_layers_that_it_ran(uncertain: str, tmp_path: Path)
     (answer,) = ask(world, [uncertain])
     # the cloud is unreachable, and the edge resumes from the mobile's state
     expected = [ROUTED, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
-    assert story(answer) == expected
+    assert attempts_of(answer) == expected
     assert [one.resumed_after for one in answer.attempts] == [None, 1, 1]
     assert answer.attempts[-1].cost_lambda == COSTS.offload_edge + COSTS.edge_layer * (
         answer.exit_layer - 1
@@ -273,7 +273,7 @@ def test_refused_state_is_followed_by_the_text(
     world = World(tmp_path, up=("edge",), played={"cloud": refuse}, settings=settings)
     (answer,) = ask(world, [uncertain])
     refused, retried = ("cloud", "escalate", "refused"), ("cloud", "retry", "answered")
-    assert story(answer) == [ROUTED, refused, retried]
+    assert attempts_of(answer) == [ROUTED, refused, retried]
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None]
     assert asked == ["/v1/resume", "/v1/infer"]
     # a refused attempt was sent, and costs oc
@@ -300,7 +300,7 @@ def test_no_further_tier_gets_the_state_after_a_refusal(uncertain: str, tmp_path
         settings=settings,
     )
     (answer,) = ask(world, [uncertain])
-    assert story(answer) == [
+    assert attempts_of(answer) == [
         ROUTED,
         ("cloud", "escalate", "refused"),
         ("cloud", "retry", "refused"),
@@ -318,7 +318,7 @@ def test_busy_tier_is_not_sent_the_text(uncertain: str, tmp_path: Path) -> None:
     )
     (answer,) = ask(world, [uncertain])
     refused, reused = ("cloud", "escalate", "refused"), ("mobile", "fail_over", "answered")
-    assert story(answer) == [ROUTED, refused, reused]
+    assert attempts_of(answer) == [ROUTED, refused, reused]
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None]
 
 
