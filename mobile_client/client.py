@@ -59,7 +59,7 @@ class MobileClient:
     async def aclassify(
         self, text: str, pair: str | None = None, options: RequestOptions | None = None
     ) -> Classification:
-        """As `classify`, awaited from the caller's own event loop."""
+        """Return what `classify` returns, awaited from the caller's own event loop."""
         return await asyncio.wrap_future(self._submit(self._classify_one(text, pair, options)))
 
     def classify_many(
@@ -82,7 +82,7 @@ class MobileClient:
         pairs: list[str] | None = None,
         options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
-        """As `classify_many`, awaited from the caller's own event loop."""
+        """Return what `classify_many` returns, awaited from the caller's own event loop."""
         return await asyncio.wrap_future(self._submit(self._mobile.classify(texts, pairs, options)))
 
     async def _classify_one(

@@ -188,7 +188,7 @@ class RequestState:
     preferred_unavailable: bool = field(default=False, init=False)
     """True if the tier that would have taken over was unavailable."""
     degraded_because: str | None = field(default=None, init=False)
-    """Why the mobile answered in place of a server: `OFFLINE` or `UNAVAILABLE`."""
+    """`OFFLINE` or `UNAVAILABLE` if the mobile answered in place of a server."""
     resumable: bool = field(default=True, init=False)
     """False once a tier has refused the mobile's hidden state."""
     spent_lambda: float = field(default=0.0, init=False)
@@ -223,7 +223,7 @@ class RequestState:
 
     @property
     def withheld_because(self) -> str | None:
-        """Why the answer is not the one that the policy chose, as the ledger records it."""
+        """Reason for an answer other than the one that the policy chose, as in the ledger."""
         return self.degraded_because or (EXHAUSTED if self.budget_exhausted else None)
 
     def _started(self, event: Started, spent_ms: float) -> Action:

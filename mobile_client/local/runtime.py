@@ -110,7 +110,7 @@ class LocalRuntime:
         return self._policies[name]
 
     async def policy(self, name: str) -> RoutingPolicy:
-        """As `make_policy`, but loads layers off the event loop; callers keep their order."""
+        """Return what `make_policy` returns; layers load off the event loop, in callers' order."""
         async with self._making_policy:
             if name in self._policies:
                 return self._policies[name]

@@ -18,7 +18,7 @@ State = Literal["closed", "open", "half-open"]
 FAILURES = 3
 """Number of failures in a row that open the breaker."""
 OPEN_S, MAX_OPEN_S = 5.0, 60.0
-"""How long it stays open the first time, and at most; each failed trial doubles it."""
+"""Seconds that it stays open the first time, and at most; each failed trial doubles them."""
 
 
 @dataclass

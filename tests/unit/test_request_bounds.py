@@ -17,7 +17,7 @@ from mobile_client.insight.request_trace import read_request
 from mobile_client.options import MODES, RequestOptions, allowed_tiers
 from mobile_client.resilience.circuit_breaker import FAILURES
 from mobile_client.service import MobileService
-from shared.domain import Reason, State, Tier
+from shared.domain import Delivery, Reason, State, Tier
 from shared.errors import DimeeError, InvalidInput, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.verify import verify
@@ -148,6 +148,25 @@ def test_retries_are_separate_attempts_with_growing_waits(tmp_path: Path) -> Non
     dice = random.Random(3)
     expected = [max(0.01, 0.05 * 2**n * dice.random()) for n in range(2)]
     assert waits == pytest.approx(expected)
+
+
+def test_retry_that_is_cancelled_while_it_waits_was_not_sent(tmp_path: Path) -> None:
+    async def work(mobile: MobileService) -> None:
+        async def cancel(_: float) -> None:
+            request.cancel()
+            await asyncio.Event().wait()
+
+        mobile._runner._sleep = cancel
+        request = asyncio.create_task(one(mobile, policy="cloud"))
+        await asyncio.gather(request, return_exceptions=True)
+        assert request.cancelled()
+
+    found = world(tmp_path, "gone", "gone", fail_over=())
+    found.run(work)
+    first, retry = sorted(callers(found), key=lambda entry: entry.ordinal)
+    assert (first.state, first.final) == (State.FAILED, False)
+    assert (retry.state, retry.final) == (State.ABANDONED, True)
+    assert (retry.delivery, retry.cost_lambda) == (Delivery.NOT_SENT, 0.0)
 
 
 @pytest.mark.parametrize("what", ["broken", "hangs", "fails"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ from shared.errors import (
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
 from tests.support.clock import Clock
+from tests.support.paths import REPOSITORY
 
 COSTS = CostModel.paper(6)
 LAYERS = {Tier.MOBILE: 2, Tier.EDGE: 3, Tier.CLOUD: 6}
@@ -468,3 +471,15 @@ def test_combined_error_has_the_class_and_facts_of_the_last() -> None:
 def test_every_row_of_the_table_is_tested() -> None:
     tested = set(re.findall(r"Transition\.([A-Z_]+)", Path(__file__).read_text("utf-8")))
     assert tested == {row.name for row in Transition}
+
+
+def test_no_other_file_writes_the_fields_of_the_state() -> None:
+    fields = {field.name for field in dataclasses.fields(RequestState)}
+    writes = []
+    for file in (REPOSITORY / "mobile_client").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+                owner = ast.unparse(node.value)
+                if owner.split(".")[-1] in ("state", "_state") and node.attr in fields:
+                    writes.append((file.name, ast.unparse(node)))
+    assert writes == []

@@ -1,4 +1,4 @@
-"""The price of waiting: its default, where it is 0, and what `explain` and `whatif` say of it."""
+"""The price of waiting: its default, its sources, and its effect in `explain` and `whatif`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestTrace]]:
-    """Requests that were booked at the default price of waiting, by `FIXED_MS`."""
+    """Requests that were recorded at the default price of waiting, with `FIXED_MS` as delays."""
     world = World(tmp_path_factory.mktemp("waiting"), up=("edge", "cloud"))
     measured = TierStats.record_delay
 
@@ -129,7 +129,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
         measured(self, tier, FIXED_MS[tier])
 
     async def work(mobile: MobileService) -> None:
-        mobile.runtime.tier_stats._clock = Clock()  # nothing is forgotten, however long it takes
+        mobile.runtime.tier_stats._clock = Clock()  # no delay expires, however long the test takes
         for text in TEXTS:
             await mobile.classify([text], options=RequestOptions(deadline_ms=60_000))
 
@@ -145,7 +145,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
 
 
 def timed(entry: LedgerEntry) -> LedgerEntry:
-    """The entry as if it had taken `FIXED_MS`."""
+    """Return the entry with `FIXED_MS` as its time."""
     if entry.round_trip_ms is None:
         return entry
     took_ms = FIXED_MS[entry.tier]
@@ -158,7 +158,9 @@ def at_hand() -> AtHand:
     return AtHand.load(MobileSettings(bundle=BUNDLE))
 
 
-def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace]) -> None:
+def test_decision_is_recorded_with_price_of_waiting_and_delays(
+    recorded: list[RequestTrace],
+) -> None:
     assert all(
         one.knew is not None and one.knew.latency_price_lambda == LATENCY_PRICE_LAMBDA
         for one in recorded
@@ -171,7 +173,7 @@ def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace
     assert all(delay > 0 for delay in last.delays.values())
 
 
-def test_explain_shows_the_rate_and_what_waiting_added(
+def test_explain_shows_the_price_of_waiting_and_its_effect(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
@@ -196,7 +198,7 @@ def test_explain_shows_the_rate_and_what_waiting_added(
     assert "None" not in text
 
 
-def test_replay_at_the_default_rate_is_what_was_decided_live(
+def test_replay_at_the_default_price_reproduces_decisions(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
@@ -214,14 +216,14 @@ def mean_before(report: WhatIf, name: str) -> float:
 
 
 def unrated(request: RequestTrace) -> RequestTrace:
-    """The request as if its price of waiting had not been recorded."""
+    """Return the request without its recorded price of waiting."""
     assert request.knew is not None
     knew = request.knew.model_copy(update={"latency_price_lambda": None})
     return RequestTrace(request.path, request.answers, knew)
 
 
-def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[RequestTrace]) -> None:
-    """Today's rate is another; it counts only where none is recorded."""
+def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
+    """The present price is another, and applies only to requests without a recorded one."""
     dear = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
     same = Change(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
@@ -245,7 +247,7 @@ def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[Request
     assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
 
 
-def test_a_link_alone_leaves_the_recorded_rate(recorded: list[RequestTrace]) -> None:
+def test_changed_link_keeps_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
     pure = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
     far = what_if(recorded, pure, Change(pure.bundle.cost_model, LINKS["satellite"]))
     assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
@@ -296,10 +298,10 @@ def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
     ("given", "expected"),
     [({}, 0.5), ({"--latency-price": "2"}, 2.0), ({"DIMEE_LATENCY_PRICE_LAMBDA": "1"}, None)],
 )
-def test_whatif_at_a_book_takes_its_price_of_waiting(
+def test_whatif_with_a_price_book_uses_its_price_of_waiting(
     given: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the mobile would: unless another is given."""
+    """As on the mobile, an explicit price replaces it."""
     seen: list[Change] = []
 
     def keep(requests: object, at_hand: AtHand, change: Change) -> None:
@@ -324,7 +326,9 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
     assert seen[0].latency_price_lambda == expected
 
 
-def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtHand) -> None:
+def test_whatif_with_another_price_of_waiting_moves_requests(
+    recorded: list[RequestTrace], at_hand: AtHand
+) -> None:
     report = what_if(
         recorded, at_hand, Change(at_hand.bundle.cost_model, latency_price_lambda=10.0)
     )
@@ -333,7 +337,7 @@ def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtH
     assert "waiting 0.018 → 10 λ a ms" in "\n".join(whatif_lines(report))
 
 
-def test_entries_without_a_record_of_delays_are_told_as_before(
+def test_entries_without_recorded_delays_are_explained_without_waiting(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = recorded[0]
