@@ -83,7 +83,7 @@ class TierClient:
         )
 
     async def resume(self, request: ResumeRequest, state: bytes, timeout_s: float) -> Exchange:
-        """Send one attempt with a hidden ``state`` (`shared.inference.codec.encode`) as its body."""
+        """Send one attempt with a hidden ``state``, encoded by `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         return await self._exchange("/v1/resume", state, headers, timeout_s)
 

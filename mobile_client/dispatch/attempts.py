@@ -20,7 +20,6 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.live_prices import LivePrices
 from shared.tier_client import Exchange
-from shared.wire import AttemptReport, CostReport
 
 _CALLER_ONLY = (
     "reason",
@@ -126,7 +125,7 @@ class AttemptRecorder:
             started_at=time.time(),
             text_hash=self._outbox.hash_text(text, pair),
             text_chars=len(text) + len(pair or ""),
-            tokens=routed.encoded.tokens,
+            tokens=routed.features.tokens,
             resumed_after=resumed_after,
             decision_ms=routed.decision_ms if ordinal == 1 else None,
             decision=_decision_context(request) if ordinal == 1 else None,
@@ -364,35 +363,3 @@ def _error_facts(exchange: Exchange) -> dict[str, Any]:
     else:
         state = State.FAILED
     return {"state": state, "error_code": error.code if error else None}
-
-
-def attempt_report(entry: LedgerEntry) -> AttemptReport:
-    """Return the part of a ledger entry that an answer shows of its attempt."""
-    assert entry.reason is not None
-    return AttemptReport(
-        attempt_id=entry.attempt_id,
-        tier=entry.tier,
-        reason=entry.reason,
-        state=entry.state,
-        error_code=entry.error_code,
-        exit_layer=entry.exit_layer,
-        resumed_after=entry.resumed_after,
-        queue_ms=entry.queue_ms,
-        compute_ms=entry.compute_ms,
-        network_ms=entry.network_ms,
-        round_trip_ms=entry.round_trip_ms,
-        sent_bytes=entry.sent_bytes,
-        received_bytes=entry.received_bytes,
-        cost_lambda=entry.cost_lambda or 0.0,
-    )
-
-
-def cost_report(entries: list[LedgerEntry]) -> CostReport:
-    """Return a request's cost in both accounts, summed over its attempts."""
-    return CostReport(
-        cost_lambda=sum(entry.cost_lambda or 0.0 for entry in entries),
-        all_cloud_lambda=entries[-1].all_cloud_lambda or 0.0,
-        cost_usd=sum(entry.cost_usd or 0.0 for entry in entries),
-        energy_mj=sum(entry.energy_mj or 0.0 for entry in entries),
-        price_book=entries[-1].price_book or "",
-    )

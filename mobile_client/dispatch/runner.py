@@ -8,23 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from mobile_client.dispatch.attempts import (
-    AttemptRecorder,
-    OpenAttempt,
-    RoutedRequest,
-    attempt_report,
-    cost_report,
-)
-from mobile_client.dispatch.request_state import (
+from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
+from mobile_client.dispatch.events import (
     Accept,
     Action,
     Answered,
     Failed,
     GiveUp,
     MakeAttempt,
-    RequestState,
     Started,
 )
+from mobile_client.dispatch.request_state import RequestState
 from mobile_client.dispatch.tier_caller import RunningRequest, TierCaller
 from mobile_client.dispatch.tier_selector import TierSelector
 from mobile_client.local.runtime import LocalRuntime, TierAnswer
@@ -33,9 +27,10 @@ from mobile_client.resilience.escalation_budget import CERTIFICATE
 from mobile_client.settings import MobileSettings
 from shared.domain import Outcome, Reason, Tier
 from shared.inference.layers import meets_threshold
+from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
 from shared.tier_client import Exchange, TierClient
-from shared.wire import Classification, InferResponse
+from shared.wire import AttemptReport, Classification, CostReport, InferResponse
 
 Prepared = tuple[OpenAttempt, bytes | None]
 """The next attempt, and the encoded hidden state that it sends instead of the text."""
@@ -268,10 +263,42 @@ def _classification(run: RunningRequest, answer: TierAnswer) -> Classification:
         cost_capped=state.cost_capped,
         budget_exhausted=state.budget_exhausted,
         certificate_id=None if state.withheld_because else request.certificate_id,
-        tokens=request.routed.encoded.tokens,
+        tokens=request.routed.features.tokens,
         decision_ms=request.routed.decision_ms,
         total_ms=run.spent_ms(),
         bundle_id=last.bundle_id,
-        attempts=[attempt_report(entry) for entry in run.entries],
-        cost=cost_report(run.entries),
+        attempts=[_attempt_report(entry) for entry in run.entries],
+        cost=_cost_report(run.entries),
+    )
+
+
+def _attempt_report(entry: LedgerEntry) -> AttemptReport:
+    """Return the part of a ledger entry that an answer shows of its attempt."""
+    assert entry.reason is not None
+    return AttemptReport(
+        attempt_id=entry.attempt_id,
+        tier=entry.tier,
+        reason=entry.reason,
+        state=entry.state,
+        error_code=entry.error_code,
+        exit_layer=entry.exit_layer,
+        resumed_after=entry.resumed_after,
+        queue_ms=entry.queue_ms,
+        compute_ms=entry.compute_ms,
+        network_ms=entry.network_ms,
+        round_trip_ms=entry.round_trip_ms,
+        sent_bytes=entry.sent_bytes,
+        received_bytes=entry.received_bytes,
+        cost_lambda=entry.cost_lambda or 0.0,
+    )
+
+
+def _cost_report(entries: list[LedgerEntry]) -> CostReport:
+    """Return a request's cost in both accounts, summed over its attempts."""
+    return CostReport(
+        cost_lambda=sum(entry.cost_lambda or 0.0 for entry in entries),
+        all_cloud_lambda=entries[-1].all_cloud_lambda or 0.0,
+        cost_usd=sum(entry.cost_usd or 0.0 for entry in entries),
+        energy_mj=sum(entry.energy_mj or 0.0 for entry in entries),
+        price_book=entries[-1].price_book or "",
     )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
-from mobile_client.dispatch.request_state import HedgeDue, HedgeEnded, MakeAttempt, RequestState
+from mobile_client.dispatch.events import HedgeDue, HedgeEnded, MakeAttempt
+from mobile_client.dispatch.request_state import RequestState
 from mobile_client.local.resume import HiddenState
 from mobile_client.local.runtime import LocalRuntime
 from shared.domain import RoutingDecision, Tier

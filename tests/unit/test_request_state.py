@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from mobile_client.dispatch.request_state import (
-    GRACE_MS,
+from mobile_client.dispatch.events import (
     Accept,
     Answered,
     Failed,
@@ -19,10 +18,13 @@ from mobile_client.dispatch.request_state import (
     HedgeDue,
     HedgeEnded,
     MakeAttempt,
-    RequestState,
     Started,
-    Transition,
     Wait,
+)
+from mobile_client.dispatch.request_state import (
+    GRACE_MS,
+    RequestState,
+    Transition,
     combine_errors,
 )
 from mobile_client.dispatch.tier_selector import TierSelector
