@@ -1,6 +1,57 @@
-"""The mobile: decides where a text is answered, answers with its own layers, or offloads."""
+"""Mobile client: routes texts, answers with its own layers, or offloads to edge and cloud.
+
+::
+
+    from mobile_client import MobileClient
+
+    with MobileClient() as mobile:
+        print(mobile.classify("a gripping, funny film").label)
+
+`MobileClient` takes `MobileSettings` and, for each call, `RequestOptions`; it returns a
+`Classification` with an `AttemptReport` for each attempt and a `CostReport`. All errors derive from
+`DimeeError`.
+"""
 
 from mobile_client.client import MobileClient
+from mobile_client.options import RequestOptions
 from mobile_client.settings import MobileSettings
+from shared.errors import (
+    BundleError,
+    BundleMismatch,
+    DeadlineExceeded,
+    DimeeError,
+    InvalidInput,
+    NotAdmitted,
+    NotFound,
+    NotReady,
+    Overloaded,
+    RateLimited,
+    TierError,
+    TierFailed,
+    TierUnreachable,
+    TooLarge,
+)
+from shared.wire import AttemptReport, Classification, CostReport
 
-__all__ = ["MobileClient", "MobileSettings"]
+__all__ = [
+    "AttemptReport",
+    "BundleError",
+    "BundleMismatch",
+    "Classification",
+    "CostReport",
+    "DeadlineExceeded",
+    "DimeeError",
+    "InvalidInput",
+    "MobileClient",
+    "MobileSettings",
+    "NotAdmitted",
+    "NotFound",
+    "NotReady",
+    "Overloaded",
+    "RateLimited",
+    "RequestOptions",
+    "TierError",
+    "TierFailed",
+    "TierUnreachable",
+    "TooLarge",
+]

@@ -1,4 +1,4 @@
-"""``python -m mobile_client`` serves the gateway until stopped."""
+"""``python -m mobile_client`` serves the gateway until it is stopped."""
 
 from mobile_client.settings import MobileSettings
 

@@ -1,4 +1,4 @@
-"""`MobileClient`: the SDK, sync and async, one text or many."""
+"""`MobileClient`: the SDK for Python, sync and async, for one text or many."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError
@@ -27,10 +28,11 @@ class MobileClient:
             answer = mobile.classify("a gripping, funny film")
             print(answer.label, answer.tier, answer.exit_layer)
 
-    ``settings`` come from ``DIMEE_*`` in the environment; keyword arguments override them (see
-    `MobileSettings`). The client runs one event loop in a thread of its own, so that the same
-    object serves sync and async callers, from any thread, and decisions are made in arrival order.
-    Raises `BundleError` when the bundle cannot be used.
+    Settings come from ``DIMEE_*`` in the environment or from ``settings``; keyword arguments
+    override them (see `MobileSettings`). `RequestOptions` override them for one call. The client
+    runs one event loop in a thread of its own: it serves sync and async callers from any thread,
+    and texts are routed in the order of their arrival. Raises `BundleError` if the bundle cannot be
+    used.
     """
 
     def __init__(self, settings: MobileSettings | None = None, **overrides: Any) -> None:
@@ -41,103 +43,56 @@ class MobileClient:
         self._closed = False
 
     def classify(
-        self,
-        text: str,
-        pair: str | None = None,
-        *,
-        policy: str | None = None,
-        deadline_ms: float | None = None,
-        mode: str | None = None,
-        max_cost_lambda: float | None = None,
+        self, text: str, pair: str | None = None, options: RequestOptions | None = None
     ) -> Classification:
-        """Answer one text, or pair; ``deadline_ms`` bounds all attempts together.
-
-        So does ``max_cost_lambda``, in λ; ``mode`` says where they may go
-        (`mobile_client.dispatch.modes`).
+        """Return the answer for one text, or for one pair of texts.
 
         Raises `InvalidInput` or `TooLarge` for a text that cannot be classified, and the
-        `TierError` of the last attempt when no tier answered.
+        `TierError` of the last attempt if no tier answered.
+
+        ::
+
+            mobile.classify("a fine film", options=RequestOptions(policy="cloud", deadline_ms=800))
         """
-        return self._wait(self._one(text, pair, policy, deadline_ms, mode, max_cost_lambda))
+        return self._submit(self._classify_one(text, pair, options)).result()
 
     async def aclassify(
-        self,
-        text: str,
-        pair: str | None = None,
-        *,
-        policy: str | None = None,
-        deadline_ms: float | None = None,
-        mode: str | None = None,
-        max_cost_lambda: float | None = None,
+        self, text: str, pair: str | None = None, options: RequestOptions | None = None
     ) -> Classification:
-        """As `classify`, awaited from the caller's own event loop."""
-        return await self._await(self._one(text, pair, policy, deadline_ms, mode, max_cost_lambda))
+        """Return what `classify` returns, awaited from the caller's own event loop."""
+        return await asyncio.wrap_future(self._submit(self._classify_one(text, pair, options)))
 
     def classify_many(
         self,
         texts: list[str],
         pairs: list[str] | None = None,
-        *,
-        policy: str | None = None,
-        deadline_ms: float | None = None,
-        mode: str | None = None,
-        max_cost_lambda: float | None = None,
+        options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
-        """Answer up to 1,000 texts, in their order; an error stands where one got no answer.
+        """Return the answers for up to 1,000 texts in their order.
 
-        A text that cannot be classified is refused before any request is opened: `InvalidInput`
-        or `TooLarge` names it as ``texts[i]``.
+        A text whose request failed has its error in place of an answer. A text that cannot be
+        classified fails the call before any request is opened: `InvalidInput` or `TooLarge` names
+        it as ``texts[i]``.
         """
-        return self._wait(self._many(texts, pairs, policy, deadline_ms, mode, max_cost_lambda))
+        return self._submit(self._mobile.classify(texts, pairs, options)).result()
 
     async def aclassify_many(
         self,
         texts: list[str],
         pairs: list[str] | None = None,
-        *,
-        policy: str | None = None,
-        deadline_ms: float | None = None,
-        mode: str | None = None,
-        max_cost_lambda: float | None = None,
+        options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
-        """As `classify_many`, awaited from the caller's own event loop."""
-        return await self._await(
-            self._many(texts, pairs, policy, deadline_ms, mode, max_cost_lambda)
-        )
+        """Return what `classify_many` returns, awaited from the caller's own event loop."""
+        return await asyncio.wrap_future(self._submit(self._mobile.classify(texts, pairs, options)))
 
-    async def _many(
-        self,
-        texts: list[str],
-        pairs: list[str] | None,
-        policy: str | None,
-        deadline_ms: float | None,
-        mode: str | None,
-        max_cost_lambda: float | None,
-    ) -> list[Classification | DimeeError]:
-        return await self._mobile.classify(
-            texts, pairs, policy, deadline_ms, mode=mode, max_cost_lambda=max_cost_lambda
-        )
-
-    async def _one(
-        self,
-        text: str,
-        pair: str | None,
-        policy: str | None,
-        deadline_ms: float | None,
-        mode: str | None,
-        max_cost_lambda: float | None,
+    async def _classify_one(
+        self, text: str, pair: str | None, options: RequestOptions | None
     ) -> Classification:
         pairs = None if pair is None else [pair]
-        (outcome,) = await self._many([text], pairs, policy, deadline_ms, mode, max_cost_lambda)
+        (outcome,) = await self._mobile.classify([text], pairs, options)
         if isinstance(outcome, DimeeError):
             raise outcome
         return outcome
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._submit(work).result()
-
-    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(self._submit(work))
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._closed:
@@ -146,7 +101,10 @@ class MobileClient:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self, flush_s: float = 2.0) -> None:
-        """Deliver what the ledger takes within ``flush_s``; the rest stays on disk for later."""
+        """Deliver ledger entries for up to ``flush_s`` seconds, and close.
+
+        Entries that are not delivered stay on disk, for the next mobile to deliver.
+        """
         if self._closed:
             return
         self._closed = True
@@ -179,7 +137,7 @@ class MobileClient:
 
 
 def load_settings(settings: MobileSettings | None = None, **overrides: Any) -> MobileSettings:
-    """Settings from the environment, with those that are given in their place."""
+    """Return ``settings``, or those of the environment, with every override that is not None."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
         return read_settings(MobileSettings, **given)

@@ -1,20 +1,21 @@
-"""The mobile: texts are decided in their order, answered, and learned from."""
+"""Core of the mobile: routes texts in their order, answers them, and lets the policy learn."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
-from mobile_client.dispatch.attempts import AttemptRecorder, Request
-from mobile_client.dispatch.modes import Mode, check_mode, placed
+from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
-from mobile_client.resilience.escalation_budget import EscalationBudget
+from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
+from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier
@@ -24,170 +25,180 @@ from shared.ledger.shipper import Shipper
 from shared.policies import RoutingPolicy
 from shared.text import check_inputs
 from shared.tier_client import TierClient
-from shared.wire import MAX_DEADLINE_MS, Classification
-
-Row = tuple[str, str | None]
+from shared.wire import Classification
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What the caller allows for each text of a call; ``free``: only the policy says where."""
+class _Call:
+    """Values that all texts of one call share.
 
-    deadline_ms: float
+    ``unrestricted`` is True if the policy alone decides where requests go. ``since`` is the time of
+    the service's clock from which the deadline counts; None: each text's counts from its turn.
+    """
+
+    policy: RoutingPolicy
+    options: ResolvedOptions
+    unrestricted: bool
     client: str
-    mode: Mode
-    max_cost_lambda: float | None
-    since: float | None = None
-    """When the deadline began, of `time.perf_counter`; None: when the text's turn comes."""
+    since: float | None
 
-    @property
-    def free(self) -> bool:
-        return self.mode == "auto" and self.max_cost_lambda is None
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One text of a call, prepared for routing."""
+
+    text: str
+    pair: str | None
+    prepared: PreparedText
 
 
 class MobileService:
-    """The mobile's core. Bound to the event loop that it is first used on."""
+    """Answers texts within one event loop, the one that it is first used on.
+
+    ``clock`` returns seconds and is what deadlines are measured by.
+    """
 
     def __init__(
-        self, settings: MobileSettings, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: MobileSettings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.settings = settings
-        self.runtime = LocalRuntime(settings)
-        self.runtime.make_policy(settings.policy)  # an unknown name is refused at start
-        shown = Credentials.of(settings)
-        shown.verify  # noqa: B018 - files that cannot be used are refused before anything is open
+        self._clock = clock
+        self.runtime = LocalRuntime(settings, clock)
+        self.runtime.make_policy(settings.policy)  # refuses an unknown name at start
+        credentials = Credentials.of(settings)
+        credentials.verify  # noqa: B018 - refuses unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
-        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=shown)
+        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=credentials)
         self._shipper.start()
-        bundle = self.runtime.bundle
-        recorder = AttemptRecorder(self._outbox, self.runtime.live_prices, bundle.bundle_id)
+        recorder = AttemptRecorder(
+            self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
+        )
+        urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
-            Tier.EDGE: TierClient(Tier.EDGE, settings.edge_url, transport, shown),
-            Tier.CLOUD: TierClient(Tier.CLOUD, settings.cloud_url, transport, shown),
+            tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
         }
-        self._requester = RequestRunner(self.runtime, recorder, self._tiers, settings)
+        self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
-        self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
+        self._default_options = settings.request_options
+        self._budget: EscalationBudget | None = None
+        if settings.escalation_budget is not None:
+            self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def classify(
         self,
         texts: list[str],
         pairs: list[str] | None = None,
-        policy: str | None = None,
-        deadline_ms: float | None = None,
+        options: RequestOptions | None = None,
+        *,
         client: str = "mobile",
-        mode: str | None = None,
-        max_cost_lambda: float | None = None,
         since: float | None = None,
     ) -> list[Classification | DimeeError]:
-        """Answer each text; an error stands where a text got no answer. ``client`` is who asks.
+        """Return an answer for each text, or the error with which its request ended.
 
-        ``mode`` says where they may go (`mobile_client.dispatch.modes`), ``max_cost_lambda`` what
-        all attempts of one text may cost together, in λ; else the settings do. The deadline of a
-        single text counts from ``since``, of `time.perf_counter` (now, if left out); in a call of
-        many it counts for each from when its turn comes.
+        ``client`` names the caller for budgets and alarms. The deadline of a single text counts
+        from ``since``, in seconds of the service's clock (now if it is None); in a call of several
+        texts, the deadline of each counts from its turn.
 
-        Decisions are made one after the other in the order of the texts, then the answers are
-        fetched together; a policy that learns decides each only when it knows what came of the one
-        before. Raises `InvalidInput` or `TooLarge` before anything is opened if any input is wrong,
-        the policy or the mode unknown or the deadline out of bounds.
+        The policy routes the texts one after the other in their order, and the answers are then
+        fetched concurrently. A policy that learns routes each text only after it has learned from
+        the one before. Raises `InvalidInput` or `TooLarge`, before any request is opened, if a text
+        or an option is wrong.
         """
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
-        deadline = self.settings.deadline_ms if deadline_ms is None else deadline_ms
-        if not 0 < deadline <= MAX_DEADLINE_MS:
-            raise InvalidInput(
-                f"deadline_ms: {deadline:g} is not within 0 and {MAX_DEADLINE_MS:,} milliseconds",
-                field="deadline_ms",
-                limit=MAX_DEADLINE_MS,
-            )
-        bounds = _Bounds(
-            deadline,
+        resolved = (options or RequestOptions()).resolve(self._default_options)
+        single = len(texts) == 1
+        call = _Call(
+            await self.runtime.policy(resolved.policy),
+            resolved,
+            resolved.unrestricted,
             client,
-            check_mode(mode or self.settings.mode),
-            self.settings.max_cost_lambda if max_cost_lambda is None else max_cost_lambda,
-            (since or time.perf_counter()) if len(texts) == 1 else None,
+            (self._clock() if since is None else since) if single else None,
         )
-        chosen = await self.runtime.policy(policy or self.settings.policy)
-        known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
+        items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
         self.monitor.look()
-        if chosen.learns:
-            return [await self._in_turn(row, read, chosen, bounds) for row, read in known]
-        requests = [self._request(row, read, chosen, bounds) for row, read in known]
+        if call.policy.learns:
+            return [await self._answer_in_turn(item, call) for item in items]
+        requests = [self._route(item, call) for item in items]
         slots = asyncio.Semaphore(self.settings.concurrency)
 
-        async def one(request: Request) -> Classification | DimeeError:
+        async def answer(request: RoutedRequest) -> Classification | DimeeError:
             async with slots:
-                return await self._answer(request, chosen, bounds)
+                return await self._answer(request, call)
 
         try:
-            return list(await asyncio.gather(*map(one, requests)))
+            return list(await asyncio.gather(*map(answer, requests)))
         finally:
-            for request in requests:  # what was cancelled before it began
+            for request in requests:  # those that were cancelled before they began
                 self.monitor.ended(request, None)
 
-    def _read(self, index: int, text: str, pair: str | None) -> PreparedText:
+    def _prepare(self, index: int, text: str, pair: str | None) -> _Item:
         try:
-            return self.runtime.read(text, pair)
+            return _Item(text, pair, self.runtime.prepare(text, pair))
         except InvalidInput as error:
             field = f"texts[{index}]"
             raise InvalidInput(error.message.replace("text", field, 1), field=field) from None
 
-    async def _in_turn(
-        self, row: Row, read: PreparedText, policy: RoutingPolicy, bounds: _Bounds
-    ) -> Classification | DimeeError:
-        """Decide, answer and learn before the next text of any call that asks the same policy."""
-        async with self._turns.setdefault(policy.name, asyncio.Lock()):
-            request = self._request(row, read, policy, bounds)
-            return await self._answer(request, policy, bounds)
+    async def _answer_in_turn(self, item: _Item, call: _Call) -> Classification | DimeeError:
+        """Route, answer and learn before the next text of any call with the same policy."""
+        async with self._turns.setdefault(call.policy.name, asyncio.Lock()):
+            return await self._answer(self._route(item, call), call)
 
-    def _request(
-        self, row: Row, read: PreparedText, policy: RoutingPolicy, bounds: _Bounds
-    ) -> Request:
-        decided = self.runtime.decide(read, policy, bounds.deadline_ms)
-        decided = replace(decided, routing=placed(decided.routing, bounds.mode))
-        guard = self.runtime.guard
-        # a promise speaks of requests that may go where the policy sends them
-        promised = guard.covers(policy) and bounds.free
-        request = Request(
-            *row,
-            decided,
-            certificate_id=guard.certificate_id if promised else None,
-            degraded=guard.degraded if promised else None,
-            allowance=self._budget.allow(bounds.client),
-            mode=bounds.mode,
-            max_cost_lambda=bounds.max_cost_lambda,
+    def _route(self, item: _Item, call: _Call) -> RoutedRequest:
+        options, guard, budget = call.options, self.runtime.guard, self._budget
+        routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
+        routing = apply_mode(routed.routing, options.mode)
+        if routing is not routed.routing:
+            routed = replace(routed, routing=routing)
+        # a certificate covers only requests that may go where the policy sends them
+        certified = (
+            call.unrestricted and guard.certificate is not None and guard.covers(call.policy)
         )
-        if self.monitor.covers(policy) and bounds.free:
-            self.monitor.opened(request, bounds.client)
+        request = RoutedRequest(
+            item.text,
+            item.pair,
+            routed,
+            certificate_id=guard.certificate_id if certified else None,
+            degraded=guard.degraded if certified else None,
+            allowance=Allowance() if budget is None else budget.allowance(call.client),
+            mode=options.mode,
+            max_cost_lambda=options.max_cost_lambda,
+        )
+        if call.unrestricted and self.monitor.covers(call.policy):
+            self.monitor.opened(request, call.client)
         return request
 
-    async def _answer(
-        self, request: Request, policy: RoutingPolicy, bounds: _Bounds
-    ) -> Classification | DimeeError:
-        answer = None
+    async def _answer(self, request: RoutedRequest, call: _Call) -> Classification | DimeeError:
+        since = call.since
+        if since is None:
+            since = self._clock() - request.routed.decision_ms / 1e3
+        chosen_by_policy: Classification | None = None
         try:
-            since = bounds.since or time.perf_counter() - request.decided.decision_ms / 1e3
-            answer = await self._requester.answer(request, policy, bounds.deadline_ms, since)
+            answer = await self._runner.answer(
+                request, call.policy, call.options.deadline_ms, since
+            )
+            withheld = answer.budget_exhausted or answer.degraded_because in WITHHELD
+            chosen_by_policy = None if withheld else answer
         except DimeeError as error:
             return error
         finally:
-            # what was kept for want of budget or servers is not what the promise speaks of
-            kept = request.allowance.exhausted or request.allowance.void
-            self.monitor.ended(request, None if kept else answer)
-        if kept or not bounds.free:  # it says nothing of what the policy chose
-            return answer
-        outcome = Outcome(
-            answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
-        )
-        policy.learn(request.decided.routing, outcome)
+            # answers that the budget or missing servers caused are not what a certificate covers
+            self.monitor.ended(request, chosen_by_policy)
+        if chosen_by_policy is not None and call.unrestricted:
+            outcome = Outcome(
+                answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
+            )
+            call.policy.learn(request.routed.routing, outcome)
         return answer
 
     async def close(self, flush_s: float = 2.0) -> None:
-        """Audit, close connections, then deliver, each as far as it goes within ``flush_s``.
+        """Run waiting audits, close connections and deliver entries, each for up to ``flush_s``.
 
-        What is left stays in the outbox on disk and is delivered by the next mobile.
+        Entries that are not delivered stay in the outbox on disk, for the next mobile to deliver.
         """
         await self.monitor.close(flush_s)
         for tier in self._tiers.values():

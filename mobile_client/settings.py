@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mobile_client.dispatch.modes import Mode
+from mobile_client.options import MAX_COST_LAMBDA, Mode, ResolvedOptions
 from shared.domain import Tier
 from shared.inference.codec import Codec
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
@@ -18,65 +18,79 @@ Resume = Literal["auto", "never", "always"]
 
 
 class MobileSettings(BundleSettings):
-    """What the mobile runs and whom it asks."""
+    """Settings of the mobile: its model, its tiers, its policy and its limits."""
 
     port: int = 8701
+    """Port of the gateway."""
     policy: str = "cascade-routing"
+    """Routing policy of requests that name none."""
     policy_seed: int = 0
+    """Seed of the policy ``random`` and of the waits before retries."""
     edge_url: str = "http://127.0.0.1:8702"
+    """Address of the edge."""
     cloud_url: str = "http://127.0.0.1:8703"
+    """Address of the cloud."""
     deadline_ms: DeadlineMs = 5_000.0
+    """Time for all attempts of a request together, in milliseconds."""
     price_book: Path | None = None
     """File of prices (`PriceFile`), read again when it changes. Unset: the bundle's λ and the
     default price book."""
     latency_price_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    """The price of waiting one millisecond, in λ, by which cascade routing weighs measured
-    delays. 0 leaves out waiting, for reproduction. Unset: the price book's, else
+    """Price of waiting one millisecond, in λ, by which cascade routing weighs measured delays; 0
+    ignores delays, for reproducible results. Unset: the price book's, else
     `LATENCY_PRICE_LAMBDA`; 0 with a certificate."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
-    """Tiers that are asked, in this order, when the chosen one fails; without "mobile" the mobile's
-    own last exit is not, and a request that no server answers is an error. An answer of the mobile
-    that was escalated is always the last resort."""
+    """Tiers that are asked, in this order, when the chosen one fails. Without "mobile", a request
+    that no server answers is an error; an answer of the mobile that was escalated is returned in
+    any case."""
     mode: Mode = "auto"
-    """Where requests may go: ``only-on-device`` sends nothing, ``edge-max`` nothing beyond the
-    edge, ``prefer-cloud`` asks the cloud first."""
-    max_cost_lambda: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """The most that all attempts of a request may cost together, in λ; unset: no ceiling."""
+    """Tiers that requests may use: ``auto`` all, ``only-on-device`` the mobile, ``edge-max`` the
+    mobile and the edge, ``prefer-cloud`` all, starting in the cloud."""
+    max_cost_lambda: (
+        Annotated[float, Field(gt=0, le=MAX_COST_LAMBDA, allow_inf_nan=False)] | None
+    ) = None
+    """Most that all attempts of a request may cost together, in λ. Unset: no limit."""
     retries: Annotated[int, Field(ge=0, le=5)] = 2
-    """How often a server is asked again, where that is safe and no other server is left."""
+    """Most retries at one server, made only if they are safe and no other server is left."""
     hedge: Literal["off", "p95"] = "off"
-    """Whether a second server is asked when the first has not answered by the p95 of its round
-    trips; whoever answers first wins, and both are paid."""
+    """``p95`` asks a second server when the first has not answered within the p95 of its round
+    trips. The first answer is returned, and both attempts are paid for."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
-    """Texts of one call of many that are under way at once."""
+    """Most texts of one call that are in flight at once."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """Calls that the gateway has under way at most; fewer while answers come late. More are refused
-    with 429 at once."""
+    """Most calls that the gateway has in flight; it lowers the limit while answers are late, and
+    refuses further calls with 429."""
     resume: Resume = "auto"
-    """Whether the next tier goes on from the mobile's hidden state: ``auto`` where that is faster,
-    which needs ``uplink_mbps``."""
+    """Sends the mobile's hidden state to the next tier in place of the text: ``auto`` if that is
+    faster, which needs ``uplink_mbps``; ``never``; ``always``."""
     resume_codec: Codec = "int8"
+    """Encoding of hidden states."""
     uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """The mobile's uplink in megabits a second; unknown: ``auto`` sends the text."""
+    """Uplink of the mobile in megabits per second. Unset: ``resume=auto`` sends the text."""
     audit_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    """The share of answered requests that are compared with the cloud's answer, later and in
-    batches; unset: 0.01 with a certificate, else 0."""
+    """Share of answered requests that are compared with the cloud's answer, later and in batches.
+    Unset: 0.01 with a certificate, else 0."""
     audit_alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.01
-    """An alarm is false with at most this probability, at any time."""
+    """Upper limit for the probability that an alarm is false, at any time."""
     client_header: Annotated[str, Field(max_length=64)] = ""
-    """The header in which a proxy of yours names the gateway's caller; empty: the name of its
+    """Header in which your proxy names the gateway's client. Empty: the name of the client's
     token, else its address."""
     escalation_budget: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
-    """The escalations that each request earns its client, as 0.5: one for two requests; unset: no
-    budget. A client without is answered by who has it, and the answer says so."""
+    """Escalations that each request earns its client; 0.5 is one for two requests. A client that
+    has none left gets the answer at hand, marked as such. Unset: no budget."""
     escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """The escalations that a client begins with, and the most it can have saved."""
+    """Escalations that a client starts with, and the most that it can save."""
 
     @property
-    def waiting_price(self) -> float:
-        """The price of waiting in λ a millisecond, where no price book names one.
+    def request_options(self) -> ResolvedOptions:
+        """Options of a request that gives none."""
+        return ResolvedOptions(self.policy, self.deadline_ms, self.mode, self.max_cost_lambda)
 
-        A certificate was judged without a price of waiting, so that it is 0 there by default.
+    @property
+    def waiting_price_lambda(self) -> float:
+        """Price of waiting one millisecond, in λ, unless the price book has one.
+
+        A certificate is computed without it, so that it is 0 there by default.
         """
         if self.latency_price_lambda is not None:
             return self.latency_price_lambda
@@ -84,5 +98,5 @@ class MobileSettings(BundleSettings):
 
     @property
     def waiting_price_is_fixed(self) -> bool:
-        """True where `waiting_price` holds whatever the price book says."""
+        """True if the price book does not replace `waiting_price_lambda`."""
         return self.latency_price_lambda is not None or self.certificate is not None

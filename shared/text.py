@@ -1,4 +1,4 @@
-"""What a text must be before a request is opened."""
+"""Checks of a call's texts, before any request is opened."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def check_text(text: object, field: str = "text") -> str:
     """Return ``text`` if it can be classified.
 
-    Raises `TooLarge` over `MAX_TEXT_CHARS` characters and `InvalidInput` for anything but a
-    string, for nothing but white space, for lone surrogates and for control characters.
+    Raises `TooLarge` for more than `MAX_TEXT_CHARS` characters, and `InvalidInput` for anything
+    but a string and for a string of white space only, with lone surrogates or with control
+    characters other than tab and line breaks.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"{field}: must be a string, not {type(text).__name__}", field=field)
     if len(text) > MAX_TEXT_CHARS:
         raise TooLarge(
-            f"{field}: {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are taken",
+            f"{field}: {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed",
             field=field,
             limit=MAX_TEXT_CHARS,
         )
@@ -39,7 +40,7 @@ def check_text(text: object, field: str = "text") -> str:
     if match := _CONTROL.search(text):
         raise InvalidInput(
             f"{field}: holds the control character U+{ord(match[0]):04X} at character "
-            f"{match.start() + 1}; only tab and line breaks are taken",
+            f"{match.start() + 1}; only tab and line breaks are allowed",
             field=field,
         )
     return text
@@ -48,14 +49,14 @@ def check_text(text: object, field: str = "text") -> str:
 def check_inputs(
     texts: list[str], pairs: list[str] | None, task_has_pairs: bool, task: str
 ) -> list[tuple[str, str | None]]:
-    """Check a call's texts and pairs; the error names the first wrong one as ``texts[i]``."""
+    """Return the texts of a call with their pairs; an error names the first wrong ``texts[i]``."""
     if not isinstance(texts, list | tuple):
         raise InvalidInput(f"texts: must be a list, not {type(texts).__name__}", field="texts")
     if not texts:
         raise InvalidInput("texts: is empty; give 1 text at least", field="texts", limit=1)
     if len(texts) > MAX_TEXTS:
         raise TooLarge(
-            f"texts: {len(texts):,} at once; at most {MAX_TEXTS:,} are taken",
+            f"texts: {len(texts):,} at once; at most {MAX_TEXTS:,} are allowed",
             field="texts",
             limit=MAX_TEXTS,
         )

@@ -1,10 +1,11 @@
-"""TierCaller the edge or the cloud over HTTP, and knowing afterwards what arrived."""
+"""HTTP client for the edge and the cloud that reports what arrived."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -26,17 +27,17 @@ from shared.errors import (
 from shared.inference.codec import MEDIA_TYPE
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
-_TLS = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not one that DIMEE_TLS_CA signed for it",
-    "CERTIFICATE_REQUIRED": "it wants a certificate, see DIMEE_TLS_CLIENT_CERT",
-    "UNKNOWN_CA": "it does not know who signed DIMEE_TLS_CLIENT_CERT",
-    "WRONG_VERSION_NUMBER": "it speaks no TLS, its address begins with http:",
+_TLS_HINTS = {
+    "CERTIFICATE_VERIFY_FAILED": "DIMEE_TLS_CA has not signed its certificate for this address",
+    "CERTIFICATE_REQUIRED": "it requires a client certificate, see DIMEE_TLS_CLIENT_CERT",
+    "UNKNOWN_CA": "it does not trust the signer of DIMEE_TLS_CLIENT_CERT",
+    "WRONG_VERSION_NUMBER": "it does not use TLS, its address begins with http:",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One HTTP exchange as the caller saw it. Bytes are those of head and body, without TCP/IP."""
+    """One HTTP exchange from the caller's side; bytes count head and body, without TCP/IP."""
 
     delivery: Delivery
     sent_bytes: int
@@ -47,7 +48,11 @@ class Exchange:
 
 
 class TierClient:
-    """Asks one tier. It never raises for what the tier or the network does: see `Exchange`."""
+    """Sends attempts to one tier.
+
+    Failures of the tier and of the network are no exceptions, but the ``error`` of an `Exchange`.
+    ``clock`` returns seconds and measures the round trips.
+    """
 
     def __init__(
         self,
@@ -55,14 +60,15 @@ class TierClient:
         url: str,
         transport: httpx.AsyncBaseTransport | None = None,
         credentials: Credentials | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tier = tier
         self.url = url.rstrip("/")
         self._urls = {path: httpx.URL(self.url + path) for path in ("/v1/infer", "/v1/resume")}
         self._credentials = credentials or Credentials()
-        # without httpx's client around it: cookies, redirects and hooks that nobody uses here took
-        # 0.12 ms of a request. The tiers are named in the settings; a proxy of the environment
-        # would be one more hop
+        self._clock = clock
+        # httpx's transport without its client, whose cookies, redirects and hooks took 0.12 ms of a
+        # request; trust_env=False, since a proxy of the environment would be one more hop
         self._transport = transport or httpx.AsyncHTTPTransport(
             trust_env=False,
             verify=self._credentials.verify,
@@ -77,7 +83,7 @@ class TierClient:
         )
 
     async def resume(self, request: ResumeRequest, state: bytes, timeout_s: float) -> Exchange:
-        """As `infer`, from the hidden ``state`` that `shared.inference.codec.encode` wrote."""
+        """Send one attempt with a hidden ``state``, encoded by `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         return await self._exchange("/v1/resume", state, headers, timeout_s)
 
@@ -87,7 +93,7 @@ class TierClient:
         headers = headers | self._credentials.headers()
         message = httpx.Request("POST", self._urls[path], content=body, headers=headers)
         sent = _size(message.headers, len(body))
-        started = time.perf_counter()
+        started = self._clock()
         delivery = Delivery.UNKNOWN
         error: DimeeError
         try:
@@ -96,7 +102,7 @@ class TierClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
             delivery, sent = Delivery.NOT_SENT, 0
             error = TierUnreachable(
-                f"the {self.tier} at {self.url} could not be reached ({_why(failure)})"
+                f"the {self.tier} at {self.url} could not be reached ({_reason(failure)})"
             )
         except TimeoutError:
             error = DeadlineExceeded(
@@ -104,17 +110,17 @@ class TierClient:
             )
         except httpx.HTTPError as failure:
             error = TierUnreachable(
-                f"the connection to the {self.tier} at {self.url} broke ({_why(failure)})"
+                f"the connection to the {self.tier} at {self.url} broke ({_reason(failure)})"
                 + self._hint()
             )
         else:
             received = _size(response.headers, len(response.content))
             answer, problem = self._read(response)
-            # a door books nothing, and the ledger expects no other side
-            at_door = isinstance(problem, NotAdmitted | RateLimited)
-            delivery = Delivery.UNKNOWN if at_door else Delivery.ARRIVED
-            return Exchange(delivery, sent, received, _ms(started), answer, problem)
-        return Exchange(delivery, sent, 0, _ms(started), None, error)
+            # auth and rate limits refuse before the tier records the attempt: no row to match
+            unrecorded = isinstance(problem, NotAdmitted | RateLimited)
+            delivery = Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED
+            return Exchange(delivery, sent, received, self._elapsed_ms(started), answer, problem)
+        return Exchange(delivery, sent, 0, self._elapsed_ms(started), None, error)
 
     async def _send(self, message: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(message)
@@ -147,10 +153,13 @@ class TierClient:
             )
 
     def _hint(self) -> str:
-        """With TLS 1.3 a refused certificate is a connection that broke, often without a word."""
+        """Return advice for TLS 1.3, where a refused certificate is just a broken connection."""
         if not self.url.startswith("https:"):
             return ""
-        return "; if the tier takes certified callers only, see DIMEE_TLS_CLIENT_CERT"
+        return "; if the tier requires client certificates, see DIMEE_TLS_CLIENT_CERT"
+
+    def _elapsed_ms(self, started: float) -> float:
+        return (self._clock() - started) * 1e3
 
     async def close(self) -> None:
         """Close the connections."""
@@ -158,15 +167,13 @@ class TierClient:
 
 
 def _size(headers: httpx.Headers, body_bytes: int) -> int:
-    """Bytes of a message: header lines (with ': ' and line ends), start line, blank line, body."""
+    """Return the bytes of a message: start line, headers with separators, blank line and body."""
     lines = sum(len(name) + len(value) + 4 for name, value in headers.raw)
     return lines + len("POST /v1/infer HTTP/1.1\r\n") + 2 + body_bytes
 
 
-def _ms(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3
-
-
-def _why(failure: Exception) -> str:
-    words = str(failure) or type(failure).__name__
-    return next((f"{reason}: {words}" for sign, reason in _TLS.items() if sign in words), words)
+def _reason(failure: Exception) -> str:
+    message = str(failure) or type(failure).__name__
+    hints = (hint for sign, hint in _TLS_HINTS.items() if sign in message)
+    hint = next(hints, None)
+    return message if hint is None else f"{hint}: {message}"

@@ -1,4 +1,4 @@
-"""The wire contracts: what crosses HTTP between people, mobile, edge and cloud."""
+"""Wire contracts: the JSON bodies between clients, mobile, edge and cloud."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
 class Contract(BaseModel):
-    """Unknown fields are refused, and types are not guessed."""
+    """A JSON body; unknown fields and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class AttemptRequest(Contract):
-    """What every attempt at the edge or the cloud says of itself."""
+    """Fields of every attempt at the edge or the cloud."""
 
     request_id: Identifier
     attempt_id: Identifier
     ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
     deadline_ms: DeadlineMs = 5_000.0
     alpha: Alpha | None = Field(
-        None, description="exit threshold of this request; the bundle's if left out"
+        None, description="exit threshold α of this request; default: the bundle's"
     )
 
 
 class InferRequest(AttemptRequest):
     """``POST /v1/infer``: an attempt that starts from the text.
 
-    Strings are checked by `shared.text.check_text`, which says in one sentence what is wrong.
+    The tier checks the strings with `shared.text.check_text`.
     """
 
     text: str
@@ -48,17 +48,17 @@ class InferRequest(AttemptRequest):
 
 
 class ResumeRequest(AttemptRequest):
-    """``POST /v1/resume``: an attempt that goes on from a hidden state.
+    """``POST /v1/resume``: an attempt that resumes from a hidden state.
 
-    These facts travel as headers, since the body is the state and nothing else. The text does not
-    cross: its salted hash and its length do, so that the tier's side of the ledger has them.
+    The fields are sent as headers, since the body is the encoded state. The text itself is not
+    sent; its salted hash and its length are, for the tier's side of the ledger.
     """
 
     text_hash: Word | None = None
     text_chars: Count | None = None
 
     def headers(self) -> dict[str, str]:
-        """``dimee-request-id`` and so on, a header for each fact that there is."""
+        """Return a header for each field that is set: ``dimee-request-id`` and so on."""
         facts = self.model_dump(exclude_none=True)
         return {f"dimee-{name.replace('_', '-')}": str(value) for name, value in facts.items()}
 
@@ -66,8 +66,8 @@ class ResumeRequest(AttemptRequest):
 class InferResponse(Contract):
     """A tier's answer, with its own queue, compute and total milliseconds.
 
-    ``exit_layer`` counts from layer 1, also where the tier went on from ``resumed_after``; such a
-    tier has not seen the text and calls nothing ``truncated``.
+    ``exit_layer`` counts from layer 1, also if the tier resumed after layer ``resumed_after``. Such
+    a tier has not seen the text, and reports it as not ``truncated``.
     """
 
     attempt_id: str
@@ -85,7 +85,7 @@ class InferResponse(Contract):
     tier_ms: Duration
 
     def ledger_facts(self) -> dict[str, Any]:
-        """What both sides book of an answer; `verify` compares them."""
+        """Return the fields that both sides record of an answer, and that `verify` compares."""
         return {
             "state": State.ANSWERED,
             "label": self.label,
@@ -100,7 +100,7 @@ class InferResponse(Contract):
 
 
 class ClassifyRequest(Contract):
-    """``POST /v1/classify``: one text or many; ``pairs`` go with ``texts`` one to one."""
+    """``POST /v1/classify``: one text or many, with one of ``pairs`` for each of ``texts``."""
 
     texts: list[str]
     pairs: list[str] | None = None
@@ -111,7 +111,7 @@ class ClassifyRequest(Contract):
 
 
 class AttemptReport(Contract):
-    """One attempt as the mobile saw it; the ledger's row of the same ``attempt_id`` says more."""
+    """One attempt from the mobile's side; the ledger has more under the same ``attempt_id``."""
 
     attempt_id: str
     tier: Annotated[Tier, Field(strict=False)]
@@ -130,7 +130,7 @@ class AttemptReport(Contract):
 
 
 class CostReport(Contract):
-    """A request's cost in both books, and what the cloud alone would have cost in λ."""
+    """A request's cost in λ and in money, and its λ if the cloud alone had answered."""
 
     cost_lambda: float
     all_cloud_lambda: float
@@ -140,16 +140,7 @@ class CostReport(Contract):
 
 
 class Classification(Contract):
-    """An answered request.
-
-    ``certificate_id`` names the promise that it was answered under; ``degraded``: the promise was
-    found not to hold, and the request went to the cloud for that, or (``degraded_because`` other
-    than ``promise``) the mobile answered for want of a server that did: ``offline``, nobody could
-    be reached; ``unavailable``, they failed or were too slow. ``skipped``: tiers that were left
-    alone because they had failed again and again. ``capped``: another tier would have been asked,
-    but the cost ceiling does not pay for it. ``budget_exhausted``: another tier would have been
-    asked, but the client has no escalations left; such an answer is under no promise.
-    """
+    """An answered request."""
 
     request_id: str
     label: str
@@ -160,14 +151,27 @@ class Classification(Contract):
     policy: str
     difficulty: str | None = None
     failed_over: bool = False
+    """True if another tier stood in for one that failed."""
     escalated: bool = False
+    """True if another tier took over an answer of too little confidence."""
     truncated: bool = False
+    """True if the text was longer than the model reads."""
     degraded: bool = False
+    """True if the answer is not from the tier that the policy preferred; see
+    ``degraded_because``."""
     degraded_because: Word | None = None
+    """``certificate``: an alarm found that the certificate does not hold, and all requests go to
+    the cloud. ``offline``: the mobile answered because no server could be reached.
+    ``unavailable``: the mobile answered because the servers failed or were too slow."""
     skipped: list[Annotated[Tier, Field(strict=False)]] = Field(default_factory=list)
-    capped: bool = False
+    """Tiers that were not asked because they have failed before."""
+    cost_capped: bool = False
+    """True if a tier was not asked because of the cost ceiling."""
     budget_exhausted: bool = False
+    """True if the answer was not escalated because the client has no escalations left. No
+    certificate covers such an answer."""
     certificate_id: str | None = None
+    """The certificate that covers the answer."""
     tokens: int
     decision_ms: float
     total_ms: float
@@ -177,13 +181,13 @@ class Classification(Contract):
 
 
 class ClassifyItem(Contract):
-    """One text's outcome in an answer of many: a result, or the error it ended with."""
+    """Outcome of one text: a result, or the error with which its request ended."""
 
     result: Classification | None = None
     error: dict[str, Any] | None = None
 
 
 class ClassifyResponse(Contract):
-    """The outcomes in the order of the texts; one that failed does not spoil the others."""
+    """Outcomes in the order of the texts; one failure does not affect the others."""
 
     items: list[ClassifyItem]

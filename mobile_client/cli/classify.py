@@ -11,7 +11,7 @@ import click
 
 from mobile_client.cli.render import HEADER, row
 from mobile_client.client import MobileClient, load_settings
-from mobile_client.dispatch.modes import MODES
+from mobile_client.options import MODES
 from shared.domain import State
 from shared.errors import DimeeError, InvalidInput, TierError
 from shared.policies import POLICY_NAMES
@@ -91,7 +91,7 @@ class _Missed:
         return self.answers > 0
 
     def see(self, outcome: Classification | DimeeError) -> None:
-        if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "promise"):
+        if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "certificate"):
             return
         self.answers += 1
         for one in outcome.attempts:

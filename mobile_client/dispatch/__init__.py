@@ -1,1 +1,1 @@
-"""Takes a routed text through its tiers: attempts, retries, hedges, fail-over."""
+"""Answers routed texts: attempts, retries, hedges, escalation and fail-over."""

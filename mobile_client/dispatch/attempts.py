@@ -1,4 +1,4 @@
-"""One attempt from the caller's side: opened in the outbox, made, and ended there."""
+"""The mobile's attempts in the outbox: opened before anything is sent, closed where they end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mobile_client.dispatch.modes import Mode
-from mobile_client.local.runtime import LocalAnswer, RoutedText
-from mobile_client.resilience.escalation_budget import EXHAUSTED, Allowance
+from mobile_client.local.runtime import RoutedText, TierAnswer
+from mobile_client.options import Mode
+from mobile_client.resilience.escalation_budget import Allowance
 from shared.domain import Delivery, Reason, Side, State, Tier
 from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, NotReady, RateLimited
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.live_prices import LivePrices
 from shared.tier_client import Exchange
-from shared.wire import AttemptReport, CostReport
 
-_CALLERS_OWN = (
+_CALLER_ONLY = (
     "reason",
     "policy",
     "difficulty",
@@ -34,22 +33,21 @@ _CALLERS_OWN = (
 
 
 def new_id() -> str:
-    """An identifier for a request or an attempt."""
+    """Return a new identifier for a request or an attempt."""
     return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What all attempts of a request share.
+class RoutedRequest:
+    """One text and its routing decision, shared by all attempts of the request.
 
-    ``certificate_id`` is the promise that it is answered under, ``degraded`` whether that was found
-    not to hold; None where there is no promise. ``mode`` and ``max_cost_lambda`` (all attempts
-    together) say where it may go.
+    ``certificate_id`` names the certificate that covers the request, and ``degraded`` is True if an
+    alarm has found that the certificate does not hold; both are None without a certificate.
     """
 
     text: str
     pair: str | None
-    decided: RoutedText
+    routed: RoutedText
     certificate_id: str | None = None
     degraded: bool | None = None
     allowance: Allowance = field(default_factory=Allowance, compare=False)
@@ -60,40 +58,58 @@ class Request:
 
 @dataclass(slots=True)
 class OpenAttempt:
-    """An attempt under way; `end` turns it into its terminal entry and report."""
+    """An attempt that has not ended.
+
+    ``hedges`` is the attempt that this one was started beside. It bears the request's ``final``
+    mark if both are cancelled, unless it has lost (``lost``) by then.
+    """
 
     entry: LedgerEntry
     started: float
-    allowance: Allowance = field(default_factory=Allowance)
-    rival: OpenAttempt | None = None
-    """Of a hedge: the attempt that it races with, the last word when both are broken off."""
+    hedges: OpenAttempt | None = None
     lost: bool = False
+    waiting: bool = False
+    """True until a retry has waited: nothing has been sent."""
+    closed: bool = False
+
+    def start(self) -> None:
+        """Begin to measure; a retry begins after its wait."""
+        if self.waiting:
+            self.entry = self.entry.model_copy(update={"started_at": time.time()})
+            self.waiting = False
+        self.started = time.perf_counter()
+
+    def elapsed_ms(self) -> float:
+        """Return the milliseconds since the start."""
+        return (time.perf_counter() - self.started) * 1e3
 
 
 class AttemptRecorder:
-    """Books the caller's side of every attempt, and both sides of the mobile's own."""
+    """Records the caller's side of every attempt, and both sides of the mobile's own.
+
+    The end of an attempt and the beginning of the next are written in one transaction. If the
+    process dies, the outbox's next owner therefore finds exactly one open attempt of the request,
+    and ends it as the final one.
+    """
 
     def __init__(self, outbox: Outbox, live_prices: LivePrices, bundle_id: str) -> None:
         self._outbox = outbox
         self._live_prices = live_prices
         self._bundle_id = bundle_id
 
-    def begin(
+    def prepare(
         self,
-        request: Request,
+        request: RoutedRequest,
         ordinal: int,
         tier: Tier,
         reason: Reason,
-        after: LedgerEntry | None,
         resumed_after: int | None = None,
     ) -> OpenAttempt:
-        """Open an attempt durably, before anything is sent.
+        """Return an attempt for `open`, or for ``following`` of a closing call.
 
-        The end of the attempt ``after`` which it comes is written together with it: a request whose
-        mobile dies in between would have no last attempt. ``resumed_after``: the layer whose output
-        the tier gets instead of the text.
+        ``resumed_after`` is the layer whose output the tier gets instead of the text.
         """
-        text, pair, decided = request.text, request.pair, request.decided
+        text, pair, routed = request.text, request.pair, request.routed
         entry = LedgerEntry(
             attempt_id=new_id(),
             side=Side.CALLER,
@@ -102,72 +118,160 @@ class AttemptRecorder:
             tier=tier,
             state=State.OPEN,
             reason=reason,
-            policy=decided.routing.policy,
-            difficulty=decided.routing.difficulty,
+            policy=routed.routing.policy,
+            difficulty=routed.routing.difficulty,
             writer="mobile",
             bundle_id=self._bundle_id,
             started_at=time.time(),
             text_hash=self._outbox.hash_text(text, pair),
             text_chars=len(text) + len(pair or ""),
-            tokens=decided.encoded.tokens,
+            tokens=routed.features.tokens,
             resumed_after=resumed_after,
-            decision_ms=decided.decision_ms if ordinal == 1 else None,
-            decision=_knew(request) if ordinal == 1 else None,
+            decision_ms=routed.decision_ms if ordinal == 1 else None,
+            decision=_decision_context(request) if ordinal == 1 else None,
             certificate_id=request.certificate_id,
             degraded=request.degraded,
         )
-        try:
-            self._outbox.record(*([after] if after else []), entry)
-        except NotReady:  # a full disk: nothing is sent, and what came before was the last
-            if after:
-                self._outbox.record_or_buffer(after.model_copy(update={"final": True}))
-            raise
-        return OpenAttempt(entry, time.perf_counter(), request.allowance)
+        return OpenAttempt(entry, time.perf_counter())
+
+    def open(self, attempt: OpenAttempt) -> None:
+        """Record an attempt durably, before anything is sent; raises `NotReady` on a full disk."""
+        self._outbox.record(attempt.entry)
+        attempt.start()
 
     @contextmanager
     def ensure_closed(self, attempt: OpenAttempt) -> Iterator[None]:
-        """End the attempt as abandoned, too late or failed if its work is cancelled or raises."""
+        """Close the attempt as abandoned, timed out or failed if its work is cancelled or raises.
+
+        It is the request's final attempt then, unless it is an audit or one of a hedged pair.
+        """
         try:
             yield
         except asyncio.CancelledError:
-            self._broken_off(attempt, State.ABANDONED, None)
+            self._close_interrupted(attempt, State.ABANDONED, None)
             raise
         except Exception as error:
             code = error.code if isinstance(error, DimeeError) else "internal"
             late = isinstance(error, DeadlineExceeded)
-            self._broken_off(attempt, State.TIMED_OUT if late else State.FAILED, code)
+            self._close_interrupted(attempt, State.TIMED_OUT if late else State.FAILED, code)
             raise
 
-    def answered_here(
-        self, attempt: OpenAttempt, local: LocalAnswer, final: bool, paid: bool = False
+    def close_local(
+        self,
+        attempt: OpenAttempt,
+        answer: TierAnswer,
+        total_ms: float,
+        *,
+        reused: bool = False,
+        following: OpenAttempt | None = None,
+        withheld_because: str | None = None,
     ) -> LedgerEntry:
-        """End an attempt on the mobile itself: caller and tier in one, it books both sides.
+        """Close an attempt of the mobile itself, which is caller and tier in one.
 
-        One that is not ``final`` is written, on the caller's side, by `begin`. ``paid``: the answer
-        was in hand, from an earlier attempt that bears its work.
+        ``reused``: the answer is that of an earlier attempt, which bears its work and cost. For
+        ``following`` and ``withheld_because`` see `close_exchange`.
         """
-        total_ms = (time.perf_counter() - attempt.started) * 1e3
         facts: dict[str, Any] = {
             "state": State.ANSWERED,
-            "label": local.label,
-            "confidence": local.confidence,
-            "exit_layer": local.exit_layer,
-            "queue_ms": 0.0 if paid else local.queue_ms,
-            "compute_ms": 0.0 if paid else local.compute_ms,
+            "label": answer.label,
+            "confidence": answer.confidence,
+            "exit_layer": answer.exit_layer,
+            "queue_ms": 0.0 if reused else answer.queue_ms,
+            "compute_ms": 0.0 if reused else answer.compute_ms,
             "tier_ms": total_ms,
         }
-        tier_side = facts | {"side": Side.TIER} | dict.fromkeys(_CALLERS_OWN)
-        self._outbox.record(attempt.entry.model_copy(update=tier_side))
-        caller_side = facts | {
-            "delivery": Delivery.ARRIVED,
-            "round_trip_ms": total_ms,
-            "network_ms": 0.0,
-        }
-        cost = 0.0 if paid else self._live_prices.cost_model.attempt(Tier.MOBILE, local.exit_layer)
-        return self._end(attempt, caller_side, cost, final)
+        tier_side = attempt.entry.model_copy(
+            update=facts | {"side": Side.TIER} | dict.fromkeys(_CALLER_ONLY)
+        )
+        facts |= {"delivery": Delivery.ARRIVED, "round_trip_ms": total_ms, "network_ms": 0.0}
+        model = self._live_prices.cost_model
+        cost_lambda = 0.0 if reused else model.attempt(Tier.MOBILE, answer.exit_layer)
+        final = following is None
+        entry = self._ended(attempt, facts, cost_lambda, final, withheld_because)
+        self._write_end(attempt, [tier_side, entry], following)
+        return entry
 
-    def exchanged(self, attempt: OpenAttempt, exchange: Exchange, final: bool) -> LedgerEntry:
-        """End an attempt at another tier; one that is not ``final`` is written by `begin`."""
+    def close_exchange(
+        self,
+        attempt: OpenAttempt,
+        exchange: Exchange,
+        following: OpenAttempt | None = None,
+        withheld_because: str | None = None,
+    ) -> LedgerEntry:
+        """Close an attempt at another tier.
+
+        ``following`` is the request's next attempt, which is opened in the same transaction;
+        without one this attempt is the request's final one. ``withheld_because`` is the reason for
+        which a final answer is not the one that the policy chose, and is under no certificate.
+        """
+        entry = self._ended_by(attempt, exchange, following is None, withheld_because)
+        self._write_end(attempt, [entry], following)
+        return entry
+
+    def close_unused(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
+        """Close an attempt whose outcome the request does not wait for: an audit or a lost hedge.
+
+        Without an exchange it was cancelled. Never raises: a full disk fails no other attempt.
+        """
+        attempt.lost = attempt.closed = True
+        if exchange is not None:
+            entry = self._ended_by(attempt, exchange, final=False)
+        else:
+            entry = self._ended(
+                attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False
+            )
+        self._outbox.record_or_buffer(entry)
+        return entry
+
+    def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange | None) -> float:
+        """Return the λ of an attempt that ended with ``exchange``; None: it was cancelled."""
+        tier, model = attempt.entry.tier, self._live_prices.cost_model
+        if exchange is None:
+            return model.wasted(tier, sent=not attempt.waiting)
+        if exchange.answer is None:
+            return model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
+        # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
+        layers = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
+        return model.attempt(tier, layers)
+
+    def _close_interrupted(
+        self, attempt: OpenAttempt, state: State, error_code: str | None
+    ) -> None:
+        if attempt.closed:
+            return
+        hedging = attempt.hedges is not None and not attempt.hedges.lost
+        entry = self._ended(
+            attempt,
+            _abandoned(attempt) | {"state": state, "error_code": error_code},
+            self.cost_lambda(attempt, None),
+            final=attempt.entry.reason is not Reason.AUDIT and not hedging,
+        )
+        attempt.closed = True
+        self._outbox.record_or_buffer(entry)
+
+    def _write_end(
+        self, attempt: OpenAttempt, rows: list[LedgerEntry], following: OpenAttempt | None
+    ) -> None:
+        try:
+            self._outbox.record(*rows, *([following.entry] if following else []))
+        except NotReady:
+            if following is None:
+                raise
+            # a full disk: the next attempt is not made, so that this one was the final one
+            attempt.closed = True
+            *others, caller_side = rows
+            final = caller_side.model_copy(update={"final": True})
+            self._outbox.record_or_buffer(*others, final)
+            raise
+        attempt.closed = True
+
+    def _ended_by(
+        self,
+        attempt: OpenAttempt,
+        exchange: Exchange,
+        final: bool,
+        withheld_because: str | None = None,
+    ) -> LedgerEntry:
         facts: dict[str, Any] = {
             "delivery": exchange.delivery,
             "sent_bytes": exchange.sent_bytes,
@@ -179,75 +283,34 @@ class AttemptRecorder:
             facts |= exchange.answer.ledger_facts() | {"network_ms": network_ms}
         else:
             facts |= _error_facts(exchange)
-        return self._end(attempt, facts, self.cost_lambda(attempt, exchange), final)
-
-    def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange) -> float:
-        """λ of an attempt that ended so."""
-        tier = attempt.entry.tier
-        if exchange.answer is None:
-            return self._live_prices.cost_model.wasted(
-                tier, exchange.delivery is not Delivery.NOT_SENT
-            )
-        # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
-        ran = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
-        return self._live_prices.cost_model.attempt(tier, ran)
-
-    def hedged(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
-        """End the one of a pair that did not win; no exchange: it was cancelled."""
-        attempt.lost = True
-        if exchange is not None:
-            entry = self.exchanged(attempt, exchange, final=False)
-        else:
-            facts = _abandoned(attempt)
-            wasted = self._live_prices.cost_model.wasted(attempt.entry.tier, sent=True)
-            entry = self._end(attempt, facts, wasted, final=False)
-        self._outbox.record_or_buffer(entry)
-        return entry
-
-    def audited(self, attempt: OpenAttempt, exchange: Exchange) -> LedgerEntry:
-        """End an audit: the request has had its final attempt, and this one changes no answer."""
-        entry = self.exchanged(attempt, exchange, final=False)
-        self._outbox.record_or_buffer(entry)
-        return entry
-
-    def _broken_off(self, attempt: OpenAttempt, state: State, error_code: str | None) -> None:
-        racing = attempt.rival is not None and not attempt.rival.lost
-        final = attempt.entry.reason is not Reason.AUDIT and not racing
-        entry = self._ended(
-            attempt,
-            _abandoned(attempt) | {"state": state, "error_code": error_code},
-            self._live_prices.cost_model.wasted(attempt.entry.tier, sent=True),
-            final,
-        )
-        self._outbox.record_or_buffer(entry)
-
-    def _end(
-        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
-    ) -> LedgerEntry:
-        entry = self._ended(attempt, facts, cost_lambda, final)
-        if final:
-            self._outbox.record(entry)
-        return entry
+        cost_lambda = self.cost_lambda(attempt, exchange)
+        return self._ended(attempt, facts, cost_lambda, final, withheld_because)
 
     def _ended(
-        self, attempt: OpenAttempt, facts: dict[str, Any], cost_lambda: float, final: bool
+        self,
+        attempt: OpenAttempt,
+        facts: dict[str, Any],
+        cost_lambda: float,
+        final: bool,
+        withheld_because: str | None = None,
     ) -> LedgerEntry:
-        tier = attempt.entry.tier
+        tier, book = attempt.entry.tier, self._live_prices.book
         compute_ms = facts.get("compute_ms") or 0.0
-        moved = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
-        kept = attempt.allowance.exhausted
-        if final and (kept or attempt.allowance.void) and facts.get("state") is State.ANSWERED:
-            # answered, but not as the promise has it
-            facts = facts | {"certificate_id": None, "degraded": None}
-            facts["error_code"] = attempt.allowance.void or EXHAUSTED
+        moved_bytes = facts.get("sent_bytes", 0) + facts.get("received_bytes", 0)
+        if final and withheld_because and facts.get("state") is State.ANSWERED:
+            facts = facts | {
+                "certificate_id": None,
+                "degraded": None,
+                "error_code": withheld_because,
+            }
         return attempt.entry.model_copy(
             update=facts
             | {
                 "final": final,
                 "cost_lambda": cost_lambda,
-                "cost_usd": self._live_prices.book.usd(tier, compute_ms, moved),
-                "energy_mj": self._live_prices.book.mobile_energy_mj(tier, compute_ms, moved),
-                "price_book": self._live_prices.book.version,
+                "cost_usd": book.usd(tier, compute_ms, moved_bytes),
+                "energy_mj": book.mobile_energy_mj(tier, compute_ms, moved_bytes),
+                "price_book": book.version,
                 "all_cloud_lambda": self._live_prices.cost_model.all_cloud if final else None,
             }
         )
@@ -256,14 +319,14 @@ class AttemptRecorder:
 def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:
     return {
         "state": State.ABANDONED,
-        "delivery": Delivery.UNKNOWN,
-        "round_trip_ms": (time.perf_counter() - attempt.started) * 1e3,
+        "delivery": Delivery.NOT_SENT if attempt.waiting else Delivery.UNKNOWN,
+        "round_trip_ms": 0.0 if attempt.waiting else attempt.elapsed_ms(),
     }
 
 
-def _knew(request: Request) -> str | None:
-    """What the policy knew, found and was bound by, for ``dimee explain`` and ``dimee whatif``."""
-    routing = request.decided.routing
+def _decision_context(request: RoutedRequest) -> str | None:
+    """Return as JSON what the decision was made from, for ``dimee explain`` and ``whatif``."""
+    routing = request.routed.routing
     facts: dict[str, Any] = {
         "distances": routing.distances,
         "expected_values": routing.expected_values,
@@ -279,6 +342,7 @@ def _knew(request: Request) -> str | None:
 
 
 def _rounded(value: Any) -> Any:
+    """Return ``value`` with six significant digits in every float."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -299,48 +363,3 @@ def _error_facts(exchange: Exchange) -> dict[str, Any]:
     else:
         state = State.FAILED
     return {"state": state, "error_code": error.code if error else None}
-
-
-def report(entry: LedgerEntry) -> AttemptReport:
-    """What an answer says of an attempt."""
-    assert entry.reason is not None
-    return AttemptReport(
-        attempt_id=entry.attempt_id,
-        tier=entry.tier,
-        reason=entry.reason,
-        state=entry.state,
-        error_code=entry.error_code,
-        exit_layer=entry.exit_layer,
-        resumed_after=entry.resumed_after,
-        queue_ms=entry.queue_ms,
-        compute_ms=entry.compute_ms,
-        network_ms=entry.network_ms,
-        round_trip_ms=entry.round_trip_ms,
-        sent_bytes=entry.sent_bytes,
-        received_bytes=entry.received_bytes,
-        cost_lambda=entry.cost_lambda or 0.0,
-    )
-
-
-def total_cost(entries: list[LedgerEntry]) -> CostReport:
-    """A request's cost in both books: the sum over its attempts."""
-    return CostReport(
-        cost_lambda=sum(entry.cost_lambda or 0.0 for entry in entries),
-        all_cloud_lambda=entries[-1].all_cloud_lambda or 0.0,
-        cost_usd=sum(entry.cost_usd or 0.0 for entry in entries),
-        energy_mj=sum(entry.energy_mj or 0.0 for entry in entries),
-        price_book=entries[-1].price_book or "",
-    )
-
-
-def no_answer(errors: list[DimeeError]) -> DimeeError:
-    """One error for a request that nobody answered: the last one's class, each tier's reason."""
-    last = errors[-1]
-    if len(errors) == 1:
-        return last
-    return type(last)(
-        "no tier answered: " + "; ".join(error.message for error in errors),
-        field=last.field,
-        limit=last.limit,
-        retry_after_s=last.retry_after_s,
-    )

@@ -1,173 +1,332 @@
-"""A request under way, and which tiers it may still turn to."""
+"""State of one request: an event comes in, the next action goes out. No I/O, and no clock."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum, unique
 
-from mobile_client.dispatch.attempts import Request
-from mobile_client.dispatch.modes import allowed
-from mobile_client.local.resume import HiddenState
-from mobile_client.local.runtime import LocalAnswer, LocalRuntime
-from mobile_client.resilience.circuit_breaker import CircuitBreaker
-from shared.domain import Reason, RoutingDecision, Tier
+from mobile_client.dispatch.events import (
+    Accept,
+    Action,
+    Answered,
+    Event,
+    Failed,
+    GiveUp,
+    HedgeDue,
+    HedgeEnded,
+    MakeAttempt,
+    Started,
+    Wait,
+)
+from mobile_client.dispatch.tier_selector import TierSelector
+from mobile_client.local.runtime import TierAnswer
+from mobile_client.resilience.escalation_budget import EXHAUSTED, OFFLINE, UNAVAILABLE
+from shared.domain import Delivery, Reason, Tier
 from shared.errors import (
+    BundleError,
+    BundleMismatch,
     DeadlineExceeded,
     DimeeError,
     InvalidInput,
+    NotFound,
     NotReady,
+    Overloaded,
     TierError,
     TierUnreachable,
 )
-from shared.ledger.entry import LedgerEntry
-from shared.policies import RoutingPolicy
 
-Way = tuple[Tier, Reason]
+
+# fmt: off
+@unique
+class Transition(Enum):
+    """The table of transitions; for each event, the first row whose condition holds applies."""
+
+    # row          event         condition                                  next action
+    TOO_LATE     = "Started",    "the deadline has passed",                 "give up"
+    ROUTE        = "Started",    "the routed tier is a candidate",          "attempt it"
+    REROUTE      = "Started",    "mode or cost ceiling exclude that tier",  "attempt the next tier"
+    SKIP         = "Started",    "its circuit breaker excludes it",         "fail over to the next"
+    NO_CANDIDATE = "Started",    "no tier is a candidate",                  "give up"
+
+    REUSED       = "Answered",   "it is an earlier answer, returned again", "accept"
+    ESCALATE     = "Answered",   "policy, time, candidates, budget allow",  "attempt the next tier"
+    ACCEPT       = "Answered",   "otherwise",                               "accept"
+
+    SEND_TEXT    = "Failed",     "the tier refused a hidden state",         "retry with the text"
+    RETRY        = "Failed",     "a retry is safe, and nothing else left",  "retry after a wait"
+    FAIL_OVER    = "Failed",     "a candidate may do better",               "attempt it"
+    FALL_BACK    = "Failed",     "an earlier answer exists",                "return it (mobile)"
+    GIVE_UP      = "Failed",     "otherwise",                               "give up"
+
+    HEDGE        = "HedgeDue",   "a server is left and both can be paid",   "attempt it as well"
+    NO_HEDGE     = "HedgeDue",   "otherwise",                               "wait"
+    HEDGE_ENDED  = "HedgeEnded", "always",                                  "wait"
+# fmt: on
+
+
 GRACE_MS = 100.0
-"""How long after its deadline a request may still be told what is at hand by then."""
+"""An answer that is at hand is still given this long after the deadline."""
+FIRST_WAIT_MS = 50.0
+"""Longest wait before the first retry; each further retry doubles it. The wait is a random share
+of it (full jitter), so that clients which failed together do not retry together."""
+MAX_WAIT_SHARE = 0.25
+"""A retry whose wait takes more than this share of the remaining time is not made."""
 
 
 @dataclass(slots=True)
 class RequestState:
-    """A request under way: what was tried, what is ``ahead``, and how long it may still take.
+    """A request in flight; only `handle` changes it.
 
-    ``in_hand`` is an answer that was too unsure to be the last word, ``failed`` who gave none,
-    ``skipped`` who was not asked because a `CircuitBreaker` is open; ``capped``: somebody was not
-    asked because of the ceiling, ``wanted``: somebody was not who would have taken over the answer;
-    ``because``: why the mobile's answer had to do. ``state`` is how far the mobile came, as long as
-    a tier may go on from there. ``wait_ms`` is how long the next attempt waits before it begins.
+    ``fail_over`` lists the tiers that may stand in for a failed one, ``retries`` bounds the retries
+    at one tier, ``jitter`` returns a random number in [0, 1), and ``take_escalation`` takes one
+    escalation from the client's budget, or returns False.
     """
 
-    request: Request
-    policy: RoutingPolicy
+    routed_tier: Tier
     deadline_ms: float
-    left_ms: float
-    ahead: list[Way] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
-    entries: list[LedgerEntry] = field(default_factory=list)
-    errors: list[DimeeError] = field(default_factory=list)
-    failed: set[Tier] = field(default_factory=set)
-    skipped: dict[Tier, TierError] = field(default_factory=dict)
-    retried: Counter[Tier] = field(default_factory=Counter)
-    capped: bool = False
-    wanted: bool = False
-    because: str | None = None
-    in_hand: LocalAnswer | None = None
-    state: HiddenState | None = None
-    wait_ms: float = 0.0
+    selector: TierSelector
+    fail_over: tuple[Tier, ...] = ()
+    retries: int = 0
+    jitter: Callable[[], float] = lambda: 0.5
+    take_escalation: Callable[[], bool] = lambda: True
 
-    @property
-    def routing(self) -> RoutingDecision:
-        """Where and how it is answered first."""
-        return self.request.decided.routing
+    transition: Transition | None = field(default=None, init=False)
+    """Row of the table that applied last."""
+    left_ms: float = field(default=0.0, init=False)
+    """Remaining time at the last event, in milliseconds."""
+    candidates: list[Tier] = field(default_factory=list, init=False)
+    """Tiers to fail over to, in order."""
+    best_answer: TierAnswer | None = field(default=None, init=False)
+    """Answer that was escalated; it is returned if no later attempt answers."""
+    failed: set[Tier] = field(default_factory=set, init=False)
+    errors: list[DimeeError] = field(default_factory=list, init=False)
+    skipped: dict[Tier, TierError] = field(default_factory=dict, init=False)
+    """Tiers that were not asked because they have failed before."""
+    cost_capped: bool = field(default=False, init=False)
+    """True if a tier was not asked because of the cost ceiling."""
+    budget_exhausted: bool = field(default=False, init=False)
+    """True if an answer was not escalated because the client had no escalations left."""
+    preferred_unavailable: bool = field(default=False, init=False)
+    """True if the tier that would have taken over was unavailable."""
+    degraded_because: str | None = field(default=None, init=False)
+    """`OFFLINE` or `UNAVAILABLE` if the mobile answered in place of a server."""
+    resumable: bool = field(default=True, init=False)
+    """False once a tier has refused the mobile's hidden state."""
+    spent_lambda: float = field(default=0.0, init=False)
+    """Cost of all attempts that have ended, in λ."""
+    _attempts: int = field(default=0, init=False)
+    _reason: Reason = field(default=Reason.ROUTE, init=False)
+    _retried: Counter[Tier] = field(default_factory=Counter, init=False)
 
-    @property
-    def spent_lambda(self) -> float:
-        """What its attempts have cost until now."""
-        return sum(entry.cost_lambda or 0.0 for entry in self.entries)
+    def handle(self, event: Event, spent_ms: float) -> Action:
+        """Return the next action after ``event``, ``spent_ms`` after the request arrived."""
+        self.left_ms = self.deadline_ms - spent_ms
+        match event:
+            case Started():
+                return self._started(event, spent_ms)
+            case Answered():
+                return self._answered(event)
+            case Failed():
+                return self._failed(event)
+            case HedgeDue():
+                return self._hedge_due(event)
+            case HedgeEnded():
+                return self._hedge_ended(event)
 
-    def spent_ms(self) -> float:
-        """Milliseconds since the request arrived."""
-        return (time.perf_counter() - self.started) * 1e3
-
-    def check_time(self) -> None:
-        """Raise `DeadlineExceeded` where an answer would come too late."""
-        spent_ms = self.spent_ms()
-        if spent_ms > self.deadline_ms + GRACE_MS:
-            raise DeadlineExceeded(
-                f"the deadline of {self.deadline_ms:.0f} ms passed, {spent_ms:.0f} ms after the "
-                "request came; the mobile has more to do than it gets done: try again later"
-            )
-
-
-class TierSelector:
-    """Which tiers a request may turn to now: by its mode, the breakers and its cost ceiling."""
-
-    def __init__(self, runtime: LocalRuntime) -> None:
-        self._runtime = runtime
-
-    def worst_lambda(self, tier: Tier, routing: RoutingDecision) -> float:
-        """The most that an attempt there can cost: all layers of the tier."""
-        last = {Tier.MOBILE: routing.last_layer or self._runtime.mobile_layers}
-        layers = last.get(tier) or self._runtime.resumption.last_layers[tier]
-        return self._runtime.live_prices.cost_model.attempt(tier, layers)
-
-    def open(
-        self, course: RequestState, ways: Iterable[Way], more_lambda: float = 0.0
-    ) -> list[Way]:
-        """Those of ``ways`` that are open; why others are not is noted in the course.
-
-        ``more_lambda`` is what will have been spent when the next one begins, beyond the entries.
-        """
-        spent = course.spent_lambda + more_lambda
-        found = []
-        for tier, reason in ways:
-            if tier not in allowed(course.request.mode):
-                continue
-            paid = tier is Tier.MOBILE and course.in_hand is not None
-            ceiling = course.request.max_cost_lambda
-            worst = 0.0 if paid else self.worst_lambda(tier, course.routing)
-            if ceiling is not None and spent + worst > ceiling + 1e-9:
-                course.capped = True
-                continue
-            if not self.lets_pass(course, tier):
-                continue
-            found.append((tier, reason))
-        return found
-
-    def lets_pass(self, course: RequestState, tier: Tier) -> bool:
-        """Whether the tier's breaker does."""
-        breaker = self._runtime.tier_stats.breakers.get(tier)
-        if breaker is None or breaker.lets_pass():
-            return True
-        _skip(course, tier, breaker)
-        return False
-
-    def wants(self, course: RequestState, tier: Tier | None) -> None:
-        """Note that the policy would have gone to ``tier``, where that is why it does not."""
-        breaker = self._runtime.tier_stats.breakers.get(tier) if tier else None
-        if tier is None or breaker is None or breaker.plannable:
-            return
-        if tier in allowed(course.request.mode):
-            _skip(course, tier, breaker)
-            course.wanted = True
-
-    def begin(self, course: RequestState, fail_over: Iterable[Tier]) -> None:
-        """Fill ``ahead``: the routed tier, then the others; raises where nothing is open."""
-        first = course.routing.tier
-        # the mobile's own layers need nobody to fail over to
-        others = [] if first is Tier.MOBILE else [tier for tier in fail_over if tier is not first]
-        ways = [(first, Reason.ROUTE), *((tier, Reason.FAIL_OVER) for tier in others)]
-        course.ahead = self.open(course, ways)
-        if course.ahead and course.ahead[0][0] is first:
-            return
-        if course.capped and not course.ahead:
-            course.ahead = self.open(course, [(Tier.MOBILE, Reason.ROUTE)])
-        if not course.ahead:
-            self._refuse(course)
-        if not course.skipped:  # nobody failed: it is begun where it can be paid for
-            course.ahead[0] = (course.ahead[0][0], Reason.ROUTE)
-
-    def _refuse(self, course: RequestState) -> None:
-        if course.skipped:
-            raise next(reversed(course.skipped.values()))
-        ceiling = course.request.max_cost_lambda
-        least = min(
-            self.worst_lambda(tier, course.routing) for tier in allowed(course.request.mode)
-        )
-        raise InvalidInput(
-            f"max_cost_lambda: {ceiling:g} λ pays for no attempt; give at least {least:g}, which "
-            "pays for all layers of the cheapest tier",
-            field="max_cost_lambda",
-            limit=least,
+    def deadline_error(self, spent_ms: float) -> DeadlineExceeded | None:
+        """Return an error if an answer now would come more than `GRACE_MS` after the deadline."""
+        if spent_ms <= self.deadline_ms + GRACE_MS:
+            return None
+        return DeadlineExceeded(
+            f"the deadline of {self.deadline_ms:.0f} ms passed: {spent_ms:.0f} ms have gone by "
+            "since the request arrived; the mobile is overloaded, try again later"
         )
 
+    @property
+    def withheld_because(self) -> str | None:
+        """Reason for an answer other than the one that the policy chose, as in the ledger."""
+        return self.degraded_because or (EXHAUSTED if self.budget_exhausted else None)
 
-def _skip(course: RequestState, tier: Tier, breaker: CircuitBreaker) -> None:
-    if tier in course.skipped or tier in course.failed:
-        return
-    kind = TierUnreachable if breaker.gone else NotReady
-    times = f"{breaker.failures} times in a row" if breaker.failures > 1 else "just now"
-    course.skipped[tier] = kind(f"the {tier} has failed {times} and is left alone for a while")
+    def _started(self, event: Started, spent_ms: float) -> Action:
+        if (late := self.deadline_error(spent_ms)) is not None:
+            return self._give_up(Transition.TOO_LATE, late)
+        routed = self.routed_tier
+        # the mobile's own layers do not fail as a server does: no other tier stands in for them
+        others = [] if routed is Tier.MOBILE else [one for one in self.fail_over if one != routed]
+        found = self._select([routed, *others])
+        capped = not found and self.cost_capped
+        if capped:
+            found = self._select([Tier.MOBILE])
+        if not found:
+            skipped = [*self.skipped.values()]
+            error = skipped[-1] if skipped else self.selector.ceiling_error()
+            return self._give_up(Transition.NO_CANDIDATE, error)
+        nothing_failed = capped or not self.skipped
+        self._note_preferred(event.preferred)
+        self.candidates = found[1:]
+        if found[0] is routed:
+            return self._attempt(Transition.ROUTE, found[0], Reason.ROUTE)
+        if nothing_failed:
+            return self._attempt(Transition.REROUTE, found[0], Reason.ROUTE)
+        return self._attempt(Transition.SKIP, found[0], Reason.FAIL_OVER)
+
+    def _answered(self, event: Answered) -> Action:
+        self.spent_lambda += event.cost_lambda
+        self.candidates = []
+        if self.best_answer is event.answer:
+            return self._accept(Transition.REUSED, event)
+        target = event.escalate_to
+        if target is None and event.tier is Tier.MOBILE:
+            self._note_preferred(event.preferred)
+        if target is None or target in self.failed or self.left_ms <= 0:
+            return self._accept(Transition.ACCEPT, event)
+        # the mobile is no candidate: the answer at hand is returned if no server gives a better one
+        known = {Tier.MOBILE, event.tier, target, *self.failed}
+        found = self._select([target, *(one for one in self.fail_over if one not in known)])
+        if found and not self.take_escalation():
+            self.budget_exhausted = True
+        if not found or self.budget_exhausted:
+            self.preferred_unavailable |= target in self.skipped
+            return self._accept(Transition.ACCEPT, event)
+        self.best_answer = event.answer
+        self.candidates = found[1:]
+        direct = found[0] is target or target not in self.skipped
+        reason = Reason.ESCALATE if direct else Reason.FAIL_OVER
+        return self._attempt(Transition.ESCALATE, found[0], reason)
+
+    def _failed(self, event: Failed) -> Action:
+        self.spent_lambda += event.cost_lambda
+        self.errors.append(event.error)
+        tier, error = event.tier, event.error
+        if event.resumed and self.left_ms > 0 and accepts_text_instead(error):
+            self.resumable = False
+            return self._attempt(Transition.SEND_TEXT, tier, Reason.RETRY)
+        wait_ms = self._retry_wait_ms(event)
+        if wait_ms is not None:
+            self._retried[tier] += 1
+            return self._attempt(Transition.RETRY, tier, Reason.RETRY, wait_ms)
+        self.failed.add(tier)
+        may_fail_over = is_failure_of_tier(error) and self.left_ms > 0
+        self.candidates = self._select(self.candidates) if may_fail_over else []
+        if self.candidates:
+            return self._attempt(Transition.FAIL_OVER, self.candidates.pop(0), Reason.FAIL_OVER)
+        if self.best_answer is not None:
+            return self._attempt(Transition.FALL_BACK, Tier.MOBILE, Reason.FAIL_OVER)
+        return self._give_up(
+            Transition.GIVE_UP, combine_errors([*self.skipped.values(), *self.errors])
+        )
+
+    def _hedge_due(self, event: HedgeDue) -> Action:
+        both_lambda = self.selector.max_attempt_lambda(event.tier)
+        found = self._select(self._servers(), both_lambda)
+        if not found:
+            self.transition = Transition.NO_HEDGE
+            return Wait()
+        self.candidates.remove(found[0])
+        return self._attempt(Transition.HEDGE, found[0], Reason.HEDGE)
+
+    def _hedge_ended(self, event: HedgeEnded) -> Action:
+        self.transition = Transition.HEDGE_ENDED
+        self.spent_lambda += event.cost_lambda
+        if event.error is not None:
+            self.errors.append(event.error)
+            self.failed.add(event.tier)
+        return Wait()
+
+    def _retry_wait_ms(self, event: Failed) -> float | None:
+        """Return the wait before a retry at the same tier; None: do not retry."""
+        tier = event.tier
+        if self._servers() or self.best_answer is not None or not is_safe_to_retry(event):
+            return None
+        if self._retried[tier] >= self.retries:
+            return None
+        wait_ms = FIRST_WAIT_MS * 2.0 ** self._retried[tier] * self.jitter()
+        wait_ms = max(wait_ms, 1e3 * (event.error.retry_after_s or 0.0))
+        if wait_ms > MAX_WAIT_SHARE * self.left_ms or not self._select([tier]):
+            return None
+        return wait_ms
+
+    def _servers(self) -> list[Tier]:
+        return [tier for tier in self.candidates if tier is not Tier.MOBILE]
+
+    def _select(self, tiers: Iterable[Tier], more_lambda: float = 0.0) -> list[Tier]:
+        """Return the candidates of ``tiers``, and note why others are none."""
+        selection = self.selector.select(tiers, self.spent_lambda + more_lambda)
+        self.cost_capped |= selection.cost_capped
+        for tier, error in selection.unavailable.items():
+            self._skip(tier, error)
+        return selection.candidates
+
+    def _skip(self, tier: Tier, error: TierError) -> None:
+        if tier not in self.failed:
+            self.skipped.setdefault(tier, error)
+
+    def _note_preferred(self, tier: Tier | None) -> None:
+        """Note that the policy chose the mobile because ``tier`` is unavailable."""
+        error = None if tier is None else self.selector.unavailable(tier)
+        if tier is not None and error is not None:
+            self._skip(tier, error)
+            self.preferred_unavailable = True
+
+    def _attempt(
+        self, transition: Transition, tier: Tier, reason: Reason, wait_ms: float = 0.0
+    ) -> MakeAttempt:
+        self.transition, self._reason = transition, reason
+        self._attempts += 1
+        hedged = reason is not Reason.HEDGE
+        hedge_after_ms = self.selector.hedge_after_ms(tier) if hedged else None
+        if hedge_after_ms is not None and hedge_after_ms >= self.left_ms - wait_ms:
+            hedge_after_ms = None
+        return MakeAttempt(
+            tier,
+            reason,
+            ordinal=self._attempts,
+            wait_ms=wait_ms,
+            hedge_after_ms=hedge_after_ms,
+            # a tier that hangs leaves half of the time to the next one
+            time_share=0.5 if self.candidates else 1.0,
+            reuses=self.best_answer if tier is Tier.MOBILE else None,
+        )
+
+    def _accept(self, transition: Transition, event: Answered) -> Accept:
+        self.transition = transition
+        stands_in = self._reason is Reason.FAIL_OVER or self.preferred_unavailable
+        if event.tier is Tier.MOBILE and stands_in:
+            errors = [*self.skipped.values(), *self.errors]
+            offline = all(isinstance(error, TierUnreachable) for error in errors)
+            self.degraded_because = OFFLINE if offline else UNAVAILABLE
+        return Accept(event.answer)
+
+    def _give_up(self, transition: Transition, error: DimeeError) -> GiveUp:
+        self.transition = transition
+        return GiveUp(error)
+
+
+def is_safe_to_retry(event: Failed) -> bool:
+    """Return True if a retry cannot do the work twice: nothing was sent, or it was refused."""
+    return event.delivery is Delivery.NOT_SENT or isinstance(event.error, Overloaded | NotReady)
+
+
+def is_failure_of_tier(error: DimeeError) -> bool:
+    """Return True if another tier may do better; False if the input itself was refused."""
+    return isinstance(error, TierError | BundleMismatch | BundleError)
+
+
+def accepts_text_instead(error: DimeeError) -> bool:
+    """Return True if a tier that refused a hidden state with ``error`` may take the text."""
+    return isinstance(error, InvalidInput | NotFound)
+
+
+def combine_errors(errors: list[DimeeError]) -> DimeeError:
+    """Return one error for a request without an answer: the last one's class, all messages."""
+    last = errors[-1]
+    if len(errors) == 1:
+        return last
+    return type(last)(
+        "no tier answered: " + "; ".join(error.message for error in errors),
+        field=last.field,
+        limit=last.limit,
+        retry_after_s=last.retry_after_s,
+    )

@@ -1,1 +1,1 @@
-"""The mobile client over HTTP."""
+"""HTTP gateway of the mobile."""

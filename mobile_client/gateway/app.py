@@ -1,4 +1,4 @@
-"""The mobile's HTTP gateway, for those who send requests to it over the network."""
+"""The mobile's HTTP gateway, for clients that do not run the SDK in their own process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.monitoring.health import MobileHealth
+from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
@@ -27,48 +28,51 @@ from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyR
 
 CLASSIFY = "/v1/classify"
 ARRIVED = "dimee.arrived"
-"""In the ASGI scope: when the request was first seen, of `time.perf_counter`."""
+"""Key in the ASGI scope: arrival of the request, in seconds of `time.perf_counter`."""
 DEADLINE_MS = "dimee.deadline_ms"
-"""There as well: the deadline of a call with one text."""
+"""Key in the ASGI scope: deadline of a call with one text, in milliseconds."""
 
 
 class ConcurrencyLimitMiddleware:
     """ASGI middleware that refuses calls with 429 above the limit of `AIMDLimiter`."""
 
-    def __init__(self, app: ASGIApp, crowd: AIMDLimiter) -> None:
+    def __init__(self, app: ASGIApp, limiter: AIMDLimiter) -> None:
         self._app = app
-        self._crowd = crowd
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a call on, and learn how long it took."""
+        """Pass a call on, and adapt the limit to how long it took."""
         if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         arrived = scope[ARRIVED] = time.perf_counter()
         try:
-            self._crowd.enter()
+            self._limiter.acquire()
         except Overloaded as error:
             await error_response(error)(scope, receive, send)
             return
         status = 0
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_note)
         finally:
             if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
                 took_s = time.perf_counter() - arrived
-                self._crowd.leave(took_s, scope[DEADLINE_MS] / 1e3, status != 200)
+                self._limiter.release(took_s, scope[DEADLINE_MS] / 1e3, late=status != 200)
             else:
-                self._crowd.forget()
+                self._limiter.discard()
 
 
 def create_app(settings: MobileSettings) -> FastAPI:
-    """``POST /v1/classify``, ``/v1/status``, ``/healthz``, ``/readyz``; raises `BundleError`."""
+    """Return the gateway: ``POST /v1/classify``, ``/v1/status``, ``/healthz`` and ``/readyz``.
+
+    Raises `BundleError` if the bundle cannot be used.
+    """
     mobile = MobileService(settings)
     state = {"ready": False}
 
@@ -87,20 +91,20 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(ConcurrencyLimitMiddleware, crowd=AIMDLimiter(settings.max_queue))
-    install_auth(app, settings, _needs)
+    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
+    install_auth(app, settings, _required_scope)
 
     @app.exception_handler(ClientDisconnected)
-    async def gone(_: Request, __: Exception) -> Response:
+    async def client_disconnected(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.post(CLASSIFY)
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
-        """Answer each text; one that got no answer carries its error instead of a result.
+        """Answer each text; a text without an answer has an error in place of a result.
 
-        A call with a single text that got no answer fails as a whole, with that error's status.
-        Its deadline counts from when the call arrived; in a call of many, that of each text counts
-        from when its turn comes.
+        A call with a single text fails as a whole, with the status of its error. Its deadline
+        counts from the arrival of the call; in a call of several texts, the deadline of each counts
+        from its turn.
         """
         if len(request.texts) == 1:
             message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
@@ -108,11 +112,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
         work = mobile.classify(
             request.texts,
             request.pairs,
-            request.policy,
-            request.deadline_ms,
-            client=caller_of(message, settings.client_header),
-            mode=request.mode,
-            max_cost_lambda=request.max_cost_lambda,
+            RequestOptions(
+                request.policy, request.deadline_ms, request.mode, request.max_cost_lambda
+            ),
+            client=client_name(message, settings.client_header),
             since=message.scope[ARRIVED],
         )
         outcomes = await cancel_on_disconnect(message, work)
@@ -129,17 +132,17 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     @app.get("/v1/status")
     async def status() -> MobileHealth:
-        """The promise that is kept, the audits so far, and the alarms."""
+        """Return the certificate in force, the audits so far, and the alarms."""
         return mobile.monitor.health()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The process is alive."""
+        """Return 200 while the process is alive."""
         return {"status": "ok"}
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """The bundle is loaded and checked; 503 otherwise."""
+        """Return 200 once the bundle is loaded and checked, else 503."""
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
         return {
@@ -153,12 +156,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
     return app
 
 
-def caller_of(message: Request, header: str) -> str:
-    """Who asks: the header that a proxy fills in, else the token's name, else the address."""
+def client_name(message: Request, header: str) -> str:
+    """Return the client's name: the proxy's ``header``, else the token's name, else the address."""
     named = message.headers.get(header) if header else None
     return (named or principal_of(message).client)[:64]
 
 
-def _needs(_method: str, path: str) -> Right:
-    """The status names other clients, and has a scope of its own."""
+def _required_scope(_method: str, path: str) -> Right:
+    """Return the scope that a call needs; the status names other clients, so it has its own."""
     return "status" if path == "/v1/status" else "classify"

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mobile_client.resilience.escalation_budget import KEPT
+from mobile_client.resilience.escalation_budget import WITHHELD
 from shared.domain import Expectation, Reason, Side, State, Tier
 from shared.errors import NotFound
 from shared.ledger.entry import LedgerEntry
@@ -87,7 +87,7 @@ class RequestTrace:
         One that was kept for want of budget or servers is not its choice, and left out.
         """
         for number, entry in enumerate(self.path):
-            if entry.error_code in KEPT:
+            if entry.error_code in WITHHELD:
                 continue
             if entry.state is State.ANSWERED and not _in_hand(entry, self.path[:number]):
                 after = self.path[number + 1] if number + 1 < len(self.path) else None

@@ -1,1 +1,1 @@
-"""The layers on the mobile itself."""
+"""The model on the mobile: policies, own layers, hidden states and certificate."""

@@ -1,6 +1,6 @@
-"""Cascade routing under a certificate: at its thresholds and prices while the certificate holds.
+"""Cascade routing under a certificate: its thresholds and prices apply while it holds.
 
-Once it does not, everything goes to the cloud.
+After an alarm the policy sends every request to the cloud.
 """
 
 from __future__ import annotations
@@ -21,42 +21,45 @@ from shared.pricing.price_book import PriceBook
 
 @dataclass(slots=True)
 class CertificateGuard:
-    """The certificate in force, and whether its promise was found not to hold (``degraded``)."""
+    """The certificate in force; ``degraded`` is True once an alarm found that it does not hold."""
 
     certificate: Certificate | None = None
-    judged: CascadeRouting | None = None
+    certified: CascadeRouting | None = None
+    """The policy with the thresholds and prices that the certificate was computed for."""
     degraded: bool = False
 
     def covers(self, policy: RoutingPolicy) -> bool:
-        """Whether the certificate speaks of this policy."""
+        """Return True if the certificate covers requests of this policy."""
         return self.certificate is not None and policy.name == self.certificate.policy
 
     @property
     def certificate_id(self) -> str | None:
-        """The certificate's name, where there is one."""
+        """The certificate's identifier; None without a certificate."""
         return self.certificate.certificate_id if self.certificate else None
 
     @property
     def cost_model(self) -> CostModel | None:
-        """The prices that decisions under the certificate are made at, whatever prices are now."""
-        return self.judged.conditions.cost_model if self.judged else None
+        """Prices of decisions under the certificate, which later price books do not change."""
+        return self.certified.conditions.cost_model if self.certified else None
 
-    def kept(self, policy: RoutingPolicy) -> RoutingPolicy:
-        """The policy as it runs under the certificate, where that speaks of it."""
-        if self.judged is None or not self.covers(policy):
+    def guarded(self, policy: RoutingPolicy) -> RoutingPolicy:
+        """Return the policy as it runs under the certificate, if that covers it."""
+        if self.certified is None or not self.covers(policy):
             return policy
-        return CertifiedCascadeRouting(self.judged, self)
+        return CertifiedCascadeRouting(self.certified, self)
 
 
 class CertifiedCascadeRouting(CascadeRouting):
-    """The policy that was judged; once degraded, the policy ``cloud``."""
+    """The certified policy; sends every request to the cloud once the guard is degraded."""
 
-    def __init__(self, judged: CascadeRouting, guard: CertificateGuard) -> None:
-        super().__init__(judged.heads, judged.conditions.cost_model, judged.price, judged.alpha)
+    def __init__(self, certified: CascadeRouting, guard: CertificateGuard) -> None:
+        super().__init__(
+            certified.heads, certified.conditions.cost_model, certified.price, certified.alpha
+        )
         self._guard = guard
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """As `CascadeRouting`; everything to the cloud where the promise does not hold."""
+        """Route as `CascadeRouting`; to the cloud if the certificate does not hold."""
         if self._guard.degraded:
             return RoutingDecision(Tier.CLOUD, self.name)
         return super().route(features)
@@ -65,10 +68,10 @@ class CertifiedCascadeRouting(CascadeRouting):
 def load_guard(
     settings: MobileSettings, bundle: Bundle, live_prices: LivePrices
 ) -> CertificateGuard:
-    """The guard of ``settings.certificate``, without one where there is none.
+    """Return the guard of ``settings.certificate``, or one without a certificate.
 
-    Raises `BundleError` where the certificate does not speak of what this mobile would do: another
-    bundle, other labels, out of date; another policy, other layers or other prices.
+    Raises `BundleError` if the certificate was computed for another bundle, other labels, another
+    policy, other layers or other prices, or if it has expired.
     """
     if settings.certificate is None:
         return CertificateGuard()
@@ -76,28 +79,28 @@ def load_guard(
     certificate = load_certificate(
         file, bundle, mobile_layers=settings.mobile_layers, edge_layers=settings.edge_layers
     )
-    judged = certified_policy(certificate, bundle)
+    certified = certified_policy(certificate, bundle)
     if settings.latency_price_lambda:
         raise BundleError(
-            f"certificate: {file} was made at no price for waiting; leave "
-            f"DIMEE_LATENCY_PRICE_LAMBDA={settings.latency_price_lambda:g} out, or leave out the "
+            f"certificate: {file} was computed without a price of waiting; unset "
+            f"DIMEE_LATENCY_PRICE_LAMBDA={settings.latency_price_lambda:g}, or unset the "
             "certificate"
         )
-    if other := other_prices(certificate, live_prices.cost_model):
+    if changes := price_changes(certificate, live_prices.cost_model):
         raise BundleError(
-            f"certificate: {file} was made at other prices than the mobile's ({other}); "
+            f"certificate: {file} was computed at other prices than the mobile's ({changes}); "
             "calibrate at today's prices: dimee calibrate"
         )
-    return CertificateGuard(certificate, judged)
+    return CertificateGuard(certificate, certified)
 
 
-def other_prices(certificate: Certificate, model: CostModel) -> str | None:
-    """What differs between the certificate's prices in λ and ``model``'s; None: nothing."""
-    ours = Prices.of(model, PriceBook()).model_dump(exclude={"price_book"})
-    theirs = certificate.prices.model_dump(exclude={"price_book"})
-    differing = [
-        f"{name} {theirs[name]:g}, now {ours[name]:g} λ"
-        for name in theirs
-        if abs(theirs[name] - ours[name]) > 1e-9 * max(1.0, abs(theirs[name]))
+def price_changes(certificate: Certificate, model: CostModel) -> str | None:
+    """Return the differences between the certificate's λ prices and ``model``'s; None: none."""
+    current = Prices.of(model, PriceBook()).model_dump(exclude={"price_book"})
+    certified = certificate.prices.model_dump(exclude={"price_book"})
+    changes = [
+        f"{name} {certified[name]:g}, now {current[name]:g} λ"
+        for name in certified
+        if abs(certified[name] - current[name]) > 1e-9 * max(1.0, abs(certified[name]))
     ]
-    return "; ".join(differing) or None
+    return "; ".join(changes) or None

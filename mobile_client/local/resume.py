@@ -1,9 +1,8 @@
-"""Whether the next tier goes on from the mobile's hidden state or starts again from the text."""
+"""Chooses between sending a hidden state and sending the text to the next tier."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mobile_client.settings import MobileSettings
@@ -12,7 +11,8 @@ from shared.errors import InvalidInput
 from shared.inference.codec import Codec, Floats, encode, encoded_bytes, worth_resuming
 from shared.wire import InferResponse
 
-WEIGHT = 0.2  # of the newest measurement
+SMOOTHING = 0.2
+"""Weight of the newest measurement in a mean."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,49 +24,46 @@ class HiddenState:
 
 
 class Resumption:
-    """Chooses for each attempt, by what encoding and the tiers' layers have been seen to take.
+    """Chooses for each attempt, by the measured times of encoding and of the tiers' layers.
 
-    ``last_layers`` are the layers that each tier runs, as far as the mobile's settings know.
+    ``last_layers`` is the number of layers that each tier runs, by the mobile's settings.
     """
 
     def __init__(
-        self, settings: MobileSettings, bundle_id: str, last_layers: Mapping[Tier, int]
+        self, settings: MobileSettings, bundle_id: str, last_layers: dict[Tier, int]
     ) -> None:
         self._mode = settings.resume
         self._codec: Codec = settings.resume_codec
         self._uplink_mbps = settings.uplink_mbps
         self._bundle_id = bundle_id
         self.last_layers = last_layers
-        self._encode_ms = 0.0
+        known = self._uplink_mbps is not None
+        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and known)
+        """True if hidden states may be sent, so that they have to be retained."""
+        self._encode_ms: float | None = None
         self._layer_ms_per_token: dict[Tier, float] = {}
 
-    @property
-    def wanted(self) -> bool:
-        """Whether hidden states are worth keeping at all."""
-        known = self._uplink_mbps is not None
-        return self._mode == "always" or (self._mode == "auto" and known)
-
     def layer_ms(self, tier: Tier, tokens: int) -> float | None:
-        """What a layer takes at ``tier`` for such a text, by its answers; None before the first."""
-        # by the token: one long text would otherwise make every short one look slow
+        """Return the estimated milliseconds of one layer at ``tier``; None before an answer."""
+        # per token: one long text would otherwise make every short one look slow
         rate_ms = self._layer_ms_per_token.get(tier)
         return None if rate_ms is None else rate_ms * tokens
 
-    def choose(self, state: HiddenState | None, tier: Tier) -> bytes | None:
-        """The state as ``tier`` should get it, or None: send the text."""
-        # the mobile itself goes on from nothing: it has no more layers to run
+    def choose(self, state: HiddenState, tier: Tier) -> bytes | None:
+        """Return the encoded state for ``tier``; None: send the text."""
+        # a tier without further layers, such as the mobile itself, cannot resume
         last = self.last_layers.get(tier, 0)
-        if state is None or state.layer >= last or not self._pays(state, tier):
+        if state.layer >= last or not self._saves_time(state, tier):
             return None
         started = time.perf_counter()
         try:
             body = encode(state.hidden_TH, state.layer, self._bundle_id, self._codec)
         except InvalidInput:
             return None
-        self._encode_ms = _towards(self._encode_ms or None, (time.perf_counter() - started) * 1e3)
+        self._encode_ms = _smoothed(self._encode_ms, (time.perf_counter() - started) * 1e3)
         return body
 
-    def _pays(self, state: HiddenState, tier: Tier) -> bool:
+    def _saves_time(self, state: HiddenState, tier: Tier) -> bool:
         if self._mode != "auto":
             return self._mode == "always"
         tokens, hidden_size = state.hidden_TH.shape
@@ -74,17 +71,19 @@ class Resumption:
         if layer_ms is None or uplink_mbps is None:
             return False
         sent_bytes = encoded_bytes(tokens, hidden_size, self._codec)
-        # what decoding takes elsewhere the mobile cannot see; it is no more work than encoding
-        ours = theirs = self._encode_ms
-        return worth_resuming(sent_bytes, uplink_mbps, ours, theirs, state.layer * layer_ms)
+        # the mobile cannot measure decoding at the tier, which is no more work than encoding
+        encode_ms = decode_ms = self._encode_ms or 0.0
+        saved_ms = state.layer * layer_ms
+        return worth_resuming(sent_bytes, uplink_mbps, encode_ms, decode_ms, saved_ms)
 
     def learn(self, tier: Tier, answer: InferResponse) -> None:
-        """Take in what a tier says that its layers took."""
-        ran = answer.exit_layer - (answer.resumed_after or 0)
-        if ran > 0 and answer.tokens > 0:
-            known = self._layer_ms_per_token
-            known[tier] = _towards(known.get(tier), answer.compute_ms / ran / answer.tokens)
+        """Update the estimate of a tier's layers from the times in its answer."""
+        layers = answer.exit_layer - (answer.resumed_after or 0)
+        if layers > 0 and answer.tokens > 0:
+            mean_ms = self._layer_ms_per_token.get(tier)
+            measured_ms = answer.compute_ms / layers / answer.tokens
+            self._layer_ms_per_token[tier] = _smoothed(mean_ms, measured_ms)
 
 
-def _towards(average: float | None, measured: float) -> float:
-    return measured if average is None else average + WEIGHT * (measured - average)
+def _smoothed(mean: float | None, measured: float) -> float:
+    return measured if mean is None else mean + SMOOTHING * (measured - mean)

@@ -1,4 +1,4 @@
-"""What runs on the mobile itself: the decision, and its layers off the event loop."""
+"""The bundle on the mobile: tokenizer, embeddings, policies, and layers 1..m off the event loop."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from shared.inference.classifier import Classifier
 from shared.inference.layers import Floats, meets_threshold
 from shared.inference.tokenizer import EncodedText
 from shared.policies import PolicyFacts, RoutingPolicy, TextFeatures, make_policy
-from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.live_prices import LivePrices
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedText:
-    """A tokenised text, what a policy may know of it, and the milliseconds that this took."""
+    """A tokenized text, its features for the policy, and how long preparing them took."""
 
     encoded: EncodedText
     features: TextFeatures
-    read_ms: float
+    prepare_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedText:
-    """A tokenised text, where and how it is answered first, and the milliseconds until then."""
+    """A tokenized text with its routing decision; ``decision_ms`` includes the preparation."""
 
     encoded: EncodedText
     features: TextFeatures
@@ -42,37 +41,42 @@ class RoutedText:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalAnswer:
-    """The mobile's own prediction, with its wait and its work in milliseconds.
+class TierAnswer:
+    """A tier's prediction for one text.
 
-    ``sure``: its confidence reaches the decision's α. ``state`` is what another tier can go on
-    from, where that is wanted.
+    ``meets_alpha`` is True if the confidence reaches the decision's α; an answer of the cloud
+    always does. ``queue_ms`` and ``compute_ms`` are those of the mobile's own answers, 0 for
+    others. ``hidden_state`` is what another tier can resume from, where that is possible.
     """
 
     label: str
     label_index: int
     probabilities: dict[str, float]
     confidence: float
-    sure: bool
+    meets_alpha: bool
     exit_layer: int
+    truncated: bool
     queue_ms: float
     compute_ms: float
-    state: HiddenState | None = None
+    hidden_state: HiddenState | None = None
 
 
 class LocalRuntime:
-    """The mobile's bundle: tokeniser, embeddings, policies by name, layers 1..m and what they need.
+    """The mobile's bundle, with its policies by name and the classifier of its own layers.
 
-    Layers beyond m are loaded with the first policy that runs them, and kept.
+    The first policy that runs layers beyond m loads them, and they stay loaded.
     """
 
-    def __init__(self, settings: MobileSettings) -> None:
+    def __init__(
+        self, settings: MobileSettings, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.bundle: Bundle = load_bundle(settings.bundle)
         self.live_prices = LivePrices(self.bundle.cost_model, settings.price_book)
         self.guard = load_guard(settings, self.bundle, self.live_prices)
         self.tier_stats = TierStats(
             self.live_prices,
-            settings.waiting_price,
+            settings.waiting_price_lambda,
+            clock=clock,
             certified=self.guard.cost_model,
             fixed=settings.waiting_price_is_fixed,
         )
@@ -80,41 +84,41 @@ class LocalRuntime:
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
         self.resumption = Resumption(settings, self.bundle.bundle_id, last_layers)
+        self._clock = clock
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
         self._seed = settings.policy_seed
         self._policies: dict[str, RoutingPolicy] = {}
-        self._making = asyncio.Lock()
+        self._making_policy = asyncio.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")
 
     @property
-    def layers_held(self) -> int:
-        """How many layers are loaded: m, or more for a policy that runs deeper."""
+    def loaded_layers(self) -> int:
+        """Number of loaded layers: m, or more for a policy that runs deeper."""
         return self._classifier.layers.range.last
 
     def make_policy(self, name: str) -> RoutingPolicy:
-        """The policy of this name, made once with the layers it runs; it keeps its state.
+        """Return the policy of this name, made once with the layers that it runs.
 
-        Raises `InvalidInput` for an unknown name and `BundleError` where a layer cannot be run.
+        Raises `InvalidInput` for an unknown name and `BundleError` if a layer cannot be run.
         """
         if name not in self._policies:
-            policy = self.guard.kept(make_policy(name, self._facts, self._seed))
-            if isinstance(policy, CascadeRouting):
-                policy.conditions = self.tier_stats.conditions
+            policy = self.guard.guarded(make_policy(name, self._facts, self._seed))
+            policy.use_conditions(self.tier_stats.conditions)
             self._classifier.layers.deepen(policy.policy_layers or self.mobile_layers)
             self._policies[name] = policy
         return self._policies[name]
 
     async def policy(self, name: str) -> RoutingPolicy:
-        """As `make_policy`, with layers loaded off the event loop; callers go on as they came."""
-        async with self._making:
+        """Return what `make_policy` returns; layers load off the event loop, in callers' order."""
+        async with self._making_policy:
             if name in self._policies:
                 return self._policies[name]
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._worker, self.make_policy, name)
 
-    def read(self, text: str, pair: str | None) -> PreparedText:
-        """Tokenise and look up the mean word embedding; raises `InvalidInput`."""
+    def prepare(self, text: str, pair: str | None) -> PreparedText:
+        """Tokenize and compute the mean word embedding; raise `InvalidInput` for no tokens."""
         started = time.perf_counter()
         encoded = self._classifier.encoder.encode(text, pair)
         embedding_H = self._classifier.embeddings.mean_word_embedding(encoded)
@@ -122,53 +126,55 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
-    def decide(self, read: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
-        """Choose where and how a text is answered first, within ``left_ms``, in arrival order."""
+    def route(self, prepared: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
+        """Choose the first tier for a text that has ``left_ms``; call in arrival order."""
         started = time.perf_counter()
-        self.tier_stats.now(left_ms)
-        routing = policy.route(read.features)
+        self.tier_stats.refresh(left_ms)
+        routing = policy.route(prepared.features)
         spent_ms = (time.perf_counter() - started) * 1e3
-        return RoutedText(read.encoded, read.features, routing, read.read_ms + spent_ms)
+        return RoutedText(
+            prepared.encoded, prepared.features, routing, prepared.prepare_ms + spent_ms
+        )
 
     def alpha(self, routing: RoutingDecision) -> float:
-        """The exit threshold of a decision: its own, or the bundle's."""
+        """Return the exit threshold of a decision: its own, or the bundle's."""
         return self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
 
-    async def answer(self, decided: RoutedText, check_time: Callable[[], None]) -> LocalAnswer:
-        """Run layers 1 to the decision's last; its first asked exit with C_i >= α answers.
+    async def answer(self, routed: RoutedText, check_deadline: Callable[[], None]) -> TierAnswer:
+        """Run layers 1 to the decision's last, up to the first exit whose confidence reaches α.
 
-        The last one answers whatever its confidence. ``check_time`` raises where the work would
-        begin too late.
+        The last exit answers at any confidence. ``check_deadline`` raises `DeadlineExceeded` if the
+        work would begin too late.
         """
-        routing = decided.routing
-        asked = time.perf_counter()
+        routing = routed.routing
+        queued = self._clock()
 
-        def work() -> LocalAnswer:
-            check_time()
-            started = time.perf_counter()
+        def work() -> TierAnswer:
+            check_deadline()
+            started = self._clock()
             alpha = self.alpha(routing)
             last = routing.last_layer or self.mobile_layers
-            first_exit = routing.first_exit
-            keep: dict[int, Floats] | None = {} if self.resumption.wanted else None
+            keep: dict[int, Floats] | None = {} if self.resumption.needs_hidden_states else None
             (prediction,) = self._classifier.classify(
-                [decided.encoded], alpha, last, first_exit, keep
+                [routed.encoded], alpha, last, routing.first_exit, keep
             )
-            ended = time.perf_counter()
+            ended = self._clock()
             labels = self.bundle.manifest.labels
-            return LocalAnswer(
+            return TierAnswer(
                 label=labels[prediction.label_index],
                 label_index=prediction.label_index,
                 probabilities=dict(zip(labels, prediction.probabilities, strict=True)),
                 confidence=prediction.confidence,
-                sure=bool(meets_threshold(prediction.confidence, alpha)),
+                meets_alpha=bool(meets_threshold(prediction.confidence, alpha)),
                 exit_layer=prediction.exit_layer,
-                queue_ms=(started - asked) * 1e3,
+                truncated=routed.encoded.truncated,
+                queue_ms=(started - queued) * 1e3,
                 compute_ms=(ended - started) * 1e3,
-                state=HiddenState(keep[0], prediction.exit_layer) if keep else None,
+                hidden_state=HiddenState(keep[0], prediction.exit_layer) if keep else None,
             )
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def close(self) -> None:
-        """Let running work end."""
+        """Wait until running work has ended."""
         self._worker.shutdown(wait=True, cancel_futures=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mobile_client.dispatch.attempts import AttemptRecorder, Request
+from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.monitoring.monitor_state import Note
 from shared.domain import Reason, Tier
 from shared.tier_client import TierClient
@@ -39,13 +39,13 @@ def drawn(number: int, share: float) -> bool:
 class Sample:
     """An answered request that was drawn, and its answer."""
 
-    request: Request
+    request: RoutedRequest
     label: str
     ordinal: int
     from_cloud: bool
 
     @classmethod
-    def of(cls, request: Request, answer: Classification) -> Sample:
+    def of(cls, request: RoutedRequest, answer: Classification) -> Sample:
         """An answer that the cloud gave to the text itself is the cloud's by definition."""
         last = answer.attempts[-1]
         from_cloud = answer.tier is Tier.CLOUD and last.resumed_after is None
@@ -144,9 +144,8 @@ class Auditor:
         async with self._slots:
             self._note(("asked", 1))
             request = sample.request
-            attempt = self._recorder.begin(
-                request, sample.ordinal, Tier.CLOUD, Reason.AUDIT, after=None
-            )
+            attempt = self._recorder.prepare(request, sample.ordinal, Tier.CLOUD, Reason.AUDIT)
+            self._recorder.open(attempt)
             with self._recorder.ensure_closed(attempt):
                 exchange = await self._cloud.infer(
                     InferRequest(
@@ -160,5 +159,5 @@ class Auditor:
                     ),
                     TIMEOUT_S,
                 )
-                self._recorder.audited(attempt, exchange)
+                self._recorder.close_unused(attempt, exchange)
         return None if exchange.answer is None else int(exchange.answer.label != sample.label)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mobile_client.dispatch.attempts import AttemptRecorder, Request
-from mobile_client.local.certificate_guard import other_prices
+from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
+from mobile_client.local.certificate_guard import price_changes
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.monitoring.audit import EVERY_S, Auditor, Sample, drawn
 from mobile_client.monitoring.drift import Clients
@@ -41,7 +41,7 @@ def state_file(state_dir: Path, certificate_id: str | None) -> Path:
 class _Place:
     """A request's place in the line, until it and those before it have ended."""
 
-    request: Request
+    request: RoutedRequest
     client: str
     drawn: bool
     ended: bool = False
@@ -103,7 +103,7 @@ class CertificateMonitor:
             return policy.name == self._settings.policy
         return self._guard.covers(policy)
 
-    def opened(self, request: Request, client: str) -> None:
+    def opened(self, request: RoutedRequest, client: str) -> None:
         """A covered request was decided; call in arrival order."""
         if request.degraded:
             return
@@ -114,7 +114,7 @@ class CertificateMonitor:
         if len(self._line) > MAX_LINE:
             self._line.popitem(last=False)
 
-    def ended(self, request: Request, answer: Classification | None) -> None:
+    def ended(self, request: RoutedRequest, answer: Classification | None) -> None:
         """A request has its answer, or will get none; what was not opened is ignored."""
         place = self._line.get(request.request_id)
         if place is None or place.ended:
@@ -224,7 +224,7 @@ class CertificateMonitor:
         certificate = self._guard.certificate
         if certificate is None:
             return []
-        other = other_prices(certificate, self._runtime.live_prices.cost_model)
+        other = price_changes(certificate, self._runtime.live_prices.cost_model)
         if other is None:
             self._prices_since = None
             return []

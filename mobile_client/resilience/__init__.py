@@ -1,1 +1,1 @@
-"""Circuit breakers, limits, and what is known of each tier's health."""
+"""Circuit breakers, limits, budgets, and measured delays of the tiers."""

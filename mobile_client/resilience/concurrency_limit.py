@@ -1,8 +1,8 @@
-"""How many calls the gateway has under way: as many as it gets done in time, and no more.
+"""Limit on concurrent calls of the gateway that adapts to how fast they are answered.
 
-The bound is found as TCP finds its window (AIMD, Chiu and Jain 1989): every answer in good time
-raises it a little, an answer that is late lowers it by a tenth. What is slow because a link is long
-is not late, and lowers nothing.
+Additive increase, multiplicative decrease, as in TCP's congestion control (Chiu and Jain 1989):
+each answer in good time raises the limit a little, a late one lowers it by a tenth. Answers count
+as late by their deadline only, so that a long link does not lower the limit.
 """
 
 from __future__ import annotations
@@ -12,54 +12,55 @@ from collections.abc import Callable
 
 from shared.errors import Overloaded
 
-LEAST = 8
-"""Below so many nothing is refused."""
+MIN_LIMIT = 8
+"""The limit never falls below this number of calls."""
 GOOD_TIME = 0.75
-"""The share of its deadline that an answer in good time takes at most."""
-LOWERS_TO = 0.9
-PAUSE_S = 0.1
-"""Between two lowerings: what was let in before the first says nothing new."""
-RETRY_S = 1.0
+"""An answer that took at most this share of its deadline came in good time."""
+DECREASE = 0.9
+"""Factor by which a late answer lowers the limit."""
+MIN_DECREASE_INTERVAL_S = 0.1
+"""Shortest time between two decreases: calls admitted before the first prove nothing new."""
+RETRY_AFTER_S = 1.0
 
 
 class AIMDLimiter:
-    """Counts who is under way; for one event loop."""
+    """Counts the calls in flight and adapts their limit; for one event loop."""
 
-    def __init__(self, most: int, now: Callable[[], float] = time.perf_counter) -> None:
-        self._most = most
-        self._least = min(LEAST, most)
-        self._bound = float(most)
-        self._now = now
-        self._lowered = float("-inf")
-        self.under_way = 0
+    def __init__(self, max_limit: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._max = max_limit
+        self._min = min(MIN_LIMIT, max_limit)
+        self._limit = float(max_limit)
+        self._clock = clock
+        self._decreased_at = float("-inf")
+        self.in_flight = 0
 
     @property
-    def bound(self) -> int:
-        """How many may be under way now."""
-        return int(self._bound)
+    def limit(self) -> int:
+        """Number of calls that may be in flight now."""
+        return int(self._limit)
 
-    def enter(self) -> None:
-        """Let one in; raises `Overloaded` where too many are."""
-        if self.under_way >= self.bound:
+    def acquire(self) -> None:
+        """Take a slot; raise `Overloaded` if none is free."""
+        if self.in_flight >= self.limit:
             raise Overloaded(
-                f"the mobile has {self.under_way} requests under way, as many as it gets done in "
-                f"time; try again in {RETRY_S:.0f} s",
-                limit=self.bound,
-                retry_after_s=RETRY_S,
+                f"the mobile has {self.in_flight} requests in flight and answers no more in time; "
+                f"try again in {RETRY_AFTER_S:.0f} s",
+                limit=self.limit,
+                retry_after_s=RETRY_AFTER_S,
             )
-        self.under_way += 1
+        self.in_flight += 1
 
-    def forget(self) -> None:
-        """One has ended that says nothing of the pace: wrong input, a caller that hung up."""
-        self.under_way -= 1
+    def discard(self) -> None:
+        """Release a slot without adjusting the limit, as for wrong input or a client that left."""
+        self.in_flight -= 1
 
-    def leave(self, took_s: float, deadline_s: float, late: bool) -> None:
-        """One has ended after ``took_s``; ``late``: its deadline passed."""
-        crowded = self.under_way > self.bound / 2
-        self.under_way -= 1
+    def release(self, took_s: float, deadline_s: float, late: bool) -> None:
+        """Release a slot and adjust the limit; ``late`` if the call's deadline passed."""
+        half_used = self.in_flight > self.limit / 2
+        self.in_flight -= 1
         if late or took_s > GOOD_TIME * deadline_s:
-            if crowded and self._now() - self._lowered >= PAUSE_S:
-                self._bound = max(self._least, self._bound * LOWERS_TO)
-                self._lowered = self._now()
-        elif crowded:
-            self._bound = min(self._most, self._bound + 1 / self._bound)
+            if half_used and self._clock() - self._decreased_at >= MIN_DECREASE_INTERVAL_S:
+                self._limit = max(self._min, self._limit * DECREASE)
+                self._decreased_at = self._clock()
+        elif half_used:
+            self._limit = min(self._max, self._limit + 1 / self._limit)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.bundle.loading import Bundle
 from shared.domain import Outcome, RoutingDecision, Tier
+from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
 
 
@@ -84,6 +85,15 @@ class RoutingPolicy(Protocol):
         """Whether it learns from outcomes."""
         ...
 
+    @property
+    def uses_conditions(self) -> bool:
+        """True if decisions depend on the current prices, delays and availability of tiers."""
+        ...
+
+    def use_conditions(self, conditions: Conditions) -> None:
+        """Decide by ``conditions`` from now on; their owner keeps them up to date."""
+        ...
+
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Choose where and how a text is answered first."""
         ...
@@ -101,6 +111,11 @@ class RoutingPolicy(Protocol):
 
 class Escalating:
     """Escalates what the mobile is not sure of, where the decision says so."""
+
+    uses_conditions = False
+
+    def use_conditions(self, conditions: Conditions) -> None:
+        """Ignore the conditions."""
 
     def escalate(
         self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool

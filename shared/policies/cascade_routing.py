@@ -64,6 +64,7 @@ class CascadeRouting:
     name = "cascade-routing"
     policy_layers: int | None = None
     learns = False
+    uses_conditions = True
 
     def __init__(
         self,
@@ -89,6 +90,10 @@ class CascadeRouting:
         ]
         gaps_TU = heads.next_TT2[:, :, 1] - heads.next_TT2[:, cloud, 1][:, None]
         self._gaps: list[list[float]] = np.minimum(0.0, gaps_TU).tolist()
+
+    def use_conditions(self, conditions: Conditions) -> None:
+        """Decide by ``conditions`` from now on."""
+        self.conditions = conditions
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Start where the worth of the best plan is highest."""

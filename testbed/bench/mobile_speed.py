@@ -19,7 +19,7 @@ from testbed.demo import sample_sentences
 device = LocalRuntime(MobileSettings())
 texts = sample_sentences()
 policy = device.make_policy(sys.argv[1])
-rows = [device.decide(device.read(text, None), policy, 5000) for _ in range(20) for text in texts]
+rows = [device.route(device.prepare(text, None), policy, 5000) for _ in range(20) for text in texts]
 print(statistics.median(row.decision_ms for row in rows))
 """
 ANSWER = """

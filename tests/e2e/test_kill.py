@@ -1,4 +1,4 @@
-"""kill -9 of edge, cloud and ledger while requests flow: an answer or a clear error, no loss."""
+"""SIGKILL of each service under load: every request gets an answer or a clear error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.running_testbed import sentences, start
 DEADLINE_MS = 5_000
 
 
-class LayerBatcher:
-    """Requests one after the other, until told to stop; tells when some number are answered."""
+class RequestLoop:
+    """Sends requests one after the other until `stop`."""
 
     def __init__(self, url: str, policy: str) -> None:
         self._url, self._policy = url, policy
@@ -66,21 +66,21 @@ class LayerBatcher:
         return self.outcomes
 
 
-@pytest.mark.parametrize("victim", ["edge", "cloud", "ledger"])
-def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
-    policy = "edge" if victim == "ledger" else victim
+@pytest.mark.parametrize("role", ["edge", "cloud", "ledger"])
+def test_killed_service_loses_no_request_and_recovers(role: str, tmp_path: Path) -> None:
+    policy = "edge" if role == "ledger" else role
     with start(tmp_path) as testbed:
-        flow = LayerBatcher(testbed.roles["mobile"].url, policy)
+        requests = RequestLoop(testbed.roles["mobile"].url, policy)
         try:
-            flow.wait_for(10)
-            testbed.kill(victim)
-            flow.wait_for(10)
-            testbed.start(victim)
-            testbed.wait_ready(victim)
-            flow.wait_for(10)
-            flow.wait_for_tier(policy)  # its breaker leaves it alone for a while
+            requests.wait_for(10)
+            testbed.kill(role)
+            requests.wait_for(10)
+            testbed.start(role)
+            testbed.wait_ready(role)
+            requests.wait_for(10)
+            requests.wait_for_tier(policy)  # after its circuit breaker has closed
         finally:
-            outcomes = flow.stop()
+            outcomes = requests.stop()
         _all_ended_well(outcomes)
         results = [
             outcome["body"]["items"][0]["result"]
@@ -88,7 +88,7 @@ def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
             if outcome["status"] == 200
         ]
         other = [result for result in results if result["tier"] != policy]
-        if victim == "ledger":
+        if role == "ledger":
             assert len(results) == len(outcomes)
             assert not other
         else:
@@ -101,8 +101,8 @@ def test_kill_and_restart(victim: str, tmp_path: Path) -> None:
         assert report.requests == len(outcomes)
 
 
-def test_mobile_killed_while_requests_flow(tmp_path: Path) -> None:
-    """The mobile's open attempts are ended as abandoned when it comes back; verify is clean."""
+def test_killed_mobile_closes_its_open_attempts_on_restart(tmp_path: Path) -> None:
+    """They are recorded as abandoned, and the ledger is consistent."""
     with start(tmp_path) as testbed:
         url = testbed.roles["mobile"].url
         texts = sentences(200)
@@ -130,7 +130,7 @@ def test_mobile_killed_while_requests_flow(tmp_path: Path) -> None:
         assert states.get("abandoned", 0) >= 1, states
 
 
-def test_both_servers_gone(tmp_path: Path) -> None:
+def test_mobile_answers_if_both_servers_are_killed(tmp_path: Path) -> None:
     with start(tmp_path) as testbed:
         testbed.kill("edge")
         testbed.kill("cloud")

@@ -1,4 +1,4 @@
-"""A mobile's installation in a clean virtual environment: what it brings, and that it answers."""
+"""Installation of the mobile in a new virtual environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ print(json.dumps([answer.label, answer.tier, sorted({name.split(".")[0] for name
 
 
 @pytest.mark.timeout(400)
-def test_a_mobile_installs_and_answers_without_the_rest(repository: Path, tmp_path: Path) -> None:
+def test_mobile_installs_and_answers_without_server_and_training_packages(
+    repository: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     tracked = subprocess.run(

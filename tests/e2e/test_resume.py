@@ -1,4 +1,4 @@
-"""Four real processes, and a mobile that hands on its hidden state whenever it escalates."""
+"""Four real processes, and a mobile that sends its hidden state at every escalation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ COUNT = 100
 
 
 @pytest.mark.parametrize("codec", ["int8", "fp16"])
-def test_adaee_resumes_and_the_ledger_is_clean(codec: str, tmp_path: Path, bundle: Bundle) -> None:
+def test_escalations_resume_and_the_ledger_is_consistent(
+    codec: str, tmp_path: Path, bundle: Bundle
+) -> None:
     texts = sentences(COUNT)
     with start(tmp_path, DIMEE_RESUME="always", DIMEE_RESUME_CODEC=codec) as testbed:
         body = {"texts": texts, "policy": "adaee", "deadline_ms": MAX_DEADLINE_MS}

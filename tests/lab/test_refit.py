@@ -161,10 +161,10 @@ def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_p
     try:
         policy = device.make_policy("cascade-routing")
         for i, row in enumerate(split.test):
-            read = device.read(row.text, row.pair)
+            read = device.prepare(row.text, row.pair)
             assert samples.pair_NP is not None
             np.testing.assert_array_equal(read.features.pair_P, samples.pair_NP[i])
-            placed = device.decide(read, policy, 5000.0).routing.tier
+            placed = device.route(read, policy, 5000.0).routing.tier
             assert placed is tuple(Tier)[int(swept[i])]
     finally:
         device.close()

@@ -1,4 +1,4 @@
-"""A hidden state that crosses a wire: the resumed answer is the whole model's, for every layer."""
+"""An answer resumed from an encoded hidden state equals the whole model's, for every layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.inference.tokenizer import EncodedText
 from testbed.demo import sample_sentences
 from tests.support.paths import REPOSITORY
 
-# the most that a probability of any exit may move; measured: docs/results/resume.md
+# largest allowed change of a probability at any exit; measured in docs/results/resume.md
 BOUND: dict[Codec, float] = {"fp16": 0.05, "int8": 0.08}
 PUBLISHED = REPOSITORY / "docs" / "results"
 
@@ -28,7 +28,7 @@ def whole(bundle: Bundle) -> Classifier:
 
 @pytest.fixture(scope="module")
 def rows(whole: Classifier) -> list[EncodedText]:
-    """Short and long ones, up to what the model takes."""
+    """Return short and long texts, up to the model's maximum length."""
     texts = [*sample_sentences(), "fine", "it almost works, and that is what hurts " * 40]
     return [whole.encoder.encode(text) for text in texts]
 
@@ -41,15 +41,15 @@ def limits(bundle: Bundle) -> ResumeLimits:
     )
 
 
-def left_with(whole: Classifier, row: EncodedText, layer: int) -> Floats:
-    """The output of ``layer``, kept while the text was answered there."""
+def hidden_state_of(whole: Classifier, row: EncodedText, layer: int) -> Floats:
+    """Return the output of ``layer`` for a text that was answered there."""
     keep: dict[int, Floats] = {}
     whole.classify([row], None, layer, keep=keep)
     return keep[0]
 
 
 def every_exit(whole: Classifier, hidden_TH: Floats, after: int) -> list[Prediction]:
-    """What each exit beyond ``after`` says when it is made the last."""
+    """Return the prediction of each exit beyond ``after``, made the last one."""
     mask_BT = np.ones((1, len(hidden_TH)), np.int32)
     hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
     layers = range(after + 1, whole.layers.range.last + 1)
@@ -59,25 +59,25 @@ def every_exit(whole: Classifier, hidden_TH: Floats, after: int) -> list[Predict
     ]
 
 
-def test_in_process_it_is_the_same_to_the_last_bit(
+def test_resuming_without_encoding_is_bitwise_identical(
     whole: Classifier, rows: list[EncodedText]
 ) -> None:
     last = whole.layers.range.last
     for row in rows[::3]:
         (expected,) = whole.classify([row], None)
         for layer in range(1, last):
-            assert whole.resume(left_with(whole, row, layer), layer, None) == expected
+            assert whole.resume(hidden_state_of(whole, row, layer), layer, None) == expected
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layer", range(1, 6))
-def test_resumed_is_whole_within_the_codecs_bound(
+def test_resumed_answer_is_within_the_codecs_error_bound(
     layer: int, codec: Codec, whole: Classifier, rows: list[EncodedText], limits: ResumeLimits
 ) -> None:
     assert whole.layers.range.last == 6, "the layers above are the shipped bundle's"
     bound = BOUND[codec]
     for row in rows:
-        hidden_TH = left_with(whole, row, layer)
+        hidden_TH = hidden_state_of(whole, row, layer)
         state = decode(encode(hidden_TH, layer, limits.bundle_id, codec), limits)
         expected = every_exit(whole, hidden_TH, layer)
         for got, true in zip(every_exit(whole, state.hidden_TH, layer), expected, strict=True):
@@ -88,16 +88,16 @@ def test_resumed_is_whole_within_the_codecs_bound(
 
 
 @pytest.mark.parametrize("alpha", [0.6, 0.9])
-def test_a_resumed_row_leaves_where_the_whole_would(
+def test_resumed_row_exits_at_the_same_layer(
     alpha: float, whole: Classifier, rows: list[EncodedText]
 ) -> None:
     for row in rows[::4]:
         for layer in (1, 3):
             (expected,) = whole.classify([row], alpha, first_exit=layer + 1)
-            assert whole.resume(left_with(whole, row, layer), layer, alpha) == expected
+            assert whole.resume(hidden_state_of(whole, row, layer), layer, alpha) == expected
 
 
-def test_what_a_row_leaves_with_is_its_own_in_a_batch(
+def test_hidden_state_of_a_row_is_the_same_in_a_batch(
     whole: Classifier, rows: list[EncodedText]
 ) -> None:
     some = rows[:12]
@@ -106,11 +106,11 @@ def test_what_a_row_leaves_with_is_its_own_in_a_batch(
     assert sorted(kept) == list(range(len(some)))
     for i, row in enumerate(some):
         assert kept[i].shape == (row.tokens, 384)
-        alone = left_with(whole, row, together[i].exit_layer)
+        alone = hidden_state_of(whole, row, together[i].exit_layer)
         np.testing.assert_allclose(kept[i], alone, atol=1e-3)
 
 
-def test_what_is_published_is_the_shipped_bundles_and_within_the_bounds(bundle: Bundle) -> None:
+def test_published_results_are_of_the_shipped_bundle_and_within_bounds(bundle: Bundle) -> None:
     facts = json.loads((PUBLISHED / "extra" / "resume.json").read_text(encoding="utf-8"))
     written = (PUBLISHED / "resume.md").read_text(encoding="utf-8")
     assert written == page(facts), "run: python -m lab.studies.resume"

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.certificates.certificate import Certificate, Prices, Promise
@@ -88,7 +89,9 @@ def promised(bundle: Bundle, folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 async def asked(mobile: MobileService, texts: list[str], **options: Any) -> list[Classification]:
-    return [answered(one) for one in await mobile.classify(texts, **options)]
+    return [
+        answered(one) for one in await mobile.classify(texts, options=RequestOptions(**options))
+    ]
 
 
 def contrary(bundle: Bundle, folder: Path, texts: list[str]) -> tuple[Cloud, list[str]]:

@@ -1,8 +1,9 @@
-"""A mobile whose network is in this process: real tiers over ASGI, or whatever stands in."""
+"""A mobile whose network is in this process: real tiers over ASGI, or handlers in their place."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -25,13 +26,14 @@ from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from shared.wire import Classification
 from tests.support.paths import BUNDLE, free_ports
+from tests.support.virtual_time import run_in_virtual_time
 
 T = TypeVar("T")
 Handler = Callable[[httpx.Request], Any]
 
 
 class Hosts(httpx.AsyncBaseTransport):
-    """Each host by name; nobody listens at any other."""
+    """Sends requests to the host of their URL; any other host refuses connections."""
 
     def __init__(self, hosts: dict[str, httpx.AsyncBaseTransport]) -> None:
         self._hosts = hosts
@@ -45,18 +47,27 @@ class Hosts(httpx.AsyncBaseTransport):
 
 @dataclass
 class World:
-    """A mobile with the tiers that are ``up`` and those that a handler plays."""
+    """A mobile, the tiers that are ``up``, and handlers that play others.
+
+    With ``virtual_time`` sleeps and timeouts pass at once, and work takes no time: the test does
+    not depend on the machine's speed. Only played tiers may be used then.
+    """
 
     folder: Path
     up: tuple[str, ...] = ()
     played: dict[str, Handler] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    virtual_time: bool = False
 
     def run(self, work: Callable[[MobileService], Awaitable[T]]) -> T:
-        """Do ``work`` with the mobile; every process of it has ended afterwards."""
-        return asyncio.run(self._run(work))
+        """Return the result of ``work`` with the mobile, which is closed afterwards."""
+        if self.virtual_time:
+            return run_in_virtual_time(lambda clock: self._run(work, clock))
+        return asyncio.run(self._run(work, time.perf_counter))
 
-    async def _run(self, work: Callable[[MobileService], Awaitable[T]]) -> T:
+    async def _run(
+        self, work: Callable[[MobileService], Awaitable[T]], clock: Callable[[], float]
+    ) -> T:
         hosts: dict[str, httpx.AsyncBaseTransport] = {
             host: httpx.MockTransport(handler) for host, handler in self.played.items()
         }
@@ -65,7 +76,8 @@ class World:
                 app = self._app(host)
                 await stack.enter_async_context(app.router.lifespan_context(app))
                 hosts[host] = httpx.ASGITransport(app)
-            mobile = MobileService(MobileSettings(**self._common() | self.settings), Hosts(hosts))
+            settings = MobileSettings(**self._common() | self.settings)
+            mobile = MobileService(settings, Hosts(hosts), clock)
             try:
                 return await work(mobile)
             finally:
@@ -86,7 +98,7 @@ class World:
         }
 
     def entries(self) -> list[LedgerEntry]:
-        """What all outboxes hold, once `run` is over."""
+        """Return the entries of all outboxes, after `run`."""
         result = []
         for tier in Tier:
             outbox = Outbox.claim(self.folder / tier.value, tier.value)
@@ -95,18 +107,18 @@ class World:
         return result
 
     def ledger(self) -> LedgerStore:
-        """A ledger that has got everything; the caller closes it."""
+        """Return a ledger with the entries of all outboxes; the caller closes it."""
         store = LedgerStore(f"sqlite:///{self.folder / 'ledger.sqlite'}")
         store.upsert(self.entries())
         return store
 
 
 def answered(outcome: Classification | DimeeError) -> Classification:
-    """The answer that there must be."""
+    """Return the outcome, which must be an answer."""
     assert isinstance(outcome, Classification), outcome
     return outcome
 
 
-def story(answer: Classification) -> list[tuple[str, str, str]]:
-    """Where, why and how each attempt ended."""
+def attempts_of(answer: Classification) -> list[tuple[str, str, str]]:
+    """Return tier, reason and state of each attempt."""
     return [(one.tier.value, one.reason.value, one.state.value) for one in answer.attempts]

@@ -1,4 +1,4 @@
-"""Shared by tests: TEXT, plays, world, one, callers, seen."""
+"""Tiers that a handler plays, and a mobile that uses them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
@@ -20,7 +21,7 @@ TEXT = "not the triumph it thinks it is, though hardly a failure"
 
 
 def plays(what: str, tier: str) -> Any:
-    """A tier as a handler: what it answers, or how it fails."""
+    """Return a handler that answers as ``tier``, or fails in the way ``what`` names."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         if what == "gone":
@@ -57,18 +58,24 @@ def plays(what: str, tier: str) -> Any:
     return handler
 
 
-def world(tmp_path: Path, edge: str, cloud: str, **facts: Any) -> World:
+def world(
+    tmp_path: Path, edge: str, cloud: str, virtual_time: bool = True, **settings: Any
+) -> World:
+    """Return a mobile whose edge and cloud behave as named; see `plays`."""
     played = {"edge": plays(edge, "edge"), "cloud": plays(cloud, "cloud")}
-    return World(tmp_path, played=played, settings=facts)
+    return World(tmp_path, played=played, settings=settings, virtual_time=virtual_time)
 
 
 async def one(mobile: MobileService, **asked: Any) -> Classification | DimeeError:
-    return (await mobile.classify([TEXT], **asked))[0]
+    """Return the outcome of one text with these `RequestOptions`."""
+    return (await mobile.classify([TEXT], options=RequestOptions(**asked)))[0]
 
 
 def callers(found: World) -> list[LedgerEntry]:
+    """Return the caller's side of all attempts."""
     return [entry for entry in found.entries() if entry.side is Side.CALLER]
 
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
+    """Let the mobile have measured this round trip so many times."""
     mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)

@@ -25,7 +25,7 @@ from tests.support.certificates import (
     contrary,
     promised,
 )
-from tests.support.mobile import World, story
+from tests.support.mobile import World, attempts_of
 
 
 def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path)
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
         second.watch.auditor._cloud = mobile.monitor.auditor._cloud
-        second._requester._asking._tiers = mobile._requester._asking._tiers
+        second._runner._caller._tiers = mobile._runner._caller._tiers
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
             await one.watch.auditor.drain()
@@ -170,7 +170,7 @@ def test_prices_that_change_in_service_change_no_promised_decision(
         return before, after, mobile.monitor.health()
 
     before, after, health = world.run(work)
-    assert [story(one) for one in before] == [story(one) for one in after]
+    assert [attempts_of(one) for one in before] == [attempts_of(one) for one in after]
     assert {one.cost.price_book for one in after} == {"second"}
     assert [alarm.kind for alarm in health.alarms] == ["prices"]
     assert not health.degraded

@@ -13,7 +13,8 @@ import pytest
 
 from mobile_client.monitoring.audit import BATCH, QUEUE, drawn
 from mobile_client.monitoring.certificate_monitor import state_file
-from mobile_client.service import MobileService, _Bounds
+from mobile_client.options import ResolvedOptions
+from mobile_client.service import MobileService, _Call
 from shared.bundle.loading import Bundle
 from shared.domain import Reason, Side, State, Tier
 from shared.ledger.server.summary import summarise
@@ -181,14 +182,11 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
         policy = mobile.runtime.make_policy("cascade-routing")
-        bounds = _Bounds(5_000, "mobile", "auto", None)
-        requests = [
-            mobile._request((text, None), mobile._read(0, text, None), policy, bounds)
-            for text in TEXTS[:4]
-        ]
+        call = _Call(policy, ResolvedOptions("cascade-routing", 5_000), True, "mobile", None)
+        requests = [mobile._route(mobile._prepare(0, text, None), call) for text in TEXTS[:4]]
         waiting = []
         for request in reversed(requests):
-            answer = await mobile._requester.answer(request, policy, 5_000, time.perf_counter())
+            answer = await mobile._runner.answer(request, policy, 5_000, time.perf_counter())
             # the third got no answer, and holds nobody up
             mobile.monitor.ended(request, None if request is requests[2] else answer)
             waiting.append(mobile.monitor.auditor.waiting)

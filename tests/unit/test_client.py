@@ -1,4 +1,4 @@
-"""The SDK and the gateway, with a mobile of their own and no other tier running."""
+"""The SDK and the gateway, without any other tier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mobile_client import MobileClient
+from mobile_client import MobileClient, RequestOptions
 from mobile_client.gateway.app import create_app
 from mobile_client.settings import MobileSettings
 from shared.domain import Delivery, Side, State, Tier
@@ -19,19 +19,19 @@ from tests.support.paths import BUNDLE, free_ports
 
 @pytest.fixture
 def settings(tmp_path: Path) -> MobileSettings:
-    """Nobody listens at the other tiers' addresses."""
+    """Return settings whose servers do not exist."""
     urls = [f"http://127.0.0.1:{port}" for port in free_ports(3)]
     return MobileSettings(
         bundle=BUNDLE, state_dir=tmp_path, ledger_url=urls[0], edge_url=urls[1], cloud_url=urls[2]
     )
 
 
-def booked(client: MobileClient) -> list[LedgerEntry]:
+def entries_of(client: MobileClient) -> list[LedgerEntry]:
     rows = client._mobile._outbox.pending(10_000)
     return [LedgerEntry.model_validate_json(row[3]) for row in rows]
 
 
-def test_sync_async_one_and_many_agree(settings: MobileSettings) -> None:
+def test_sync_async_single_and_batch_calls_agree(settings: MobileSettings) -> None:
     texts = ["a wonderful film", "dull, slow and pointless"]
     with MobileClient(settings, policy="mobile") as mobile:
         many = mobile.classify_many(texts)
@@ -52,10 +52,10 @@ def test_sync_async_one_and_many_agree(settings: MobileSettings) -> None:
     assert [answer.label for answer in one] == ["positive", "negative"]
 
 
-def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> None:
+def test_local_answer_is_recorded_on_both_sides(settings: MobileSettings) -> None:
     with MobileClient(settings, policy="mobile") as mobile:
         answer = mobile.classify("a wonderful film")
-        caller, tier = sorted(booked(mobile), key=lambda entry: entry.side)
+        caller, tier = sorted(entries_of(mobile), key=lambda entry: entry.side)
         mobile.close(flush_s=0)
     assert (caller.side, tier.side) == (Side.CALLER, Side.TIER)
     assert caller.attempt_id == tier.attempt_id == answer.attempts[0].attempt_id
@@ -66,12 +66,12 @@ def test_a_local_answer_is_booked_on_both_sides(settings: MobileSettings) -> Non
     assert "wonderful" not in caller.model_dump_json() + tier.model_dump_json()
 
 
-def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSettings) -> None:
+def test_unreachable_tiers_are_named_and_recorded_as_not_sent(settings: MobileSettings) -> None:
     servers = {"fail_over": ("edge", "cloud"), "retries": 0}
     with MobileClient(settings, policy="cloud", **servers) as mobile:
         with pytest.raises(TierUnreachable, match=r"the cloud at .*; the edge at ") as caught:
             mobile.classify("fine")
-        entries = booked(mobile)
+        entries = entries_of(mobile)
         mobile.close(flush_s=0)
     assert settings.cloud_url in caught.value.message
     story = sorted((entry.ordinal, entry.tier.value, entry.state.value) for entry in entries)
@@ -81,7 +81,7 @@ def test_tiers_that_are_down_are_named_and_booked_as_not_sent(settings: MobileSe
     assert sorted(entry.final for entry in entries) == [False, True]
 
 
-def test_offline_the_mobile_stands_in_and_says_so(settings: MobileSettings) -> None:
+def test_mobile_answers_offline_and_marks_the_answer(settings: MobileSettings) -> None:
     with MobileClient(settings, policy="cloud", retries=0) as mobile:
         answer = mobile.classify("a wonderful film")
         mobile.close(flush_s=0)
@@ -108,28 +108,28 @@ def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
         with pytest.raises(InvalidInput, match="the task sst2 has none"):
             mobile.classify("a", pair="b")
         with pytest.raises(InvalidInput, match="choose one of"):
-            mobile.classify("a", policy="best")
-        assert booked(mobile) == []
+            mobile.classify("a", options=RequestOptions("best"))
+        assert entries_of(mobile) == []
         mobile.close(flush_s=0)
 
 
 def test_truncation_is_reported(settings: MobileSettings) -> None:
     with MobileClient(settings, policy="mobile") as mobile:
         long, short = mobile.classify("good " * 2_000), mobile.classify("good")
-        limit = mobile._mobile.device.bundle.manifest.max_tokens
+        limit = mobile._mobile.runtime.bundle.manifest.max_tokens
         mobile.close(flush_s=0)
     assert (long.truncated, long.tokens) == (True, limit)
     assert not short.truncated
 
 
-def test_a_closed_client_says_so(settings: MobileSettings) -> None:
+def test_closed_client_raises_a_clear_error(settings: MobileSettings) -> None:
     mobile = MobileClient(settings, policy="mobile")
     mobile.close(flush_s=0)
     with pytest.raises(RuntimeError, match="closed"):
         mobile.classify("a")
 
 
-def test_a_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> None:
+def test_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="dimee export"):
         MobileClient(settings, bundle=tmp_path / "none")
 
@@ -153,7 +153,7 @@ def test_a_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -
         (["a"], 422, "body"),
     ],
 )
-def test_the_gateway_refuses_what_is_wrong(
+def test_gateway_refuses_wrong_bodies(
     body: object, status: int, field: str, settings: MobileSettings
 ) -> None:
     answer = _post(settings, httpx.Request("POST", "http://mobile/v1/classify", json=body))
@@ -174,7 +174,7 @@ def test_the_gateway_refuses_what_is_wrong(
         (b"", 422),
     ],
 )
-def test_the_gateway_refuses_bytes_that_are_no_text(
+def test_gateway_refuses_invalid_bytes(
     content: bytes, status: int, settings: MobileSettings
 ) -> None:
     headers = {"content-type": "application/json"}
@@ -184,7 +184,7 @@ def test_the_gateway_refuses_bytes_that_are_no_text(
     assert answer.json()["error"]["message"]
 
 
-def test_the_gateway_answers_and_keeps_errors_beside_results(settings: MobileSettings) -> None:
+def test_gateway_returns_errors_beside_results(settings: MobileSettings) -> None:
     def body(policy: str, *texts: str) -> httpx.Request:
         content = {"texts": texts, "policy": policy}
         return httpx.Request("POST", "http://mobile/v1/classify", json=content)

@@ -1,41 +1,47 @@
-"""The mobile escalates what it is unsure of, and keeps its own answer for when nobody helps."""
+"""Escalation of uncertain answers, and the mobile's own answer as the last resort."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Reason, Side, State, Tier
 from shared.errors import InvalidInput
 from shared.inference.classifier import Classifier
 from shared.ledger.entry import LedgerEntry
+from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
+from tests.support.played_tiers import plays
+from tests.support.virtual_time import READING_S
 
-HERE = ("mobile", "route", "answered")
+ROUTED = ("mobile", "route", "answered")
 COSTS = CostModel.paper(6)
-"""The shipped bundle's."""
+"""Prices of the shipped bundle."""
 BOTH = (COSTS.mobile_layer + COSTS.all_cloud, COSTS.all_cloud)
-"""λ of one layer on the mobile and an answer of the cloud; and of all-cloud."""
-IN_HAND = ("mobile", "fail_over", "answered")
+"""λ of one mobile layer with an answer of the cloud, and λ of the cloud alone."""
+REUSED = ("mobile", "fail_over", "answered")
 POLICY = "i-splitee"  # its first arm asks exit 1 only, against the bundle's α
 
 
 @pytest.fixture(scope="module")
 def texts(bundle: Bundle) -> dict[bool, str]:
-    """A sentence that exit 1 is sure of, and one that it is not."""
+    """Return a sentence whose confidence at exit 1 reaches α (True), and one below (False)."""
     first, alpha = Classifier(bundle, LayerRange(1, 1)), bundle.manifest.alpha
     found = {}
     for text in sample_sentences():
@@ -45,29 +51,31 @@ def texts(bundle: Bundle) -> dict[bool, str]:
 
 
 @pytest.fixture
-def unsure(texts: dict[bool, str]) -> str:
+def uncertain(texts: dict[bool, str]) -> str:
     return texts[False]
 
 
 def ask(world: World, text: str, **options: Any) -> Classification:
     async def work(mobile: MobileService) -> Classification:
-        return answered((await mobile.classify([text], policy=POLICY, **options))[0])
+        return answered(
+            (await mobile.classify([text], options=RequestOptions(POLICY, **options)))[0]
+        )
 
     return world.run(work)
 
 
 def checked(world: World) -> LedgerStore:
-    """The ledger of everything, which must be clean."""
+    """Return a ledger with all entries, which must be consistent."""
     store = world.ledger()
     report = verify(store)
     assert report.clean, report
     return store
 
 
-def test_an_unsure_answer_goes_on_to_the_cloud(unsure: str, tmp_path: Path) -> None:
+def test_uncertain_answer_is_escalated_to_the_cloud(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
-    answer = ask(world, unsure)
-    assert story(answer) == [HERE, ("cloud", "escalate", "answered")]
+    answer = ask(world, uncertain)
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "answered")]
     assert (answer.tier, answer.exit_layer) == (Tier.CLOUD, 6)
     assert (answer.escalated, answer.failed_over) == (True, False)
     assert [attempt.cost_lambda for attempt in answer.attempts] == [
@@ -95,20 +103,20 @@ def test_an_unsure_answer_goes_on_to_the_cloud(unsure: str, tmp_path: Path) -> N
     assert (report.cost_lambda, report.all_cloud_lambda) == BOTH
 
 
-def test_a_sure_answer_stays(texts: dict[bool, str], tmp_path: Path) -> None:
+def test_confident_answer_is_not_escalated(texts: dict[bool, str], tmp_path: Path) -> None:
     world = World(tmp_path)
     answer = ask(world, texts[True])
-    assert story(answer) == [HERE]
+    assert attempts_of(answer) == [ROUTED]
     assert (answer.escalated, answer.failed_over) == (False, False)
     assert answer.cost.cost_lambda == COSTS.mobile_layer
     checked(world).close()
 
 
-def test_the_edge_stands_in_for_the_cloud(unsure: str, tmp_path: Path) -> None:
+def test_edge_answers_in_place_of_an_unreachable_cloud(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",))
-    answer = ask(world, unsure)
-    expected = [HERE, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
-    assert story(answer) == expected
+    answer = ask(world, uncertain)
+    expected = [ROUTED, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
+    assert attempts_of(answer) == expected
     assert (answer.escalated, answer.failed_over) == (True, True)
     assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.attempt(
         Tier.EDGE, answer.exit_layer
@@ -127,15 +135,15 @@ def test_the_edge_stands_in_for_the_cloud(unsure: str, tmp_path: Path) -> None:
         ((), [("cloud", "escalate", "failed")]),
     ],
 )
-def test_with_every_server_down_the_mobiles_own_answer_is_not_lost(
-    fail_over: tuple[str, ...], asked: list[tuple[str, str, str]], unsure: str, tmp_path: Path
+def test_mobile_answer_is_returned_if_every_server_is_down(
+    fail_over: tuple[str, ...], asked: list[tuple[str, str, str]], uncertain: str, tmp_path: Path
 ) -> None:
     world = World(tmp_path, settings={"fail_over": fail_over})
-    answer = ask(world, unsure)
-    assert story(answer) == [HERE, *asked, IN_HAND]
+    answer = ask(world, uncertain)
+    assert attempts_of(answer) == [ROUTED, *asked, REUSED]
     assert (answer.tier, answer.exit_layer) == (Tier.MOBILE, 1)
     assert (answer.escalated, answer.failed_over) == (True, True)
-    # its work was done and booked once
+    # its work is done once, and paid once
     assert [one.cost_lambda for one in answer.attempts] == [COSTS.mobile_layer] + [0.0] * (
         len(asked) + 1
     )
@@ -147,18 +155,18 @@ def test_with_every_server_down_the_mobiles_own_answer_is_not_lost(
     assert (report.escalated, report.failed_over) == (1, 1)
 
 
-def test_a_refusal_is_not_taken_to_another_server(unsure: str, tmp_path: Path) -> None:
+def test_refused_input_is_not_sent_to_another_server(uncertain: str, tmp_path: Path) -> None:
     def refuse(_: httpx.Request) -> httpx.Response:
         return httpx.Response(422, json=InvalidInput("text: no").payload())
 
     world = World(tmp_path, up=("edge",), played={"cloud": refuse})
-    answer = ask(world, unsure)
-    assert story(answer) == [HERE, ("cloud", "escalate", "refused"), IN_HAND]
-    # a refused attempt was sent: oc is spent
+    answer = ask(world, uncertain)
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "refused"), REUSED]
+    # a refused attempt was sent, and costs oc
     assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud
 
 
-def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path) -> None:
+def test_hung_cloud_gets_the_remaining_time_only(uncertain: str, tmp_path: Path) -> None:
     got: list[float] = []
 
     async def hang(request: httpx.Request) -> httpx.Response:
@@ -166,9 +174,10 @@ def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path)
         await asyncio.Event().wait()
         raise AssertionError
 
-    world = World(tmp_path, played={"cloud": hang}, settings={"fail_over": ()})
-    answer = ask(world, unsure, deadline_ms=400)
-    assert story(answer) == [HERE, ("cloud", "escalate", "timed_out"), IN_HAND]
+    settings = {"fail_over": ()}
+    world = World(tmp_path, played={"cloud": hang}, settings=settings, virtual_time=True)
+    answer = ask(world, uncertain, deadline_ms=400)
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "timed_out"), REUSED]
     own = answer.attempts[0]
     assert own.queue_ms is not None
     assert own.compute_ms is not None
@@ -176,31 +185,66 @@ def test_a_hung_cloud_gets_what_is_left_and_no_more(unsure: str, tmp_path: Path)
     checked(world).close()
 
 
-def test_without_time_left_the_mobiles_answer_is_final(unsure: str, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("cloud",))
-    answer = ask(world, unsure, deadline_ms=0.001)
-    assert story(answer) == [HERE]
+def test_mobile_answer_is_final_without_time_left(uncertain: str, tmp_path: Path) -> None:
+    world = World(tmp_path, played={"cloud": plays("answers", "cloud")}, virtual_time=True)
+    answer = ask(world, uncertain, deadline_ms=1e3 * READING_S)
+    assert attempts_of(answer) == [ROUTED]
     assert (answer.escalated, answer.failed_over) == (False, False)
     checked(world).close()
 
 
-def test_the_end_of_an_attempt_is_durable_when_the_next_begins(unsure: str, tmp_path: Path) -> None:
-    """What a mobile that is killed while the cloud works would leave behind."""
+def test_end_of_an_attempt_is_durable_before_the_next_is_sent(
+    uncertain: str, tmp_path: Path
+) -> None:
+    """The outbox as a mobile leaves it that is killed while the cloud works."""
     left: list[LedgerEntry] = []
     mobiles: list[MobileService] = []
 
-    def look(_: httpx.Request) -> httpx.Response:
+    def read_outbox(_: httpx.Request) -> httpx.Response:
         rows = mobiles[0]._outbox.pending(100)
         left.extend(LedgerEntry.model_validate_json(row[3]) for row in rows)
         return httpx.Response(503)
 
     async def work(mobile: MobileService) -> None:
         mobiles.append(mobile)
-        await mobile.classify([unsure], policy=POLICY)
+        await mobile.classify([uncertain], options=RequestOptions(POLICY))
 
-    World(tmp_path, played={"cloud": look}).run(work)
+    World(tmp_path, played={"cloud": read_outbox}).run(work)
     callers = {entry.ordinal: entry for entry in left if entry.side is Side.CALLER}
     assert [callers[n].state for n in (1, 2)] == [State.ANSWERED, State.OPEN]
     assert [callers[n].reason for n in (1, 2)] == [Reason.ROUTE, Reason.ESCALATE]
     assert not callers[1].final
     assert callers[1].cost_lambda == COSTS.mobile_layer
+
+
+def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
+    uncertain: str, tmp_path: Path
+) -> None:
+    """The end of the first attempt and the beginning of the second are one transaction."""
+    copies: list[Path] = []
+
+    async def work(mobile: MobileService) -> None:
+        record = mobile._outbox.record
+
+        def copy_and_record(*entries: LedgerEntry) -> None:
+            record(*entries)
+            folder = tmp_path / f"after-{len(copies)}" / "mobile"
+            folder.mkdir(parents=True)
+            with closing(sqlite3.connect(folder / "outbox-0.sqlite")) as copy:
+                mobile._outbox._db.backup(copy)
+            copies.append(folder)
+
+        mobile._outbox.record = copy_and_record  # type: ignore[method-assign]
+        await mobile.classify([uncertain], options=RequestOptions(POLICY))
+
+    World(tmp_path, played={"cloud": plays("answers", "cloud")}).run(work)
+    assert len(copies) == 3  # begun, escalated, answered
+    for number, folder in enumerate(copies):
+        outbox = Outbox.claim(folder, "mobile")  # what the next mobile finds after a crash
+        rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
+        outbox.close()
+        callers = [row for row in rows if row.side is Side.CALLER]
+        assert all(row.is_terminal for row in callers)
+        assert [row.final for row in sorted(callers, key=lambda row: row.ordinal)] == (
+            [True] if number == 0 else [False, True]
+        )

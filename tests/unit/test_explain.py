@@ -19,6 +19,7 @@ from mobile_client.insight.explain import explain
 from mobile_client.insight.replay import AtHand, Replay, expected_lambda, known
 from mobile_client.insight.request_trace import RequestTrace, read_request
 from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -44,9 +45,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
     )
 
     async def work(mobile: MobileService) -> None:
-        await mobile.classify(TEXTS, policy="cascade-routing", deadline_ms=60_000)
+        await mobile.classify(TEXTS, options=RequestOptions(deadline_ms=60_000))
         for policy in ("dimee-fixed", "random", "adaee"):
-            await mobile.classify(TEXTS[:2], policy=policy, deadline_ms=60_000)
+            await mobile.classify(TEXTS[:2], options=RequestOptions(policy, 60_000))
 
     world.run(work)
     store = world.ledger()
@@ -278,7 +279,7 @@ def test_a_mobile_without_servers_explains_itself_too(tmp_path: Path, at_hand: A
 
     async def work(mobile: MobileService) -> str:
         policy = await mobile.runtime.policy("cascade-routing")
-        routed = {text: policy.route(mobile.runtime.read(text, None).features) for text in TEXTS}
+        routed = {text: policy.route(mobile.runtime.prepare(text, None).features) for text in TEXTS}
         away = next(text for text, routing in routed.items() if routing.tier is not Tier.MOBILE)
         (outcome,) = await mobile.classify([away])
         return answered(outcome).request_id

@@ -1,4 +1,4 @@
-"""Hedged pairs: who wins, what is booked, and that one attempt is the last."""
+"""Hedged pairs: the winner, the entries, and exactly one final attempt."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shared.errors import DimeeError
 from shared.ledger.entry import LedgerEntry
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import callers, one, plays, seen, world
 
 COSTS = CostModel.paper(6)
 
 
-def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
+def test_hedge_that_answers_first_wins_and_both_are_recorded(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Classification | DimeeError:
         seen(mobile, Tier.EDGE, 5.0)
         return await one(mobile, policy="edge")
@@ -31,18 +31,18 @@ def test_a_hedge_wins_and_both_are_booked(tmp_path: Path) -> None:
     found = world(tmp_path, "hangs", "answers", hedge="p95")
     answer = answered(found.run(work))
     assert answer.tier is Tier.CLOUD
-    assert sorted(story(answer)) == [
+    assert sorted(attempts_of(answer)) == [
         ("cloud", "hedge", "answered"),
         ("edge", "route", "abandoned"),
     ]
     assert answer.cost.cost_lambda == pytest.approx(
         COSTS.all_cloud + COSTS.offload_edge
-    )  # the loser's offload is paid
+    )  # the loser's offload is paid as well
     finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
     assert sorted(finals) == [False, True]
 
 
-def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
+def test_no_hedge_without_a_p95_or_beyond_the_ceiling(
     tmp_path: Path,
 ) -> None:
     async def work(mobile: MobileService) -> list[Classification | DimeeError]:
@@ -53,12 +53,12 @@ def test_no_hedge_before_a_p95_is_known_or_where_the_ceiling_pays_for_one_only(
 
     outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
     for outcome in outcomes:
-        reasons = [reason for _, reason, _ in story(answered(outcome))]
+        reasons = [reason for _, reason, _ in attempts_of(answered(outcome))]
         assert "hedge" not in reasons
 
 
-def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
-    """The second begins late, and gets what is left then."""
+def test_hedge_gets_only_the_remaining_time_of_the_request(tmp_path: Path) -> None:
+    """The hedge starts after 100 ms of 300."""
     given_ms: list[float] = []
 
     async def hang(request: httpx.Request) -> httpx.Response:
@@ -71,13 +71,14 @@ def test_a_hedged_pair_keeps_the_deadline_of_the_chain(tmp_path: Path) -> None:
         return await one(mobile, policy="edge", deadline_ms=300)
 
     facts = {"hedge": "p95", "fail_over": ("cloud",)}
-    found = World(tmp_path, played={"edge": hang, "cloud": hang}, settings=facts)
+    played = {"edge": hang, "cloud": hang}
+    found = World(tmp_path, played=played, settings=facts, virtual_time=True)
     assert isinstance(found.run(work), DimeeError)
     assert given_ms[1] <= 300 - 100
 
 
-def race(mobile: MobileService, both_asked: asyncio.Event) -> asyncio.Task[Any]:
-    """A request under way whose edge and cloud hang; ``both_asked`` tells when both do."""
+def hedged_request(mobile: MobileService, both_asked: asyncio.Event) -> asyncio.Task[Any]:
+    """Start a request whose edge and cloud hang; ``both_asked`` is set once both were asked."""
     asked: list[str] = []
 
     async def hang(request: httpx.Request) -> httpx.Response:
@@ -101,24 +102,24 @@ def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
 BOTH_ABANDONED = [("route", "abandoned", True), ("hedge", "abandoned", False)]
 
 
-def test_a_mobile_that_dies_between_two_leaves_one_last_attempt(tmp_path: Path) -> None:
+def test_mobile_that_dies_during_a_hedge_leaves_one_final_attempt(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         both_asked = asyncio.Event()
-        task = race(mobile, both_asked)
+        task = hedged_request(mobile, both_asked)
         await both_asked.wait()
-        mobile._outbox.keep = mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     found = World(tmp_path, settings={"hedge": "p95"})
     found.run(work)
-    assert finals(callers(found)) == BOTH_ABANDONED  # ended by who takes its outbox over
+    assert finals(callers(found)) == BOTH_ABANDONED  # closed by the next owner of its outbox
 
 
-def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> None:
+def test_cancelled_hedged_pair_leaves_one_final_attempt(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         both_asked = asyncio.Event()
-        task = race(mobile, both_asked)
+        task = hedged_request(mobile, both_asked)
         await both_asked.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -129,12 +130,13 @@ def test_a_race_that_is_cancelled_leaves_one_last_attempt(tmp_path: Path) -> Non
     assert finals(callers(found)) == BOTH_ABANDONED
 
 
-def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> None:
+def test_winner_whose_processing_fails_is_the_final_attempt(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         def broken(*_: Any) -> None:
             raise RuntimeError("inside")
 
         seen(mobile, Tier.EDGE, 2.0)
+        mobile.runtime.resumption.needs_hidden_states = True
         mobile.runtime.resumption.learn = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="inside"):
             await one(mobile, policy="edge")
@@ -144,32 +146,32 @@ def test_a_winner_that_cannot_be_taken_is_the_last_attempt(tmp_path: Path) -> No
     assert finals(callers(found)) == [("route", "abandoned", False), ("hedge", "failed", True)]
 
 
-def test_a_trial_that_is_cancelled_before_it_began_leaves_the_way_open(tmp_path: Path) -> None:
+def test_trial_that_is_cancelled_before_it_ran_frees_the_breaker(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         seen(mobile, Tier.EDGE, 5.0)
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
         for _ in range(FAILURES):
-            breaker.failed()
-        breaker._until = breaker.clock()
-        begin, begun = breaker.begin, []
+            breaker.record_failure()
+        breaker._open_until = breaker.clock()
+        begin, begun = breaker.begin_attempt, []
 
         def cancelled_at_once() -> object:
             task.cancel()
             begun.append(begin())
-            assert not breaker.lets_pass()
+            assert not breaker.allows_attempt()
             return begun[-1]
 
-        breaker.begin = cancelled_at_once  # type: ignore[method-assign]
+        breaker.begin_attempt = cancelled_at_once  # type: ignore[method-assign]
         task = asyncio.create_task(one(mobile, policy="edge"))
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         assert len(begun) == 1
-        assert breaker.lets_pass()
+        assert breaker.allows_attempt()
 
     world(tmp_path, "hangs", "answers", hedge="p95").run(work)
 
 
-def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
+def test_hedged_pair_that_fails_is_failed_over(tmp_path: Path) -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0.05)
         raise httpx.ReadError("reset", request=request)
@@ -179,7 +181,8 @@ def test_both_of_a_hedged_pair_may_fail(tmp_path: Path) -> None:
         return await one(mobile, policy="edge")
 
     played = {"edge": slow, "cloud": plays("gone", "cloud")}
-    found = World(tmp_path, played=played, settings={"hedge": "p95", "retries": 0})
+    settings = {"hedge": "p95", "retries": 0}
+    found = World(tmp_path, played=played, settings=settings, virtual_time=True)
     answer = answered(found.run(work))
     assert answer.tier is Tier.MOBILE
     assert answer.degraded_because == "offline"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_client.resilience.escalation_budget import EscalationBudget
+from mobile_client.resilience.escalation_budget import Allowance, EscalationBudget
 from shared.serving.rate_limit import RateLimit
 
 
@@ -71,20 +71,17 @@ def test_a_client_that_always_wants_to_escalate(
     budget = EscalationBudget(share, burst)
     made = sum(
         sum(allowance.take() for _ in range(hops))
-        for allowance in (budget.allow("a") for _ in range(requests))
+        for allowance in (budget.allowance("a") for _ in range(requests))
     )
     assert made <= share * requests + burst + 1e-6
     assert made >= min(requests, burst), "the burst itself is given"
 
 
 def test_budgets_of_others_and_none() -> None:
-    budget = EscalationBudget(0.0, 1, remembered=2)
-    first, second = budget.allow("a"), budget.allow("a")
+    budget = EscalationBudget(0.0, 1, max_clients=2)
+    first, second = budget.allowance("a"), budget.allowance("a")
     assert (first.take(), second.take()) == (True, False)
-    assert (first.exhausted, second.exhausted) == (False, True)
-    assert budget.allow("b").take()
-    budget.allow("c")
+    assert budget.allowance("b").take()
+    budget.allowance("c")
     assert len(budget) == 2
-    free = EscalationBudget(None, 1)
-    assert all(free.allow("a").take() for _ in range(1000))
-    assert len(free) == 0
+    assert all(Allowance().take() for _ in range(1000))

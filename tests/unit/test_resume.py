@@ -1,4 +1,4 @@
-"""Resuming: what the tiers take and book, and when the mobile sends its hidden state."""
+"""Resuming from hidden states: what tiers accept and record, and when the mobile sends one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from mobile_client.local.resume import HiddenState, Resumption
+from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -27,12 +28,12 @@ from shared.pricing.cost_model import CostModel
 from shared.settings import read_settings
 from shared.wire import MAX_BODY_BYTES, Classification, InferResponse, ResumeRequest
 from testbed.demo import sample_sentences
-from tests.support.mobile import World, answered, story
+from tests.support.mobile import World, answered, attempts_of
 from tests.support.paths import BUNDLE
 
-HERE = ("mobile", "route", "answered")
+ROUTED = ("mobile", "route", "answered")
 COSTS = CostModel.paper(6)
-POLICY = "i-splitee"  # its first arm asks exit 1 only, and goes on in the cloud
+POLICY = "i-splitee"  # its first arm uses exit 1 only, and escalates to the cloud
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def whole(bundle: Bundle) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def unsure(whole: Classifier, bundle: Bundle) -> str:
-    """A sentence that the first two exits are both unsure of."""
+def uncertain(whole: Classifier, bundle: Bundle) -> str:
+    """Return a sentence whose confidence at the first two exits is below α."""
     for text in sample_sentences():
         rows = [whole.encoder.encode(text)]
         found = [whole.classify(rows, None, layer)[0].confidence for layer in (1, 2)]
@@ -75,7 +76,7 @@ def post(app: FastAPI, body: bytes, path: str = "/v1/resume", **headers: str) ->
     return asyncio.run(talk())
 
 
-def booked(folder: Path, name: str) -> LedgerEntry:
+def entry_of(folder: Path, name: str) -> LedgerEntry:
     outbox = Outbox.claim(folder / name, name)
     (row,) = outbox.pending(100)
     outbox.close()
@@ -84,29 +85,29 @@ def booked(folder: Path, name: str) -> LedgerEntry:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("after", [1, 2, 5])
-def test_the_cloud_goes_on_after_a_layer(
-    after: int, codec: Codec, whole: Classifier, unsure: str, tmp_path: Path
+def test_cloud_resumes_after_a_layer(
+    after: int, codec: Codec, whole: Classifier, uncertain: str, tmp_path: Path
 ) -> None:
-    state = encode(hidden(whole, unsure, after), after, whole.bundle.bundle_id, codec)
+    state = encode(hidden(whole, uncertain, after), after, whole.bundle.bundle_id, codec)
     headers = {"dimee-ordinal": "2", "dimee-text-hash": "h", "dimee-text-chars": "44"}
     response = post(tier(tmp_path, "cloud"), state, **headers)
     assert response.status_code == 200, response.text
     answer = InferResponse.model_validate_json(response.content)
-    row = whole.encoder.encode(unsure)
+    row = whole.encoder.encode(uncertain)
     (expected,) = whole.classify([row], None)
     assert list(answer.probabilities.values()) == pytest.approx(expected.probabilities, abs=0.06)
     assert (answer.tier, answer.exit_layer, answer.resumed_after) == (Tier.CLOUD, 6, after)
     assert (answer.tokens, answer.truncated) == (row.tokens, False)
-    entry = booked(tmp_path, "cloud")
+    entry = entry_of(tmp_path, "cloud")
     assert (entry.state, entry.resumed_after, entry.exit_layer) == ("answered", after, 6)
     assert (entry.ordinal, entry.text_hash, entry.text_chars) == (2, "h", 44)
     assert entry.tokens == row.tokens
 
 
-def test_the_edge_leaves_early_and_at_n_at_the_latest(
-    whole: Classifier, unsure: str, bundle: Bundle, tmp_path: Path
+def test_edge_resumes_and_exits_early_or_at_layer_n(
+    whole: Classifier, uncertain: str, bundle: Bundle, tmp_path: Path
 ) -> None:
-    state = encode(hidden(whole, unsure, 1), 1, bundle.bundle_id, "fp16")
+    state = encode(hidden(whole, uncertain, 1), 1, bundle.bundle_id, "fp16")
     exits = {
         alpha: post(tier(tmp_path, "edge"), state, **{"dimee-alpha": alpha}).json()["exit_layer"]
         for alpha in ("0.5", "1.0")
@@ -124,28 +125,28 @@ def test_the_edge_leaves_early_and_at_n_at_the_latest(
         (1, "f" * 16, 409, "send the text instead"),
     ],
 )
-def test_a_refused_state_is_booked(
+def test_refused_state_is_recorded(
     layer: int, bundle_id: str | None, status: int, says: str,
-    whole: Classifier, unsure: str, tmp_path: Path,
+    whole: Classifier, uncertain: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     bundle_id = bundle_id or whole.bundle.bundle_id
-    state = encode(hidden(whole, unsure, 3), layer, bundle_id, "int8")
+    state = encode(hidden(whole, uncertain, 3), layer, bundle_id, "int8")
     response = post(tier(tmp_path, "edge"), state)
     assert response.status_code == status
     assert says in response.json()["error"]["message"]
-    entry = booked(tmp_path, "edge")
+    entry = entry_of(tmp_path, "edge")
     code = "bundle_mismatch" if status == 409 else "invalid_input"
     assert (entry.state, entry.error_code, entry.resumed_after) == ("refused", code, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", bytes(100), b"\xff" * 1000])
-def test_what_is_no_state_is_422(body: bytes, tmp_path: Path) -> None:
+def test_body_that_is_no_state_is_422(body: bytes, tmp_path: Path) -> None:
     response = post(tier(tmp_path, "cloud"), body)
     assert response.status_code == 422
     assert response.json()["error"]["field"] == "state"
 
 
-def test_too_large_a_body_is_413(tmp_path: Path) -> None:
+def test_body_that_is_too_large_is_413(tmp_path: Path) -> None:
     assert post(tier(tmp_path, "cloud"), bytes(MAX_BODY_BYTES + 1)).status_code == 413
 
 
@@ -162,20 +163,20 @@ def test_too_large_a_body_is_413(tmp_path: Path) -> None:
         {"dimee-text-hash": "h" * 65},
     ],
 )
-def test_wrong_headers_name_themselves(headers: dict[str, str], tmp_path: Path) -> None:
+def test_wrong_header_is_named_in_the_error(headers: dict[str, str], tmp_path: Path) -> None:
     response = post(tier(tmp_path, "cloud"), b"", **headers)
     assert response.status_code in (413, 422)
     assert next(iter(headers)) in response.json()["error"]["field"]
 
 
-def test_a_passed_deadline(whole: Classifier, unsure: str, tmp_path: Path) -> None:
-    state = encode(hidden(whole, unsure, 1), 1, whole.bundle.bundle_id)
+def test_passed_deadline_is_refused(whole: Classifier, uncertain: str, tmp_path: Path) -> None:
+    state = encode(hidden(whole, uncertain, 1), 1, whole.bundle.bundle_id)
     response = post(tier(tmp_path, "cloud"), state, **{"dimee-deadline-ms": "1e-9"})
     assert response.status_code == 504
-    assert booked(tmp_path, "cloud").state == "timed_out"
+    assert entry_of(tmp_path, "cloud").state == "timed_out"
 
 
-def test_openapi_says_what_the_body_is_and_each_header_that_the_mobile_sends(
+def test_openapi_describes_the_body_and_every_header(
     tmp_path: Path,
 ) -> None:
     operation = post(tier(tmp_path, "edge"), b"", "/openapi.json").json()["paths"]["/v1/resume"]
@@ -186,9 +187,7 @@ def test_openapi_says_what_the_body_is_and_each_header_that_the_mobile_sends(
 
 
 @pytest.mark.parametrize("value", [65_504.0, -65_504.0, 0.0])
-def test_extreme_values_are_answered_with_numbers(
-    value: float, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_extreme_values_give_finite_answers(value: float, bundle: Bundle, tmp_path: Path) -> None:
     hidden_TH = np.full((5, bundle.manifest.hidden_size), value, np.float32)
     hidden_TH[2] *= -1
     response = post(tier(tmp_path, "cloud"), encode(hidden_TH, 1, bundle.bundle_id))
@@ -198,7 +197,9 @@ def test_extreme_values_are_answered_with_numbers(
 
 def ask(world: World, texts: list[str], policy: str = POLICY) -> list[Classification]:
     async def work(mobile: MobileService) -> list[Classification]:
-        return [answered(one) for one in await mobile.classify(texts, policy=policy)]
+        return [
+            answered(one) for one in await mobile.classify(texts, options=RequestOptions(policy))
+        ]
 
     return world.run(work)
 
@@ -212,15 +213,17 @@ def checked(world: World) -> list[LedgerEntry]:
     return rows
 
 
-def test_the_mobile_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: Path) -> None:
+def test_mobile_sends_its_hidden_state_on_escalation(
+    uncertain: str, whole: Classifier, tmp_path: Path
+) -> None:
     world = World(tmp_path, up=("cloud",), settings={"resume": "always"})
-    (answer,) = ask(world, [unsure])
-    assert story(answer) == [HERE, ("cloud", "escalate", "answered")]
+    (answer,) = ask(world, [uncertain])
+    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "answered")]
     assert [one.resumed_after for one in answer.attempts] == [None, 1]
     assert (answer.exit_layer, answer.truncated) == (6, False)
-    (expected,) = whole.classify([whole.encoder.encode(unsure)], None)
+    (expected,) = whole.classify([whole.encoder.encode(uncertain)], None)
     assert list(answer.probabilities.values()) == pytest.approx(expected.probabilities, abs=0.06)
-    # the cloud is paid by the request: its fee is the same
+    # the cloud is paid by the request, resumed or not
     assert [one.cost_lambda for one in answer.attempts] == [COSTS.mobile_layer, COSTS.all_cloud]
     rows = checked(world)
     there = [row for row in rows if row.tier is Tier.CLOUD]
@@ -228,12 +231,12 @@ def test_the_mobile_hands_its_work_on(unsure: str, whole: Classifier, tmp_path: 
     assert len({(row.text_hash, row.text_chars, row.tokens) for row in there}) == 1
 
 
-def test_the_edge_is_paid_for_the_layers_that_it_ran(unsure: str, tmp_path: Path) -> None:
+def test_edge_is_paid_for_the_layers_that_it_ran(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings={"resume": "always", "resume_codec": "fp16"})
-    (answer,) = ask(world, [unsure])
-    # nobody heard the cloud; the edge went on where the mobile had stopped
-    expected = [HERE, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
-    assert story(answer) == expected
+    (answer,) = ask(world, [uncertain])
+    # the cloud is unreachable, and the edge resumes from the mobile's state
+    expected = [ROUTED, ("cloud", "escalate", "failed"), ("edge", "fail_over", "answered")]
+    assert attempts_of(answer) == expected
     assert [one.resumed_after for one in answer.attempts] == [None, 1, 1]
     assert answer.attempts[-1].cost_lambda == COSTS.offload_edge + COSTS.edge_layer * (
         answer.exit_layer - 1
@@ -241,7 +244,7 @@ def test_the_edge_is_paid_for_the_layers_that_it_ran(unsure: str, tmp_path: Path
     checked(world)
 
 
-def test_a_text_that_was_cut_says_so_when_resumed(tmp_path: Path) -> None:
+def test_truncated_text_is_reported_after_resuming(tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",), settings={"resume": "always"})
     (answer,) = ask(world, ["it almost works, and that is what hurts " * 100])
     if answer.escalated:
@@ -254,8 +257,8 @@ def test_a_text_that_was_cut_says_so_when_resumed(tmp_path: Path) -> None:
     [BundleMismatch("state: no"), InvalidInput("state: no"), NotFound("path: no")],
     ids=lambda error: error.code,
 )
-def test_a_refused_state_is_followed_by_the_text(
-    error: InvalidInput, unsure: str, tmp_path: Path
+def test_refused_state_is_followed_by_the_text(
+    error: InvalidInput, uncertain: str, tmp_path: Path
 ) -> None:
     asked: list[str] = []
 
@@ -268,12 +271,12 @@ def test_a_refused_state_is_followed_by_the_text(
 
     settings = {"resume": "always"}
     world = World(tmp_path, up=("edge",), played={"cloud": refuse}, settings=settings)
-    (answer,) = ask(world, [unsure])
+    (answer,) = ask(world, [uncertain])
     refused, retried = ("cloud", "escalate", "refused"), ("cloud", "retry", "answered")
-    assert story(answer) == [HERE, refused, retried]
+    assert attempts_of(answer) == [ROUTED, refused, retried]
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None]
     assert asked == ["/v1/resume", "/v1/infer"]
-    # a refused attempt was sent: oc is spent
+    # a refused attempt was sent, and costs oc
     assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud + COSTS.all_cloud
     assert (answer.escalated, answer.failed_over) == (True, False)
 
@@ -287,9 +290,7 @@ def answer_of(request: httpx.Request) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_after_a_refusal_no_tier_of_this_request_gets_the_state(
-    unsure: str, tmp_path: Path
-) -> None:
+def test_no_further_tier_gets_the_state_after_a_refusal(uncertain: str, tmp_path: Path) -> None:
     mismatch = BundleMismatch("no").payload()
     settings = {"resume": "always"}
     world = World(
@@ -298,9 +299,9 @@ def test_after_a_refusal_no_tier_of_this_request_gets_the_state(
         played={"cloud": lambda _: httpx.Response(409, json=mismatch)},
         settings=settings,
     )
-    (answer,) = ask(world, [unsure])
-    assert story(answer) == [
-        HERE,
+    (answer,) = ask(world, [uncertain])
+    assert attempts_of(answer) == [
+        ROUTED,
         ("cloud", "escalate", "refused"),
         ("cloud", "retry", "refused"),
         ("edge", "fail_over", "answered"),
@@ -308,16 +309,16 @@ def test_after_a_refusal_no_tier_of_this_request_gets_the_state(
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None, None]
 
 
-def test_a_busy_tier_is_not_asked_again_with_the_text(unsure: str, tmp_path: Path) -> None:
+def test_busy_tier_is_not_sent_the_text(uncertain: str, tmp_path: Path) -> None:
     busy = Overloaded("full").payload()
     world = World(
         tmp_path,
         played={"cloud": lambda _: httpx.Response(429, json=busy)},
         settings={"resume": "always", "fail_over": ()},
     )
-    (answer,) = ask(world, [unsure])
-    refused, in_hand = ("cloud", "escalate", "refused"), ("mobile", "fail_over", "answered")
-    assert story(answer) == [HERE, refused, in_hand]
+    (answer,) = ask(world, [uncertain])
+    refused, reused = ("cloud", "escalate", "refused"), ("mobile", "fail_over", "answered")
+    assert attempts_of(answer) == [ROUTED, refused, reused]
     assert [one.resumed_after for one in answer.attempts] == [None, 1, None]
 
 
@@ -326,23 +327,25 @@ def test_a_busy_tier_is_not_asked_again_with_the_text(unsure: str, tmp_path: Pat
     [
         ({"resume": "never"}, [None, None]),
         ({"resume": "never", "uplink_mbps": 1e6}, [None, None]),
-        ({}, [None, None]),  # nothing is known of the uplink
-        ({"uplink_mbps": 1e6}, [None, 1]),  # the first answer told what a layer takes
+        ({}, [None, None]),  # the uplink is unknown
+        ({"uplink_mbps": 1e6}, [None, 1]),  # the first answer shows the time of a layer
         ({"uplink_mbps": 0.001}, [None, None]),
         ({"resume": "always", "uplink_mbps": 0.001}, [1, 1]),
     ],
 )
-def test_when_the_state_is_sent(
-    settings: dict[str, Any], resumed: list[int | None], unsure: str, tmp_path: Path
+def test_settings_decide_whether_the_state_is_sent(
+    settings: dict[str, Any], resumed: list[int | None], uncertain: str, tmp_path: Path
 ) -> None:
     world = World(tmp_path, up=("cloud",), settings=settings)
 
     async def work(mobile: MobileService) -> list[Classification]:
         found = []
         for _ in resumed:
-            # a learning policy's first arm, each time anew
+            # restart the learning policy at its first arm
             mobile.runtime._policies.clear()
-            found.append(answered((await mobile.classify([unsure], policy=POLICY))[0]))
+            found.append(
+                answered((await mobile.classify([uncertain], options=RequestOptions(POLICY)))[0])
+            )
         return found
 
     answers = world.run(work)
@@ -350,12 +353,12 @@ def test_when_the_state_is_sent(
     checked(world)
 
 
-def test_the_choice_follows_what_was_measured() -> None:
+def test_measured_times_decide_whether_the_state_is_sent() -> None:
     state = HiddenState(np.zeros((20, 384), np.float32), 2)
     tiers = {Tier.EDGE: 3, Tier.CLOUD: 6}
     settings = MobileSettings(uplink_mbps=100)
     choice = Resumption(settings, "b", tiers)
-    assert choice.wanted
+    assert choice.needs_hidden_states
     assert choice.choose(state, Tier.CLOUD) is None
     choice.learn(Tier.CLOUD, measured(exit_layer=6, compute_ms=60.0))
     assert choice.layer_ms(Tier.CLOUD, tokens=20) == 10
@@ -365,7 +368,6 @@ def test_the_choice_follows_what_was_measured() -> None:
         choice.learn(Tier.CLOUD, measured(exit_layer=6, resumed_after=2, compute_ms=0.4))
     assert choice.layer_ms(Tier.CLOUD, tokens=20) == pytest.approx(0.1, abs=0.01)
     assert choice.choose(state, Tier.CLOUD) is None
-    assert choice.choose(None, Tier.CLOUD) is None
     assert choice.choose(state, Tier.MOBILE) is None
     always = Resumption(settings.model_copy(update={"resume": "always"}), "b", tiers)
     assert always.choose(state, Tier.EDGE) is not None

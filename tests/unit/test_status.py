@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 import mobile_client.cli.status
 from mobile_client.cli.status import look, show, status
-from mobile_client.gateway.app import caller_of, create_app
+from mobile_client.gateway.app import client_name, create_app
 from mobile_client.monitoring.certificate_monitor import state_file
 from mobile_client.monitoring.health import AlarmReport, AuditReport, MobileHealth
 from mobile_client.settings import MobileSettings
@@ -197,7 +197,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
 def test_who_asks_the_gateway(header: str, expected: str) -> None:
     headers = [(b"x-caller", b"shop"), (b"x-long", b"l" * 100)]
     scope = {"type": "http", "headers": headers, "client": ("10.0.0.7", 40_000)}
-    assert caller_of(Request(scope), header) == expected
+    assert client_name(Request(scope), header) == expected
 
 
 def test_a_closed_door_says_what_is_missing() -> None:

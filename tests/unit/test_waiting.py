@@ -1,4 +1,4 @@
-"""The price of waiting: its default, where it is 0, and what `explain` and `whatif` say of it."""
+"""The price of waiting: its default, its sources, and its effect in `explain` and `whatif`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from mobile_client.insight.replay import AtHand
 from mobile_client.insight.request_trace import RequestTrace, read_request
 from mobile_client.insight.whatif import Change, WhatIf, what_if
 from mobile_client.local.runtime import LocalRuntime
-from mobile_client.resilience.tier_stats import FORGET_S, TierStats
+from mobile_client.options import RequestOptions
+from mobile_client.resilience.tier_stats import DELAY_EXPIRES_S, TierStats
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -41,20 +42,20 @@ TEXTS = sample_sentences()
 SATELLITE_MS = 600.0
 
 
-def test_a_second_of_waiting_costs_as_much_as_the_cloud() -> None:
+def test_one_second_of_waiting_costs_as_much_as_the_cloud() -> None:
     assert pytest.approx(CostModel.paper(12).all_cloud) == 1000 * LATENCY_PRICE_LAMBDA
-    assert MobileSettings().waiting_price == LATENCY_PRICE_LAMBDA
+    assert MobileSettings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
-def test_the_pure_preset_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_price_of_waiting_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "0")
-    assert load_settings().waiting_price == 0
+    assert load_settings().waiting_price_lambda == 0
     monkeypatch.setenv("DIMEE_LATENCY_PRICE_LAMBDA", "")
-    assert load_settings().waiting_price == LATENCY_PRICE_LAMBDA
+    assert load_settings().waiting_price_lambda == LATENCY_PRICE_LAMBDA
 
 
-def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    """It was judged so, and a mobile under it starts without any other setting."""
+def test_waiting_is_free_under_a_certificate(bundle: Bundle, tmp_path: Path) -> None:
+    """A certificate is computed without it, and needs no further setting."""
     settings = MobileSettings(bundle=BUNDLE, certificate=written(bundle, tmp_path))
     device = LocalRuntime(settings)
     try:
@@ -65,7 +66,7 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
     assert AtHand.load(settings).value is not None
 
 
-def test_the_cost_of_an_answer_holds_its_waiting() -> None:
+def test_cost_of_an_answer_includes_the_waiting() -> None:
     conditions = Conditions(
         CostModel.paper(12), {Tier.EDGE: 100.0}, latency_price_lambda=LATENCY_PRICE_LAMBDA
     )
@@ -74,38 +75,38 @@ def test_the_cost_of_an_answer_holds_its_waiting() -> None:
     assert conditions.cost(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
 
 
-def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
-    """Else a tier that waiting made too dear would never be asked again."""
+def test_old_delays_are_forgotten() -> None:
+    """Otherwise a tier that waiting made too expensive would never be asked again."""
     clock = Clock()
-    observed = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
-    observed.answered(Tier.CLOUD, 607.0)
-    clock.now += FORGET_S / 2
-    observed.answered(Tier.EDGE, 8.0)
-    clock.now += FORGET_S / 2
-    observed.now(5000)
-    assert observed.conditions.delay_ms == {Tier.EDGE: 8.0}
-    clock.now += FORGET_S / 2
-    observed.now(5000)
-    assert observed.conditions.delay_ms == {}
-    observed.answered(Tier.CLOUD, 20.0)
-    assert observed.conditions.delay_ms == {Tier.CLOUD: 20.0}
+    tier_stats = TierStats(LivePrices(CostModel.paper(6)), LATENCY_PRICE_LAMBDA, clock)
+    tier_stats.record_delay(Tier.CLOUD, 607.0)
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.record_delay(Tier.EDGE, 8.0)
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
+    clock.now += DELAY_EXPIRES_S / 2
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.delay_ms == {}
+    tier_stats.record_delay(Tier.CLOUD, 20.0)
+    assert tier_stats.conditions.delay_ms == {Tier.CLOUD: 20.0}
 
 
 def first_tiers(folder: Path, **settings: float) -> list[Tier]:
-    """Tiers at which texts start when both servers are behind a satellite."""
+    """Return the first tier of each text with both servers behind a satellite link."""
 
     async def work(mobile: MobileService) -> list[Tier]:
         policy = await mobile.runtime.policy("cascade-routing")
-        mobile.runtime.tier_stats.answered(Tier.MOBILE, 3.0)
+        mobile.runtime.tier_stats.record_delay(Tier.MOBILE, 3.0)
         for tier in (Tier.EDGE, Tier.CLOUD):
-            mobile.runtime.tier_stats.answered(tier, SATELLITE_MS)
-        reads = [mobile.runtime.read(text, None) for text in TEXTS]
-        return [mobile.runtime.decide(read, policy, 5000).routing.tier for read in reads]
+            mobile.runtime.tier_stats.record_delay(tier, SATELLITE_MS)
+        reads = [mobile.runtime.prepare(text, None) for text in TEXTS]
+        return [mobile.runtime.route(read, policy, 5000).routing.tier for read in reads]
 
     return World(folder, settings=dict(settings)).run(work)
 
 
-def test_over_a_satellite_the_mobile_tier_starts(tmp_path: Path) -> None:
+def test_mobile_tier_is_preferred_over_a_satellite_link(tmp_path: Path) -> None:
     def share(tiers: list[Tier]) -> float:
         return sum(tier is Tier.MOBILE for tier in tiers) / len(tiers)
 
@@ -115,25 +116,25 @@ def test_over_a_satellite_the_mobile_tier_starts(tmp_path: Path) -> None:
 
 
 FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
-"""Delays that stand in for the measured ones, so that no verdict rests on this machine's speed."""
+"""Delays in place of the measured ones, so that no verdict depends on the machine's speed."""
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestTrace]]:
-    """Requests that were booked at the default price of waiting, by `FIXED_MS`."""
+    """Requests that were recorded at the default price of waiting, with `FIXED_MS` as delays."""
     world = World(tmp_path_factory.mktemp("waiting"), up=("edge", "cloud"))
-    measured = TierStats.answered
+    measured = TierStats.record_delay
 
     def fixed(self: TierStats, tier: Tier, took_ms: float) -> None:
         measured(self, tier, FIXED_MS[tier])
 
     async def work(mobile: MobileService) -> None:
-        mobile.runtime.tier_stats._clock = Clock()  # nothing is forgotten, however long it takes
+        mobile.runtime.tier_stats._clock = Clock()  # no delay expires, however long the test takes
         for text in TEXTS:
-            await mobile.classify([text], policy="cascade-routing", deadline_ms=60_000)
+            await mobile.classify([text], options=RequestOptions(deadline_ms=60_000))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TierStats, "answered", fixed)
+        patch.setattr(TierStats, "record_delay", fixed)
         world.run(work)
     store = world.ledger()
     yield [
@@ -144,7 +145,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
 
 
 def timed(entry: LedgerEntry) -> LedgerEntry:
-    """The entry as if it had taken `FIXED_MS`."""
+    """Return the entry with `FIXED_MS` as its time."""
     if entry.round_trip_ms is None:
         return entry
     took_ms = FIXED_MS[entry.tier]
@@ -157,7 +158,9 @@ def at_hand() -> AtHand:
     return AtHand.load(MobileSettings(bundle=BUNDLE))
 
 
-def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace]) -> None:
+def test_decision_is_recorded_with_price_of_waiting_and_delays(
+    recorded: list[RequestTrace],
+) -> None:
     assert all(
         one.knew is not None and one.knew.latency_price_lambda == LATENCY_PRICE_LAMBDA
         for one in recorded
@@ -170,7 +173,7 @@ def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace
     assert all(delay > 0 for delay in last.delays.values())
 
 
-def test_explain_shows_the_rate_and_what_waiting_added(
+def test_explain_shows_the_price_of_waiting_and_its_effect(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
@@ -195,7 +198,7 @@ def test_explain_shows_the_rate_and_what_waiting_added(
     assert "None" not in text
 
 
-def test_replay_at_the_default_rate_is_what_was_decided_live(
+def test_replay_at_the_default_price_reproduces_decisions(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
@@ -213,14 +216,14 @@ def mean_before(report: WhatIf, name: str) -> float:
 
 
 def unrated(request: RequestTrace) -> RequestTrace:
-    """The request as if its price of waiting had not been recorded."""
+    """Return the request without its recorded price of waiting."""
     assert request.knew is not None
     knew = request.knew.model_copy(update={"latency_price_lambda": None})
     return RequestTrace(request.path, request.answers, knew)
 
 
-def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[RequestTrace]) -> None:
-    """Today's rate is another; it counts only where none is recorded."""
+def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
+    """The present price is another, and applies only to requests without a recorded one."""
     dear = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
     same = Change(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
@@ -244,7 +247,7 @@ def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[Request
     assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
 
 
-def test_a_link_alone_leaves_the_recorded_rate(recorded: list[RequestTrace]) -> None:
+def test_changed_link_keeps_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
     pure = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
     far = what_if(recorded, pure, Change(pure.bundle.cost_model, LINKS["satellite"]))
     assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
@@ -259,7 +262,7 @@ def book(folder: Path, **facts: float) -> Path:
 
 
 def rate_of(**settings: Any) -> float:
-    """The price of waiting that a mobile with these settings decides by."""
+    """Return the price of waiting in the decisions of a mobile with these settings."""
     device = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
     try:
         return device.tier_stats.conditions.latency_price_lambda
@@ -267,8 +270,8 @@ def rate_of(**settings: Any) -> float:
         device.close()
 
 
-def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
-    """It comes before the default, and after what was said outright."""
+def test_price_book_sets_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
+    """It replaces the default, and an explicit setting replaces it."""
     assert rate_of(price_book=book(tmp_path)) == LATENCY_PRICE_LAMBDA
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0)) == 0
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5)) == 0.5
@@ -280,25 +283,25 @@ def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path)
     assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=promise) == 0
 
 
-def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:
+def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
     clock = Clock()
     tariff = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
-    observed = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
-    assert observed.conditions.latency_price_lambda == 0.5
+    tier_stats = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
+    assert tier_stats.conditions.latency_price_lambda == 0.5
     book(tmp_path)
     clock.now += LOOK_EVERY_S
-    observed.now(5000)
-    assert observed.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
+    tier_stats.refresh(5000)
+    assert tier_stats.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, 0.5), ({"--latency-price": "2"}, 2.0), ({"DIMEE_LATENCY_PRICE_LAMBDA": "1"}, None)],
 )
-def test_whatif_at_a_book_takes_its_price_of_waiting(
+def test_whatif_with_a_price_book_uses_its_price_of_waiting(
     given: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the mobile would: unless another is given."""
+    """As on the mobile, an explicit price replaces it."""
     seen: list[Change] = []
 
     def keep(requests: object, at_hand: AtHand, change: Change) -> None:
@@ -323,7 +326,9 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
     assert seen[0].latency_price_lambda == expected
 
 
-def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtHand) -> None:
+def test_whatif_with_another_price_of_waiting_moves_requests(
+    recorded: list[RequestTrace], at_hand: AtHand
+) -> None:
     report = what_if(
         recorded, at_hand, Change(at_hand.bundle.cost_model, latency_price_lambda=10.0)
     )
@@ -332,7 +337,7 @@ def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtH
     assert "waiting 0.018 → 10 λ a ms" in "\n".join(whatif_lines(report))
 
 
-def test_entries_without_a_record_of_delays_are_told_as_before(
+def test_entries_without_recorded_delays_are_explained_without_waiting(
     recorded: list[RequestTrace], at_hand: AtHand
 ) -> None:
     request = recorded[0]

@@ -1,8 +1,9 @@
-"""The mobile lets in what it gets done in time, and tells nobody a late answer."""
+"""Adaptive limit of concurrent calls, and deadlines that count from the arrival."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from mobile_client.dispatch import request_state as course
+from mobile_client.dispatch import request_state
 from mobile_client.gateway.app import create_app
-from mobile_client.resilience.concurrency_limit import GOOD_TIME, LEAST, PAUSE_S, AIMDLimiter
+from mobile_client.options import RequestOptions
+from mobile_client.resilience.concurrency_limit import (
+    GOOD_TIME,
+    MIN_DECREASE_INTERVAL_S,
+    MIN_LIMIT,
+    AIMDLimiter,
+)
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.domain import Side
@@ -25,77 +32,77 @@ from tests.support.paths import BUNDLE, free_ports
 TEXT = "a wonderful film"
 
 
-def full(crowd: AIMDLimiter) -> None:
-    while crowd.under_way < crowd.bound:
-        crowd.enter()
+def fill(limiter: AIMDLimiter) -> None:
+    while limiter.in_flight < limiter.limit:
+        limiter.acquire()
 
 
-def test_no_more_than_the_bound_are_let_in() -> None:
-    crowd = AIMDLimiter(3)
-    full(crowd)
-    with pytest.raises(Overloaded, match="3 requests under way") as refused:
-        crowd.enter()
+def test_calls_beyond_the_limit_are_refused() -> None:
+    limiter = AIMDLimiter(3)
+    fill(limiter)
+    with pytest.raises(Overloaded, match="3 requests in flight") as refused:
+        limiter.acquire()
     assert (refused.value.limit, refused.value.retry_after_s) == (3, 1.0)
-    crowd.forget()
-    crowd.enter()
+    limiter.discard()
+    limiter.acquire()
 
 
-def test_late_answers_lower_the_bound_once_for_what_was_let_in_before() -> None:
+def test_late_answers_lower_the_limit_once_per_interval() -> None:
     clock = Clock()
-    crowd = AIMDLimiter(100, clock)
-    full(crowd)
+    limiter = AIMDLimiter(100, clock)
+    fill(limiter)
     for _ in range(10):
-        crowd.leave(1.0, 1.0, late=True)
-    assert crowd.bound == 90
-    clock.now += 2 * PAUSE_S
-    full(crowd)
-    crowd.leave(GOOD_TIME + 0.01, 1.0, late=False)  # in time, and yet too near to it
-    assert crowd.bound == 81
+        limiter.release(1.0, 1.0, late=True)
+    assert limiter.limit == 90
+    clock.now += 2 * MIN_DECREASE_INTERVAL_S
+    fill(limiter)
+    limiter.release(GOOD_TIME + 0.01, 1.0, late=False)  # before the deadline, but close to it
+    assert limiter.limit == 81
 
 
-def test_it_is_never_lowered_to_nothing_and_comes_back() -> None:
+def test_limit_has_a_minimum_and_recovers() -> None:
     clock = Clock()
-    crowd = AIMDLimiter(100, clock)
+    limiter = AIMDLimiter(100, clock)
     for _ in range(200):
-        clock.now += 2 * PAUSE_S
-        full(crowd)
-        crowd.leave(1.0, 1.0, late=True)
-    assert crowd.bound == LEAST
+        clock.now += 2 * MIN_DECREASE_INTERVAL_S
+        fill(limiter)
+        limiter.release(1.0, 1.0, late=True)
+    assert limiter.limit == MIN_LIMIT
     for _ in range(10_000):
-        full(crowd)
-        crowd.leave(0.1, 1.0, late=False)
-    assert crowd.bound == 100
+        fill(limiter)
+        limiter.release(0.1, 1.0, late=False)
+    assert limiter.limit == 100
 
 
-def test_a_few_that_are_late_lower_nothing() -> None:
-    """A server that hangs makes its callers late, not the mobile busy."""
-    crowd = AIMDLimiter(100)
+def test_late_answers_at_low_concurrency_do_not_lower_the_limit() -> None:
+    """A hung server makes its callers late, although the mobile is not busy."""
+    limiter = AIMDLimiter(100)
     for _ in range(1_000):
-        crowd.enter()
-        crowd.leave(1.0, 1.0, late=True)
-    assert crowd.bound == 100
+        limiter.acquire()
+        limiter.release(1.0, 1.0, late=True)
+    assert limiter.limit == 100
 
 
 @pytest.mark.parametrize("policy", ["mobile", "cloud", "edge"])
-def test_an_answer_after_its_time_is_an_error(
+def test_answer_after_the_deadline_is_an_error(
     policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path, up=("edge", "cloud"))
-    # no answer can come before that
-    monkeypatch.setattr(course, "GRACE_MS", -5_000.0)
-    # but the request is begun
-    begun = course.RequestState.check_time
+    monkeypatch.setattr(request_state, "GRACE_MS", -5_000.0)  # every answer is late
+    late = request_state.RequestState.deadline_error
     calls: list[int] = []
 
-    def first_passes(self: course.RequestState) -> None:
+    def deadline_error(
+        self: request_state.RequestState, spent_ms: float
+    ) -> DeadlineExceeded | None:
         calls.append(1)
-        if len(calls) > (2 if policy == "mobile" else 1):
-            begun(self)
+        # the attempt is begun: the checks before it pass
+        return late(self, spent_ms) if len(calls) > (2 if policy == "mobile" else 1) else None
 
-    monkeypatch.setattr(course.RequestState, "check_time", first_passes)
+    monkeypatch.setattr(request_state.RequestState, "deadline_error", deadline_error)
 
     async def ask(mobile: MobileService) -> Any:
-        (outcome,) = await mobile.classify([TEXT], policy=policy)
+        (outcome,) = await mobile.classify([TEXT], options=RequestOptions(policy))
         return outcome
 
     outcome = world.run(ask)
@@ -109,23 +116,25 @@ def test_an_answer_after_its_time_is_an_error(
     store.close()
 
 
-def test_a_request_that_comes_too_late_opens_nothing(tmp_path: Path) -> None:
+def test_request_that_arrives_too_late_opens_no_attempt(tmp_path: Path) -> None:
     world = World(tmp_path, up=("cloud",))
 
     async def ask(mobile: MobileService) -> Any:
-        (outcome,) = await mobile.classify([TEXT], policy="cloud", since=-1e6)
+        (outcome,) = await mobile.classify([TEXT], options=RequestOptions("cloud"), since=-1e6)
         return outcome
 
     assert isinstance(world.run(ask), DeadlineExceeded)
     assert world.entries() == []
 
 
-def test_the_time_of_an_answer_counts_from_its_arrival(tmp_path: Path) -> None:
+def test_total_time_counts_from_the_arrival(tmp_path: Path) -> None:
     world = World(tmp_path)
 
     async def ask(mobile: MobileService) -> Any:
-        loop_time = course.time.perf_counter() - 1.0
-        (outcome,) = await mobile.classify([TEXT], policy="mobile", since=loop_time)
+        loop_time = time.perf_counter() - 1.0
+        (outcome,) = await mobile.classify(
+            [TEXT], options=RequestOptions("mobile"), since=loop_time
+        )
         return outcome
 
     assert answered(world.run(ask)).total_ms > 1_000
@@ -137,7 +146,7 @@ def gateway(folder: Path, **more: Any) -> FastAPI:
     return create_app(MobileSettings(bundle=BUNDLE, state_dir=folder, **urls, **more))
 
 
-def test_the_gateway_refuses_beyond_its_bound_and_takes_again(
+def test_gateway_refuses_beyond_its_limit_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = gateway(tmp_path, max_queue=2)

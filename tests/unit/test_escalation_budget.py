@@ -1,4 +1,4 @@
-"""A client whose inputs never exit early: its escalations are bounded, marked and booked."""
+"""Escalation budget: bounded for each client, marked in answers, recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mobile_client.cli.render import row
 from mobile_client.insight.explain import explain
 from mobile_client.insight.replay import AtHand
 from mobile_client.insight.request_trace import read_request
+from mobile_client.options import RequestOptions
 from mobile_client.resilience.escalation_budget import EXHAUSTED
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
@@ -29,7 +30,7 @@ TEXT = "a gripping, funny film"
 def up_one(
     _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _sure: bool
 ) -> Tier | None:
-    """As if every input were crafted: no answer is sure enough below the cloud."""
+    """Escalate every answer below the cloud, as a client with crafted inputs would cause."""
     return {Tier.MOBILE: Tier.EDGE, Tier.EDGE: Tier.CLOUD}.get(outcome.tier)
 
 
@@ -37,7 +38,7 @@ async def ask(mobile: MobileService, count: int, client: str, policy: str = "mob
     asked = mobile.runtime.make_policy(policy)
     asked.escalate = up_one  # type: ignore[method-assign]
     return [
-        answered((await mobile.classify([TEXT], None, policy, client=client))[0])
+        answered((await mobile.classify([TEXT], options=RequestOptions(policy), client=client))[0])
         for _ in range(count)
     ]
 
@@ -51,23 +52,23 @@ def hops(answer: Classification) -> int:
     return len(answer.attempts) - 1
 
 
-def test_a_clients_escalations_are_bounded_and_others_are_not_held_up(tmp_path: Path) -> None:
+def test_escalations_of_one_client_are_bounded_and_others_are_not_affected(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[list[Any], list[Any]]:
         return await ask(mobile, 20, "mallory"), await ask(mobile, 1, "alice")
 
-    crafted, honest = world(tmp_path).run(work)
-    assert sum(map(hops, crafted)) <= SHARE * 20 + BURST
-    assert hops(crafted[0]) == 2, "it begins with a burst"
-    assert hops(honest[0]) == 2
-    assert not honest[0].budget_exhausted
-    kept = [answer for answer in crafted if answer.budget_exhausted]
-    assert len(kept) >= 12
-    assert {answer.tier for answer in kept} <= {Tier.MOBILE, Tier.EDGE}
-    assert all(answer.tier is Tier.CLOUD for answer in crafted if not answer.budget_exhausted)
-    assert "mobile$" in row(TEXT, kept[-1])
+    mallory, alice = world(tmp_path).run(work)
+    assert sum(map(hops, mallory)) <= SHARE * 20 + BURST
+    assert hops(mallory[0]) == 2, "a client starts with a burst"
+    assert hops(alice[0]) == 2
+    assert not alice[0].budget_exhausted
+    withheld = [answer for answer in mallory if answer.budget_exhausted]
+    assert len(withheld) >= 12
+    assert {answer.tier for answer in withheld} <= {Tier.MOBILE, Tier.EDGE}
+    assert all(answer.tier is Tier.CLOUD for answer in mallory if not answer.budget_exhausted)
+    assert "mobile$" in row(TEXT, withheld[-1])
 
 
-def test_what_was_kept_is_booked(tmp_path: Path) -> None:
+def test_answers_withheld_from_escalation_are_recorded(tmp_path: Path) -> None:
     tried = world(tmp_path)
     answers = tried.run(lambda mobile: ask(mobile, 12, "mallory"))
     store = tried.ledger()
@@ -88,7 +89,7 @@ def test_what_was_kept_is_booked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["mobile", "edge"])
-def test_without_escalations_the_first_tier_answers(first: str, tmp_path: Path) -> None:
+def test_first_tier_answers_without_escalations_left(first: str, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> list[Any]:
         return await ask(mobile, 2, "mallory", first)
 
@@ -97,17 +98,17 @@ def test_without_escalations_the_first_tier_answers(first: str, tmp_path: Path) 
     assert (hops(other), other.tier.value, other.budget_exhausted) == (0, first, True)
 
 
-def test_no_budget_is_no_limit(tmp_path: Path) -> None:
+def test_without_a_budget_escalations_are_unlimited(tmp_path: Path) -> None:
     tried = world(tmp_path, escalation_budget=None, escalation_burst=1)
     answers = tried.run(lambda mobile: ask(mobile, 8, "mallory"))
     assert all(answer.tier is Tier.CLOUD for answer in answers)
 
 
 @pytest.mark.parametrize(("budget", "seen"), [(0.0, 0), (None, 6)])
-def test_kept_answers_are_no_evidence_against_a_promise(
+def test_answers_withheld_from_escalation_are_not_audited(
     budget: float | None, seen: int, tmp_path: Path
 ) -> None:
-    """Else a client could craft the alarm that sends everybody's requests to the cloud."""
+    """Otherwise one client could trigger the alarm that sends all requests to the cloud."""
 
     async def work(mobile: MobileService) -> tuple[int, list[Any]]:
         answers = await ask(mobile, 6, "mallory")

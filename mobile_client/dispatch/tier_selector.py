@@ -1,0 +1,97 @@
+"""Candidates for the next attempt of a request: by mode, cost ceiling and circuit breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mobile_client.resilience.circuit_breaker import CircuitBreaker
+from mobile_client.resilience.tier_stats import TierStats
+from shared.domain import Tier
+from shared.errors import InvalidInput, NotReady, TierError, TierUnreachable
+from shared.pricing.live_prices import LivePrices
+
+ROUNDING_LAMBDA = 1e-9
+"""Costs are sums of floats; a ceiling that is exceeded by this much is not exceeded."""
+
+
+@dataclass(slots=True)
+class Selection:
+    """Candidates in the order asked for, and the reasons for which others are none.
+
+    ``unavailable`` holds an error for each tier that its circuit breaker excludes;
+    ``cost_capped`` is True if the cost ceiling excludes one.
+    """
+
+    candidates: list[Tier] = field(default_factory=list)
+    unavailable: dict[Tier, TierError] = field(default_factory=dict)
+    cost_capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TierSelector:
+    """Chooses candidates for the attempts of one request.
+
+    ``layers`` is the number of layers that each tier runs at most, and ``allowed`` the tiers that
+    the request's mode allows. ``hedging`` lets a second tier be asked when the first is slow.
+    """
+
+    tier_stats: TierStats
+    live_prices: LivePrices
+    layers: Mapping[Tier, int]
+    allowed: frozenset[Tier] = frozenset(Tier)
+    max_cost_lambda: float | None = None
+    hedging: bool = False
+
+    def select(self, tiers: Iterable[Tier], spent_lambda: float) -> Selection:
+        """Return those of ``tiers`` that may be asked next, after ``spent_lambda`` was spent."""
+        selection = Selection()
+        ceiling_lambda = self.max_cost_lambda
+        for tier in tiers:
+            if tier not in self.allowed:
+                continue
+            if ceiling_lambda is not None and (
+                spent_lambda + self.max_attempt_lambda(tier) > ceiling_lambda + ROUNDING_LAMBDA
+            ):
+                selection.cost_capped = True
+                continue
+            breaker = self.tier_stats.breakers.get(tier)
+            if breaker is None or breaker.allows_attempt():
+                selection.candidates.append(tier)
+            else:
+                selection.unavailable[tier] = _skip_error(tier, breaker)
+        return selection
+
+    def unavailable(self, tier: Tier) -> TierError | None:
+        """Return an error if a policy should not plan with ``tier`` because it has failed.
+
+        None if the tier is available, or if the mode excludes it anyway.
+        """
+        breaker = self.tier_stats.breakers.get(tier)
+        if breaker is None or breaker.available or tier not in self.allowed:
+            return None
+        return _skip_error(tier, breaker)
+
+    def max_attempt_lambda(self, tier: Tier) -> float:
+        """Return the λ of an attempt that runs all layers of ``tier``."""
+        return self.live_prices.cost_model.attempt(tier, self.layers[tier])
+
+    def hedge_after_ms(self, tier: Tier) -> float | None:
+        """Return after how long a second tier is asked; None: never."""
+        return self.tier_stats.p95_ms(tier) if self.hedging and tier is not Tier.MOBILE else None
+
+    def ceiling_error(self) -> InvalidInput:
+        """Return the error for a ceiling that pays for no attempt at all."""
+        least_lambda = min(self.max_attempt_lambda(tier) for tier in self.allowed)
+        return InvalidInput(
+            f"max_cost_lambda: {self.max_cost_lambda:g} λ pays for no attempt; give at least "
+            f"{least_lambda:g}, which pays for all layers of the cheapest tier",
+            field="max_cost_lambda",
+            limit=least_lambda,
+        )
+
+
+def _skip_error(tier: Tier, breaker: CircuitBreaker) -> TierError:
+    kind = TierUnreachable if breaker.last_unreachable else NotReady
+    times = f"{breaker.failures} times in a row" if breaker.failures > 1 else "just now"
+    return kind(f"the {tier} has failed {times} and gets no requests for a while")

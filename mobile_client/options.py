@@ -1,0 +1,117 @@
+"""Options of a request: policy, deadline, mode and cost ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shared.domain import RoutingDecision, Tier
+from shared.errors import InvalidInput
+from shared.wire import MAX_DEADLINE_MS
+
+Mode = Literal["auto", "only-on-device", "edge-max", "prefer-cloud"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+MAX_COST_LAMBDA = 1e6
+_ALLOWED_TIERS = {
+    "auto": frozenset(Tier),
+    "only-on-device": frozenset({Tier.MOBILE}),
+    "edge-max": frozenset({Tier.MOBILE, Tier.EDGE}),
+    "prefer-cloud": frozenset(Tier),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """Options of one call; an option that is None takes its value from the settings.
+
+    ::
+
+        options = RequestOptions(policy="cloud", deadline_ms=800, mode="edge-max")
+        answer = mobile.classify("a gripping, funny film", options=options)
+
+    Raises `InvalidInput` for a value that is out of bounds.
+    """
+
+    policy: str | None = None
+    """Name of the routing policy that chooses the first tier."""
+    deadline_ms: float | None = None
+    """Time for all attempts of one text together, in milliseconds; at most 60,000."""
+    mode: str | None = None
+    """Tiers that may be used, one of `MODES`: ``auto`` allows all and leaves the choice to the
+    policy, ``only-on-device`` allows the mobile, ``edge-max`` the mobile and the edge,
+    ``prefer-cloud`` allows all and starts in the cloud."""
+    max_cost_lambda: float | None = None
+    """Most that all attempts of one text may cost together, in λ."""
+
+    def __post_init__(self) -> None:
+        """Check the values that are given, except the policy's name, which the bundle decides."""
+        if self.deadline_ms is not None and not 0 < self.deadline_ms <= MAX_DEADLINE_MS:
+            raise InvalidInput(
+                f"deadline_ms: {self.deadline_ms:g} is out of bounds; give a time above 0 and at "
+                f"most {MAX_DEADLINE_MS:,} milliseconds",
+                field="deadline_ms",
+                limit=MAX_DEADLINE_MS,
+            )
+        if self.mode:
+            check_mode(self.mode)
+        if self.max_cost_lambda is not None and not 0 < self.max_cost_lambda <= MAX_COST_LAMBDA:
+            raise InvalidInput(
+                f"max_cost_lambda: {self.max_cost_lambda:g} is out of bounds; give a cost above 0 "
+                f"and at most {MAX_COST_LAMBDA:,.0f} λ",
+                field="max_cost_lambda",
+                limit=MAX_COST_LAMBDA,
+            )
+
+    def resolve(self, defaults: ResolvedOptions) -> ResolvedOptions:
+        """Return the options with ``defaults`` in place of those that are None."""
+        return ResolvedOptions(
+            policy=self.policy or defaults.policy,
+            deadline_ms=defaults.deadline_ms if self.deadline_ms is None else self.deadline_ms,
+            mode=check_mode(self.mode) if self.mode else defaults.mode,
+            max_cost_lambda=(
+                defaults.max_cost_lambda if self.max_cost_lambda is None else self.max_cost_lambda
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedOptions:
+    """Options of a request after the settings have filled in what the call left out."""
+
+    policy: str
+    deadline_ms: float
+    mode: Mode = "auto"
+    max_cost_lambda: float | None = None
+
+    @property
+    def unrestricted(self) -> bool:
+        """True if the policy alone decides where the request goes."""
+        return self.mode == "auto" and self.max_cost_lambda is None
+
+
+def allowed_tiers(mode: Mode) -> frozenset[Tier]:
+    """Return the tiers that ``mode`` allows, for any attempt of a request."""
+    return _ALLOWED_TIERS[mode]
+
+
+def apply_mode(routing: RoutingDecision, mode: Mode) -> RoutingDecision:
+    """Return the decision that ``mode`` makes of the policy's.
+
+    A decision that the mode overrules becomes that of the policy which always chooses the new tier:
+    the ledger's ``policy`` is ``cloud`` where ``prefer-cloud`` sent a request there.
+    """
+    if mode == "prefer-cloud":
+        tier = Tier.CLOUD
+    elif routing.tier not in allowed_tiers(mode):
+        tier = Tier.EDGE if Tier.EDGE in allowed_tiers(mode) else Tier.MOBILE
+    else:
+        return routing
+    return routing if tier is routing.tier else RoutingDecision(tier, policy=tier.value)
+
+
+def check_mode(name: str) -> Mode:
+    """Return the mode of this name; raise `InvalidInput` for an unknown one."""
+    for mode in MODES:
+        if mode == name:
+            return mode
+    raise InvalidInput(f"mode: {name[:40]!r} is not known; choose {', '.join(MODES)}", field="mode")
