@@ -1,4 +1,4 @@
-"""Importing has no side effects, and a local answer loads no heavy package."""
+"""The mobile loads no heavy library, and importing a module has no side effects."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ MODULES = (
     "lab.cli.train",
 )
 
-PACKAGES = ("shared", "mobile_client", "edge_server", "cloud_server", "lab")
+PACKAGES = ("shared", "mobile_client", "edge_server", "cloud_server", "lab", "testbed")
 
 QUIET_IMPORT = """
 import builtins, os, sys, threading
-import {module}  # first without checks: libraries are not ours to judge
+import {module}  # the first import, in which libraries may read and start anything
 
-def is_ours(name):
+def is_own(name):
     return name.split(".")[0] in {packages!r}
 
-for name in [name for name in sys.modules if is_ours(name)]:
+for name in [name for name in sys.modules if is_own(name)]:
     del sys.modules[name]
 
-def watched(what, real):
+def forbidden(action, real):
     def call(*args, **kwargs):
-        if is_ours(sys._getframe(1).f_globals.get("__name__", "")):
-            raise AssertionError(f"{{what}} at import: {{args}}")
+        if is_own(sys._getframe(1).f_globals.get("__name__", "")):
+            raise AssertionError(f"{{action}} at import: {{args}}")
         return real(*args, **kwargs)
     return call
 
-builtins.open = watched("a file is opened", builtins.open)
-os.getenv = watched("the environment is read", os.getenv)
-type(os.environ).__getitem__ = watched("the environment is read", type(os.environ).__getitem__)
+builtins.open = forbidden("a file is opened", builtins.open)
+os.getenv = forbidden("the environment is read", os.getenv)
+type(os.environ).__getitem__ = forbidden("the environment is read", type(os.environ).__getitem__)
 threads = threading.active_count()
 import {module}
 assert threading.active_count() == threads, "a thread is started at import"
@@ -76,7 +76,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_local_answer_loads_no_heavy_package(
+def test_local_answer_loads_no_heavy_library(
     bundle: object, repository: Path, tmp_path: Path
 ) -> None:
     code = LOCAL_ANSWER.format(
@@ -90,7 +90,7 @@ def test_local_answer_loads_no_heavy_package(
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_import_has_no_side_effects(module: str) -> None:
+def test_import_has_no_side_effect(module: str) -> None:
     done = _run(QUIET_IMPORT.format(module=module, packages=PACKAGES))
     assert done.returncode == 0, done.stderr
 
