@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from edge_server.settings import EdgeSettings
 from shared.bundle.loading import load_bundle, tier_layers
 from shared.domain import Tier
-from shared.tier_server.app import TierService, create_tier_app
+from shared.tier_server.app import create_tier_app
+from shared.tier_server.service import TierService
 
 
 def create_app(settings: EdgeSettings) -> FastAPI:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.monitoring.health import MobileHealth
@@ -16,12 +16,10 @@ from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.serving.auth import install_auth, principal_of
-from shared.serving.disconnect import (
-    CLIENT_CLOSED_REQUEST,
-    ClientDisconnected,
-    cancel_on_disconnect,
-)
-from shared.serving.server import BodyLimit, error_response, install_error_handlers
+from shared.serving.body_limit import BodyLimit
+from shared.serving.disconnect import cancel_on_disconnect
+from shared.serving.error_handlers import install_error_handlers
+from shared.serving.responses import error_response
 from shared.serving.tokens import Scope as Right
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
 
@@ -90,10 +88,6 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(ConcurrencyLimitMiddleware, crowd=AIMDLimiter(settings.max_queue))
     install_auth(app, settings, _needs)
 
-    @app.exception_handler(ClientDisconnected)
-    async def gone(_: Request, __: Exception) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-
     @app.post(CLASSIFY)
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
         """Answer each text; one that got no answer carries its error instead of a result.
@@ -115,7 +109,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             max_cost_lambda=request.max_cost_lambda,
             since=message.scope[ARRIVED],
         )
-        outcomes = await cancel_on_disconnect(message, work)
+        outcomes = await cancel_on_disconnect(message.receive, work)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]
         return ClassifyResponse(
@@ -156,7 +150,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 def caller_of(message: Request, header: str) -> str:
     """Who asks: the header that a proxy fills in, else the token's name, else the address."""
     named = message.headers.get(header) if header else None
-    return (named or principal_of(message).client)[:64]
+    return (named or principal_of(message).display_name)[:64]
 
 
 def _needs(_method: str, path: str) -> Right:

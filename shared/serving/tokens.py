@@ -109,7 +109,7 @@ class TokenFile:
         self._seen = self._signature()
         self._tokens = read_tokens(file)
 
-    def admit(self, secret: bytes) -> Token | None:
+    def find_valid(self, secret: bytes) -> Token | None:
         """The valid token of this secret."""
         self._look()
         token = find(self._tokens, secret)

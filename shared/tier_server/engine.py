@@ -111,8 +111,8 @@ class Engine:
         self._jobs: list[_Job] = []
         self._closed = False
         self._idle = 0
-        self.coming = 0
-        """Requests that were let in and are not in the queue yet."""
+        self.pending_admissions = 0
+        """Admitted requests that are not in the queue yet, see `AdmissionTicket`."""
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._workers = [
@@ -182,13 +182,13 @@ class Engine:
     @property
     def congested(self) -> bool:
         """Whether one that comes now, with time enough, would be refused. Only a glance."""
-        return self._admission.congested(len(self._jobs) + self.coming)
+        return self._admission.congested(len(self._jobs) + self.pending_admissions)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:
         """The refusal of one that comes now; None where it is let in."""
         with self._changed:
             try:
-                self._admission.check(len(self._jobs) + self.coming, deadline_ms)
+                self._admission.check(len(self._jobs) + self.pending_admissions, deadline_ms)
             except Overloaded as error:
                 return error
         return None
@@ -291,16 +291,16 @@ class Engine:
 
 
 class AdmissionTicket:
-    """A request on its way to the queue, counted from now on until `leave`."""
+    """Counts an admitted request as waiting until it is in the engine's queue."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine | None = engine
-        engine.coming += 1
+        engine.pending_admissions += 1
 
-    def leave(self) -> None:
-        """It is in the queue, or will never be; once."""
+    def release(self) -> None:
+        """Stop counting the request: it is in the queue or has ended; idempotent."""
         if self._engine is not None:
-            self._engine.coming -= 1
+            self._engine.pending_admissions -= 1
             self._engine = None
 
 

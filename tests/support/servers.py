@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from shared.serving.server import server_options
+from shared.serving.server import SERVER_OPTIONS
 
 
 @asynccontextmanager
@@ -20,7 +20,7 @@ async def serving(app: FastAPI) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """Serve as `run_server` does, until the end of the block or the server's own."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = int(listener.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **server_options(app)))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **SERVER_OPTIONS))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started or not server.server_state.default_headers:
         assert not task.done()

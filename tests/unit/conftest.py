@@ -21,4 +21,4 @@ def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[LayerB
 
 @pytest.fixture(autouse=True)
 def layers_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.tier_server.app.start_processes", start_threads)
+    monkeypatch.setattr("shared.tier_server.service.start_processes", start_threads)
