@@ -22,7 +22,7 @@ from shared.inference.classifier import Classifier
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 from tests.support.engine import engine_of
-from tests.support.outboxes import booked
+from tests.support.outboxes import recorded_states
 from tests.support.paths import BUNDLE, free_ports
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def test_the_cloud_answers_at_its_last_layer(cloud: FastAPI, tmp_path: Path) -> 
     assert answer["confidence"] == max(answer["probabilities"].values())
     assert answer["queue_ms"] >= 0
     assert 0 < answer["compute_ms"] <= answer["tier_ms"]
-    assert booked(tmp_path, "cloud") == [("answered", None)]
+    assert recorded_states(tmp_path, "cloud") == [("answered", None)]
 
 
 def test_the_edge_exits_early_and_at_n_at_the_latest(edge: FastAPI, bundle: Bundle) -> None:
@@ -111,7 +111,7 @@ def test_a_refusal_is_booked(
     answer = infer(cloud, **fields)
     assert answer.status_code == status
     assert says in answer.json()["error"]["message"]
-    assert [state for state, _ in booked(tmp_path, "cloud")] == ["refused"]
+    assert [state for state, _ in recorded_states(tmp_path, "cloud")] == ["refused"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from shared.inference.layers import Floats, Layers, Mask
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.wire import InferRequest
-from tests.support.asgi import scope
+from tests.support.asgi import infer_scope
 from tests.support.paths import BUNDLE, free_ports
 
 BODY = InferRequest(request_id="r", attempt_id="a", text="fine", deadline_ms=60_000)
@@ -38,7 +38,7 @@ async def hang_up_in(app: FastAPI, reached: asyncio.Event, go_on: threading.Even
         sent.append(message)
 
     async with app.router.lifespan_context(app):
-        await app(scope(), receive, send)
+        await app(infer_scope(), receive, send)
         go_on.set()
     return sent
 
