@@ -45,22 +45,22 @@ def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
 
 def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
     first, old = new_token(file, "mobile-1", ["infer"])
-    door = TokenFile(file)
+    token_file = TokenFile(file)
     second, new = new_token(file, "mobile-1", ["infer"])
-    assert [door.admit(one.encode()) for one in (first, second)] == [old, new]
+    assert [token_file.find_valid(one.encode()) for one in (first, second)] == [old, new]
     assert revoke_token(file, old.token_id) == [old]
-    assert [door.admit(one.encode()) for one in (first, second)] == [None, new]
+    assert [token_file.find_valid(one.encode()) for one in (first, second)] == [None, new]
     revoke_token(file, "mobile-1")
-    assert door.admit(second.encode()) is None
+    assert token_file.find_valid(second.encode()) is None
 
 
 def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
     clock = [NOW]
     secret, made = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
-    door = TokenFile(file, lambda: clock[0])
+    token_file = TokenFile(file, lambda: clock[0])
     seen = []
     for clock[0] in (NOW - timedelta(seconds=1), NOW, NOW + timedelta(days=1)):
-        seen.append(door.admit(secret.encode()))
+        seen.append(token_file.find_valid(secret.encode()))
     assert seen == [None, made, None]
 
 
@@ -86,18 +86,18 @@ def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
 ) -> None:
     secret, made = new_token(file, "mobile-1", ["infer"])
     whole = file.read_text()
-    door = TokenFile(file)
+    token_file = TokenFile(file)
     file.write_text(whole + '{"name": "half')
     with caplog.at_level(logging.ERROR):
-        assert door.admit(secret.encode()) == made
-        assert door.admit(secret.encode()) == made
+        assert token_file.find_valid(secret.encode()) == made
+        assert token_file.find_valid(secret.encode()) == made
     assert len(caplog.records) == 1, "said once"
     assert "line 2" in caplog.text
     assert "half" not in caplog.text
     file.unlink()
-    assert door.admit(secret.encode()) is None
+    assert token_file.find_valid(secret.encode()) is None
     file.write_text(whole)
-    assert door.admit(secret.encode()) == made
+    assert token_file.find_valid(secret.encode()) == made
 
 
 @pytest.mark.parametrize(
