@@ -6,6 +6,7 @@ from shared.settings import TierSettings
 
 
 class CloudSettings(TierSettings):
-    """Adds nothing but its own port."""
+    """Settings of the cloud, which has a default port of its own."""
 
     port: int = 8703
+    """TCP port to listen on."""

@@ -6,6 +6,7 @@ from shared.settings import TierSettings
 
 
 class EdgeSettings(TierSettings):
-    """Adds nothing but its own port."""
+    """Settings of the edge, which has a default port of its own."""
 
     port: int = 8702
+    """TCP port to listen on."""

@@ -21,6 +21,9 @@ class MobileSettings(BundleSettings):
     """What the mobile runs and whom it asks."""
 
     port: int = 8701
+    """TCP port of the gateway."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads that run each of the mobile's layers."""
     policy: str = "cascade-routing"
     policy_seed: int = 0
     edge_url: str = "http://127.0.0.1:8702"

@@ -58,7 +58,7 @@ class TierService:
                 mobile_layers=settings.mobile_layers,
                 edge_layers=settings.edge_layers,
             ).certificate_id
-        executors = start_processes(bundle, layers, settings.threads)
+        executors = start_processes(bundle, layers, settings.workers)
         manifest = bundle.manifest
         self._resume_limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last

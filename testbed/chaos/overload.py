@@ -85,7 +85,7 @@ async def measure(port: int, seconds: float, deadline_ms: float, seed: int) -> d
 @click.option("--tier", type=click.Choice(sorted(MODULES)), default="edge", show_default=True)
 @click.option("--seconds", default=20.0, show_default=True, help="Of each run.")
 @click.option("--deadline-ms", default=2_000.0, show_default=True)
-@click.option("--threads", type=int, help="Workers of the tier; its cores, by default.")
+@click.option("--workers", type=int, help="Workers of the tier; its cores, by default.")
 @click.option("--max-queue-ms", type=float, help="DIMEE_MAX_QUEUE_MS, if not the default.")
 @click.option("--pin", is_flag=True, help="The tier on the first core, the client on the others.")
 @click.option("--seed", default=0, show_default=True)
@@ -94,7 +94,7 @@ def main(
     tier: str,
     seconds: float,
     deadline_ms: float,
-    threads: int | None,
+    workers: int | None,
     max_queue_ms: float | None,
     pin: bool,
     seed: int,
@@ -102,8 +102,8 @@ def main(
 ) -> None:
     """Measure one tier's process; exit 1 where goodput or p99 is not what is promised."""
     settings = {"DIMEE_LEDGER_URL": "http://127.0.0.1:9"}
-    if threads is not None:
-        settings["DIMEE_THREADS"] = str(threads)
+    if workers is not None:
+        settings["DIMEE_WORKERS"] = str(workers)
     if max_queue_ms is not None:
         settings["DIMEE_MAX_QUEUE_MS"] = str(max_queue_ms)
     cores = sorted(os.sched_getaffinity(0))

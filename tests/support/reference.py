@@ -41,7 +41,7 @@ NOTES = {
     "tls_client_cert": "none",
     "tls_client_key": "in the file of `DIMEE_TLS_CLIENT_CERT`",
     "escalation_budget": "none",
-    "threads": "1 on the mobile; all cores on edge and cloud",
+    "workers": "the number of cores",
     "mobile_layers": "the bundle's m",
     "edge_layers": "the bundle's n",
     "max_queue_ms": "150, or as long as 80 texts take where that is longer",

@@ -16,7 +16,7 @@ def create_edge(state_dir: Path, **settings: Any) -> FastAPI:
     """Return an edge with one worker and a ledger address at which nothing listens."""
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     return create_app(
-        EdgeSettings(bundle=BUNDLE, state_dir=state_dir, threads=1, ledger_url=url, **settings)
+        EdgeSettings(bundle=BUNDLE, state_dir=state_dir, workers=1, ledger_url=url, **settings)
     )
 
 

@@ -50,7 +50,7 @@ def test_an_abandoned_attempt_is_booked_and_not_worked_for(
         CloudSettings(
             bundle=BUNDLE,
             state_dir=tmp_path,
-            threads=1,
+            workers=1,
             ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
         )
     )

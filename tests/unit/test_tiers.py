@@ -33,7 +33,7 @@ def edge(tmp_path: Path) -> FastAPI:
     settings = EdgeSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        threads=1,
+        workers=1,
         ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
     )
     return create_edge(settings)
@@ -44,7 +44,7 @@ def cloud(tmp_path: Path) -> FastAPI:
     settings = CloudSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        threads=1,
+        workers=1,
         ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
     )
     return create_cloud(settings)

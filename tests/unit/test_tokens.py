@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "doors" / "tokens.jsonl"
+    return tmp_path / "auth" / "tokens.jsonl"
 
 
 def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_command(file: Path) -> None:
     assert made.expires is not None
     listed = run("list")
     assert secret not in listed
-    assert listed.startswith(f"mobile-1          {made.token_id}  infer, ledger:write  valid until")
+    assert listed.startswith(f"mobile-1         {made.token_id}  infer, ledger:write  valid until")
     assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
     assert run("revoke", "mobile-1") == f"revoked mobile-1 {made.token_id}\n"
     assert "nobody can come in" in run("list")
