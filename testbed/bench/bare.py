@@ -78,12 +78,12 @@ def early_exit(
     for _ in range(runs):
         for name, threshold in (("off", None), ("on", alpha)):
             hidden = [classifier.embeddings.first_hidden([row])[0][0] for row in rows]
-            flow = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
+            batcher = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
             started = time.perf_counter()
             for i in range(0, len(hidden), batch):
-                flow.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
-                while not flow.idle:
-                    flow.step()
+                batcher.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
+                while not batcher.idle:
+                    batcher.step()
             found[name].append(len(rows) / (time.perf_counter() - started))
     rates = {name: statistics.median(values) for name, values in found.items()}
     ratios = [on / off for on, off in zip(found["on"], found["off"], strict=True)]
