@@ -1,4 +1,4 @@
-"""Settings of the cloud, from ``DIMEE_*`` in the environment."""
+"""Settings of the cloud server, read from ``DIMEE_*`` environment variables."""
 
 from __future__ import annotations
 

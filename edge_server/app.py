@@ -1,4 +1,4 @@
-"""The edge's application: layers 1..n, early exit at C_i >= α."""
+"""Application of the edge server: layers 1..n with early exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.tier_server.service import TierService
 
 
 def create_app(settings: EdgeSettings) -> FastAPI:
-    """Load and check the bundle, then build the application; raises `BundleError`."""
+    """Load and check the bundle and return the application; raise `BundleError` if that fails."""
     bundle = load_bundle(settings.bundle)
     layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).edge
     service = TierService(Tier.EDGE, bundle, layers, bundle.manifest.alpha, settings)

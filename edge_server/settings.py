@@ -1,4 +1,4 @@
-"""Settings of the edge, from ``DIMEE_*`` in the environment."""
+"""Settings of the edge server, read from ``DIMEE_*`` environment variables."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Credentials:
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError):
-            raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} holds no PEM certificates") from None
+            raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} contains no PEM certificates") from None
         if self._cert is not None:
             try:
                 context.load_cert_chain(self._cert, self._key, password=_no_password)

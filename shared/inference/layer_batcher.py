@@ -157,7 +157,7 @@ class LayerBatcher:
         layer = group.after + 1
         try:
             hidden_BTH, logits_BC = self.layers.run_layer(layer, group.hidden_BTH, group.mask_BT)
-        except Exception as error:  # onnxruntime raises its own kinds without a common base
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             return self._split(group, error)
         spent_ms = (time.perf_counter() - started) * 1e3
         total = sum(row.tokens for row in group.rows)

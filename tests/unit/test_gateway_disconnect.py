@@ -1,4 +1,4 @@
-"""A caller that hangs up on the mobile's gateway: nobody goes on for it."""
+"""A client that disconnects from the mobile's gateway: its work is cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.asgi import infer_scope
 from tests.support.paths import BUNDLE, free_ports
 
 
-def test_a_caller_that_hangs_up_is_not_worked_for(
+def test_disconnect_cancels_the_classification(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edge, cloud, ledger = (f"http://127.0.0.1:{port}" for port in free_ports(3))

@@ -119,8 +119,8 @@ def test_the_edge_leaves_early_and_at_n_at_the_latest(
 @pytest.mark.parametrize(
     ("layer", "bundle_id", "status", "says"),
     [
-        (3, None, 422, "this tier's last is 3"),
-        (200, None, 422, "this tier's last is 3"),
+        (3, None, 422, "this tier's last layer is 3"),
+        (200, None, 422, "this tier's last layer is 3"),
         (1, "f" * 16, 409, "send the text instead"),
     ],
 )

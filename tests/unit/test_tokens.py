@@ -1,4 +1,4 @@
-"""The file of tokens: hashes only, two of a name at once, read again when it changes."""
+"""Token file and `dimee token`: hashes, validity, rotation and changes of the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "auth" / "tokens.jsonl"
 
 
-def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
+def test_file_contains_the_hash_and_not_the_secret(file: Path) -> None:
     secret, made = new_token(file, "mobile-1", ["infer", "ledger:write"])
     written = file.read_text()
     assert secret not in written
@@ -43,7 +43,7 @@ def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
     assert read_tokens(file) == [made]
 
 
-def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
+def test_two_tokens_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
     first, old = new_token(file, "mobile-1", ["infer"])
     token_file = TokenFile(file)
     second, new = new_token(file, "mobile-1", ["infer"])
@@ -54,7 +54,7 @@ def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
     assert token_file.find_valid(second.encode()) is None
 
 
-def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
+def test_token_is_valid_only_within_its_period(file: Path) -> None:
     clock = [NOW]
     secret, made = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
     token_file = TokenFile(file, lambda: clock[0])
@@ -64,7 +64,9 @@ def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
     assert seen == [None, made, None]
 
 
-def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_hash_is_compared_whichever_matches(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secrets = [new_token(file, f"mobile-{i}", ["infer"])[0] for i in range(5)]
     compared: list[str] = []
     compare = hmac.compare_digest
@@ -81,7 +83,7 @@ def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.M
         assert compared == [token.sha256 for token in known]
 
 
-def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
+def test_invalid_file_keeps_the_tokens_and_missing_file_refuses_all(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret, made = new_token(file, "mobile-1", ["infer"])
@@ -112,7 +114,7 @@ def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
         json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["infer"], "expires": "soon"}),
     ],
 )
-def test_a_line_that_is_wrong_is_named_and_not_repeated(file: Path, line: str) -> None:
+def test_invalid_line_is_named_and_not_repeated(file: Path, line: str) -> None:
     file.parent.mkdir()
     file.write_text("\n" + line + "\n")
     with pytest.raises(InvalidInput, match="line 2") as caught:
@@ -120,7 +122,7 @@ def test_a_line_that_is_wrong_is_named_and_not_repeated(file: Path, line: str) -
     assert line not in caught.value.message
 
 
-def test_what_cannot_be_made(file: Path) -> None:
+def test_invalid_names_and_scopes_are_refused(file: Path) -> None:
     with pytest.raises(InvalidInput, match="name"):
         new_token(file, "a name with spaces", ["infer"])
     with pytest.raises(InvalidInput, match="scopes"):
@@ -142,7 +144,7 @@ def run_command(file: Path) -> Callable[..., str]:
     return run
 
 
-def test_the_command(file: Path) -> None:
+def test_command_creates_lists_and_revokes(file: Path) -> None:
     run = run_command(file)
     printed = run("new", "mobile-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
     secret = printed.splitlines()[0]
@@ -151,7 +153,8 @@ def test_the_command(file: Path) -> None:
     assert made.expires is not None
     listed = run("list")
     assert secret not in listed
-    assert listed.startswith(f"mobile-1         {made.token_id}  infer, ledger:write  valid until")
+    expected = f"{'mobile-1':<16} {made.token_id}  infer, ledger:write  valid until"
+    assert listed.startswith(expected)
     assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
     assert run("revoke", "mobile-1") == f"revoked mobile-1 {made.token_id}\n"
-    assert "nobody can come in" in run("list")
+    assert "every request is refused" in run("list")
