@@ -60,7 +60,7 @@ class Principal(BaseUser):
 
 
 class AuthError(AuthenticationError):
-    """A refused request; ``error`` is what the caller is told."""
+    """A refused request; ``error`` is sent to the caller."""
 
     def __init__(self, error: DimeeError) -> None:
         super().__init__(error.message)

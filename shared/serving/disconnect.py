@@ -40,7 +40,7 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     try:
         return await work
     except asyncio.CancelledError:
-        # As in asyncio.timeout: a cancellation by somebody else than the watcher goes on.
+        # as in asyncio.timeout: any other cancellation must not be replaced
         if disconnected and task.uncancel() == 0:
             raise ClientDisconnected from None
         raise
