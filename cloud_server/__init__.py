@@ -1,1 +1,1 @@
-"""The cloud: all layers, over HTTP."""
+"""The cloud server: all layers, over HTTP."""

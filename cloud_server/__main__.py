@@ -1,4 +1,4 @@
-"""``python -m cloud_server`` serves until stopped."""
+"""Serve until stopped: ``python -m cloud_server``."""
 
 from cloud_server.app import create_app
 from cloud_server.settings import CloudSettings

@@ -1,4 +1,4 @@
-"""The cloud's application: all layers, the last exit answers."""
+"""Application of the cloud server: all layers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from fastapi import FastAPI
 from cloud_server.settings import CloudSettings
 from shared.bundle.loading import load_bundle, tier_layers
 from shared.domain import Tier
-from shared.tier_server.app import TierService, create_tier_app
+from shared.tier_server.app import create_tier_app
+from shared.tier_server.service import TierService
 
 
 def create_app(settings: CloudSettings) -> FastAPI:
-    """Load and check the bundle, then build the application; raises `BundleError`."""
+    """Load and check the bundle and return the application; raise `BundleError` if that fails."""
     bundle = load_bundle(settings.bundle)
     layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers).cloud
     service = TierService(Tier.CLOUD, bundle, layers, None, settings)

@@ -1,4 +1,4 @@
-"""Settings of the cloud, from ``DIMEE_*`` in the environment."""
+"""Settings of the cloud server, read from ``DIMEE_*`` environment variables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from shared.settings import TierSettings
 
 
 class CloudSettings(TierSettings):
-    """Adds nothing but its own port."""
+    """Settings of the cloud, which has a default port of its own."""
 
     port: int = 8703
+    """TCP port to listen on."""

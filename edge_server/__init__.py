@@ -1,1 +1,1 @@
-"""The edge: layers 1..n with early exit, over HTTP."""
+"""The edge server: layers 1..n with early exit, over HTTP."""

@@ -1,4 +1,4 @@
-"""``python -m edge_server`` serves until stopped."""
+"""Serve until stopped: ``python -m edge_server``."""
 
 from edge_server.app import create_app
 from edge_server.settings import EdgeSettings

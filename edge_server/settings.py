@@ -1,4 +1,4 @@
-"""Settings of the edge, from ``DIMEE_*`` in the environment."""
+"""Settings of the edge server, read from ``DIMEE_*`` environment variables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from shared.settings import TierSettings
 
 
 class EdgeSettings(TierSettings):
-    """Adds nothing but its own port."""
+    """Settings of the edge, which has a default port of its own."""
 
     port: int = 8702
+    """TCP port to listen on."""

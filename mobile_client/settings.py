@@ -21,7 +21,9 @@ class MobileSettings(BundleSettings):
     """Settings of the mobile: its model, its tiers, its policy and its limits."""
 
     port: int = 8701
-    """Port of the gateway."""
+    """TCP port of the gateway."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads that run each of the mobile's layers."""
     policy: str = "cascade-routing"
     """Routing policy of requests that name none."""
     policy_seed: int = 0

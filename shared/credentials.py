@@ -1,9 +1,8 @@
-"""What a process shows at the doors of others: a token, and a certificate where one is asked."""
+"""Outgoing bearer token and TLS client certificate."""
 
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from collections.abc import Generator
 from functools import cached_property
@@ -13,16 +12,18 @@ from typing import Self
 import httpx
 
 from shared.errors import InvalidInput
+from shared.files import ChangeDetector
 from shared.settings import CallerSettings, read_settings
 
 log = logging.getLogger(__name__)
 
 
 class Credentials:
-    """A token from ``DIMEE_TOKEN``, or from a file that is read again when it changes; TLS files.
+    """A bearer token and TLS files for calling other services.
 
-    Raises `InvalidInput` for a token or file that cannot be used. Without anything it shows
-    nothing, and https is checked against the usual authorities.
+    ``token_file`` is read again when it changes. Without a token no header is sent; without ``ca``
+    servers are checked against the system's certificate authorities. Raise `InvalidInput` for a
+    token or file that cannot be used.
     """
 
     def __init__(
@@ -38,17 +39,17 @@ class Credentials:
         if client_key is not None and client_cert is None:
             raise InvalidInput("settings: DIMEE_TLS_CLIENT_KEY needs DIMEE_TLS_CLIENT_CERT")
         self._ca, self._cert, self._key = ca, client_cert, client_key
-        self._file = token_file
-        self._seen: tuple[int, int, int] | None = None
+        self._changes: ChangeDetector | None = None
         self._headers: dict[str, str] = {}
         if token is not None:
             self._headers = _bearer(token, "DIMEE_TOKEN")
         elif token_file is not None:
+            self._changes = ChangeDetector(token_file)
             self._read(token_file)
 
     @classmethod
     def of(cls, settings: CallerSettings) -> Self:
-        """What the settings name."""
+        """Return the credentials that the settings name."""
         return cls(
             settings.token.get_secret_value() if settings.token else None,
             settings.token_file,
@@ -59,27 +60,27 @@ class Credentials:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """What ``DIMEE_*`` names."""
+        """Return the credentials that the ``DIMEE_*`` environment variables name."""
         return cls.of(read_settings(CallerSettings))
 
     def headers(self) -> dict[str, str]:
-        """The headers to send along; empty without a token."""
-        if self._file is not None and _signature(self._file) != self._seen:
+        """Return the headers to send with each request; empty without a token."""
+        if self._changes is not None and self._changes.changed():
             try:
-                self._read(self._file)
+                self._read(self._changes.file)
             except InvalidInput as error:
-                log.error("%s; the token from before is used", error.message)
+                log.error("%s; the token read before is used", error.message)
         return self._headers
 
     @cached_property
     def verify(self) -> ssl.SSLContext | bool:
-        """What httpx needs to check others, and to show a certificate."""
+        """httpx's ``verify``: checks servers and presents the client certificate."""
         if self._ca is None and self._cert is None:
             return True
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError):
-            raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} holds no PEM certificates") from None
+            raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} contains no PEM certificates") from None
         if self._cert is not None:
             try:
                 context.load_cert_chain(self._cert, self._key, password=_no_password)
@@ -92,11 +93,10 @@ class Credentials:
 
     @property
     def auth(self) -> httpx.Auth:
-        """For a client whose every request shows the token."""
+        """httpx's ``auth``: adds the token to every request."""
         return _Auth(self)
 
     def _read(self, file: Path) -> None:
-        self._seen = _signature(file)
         try:
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -117,16 +117,8 @@ class _Auth(httpx.Auth):
 
 def _bearer(token: str, where: str) -> dict[str, str]:
     if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
-        raise InvalidInput(f"{where}: is no token; it is what dimee token new printed, in one line")
+        raise InvalidInput(f"{where}: is not a token; give the line that dimee token new printed")
     return {"authorization": f"Bearer {token}"}
-
-
-def _signature(file: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = os.stat(file)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _no_password() -> str:

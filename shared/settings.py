@@ -1,6 +1,6 @@
-"""Settings of every process, from ``DIMEE_*`` in the environment; wrong ones are refused at start.
+"""Settings that several processes share, read from ``DIMEE_*`` environment variables.
 
-Imports no web framework: the mobile's settings extend these.
+This module imports no web framework, because the mobile client's settings extend these.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
+from shared.validation import first_error
 
 OPTIONAL = {
     *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
     *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
     *("escalation_budget", "max_queue_ms", "price_book", "latency_price_lambda"),
 }
+"""Fields whose value may be empty, which means unset."""
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def default_state_dir() -> Path:
-    """Where a process keeps outbox and ledger: ``$XDG_STATE_HOME/dimee``, else below the home."""
+    """Return ``$XDG_STATE_HOME/dimee``, or ``~/.local/state/dimee`` if the variable is unset."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "dimee"
 
 
 def default_bundle() -> Path:
-    """The ready bundle: below the working directory, else beside the code."""
+    """Return the ready bundle below the working directory, else the one beside the code."""
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[1] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it; a name other than localhost is not believed."""
+    """Return whether only this machine can reach ``host``; of names only localhost counts."""
     if host == "localhost":
         return True
     try:
@@ -47,87 +49,96 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
-    """Settings of this kind; raises `InvalidInput` that names the variable that is wrong."""
+    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable."""
     try:
         return kind(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        raise InvalidInput(
-            f"settings: DIMEE_{name.upper()}: {first['msg'][:1].lower()}{first['msg'][1:]}",
-            field=name,
-        ) from None
+        field, problem = first_error(error, whole="settings")
+        name = field.partition(".")[0]
+        raise InvalidInput(f"settings: DIMEE_{name.upper()}: {problem}", field=name) from None
     except SettingsError as error:
         raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
 
 
 class CallerSettings(BaseSettings):
-    """What a process shows at the doors of others; all of it may be left out."""
+    """Outgoing bearer token and TLS files of a process that calls a service. All are optional."""
 
     model_config = SettingsConfigDict(
         env_prefix="DIMEE_", extra="ignore", use_attribute_docstrings=True
     )
 
     token: SecretStr | None = None
+    """Bearer token to send to other services."""
     token_file: Path | None = None
-    """Holds the token in its place; read again when it changes."""
+    """File with the bearer token to send; read again when it changes."""
     tls_ca: Path | None = None
-    """PEM certificates that those whom it asks over https are checked against."""
+    """PEM file of the certificate authorities that sign the servers called over https."""
     tls_client_cert: Path | None = None
+    """PEM file of the client certificate to present."""
     tls_client_key: Path | None = None
+    """PEM file of the client certificate's key, without a password."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _unset_when_empty(cls, value: object, info: ValidationInfo) -> object:
-        """A compose file passes what is unset as an empty string."""
+    def _none_when_empty(cls, value: object, info: ValidationInfo) -> object:
+        """Treat an empty string as unset: a compose file passes unset variables that way."""
         return None if value == "" and info.field_name in OPTIONAL else value
 
 
 class ServiceSettings(CallerSettings):
-    """What every process needs to know."""
+    """Settings of every service: address, state, authentication, limits and TLS."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8700
+    """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
+    """Directory of the outbox and, on the ledger, the database."""
     ledger_url: str = "http://127.0.0.1:8700"
+    """Base URL of the ledger service."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """Least severe level that is logged."""
     tokens: Path | None = None
-    """Who may come in: the file that `dimee token` writes, read again when it changes."""
+    """File of the accepted tokens, written by `dimee token`; read again when it changes."""
     publish_address: str = ""
-    """In a container: the host's address at which the port is published; loopback needs no
-    tokens."""
+    """In a container, the host's address at which the port is published; tokens are required
+    unless it is a loopback address."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Requests a second that each client may make; a call of many texts counts each."""
+    """Requests a second that each client may send; each text of a call counts."""
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """How many it may make at once."""
+    """Requests that a client may send at once before the rate limit applies."""
     tls_cert: Path | None = None
+    """PEM file of the server certificate; without it the service speaks plain HTTP."""
     tls_key: Path | None = None
+    """PEM file of the server certificate's key, without a password."""
     tls_client_ca: Path | None = None
-    """Only clients with a certificate that these PEM certificates signed are let in."""
+    """PEM file of the authorities that must have signed a client's certificate."""
 
 
 class BundleSettings(ServiceSettings):
-    """A process that runs layers. m and n are the bundle's unless they are given."""
+    """Settings of a process that runs layers of a bundle."""
 
     bundle: Path = Field(default_factory=default_bundle)
+    """Folder of the model bundle."""
     mobile_layers: int | None = None
+    """Number m of layers that the mobile runs."""
     edge_layers: int | None = None
+    """Number n of layers that the edge runs."""
     certificate: Path | None = None
-    """What `dimee calibrate` wrote; empty: no promise is made."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Certificate file written by `dimee calibrate`; without it no guarantee is given."""
 
 
 class TierSettings(BundleSettings):
-    """An edge or a cloud: all the cores it may use, and a bounded queue."""
+    """Settings that edge and cloud share."""
 
-    threads: Annotated[int, Field(ge=1, le=256)] = Field(
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))
     )
+    """Number of processes that run layers, each on one core."""
     price_book: Path | None = None
-    """Accepted, so that all tiers can share their settings. Prices stand on the caller's side of
-    the ledger; a server that is given a price book says so in its log."""
+    """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """How many requests wait at most, in a burst."""
+    """Requests that may wait in the queue."""
     max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
-    """How long a request may be expected to wait; more are refused with 429 at once, and in an
-    overload the queue is kept at a sixth of it. None: 150, or as long as 80 texts take."""
+    """Longest expected wait in milliseconds at which a request is accepted; in overload a sixth of
+    it."""

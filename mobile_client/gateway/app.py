@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.monitoring.health import MobileHealth
@@ -17,12 +17,10 @@ from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.serving.auth import install_auth, principal_of
-from shared.serving.disconnect import (
-    CLIENT_CLOSED_REQUEST,
-    ClientDisconnected,
-    cancel_on_disconnect,
-)
-from shared.serving.server import BodyLimit, error_response, install_error_handlers
+from shared.serving.body_limit import BodyLimit
+from shared.serving.disconnect import cancel_on_disconnect
+from shared.serving.error_handlers import install_error_handlers
+from shared.serving.responses import error_response
 from shared.serving.tokens import Scope as Right
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
 
@@ -94,10 +92,6 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_auth(app, settings, _required_scope)
 
-    @app.exception_handler(ClientDisconnected)
-    async def client_disconnected(_: Request, __: Exception) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-
     @app.post(CLASSIFY)
     async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
         """Answer each text; a text without an answer has an error in place of a result.
@@ -118,7 +112,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             client=client_name(message, settings.client_header),
             since=message.scope[ARRIVED],
         )
-        outcomes = await cancel_on_disconnect(message, work)
+        outcomes = await cancel_on_disconnect(message.receive, work)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]
         return ClassifyResponse(
@@ -159,7 +153,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 def client_name(message: Request, header: str) -> str:
     """Return the client's name: the proxy's ``header``, else the token's name, else the address."""
     named = message.headers.get(header) if header else None
-    return (named or principal_of(message).client)[:64]
+    return (named or principal_of(message).display_name)[:64]
 
 
 def _required_scope(_method: str, path: str) -> Right:

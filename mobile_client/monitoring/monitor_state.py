@@ -15,6 +15,7 @@ from shared.certificates.certificate import Certificate
 from shared.certificates.sequential_test import Alarm
 from shared.domain import Tier
 from shared.errors import InvalidInput
+from shared.validation import first_error
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +157,8 @@ class Record:
         try:
             saved = _Saved.model_validate(state)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "content"
-            raise InvalidInput(f"{where}: {first['msg']}") from None
+            field, problem = first_error(error, whole="content")
+            raise InvalidInput(f"{field}: {problem}") from None
         if saved.certificate_id != (
             self._certificate.certificate_id if self._certificate else None
         ) or (saved.alarm is None) != (self.alarm is None):

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from shared.files import ChangeDetector
+
 log = logging.getLogger(__name__)
 
 LARGEST_BYTES = 4 * 1024 * 1024
-_Stamp = tuple[int, int, int] | None
 
 
 class StateFile:
@@ -22,7 +23,8 @@ class StateFile:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._stamp: _Stamp = None
+        self._changes = ChangeDetector(file)
+        self._changes.forget()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -37,12 +39,12 @@ class StateFile:
 
     def changed(self) -> bool:
         """Whether the file is another one than was read or written here last."""
-        return self._look() != self._stamp
+        return self._changes.differs()
 
     def read(self) -> Any:
         """What the file holds; None where there is none, or it is no JSON (`set_aside`)."""
-        self._stamp = self._look()
-        if self._stamp is None:
+        self._changes.mark()
+        if not self._changes.exists:
             return None
         try:
             with self.file.open("rb") as content:
@@ -57,14 +59,14 @@ class StateFile:
         log.warning("%s %s; it is kept as %s, and counting begins anew", self.file, why, aside.name)
         with suppress(OSError):
             self.file.replace(aside)
-        self._stamp = self._look()
+        self._changes.mark()
 
     def write(self, content: Any) -> None:
         """Replace the file's content."""
         part = self.file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(self.file)
-        self._stamp = self._look()
+        self._changes.mark()
 
     def remove(self) -> bool:
         """Remove the file; whether there was one. Whoever uses it begins anew."""
@@ -74,10 +76,3 @@ class StateFile:
             except FileNotFoundError:
                 return False
         return True
-
-    def _look(self) -> _Stamp:
-        try:
-            facts = self.file.stat()
-        except OSError:
-            return None
-        return facts.st_mtime_ns, facts.st_size, facts.st_ino

@@ -15,6 +15,7 @@ from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.domain import LayerRange
 from shared.errors import BundleError
 from shared.pricing.cost_model import CostModel
+from shared.validation import first_error
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -98,11 +99,10 @@ def load_bundle(path: Path | str) -> Bundle:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
+        field, problem = first_error(error, whole="content")
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({where}: {first['msg']}); export the bundle again"
+            f"({field}: {problem}); export the bundle again"
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])

@@ -20,6 +20,7 @@ from shared.errors import BundleError, InvalidInput
 from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from shared.validation import first_error
 
 FILE = "certificate.json"
 """Where ``dimee calibrate`` puts it in a bundle's folder; the manifest does not list it."""
@@ -239,9 +240,8 @@ def read_certificate(file: Path) -> Certificate:
     try:
         return Certificate.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
+        field, problem = first_error(error, whole="content")
         raise BundleError(
             f"certificate: {file} is not a certificate of format {FORMAT_VERSION} "
-            f"({where}: {first['msg']}); calibrate again: dimee calibrate"
+            f"({field}: {problem}); calibrate again: dimee calibrate"
         ) from None

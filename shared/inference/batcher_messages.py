@@ -1,4 +1,4 @@
-"""Messages between a `ProcessBatcher` and its process; pickled, parent and child only."""
+"""Messages between a `ProcessBatcher` and its worker process, pickled on a private socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.inference.tokenizer import EncodedText, TokenIds
 
 
 class Start(NamedTuple):
-    """The first message to the process: which layers of which bundle, in which groups."""
+    """First message to the worker: bundle, layers and the largest batch."""
 
     bundle: str
     layers: LayerRange
@@ -20,40 +20,40 @@ class Start(NamedTuple):
 
 
 class Started(NamedTuple):
-    """The answer: ready, or the sentence that says why not."""
+    """Reply to `Start`: ``error`` is None when the layers are loaded."""
 
     error: str | None
 
 
-class State(NamedTuple):
-    """A row under its number; the rest is `shared.inference.layer_batcher.Row`'s."""
+class NumberedRow(NamedTuple):
+    """A `shared.inference.layer_batcher.Row` with a number."""
 
     number: int
-    given: EncodedText | TokenIds | Floats
+    source: EncodedText | TokenIds | Floats
     after: int
     alpha: float | None
 
 
 class Admit(NamedTuple):
-    """Rows to take in: now, or as soon as nothing else is under way.
+    """Rows to add: at once, or with ``follows`` when nothing else is in progress.
 
-    ``yields``: from now on the layers leave the cores to whoever else wants them.
+    With ``low_priority`` the layers run at a lower scheduling priority from now on.
     """
 
-    rows: Sequence[State]
+    rows: Sequence[NumberedRow]
     follows: bool = False
-    yields: bool = False
+    low_priority: bool = False
 
 
 class Drop(NamedTuple):
-    """Numbers of rows to let go of."""
+    """Numbers of rows to remove."""
 
     numbers: Sequence[int]
 
 
 class Done(NamedTuple):
-    """Rows that are done, each with its milliseconds of the layers."""
+    """Finished rows: number, outcome and the row's ``compute_ms``."""
 
     rows: Sequence[tuple[int, Prediction | Exception, float]]
     nearly_idle: bool = False
-    """All rows under way are in their last `LOOKAHEAD` layers."""
+    """Everything in progress ends within `LOOKAHEAD` layers."""

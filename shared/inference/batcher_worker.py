@@ -1,6 +1,6 @@
-"""``python -m shared.inference.batcher_worker FD``: the process behind a `ProcessBatcher`.
+"""Worker process of a `ProcessBatcher`: ``python -m shared.inference.batcher_worker FD``.
 
-It ends when the other end of its socket is closed, however that came about.
+It ends when the server closes the other end of the socket or dies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from shared.inference.layer_batcher import LayerBatcher, Row
 
 log = logging.getLogger(__name__)
 NICE = 10
-"""Against whoever has 0 the layers get a tenth of a core."""
+"""Niceness at low priority: beside a busy process of niceness 0, layers get a tenth of a core."""
 
 
 def main(connection: Connection) -> None:
-    """Load the layers, then run what is admitted until the other end is gone."""
+    """Load the layers, then run admitted rows until the connection closes (`EOFError`)."""
     start: Start = connection.recv()
     try:
         classifier = Classifier(load_bundle(start.bundle), start.layers)
@@ -37,65 +37,67 @@ def main(connection: Connection) -> None:
         connection.send(Started(error.message))
         return
     connection.send(Started(None))
-    flow = LayerBatcher(
+    batcher = LayerBatcher(
         classifier.layers, start.max_rows, start.max_tokens, embeddings=classifier.embeddings
     )
-    worker = _Worker(connection, flow)
-    # on Linux each thread has a niceness of its own, and none may lower it again
-    with ThreadPoolExecutor(1, initializer=partial(os.nice, NICE)) as nice:
+    worker = _Worker(connection, batcher)
+    # On Linux niceness is per thread and cannot be lowered again: low priority has its own thread.
+    with ThreadPoolExecutor(1, initializer=partial(os.nice, NICE)) as low_priority:
         while True:
-            worker.run(yields=False)
-            nice.submit(worker.run, yields=True).result()
+            worker.run(low_priority=False)
+            low_priority.submit(worker.run, low_priority=True).result()
 
 
 class _Worker:
-    def __init__(self, connection: Connection, flow: LayerBatcher) -> None:
+    def __init__(self, connection: Connection, batcher: LayerBatcher) -> None:
         self._connection = connection
-        self._flow = flow
+        self._batcher = batcher
         self._numbers: dict[Row, int] = {}
         self._next: list[list[Row]] = []
-        self._says_when = False
-        self._yields = False
+        self._announces_end = False
+        self._low_priority = False
         # Connection.poll makes a selector for each call, which takes longer than some layers
         self._poller = select.poll()
         self._poller.register(connection.fileno(), select.POLLIN | select.POLLHUP)
 
-    def run(self, yields: bool) -> None:
-        """Run what comes, for as long as it comes with this ``yields``."""
+    def run(self, low_priority: bool) -> None:
+        """Run admitted rows until some are admitted with another ``low_priority``."""
         while True:
-            self._read()
-            if self._yields is not yields:
+            self._receive()
+            if self._low_priority is not low_priority:
                 return
-            if self._flow.nearly_idle and self._says_when:
-                # others may wait, and come while the last layers run
+            if self._batcher.nearly_idle and self._announces_end:
+                # the server can choose the next batch while the last layers run
                 self._connection.send(Done((), nearly_idle=True))
-                self._says_when = False
+                self._announces_end = False
             done = [
                 (self._numbers.pop(row), _sendable(outcome), row.compute_ms)
-                for row, outcome in self._flow.step()
+                for row, outcome in self._batcher.step()
             ]
             if done:
                 self._connection.send(Done(done))
 
-    def _read(self) -> None:
-        """Take what has come; return when there is something to run."""
+    def _receive(self) -> None:
+        """Handle received messages; return when there are rows to run."""
         while True:
-            while self._flow.idle and self._next:
+            while self._batcher.idle and self._next:
                 self._admit(self._next.pop(0))
-            if not (self._flow.idle or self._poller.poll(0)):
+            if not (self._batcher.idle or self._poller.poll(0)):
                 return
-            self._take(self._connection.recv())
+            self._handle(self._connection.recv())
 
-    def _take(self, message: Admit | Drop) -> None:
+    def _handle(self, message: Admit | Drop) -> None:
         if isinstance(message, Drop):
-            gone = {row for row, number in self._numbers.items() if number in set(message.numbers)}
-            self._flow.drop(gone)
-            self._next = [[row for row in rows if row not in gone] for rows in self._next]
-            for row in gone:
+            dropped = {
+                row for row, number in self._numbers.items() if number in set(message.numbers)
+            }
+            self._batcher.drop(dropped)
+            self._next = [[row for row in rows if row not in dropped] for rows in self._next]
+            for row in dropped:
                 del self._numbers[row]
             return
-        self._yields = message.yields
-        rows = {Row(one.given, one.after, one.alpha): one.number for one in message.rows}
+        self._low_priority = message.low_priority
+        rows = {Row(one.source, one.after, one.alpha): one.number for one in message.rows}
         self._numbers |= rows
         if message.follows:
             self._next.append(list(rows))
@@ -103,12 +105,12 @@ class _Worker:
             self._admit(list(rows))
 
     def _admit(self, rows: list[Row]) -> None:
-        self._says_when = len(rows) >= 2
-        self._flow.admit(rows)
+        self._announces_end = len(rows) >= 2
+        self._batcher.admit(rows)
 
 
 def _sendable(outcome: Prediction | Exception) -> Prediction | Exception:
-    """Exceptions of onnxruntime cannot be pickled."""
+    """Return an outcome that can be pickled; exceptions of onnxruntime cannot."""
     if isinstance(outcome, Prediction):
         return outcome
     log.error("a layer failed", exc_info=outcome)
@@ -116,7 +118,7 @@ def _sendable(outcome: Prediction | Exception) -> Prediction | Exception:
 
 
 if __name__ == "__main__":
-    # the server decides when it ends, also where a terminal signals both
+    # Ctrl-C in a terminal reaches this process too, but only the server may end it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(EOFError, OSError):  # the server is gone
+    with suppress(EOFError, OSError):  # the server has ended
         main(Connection(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""A bundle made ready to answer: tokens, embeddings, layers."""
+"""Classifying texts with a bundle: tokenizer, embeddings and layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.inference.tokenizer import EncodedText, TextEncoder
 
 
 class Classifier:
-    """Layers 1 to ``layers.last`` of a bundle, from text to prediction; thread-safe."""
+    """Layers 1 to ``layers.last`` of a bundle, from text to prediction. Thread-safe."""
 
     def __init__(self, bundle: Bundle, layers: LayerRange, threads: int = 1) -> None:
         self.bundle = bundle
@@ -30,9 +30,9 @@ class Classifier:
         first_exit: int = 1,
         keep: dict[int, Floats] | None = None,
     ) -> list[Prediction]:
-        """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last).
+        """Answer each row at its first exit with confidence >= ``alpha`` (None: at the last one).
 
-        ``last``, ``first_exit`` and ``keep`` are those of `Layers.classify`.
+        For ``last``, ``first_exit`` and ``keep`` see `Layers.classify`.
         """
         hidden_BTH, mask_BT = self.embeddings.first_hidden(rows)
         return self.layers.classify(
@@ -40,13 +40,13 @@ class Classifier:
         )
 
     def resume(self, hidden_TH: Floats, after: int, alpha: float | None) -> Prediction:
-        """Go on with layer ``after`` + 1 from the output of layer ``after`` for one text."""
+        """Answer one text from the output of layer ``after``, starting with layer ``after`` + 1."""
         mask_BT = np.ones((1, len(hidden_TH)), np.int32)
         hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
         return self.layers.classify(hidden_BTH, mask_BT, alpha, first=after + 1)[0]
 
     def warm_up(self) -> None:
-        """Run one short text, so that the first request does not pay for lazy allocations."""
+        """Run one short text, so that lazy allocations do not slow down the first request."""
         self.classify([self.encoder.encode("ready", "ready" if self._pairs else None)], None)
 
     @property

@@ -1,4 +1,4 @@
-"""A hidden state on its way to another tier: versioned, in safetensors framing, trusted by nobody.
+"""Codec for hidden states sent to another tier: versioned, in the safetensors format.
 
 Shape suffixes: T tokens, H hidden size, K outlier channels, N = H − K.
 
@@ -7,11 +7,11 @@ codec  tensors                                                                  
 ====== ============================================================================ ==============
 fp16   ``hidden`` F16 [T, H]                                                        2·H
 int8   ``hidden`` I8 [T, N], ``scale`` F32 [T], ``outliers`` F16 [T, K],            H + K + 4
-       ``channels`` I32 [K]: where the outliers belong, in rising order
+       ``channels`` I32 [K]: indices of the outlier channels, ascending
 ====== ============================================================================ ==============
 
-The header's metadata says format version, bundle, layer, codec, T and H, and nothing else crosses:
-no mask (one row has no padding), no types and positions (they are in the sum that layer 1 got).
+The header's metadata holds format version, bundle, layer, codec, T and H. Nothing else is sent: one
+row has no padding and needs no mask, and token types and positions are part of layer 1's input.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CODECS: tuple[Codec, ...] = ("int8", "fp16")
 OUTLIERS = 6
 MAX_OUTLIERS = 16
 MAX_HEADER_BYTES = 4096
-LARGEST = 65_504.0  # fp16's; no layer norm comes near it
+LARGEST = 65_504.0  # the largest fp16 value; layer norms stay far below it
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
@@ -48,7 +48,7 @@ _METADATA = {"format_version", "bundle_id", "layer", "codec", "tokens", "hidden_
 
 @dataclass(frozen=True, slots=True)
 class ResumeLimits:
-    """What a tier takes: its own bundle's states, after a layer that it can go on from."""
+    """The states a tier accepts: those of its own bundle, after a layer before its last one."""
 
     bundle_id: str
     hidden_size: int
@@ -58,7 +58,7 @@ class ResumeLimits:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ResumeState:
-    """``hidden_TH``: the output of ``layer`` for one text, every value finite."""
+    """A decoded state: ``hidden_TH`` is the output of ``layer`` for one text, all finite."""
 
     hidden_TH: Floats
     layer: int
@@ -81,7 +81,7 @@ class _Header:
 
 
 def encode(hidden_TH: Floats, layer: int, bundle_id: str, codec: Codec = "int8") -> bytes:
-    """Write the output of ``layer`` for one text; raises `InvalidInput` if it is not finite."""
+    """Encode the output of ``layer`` for one text; raise `InvalidInput` if it is not finite."""
     if not np.isfinite(hidden_TH).all():
         raise _wrong(f"the output of layer {layer} is not finite; send the text instead")
     tokens, hidden_size = hidden_TH.shape
@@ -98,13 +98,13 @@ def encode(hidden_TH: Floats, layer: int, bundle_id: str, codec: Codec = "int8")
         tensors: dict[str, NDArray[Any]] = {"hidden": clamped_TH.astype(_DTYPES["F16"])}
     else:
         tensors = _eight_bits(clamped_TH)
-    # safetensors writes memory as it lies, and a choice of columns lies column by column
+    # safetensors writes the buffer as it is in memory, and selected columns are not contiguous rows
     in_rows = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     return save(in_rows, {name: str(value) for name, value in facts.items()})
 
 
 def _eight_bits(hidden_TH: Floats) -> dict[str, NDArray[Any]]:
-    """One scale a token would be set by the few channels that are always large: they go apart."""
+    """Quantise with one scale per token; the few channels with large values stay in fp16."""
     hidden_size = hidden_TH.shape[1]
     outliers = outlier_channels(hidden_size)
     peak_H = np.abs(hidden_TH).max(0)
@@ -122,12 +122,12 @@ def _eight_bits(hidden_TH: Floats) -> dict[str, NDArray[Any]]:
 
 
 def outlier_channels(hidden_size: int) -> int:
-    """K: how many channels `encode` keeps in fp16."""
+    """Return K, the number of channels that `encode` keeps in fp16."""
     return min(OUTLIERS, hidden_size // 2)
 
 
 def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
-    """What `encode` will write, to within a hundred bytes: known before any work is done."""
+    """Return the size that `encode` will produce, to within a hundred bytes."""
     if codec == "fp16":
         return 250 + tokens * 2 * hidden_size
     outliers = outlier_channels(hidden_size)
@@ -137,56 +137,56 @@ def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
 def worth_resuming(
     sent_bytes: int, uplink_mbps: float, encode_ms: float, decode_ms: float, skipped_ms: float
 ) -> bool:
-    """Whether sending a state takes less time than the layers that it spares the next tier.
+    """Return whether sending a state takes less time than the layers it saves the next tier.
 
-    ``8 · bytes / bandwidth + encode + decode < i · t_layer``: the sentence itself, a hundred times
-    smaller, counts as nothing.
+    ``8 · bytes / bandwidth + encode + decode < i · t_layer``. The text itself is a hundred times
+    smaller, and the time to send it is neglected.
     """
     return uplink_ms(sent_bytes, uplink_mbps) + encode_ms + decode_ms < skipped_ms
 
 
 def uplink_ms(sent_bytes: int, uplink_mbps: float) -> float:
-    """Milliseconds that so many bytes are under way at ``uplink_mbps`` megabits a second."""
+    """Return the milliseconds to send ``sent_bytes`` at ``uplink_mbps`` megabits a second."""
     return 8 * sent_bytes / (uplink_mbps * 1e3)
 
 
 def decode(body: bytes, limits: ResumeLimits) -> ResumeState:
-    """Read what `encode` wrote, believing none of it.
+    """Decode an untrusted body.
 
-    Every size is held against ``len(body)`` and ``limits`` before an array is made. Raises
-    `BundleMismatch` for another bundle's state and `InvalidInput` for everything else that cannot
-    be gone on from: unknown version or codec, wrong sizes or types, values that are not finite,
-    a layer that the tier does not have.
+    Every size is checked against ``len(body)`` and ``limits`` before an array is allocated. Raise
+    `BundleMismatch` for the state of another bundle, and `InvalidInput` for an unknown version or
+    codec, wrong sizes or types, values that are not finite, or a layer from which the tier cannot
+    resume.
     """
     entries, facts, data = _frame(body)
     header = _header(facts)
-    _fits(header, limits)
+    _check_limits(header, limits)
     arrays = _arrays(entries, data, header)
     if header.codec == "fp16":
         hidden_TH = arrays["hidden"].astype(np.float32)
     else:
         hidden_TH = _from_eight_bits(arrays, header.hidden_size)
-    # NaN compares as false, so that this refuses it as well
+    # a comparison with NaN is false, so that NaN is refused as well
     if not (np.abs(hidden_TH) <= LARGEST).all():
         raise _wrong(f"holds a value that is not a number within ±{LARGEST:,.0f}")
     return ResumeState(hidden_TH, header.layer, header.bundle_id, header.codec)
 
 
 def _frame(body: bytes) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
-    """Tensor entries, metadata and data: eight bytes of length, that much JSON, the rest."""
+    """Split a body into tensor entries, metadata and data: length (8 bytes), JSON header, data."""
     if len(body) < 8:
-        raise _wrong("is too short to be safetensors; send what the codec wrote, whole")
+        raise _wrong("is too short for safetensors; send the codec's whole output")
     (length,) = struct.unpack_from("<Q", body)
     if length > MAX_HEADER_BYTES or length > len(body) - 8:
         raise _wrong(
-            f"claims a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read, "
+            f"declares a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are accepted, "
             f"and {len(body) - 8:,} were sent",
             MAX_HEADER_BYTES,
         )
     try:
         entries = json.loads(body[8 : 8 + length])
     except (ValueError, RecursionError):
-        raise _wrong("its header is not JSON; send what the codec wrote") from None
+        raise _wrong("its header is not JSON; send the codec's output unchanged") from None
     facts = entries.pop("__metadata__", None) if isinstance(entries, dict) else None
     if not isinstance(facts, dict) or set(facts) != _METADATA:
         raise _wrong(f"its metadata must be exactly {', '.join(sorted(_METADATA))}")
@@ -195,14 +195,14 @@ def _frame(body: bytes) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
 
 def _header(facts: dict[str, Any]) -> _Header:
     if facts["format_version"] != str(FORMAT_VERSION):
-        raise _wrong(f"is of another format than version {FORMAT_VERSION}, the one that is read")
+        raise _wrong(f"is not of format version {FORMAT_VERSION}, the only one supported")
     codec = next((known for known in CODECS if known == facts["codec"]), None)
     if codec is None:
-        raise _wrong(f"is in an unknown codec; known are {', '.join(CODECS)}")
+        raise _wrong(f"has an unknown codec; supported are {', '.join(CODECS)}")
     bundle_id = facts["bundle_id"]
     named = isinstance(bundle_id, str) and bundle_id.isascii() and bundle_id.isalnum()
     if not named or len(bundle_id) > 64:
-        raise _wrong("its bundle_id is not the name of a bundle")
+        raise _wrong("its bundle_id is not a valid bundle id")
     numbers = [_number(facts, name) for name in ("layer", "tokens", "hidden_size")]
     return _Header(bundle_id, numbers[0], codec, numbers[1], numbers[2])
 
@@ -215,7 +215,7 @@ def _number(facts: dict[str, Any], name: str) -> int:
     return int(value)
 
 
-def _fits(header: _Header, limits: ResumeLimits) -> None:
+def _check_limits(header: _Header, limits: ResumeLimits) -> None:
     if header.bundle_id != limits.bundle_id:
         raise BundleMismatch(
             f"state: comes from the bundle {header.bundle_id}, and this tier runs "
@@ -224,7 +224,7 @@ def _fits(header: _Header, limits: ResumeLimits) -> None:
         )
     if header.hidden_size != limits.hidden_size:
         raise _wrong(
-            f"is {header.hidden_size:,} wide; the bundle is {limits.hidden_size:,}",
+            f"has hidden size {header.hidden_size:,}; the bundle has {limits.hidden_size:,}",
             limits.hidden_size,
         )
     if header.tokens > limits.max_tokens:
@@ -234,8 +234,8 @@ def _fits(header: _Header, limits: ResumeLimits) -> None:
         )
     if header.layer >= limits.layers:
         raise _wrong(
-            f"ends with layer {header.layer}, and this tier's last is {limits.layers}: there is "
-            "none to go on with; send the text instead",
+            f"is after layer {header.layer}, and this tier's last layer is {limits.layers}: "
+            "no layer is left to run; send the text instead",
             limits.layers - 1,
         )
 
@@ -243,7 +243,7 @@ def _fits(header: _Header, limits: ResumeLimits) -> None:
 def _arrays(
     entries: dict[str, Any], data: memoryview, header: _Header
 ) -> dict[str, NDArray[np.generic]]:
-    """Views on the data, once its tensors have been found to be the codec's and to fill it."""
+    """Return views on the data after checking that its tensors are the codec's and fill it."""
     expected = _expected(entries, header)
     if set(entries) != set(expected):
         raise _wrong(f"the codec {header.codec} has exactly the tensors {', '.join(expected)}")
@@ -261,7 +261,7 @@ def _arrays(
         arrays[name] = np.frombuffer(data[begin:end], _DTYPES[dtype]).reshape(shape)
     edges = [0, *(end for _, end in sorted(spans))]
     if [begin for begin, _ in sorted(spans)] != edges[:-1] or edges[-1] != len(data):
-        raise _wrong("its tensors must lie side by side and fill the body")
+        raise _wrong("its tensors must be contiguous and fill the body")
     return arrays
 
 
@@ -273,7 +273,7 @@ def _expected(entries: dict[str, Any], header: _Header) -> dict[str, tuple[str, 
     begin, end = _offsets(channels)
     outliers = (end - begin) // 4
     if not 0 <= outliers <= min(MAX_OUTLIERS, hidden_size - 1):
-        raise _wrong(f"keeps more than {MAX_OUTLIERS} outlier channels apart", MAX_OUTLIERS)
+        raise _wrong(f"has more than {MAX_OUTLIERS} outlier channels", MAX_OUTLIERS)
     return {
         "hidden": ("I8", (tokens, hidden_size - outliers)),
         "scale": ("F32", (tokens,)),
@@ -283,7 +283,7 @@ def _expected(entries: dict[str, Any], header: _Header) -> dict[str, tuple[str, 
 
 
 def _offsets(entry: object) -> tuple[int, int]:
-    """Where a tensor lies; (0, -1), which fits none, where the entry does not say so."""
+    """Return a tensor's begin and end; (0, -1), which no tensor has, for an invalid entry."""
     found = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not isinstance(found, list) or len(found) != 2:
         return 0, -1
@@ -296,7 +296,7 @@ def _from_eight_bits(arrays: dict[str, NDArray[Any]], hidden_size: int) -> Float
     channels_K = arrays["channels"]
     inside = bool((channels_K >= 0).all() and (channels_K < hidden_size).all())
     if not inside or not (np.diff(channels_K) > 0).all():
-        raise _wrong(f"its channels must rise within 0 and {hidden_size - 1:,}")
+        raise _wrong(f"its channels must be ascending and between 0 and {hidden_size - 1:,}")
     scale_T = arrays["scale"]
     if not ((scale_T > 0) & (scale_T <= LARGEST)).all():
         raise _wrong(f"its scale must be above 0 and at most {LARGEST:,.0f}")

@@ -1,4 +1,4 @@
-"""The embedding tables: the mean word embedding that routes, and the input of the first layer."""
+"""Embedding tables: the mean word embedding for routing, and the input of the first layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
 
 
 def mean_of_rows(word_VH: NDArray[np.int8], scale_V: Floats, ids_T: NDArray[np.int64]) -> Floats:
-    """``mean_H`` of the rows ``ids_T`` of a word table in 8 bits."""
+    """Return ``mean_H``, the mean of the rows ``ids_T`` of an int8 word table."""
     sum_H: Floats = scale_V[ids_T] @ word_VH[ids_T].astype(np.float32)
     sum_H /= len(ids_T)
     return sum_H
@@ -29,7 +29,7 @@ def pair_features_of(
 ) -> NDArray[np.float64] | None:
     """Return ``pair_P`` of a pair (`shared.bundle.pair_features`); None for a single text.
 
-    All are NaN where nothing is known of one of the two texts, as of invisible characters.
+    All features are NaN if one of the texts has no known token, as with invisible characters.
     """
     if encoded.second_T is None:
         return None
@@ -44,7 +44,7 @@ def pair_features_of(
 
 
 class Embeddings:
-    """Word, position and type tables. Words are int8 with one fp32 scale a row.
+    """Word, position and type tables. The word table is int8 with one fp32 scale per row.
 
     Shape suffixes: B rows, T tokens, H hidden size, V vocabulary.
     """
@@ -67,19 +67,19 @@ class Embeddings:
 
     @property
     def hidden_size(self) -> int:
-        """H."""
+        """Hidden size H."""
         return int(self._word_VH.shape[1])
 
     def mean_word_embedding(self, encoded: EncodedText) -> Floats:
-        """``mean_H`` of the word embeddings of a text, without special tokens (paper, sec. III)."""
+        """Return ``mean_H`` of a text's words, without special tokens (paper, section III)."""
         return mean_of_rows(self._word_VH, self._scale_V, encoded.ids_T[encoded.content_T])
 
     def pair_features(self, encoded: EncodedText) -> NDArray[np.float64] | None:
-        """``pair_P`` of a pair of texts, None for a single text."""
+        """Return ``pair_P`` of a pair of texts, None for a single text."""
         return pair_features_of(self._word_VH, self._scale_V, encoded)
 
     def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
-        """Embed and pad rows: ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""
+        """Embed and pad rows; return ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""
         lengths = [row.tokens for row in rows]
         ids_BT = np.zeros((len(rows), max(lengths)), np.int64)
         types_BT = np.zeros_like(ids_BT)
@@ -92,7 +92,7 @@ class Embeddings:
         return hidden_BTH, mask_BT
 
     def hidden_of(self, rows: Sequence[EncodedText | TokenIds]) -> list[Floats]:
-        """``hidden_TH`` of each row, the same numbers as `first_hidden`'s, all in one pass."""
+        """Return ``hidden_TH`` of each row without padding; the values equal `first_hidden`'s."""
         lengths = [len(row) for row in rows]
         positions_N = np.concatenate([self._position_TH[:length] for length in lengths])
         ids_N = np.concatenate([row.ids_T for row in rows])
@@ -103,7 +103,7 @@ class Embeddings:
     def _embed(
         self, ids: NDArray[np.int64], types: NDArray[np.int64], positions_H: Floats
     ) -> Floats:
-        """Look up, add and normalise; token by token, so that no token's depends on the others."""
+        """Look up, add and normalise each token independently of the others."""
         sum_H = self._word_VH[ids] * self._scale_V[ids][..., None]
         sum_H += self._type_KH[types]
         sum_H += positions_H

@@ -1,8 +1,8 @@
-"""Batched early exit: rows pass the layers together, each leaves where it would leave alone.
+"""Batched early exit: rows pass the layers together, and each leaves at its own exit.
 
-After every layer the rows that are sure, or at their last layer, are handed out at once and the
-rest is compacted. A group that has become thin waits where it is while new rows catch up with it,
-once; then they go on together. No row's answer depends on its neighbours.
+After every layer, the rows whose confidence meets their threshold and those at the last layer leave
+the batch. A group with few rows left pauses once, until new rows have reached the same layer, and
+the two are merged. A row's answer and exit layer are the same alone and in a batch.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -23,23 +23,24 @@ from shared.inference.tokenizer import EncodedText, TokenIds
 MAX_ROWS = 8
 MAX_TOKENS = 2048
 MIN_FILL = 0.25
-"""Up to this share of a full batch's rows a group waits for others, once."""
+"""A group with at most this share of ``max_rows`` pauses once until new rows reach it."""
 LOOKAHEAD = 2
-"""So many layers before its last one a batch is nearly done: the next may be chosen."""
-WORTH_TOKENS = 10
-"""What one run less of a layer saves, in tokens: joining may not pad by more."""
+"""A batch is nearly done this many layers before its last one; the next may then be chosen."""
+LAYER_OVERHEAD_TOKENS = 10
+"""Fixed cost of running a layer, in tokens. Merging two groups may add at most this padding."""
 
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One text under way: ``given`` is the output of layer ``after``, ``hidden_TH``, where 0 stands
-    for the embeddings; or a text still to be embedded.
+    """One text in the layers.
 
-    ``alpha`` is the row's own threshold; None: it leaves at its last layer. ``compute_ms`` is its
-    share, by tokens, of the time of the layers that it went through.
+    ``source`` is a tokenised text, or ``hidden_TH``, the output of layer ``after`` (0: the
+    embeddings). ``alpha`` is the row's exit threshold; with None it leaves at the last layer.
+    ``compute_ms`` is its share, by tokens, of the time of the layers it went through. ``waited`` is
+    set once its group has paused for others.
     """
 
-    given: EncodedText | TokenIds | Floats
+    source: EncodedText | TokenIds | Floats
     after: int
     alpha: float | None
     compute_ms: float = 0.0
@@ -48,12 +49,12 @@ class Row:
     @property
     def tokens(self) -> int:
         """T."""
-        return len(self.given)
+        return len(self.source)
 
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Rows that have passed the same layers, padded to the longest."""
+    """Rows that have passed the same layers, padded to the longest one."""
 
     rows: list[Row]
     hidden_BTH: Floats
@@ -71,10 +72,10 @@ class _Group:
 
 @dataclass
 class LayerBatcher:
-    """Groups under way through ``layers``; used from one thread.
+    """Runs groups of rows through ``layers``, in the caller's thread. Not thread-safe.
 
-    ``max_rows`` and ``max_tokens`` (padding included) bound a group. Without ``embeddings`` rows
-    are given as states only.
+    A group has at most ``max_rows`` rows and ``max_tokens`` tokens, padding included. Without
+    ``embeddings`` it accepts hidden states only.
     """
 
     layers: Layers
@@ -85,88 +86,89 @@ class LayerBatcher:
 
     @property
     def idle(self) -> bool:
-        """Nothing is under way."""
+        """Whether no row is in progress."""
         return not self._groups
 
     @property
-    def wants_rows(self) -> bool:
-        """Whether new rows may be admitted: nothing is under way, or one thin group that has not
-        waited yet."""
+    def accepts_rows(self) -> bool:
+        """Whether rows may be admitted: none is in progress, or one small group that has not
+        paused yet."""
         if not self._groups:
             return True
         (first, *others) = self._groups
         return not others and not first.has_waited and len(first.rows) <= MIN_FILL * self.max_rows
 
     @property
-    def takes_early(self) -> bool:
-        """Never: rows that come while a layer runs are admitted after it."""
+    def accepts_next_batch(self) -> bool:
+        """Always False: rows that arrive while a layer runs are admitted after it."""
         return False
 
     @property
     def nearly_idle(self) -> bool:
-        """Whether `LOOKAHEAD` steps or fewer end all that is under way."""
+        """Whether everything in progress ends within `LOOKAHEAD` steps."""
         return (
             len(self._groups) == 1 and self._groups[0].after >= self.layers.range.last - LOOKAHEAD
         )
 
-    def admit(self, rows: Sequence[Row], yields: bool = False) -> None:
-        """Take rows in; groups are made of neighbours in length.
+    def admit(self, rows: Sequence[Row], low_priority: bool = False) -> None:
+        """Add rows, in groups of similar length.
 
-        ``yields`` means nothing here: it has no process of its own.
+        ``low_priority`` has no effect: the batcher has no process of its own.
         """
         for group in self._groups:
             for row in group.rows:
                 row.waited = True
-        texts = [(row, row.given) for row in rows if not isinstance(row.given, np.ndarray)]
+        texts = [(row, row.source) for row in rows if not isinstance(row.source, np.ndarray)]
         if texts:
             assert self.embeddings is not None
-            states = self.embeddings.hidden_of([given for _, given in texts])
+            states = self.embeddings.hidden_of([source for _, source in texts])
             for (row, _), hidden_TH in zip(texts, states, strict=True):
-                row.given = hidden_TH
+                row.source = hidden_TH
         for after in sorted({row.after for row in rows}):
             same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
             while same:
-                count = self._fitting(same)
+                count = self._group_size(same)
                 self._groups.append(_padded(same[:count]))
                 same = same[count:]
 
     def wake(self) -> None:
-        """Nothing to wake: it asks after every layer."""
+        """Do nothing: the caller can admit rows after every layer."""
 
     def close(self) -> None:
-        """Give up everything that is under way."""
+        """Discard everything in progress."""
         self._groups.clear()
 
-    def drop(self, gone: Set[Row]) -> None:
-        """Let go of rows that nobody waits for any more."""
+    def drop(self, rows: Set[Row]) -> None:
+        """Remove rows whose callers no longer wait."""
         for group in list(self._groups):
-            stays = [i for i, row in enumerate(group.rows) if row not in gone]
+            stays = [i for i, row in enumerate(group.rows) if row not in rows]
             if len(stays) < len(group.rows):
-                _keep(group, np.array(stays, np.intp))
-                self._tidy(group)
+                _select(group, np.array(stays, np.intp))
+                self._merge_or_remove(group)
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Run one layer of the group that is furthest behind; returns the rows that are done.
+        """Run one layer of the group with the fewest layers done; return the finished rows.
 
-        A row whose layer cannot be run fails alone: its group goes on without it.
+        If the layer fails, the group is split into single rows, so that only the row that causes
+        the failure ends with the exception.
         """
         group = min(self._groups, key=lambda one: one.after)
         started = time.perf_counter()
         layer = group.after + 1
         try:
             hidden_BTH, logits_BC = self.layers.run_layer(layer, group.hidden_BTH, group.mask_BT)
-        except Exception as error:  # onnxruntime raises its own kinds without a common base
-            return self._apart(group, error)
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            return self._split(group, error)
         spent_ms = (time.perf_counter() - started) * 1e3
         total = sum(row.tokens for row in group.rows)
         for row in group.rows:
             row.compute_ms += spent_ms * row.tokens / total
         group.hidden_BTH, group.after = hidden_BTH, layer
-        done = self._leaving(group, logits_BC)
-        self._tidy(group)
+        done = self._exit_rows(group, logits_BC)
+        self._merge_or_remove(group)
         return done
 
-    def _apart(self, group: _Group, error: Exception) -> list[tuple[Row, Prediction | Exception]]:
+    def _split(self, group: _Group, error: Exception) -> list[tuple[Row, Prediction | Exception]]:
         self._groups.remove(group)
         if len(group.rows) == 1:
             return [(group.rows[0], error)]
@@ -177,7 +179,7 @@ class LayerBatcher:
             self._groups.append(_Group([row], hidden_BTH, mask_BT, group.after))
         return []
 
-    def _leaving(
+    def _exit_rows(
         self, group: _Group, logits_BC: Floats
     ) -> list[tuple[Row, Prediction | Exception]]:
         last = group.after == self.layers.range.last
@@ -195,11 +197,11 @@ class LayerBatcher:
             if leaves[i]
         ]
         if done:
-            _keep(group, np.flatnonzero(~np.array(leaves)))
+            _select(group, np.flatnonzero(~np.array(leaves)))
         return done
 
-    def _tidy(self, group: _Group) -> None:
-        """Drop a group that is empty; join two that have come to the same layer."""
+    def _merge_or_remove(self, group: _Group) -> None:
+        """Remove an empty group; merge a group with another one after the same layer."""
         if not group.rows:
             self._groups.remove(group)
             return
@@ -212,14 +214,14 @@ class LayerBatcher:
             if (
                 rows <= self.max_rows
                 and rows * width <= self.max_tokens
-                and padding <= WORTH_TOKENS
+                and padding <= LAYER_OVERHEAD_TOKENS
             ):
-                _join(group, other, width)
+                _merge(group, other, width)
                 self._groups.remove(other)
                 return
 
-    def _fitting(self, rows: Sequence[Row]) -> int:
-        """How many of ``rows``, in order of length, fit one group; one always does."""
+    def _group_size(self, rows: Sequence[Row]) -> int:
+        """Return how many of ``rows``, sorted by length, fit one group; at least one."""
         count = 1
         while count < min(len(rows), self.max_rows):
             if (count + 1) * rows[count].tokens > self.max_tokens:
@@ -230,7 +232,7 @@ class LayerBatcher:
 
 def _padded(rows: list[Row]) -> _Group:
     width = max(row.tokens for row in rows)
-    states = [row.given for row in rows if isinstance(row.given, np.ndarray)]
+    states = [row.source for row in rows if isinstance(row.source, np.ndarray)]
     hidden_BTH = np.zeros((len(rows), width, states[0].shape[1]), np.float32)
     mask_BT = np.zeros((len(rows), width), np.int32)
     for i, (row, hidden_TH) in enumerate(zip(rows, states, strict=True)):
@@ -239,7 +241,7 @@ def _padded(rows: list[Row]) -> _Group:
     return _Group(rows, hidden_BTH, mask_BT, rows[0].after)
 
 
-def _keep(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
+def _select(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
     group.rows = [group.rows[i] for i in index_B]
     if not group.rows:
         return
@@ -248,7 +250,7 @@ def _keep(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -> 
     group.mask_BT = np.ascontiguousarray(group.mask_BT[index_B, :width])
 
 
-def _join(group: _Group, other: _Group, width: int) -> None:
+def _merge(group: _Group, other: _Group, width: int) -> None:
     parts = []
     for one in (group, other):
         rest = width - one.mask_BT.shape[1]

@@ -1,4 +1,4 @@
-"""The layers of a bundle with their exits: whole, in part, or resumed after any layer.
+"""Running the layers of a bundle with their exit heads: all, some, or resumed after a layer.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -21,7 +21,7 @@ Mask = NDArray[np.int32]
 
 
 class Layers:
-    """Layers ``first`` to ``last`` of a bundle, each with its `ExitHead`; thread-safe."""
+    """A range of a bundle's layers, each with its exit head. Thread-safe."""
 
     def __init__(self, bundle: Bundle, layers: LayerRange, threads: int) -> None:
         self.range = layers
@@ -33,13 +33,13 @@ class Layers:
         }
 
     def deepen(self, last: int) -> None:
-        """Hold the layers up to ``last`` as well; what is running goes on undisturbed."""
+        """Load the layers up to ``last`` as well; running calls are not affected."""
         for layer in range(self.range.last + 1, last + 1):
             self._sessions[layer] = _session(self._bundle, layer, self._threads)
             self.range = LayerRange(self.range.first, layer)
 
     def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
-        """Run one layer: its output ``hidden_BTH`` and its exit's ``logits_BC``."""
+        """Run one layer; return its output ``hidden_BTH`` and its exit head's ``logits_BC``."""
         hidden, logits = self._sessions[layer].run(None, {"hidden": hidden_BTH, "mask": mask_BT})
         return hidden, logits
 
@@ -53,13 +53,14 @@ class Layers:
         first_exit: int = 1,
         keep: dict[int, Floats] | None = None,
     ) -> list[Prediction]:
-        """Answer each row at its first exit with confidence C_i >= ``alpha``, else at the last.
+        """Answer each row at its first exit with confidence C_i >= ``alpha``, else at the last one.
 
-        ``alpha`` None: no early exit. ``first`` is the layer to go on with, when ``hidden_BTH`` is
-        the output of the one before; ``last`` the one to stop at (the deepest that is held), whose
-        exit always answers; exits before ``first_exit`` are not asked. Rows that are done leave
-        the batch; no row's answer depends on the others. ``keep`` takes the ``hidden_TH`` that
-        each row left with, by its number, for whoever goes on.
+        With ``alpha`` None there is no early exit. ``first`` is the first layer to run, and
+        ``hidden_BTH`` the output of the layer before it. ``last`` is the layer at which every
+        remaining row exits (default: the deepest one loaded). Exits before ``first_exit`` are
+        skipped. Rows that exit leave the batch; a row's answer does not depend on the others.
+        ``keep`` receives the ``hidden_TH`` with which each row exited, by row number, so that
+        another tier can resume from it.
         """
         first = self.range.first if first is None else first
         last = self.range.last if last is None else last
@@ -93,9 +94,10 @@ class Layers:
 
 
 def meets_threshold(confidence_B: Floats | float, alpha: float | None) -> NDArray[np.bool_]:
-    """Whether C_i >= α, in fp32 as α was chosen; None: nothing is.
+    """Return whether C_i >= α, compared in fp32; False everywhere if ``alpha`` is None.
 
-    One rule for all who ask: in fp64 an answer at α itself could leave its exit and yet escalate.
+    All callers must use this function: compared in fp64, an answer at exactly α could exit and
+    still escalate.
     """
     if alpha is None:
         return np.zeros_like(confidence_B, bool)
@@ -104,20 +106,21 @@ def meets_threshold(confidence_B: Floats | float, alpha: float | None) -> NDArra
 
 
 def softmax(logits_BC: Floats) -> Floats:
-    """Row-wise softmax, shifted so that it cannot overflow."""
+    """Return the row-wise softmax, shifted by the maximum to avoid overflow."""
     shifted_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
     result: Floats = shifted_BC / shifted_BC.sum(1, keepdims=True)
     return result
 
 
 def prediction_of(probabilities_C: Sequence[float] | Floats, layer: int) -> Prediction:
+    """Return the prediction of one row that exits after ``layer``."""
     values = tuple(float(value) for value in probabilities_C)
     best = int(np.argmax(values))
     return Prediction(best, values, values[best], layer)
 
 
 def _runtime() -> Any:
-    """onnxruntime, imported late: from 1.29 it reports its use to its maker unless told not to."""
+    """Import onnxruntime on first use; from 1.29 it sends telemetry unless this variable is set."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -130,12 +133,12 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # idle threads of one layer must not spin on the cores that another layer needs
+    # idle threads of one layer must not spin on cores that another layer needs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     file = bundle.path / layer_file(layer)
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own kinds without a common base
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise BundleError(
             f"bundle: {file} cannot be run ({type(error).__name__}); export it again"
         ) from None

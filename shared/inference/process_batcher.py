@@ -1,6 +1,6 @@
-"""A `LayerBatcher` in a process of its own, whose layers never wait for the server's interpreter.
+"""A `LayerBatcher` in a worker process.
 
-A batch takes the interpreter between any two layers. In the server's process it would wait there
+A batch needs the Python interpreter between two layers. In the server's process it would wait there
 for the event loop and the other workers, and they for it.
 """
 
@@ -20,36 +20,39 @@ from pathlib import Path
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, DimeeError, NotReady
-from shared.inference.batcher_messages import Admit, Done, Drop, Start, Started, State
+from shared.inference.batcher_messages import Admit, Done, Drop, NumberedRow, Start, Started
 from shared.inference.layer_batcher import MAX_ROWS, MAX_TOKENS, MIN_FILL, Row
 
 log = logging.getLogger(__name__)
-START_S = 60.0
-PAUSE_S = 1.0
-"""Between two tries to start a process that did not come up."""
+START_TIMEOUT_S = 60.0
+RESTART_PAUSE_S = 1.0
+"""Pause between two attempts to start a worker process that failed to start."""
 
 
 def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[ProcessBatcher]:
-    """``count`` processes with their layers loaded; raises `BundleError`, and leaves none then."""
-    flows: list[ProcessBatcher] = []
+    """Start ``count`` worker processes and wait until their layers are loaded.
+
+    Raise `BundleError`, with all processes ended, if a process cannot load them.
+    """
+    batchers: list[ProcessBatcher] = []
     try:
         for _ in range(count):
-            flows.append(ProcessBatcher(bundle.path, layers))
-        for flow in flows:
-            flow.await_ready()
+            batchers.append(ProcessBatcher(bundle.path, layers))
+        for batcher in batchers:
+            batcher.await_ready()
     except BaseException:
-        for flow in flows:
-            flow.close()
+        for batcher in batchers:
+            batcher.close()
         raise
-    return flows
+    return batchers
 
 
 class ProcessBatcher:
-    """What `LayerBatcher` is to one thread, in a process; used from one thread.
+    """Runs a `LayerBatcher` in a worker process. Not thread-safe, except for `wake`.
 
-    It says some layers before when it will be idle, so that it need not be. A process that ends
-    (killed, out of memory) is started again, and what it had under way fails with `NotReady`:
-    another tier may be asked.
+    The worker announces some layers ahead when it will be idle, so that the next batch is ready in
+    time. A worker that ends (killed, out of memory) is started again; its rows fail with
+    `NotReady`, so that a caller can ask another tier.
     """
 
     def __init__(
@@ -64,38 +67,38 @@ class ProcessBatcher:
         self._start = Start(str(bundle.absolute()), layers, max_rows, max_tokens)
         self._rows: dict[int, Row] = {}
         self._number = 0
-        self._nearly_idle = self._joined = False
+        self._nearly_idle = self._merged = False
         self._closed = False
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
-        self._process, self._connection = self._begin()
-        self._poller = self._watch()
+        self._process, self._connection = self._start_worker()
+        self._poller = self._make_poller()
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now."""
+        """Process id of the current worker."""
         return self._process.pid
 
     @property
     def idle(self) -> bool:
-        """Nothing is under way."""
+        """Whether no row is in progress."""
         return not self._rows
 
     @property
-    def wants_rows(self) -> bool:
-        """As `LayerBatcher.wants_rows`, without asking the process."""
-        thin = len(self._rows) <= MIN_FILL * self.max_rows and not self._joined
-        return thin or self.idle
+    def accepts_rows(self) -> bool:
+        """As `LayerBatcher.accepts_rows`, without asking the worker."""
+        small = len(self._rows) <= MIN_FILL * self.max_rows and not self._merged
+        return small or self.idle
 
     @property
-    def takes_early(self) -> bool:
-        """Whether the last layers of all that is under way run now: what is admitted follows it."""
+    def accepts_next_batch(self) -> bool:
+        """Whether everything in progress is in its last layers; admitted rows run after it."""
         return self._nearly_idle
 
     def await_ready(self) -> None:
-        """Return when the layers are loaded; raises `BundleError` where they cannot be."""
-        if not self._connection.poll(START_S):
-            raise BundleError(f"bundle: its layers took more than {START_S:.0f} s to load")
+        """Return when the layers are loaded; raise `BundleError` if they cannot be."""
+        if not self._connection.poll(START_TIMEOUT_S):
+            raise BundleError(f"bundle: its layers took more than {START_TIMEOUT_S:.0f} s to load")
         try:
             started: Started = self._connection.recv()
         except EOFError:
@@ -103,51 +106,53 @@ class ProcessBatcher:
         if started.error is not None:
             raise BundleError(started.error)
 
-    def admit(self, rows: Sequence[Row], yields: bool = False) -> None:
-        """Take rows in. ``yields``: the layers leave the cores to who else wants them, until rows
-        come without it: in an overload, to the server that has to refuse.
+    def admit(self, rows: Sequence[Row], low_priority: bool = False) -> None:
+        """Add rows.
+
+        With ``low_priority`` the layers run at a lower scheduling priority until rows are admitted
+        without it. In overload this leaves the cores to the server, which has to refuse requests.
         """
-        self._joined = not self.idle
+        self._merged = not self.idle
         states = []
         for row in rows:
             self._number += 1
             self._rows[self._number] = row
-            states.append(State(self._number, row.given, row.after, row.alpha))
-        self._send(Admit(states, follows=self._nearly_idle, yields=yields))
+            states.append(NumberedRow(self._number, row.source, row.after, row.alpha))
+        self._send(Admit(states, follows=self._nearly_idle, low_priority=low_priority))
         self._nearly_idle = False
 
-    def drop(self, gone: Set[Row]) -> None:
-        """Let go of rows that nobody waits for any more."""
-        numbers = [number for number, row in self._rows.items() if row in gone]
+    def drop(self, rows: Set[Row]) -> None:
+        """Remove rows whose callers no longer wait."""
+        numbers = [number for number, row in self._rows.items() if row in rows]
         for number in numbers:
             del self._rows[number]
         self._send(Drop(numbers))
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Wait until rows are done, or until `wake`; returns those that are done."""
+        """Wait until rows are finished or `wake` is called; return the finished rows."""
         if self._woken.fileno() in [fd for fd, _ in self._poller.poll()]:
             self._woken.recv(4096)
             return []
         try:
-            news: Done = self._connection.recv()
+            message: Done = self._connection.recv()
         except (EOFError, OSError):
-            return self._again()
+            return self._restart()
         done: list[tuple[Row, Prediction | Exception]] = []
-        for number, outcome, compute_ms in news.rows:
+        for number, outcome, compute_ms in message.rows:
             row = self._rows.pop(number, None)
             if row is not None:
                 row.compute_ms = compute_ms
                 done.append((row, outcome))
-        self._nearly_idle = (self._nearly_idle or news.nearly_idle) and not self.idle
+        self._nearly_idle = (self._nearly_idle or message.nearly_idle) and not self.idle
         return done
 
     def wake(self) -> None:
-        """Make `step` return, for there is something to admit; from any thread."""
-        with suppress(BlockingIOError):  # then there are many wakes in it already
+        """Make `step` return, because there are rows to admit. Thread-safe."""
+        with suppress(BlockingIOError):  # the socket's buffer is full of earlier wake-ups
             self._waker.send(b"1")
 
     def close(self) -> None:
-        """End the process; what is under way is lost."""
+        """End the worker and discard what is in progress."""
         self._closed = True
         self._waker.close()
         self._woken.close()
@@ -158,7 +163,7 @@ class ProcessBatcher:
             self._process.kill()
             self._process.wait()
 
-    def _begin(self) -> tuple[subprocess.Popen[bytes], Connection]:
+    def _start_worker(self) -> tuple[subprocess.Popen[bytes], Connection]:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -171,26 +176,26 @@ class ProcessBatcher:
         connection.send(self._start)
         return process, connection
 
-    def _watch(self) -> select.poll:
+    def _make_poller(self) -> select.poll:
         poller = select.poll()
         for one in (self._connection, self._woken):
             poller.register(one.fileno(), select.POLLIN)
         return poller
 
     def _send(self, message: Admit | Drop) -> None:
-        with suppress(OSError):  # it has ended; the next step says so
+        with suppress(OSError):  # the worker has ended; the next step notices
             self._connection.send(message)
 
-    def _again(self) -> list[tuple[Row, Prediction | Exception]]:
+    def _restart(self) -> list[tuple[Row, Prediction | Exception]]:
         lost = list(self._rows.values())
         self._rows.clear()
         self._nearly_idle = False
         self._process.kill()
-        log.error("the layers' process ended (%s); starting another", self._process.wait())
+        log.error("a worker process ended (exit code %s); starting another", self._process.wait())
         self._connection.close()
         while not self._closed:
-            self._process, self._connection = self._begin()
-            self._poller = self._watch()
+            self._process, self._connection = self._start_worker()
+            self._poller = self._make_poller()
             try:
                 self.await_ready()
                 break
@@ -199,5 +204,5 @@ class ProcessBatcher:
                 self._process.kill()
                 self._process.wait()
                 self._connection.close()
-                time.sleep(PAUSE_S)
-        return [(row, NotReady("the layers' process ended; ask again")) for row in lost]
+                time.sleep(RESTART_PAUSE_S)
+        return [(row, NotReady("the worker process ended; try again")) for row in lost]

@@ -1,4 +1,4 @@
-"""Text to token ids, with truncation reported."""
+"""Tokenising texts and pairs of texts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from shared.errors import BundleError, InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """Token ids of one text or pair, special tokens included; ``content_T`` marks the others.
+    """Token ids of one text or pair, special tokens included.
 
-    ``rare_pieces`` counts the pieces that go on with a word: common words are one piece.
-    ``second_T`` marks the second text's own tokens; None for a single text.
+    ``content_T`` marks the tokens that are not special. ``rare_pieces`` counts the word pieces
+    after the first one of a word; common words are a single piece. ``second_T`` marks the second
+    text's own tokens and is None for a single text.
     """
 
     ids_T: NDArray[np.int64]
@@ -31,24 +32,24 @@ class EncodedText:
 
     @property
     def tokens(self) -> int:
-        """T, special tokens included."""
+        """Number of tokens T, special tokens included."""
         return len(self.ids_T)
 
     def __len__(self) -> int:
-        """T."""
+        """Return the number of tokens T."""
         return len(self.ids_T)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """What the layers need of a text or pair, and no more: cheap to make, and to send."""
+    """The part of `EncodedText` that the layers need; cheap to create and to pickle."""
 
     ids_T: Sequence[int]
     type_ids_T: Sequence[int]
     truncated: bool
 
     def __len__(self) -> int:
-        """T."""
+        """Return the number of tokens T."""
         return len(self.ids_T)
 
     def __reduce__(self) -> tuple[type[TokenIds], tuple[Sequence[int], Sequence[int], bool]]:
@@ -56,7 +57,7 @@ class TokenIds:
 
 
 class TextEncoder:
-    """The encoder's own tokenizer; thread-safe."""
+    """Tokenizer of a bundle, with truncation at ``max_tokens``. Thread-safe."""
 
     def __init__(self, tokenizer_file: Path, max_tokens: int) -> None:
         try:
@@ -68,9 +69,9 @@ class TextEncoder:
         self._special = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
 
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
-        """Tokenise and cut at the model's limit, longest text first.
+        """Tokenise a text or pair, truncated to the model's limit, the longer text first.
 
-        Raises `InvalidInput` where nothing is left to look up (invisible characters only).
+        Raise `InvalidInput` if no token but special ones remains (invisible characters only).
         """
         encoding = self._encoding(text, pair)
         return EncodedText(
@@ -83,7 +84,7 @@ class TextEncoder:
         )
 
     def ids(self, text: str, pair: str | None = None) -> TokenIds:
-        """The tokens of `encode` alone, for who runs layers and routes nothing; raises the same."""
+        """Return the token ids only, for running layers without routing; raise as `encode`."""
         encoding = self._encoding(text, pair)
         return TokenIds(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
 
@@ -91,7 +92,8 @@ class TextEncoder:
         encoding = self._tokenizer.encode(text, pair)
         if len(encoding) <= self._special[pair is not None]:
             raise InvalidInput(
-                "text: holds no character that the model knows; give at least 1 word", field="text"
+                "text: contains no character that the model knows; give at least 1 word",
+                field="text",
             )
         return encoding
 

@@ -1,55 +1,42 @@
-"""Entries written to the outbox with their neighbours: a transaction costs more than a row."""
+"""Group commit: writes entries to the outbox in shared transactions.
+
+A transaction costs more than the rows in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from shared.errors import NotReady
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 
-Written = Callable[[NotReady | None], None]
-"""Called when an entry is on disk, or with the reason why it is not."""
-
 
 class GroupCommitWriter:
-    """Writes entries that come within ``gather_s`` in one transaction, before any is answered.
+    """Writes all entries that arrive within ``delay_s`` in one transaction.
 
-    0: those of one turn of the event loop, as a batch that leaves brings them.
+    With a delay of 0 these are the entries of one iteration of the event loop, such as those of one
+    batch. For use on one event loop.
     """
 
-    def __init__(self, outbox: Outbox, gather_s: float) -> None:
+    def __init__(self, outbox: Outbox, delay_s: float) -> None:
         self._outbox = outbox
-        self._gather_s = gather_s
+        self._delay_s = delay_s
         self._entries: list[LedgerEntry] = []
-        self._waiting: list[Written] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def record(self, entry: LedgerEntry, tell: Written) -> None:
-        """Book the entry soon, then call ``tell``."""
+    async def record(self, entry: LedgerEntry) -> None:
+        """Write the entry and return when it is on disk; raise `NotReady` if that fails."""
+        loop = asyncio.get_running_loop()
         if not self._entries:
-            loop = asyncio.get_running_loop()
-            if self._gather_s:
-                loop.call_later(self._gather_s, self._write)
+            if self._delay_s:
+                loop.call_later(self._delay_s, self._write)
             else:
                 loop.call_soon(self._write)
+        recorded: asyncio.Future[None] = loop.create_future()
         self._entries.append(entry)
-        self._waiting.append(tell)
-
-    async def written(self, entry: LedgerEntry) -> None:
-        """Book the entry, and return when it is on disk; raises `NotReady` where it cannot be."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def tell(full: NotReady | None) -> None:
-            if future.done():  # whoever hangs up leaves alone
-                return
-            if full is None:
-                future.set_result(None)
-            else:
-                future.set_exception(full)
-
-        self.record(entry, tell)
-        await future
+        self._waiting.append(recorded)
+        await recorded
 
     def _write(self) -> None:
         entries, waiting = self._entries, self._waiting
@@ -57,7 +44,12 @@ class GroupCommitWriter:
         error: NotReady | None = None
         try:
             self._outbox.record(*entries)
-        except NotReady as full:  # a full disk: nobody is told what is not booked
+        except NotReady as full:
             error = full
-        for tell in waiting:
-            tell(error)
+        for recorded in waiting:
+            if recorded.done():  # cancelled: its client disconnected
+                continue
+            if error is None:
+                recorded.set_result(None)
+            else:
+                recorded.set_exception(error)

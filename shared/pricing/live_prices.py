@@ -14,8 +14,10 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InvalidInput
+from shared.files import ChangeDetector
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from shared.validation import first_error
 
 LOOK_EVERY_S = 1.0
 LARGEST_BYTES = 65_536
@@ -77,23 +79,22 @@ class LivePrices:
         self.cost_model = cost_model
         self.book = PriceBook()
         self.latency_price_lambda: float | None = None
-        self._base, self._file, self._clock = cost_model, file, clock
+        self._base, self._clock = cost_model, clock
         self._looked = clock()
-        self._stamp = self._stat()
+        self._changes = None if file is None else ChangeDetector(file)
         if file is not None:
             self._take(read_price_file(file))
 
     def refresh(self) -> bool:
         """Look at the file at most once a second; returns whether prices changed."""
-        if self._file is None or self._clock() - self._looked < LOOK_EVERY_S:
+        changes = self._changes
+        if changes is None or self._clock() - self._looked < LOOK_EVERY_S:
             return False
         self._looked = self._clock()
-        stamp = self._stat()
-        if stamp == self._stamp:
+        if not changes.changed():
             return False
-        self._stamp = stamp
         try:
-            self._take(read_price_file(self._file))
+            self._take(read_price_file(changes.file))
         except InvalidInput as error:
             _log.warning("%s; the prices of %s are kept", error.message, self.book.version)
             return False
@@ -105,13 +106,6 @@ class LivePrices:
         self.latency_price_lambda = file.latency_price_lambda
         self.book = replace(PriceBook(), **money)
         self.cost_model = replace(self._base, **file.cost_model.model_dump(exclude_none=True))
-
-    def _stat(self) -> tuple[int, int] | None:
-        try:
-            facts = self._file.stat() if self._file else None
-        except OSError:
-            return None
-        return (facts.st_mtime_ns, facts.st_size) if facts else None
 
 
 def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
@@ -129,9 +123,8 @@ def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
     try:
         prices = PriceFile.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise InvalidInput(f"price-book: {file}: {where}: {first['msg']}") from None
+        field, problem = first_error(error, whole="content")
+        raise InvalidInput(f"price-book: {file}: {field}: {problem}") from None
     if prices.valid_until is not None and (now or datetime.now(UTC)) >= prices.valid_until:
         raise InvalidInput(
             f"price-book: {prices.version} in {file} expired {prices.valid_until:%Y-%m-%d %H:%M}; "

@@ -1,1 +1,1 @@
-"""What every HTTP service shares: authentication, limits, error answers, server options."""
+"""HTTP building blocks of every service: authentication, limits, error answers, server options."""

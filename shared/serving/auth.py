@@ -1,196 +1,224 @@
-"""The door of a service: who comes in, for what, and how often. Plain ASGI, before any body."""
+"""Authentication, scopes and rate limits of a service, in Starlette's authentication middleware."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Receive, Send
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    BaseUser,
+)
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
 from shared.serving.rate_limit import RateLimit
+from shared.serving.responses import error_response
 from shared.serving.tokens import Scope, TokenFile, read_tokens
 from shared.settings import ServiceSettings, is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.requests import HTTPConnection
 
-OPEN = frozenset({"/healthz", "/readyz"})
-"""What needs no token: whether a process is alive and ready, which probes ask."""
-VISITOR = "dimee.visitor"
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+"""Paths that need no token and count for no limit, for the probes of a container platform."""
+POLICY_VIOLATION = 1008
+"""Close code of a refused websocket (RFC 6455)."""
 
-Needs = Callable[[str, str], Scope]
-"""The scope that a method and a path need."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks: the token's name, else the address; ``charge`` counts further requests."""
-
-    client: str
-    charge: Callable[[float], None]
+RequiredScope = Callable[[str, str], Scope]
+"""Function from method and path to the scope that a token needs."""
 
 
-def always(scope: Scope) -> Needs:
-    """One scope for everything that is not open."""
+class Principal(BaseUser):
+    """The caller of a request: ``display_name`` is its token's name, or its address without one.
+
+    ``charge(count)`` counts further requests against the caller's rate limit.
+    """
+
+    def __init__(self, name: str, charge: Callable[[float], None]) -> None:
+        self._name = name
+        self.charge = charge
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def display_name(self) -> str:
+        return self._name
+
+    @property
+    def identity(self) -> str:
+        return self._name
+
+
+class AuthError(AuthenticationError):
+    """A refused request; ``error`` is sent to the caller."""
+
+    def __init__(self, error: DimeeError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def require(scope: Scope) -> RequiredScope:
+    """Require the same scope for every path that is not public."""
     return lambda _method, _path: scope
 
 
-class Authenticator:
-    """Who comes in, and how often: without ``tokens`` everybody, and a client is its address.
+class Authenticator(AuthenticationBackend):
+    """Checks a request's bearer token, its scope and the caller's rate limit.
 
-    A wrong token counts for the address, so that guessing is limited too.
+    Without ``tokens`` every caller is accepted and is known by its address. A wrong token counts
+    against the address, which also limits guessing.
     """
 
-    def __init__(self, tokens: TokenFile | None, limit: RateLimit | None, needs: Needs) -> None:
+    def __init__(
+        self, tokens: TokenFile | None, limit: RateLimit | None, required_scope: RequiredScope
+    ) -> None:
         self._tokens = tokens
         self._limit = limit
-        self._needs = needs
+        self._required_scope = required_scope
 
-    def meet(self, scope: AsgiScope) -> Principal | DimeeError:
-        """Who asks, or why it stays outside; asked again of the same request, the same.
-
-        A request counts once, whoever asks first: the protocol or the middleware.
-        """
-        if VISITOR not in scope:
-            try:
-                scope[VISITOR] = self._enter(scope)
-            except DimeeError as error:
-                scope[VISITOR] = error
-        met: Principal | DimeeError = scope[VISITOR]
-        return met
-
-    def _enter(self, scope: AsgiScope) -> Principal:
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal] | None:
+        """Return the caller and its scopes, None for a public path; raise `AuthError`."""
+        scope = conn.scope
+        if scope["path"] in PUBLIC_PATHS:
+            return None
         address = scope.get("client")
-        client = str(address[0]) if address else "unknown"
+        name = str(address[0]) if address else "unknown"
+        key = f"client {name}"
+        scopes: tuple[Scope, ...] = ()
         refusal: DimeeError | None = None
         if self._tokens is not None:
-            secret = _secret(scope)
-            token = None if secret is None else self._tokens.admit(secret)
+            secret = _bearer_token(scope)
+            token = None if secret is None else self._tokens.find_valid(secret)
             if token is None:
-                refusal = _unauthorised(shown=secret is not None)
+                refusal = _unauthorised(sent_token=secret is not None)
+                key = f"address {name}"
             else:
-                client = token.name
-                needed = self._needs(scope.get("method", "GET"), scope["path"])
-                if needed not in token.scopes:
+                name, scopes, key = token.name, token.scopes, f"client {token.name}"
+                required = self._required_scope(scope.get("method", "GET"), scope["path"])
+                if required not in scopes:
                     refusal = Forbidden(
-                        f"the token of {token.name} lacks the scope {needed}; use one that has it "
+                        f"the token of {name} lacks the scope {required}; use one that has it "
                         "(dimee token list shows them)"
                     )
-        limit = self._limit
-        if limit is None:
-            charge: Callable[[float], None] = _for_free
-        else:
-            key = f"{'address' if isinstance(refusal, Unauthorised) else 'client'} {client}"
-            waits_s = limit.take(key)
-            if waits_s:
-                raise RateLimited(
-                    f"{client} asks too often; try again in {waits_s:.1f} s",
-                    retry_after_s=round(max(waits_s, 0.1), 1),
+        charge: Callable[[float], None] = _charge_nothing
+        if self._limit is not None:
+            wait_s = self._limit.acquire(key)
+            if wait_s:
+                raise AuthError(
+                    RateLimited(
+                        f"{name} sends too many requests; try again in {wait_s:.1f} s",
+                        retry_after_s=round(max(wait_s, 0.1), 1),
+                    )
                 )
-
-            def charge(more: float) -> None:
-                limit.charge(key, more)
-
+            charge = partial(self._limit.charge, key)
         if refusal is not None:
-            raise refusal
-        return Principal(client, charge)
+            raise AuthError(refusal)
+        return AuthCredentials(scopes), Principal(name, charge)
 
 
-class AuthMiddleware:
-    """ASGI middleware: 401 without a valid token, 403 without the scope, 429 too often."""
+class AuthMiddleware(AuthenticationMiddleware):
+    """Starlette's authentication middleware with our error bodies and websocket close code.
 
-    def __init__(self, app: ASGIApp, door: Authenticator) -> None:
-        self._app = app
-        self._door = door
+    It answers 401 without a valid token, 403 without the scope and 429 above the rate limit, before
+    it reads the body.
+    """
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
-        if scope["type"] == "lifespan" or scope.get("path") in OPEN:
-            await self._app(scope, receive, send)
-            return
-        met = self._door.meet(scope)
-        if isinstance(met, DimeeError):
-            await _turn_away(met, scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        """Authenticate the request, then call the application or refuse."""
+        if scope["type"] == "websocket":
+            send = _closing_with_policy_violation(send)
+        await super().__call__(scope, receive, send)
 
 
-def _for_free(_more: float) -> None:
+def _closing_with_policy_violation(send: Send) -> Send:
+    async def send_close(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            message = {"type": "websocket.close", "code": POLICY_VIOLATION}
+        await send(message)
+
+    return send_close
+
+
+def _charge_nothing(_count: float) -> None:
     return None
 
 
-def _secret(scope: AsgiScope) -> bytes | None:
-    """The bearer token that is shown; None where there is none, or more than one header."""
-    shown = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(shown) != 1:
+def _bearer_token(scope: AsgiScope) -> bytes | None:
+    """Return the bearer token; None without one or with several Authorization headers."""
+    sent = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(sent) != 1:
         return None
-    scheme, _, secret = shown[0].partition(b" ")
+    scheme, _, secret = sent[0].partition(b" ")
     secret = secret.strip()
     return secret if scheme.lower() == b"bearer" and secret else None
 
 
-def _unauthorised(shown: bool) -> Unauthorised:
-    if shown:
+def _unauthorised(sent_token: bool) -> Unauthorised:
+    if sent_token:
         return Unauthorised(
-            "the token is unknown here, revoked, or not valid now; get a new one: dimee token new"
+            "the token is unknown, revoked, or not valid now; create a new one: dimee token new"
         )
     return Unauthorised(
-        "a token is needed: send the header Authorization: Bearer TOKEN (dimee's own callers "
-        "take it from DIMEE_TOKEN or DIMEE_TOKEN_FILE)"
+        "a token is needed: send the header Authorization: Bearer TOKEN (dimee's own clients "
+        "read it from DIMEE_TOKEN or DIMEE_TOKEN_FILE)"
     )
 
 
-async def _turn_away(error: DimeeError, scope: AsgiScope, receive: Receive, send: Send) -> None:
-    from shared.serving.server import error_response
-
-    if scope["type"] != "http":  # a websocket: there are none here
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    response = error_response(error)
-    if isinstance(error, Unauthorised):
+def _error_response(_: HTTPConnection, refused: AuthenticationError) -> Response:
+    assert isinstance(refused, AuthError)
+    response = error_response(refused.error)
+    if isinstance(refused.error, Unauthorised):
         response.headers["www-authenticate"] = 'Bearer realm="dimee"'
-    await response(scope, receive, send)
+    return response
 
 
-def install_auth(app: FastAPI, settings: ServiceSettings, needs: Needs) -> Authenticator | None:
-    """Put the door that the settings ask for before everything else that is installed so far.
+def install_auth(
+    app: FastAPI, settings: ServiceSettings, required_scope: RequiredScope
+) -> Authenticator | None:
+    """Add the authentication and rate limit of ``settings`` before all middleware added so far.
 
-    Returns it; None where everybody may come in. Raises `InvalidInput` where the file of tokens
-    cannot be read.
+    Return the authenticator, or None if the settings have neither tokens nor a rate limit. Raise
+    `InvalidInput` if the token file cannot be read.
     """
     if settings.tokens is None and settings.rate_limit is None:
         return None
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)
     per_s = settings.rate_limit
     limit = None if per_s is None else RateLimit(per_s, settings.rate_burst)
-    door = Authenticator(tokens, limit, needs)
-    app.add_middleware(AuthMiddleware, door=door)
-    return door
+    authenticator = Authenticator(tokens, limit, required_scope)
+    app.add_middleware(AuthMiddleware, backend=authenticator, on_error=_error_response)
+    return authenticator
 
 
-def principal_of(message: HTTPConnection) -> Principal:
-    """Who asks; where there is no door, the address."""
-    visitor = message.scope.get(VISITOR)
-    if isinstance(visitor, Principal):
-        return visitor
-    return Principal(message.client.host if message.client else "unknown", _for_free)
+def principal_of(request: HTTPConnection) -> Principal:
+    """Return the caller of a request; without authentication its name is its address."""
+    user = request.scope.get("user")
+    if isinstance(user, Principal):
+        return user
+    return Principal(request.client.host if request.client else "unknown", _charge_nothing)
 
 
 def refuse_unprotected_service(settings: ServiceSettings) -> None:
-    """Raise `InvalidInput` where others can reach a service that asks nobody for a token.
+    """Raise `InvalidInput` if other machines can reach the service and no tokens are set.
 
-    Also where the file of tokens cannot be read: before anything is opened.
+    Also raise it if the token file cannot be read, before the service opens anything.
     """
-    where = settings.publish_address or settings.host
+    address = settings.publish_address or settings.host
     if settings.tokens is not None:
         read_tokens(settings.tokens)
-    elif not is_loopback(where):
+    elif not is_loopback(address):
         raise InvalidInput(
-            f"settings: {where or 'every address'} can be reached from elsewhere and no tokens are "
-            "set; write some (dimee token new NAME --scope …) and name the file in DIMEE_TOKENS, "
+            f"settings: other machines can reach {address or 'every address'} and no tokens are "
+            "set; create some (dimee token new NAME --scope …) and name the file in DIMEE_TOKENS, "
             "or listen on 127.0.0.1"
         )

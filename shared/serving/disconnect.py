@@ -1,44 +1,48 @@
-"""Work that ends when its client hangs up."""
+"""Cancelling a request's work when its client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from fastapi import Request
+from starlette.types import Receive
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499
-"""What servers log for a client that did not wait; nobody receives it."""
+"""Status that servers log for a request whose client disconnected; it reaches no client."""
 
 
 class ClientDisconnected(Exception):
-    """The client closed its connection; nobody reads an answer."""
+    """The client closed its connection before the response was ready."""
 
 
-async def cancel_on_disconnect(message: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do ``work`` until it ends or the client is gone; then it is cancelled and ends first.
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of ``work``; cancel it if the client disconnects first.
 
-    Call it when the body has been read: all that can come after it is the end of the connection.
-    Raises `ClientDisconnected`.
+    ``receive`` is the request's ASGI callable, after the whole body has been read: the only message
+    that can follow is ``http.disconnect``. ``work`` runs in the current task.
+
+    Raises `ClientDisconnected` once the cancelled work has ended, or what ``work`` raises.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_gone(message))
+    task = asyncio.current_task()
+    assert task is not None
+    disconnected = False
+
+    async def watch() -> None:
+        nonlocal disconnected
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        disconnected = True
+        task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnected
+        return await work
+    except asyncio.CancelledError:
+        # as in asyncio.timeout: any other cancellation must not be replaced
+        if disconnected and task.uncancel() == 0:
+            raise ClientDisconnected from None
+        raise
     finally:
-        watch.cancel()
-        if not task.done():
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
-
-
-async def _gone(message: Request) -> None:
-    while (await message.receive())["type"] != "http.disconnect":
-        pass
+        watcher.cancel()

@@ -1,4 +1,4 @@
-"""How often each client may ask: a token bucket for each, of a bounded number of clients."""
+"""Rate limit with a token bucket for each client, for a bounded number of clients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MAX_CLIENTS = 10_000
 
 
 class RateLimit:
-    """``per_s`` requests a second for each client, and ``burst`` at once.
+    """Token buckets that allow each client ``per_s`` requests a second and bursts of ``burst``.
 
-    A call that counts as many is let in while one is left, and paid in full: the client then waits
-    until it is even again. The least recently seen clients beyond ``remembered`` are forgotten,
-    and begin anew.
+    A request that counts as several is allowed while one token is left. It may overdraw the bucket,
+    and the client then waits until the bucket has refilled. Buckets of the least recently seen
+    clients beyond ``max_clients`` are dropped; those clients start with a full one.
     """
 
     def __init__(
@@ -22,36 +22,37 @@ class RateLimit:
         per_s: float,
         burst: float,
         now: Callable[[], float] = time.monotonic,
-        remembered: int = MAX_CLIENTS,
+        max_clients: int = MAX_CLIENTS,
     ) -> None:
         self._per_s = per_s
         self._burst = burst
         self._now = now
-        self._remembered = remembered
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._max_clients = max_clients
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._buckets)
 
-    def take(self, client: str) -> float:
-        """Count one request; 0.0 if it may be made, else the seconds to wait until it may."""
-        left, now = self._now_left(client)
-        waits_s = 0.0 if left >= 1 else (1 - left) / self._per_s
-        self._keep(client, left - 1 if waits_s == 0 else left, now)
-        return waits_s
+    def acquire(self, client: str) -> float:
+        """Count one request; return 0.0 if it is allowed, else the seconds until it would be."""
+        tokens, now = self._refilled(client)
+        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._per_s
+        self._store(client, tokens - 1 if wait_s == 0 else tokens, now)
+        return wait_s
 
-    def charge(self, client: str, more: float) -> None:
-        """Count ``more`` for what was let in; what is owed has to be waited for."""
-        left, now = self._now_left(client)
-        self._keep(client, left - more, now)
+    def charge(self, client: str, count: float) -> None:
+        """Count ``count`` further requests, even if that overdraws the bucket."""
+        tokens, now = self._refilled(client)
+        self._store(client, tokens - count, now)
 
-    def _now_left(self, client: str) -> tuple[float, float]:
+    def _refilled(self, client: str) -> tuple[float, float]:
+        """Return the client's tokens now, and the time."""
         now = self._now()
-        left, since = self._left.get(client, (self._burst, now))
-        return min(self._burst, left + (now - since) * self._per_s), now
+        tokens, since = self._buckets.get(client, (self._burst, now))
+        return min(self._burst, tokens + (now - since) * self._per_s), now
 
-    def _keep(self, client: str, left: float, now: float) -> None:
-        self._left[client] = (left, now)
-        self._left.move_to_end(client)
-        if len(self._left) > self._remembered:
-            self._left.popitem(last=False)
+    def _store(self, client: str, tokens: float, now: float) -> None:
+        self._buckets[client] = (tokens, now)
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > self._max_clients:
+            self._buckets.popitem(last=False)

@@ -1,4 +1,4 @@
-"""What fails inside is logged without its words: an exception may carry the text it failed on."""
+"""Logging of unexpected exceptions without their messages, which may contain a request's text."""
 
 from __future__ import annotations
 
@@ -7,46 +7,49 @@ import traceback
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.serving.responses import internal_error_response
+
 log = logging.getLogger(__name__)
 
 
 def redacted(error: BaseException) -> str:
-    """An exception and its causes as places in the code; never its message, never a value."""
+    """Return the classes and code locations of an exception and its causes.
+
+    The result contains no message and no value.
+    """
     parts = []
     one: BaseException | None = error
     while one is not None:
         frames = traceback.extract_tb(one.__traceback__)
-        places = "".join(f"\n  {frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-        parts.append(f"{type(one).__module__}.{type(one).__qualname__}{places}")
+        locations = "".join(f"\n  {frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+        parts.append(f"{type(one).__module__}.{type(one).__qualname__}{locations}")
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\ncaused by ".join(parts)
 
 
 class RedactErrors:
-    """ASGI middleware: the answer to what nobody expected, and its place in the log.
+    """ASGI middleware that answers unexpected exceptions with 500 and logs them redacted.
 
-    Nothing is raised further: the server would log the message.
+    It does not raise the exception again, because the server would log its message.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on; answer 500 where that fails, unless an answer has begun."""
-        begun = False
+        """Call the application; answer 500 if it raises before its response has started."""
+        started = False
 
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
+        async def track_start(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, track_start)
         except Exception as error:
             if scope["type"] != "http":
                 raise
             log.error("unexpected error: %s", redacted(error))
-            if not begun:
-                from shared.serving.server import internal_response
-
-                await internal_response()(scope, receive, send)
+            if not started:
+                await internal_error_response()(scope, receive, send)

@@ -1,4 +1,4 @@
-"""TLS by setting: what uvicorn needs to speak it, checked before anything listens."""
+"""TLS options for uvicorn from the settings, checked before the service listens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from shared.settings import ServiceSettings
 
 
 def tls_options(settings: ServiceSettings) -> dict[str, Any]:
-    """Options of `uvicorn.run`; empty without ``tls_cert``.
+    """Return the TLS options of `uvicorn.run`; empty without ``tls_cert``.
 
-    Raises `InvalidInput` that names the file that is missing, wrong or has a password.
+    Raise `InvalidInput` that names the file that is missing, invalid or has a password.
     """
     cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
     if cert is None:
@@ -34,7 +34,7 @@ def tls_options(settings: ServiceSettings) -> dict[str, Any]:
             context.load_verify_locations(client_ca)
         except (OSError, ssl.SSLError):
             raise InvalidInput(
-                f"DIMEE_TLS_CLIENT_CA: {client_ca} holds no PEM certificates"
+                f"DIMEE_TLS_CLIENT_CA: {client_ca} contains no PEM certificates"
             ) from None
         options |= {"ssl_ca_certs": str(client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     return options

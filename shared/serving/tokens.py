@@ -1,6 +1,7 @@
-"""The file of tokens: who may come in, and for what. It holds hashes; no secret is ever in it.
+"""Token file: the accepted bearer tokens with their scopes, one line of JSON each.
 
-A line of JSON for each token. A secret has 256 random bits, so that a plain SHA-256 is enough.
+The file holds SHA-256 hashes and no secrets. A secret has 256 random bits, so that an unsalted hash
+is enough.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InvalidInput, NotFound
+from shared.files import ChangeDetector
+from shared.validation import first_error
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ ID_CHARS = 12
 
 
 class Token(BaseModel):
-    """One token; two of the same name are valid together, so that one can take over."""
+    """One token. Several of the same name are valid at once, so that a token can be replaced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,32 +46,32 @@ class Token(BaseModel):
 
     @property
     def token_id(self) -> str:
-        """What tells two tokens of a name apart: the beginning of the hash."""
+        """The first characters of the hash, which tell tokens of the same name apart."""
         return self.sha256[:ID_CHARS]
 
     def valid(self, now: datetime) -> bool:
-        """Whether it opens anything at ``now``."""
+        """Return whether ``now`` is within the token's period of validity."""
         begun = self.not_before is None or self.not_before <= now
         return begun and (self.expires is None or now < self.expires)
 
 
 def digest(secret: str | bytes) -> str:
-    """What the file holds of a secret."""
+    """Return the hash of a secret, as it is in the file."""
     raw = secret.encode() if isinstance(secret, str) else secret
     return hashlib.sha256(raw).hexdigest()
 
 
 def find(tokens: Sequence[Token], secret: bytes) -> Token | None:
-    """The token of a secret; takes the same time whichever it is, or none."""
-    shown, found = digest(secret), None
+    """Return the token of a secret, or None; the time taken does not depend on the outcome."""
+    sent, found = digest(secret), None
     for token in tokens:
-        if hmac.compare_digest(token.sha256, shown):
+        if hmac.compare_digest(token.sha256, sent):
             found = token
     return found
 
 
 def read_tokens(file: Path) -> list[Token]:
-    """Every token of the file; raises `InvalidInput` that names the line, and nothing of it."""
+    """Return all tokens of the file; raise `InvalidInput` that names a wrong line's number only."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -87,8 +90,7 @@ def read_tokens(file: Path) -> list[Token]:
         try:
             tokens.append(Token.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, first["loc"])) or "line"
+            field, _ = first_error(error, whole="line")
             raise InvalidInput(
                 f"DIMEE_TOKENS: {file}, line {number}: {field} is wrong; "
                 "write tokens with: dimee token new"
@@ -97,44 +99,35 @@ def read_tokens(file: Path) -> list[Token]:
 
 
 class TokenFile:
-    """The tokens as the file has them now.
+    """The accepted tokens, read again when the file changes.
 
-    A file that can no longer be read leaves the tokens as they were and says so in the log; one
-    that is gone closes the door. Raises `InvalidInput` where it cannot be read at the start.
+    If the changed file cannot be read, an error is logged and the tokens read before stay valid. If
+    the file is missing, every token is refused. Raise `InvalidInput` if the first reading fails.
     """
 
     def __init__(self, file: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._file = file
         self._now = now
-        self._seen = self._signature()
+        self._changes = ChangeDetector(file)
         self._tokens = read_tokens(file)
 
-    def admit(self, secret: bytes) -> Token | None:
-        """The valid token of this secret."""
-        self._look()
+    def find_valid(self, secret: bytes) -> Token | None:
+        """Return the token of a secret if it is valid now, else None."""
+        self._refresh()
         token = find(self._tokens, secret)
         return token if token is not None and token.valid(self._now()) else None
 
-    def _signature(self) -> tuple[int, int, int] | None:
-        try:
-            stat = os.stat(self._file)
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-    def _look(self) -> None:
-        signature = self._signature()
-        if signature == self._seen:
+    def _refresh(self) -> None:
+        if not self._changes.changed():
             return
-        self._seen = signature
-        if signature is None:
-            log.error("%s is gone: nobody is let in until it is back", self._file)
+        if not self._changes.exists:
+            log.error("%s is missing: every token is refused until it is back", self._file)
             self._tokens = []
             return
         try:
             self._tokens = read_tokens(self._file)
         except InvalidInput as error:
-            log.error("%s; the tokens from before stay in force", error.message)
+            log.error("%s; the tokens read before stay valid", error.message)
 
 
 def new_token(
@@ -144,22 +137,22 @@ def new_token(
     not_before: datetime | None = None,
     expires: datetime | None = None,
 ) -> tuple[str, Token]:
-    """Add a token; returns its secret, which is written nowhere, and what the file holds of it."""
+    """Add a token to the file; return its secret, which is stored nowhere, and the token."""
     secret = PREFIX + secrets.token_urlsafe(32)
     facts = {"name": name, "sha256": digest(secret), "scopes": sorted(set(scopes))}
     try:
         token = Token.model_validate(facts | {"not_before": not_before, "expires": expires})
     except ValidationError as error:
-        field = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
+        field = first_error(error, whole="token")[0].partition(".")[0]
         known = f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
         raise InvalidInput(f"{field}: is wrong; take {known}", field=field) from None
     with _writing(file):
-        _write(file, [*_present(file), token])
+        _write(file, [*_tokens_of(file), token])
     return secret, token
 
 
 def revoke_token(file: Path, name: str) -> list[Token]:
-    """Take out the tokens of this name or id; raises `NotFound` where there is none."""
+    """Remove and return the tokens with this name or id; raise `NotFound` if there is none."""
     with _writing(file):
         tokens = read_tokens(file)
         gone = [token for token in tokens if name in (token.name, token.token_id)]
@@ -169,13 +162,13 @@ def revoke_token(file: Path, name: str) -> list[Token]:
     return gone
 
 
-def _present(file: Path) -> list[Token]:
+def _tokens_of(file: Path) -> list[Token]:
     return read_tokens(file) if file.exists() else []
 
 
 @contextmanager
 def _writing(file: Path) -> Iterator[None]:
-    """Alone with the file; its folder is what is locked, since the file is replaced."""
+    """Lock the file's folder while it is written; the file itself is replaced."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(file.parent, os.O_RDONLY)

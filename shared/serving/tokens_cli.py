@@ -1,4 +1,4 @@
-"""``dimee token``: make, list and revoke the tokens that open the doors."""
+"""``dimee token``: create, list and revoke bearer tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _file_option = click.option(
     "file",
     envvar="DIMEE_TOKENS",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file; by default tokens.jsonl in the state directory.",
+    help="Token file; default: tokens.jsonl in the state directory.",
 )
 
 
@@ -26,7 +26,7 @@ def _file(given: Path | None) -> Path:
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke bearer tokens; services read the file again when it changes."""
+    """Create, list and revoke bearer tokens. Services read the file again when it changes."""
 
 
 @token.command()
@@ -37,10 +37,16 @@ def token() -> None:
     multiple=True,
     required=True,
     type=click.Choice(SCOPES),
-    help="What it opens; give it once for each.",
+    help="Scope of the token; repeat it for several.",
 )
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="It expires after these.")
-@click.option("--not-before", type=click.DateTime(), help="It is not valid before (UTC).")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Days until the token expires; default: never.",
+)
+@click.option(
+    "--not-before", type=click.DateTime(), help="Time (UTC) before which the token is not valid."
+)
 @_file_option
 def new(
     name: str,
@@ -49,26 +55,28 @@ def new(
     not_before: datetime | None,
     file: Path | None,
 ) -> None:
-    """Make a token for the device NAME and print its secret, this once.
+    """Create a token for the device NAME and print its secret, which is not stored.
 
-    A second token of the same name is valid beside the first: hand it out, then revoke the first
-    by its id.
+    Several tokens of the same name are valid at once. To replace one, create a second, give it to
+    the device, and revoke the first by its id.
     """
-    begins = None if not_before is None else not_before.replace(tzinfo=UTC)
+    not_before_utc = None if not_before is None else not_before.replace(tzinfo=UTC)
     expires = None
     if days is not None:
-        expires = (begins or datetime.now(UTC)).replace(microsecond=0) + timedelta(days=days)
-    where = _file(file)
-    secret, made = new_token(where, name, scopes, begins, expires)
+        expires = (not_before_utc or datetime.now(UTC)).replace(microsecond=0) + timedelta(
+            days=days
+        )
+    path = _file(file)
+    secret, made = new_token(path, name, scopes, not_before_utc, expires)
     click.echo(secret)
-    click.echo(f"{made.name} {made.token_id}: {', '.join(made.scopes)}; in {where}", err=True)
+    click.echo(f"{made.name} {made.token_id}: {', '.join(made.scopes)}; in {path}", err=True)
 
 
 @token.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_file_option
 def list_tokens(as_json: bool, file: Path | None) -> None:
-    """Show names, ids and scopes; secrets are nowhere."""
+    """Show names, ids, scopes and validity of all tokens."""
     tokens = read_tokens(_file(file))
     if as_json:
         shown = [t.model_dump(mode="json", exclude={"sha256"}) | {"id": t.token_id} for t in tokens]
@@ -77,14 +85,14 @@ def list_tokens(as_json: bool, file: Path | None) -> None:
     for one in tokens:
         click.echo(_line(one, datetime.now(UTC)))
     if not tokens:
-        click.echo("no tokens: nobody can come in")
+        click.echo("no tokens: every request is refused")
 
 
 @token.command()
 @click.argument("name")
 @_file_option
 def revoke(name: str, file: Path | None) -> None:
-    """Take out every token of NAME, or the one of this id; it holds from the next request on."""
+    """Revoke all tokens with this NAME or id, from the next request on."""
     for one in revoke_token(_file(file), name):
         click.echo(f"revoked {one.name} {one.token_id}")
 

@@ -1,1 +1,1 @@
-"""The HTTP server that edge and cloud share: admission, engine, endpoints."""
+"""HTTP server that edge and cloud share: application, endpoint, service, admission, engine."""

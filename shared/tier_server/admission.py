@@ -1,6 +1,6 @@
-"""Who is let into a tier's queue: by its length, its age, and the caller's deadline.
+"""Admission control: accepts or refuses a request by queue length, expected wait and deadline.
 
-All of it is a few numbers, kept as work ends: a decision costs the same however many wait.
+It keeps running averages, so that a decision takes constant time.
 """
 
 from __future__ import annotations
@@ -11,36 +11,39 @@ from collections.abc import Callable
 from shared.errors import Overloaded
 
 QUEUE_MS = 150.0
-"""How long a burst may last."""
+"""Longest expected wait during a burst, on a fast tier."""
 BURST_TEXTS = 80
-"""So many may come at once however slow the tier is: 64 callers that each wait for their answer are
-no overload, and some who ask again at once are still counted among those in hand."""
+"""Texts that may arrive at once on any tier. 64 clients that each wait for their answer are no
+overload, and some of those that send again at once still count as in progress."""
 MIN_TEXTS_PER_WORKER = 24
-"""So many texts keep a worker busy in an overload: one batch of eight that runs, one that follows
-it and one to choose from."""
+"""Texts that keep a worker busy in overload: a running batch of eight, the next one, and one to
+choose from."""
 DECAY = 0.98
-"""What is kept of the past with every step of work: about the last fifty count."""
+"""Weight of the past with every finished step: about the last fifty steps count."""
 OVERLOAD_SHARE = 1 / 6
-"""The share of a burst that the queue may last in an overload: with less, workers starve while
-refusals are read."""
+"""Share of the burst's wait that is allowed in overload. With less, workers run out of texts while
+the server reads requests that it refuses."""
 OVERLOAD_COOLDOWN_S = 1.0
-"""An overload is over when nobody has been refused for so long."""
+"""Overload ends when no request has been refused for this long."""
 
 
 class Admission:
-    """Refuses at once what would only wait to die; not thread-safe, its owner holds a lock.
+    """Refuses requests that would wait too long. Not thread-safe: its owner holds a lock.
 
-    Three bounds, each with 429 and when to come back:
+    A request is refused, with the time after which to try again, if
 
-    - ``max_queue`` requests may wait;
-    - nobody is let in whose expected wait is longer than its own deadline;
-    - nor longer than ``max_queue_ms``, which is for bursts; until nobody has been refused for that
-      in `OVERLOAD_COOLDOWN_S`, it is an overload, and only `OVERLOAD_SHARE` of it may wait: who is
-      let in is served soon. None: `QUEUE_MS`, but on a slow tier as long as `BURST_TEXTS` texts
-      take, and in an overload as long as `MIN_TEXTS_PER_WORKER` texts a worker do.
+    - ``max_queue`` requests are waiting;
+    - its expected wait is longer than its deadline;
+    - its expected wait is longer than ``max_queue_ms``. For `OVERLOAD_COOLDOWN_S` after a refusal
+      for the first or the third reason the tier is overloaded, and the limit is `OVERLOAD_SHARE` of
+      that, so that accepted requests are served soon.
 
-    The expected wait is the measured time of a text on one worker × those before / workers; before
-    anything was measured only the first bound holds.
+    With ``max_queue_ms`` None the limit is `QUEUE_MS`, or the time for `BURST_TEXTS` texts if that
+    is longer. In overload it is `OVERLOAD_SHARE` of `QUEUE_MS`, or the time one worker needs for
+    `MIN_TEXTS_PER_WORKER` texts if that is longer.
+
+    The expected wait is the measured time of a text on one worker × texts before it / ``workers``.
+    Until a text has been measured, only the first limit applies.
     """
 
     def __init__(
@@ -57,41 +60,41 @@ class Admission:
         self._busy_ms = 0.0
         self._texts = 0.0
         self._refused_at = float("-inf")
-        self.under_way = 0
-        """Texts that workers have in hand."""
+        self.in_progress = 0
+        """Texts that the workers are running."""
 
-    def learn(self, busy_ms: float, texts: int) -> None:
-        """One worker was busy for so long, and so many texts left it."""
+    def observe(self, busy_ms: float, texts: int) -> None:
+        """Record that a worker was busy for ``busy_ms`` and finished ``texts`` texts."""
         self._busy_ms = self._busy_ms * DECAY + busy_ms
         self._texts = self._texts * DECAY + texts
 
     def wait_ms(self, waiting: int) -> float:
-        """How long one that comes now is expected to wait."""
+        """Return the expected wait of a new request behind ``waiting`` others."""
         if not waiting or not self._texts:
             return 0.0
-        return (waiting + self.under_way) * self._text_ms
+        return (waiting + self.in_progress) * self._text_ms
 
     def congested(self, waiting: int) -> bool:
-        """Whether one more would be refused for the queue's sake."""
+        """Return whether a new request would be refused even without a deadline."""
         if waiting >= self._max_queue:
             return True
-        return self.wait_ms(waiting) > self._bound_ms(self._now())
+        return self.wait_ms(waiting) > self._limit_ms(self._now())
 
     def check(self, waiting: int, deadline_ms: float) -> None:
-        """Raise `Overloaded` where one more, behind ``waiting`` others, should not be let in."""
+        """Raise `Overloaded` if a new request behind ``waiting`` others must be refused."""
         now = self._now()
         if not waiting:
             return
         wait_ms = self.wait_ms(waiting)
-        bound_ms = self._bound_ms(now)
+        limit_ms = self._limit_ms(now)
         if waiting >= self._max_queue:
             why, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
             self._refused_at = now
         elif wait_ms > deadline_ms:
             why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
             limit = deadline_ms
-        elif wait_ms > bound_ms:
-            why, limit = f"the queue is {wait_ms:.0f} ms long", bound_ms
+        elif wait_ms > limit_ms:
+            why, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
             self._refused_at = now
         else:
             return
@@ -100,8 +103,8 @@ class Admission:
             f"{why}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
         )
 
-    def _bound_ms(self, now: float) -> float:
-        """The longest expected wait at which one more is let in."""
+    def _limit_ms(self, now: float) -> float:
+        """Return the longest expected wait at which a request is accepted."""
         share = OVERLOAD_SHARE if self._is_overload(now) else 1.0
         if self._max_queue_ms is not None:
             return self._max_queue_ms * share
@@ -111,7 +114,7 @@ class Admission:
 
     @property
     def overloaded(self) -> bool:
-        """Whether somebody was refused for the queue's sake in the last `OVERLOAD_COOLDOWN_S`."""
+        """Whether the queue's length caused a refusal within `OVERLOAD_COOLDOWN_S`."""
         return self._is_overload(self._now())
 
     def _is_overload(self, now: float) -> bool:
@@ -119,5 +122,5 @@ class Admission:
 
     @property
     def _text_ms(self) -> float:
-        """How long a text takes all workers."""
+        """Mean time per text with all workers busy."""
         return self._busy_ms / self._texts / self._workers if self._texts else 0.0

@@ -1,6 +1,6 @@
-"""One tier's compute: a bounded queue before workers that batch what waits.
+"""Engine of a tier: a bounded queue and workers that batch the waiting texts.
 
-A worker never waits for a batch to fill: it takes its share of what has come in the meantime.
+A worker does not wait for a batch to fill. It takes its share of the texts that are waiting.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from shared.inference.layer_batcher import Row
 from shared.inference.tokenizer import TextEncoder
 from shared.tier_server.admission import Admission
 
-READ_AHEAD = 8
-"""How many batches of waiting texts are tokenised, so that rows of similar length are found."""
+LOOKAHEAD_BATCHES = 8
+"""Number of batches of waiting texts that are tokenised to find texts of similar length."""
 SMOOTHING = 0.1
+"""Weight of a new measurement in the moving average of the time per token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A prediction with the milliseconds it waited and the milliseconds it took.
+    """A prediction with its times.
 
-    ``compute_ms`` is the text's share of the layers' time, so that the sum over a batch is the
-    time of the batch; ``queue_ms`` is the rest until it left: the queue, and its neighbours.
-    ``resumed_after`` is the layer whose output it went on from; None: it started from the text.
+    ``compute_ms`` is the text's share of the layers' time: the sum over a batch is the time of the
+    batch. ``queue_ms`` is the rest of its time in the engine: the queue and the other texts of its
+    batch. ``resumed_after`` is the layer whose output it started from, or None for a text.
     """
 
     prediction: Prediction
@@ -45,7 +46,7 @@ class Computed:
 
 
 class BatchExecutor(Protocol):
-    """A `shared.inference.layer_batcher.LayerBatcher`, here or in a process of its own."""
+    """Runs rows in batches: `LayerBatcher` in this process or `ProcessBatcher` in another."""
 
     max_rows: int
     max_tokens: int
@@ -53,19 +54,19 @@ class BatchExecutor(Protocol):
     @property
     def idle(self) -> bool: ...
     @property
-    def wants_rows(self) -> bool: ...
+    def accepts_rows(self) -> bool: ...
     @property
-    def takes_early(self) -> bool: ...
-    def admit(self, rows: Sequence[Row], yields: bool = False) -> None: ...
-    def drop(self, gone: Set[Row]) -> None: ...
+    def accepts_next_batch(self) -> bool: ...
+    def admit(self, rows: Sequence[Row], low_priority: bool = False) -> None: ...
+    def drop(self, rows: Set[Row]) -> None: ...
     def step(self) -> list[tuple[Row, Prediction | Exception]]: ...
     def wake(self) -> None: ...
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A text or a state made ready for the layers."""
+class _Prepared:
+    """A tokenised text or a decoded state."""
 
     row: Row
     tokens: int
@@ -75,49 +76,50 @@ class _Read:
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    read: Callable[[], _Read]
+    read: Callable[[], _Prepared]
     future: asyncio.Future[Computed]
     loop: asyncio.AbstractEventLoop
     arrived: float
     deadline_ms: float
-    until: float
-    ready: _Read | None = None
+    deadline: float
+    prepared: _Prepared | None = None
 
 
 class Engine:
-    """Keeps ``flows`` at work, batched with early exit, off the event loop.
+    """Runs texts through ``executors`` in batches with early exit, off the event loop.
 
-    One worker and flow a core, each with layers that run in one thread alone: threads that share a
-    layer wait for each other after every product, which costs more than it brings. A batch is small
-    (the flows' ``max_rows`` and ``max_tokens``, padding included), because what a core works on
-    should stay in its cache.
+    Each executor has a worker thread and should have a core, with layers that run in one thread:
+    threads that share a layer wait for each other after every product. Batches are small (the
+    executors' ``max_rows`` and ``max_tokens``), so that their data stays in the core's cache.
     """
 
     def __init__(
         self,
         encoder: TextEncoder,
-        flows: Sequence[BatchExecutor],
+        executors: Sequence[BatchExecutor],
         alpha: float | None,
         max_queue: int,
         max_queue_ms: float | None = None,
     ) -> None:
         self._encoder = encoder
-        self._flows = flows
+        self._executors = executors
         self._alpha = alpha
-        self._admission = Admission(max_queue, max_queue_ms, len(flows))
-        self._max_rows = max(flow.max_rows for flow in flows)
-        self._max_tokens = max(flow.max_tokens for flow in flows)
+        self._admission = Admission(max_queue, max_queue_ms, len(executors))
+        self._max_rows = max(executor.max_rows for executor in executors)
+        self._max_tokens = max(executor.max_tokens for executor in executors)
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
         self._idle = 0
-        self.coming = 0
-        """Requests that were let in and are not in the queue yet."""
+        self.pending_admissions = 0
+        """Admitted requests that are not in the queue yet, see `AdmissionTicket`."""
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._workers = [
-            threading.Thread(target=self._work, args=[flow], name=f"flow-{number}", daemon=True)
-            for number, flow in enumerate(flows)
+            threading.Thread(
+                target=self._work, args=[executor], name=f"worker-{number}", daemon=True
+            )
+            for number, executor in enumerate(executors)
         ]
         for worker in self._workers:
             worker.start()
@@ -125,132 +127,134 @@ class Engine:
     async def run(
         self, text: str, pair: str | None, deadline_ms: float, alpha: float | None = None
     ) -> Computed:
-        """Answer one checked text, at the threshold ``alpha`` where the tier leaves early at all.
+        """Answer one checked text; ``alpha`` replaces the threshold of a tier with early exit.
 
-        Raises `Overloaded` at once where `Admission` says so, and `DeadlineExceeded` when the
-        deadline passed before the work began: work that nobody waits for is not done.
+        Raise `Overloaded` at once if `Admission` refuses, and `DeadlineExceeded` if the deadline
+        passes before the text is in a batch.
         """
 
-        def read() -> _Read:
+        def read() -> _Prepared:
             ids = self._encoder.ids(text, pair)
             row = Row(ids, 0, self._threshold(alpha))
-            return _Read(row, len(ids), ids.truncated, None)
+            return _Prepared(row, len(ids), ids.truncated, None)
 
         return await self._queued(read, deadline_ms)
 
     async def resume(
         self, body: bytes, limits: ResumeLimits, deadline_ms: float, alpha: float | None = None
     ) -> Computed:
-        """Answer from a hidden state with the layers after it; otherwise as `run`.
+        """Answer from an encoded hidden state with the layers after it; otherwise as `run`.
 
-        Raises `InvalidInput` and `BundleMismatch` too, as `shared.inference.codec.decode` does.
+        Also raise `InvalidInput` and `BundleMismatch` as `shared.inference.codec.decode` does.
         """
 
-        def read() -> _Read:
+        def read() -> _Prepared:
             state = decode(body, limits)
             row = Row(state.hidden_TH, state.layer, self._threshold(alpha))
-            return _Read(row, row.tokens, False, state.layer)
+            return _Prepared(row, row.tokens, False, state.layer)
 
         return await self._queued(read, deadline_ms)
 
     def _threshold(self, asked: float | None) -> float | None:
         return self._alpha if self._alpha is None or asked is None else asked
 
-    async def _queued(self, read: Callable[[], _Read], deadline_ms: float) -> Computed:
+    async def _queued(self, read: Callable[[], _Prepared], deadline_ms: float) -> Computed:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Computed] = loop.create_future()
         with self._changed:
             if self._closed:
-                raise NotReady("the tier is closing; ask another")
+                raise NotReady("the tier is closing; send the request to another tier")
             self._admission.check(len(self._jobs), deadline_ms)
             now = time.perf_counter()
             self._jobs.append(_Job(read, future, loop, now, deadline_ms, now + deadline_ms / 1e3))
-        # after what else the loop has read: requests that come together should go together
-        loop.call_soon(self._tell)
+        # after the other requests that the loop has read, so that they go into the same batch
+        loop.call_soon(self._wake_worker)
         return await future
 
-    def _tell(self) -> None:
+    def _wake_worker(self) -> None:
         with self._changed:
             if self._idle:
                 self._changed.notify()
                 return
-        for flow in self._flows:
-            if self._takes(flow):
-                flow.wake()
+        for executor in self._executors:
+            if self._accepts_jobs(executor):
+                executor.wake()
                 return
 
     @property
     def congested(self) -> bool:
-        """Whether one that comes now, with time enough, would be refused. Only a glance."""
-        return self._admission.congested(len(self._jobs) + self.coming)
+        """Whether a request without a deadline would be refused now, read without the lock."""
+        return self._admission.congested(len(self._jobs) + self.pending_admissions)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:
-        """The refusal of one that comes now; None where it is let in."""
+        """Return the error for a request that arrives now, or None if it is accepted."""
         with self._changed:
             try:
-                self._admission.check(len(self._jobs) + self.coming, deadline_ms)
+                self._admission.check(len(self._jobs) + self.pending_admissions, deadline_ms)
             except Overloaded as error:
                 return error
         return None
 
     def close(self) -> None:
-        """Let running and waiting work end; take no more."""
+        """Refuse new work, and return when running and waiting work has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
-        for flow in self._flows:
-            flow.close()
+        for executor in self._executors:
+            executor.close()
 
-    def _work(self, flow: BatchExecutor) -> None:
-        under_way: dict[Row, _Job] = {}
+    def _work(self, executor: BatchExecutor) -> None:
+        in_progress: dict[Row, _Job] = {}
         busy_since = 0.0
         while True:
-            if self._takes(flow):
-                if flow.idle:
+            if self._accepts_jobs(executor):
+                if executor.idle:
                     if not self._await_jobs():
                         return
                     busy_since = time.perf_counter()
-                batch = self._take()
-                rows = {job.ready.row: job for job in batch if job.ready is not None}
-                under_way |= rows
+                batch = self._next_batch()
+                rows = {job.prepared.row: job for job in batch if job.prepared is not None}
+                in_progress |= rows
                 if rows:
-                    flow.admit(list(rows), yields=self._admission.overloaded)
+                    executor.admit(list(rows), low_priority=self._admission.overloaded)
                     self._count(len(rows))
-            if flow.idle:
+            if executor.idle:
                 continue
-            done = [(row, under_way.pop(row), outcome) for row, outcome in flow.step()]
+            done = [(row, in_progress.pop(row), outcome) for row, outcome in executor.step()]
             if done:
                 now = time.perf_counter()
-                self._learn([row for row, _, _ in done], (now - busy_since) * 1e3)
+                self._observe([row for row, _, _ in done], (now - busy_since) * 1e3)
                 busy_since = now
-                # last: who is answered asks again, and must not find itself still in hand
-                _settle([(job, _outcome(job, outcome)) for _, job, outcome in done])
-            gone = {row for row, job in under_way.items() if job.future.cancelled()}
-            if gone:
-                flow.drop(gone)
-                for row in gone:
-                    del under_way[row]
-                self._count(-len(gone))
+                # after the update: an answered client may send again at once
+                _resolve([(job, _outcome(job, outcome)) for _, job, outcome in done])
+            cancelled = {row for row, job in in_progress.items() if job.future.cancelled()}
+            if cancelled:
+                executor.drop(cancelled)
+                for row in cancelled:
+                    del in_progress[row]
+                self._count(-len(cancelled))
 
-    def _takes(self, flow: BatchExecutor) -> bool:
-        # early only for a full batch: what comes in the meantime would make a better one
-        return flow.wants_rows or (flow.takes_early and len(self._jobs) >= self._max_rows)
+    def _accepts_jobs(self, executor: BatchExecutor) -> bool:
+        # ahead of time only for a full batch: a partial one may still grow
+        return executor.accepts_rows or (
+            executor.accepts_next_batch and len(self._jobs) >= self._max_rows
+        )
 
     def _count(self, more: int) -> None:
         with self._changed:
-            self._admission.under_way += more
+            self._admission.in_progress += more
 
-    def _learn(self, rows: list[Row], busy_ms: float) -> None:
+    def _observe(self, rows: list[Row], busy_ms: float) -> None:
         with self._changed:
             for row in rows:
                 self._token_ms += SMOOTHING * (row.compute_ms / row.tokens - self._token_ms)
-            self._admission.learn(busy_ms, len(rows))
-            self._admission.under_way -= len(rows)
+            self._admission.observe(busy_ms, len(rows))
+            self._admission.in_progress -= len(rows)
 
     def _await_jobs(self) -> bool:
-        """Whether there is work; False when closed and all is done."""
+        """Wait for jobs; return False when the engine is closed and no job is left."""
         with self._changed:
             while not self._jobs and not self._closed:
                 self._idle += 1
@@ -258,17 +262,17 @@ class Engine:
                 self._idle -= 1
             return bool(self._jobs)
 
-    def _take(self) -> list[_Job]:
-        """The next batch: the job whose deadline is nearest, and what goes well with it.
+    def _next_batch(self) -> list[_Job]:
+        """Remove and return the next batch: the most urgent job and others of similar length.
 
-        May be empty: another worker was faster, or nobody waits for it any more.
+        It may be empty: another worker took the jobs, or their clients have disconnected.
         """
-        with self._choosing:  # another worker's choice would be of the same jobs
+        with self._choosing:  # another worker would choose among the same jobs
             with self._changed:
-                self._jobs.sort(key=attrgetter("until"))
-                ahead = self._jobs[: READ_AHEAD * self._max_rows]
+                self._jobs.sort(key=attrgetter("deadline"))
+                ahead = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
-            ready = [job for job in ahead if _is_ready(job)]
+            ready = [job for job in ahead if _prepare(job)]
             batch = self._batch(ready, min(share, self._max_rows))
             finished = {*ahead} - ({*ready} - {*batch})
             with self._changed:
@@ -279,33 +283,33 @@ class Engine:
         if not ready:
             return []
         first = ready[0]
-        reads = [(job.ready, job) for job in ready if job.ready is not None]
+        reads = [(job.prepared, job) for job in ready if job.prepared is not None]
         after = reads[0][0].resumed_after
         fitting = [(read.tokens, job) for read, job in reads if read.resumed_after == after]
         fitting.sort(key=itemgetter(0))
         lengths, jobs = [length for length, _ in fitting], [job for _, job in fitting]
-        # the first must not miss its deadline for the sake of company
-        left_ms = (first.until - time.perf_counter()) * 1e3
+        # the first job must not miss its deadline because of the others
+        left_ms = (first.deadline - time.perf_counter()) * 1e3
         room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
         return [jobs[i] for i in best_batch(lengths, jobs.index(first), most, room)]
 
 
 class AdmissionTicket:
-    """A request on its way to the queue, counted from now on until `leave`."""
+    """Counts an admitted request as waiting until it is in the engine's queue."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine | None = engine
-        engine.coming += 1
+        engine.pending_admissions += 1
 
-    def leave(self) -> None:
-        """It is in the queue, or will never be; once."""
+    def release(self) -> None:
+        """Stop counting the request: it is in the queue or has ended; idempotent."""
         if self._engine is not None:
-            self._engine.coming -= 1
+            self._engine.pending_admissions -= 1
             self._engine = None
 
 
-def _is_ready(job: _Job) -> bool:
-    """Whether the job can go on; one that cannot is answered here and now."""
+def _prepare(job: _Job) -> bool:
+    """Prepare a job; return False after answering one that is late or invalid."""
     if job.future.cancelled():
         return False
     waited_ms = (time.perf_counter() - job.arrived) * 1e3
@@ -313,12 +317,12 @@ def _is_ready(job: _Job) -> bool:
         late = DeadlineExceeded(
             f"the deadline of {job.deadline_ms:.0f} ms passed after {waited_ms:.0f} ms in the queue"
         )
-        _settle([(job, late)])
+        _resolve([(job, late)])
         return False
     try:
-        job.ready = job.ready or job.read()
-    except Exception as error:  # a text that cannot be read fails alone
-        _settle([(job, error)])
+        job.prepared = job.prepared or job.read()
+    except Exception as error:  # only this text fails
+        _resolve([(job, error)])
         return False
     return True
 
@@ -326,23 +330,23 @@ def _is_ready(job: _Job) -> bool:
 def _outcome(job: _Job, outcome: Prediction | Exception) -> Computed | Exception:
     if isinstance(outcome, Exception):
         return outcome
-    assert job.ready is not None
-    row = job.ready.row
+    assert job.prepared is not None
+    row = job.prepared.row
     total_ms = (time.perf_counter() - job.arrived) * 1e3
     return Computed(
         prediction=outcome,
-        tokens=job.ready.tokens,
-        truncated=job.ready.truncated,
-        resumed_after=job.ready.resumed_after,
+        tokens=job.prepared.tokens,
+        truncated=job.prepared.truncated,
+        resumed_after=job.prepared.resumed_after,
         queue_ms=max(0.0, total_ms - row.compute_ms),
         compute_ms=row.compute_ms,
     )
 
 
-def _settle(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
-    """Wake each event loop once for all of its jobs: a wake-up costs more than an answer."""
+def _resolve(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
+    """Set the jobs' futures; each event loop is woken once, because a wake-up is expensive."""
 
-    def settle(jobs: list[tuple[_Job, Computed | Exception]]) -> None:
+    def resolve(jobs: list[tuple[_Job, Computed | Exception]]) -> None:
         for job, outcome in jobs:
             if job.future.done():
                 continue
@@ -352,5 +356,5 @@ def _settle(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
                 job.future.set_result(outcome)
 
     for loop in {job.loop for job, _ in outcomes}:
-        with suppress(RuntimeError):  # it is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, [one for one in outcomes if one[0].loop is loop])
+        with suppress(RuntimeError):  # the loop is closed, so that no caller waits
+            loop.call_soon_threadsafe(resolve, [one for one in outcomes if one[0].loop is loop])

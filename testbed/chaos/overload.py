@@ -132,7 +132,7 @@ def main(
     """
     settings = {"DIMEE_LEDGER_URL": "http://127.0.0.1:9"}
     if workers is not None:
-        settings["DIMEE_THREADS"] = str(workers)
+        settings["DIMEE_WORKERS"] = str(workers)
     if max_queue_ms is not None:
         settings["DIMEE_MAX_QUEUE_MS"] = str(max_queue_ms)
     cores = sorted(os.sched_getaffinity(0))

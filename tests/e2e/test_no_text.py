@@ -26,7 +26,8 @@ LONG = f"{MARKER} " + "word " * 5_000
 
 CRASHING = """
 from fastapi import FastAPI, Request
-from shared.serving.server import install_error_handlers, run_server
+from shared.serving.error_handlers import install_error_handlers
+from shared.serving.server import run_server
 from shared.settings import ServiceSettings
 
 def create_app(settings):

@@ -1,4 +1,4 @@
-"""Shared by tests: ALPHA, PATIENT, TEXTS, engine_of, Gate."""
+"""An engine whose batchers run in its own threads, and a gate that holds its first layer."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TEXTS = [text for text in sample_sentences() if len(text.split()) < 40]
 ALPHA = 0.95
 
 
-PATIENT = 60_000.0
+LONG_DEADLINE_MS = 60_000.0
 
 
 def engine_of(
     classifier: Classifier, alpha: float | None, max_queue: int = 1000, workers: int = 1
 ) -> Engine:
-    """An engine whose flows run in its own threads, where a test can hold them."""
-    flows = [
+    """Return an engine whose batchers run in its own threads, where a test can hold them."""
+    batchers = [
         LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(workers)
     ]
-    return Engine(classifier.encoder, flows, alpha, max_queue)
+    return Engine(classifier.encoder, batchers, alpha, max_queue)
 
 
 class Gate:
-    """Holds the first layer of the first batch until told to let go."""
+    """Holds every layer until `open` is set; `reached` is set when the first one begins."""
 
     def __init__(self, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open = threading.Event(), threading.Event()

@@ -85,8 +85,8 @@ class World:
 
     def _app(self, host: str) -> FastAPI:
         if host == "edge":
-            return create_edge(EdgeSettings(**self._common(), threads=1))
-        return create_cloud(CloudSettings(**self._common(), threads=1))
+            return create_edge(EdgeSettings(**self._common(), workers=1))
+        return create_cloud(CloudSettings(**self._common(), workers=1))
 
     def _common(self) -> dict[str, Any]:
         return {

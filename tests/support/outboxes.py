@@ -1,4 +1,4 @@
-"""Shared by tests: booked."""
+"""Reading a tier's outbox."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 
 
-def booked(folder: Path, tier: str) -> list[tuple[str, str | None]]:
-    """What a restarted tier would deliver."""
+def recorded_states(folder: Path, tier: str) -> list[tuple[str, str | None]]:
+    """Return state and error code of every entry that a restarted tier would deliver."""
     outbox = Outbox.claim(folder / tier, tier)
     rows = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(100)]
     outbox.close()

@@ -1,6 +1,6 @@
-"""Unit tests run a tier's layers in their own threads, where they can hold them, and start fast.
+"""Unit tests run a tier's layers in threads, which start fast and which a test can hold.
 
-The processes have `test_flow_process`, and every test that starts a real tier.
+`test_process_batcher` and the tests that start a real tier cover the worker processes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from shared.inference.layer_batcher import LayerBatcher
 
 
 def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[LayerBatcher]:
-    """What `shared.inference.process_batcher.start_processes` does, without processes."""
+    """Replacement of `shared.inference.process_batcher.start_processes` without processes."""
     classifier = Classifier(bundle, layers)
     return [LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(count)]
 
 
 @pytest.fixture(autouse=True)
 def layers_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.tier_server.app.start_processes", start_threads)
+    monkeypatch.setattr("shared.tier_server.service.start_processes", start_threads)

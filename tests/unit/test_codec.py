@@ -1,4 +1,4 @@
-"""Hidden states on the wire: what is written comes back, and nothing else is believed."""
+"""Codec of hidden states: round trips, and refusal of invalid and hostile bodies."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MAX_ALLOCATED = 200_000  # bytes, for bodies of at most 2,000
 
 
 def states(tokens: int = T, seed: int = 1) -> Floats:
-    """Like a layer's output: around one, with two channels that are always large."""
+    """Return values like a layer's output: around one, with two channels of large values."""
     hidden_TH = np.random.default_rng(seed).normal(size=(tokens, H)).astype(np.float32)
     hidden_TH[:, [3, 17]] += np.float32(40)
     return hidden_TH
 
 
 def written(codec: Codec = "int8") -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata as `encode` writes them, to be changed and written again."""
+    """Tensors and metadata as `encode` writes them, for a test to change and write again."""
     body = encode(states(), 2, BUNDLE, codec)
     (length,) = struct.unpack_from("<Q", body)
     return dict(load(body)), json.loads(body[8 : 8 + length])["__metadata__"]
@@ -56,7 +56,7 @@ def with_header(header: object, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("tokens", [1, 9, 16])
 @pytest.mark.parametrize("codec", CODECS)
-def test_what_is_written_comes_back(codec: Codec, tokens: int) -> None:
+def test_encoded_state_is_decoded(codec: Codec, tokens: int) -> None:
     hidden_TH = states(tokens)
     body = encode(hidden_TH, 5, BUNDLE, codec)
     state = decode(body, LIMITS)
@@ -78,14 +78,14 @@ def test_what_is_written_comes_back(codec: Codec, tokens: int) -> None:
     st.sampled_from(CODECS),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_finite_state_survives(hidden_TH: Floats, codec: Codec) -> None:
+def test_every_finite_state_is_decoded(hidden_TH: Floats, codec: Codec) -> None:
     got_TH = decode(encode(hidden_TH, 1, BUNDLE, codec), LIMITS).hidden_TH
     clamped_TH = np.clip(hidden_TH, -65_504, 65_504)
     step_T1 = np.abs(clamped_TH).max(1, keepdims=True) / (127 if codec == "int8" else 2048) + 1e-6
     assert (np.abs(got_TH - clamped_TH) <= step_T1).all()
 
 
-def test_values_beyond_127_steps_are_clamped_with_their_sign() -> None:
+def test_values_beyond_127_steps_are_clamped() -> None:
     tensors, _ = written()
     assert tensors["hidden"].min() >= -127
     assert sorted(tensors) == ["channels", "hidden", "outliers", "scale"]
@@ -98,7 +98,7 @@ def test_values_beyond_127_steps_are_clamped_with_their_sign() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_state_that_is_not_finite_is_neither_written_nor_read(codec: Codec, value: float) -> None:
+def test_state_that_is_not_finite_is_refused(codec: Codec, value: float) -> None:
     hidden_TH = states()
     hidden_TH[1, 1] = value
     with pytest.raises(InvalidInput, match="not finite"):
@@ -112,23 +112,23 @@ def test_a_state_that_is_not_finite_is_neither_written_nor_read(codec: Codec, va
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"format_version": "2"}, "another format than version 1"),
-        ({"codec": "int4"}, "unknown codec; known are int8, fp16"),
+        ({"format_version": "2"}, "not of format version 1"),
+        ({"codec": "int4"}, "unknown codec; supported are int8, fp16"),
         ({"codec": "fp16"}, "exactly the tensors hidden"),
-        ({"layer": "6"}, "this tier's last is 6"),
+        ({"layer": "6"}, "this tier's last layer is 6"),
         ({"layer": "0"}, "its layer is not a whole number"),
         ({"layer": "²"}, "its layer is not a whole number"),
         ({"tokens": "17"}, "holds 17 tokens; the bundle takes at most 16"),
         ({"tokens": "8"}, "its hidden must be I8 of shape [8, 26]"),
         ({"tokens": "-1"}, "its tokens is not a whole number"),
-        ({"tokens": "9" * 5000}, "at most 4,096 are read"),
-        ({"hidden_size": "33"}, "is 33 wide; the bundle is 32"),
-        ({"bundle_id": ""}, "not the name of a bundle"),
-        ({"bundle_id": "a\nb"}, "not the name of a bundle"),
+        ({"tokens": "9" * 5000}, "at most 4,096 are accepted"),
+        ({"hidden_size": "33"}, "has hidden size 33; the bundle has 32"),
+        ({"bundle_id": ""}, "not a valid bundle id"),
+        ({"bundle_id": "a\nb"}, "not a valid bundle id"),
         ({"colour": "blue"}, "its metadata must be exactly"),
     ],
 )
-def test_metadata_that_does_not_fit(changed: dict[str, str], says: str) -> None:
+def test_invalid_metadata_is_refused(changed: dict[str, str], says: str) -> None:
     tensors, facts = written()
     with pytest.raises(InvalidInput) as refused:
         decode(save(tensors, facts | changed), LIMITS)
@@ -137,7 +137,7 @@ def test_metadata_that_does_not_fit(changed: dict[str, str], says: str) -> None:
     assert not isinstance(refused.value, BundleMismatch)
 
 
-def test_another_bundles_state_is_a_mismatch_whatever_its_shape() -> None:
+def test_state_of_another_bundle_is_a_mismatch_before_its_shape_is_checked() -> None:
     tensors, facts = written()
     other = facts | {"bundle_id": "f" * 16, "hidden_size": "768"}
     with pytest.raises(BundleMismatch, match="send the text instead"):
@@ -153,16 +153,16 @@ def test_another_bundles_state_is_a_mismatch_whatever_its_shape() -> None:
         ("scale", np.full(T, 1e30, np.float32), "scale must be above 0"),
         ("scale", np.full(T, 65_000, np.float32), "not a number within"),
         ("scale", np.ones(T, np.float64), "scale must be F32"),
-        ("channels", np.array([0, 1, 2, 3, 4, H], np.int32), "channels must rise"),
-        ("channels", np.array([-1, 1, 2, 3, 4, 5], np.int32), "channels must rise"),
-        ("channels", np.array([1, 1, 2, 3, 4, 5], np.int32), "channels must rise"),
+        ("channels", np.array([0, 1, 2, 3, 4, H], np.int32), "channels must be ascending"),
+        ("channels", np.array([-1, 1, 2, 3, 4, 5], np.int32), "channels must be ascending"),
+        ("channels", np.array([1, 1, 2, 3, 4, 5], np.int32), "channels must be ascending"),
         ("channels", np.arange(17, dtype=np.int32), "more than 16 outlier channels"),
         ("outliers", np.ones((T, 5), np.float16), "outliers must be F16 of shape [9, 6]"),
         ("hidden", np.ones((T, H), np.int8), "hidden must be I8 of shape [9, 26]"),
         ("mask", np.ones(T, np.int8), "exactly the tensors"),
     ],
 )
-def test_tensors_that_do_not_fit(name: str, tensor: Any, says: str) -> None:
+def test_invalid_tensors_are_refused(name: str, tensor: Any, says: str) -> None:
     tensors, facts = written()
     with pytest.raises(InvalidInput) as refused:
         decode(save(tensors | {name: tensor}, facts), LIMITS)
@@ -170,7 +170,7 @@ def test_tensors_that_do_not_fit(name: str, tensor: Any, says: str) -> None:
 
 
 def hostile_headers() -> dict[str, bytes]:
-    """Bodies that a safe reader must not follow."""
+    """Return bodies that a reader must refuse."""
     _, facts = written("fp16")
     ten_gb = facts | {"tokens": "16"}
 
@@ -221,7 +221,7 @@ def hostile_headers() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("what", hostile_headers())
-def test_a_hostile_body_is_refused_and_nothing_allocated(what: str) -> None:
+def test_hostile_body_is_refused_without_allocation(what: str) -> None:
     refused_without_allocation(hostile_headers()[what])
 
 
@@ -245,7 +245,7 @@ def refused_without_allocation(body: bytes) -> None:
 
 
 def measured(body: bytes) -> None:
-    """Decode, and fail if the peak of memory was more than such a body can need."""
+    """Decode; fail if the peak of memory exceeds what the body can need."""
     tracemalloc.start()
     try:
         decode(body, LIMITS)
@@ -264,7 +264,7 @@ def measured(body: bytes) -> None:
 @example(codec="int8", cut=2_000, changes=[], tail=b"x")
 @example(codec="fp16", cut=7, changes=[], tail=b"")
 @settings(max_examples=600, deadline=None)
-def test_a_changed_body_is_read_or_refused_and_never_more(
+def test_changed_body_is_decoded_or_refused(
     codec: Codec, cut: int, changes: list[tuple[int, int]], tail: bytes
 ) -> None:
     body = bytearray(encode(states(), 2, BUNDLE, codec)[:cut] + tail)
@@ -300,11 +300,11 @@ def test_a_changed_body_is_read_or_refused_and_never_more(
     data=st.binary(max_size=64),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_made_up_header_is_refused(header: object, data: bytes) -> None:
+def test_invented_header_is_refused(header: object, data: bytes) -> None:
     refused_without_allocation(with_header(header, data))
 
 
-def test_when_resuming_is_worth_it() -> None:
+def test_resuming_pays_if_it_saves_more_time_than_it_costs() -> None:
     assert uplink_ms(25_000, 10) == pytest.approx(20)
     # 10 kB at 100 Mbit/s take 0.8 ms
     assert worth_resuming(10_000, 100, 0.1, 0.1, skipped_ms=1.1)

@@ -23,7 +23,7 @@ def services(name: str) -> dict[str, Any]:
 
 def test_compose_files_have_every_service() -> None:
     assert services("docker-compose.yml").keys() == set(SERVICES)
-    assert services("deploy/compose.doors.yml").keys() == set(SERVICES)
+    assert services("deploy/compose.auth.yml").keys() == set(SERVICES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -49,12 +49,12 @@ def test_service_knows_the_address_of_its_published_port(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_with_doors_each_service_gets_its_own_secret_only(name: str) -> None:
-    service = services("deploy/compose.doors.yml")[name]
-    assert service["environment"]["DIMEE_TOKENS"] == "/doors/known/tokens.jsonl"
-    folders = [re.sub(r"^\$\{DIMEE_DOORS:\?[^}]*\}/", "", one) for one in service["volumes"]]
-    own = [] if name == "ledger" else [f"{name}:/doors/own:ro"]
-    assert folders == ["known:/doors/known:ro", *own]
+def test_each_service_gets_only_its_own_token(name: str) -> None:
+    service = services("deploy/compose.auth.yml")[name]
+    assert service["environment"]["DIMEE_TOKENS"] == "/auth/accepted/tokens.jsonl"
+    folders = [re.sub(r"^\$\{DIMEE_AUTH_DIR:\?[^}]*\}/", "", one) for one in service["volumes"]]
+    own = [] if name == "ledger" else [f"{name}:/auth/own:ro"]
+    assert folders == ["accepted:/auth/accepted:ro", *own]
 
 
 def test_images_run_without_root() -> None:

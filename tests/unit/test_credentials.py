@@ -1,4 +1,4 @@
-"""What a process shows at the doors of others, and what it says when that cannot be used."""
+"""Outgoing credentials: token, token file, TLS files and the errors of a caller."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 
 
-def ask(credentials: Credentials, answer: httpx.Response) -> tuple[Exchange, httpx.Request]:
+def send(credentials: Credentials, answer: httpx.Response) -> tuple[Exchange, httpx.Request]:
     seen: list[httpx.Request] = []
 
     def edge(request: httpx.Request) -> httpx.Response:
@@ -38,12 +38,14 @@ def refusal(status: int, code: str) -> httpx.Response:
     return httpx.Response(status, json={"error": {"code": code, "message": "no"}})
 
 
-def test_the_token_is_shown_and_its_bytes_are_counted() -> None:
-    bare, without = ask(Credentials(), refusal(401, "unauthorised"))
-    shown, request = ask(Credentials(token="secret"), refusal(401, "unauthorised"))
-    assert "authorization" not in without.headers
+def test_token_is_sent_and_its_bytes_are_counted() -> None:
+    without_token, request_without = send(Credentials(), refusal(401, "unauthorised"))
+    with_token, request = send(Credentials(token="secret"), refusal(401, "unauthorised"))
+    assert "authorization" not in request_without.headers
     assert request.headers["authorization"] == "Bearer secret"
-    assert shown.sent_bytes - bare.sent_bytes == len("authorization: Bearer secret\r\n")
+    assert with_token.sent_bytes - without_token.sent_bytes == len(
+        "authorization: Bearer secret\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,17 +56,17 @@ def test_the_token_is_shown_and_its_bytes_are_counted() -> None:
         (429, "rate_limited", RateLimited),
     ],
 )
-def test_a_closed_door_is_the_tiers_trouble_and_booked_nowhere(
+def test_refused_credentials_are_an_error_of_the_tier(
     status: int, code: str, kind: type[Exception]
 ) -> None:
-    exchange, _ = ask(Credentials(token="secret"), refusal(status, code))
+    exchange, _ = send(Credentials(token="secret"), refusal(status, code))
     assert isinstance(exchange.error, kind)
-    assert exchange.error.status in (429, 503), "whoever asks the mobile has the right token"
+    assert exchange.error.status in (429, 503), "the mobile's own caller has a valid token"
     assert exchange.delivery is Delivery.UNKNOWN
     assert "secret" not in exchange.error.message
 
 
-def test_a_file_is_read_again_when_it_changes(
+def test_token_file_is_read_again_when_it_changes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "token"
@@ -73,7 +75,7 @@ def test_a_file_is_read_again_when_it_changes(
     assert credentials.headers() == {"authorization": "Bearer first"}
     file.write_text("second one")
     with caplog.at_level(logging.ERROR):
-        assert credentials.headers() == {"authorization": "Bearer first"}, "no token: a space"
+        assert credentials.headers() == {"authorization": "Bearer first"}, "a space is not valid"
         assert credentials.headers() == {"authorization": "Bearer first"}
     assert len(caplog.records) == 1
     assert "second" not in caplog.text
@@ -82,7 +84,7 @@ def test_a_file_is_read_again_when_it_changes(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"token": "a b"}, "DIMEE_TOKEN"),
         ({"token": "a\r\nx: y"}, "DIMEE_TOKEN"),
@@ -94,9 +96,9 @@ def test_a_file_is_read_again_when_it_changes(
         ({"client_cert": Path("/nowhere/me.pem")}, "DIMEE_TLS_CLIENT_CERT: /nowhere/me.pem"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as caught:
-        _ = Credentials(**given).verify
+def test_unusable_credentials_raise_one_sentence(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        _ = Credentials(**arguments).verify
     assert len(caught.value.message.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""One tier's compute under a crowd: batched, bounded, and nobody pays for a neighbour."""
+"""Engine of a tier: batching, limits, cancellation and isolation of failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.inference.codec import ResumeLimits
 from shared.inference.layers import Floats, Mask
 from shared.inference.process_batcher import start_processes
 from shared.tier_server.engine import Computed, Engine
-from tests.support.engine import ALPHA, PATIENT, TEXTS, Gate, engine_of
+from tests.support.engine import ALPHA, LONG_DEADLINE_MS, TEXTS, Gate, engine_of
 
 
 @pytest.fixture(scope="module")
@@ -26,32 +26,34 @@ def classifier(bundle: Bundle) -> Classifier:
 
 @pytest.fixture(params=[1, 3], ids=["one worker", "three workers"])
 def engine(classifier: Classifier, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = engine_of(classifier, ALPHA, workers=request.param)
-    yield made
-    made.close()
+    engine = engine_of(classifier, ALPHA, workers=request.param)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
 def processes(bundle: Bundle, classifier: Classifier) -> Iterator[Engine]:
-    flows = start_processes(bundle, LayerRange(1, 3), 2)
-    made = Engine(classifier.encoder, flows, ALPHA, max_queue=1000)
-    yield made
-    made.close()
+    batchers = start_processes(bundle, LayerRange(1, 3), 2)
+    engine = Engine(classifier.encoder, batchers, ALPHA, max_queue=1000)
+    yield engine
+    engine.close()
 
 
 async def all_of(engine: Engine, texts: list[str]) -> list[Computed]:
-    return await asyncio.gather(*(engine.run(text, None, PATIENT) for text in texts))
+    return await asyncio.gather(*(engine.run(text, None, LONG_DEADLINE_MS) for text in texts))
 
 
-def test_a_crowd_is_answered_as_each_would_be_alone(engine: Engine, classifier: Classifier) -> None:
-    check_crowd(engine, classifier)
+def test_batched_texts_get_the_answers_of_single_texts(
+    engine: Engine, classifier: Classifier
+) -> None:
+    check_answers(engine, classifier)
 
 
-def test_processes_answer_the_same(processes: Engine, classifier: Classifier) -> None:
-    check_crowd(processes, classifier)
+def test_worker_processes_give_the_same_answers(processes: Engine, classifier: Classifier) -> None:
+    check_answers(processes, classifier)
 
 
-def check_crowd(engine: Engine, classifier: Classifier) -> None:
+def check_answers(engine: Engine, classifier: Classifier) -> None:
     together = asyncio.run(all_of(engine, TEXTS * 3))
     for text, computed in zip(TEXTS * 3, together, strict=True):
         row = classifier.encoder.encode(text)
@@ -71,61 +73,63 @@ def test_workers_run_at_the_same_time(
     together = threading.Barrier(2)
     run_layer = classifier.layers.run_layer
 
-    def met(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+    def run_together(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
         together.wait(30)
         return run_layer(layer, hidden_BTH, mask_BT)
 
-    monkeypatch.setattr(classifier.layers, "run_layer", met)
+    monkeypatch.setattr(classifier.layers, "run_layer", run_together)
     engine = engine_of(classifier, None, workers=2)
     answers = asyncio.run(all_of(engine, TEXTS[:2]))
     engine.close()
     assert [one.prediction.exit_layer for one in answers] == [3, 3]
 
 
-def test_what_waits_is_batched(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_texts_are_batched(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(classifier, monkeypatch)
     engine = engine_of(classifier, ALPHA)
 
-    async def crowd() -> None:
-        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+    async def send_all() -> None:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, LONG_DEADLINE_MS))
         await asyncio.to_thread(gate.reached.wait, 30)
-        others = [asyncio.create_task(engine.run(TEXTS[1], None, PATIENT)) for _ in range(16)]
-        await asyncio.sleep(0)  # they stand in the queue now
+        others = [
+            asyncio.create_task(engine.run(TEXTS[1], None, LONG_DEADLINE_MS)) for _ in range(16)
+        ]
+        await asyncio.sleep(0)  # they are in the queue now
         gate.open.set()
         await asyncio.gather(first, *others)
 
-    asyncio.run(crowd())
+    asyncio.run(send_all())
     engine.close()
     assert gate.sizes[0] == 1
     assert max(gate.sizes) == 8
     assert sum(gate.sizes) == 17
 
 
-def test_who_hangs_up_frees_the_slot(
+def test_cancelled_texts_are_dropped(
     engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(classifier, monkeypatch)
 
-    async def hang_up() -> Computed:
-        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+    async def cancel_two() -> Computed:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, LONG_DEADLINE_MS))
         await asyncio.to_thread(gate.reached.wait, 30)
-        waiting = asyncio.create_task(engine.run(TEXTS[1], None, PATIENT))
+        waiting = asyncio.create_task(engine.run(TEXTS[1], None, LONG_DEADLINE_MS))
         await asyncio.sleep(0)
         first.cancel()
         waiting.cancel()
         gate.open.set()
-        return await engine.run(TEXTS[2], None, PATIENT)
+        return await engine.run(TEXTS[2], None, LONG_DEADLINE_MS)
 
-    assert asyncio.run(hang_up()).prediction.exit_layer <= 3
-    assert sum(gate.sizes) == 2  # who hung up in the queue was never worked for
+    assert asyncio.run(cancel_two()).prediction.exit_layer <= 3
+    assert sum(gate.sizes) == 2  # the one cancelled in the queue was never run
 
 
-def test_a_bad_state_fails_alone(engine: Engine, bundle: Bundle) -> None:
+def test_invalid_state_fails_alone(engine: Engine, bundle: Bundle) -> None:
     limits = ResumeLimits(bundle.bundle_id, 384, 256, 3)
 
     async def both() -> list[object]:
-        bad = engine.resume(b"not a tensor", limits, PATIENT)
-        good = engine.run(TEXTS[0], None, PATIENT)
+        bad = engine.resume(b"not a tensor", limits, LONG_DEADLINE_MS)
+        good = engine.run(TEXTS[0], None, LONG_DEADLINE_MS)
         return list(await asyncio.gather(bad, good, return_exceptions=True))
 
     bad, good = asyncio.run(both())
@@ -133,46 +137,46 @@ def test_a_bad_state_fails_alone(engine: Engine, bundle: Bundle) -> None:
     assert isinstance(good, Computed)
 
 
-def test_a_layer_that_fails_for_one_text_fails_for_no_other(
+def test_failing_layer_fails_only_the_text_that_causes_it(
     engine: Engine, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_layer = classifier.layers.run_layer
     length = classifier.encoder.encode(TEXTS[0]).tokens
     others = [text for text in TEXTS[1:9] if classifier.encoder.encode(text).tokens != length]
 
-    def picky(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+    def fail_for_length(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
         if (mask_BT.sum(1) == length).any():
             raise RuntimeError("bad tensor")
         return run_layer(layer, hidden_BTH, mask_BT)
 
-    monkeypatch.setattr(classifier.layers, "run_layer", picky)
+    monkeypatch.setattr(classifier.layers, "run_layer", fail_for_length)
 
-    async def crowd() -> list[object]:
-        work = [engine.run(text, None, PATIENT) for text in [TEXTS[0], *others]]
+    async def send_all() -> list[object]:
+        work = [engine.run(text, None, LONG_DEADLINE_MS) for text in [TEXTS[0], *others]]
         return list(await asyncio.gather(*work, return_exceptions=True))
 
-    failed, *answered = asyncio.run(crowd())
+    failed, *answered = asyncio.run(send_all())
     assert isinstance(failed, RuntimeError)
     assert all(isinstance(one, Computed) for one in answered)
 
 
-def test_a_full_queue_says_so_and_a_closed_one_too(
+def test_full_queue_and_closed_engine_refuse(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(classifier, None, max_queue=3)
     gate = Gate(classifier, monkeypatch)
 
-    async def crowd() -> list[object]:
-        first = asyncio.create_task(engine.run(TEXTS[0], None, PATIENT))
+    async def send_all() -> list[object]:
+        first = asyncio.create_task(engine.run(TEXTS[0], None, LONG_DEADLINE_MS))
         await asyncio.to_thread(gate.reached.wait, 30)
-        work = [asyncio.create_task(engine.run(TEXTS[1], None, PATIENT)) for _ in range(5)]
+        work = [asyncio.create_task(engine.run(TEXTS[1], None, LONG_DEADLINE_MS)) for _ in range(5)]
         await asyncio.sleep(0)
         gate.open.set()
         return list(await asyncio.gather(first, *work, return_exceptions=True))
 
-    outcomes = asyncio.run(crowd())
+    outcomes = asyncio.run(send_all())
     assert sum(isinstance(one, Overloaded) for one in outcomes) == 2
     assert sum(isinstance(one, Computed) for one in outcomes) == 4
     engine.close()
     with pytest.raises(NotReady, match="closing"):
-        asyncio.run(engine.run(TEXTS[0], None, PATIENT))
+        asyncio.run(engine.run(TEXTS[0], None, LONG_DEADLINE_MS))

@@ -112,7 +112,7 @@ def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
 
 
 def test_an_edge_refuses_with_503_and_books_the_refusal(disk: SmallDisk) -> None:
-    app = create_edge(EdgeSettings(state_dir=disk.folder, bundle=BUNDLE, threads=1))
+    app = create_edge(EdgeSettings(state_dir=disk.folder, bundle=BUNDLE, workers=1))
 
     def ask(http: TestClient, number: int) -> tuple[int, str]:
         asked = InferRequest(

@@ -12,7 +12,7 @@ from mobile_client.gateway.app import create_app
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.serving.disconnect import CLIENT_CLOSED_REQUEST
-from tests.support.asgi import scope
+from tests.support.asgi import infer_scope
 from tests.support.paths import BUNDLE, free_ports
 
 
@@ -54,7 +54,7 @@ def test_request_of_a_disconnected_client_is_cancelled(
         path = {"path": "/v1/classify", "raw_path": b"/v1/classify"}
         async with app.router.lifespan_context(app):
             async with asyncio.timeout(30):
-                await app(scope() | path, receive, send)
+                await app(infer_scope() | path, receive, send)
         return sent
 
     sent = asyncio.run(main())

@@ -120,8 +120,8 @@ def test_edge_resumes_and_exits_early_or_at_layer_n(
 @pytest.mark.parametrize(
     ("layer", "bundle_id", "status", "says"),
     [
-        (3, None, 422, "this tier's last is 3"),
-        (200, None, 422, "this tier's last is 3"),
+        (3, None, 422, "this tier's last layer is 3"),
+        (200, None, 422, "this tier's last layer is 3"),
         (1, "f" * 16, 409, "send the text instead"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Edge and cloud over HTTP, in this process: answers, refusals, and what they book."""
+"""Edge and cloud over HTTP in the test's process: answers, refusals and ledger entries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.inference.classifier import Classifier
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 from tests.support.engine import engine_of
-from tests.support.outboxes import booked
+from tests.support.outboxes import recorded_states
 from tests.support.paths import BUNDLE, free_ports
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def edge(tmp_path: Path) -> FastAPI:
     settings = EdgeSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        threads=1,
+        workers=1,
         ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
     )
     return create_edge(settings)
@@ -44,7 +44,7 @@ def cloud(tmp_path: Path) -> FastAPI:
     settings = CloudSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        threads=1,
+        workers=1,
         ledger_url=f"http://127.0.0.1:{free_ports(1)[0]}",
     )
     return create_cloud(settings)
@@ -65,17 +65,17 @@ def infer(app: FastAPI, **fields: Any) -> httpx.Response:
     return ask(app, lambda http: http.post("/v1/infer", json=body))
 
 
-def test_the_cloud_answers_at_its_last_layer(cloud: FastAPI, tmp_path: Path) -> None:
+def test_cloud_answers_at_its_last_layer(cloud: FastAPI, tmp_path: Path) -> None:
     answer = infer(cloud).json()
     assert (answer["tier"], answer["exit_layer"], answer["label"]) == ("cloud", 6, "positive")
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert answer["confidence"] == max(answer["probabilities"].values())
     assert answer["queue_ms"] >= 0
     assert 0 < answer["compute_ms"] <= answer["tier_ms"]
-    assert booked(tmp_path, "cloud") == [("answered", None)]
+    assert recorded_states(tmp_path, "cloud") == [("answered", None)]
 
 
-def test_the_edge_exits_early_and_at_n_at_the_latest(edge: FastAPI, bundle: Bundle) -> None:
+def test_edge_exits_early_or_at_its_last_layer(edge: FastAPI, bundle: Bundle) -> None:
     texts = [
         "a wonderful film",
         "terrible, just terrible",
@@ -105,19 +105,19 @@ def test_the_edge_exits_early_and_at_n_at_the_latest(edge: FastAPI, bundle: Bund
         ({"text": "\u200b"}, 422, "at least 1 word"),
     ],
 )
-def test_a_refusal_is_booked(
+def test_refusal_is_recorded(
     fields: dict[str, Any], status: int, says: str, cloud: FastAPI, tmp_path: Path
 ) -> None:
     answer = infer(cloud, **fields)
     assert answer.status_code == status
     assert says in answer.json()["error"]["message"]
-    assert [state for state, _ in booked(tmp_path, "cloud")] == ["refused"]
+    assert [state for state, _ in recorded_states(tmp_path, "cloud")] == ["refused"]
 
 
 @pytest.mark.parametrize(
     "fields", [{"text": 3}, {"colour": 1}, {"attempt_id": ""}, {"deadline_ms": 0}, {"ordinal": 0}]
 )
-def test_what_is_no_attempt_is_refused(fields: dict[str, Any], cloud: FastAPI) -> None:
+def test_invalid_attempt_is_refused(fields: dict[str, Any], cloud: FastAPI) -> None:
     answer = infer(cloud, **fields)
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == next(iter(fields))
@@ -136,7 +136,7 @@ def test_health_readiness_and_openapi(edge: FastAPI, bundle: Bundle) -> None:
     assert none.json()["error"]["code"] == "not_found"
 
 
-def test_a_tier_that_is_closing_is_not_ready(edge: FastAPI) -> None:
+def test_closed_tier_is_not_ready(edge: FastAPI) -> None:
     async def send(http: httpx.AsyncClient) -> httpx.Response:
         return await http.get("/readyz")
 
@@ -150,14 +150,14 @@ def test_a_tier_that_is_closing_is_not_ready(edge: FastAPI) -> None:
     assert asyncio.run(after()).status_code == 503
 
 
-def test_a_full_queue_and_a_passed_deadline(bundle: Bundle) -> None:
+def test_full_queue_and_passed_deadline_are_errors(bundle: Bundle) -> None:
     engine = engine_of(Classifier(bundle, LayerRange(1, 2)), None, max_queue=2)
 
-    async def crowd() -> list[object]:
+    async def send_all() -> list[object]:
         work = [engine.run("fine", None, deadline_ms=60_000) for _ in range(5)]
         return list(await asyncio.gather(*work, return_exceptions=True))
 
-    outcomes = asyncio.run(crowd())
+    outcomes = asyncio.run(send_all())
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
     assert len(refused) == 3
     assert all(error.retry_after_s is not None and error.retry_after_s > 0 for error in refused)
@@ -168,7 +168,7 @@ def test_a_full_queue_and_a_passed_deadline(bundle: Bundle) -> None:
 
 
 def exchange(handler: Callable[[httpx.Request], httpx.Response], timeout_s: float = 5) -> Exchange:
-    """What the caller makes of a tier that behaves like this."""
+    """Return the caller's view of an exchange with a tier that answers with ``handler``."""
 
     async def send() -> Exchange:
         client = TierClient(Tier.EDGE, "http://edge", httpx.MockTransport(handler))
@@ -181,30 +181,30 @@ def exchange(handler: Callable[[httpx.Request], httpx.Response], timeout_s: floa
     return asyncio.run(send())
 
 
-def test_what_the_caller_knows_of_the_arrival() -> None:
+def test_exchange_says_whether_the_request_arrived() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    def tear(request: httpx.Request) -> httpx.Response:
+    def break_connection(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadError("", request=request)
 
-    not_sent, torn = exchange(refuse), exchange(tear)
+    not_sent, broken = exchange(refuse), exchange(break_connection)
     assert (not_sent.delivery, not_sent.sent_bytes) == (Delivery.NOT_SENT, 0)
-    assert torn.delivery is Delivery.UNKNOWN
-    assert torn.sent_bytes > 0
+    assert broken.delivery is Delivery.UNKNOWN
+    assert broken.sent_bytes > 0
     busy = exchange(lambda _: httpx.Response(429, json=Overloaded("full").payload()))
     assert busy.delivery is Delivery.ARRIVED
     assert isinstance(busy.error, Overloaded)
     for content in (b"", b"<html>", b'{"label": "positive"}', b"[]"):
-        strange = exchange(lambda _, content=content: httpx.Response(200, content=content))
-        assert strange.error is not None
-        assert "unknown format" in strange.error.message
-    odd = exchange(lambda _: httpx.Response(502, content=b"<html>"))
-    assert odd.error is not None
-    assert "502" in odd.error.message
+        malformed = exchange(lambda _, content=content: httpx.Response(200, content=content))
+        assert malformed.error is not None
+        assert "unknown format" in malformed.error.message
+    bad_gateway = exchange(lambda _: httpx.Response(502, content=b"<html>"))
+    assert bad_gateway.error is not None
+    assert "502" in bad_gateway.error.message
 
 
-def test_a_tier_that_hangs_is_left_after_the_timeout() -> None:
+def test_hanging_tier_times_out() -> None:
     async def hang(request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
         raise AssertionError

@@ -1,4 +1,4 @@
-"""The file of tokens: hashes only, two of a name at once, read again when it changes."""
+"""Token file and `dimee token`: hashes, validity, rotation and changes of the file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "doors" / "tokens.jsonl"
+    return tmp_path / "auth" / "tokens.jsonl"
 
 
-def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
+def test_file_contains_the_hash_and_not_the_secret(file: Path) -> None:
     secret, made = new_token(file, "mobile-1", ["infer", "ledger:write"])
     written = file.read_text()
     assert secret not in written
@@ -43,28 +43,30 @@ def test_the_file_holds_a_hash_and_never_the_secret(file: Path) -> None:
     assert read_tokens(file) == [made]
 
 
-def test_two_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
+def test_two_tokens_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
     first, old = new_token(file, "mobile-1", ["infer"])
-    door = TokenFile(file)
+    token_file = TokenFile(file)
     second, new = new_token(file, "mobile-1", ["infer"])
-    assert [door.admit(one.encode()) for one in (first, second)] == [old, new]
+    assert [token_file.find_valid(one.encode()) for one in (first, second)] == [old, new]
     assert revoke_token(file, old.token_id) == [old]
-    assert [door.admit(one.encode()) for one in (first, second)] == [None, new]
+    assert [token_file.find_valid(one.encode()) for one in (first, second)] == [None, new]
     revoke_token(file, "mobile-1")
-    assert door.admit(second.encode()) is None
+    assert token_file.find_valid(second.encode()) is None
 
 
-def test_a_token_is_valid_in_its_time_only(file: Path) -> None:
+def test_token_is_valid_only_within_its_period(file: Path) -> None:
     clock = [NOW]
     secret, made = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
-    door = TokenFile(file, lambda: clock[0])
+    token_file = TokenFile(file, lambda: clock[0])
     seen = []
     for clock[0] in (NOW - timedelta(seconds=1), NOW, NOW + timedelta(days=1)):
-        seen.append(door.admit(secret.encode()))
+        seen.append(token_file.find_valid(secret.encode()))
     assert seen == [None, made, None]
 
 
-def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_hash_is_compared_whichever_matches(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secrets = [new_token(file, f"mobile-{i}", ["infer"])[0] for i in range(5)]
     compared: list[str] = []
     compare = hmac.compare_digest
@@ -81,23 +83,23 @@ def test_every_hash_is_compared_whichever_fits(file: Path, monkeypatch: pytest.M
         assert compared == [token.sha256 for token in known]
 
 
-def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
+def test_invalid_file_keeps_the_tokens_and_missing_file_refuses_all(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret, made = new_token(file, "mobile-1", ["infer"])
     whole = file.read_text()
-    door = TokenFile(file)
+    token_file = TokenFile(file)
     file.write_text(whole + '{"name": "half')
     with caplog.at_level(logging.ERROR):
-        assert door.admit(secret.encode()) == made
-        assert door.admit(secret.encode()) == made
+        assert token_file.find_valid(secret.encode()) == made
+        assert token_file.find_valid(secret.encode()) == made
     assert len(caplog.records) == 1, "said once"
     assert "line 2" in caplog.text
     assert "half" not in caplog.text
     file.unlink()
-    assert door.admit(secret.encode()) is None
+    assert token_file.find_valid(secret.encode()) is None
     file.write_text(whole)
-    assert door.admit(secret.encode()) == made
+    assert token_file.find_valid(secret.encode()) == made
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_a_broken_file_leaves_the_tokens_and_a_missing_one_closes(
         json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["infer"], "expires": "soon"}),
     ],
 )
-def test_a_line_that_is_wrong_is_named_and_not_repeated(file: Path, line: str) -> None:
+def test_invalid_line_is_named_and_not_repeated(file: Path, line: str) -> None:
     file.parent.mkdir()
     file.write_text("\n" + line + "\n")
     with pytest.raises(InvalidInput, match="line 2") as caught:
@@ -120,7 +122,7 @@ def test_a_line_that_is_wrong_is_named_and_not_repeated(file: Path, line: str) -
     assert line not in caught.value.message
 
 
-def test_what_cannot_be_made(file: Path) -> None:
+def test_invalid_names_and_scopes_are_refused(file: Path) -> None:
     with pytest.raises(InvalidInput, match="name"):
         new_token(file, "a name with spaces", ["infer"])
     with pytest.raises(InvalidInput, match="scopes"):
@@ -142,7 +144,7 @@ def run_command(file: Path) -> Callable[..., str]:
     return run
 
 
-def test_the_command(file: Path) -> None:
+def test_command_creates_lists_and_revokes(file: Path) -> None:
     run = run_command(file)
     printed = run("new", "mobile-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
     secret = printed.splitlines()[0]
@@ -151,7 +153,8 @@ def test_the_command(file: Path) -> None:
     assert made.expires is not None
     listed = run("list")
     assert secret not in listed
-    assert listed.startswith(f"mobile-1          {made.token_id}  infer, ledger:write  valid until")
+    expected = f"{'mobile-1':<16} {made.token_id}  infer, ledger:write  valid until"
+    assert listed.startswith(expected)
     assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
     assert run("revoke", "mobile-1") == f"revoked mobile-1 {made.token_id}\n"
-    assert "nobody can come in" in run("list")
+    assert "every request is refused" in run("list")

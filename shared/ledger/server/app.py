@@ -22,7 +22,8 @@ from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.serving.auth import install_auth
-from shared.serving.server import BodyLimit, install_error_handlers
+from shared.serving.body_limit import BodyLimit
+from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.bulk_insert import write
 from shared.ledger.server.store import LedgerStore, Stored
 from shared.ledger.server.tables import entries
+from shared.validation import first_error
 
 ROWS_AT_ONCE = 10_000
 _NAMES = [column.name for column in entries.c]
@@ -89,9 +90,8 @@ def _checked(file: Path, number: int, row: Row) -> tuple[float, LedgerEntry]:
         received_at = float(row.pop("received_at"))
         return received_at, LedgerEntry.model_validate(row)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "entry"
-        raise _damaged(file, f"row {number}: {where}: {first['msg']}") from None
+        field, problem = first_error(error, whole="entry")
+        raise _damaged(file, f"row {number}: {field}: {problem}") from None
     except (TypeError, ValueError):
         raise _damaged(file, f"row {number}: received_at: is not a number") from None
 

@@ -1,4 +1,4 @@
-"""Token buckets: so many a second and at once, for each client, and of a bounded number."""
+"""Token buckets: the rate limit of clients and the escalation budget."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ class Clock:
         return self.now
 
 
-def test_burst_then_rate_and_each_client_for_itself() -> None:
+def test_each_client_has_a_burst_and_then_the_rate() -> None:
     clock = Clock()
     limit = RateLimit(2.0, 3, clock)
-    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
-    assert limit.take("b") == 0
+    assert [limit.acquire("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert limit.acquire("b") == 0
     clock.now = 0.5
-    assert limit.take("a") == 0
-    assert limit.take("a") == 0.5
+    assert limit.acquire("a") == 0
+    assert limit.acquire("a") == 0.5
     clock.now = 100
-    assert [limit.take("a") == 0 for _ in range(4)] == [True, True, True, False]
+    assert [limit.acquire("a") == 0 for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_call_of_many_is_paid_in_full() -> None:
+def test_charged_requests_may_overdraw_the_bucket() -> None:
     clock = Clock()
     limit = RateLimit(10.0, 5, clock)
-    assert limit.take("a") == 0
+    assert limit.acquire("a") == 0
     limit.charge("a", 999)
-    assert limit.take("a") == pytest.approx(99.6)
+    assert limit.acquire("a") == pytest.approx(99.6)
     clock.now = 99.7
-    assert limit.take("a") == 0
+    assert limit.acquire("a") == 0
 
 
-def test_clients_are_bounded_and_the_least_recent_forgotten() -> None:
-    limit = RateLimit(1.0, 1, Clock(), remembered=3)
+def test_least_recently_seen_clients_are_dropped() -> None:
+    limit = RateLimit(1.0, 1, Clock(), max_clients=3)
     for name in ("a", "b", "c", "a", "d"):
-        limit.take(name)
+        limit.acquire(name)
     assert len(limit) == 3
-    assert limit.take("a") > 0, "seen lately, and remembered"
-    assert limit.take("b") == 0, "forgotten"
+    assert limit.acquire("a") > 0, "seen lately"
+    assert limit.acquire("b") == 0, "dropped"
 
 
 @given(
@@ -54,18 +54,18 @@ def test_clients_are_bounded_and_the_least_recent_forgotten() -> None:
     st.integers(1, 50),
     st.lists(st.floats(0, 2), min_size=1, max_size=100),
 )
-def test_never_more_than_rate_and_burst(per_s: float, burst: int, waits: list[float]) -> None:
+def test_requests_never_exceed_rate_and_burst(per_s: float, burst: int, waits: list[float]) -> None:
     clock = Clock()
     limit = RateLimit(per_s, burst, clock)
-    taken = 0
+    allowed = 0
     for wait in waits:
         clock.now += wait
-        taken += limit.take("a") == 0
-    assert taken <= burst + per_s * clock.now + 1e-6
+        allowed += limit.acquire("a") == 0
+    assert allowed <= burst + per_s * clock.now + 1e-6
 
 
 @given(st.floats(0, 1), st.integers(1, 30), st.integers(1, 300), st.integers(1, 2))
-def test_a_client_that_always_wants_to_escalate(
+def test_escalations_stay_within_share_and_burst(
     share: float, burst: int, requests: int, hops: int
 ) -> None:
     budget = EscalationBudget(share, burst)
@@ -74,7 +74,7 @@ def test_a_client_that_always_wants_to_escalate(
         for allowance in (budget.allowance("a") for _ in range(requests))
     )
     assert made <= share * requests + burst + 1e-6
-    assert made >= min(requests, burst), "the burst itself is given"
+    assert made >= min(requests, burst), "the burst is always allowed"
 
 
 def test_budgets_of_others_and_none() -> None:

@@ -1,4 +1,4 @@
-"""Who comes in at a service: tokens, scopes, limits and open probes, before any body is read."""
+"""Authentication of a service: tokens, scopes, rate limits, public paths and websockets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shared.errors import InvalidInput, from_payload
 from shared.ledger.server.app import create_app
 from shared.ledger.server.settings import LedgerSettings
 from shared.serving.auth import (
-    Authenticator,
-    AuthMiddleware,
-    always,
+    Principal,
+    install_auth,
     principal_of,
     refuse_unprotected_service,
+    require,
 )
-from shared.serving.rate_limit import RateLimit
-from shared.serving.tokens import TokenFile, new_token, revoke_token
+from shared.serving.tokens import new_token, revoke_token
 from shared.settings import ServiceSettings, is_loopback, read_settings
 from testbed import up as testbed
 from testbed.links.settings import RelaySettings
+from tests.support.asgi import infer_scope
 from tests.support.entries import caller
 from tests.support.paths import BUNDLE, free_ports
 
@@ -41,13 +41,13 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def http(tmp_path: Path, file: Path) -> Iterator[TestClient]:
-    new_token(file, "somebody", ["infer"])
+    new_token(file, "unrelated", ["infer"])
     app = create_app(LedgerSettings(state_dir=tmp_path, tokens=file))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
-def show(secret: str) -> dict[str, str]:
+def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
@@ -56,9 +56,9 @@ def deliver(http: TestClient, headers: dict[str, str]) -> httpx.Response:
     return http.post("/v1/entries", json=body, headers=headers)
 
 
-def test_a_mobile_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file: Path) -> None:
-    mobile = show(new_token(file, "mobile-1", ["infer", "ledger:write"])[0])
-    reader = show(new_token(file, "analyst", ["ledger:read"])[0])
+def test_mobile_token_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file: Path) -> None:
+    mobile = bearer(new_token(file, "mobile-1", ["infer", "ledger:write"])[0])
+    reader = bearer(new_token(file, "analyst", ["ledger:read"])[0])
     assert deliver(http, mobile).status_code == 200
     for path in ("/v1/requests/r1", "/v1/requests", "/v1/summary", "/v1/verify", "/openapi.json"):
         refused = http.get(path, headers=mobile)
@@ -84,17 +84,17 @@ def test_a_mobile_writes_to_the_ledger_and_cannot_read_it(http: TestClient, file
         [("authorization", b"Bearer \xff\x00\xfe")],
     ],
 )
-def test_without_a_valid_token(
+def test_requests_without_a_valid_token_are_refused(
     http: TestClient, file: Path, headers: list[tuple[str, Any]]
 ) -> None:
     secret, _ = new_token(file, "reader", ["ledger:read"])
-    assert http.get("/v1/summary", headers=show(secret)).status_code == 200
-    shown = [
+    assert http.get("/v1/summary", headers=bearer(secret)).status_code == 200
+    sent = [
         (name, value.format(secret=secret) if isinstance(value, str) else value)
         for name, value in headers
     ]
     for path in ("/v1/summary", "/docs", "/nothing", "/readyz/", "//readyz"):
-        refused = http.get(path, headers=shown, follow_redirects=False)
+        refused = http.get(path, headers=sent, follow_redirects=False)
         assert refused.status_code == 401, path
         assert refused.headers["www-authenticate"] == 'Bearer realm="dimee"'
         error = refused.json()["error"]
@@ -102,45 +102,43 @@ def test_without_a_valid_token(
         assert "token" in error["message"]
         assert secret not in refused.text
     for path in ("/healthz", "/readyz"):
-        assert http.get(path).status_code == 200, "probes have no token"
+        assert http.get(path).status_code == 200, "probes send no token"
 
 
-def test_a_revoked_token_opens_nothing_from_the_next_request_on(
-    http: TestClient, file: Path
-) -> None:
+def test_revoked_token_is_refused_from_the_next_request_on(http: TestClient, file: Path) -> None:
     secret, _ = new_token(file, "reader", ["ledger:read"])
-    assert http.get("/v1/summary", headers=show(secret)).status_code == 200
+    assert http.get("/v1/summary", headers=bearer(secret)).status_code == 200
     revoke_token(file, "reader")
-    assert http.get("/v1/summary", headers=show(secret)).status_code == 401
+    assert http.get("/v1/summary", headers=bearer(secret)).status_code == 401
 
 
 def gateway(tmp_path: Path, **settings: Any) -> FastAPI:
-    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    ledger_url = f"http://127.0.0.1:{free_ports(1)[0]}"
     return create_gateway(
         MobileSettings(
             bundle=BUNDLE,
             state_dir=tmp_path,
             policy="mobile",
-            ledger_url=nobody,
+            ledger_url=ledger_url,
             **settings,
         )
     )
 
 
-def test_the_status_has_a_scope_of_its_own(tmp_path: Path, file: Path) -> None:
+def test_status_needs_its_own_scope(tmp_path: Path, file: Path) -> None:
     app = new_token(file, "app", ["classify"])[0]
     operator = new_token(file, "operator", ["status"])[0]
     with TestClient(gateway(tmp_path, tokens=file)) as http:
         body = {"texts": ["a fine film"]}
         assert http.post("/v1/classify", json=body).status_code == 401
-        assert http.post("/v1/classify", json=body, headers=show(app)).status_code == 200
-        assert http.post("/v1/classify", json=body, headers=show(operator)).status_code == 403
-        assert http.get("/v1/status", headers=show(app)).status_code == 403
-        assert http.get("/v1/status", headers=show(operator)).status_code == 200
+        assert http.post("/v1/classify", json=body, headers=bearer(app)).status_code == 200
+        assert http.post("/v1/classify", json=body, headers=bearer(operator)).status_code == 403
+        assert http.get("/v1/status", headers=bearer(app)).status_code == 403
+        assert http.get("/v1/status", headers=bearer(operator)).status_code == 200
 
 
-def test_each_text_counts_for_the_rate(tmp_path: Path, file: Path) -> None:
-    one, other = (show(new_token(file, name, ["classify"])[0]) for name in ("one", "other"))
+def test_each_text_of_a_call_counts_for_the_rate_limit(tmp_path: Path, file: Path) -> None:
+    one, other = (bearer(new_token(file, name, ["classify"])[0]) for name in ("one", "other"))
     with TestClient(gateway(tmp_path, tokens=file, rate_limit=0.01, rate_burst=4)) as http:
         many = http.post("/v1/classify", json={"texts": ["a fine film"] * 4}, headers=one)
         assert many.status_code == 200
@@ -149,20 +147,22 @@ def test_each_text_counts_for_the_rate(tmp_path: Path, file: Path) -> None:
         assert refused.json()["error"]["code"] == "rate_limited"
         assert 90 <= int(refused.headers["retry-after"]) <= 100
         single = http.post("/v1/classify", json={"texts": ["a fine film"]}, headers=other)
-        assert single.status_code == 200, "another client is not held up"
+        assert single.status_code == 200, "the limit applies to each client separately"
 
 
-def test_guesses_are_limited_and_do_not_lock_the_owner_out(tmp_path: Path, file: Path) -> None:
-    secret = show(new_token(file, "reader", ["ledger:read"])[0])
+def test_wrong_tokens_are_limited_by_address_and_do_not_block_valid_ones(
+    tmp_path: Path, file: Path
+) -> None:
+    secret = bearer(new_token(file, "reader", ["ledger:read"])[0])
     settings = LedgerSettings(state_dir=tmp_path, tokens=file, rate_limit=0.01, rate_burst=3)
     with TestClient(create_app(settings)) as http:
-        seen = [http.get("/v1/summary", headers=show("guess")).status_code for _ in range(5)]
+        seen = [http.get("/v1/summary", headers=bearer("guess")).status_code for _ in range(5)]
         assert seen == [401, 401, 401, 429, 429]
         assert http.get("/v1/summary", headers=secret).status_code == 200
         assert http.get("/readyz").status_code == 200
 
 
-def test_without_tokens_a_client_is_its_address(tmp_path: Path) -> None:
+def test_without_tokens_the_rate_limit_is_by_address(tmp_path: Path) -> None:
     settings = LedgerSettings(state_dir=tmp_path, rate_limit=0.01, rate_burst=2)
     app = create_app(settings)
     with (
@@ -175,8 +175,8 @@ def test_without_tokens_a_client_is_its_address(tmp_path: Path) -> None:
         assert one.get("/v1/summary", headers=named).status_code == 429
 
 
-def enter(door: AuthMiddleware, authorization: str) -> list[Any]:
-    """What a door sends for a request whose body must not be read."""
+def call(app: Any, authorization: str, kind: str = "http") -> list[Any]:
+    """Return what ``app`` sends for a request whose body it must not read."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -185,24 +185,44 @@ def enter(door: AuthMiddleware, authorization: str) -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/infer", "client": ("10.0.0.1", 1)}
+    scope = infer_scope() | {"type": kind, "client": ("10.0.0.1", 1)}
     scope["headers"] = [(b"authorization", authorization.encode())]
-    asyncio.run(door(scope, receive, send))
+    asyncio.run(app(scope, receive, send))
     return sent
 
 
-def test_who_asks_is_the_tokens_name_and_a_strangers_body_is_not_read(file: Path) -> None:
+def test_principal_is_the_token_name_and_refused_bodies_are_not_read(
+    tmp_path: Path, file: Path
+) -> None:
     secret, _ = new_token(file, "mobile-1", ["infer"])
-    seen: list[str] = []
+    seen: list[Principal] = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(principal_of(HTTPConnection(scope)).client)
+    class Recorder:
+        """Innermost middleware that records the caller and answers nothing."""
 
-    door = AuthMiddleware(app, Authenticator(TokenFile(file), RateLimit(1, 1), always("infer")))
-    assert enter(door, f"bearer {secret}") == []
-    assert enter(door, "Bearer guess")[0]["status"] == 401
-    assert enter(door, f"Bearer {secret}")[0]["status"] == 429
-    assert seen == ["mobile-1"]
+        def __init__(self, app: Any) -> None:
+            pass
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            seen.append(principal_of(HTTPConnection(scope)))
+
+    app = FastAPI()
+    app.add_middleware(Recorder)
+    settings = ServiceSettings(state_dir=tmp_path, tokens=file, rate_limit=1e-6, rate_burst=1)
+    install_auth(app, settings, require("infer"))
+    assert call(app, f"bearer {secret}") == []
+    assert call(app, "Bearer guess")[0]["status"] == 401
+    assert call(app, f"Bearer {secret}")[0]["status"] == 429
+    assert [one.display_name for one in seen] == ["mobile-1"]
+
+
+def test_websocket_without_a_valid_token_is_closed_with_1008(tmp_path: Path, file: Path) -> None:
+    new_token(file, "mobile-1", ["infer"])
+    app = FastAPI()
+    install_auth(app, ServiceSettings(state_dir=tmp_path, tokens=file), require("infer"))
+    assert call(app, "Bearer guess", kind="websocket") == [
+        {"type": "websocket.close", "code": 1008}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +233,7 @@ def test_who_asks_is_the_tokens_name_and_a_strangers_body_is_not_read(file: Path
         ("edge.example", False), ("", False), ("127.0.0.1.example", False),
     ],
 )  # fmt: skip
-def test_the_start_is_refused_where_others_can_come_in(
+def test_service_reachable_from_other_machines_needs_tokens(
     host: str, loopback: bool, file: Path
 ) -> None:
     assert is_loopback(host) == loopback
@@ -226,13 +246,13 @@ def test_the_start_is_refused_where_others_can_come_in(
     refuse_unprotected_service(ServiceSettings(host=host, tokens=file))
 
 
-def test_a_links_control_is_nobody_elses() -> None:
+def test_link_control_listens_on_loopback_only() -> None:
     assert read_settings(RelaySettings, host="127.0.0.1")
     with pytest.raises(InvalidInput, match="not loopback"):
         read_settings(RelaySettings, host="0.0.0.0")
 
 
-def test_a_container_is_as_open_as_its_published_port() -> None:
+def test_container_needs_tokens_if_its_published_port_is_reachable() -> None:
     refuse_unprotected_service(ServiceSettings(host="0.0.0.0", publish_address="127.0.0.1"))
     for published in ("0.0.0.0", "192.168.1.4"):
         with pytest.raises(InvalidInput, match=published):
@@ -240,14 +260,12 @@ def test_a_container_is_as_open_as_its_published_port() -> None:
 
 
 @pytest.mark.parametrize("code", ["unauthorised", "forbidden", "rate_limited", "not_admitted"])
-def test_errors_cross_the_wire(code: str) -> None:
+def test_errors_are_the_same_class_on_both_sides_of_the_wire(code: str) -> None:
     error = from_payload({"error": {"code": code, "message": "no"}}, 400)
     assert error.code == code
 
 
-def test_the_testbed_says_that_it_speaks_no_tls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_testbed_refuses_tls_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMEE_TLS_CERT", str(tmp_path / "server.pem"))
     with pytest.raises(InvalidInput, match="plain HTTP on loopback"):
         testbed.testbed_from_options(

@@ -1,4 +1,4 @@
-"""Batched early exit: whatever its neighbours, a row leaves where it would leave alone."""
+"""Batched early exit: a row's answer and exit are the same alone and in a batch."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def alone(state: Floats, alpha: float | None) -> Prediction:
     return CLASSIFIER.layers.classify(state[None], mask_BT, alpha)[0]
 
 
-def run(flow: LayerBatcher, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
-    """Step until all is done; rows arrive whenever the flow wants some."""
+def run(batcher: LayerBatcher, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
+    """Step until all rows are finished; admit the next ones whenever the batcher accepts rows."""
     arrivals, done = list(arrivals), {}
-    while arrivals or not flow.idle:
-        if arrivals and flow.wants_rows:
-            flow.admit(arrivals.pop(0))
-        for row, outcome in flow.step():
+    while arrivals or not batcher.idle:
+        if arrivals and batcher.accepts_rows:
+            batcher.admit(arrivals.pop(0))
+        for row, outcome in batcher.step():
             assert isinstance(outcome, Prediction)
             assert row not in done
             done[row] = outcome
@@ -57,7 +57,7 @@ def run(flow: LayerBatcher, arrivals: list[list[Row]]) -> dict[Row, Prediction]:
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     max_tokens=st.sampled_from([48, 200, 2048]),
 )
-def test_a_row_leaves_where_it_would_leave_alone(
+def test_row_exits_at_the_same_layer_alone_and_in_a_batch(
     indices: list[int], alphas: list[float | None], sizes: list[int], max_tokens: int
 ) -> None:
     rows = [Row(STATES[i], 0, alphas[n % len(alphas)]) for n, i in enumerate(indices)]
@@ -81,7 +81,7 @@ def test_a_row_leaves_where_it_would_leave_alone(
             assert found.probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
 
 
-def test_rows_that_go_on_from_a_layer_join_the_others(whole: Classifier) -> None:
+def test_resumed_rows_join_the_others(whole: Classifier) -> None:
     state = STATES[0]
     mask_BT = np.ones((1, len(state)), np.int32)
     after_2 = state[None]
@@ -95,42 +95,42 @@ def test_rows_that_go_on_from_a_layer_join_the_others(whole: Classifier) -> None
         assert done[row].probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
 
 
-def test_a_thin_group_is_joined_once(whole: Classifier) -> None:
-    """New rows catch up with what has become thin; it does not wait a second time."""
-    flow = LayerBatcher(whole.layers, max_rows=8, max_tokens=400)
+def test_small_group_pauses_for_new_rows_once(whole: Classifier) -> None:
+    """New rows catch up with a small group, which does not pause a second time."""
+    batcher = LayerBatcher(whole.layers, max_rows=8, max_tokens=400)
     first = Row(STATES[0], 0, None)
-    flow.admit([first])
-    flow.step()
-    assert flow.wants_rows
-    flow.admit([Row(STATES[1], 0, None)])
-    assert not flow.wants_rows
+    batcher.admit([first])
+    batcher.step()
+    assert batcher.accepts_rows
+    batcher.admit([Row(STATES[1], 0, None)])
+    assert not batcher.accepts_rows
     done: list[Row] = []
     layers_run = 0
-    while not flow.idle:
-        done += [row for row, _ in flow.step()]
+    while not batcher.idle:
+        done += [row for row, _ in batcher.step()]
         layers_run += 1
-        assert not flow.wants_rows or flow.idle
-    assert layers_run == 6  # one to catch up, five together
+        assert not batcher.accepts_rows or batcher.idle
+    assert layers_run == 6  # one to catch up, then five together
     assert first in done
 
 
-def test_who_left_takes_no_more_time(whole: Classifier) -> None:
-    flow = LayerBatcher(whole.layers)
-    gone, stays = Row(STATES[0], 0, None), Row(STATES[1], 0, None)
-    flow.admit([gone, stays])
-    flow.step()
-    flow.drop({gone})
-    spent = gone.compute_ms
-    done = [row for _ in range(5) for row, _ in flow.step()]
-    assert done == [stays]
-    assert flow.idle
-    assert gone.compute_ms == spent > 0
-    flow.admit([last := Row(STATES[2], 0, None)])
-    flow.drop({last})
-    assert flow.idle
+def test_dropped_rows_use_no_more_time(whole: Classifier) -> None:
+    batcher = LayerBatcher(whole.layers)
+    dropped, remaining = Row(STATES[0], 0, None), Row(STATES[1], 0, None)
+    batcher.admit([dropped, remaining])
+    batcher.step()
+    batcher.drop({dropped})
+    spent = dropped.compute_ms
+    done = [row for _ in range(5) for row, _ in batcher.step()]
+    assert done == [remaining]
+    assert batcher.idle
+    assert dropped.compute_ms == spent > 0
+    batcher.admit([last := Row(STATES[2], 0, None)])
+    batcher.drop({last})
+    assert batcher.idle
 
 
-class Picky(Layers):
+class FailingLayers(Layers):
     """Layers that fail for a text of a certain length, as a damaged tensor would."""
 
     def __init__(self, layers: Layers, length: int) -> None:
@@ -143,14 +143,14 @@ class Picky(Layers):
         return self._layers.run_layer(layer, hidden_BTH, mask_BT)
 
 
-def test_a_row_that_fails_fails_alone(whole: Classifier) -> None:
+def test_failing_row_fails_alone(whole: Classifier) -> None:
     length = len(STATES[0])
     bad = Row(STATES[0], 0, None)
     good = [Row(state, 0, None) for state in STATES[1:8] if len(state) != length]
-    flow = LayerBatcher(Picky(whole.layers, length))
-    flow.admit([bad, *good])
+    batcher = LayerBatcher(FailingLayers(whole.layers, length))
+    batcher.admit([bad, *good])
     outcomes = {}
-    while not flow.idle:
-        outcomes |= dict(flow.step())
+    while not batcher.idle:
+        outcomes |= dict(batcher.step())
     assert isinstance(outcomes[bad], RuntimeError)
     assert all(isinstance(outcomes[row], Prediction) for row in good)

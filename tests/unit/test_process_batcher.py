@@ -1,4 +1,4 @@
-"""Layers in a process of their own: the same answers, and what its end costs."""
+"""Worker processes of `ProcessBatcher`: answers, priority, order and restarts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Outcomes = dict[Row, Prediction | Exception]
 
 @pytest.fixture
 def process(bundle: Bundle) -> Iterator[ProcessBatcher]:
-    (flow,) = start_processes(bundle, LayerRange(1, 3), 1)
-    yield flow
-    flow.close()
+    (batcher,) = start_processes(bundle, LayerRange(1, 3), 1)
+    yield batcher
+    batcher.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,18 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, LayerRange(1, 3))
 
 
-def run(flow: LayerBatcher | ProcessBatcher, rows: list[Row], yields: bool = False) -> Outcomes:
-    flow.admit(rows, yields=yields)
+def run(
+    batcher: LayerBatcher | ProcessBatcher, rows: list[Row], low_priority: bool = False
+) -> Outcomes:
+    batcher.admit(rows, low_priority=low_priority)
     done: Outcomes = {}
-    while not flow.idle:
-        done |= dict(flow.step())
+    while not batcher.idle:
+        done |= dict(batcher.step())
     return done
 
 
 def rows_of(classifier: Classifier) -> list[Row]:
-    """Texts at three thresholds, and a state after layer 1."""
+    """Return texts at three thresholds, and a state after layer 1."""
     encoded = [classifier.encoder.encode(text) for text in TEXTS]
     rows = [Row(one, 0, (None, 0.8, 0.99)[i % 3]) for i, one in enumerate(encoded)]
     hidden_BTH, mask_BT = classifier.embeddings.first_hidden(encoded[:1])
@@ -56,42 +58,42 @@ def rows_of(classifier: Classifier) -> list[Row]:
     return [*rows, Row(after_BTH[0], 1, 0.9)]
 
 
-def test_it_answers_as_a_flow_in_this_thread(
+def test_answers_are_those_of_a_layer_batcher(
     process: ProcessBatcher, classifier: Classifier
 ) -> None:
-    here, there = rows_of(classifier), rows_of(classifier)
-    expected = run(LayerBatcher(classifier.layers, embeddings=classifier.embeddings), here)
-    found = run(process, there)
-    assert set(found) == set(there)
-    for one, other in zip(here, there, strict=True):
+    local, remote = rows_of(classifier), rows_of(classifier)
+    expected = run(LayerBatcher(classifier.layers, embeddings=classifier.embeddings), local)
+    found = run(process, remote)
+    assert set(found) == set(remote)
+    for one, other in zip(local, remote, strict=True):
         assert found[other] == expected[one]
         assert other.compute_ms > 0
 
 
 def niceness(pid: int) -> set[int]:
-    """Of each thread of a process."""
+    """Return the niceness of each thread of a process."""
     stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
     return {int(stat.rpartition(")")[2].split()[16]) for stat in stats}
 
 
-def test_in_an_overload_it_yields_and_answers_the_same(
+def test_low_priority_raises_the_niceness_and_keeps_the_answers(
     process: ProcessBatcher, classifier: Classifier
 ) -> None:
     before = niceness(process.pid)
 
-    def answers(yields: bool) -> list[Prediction | Exception]:
+    def answers(low_priority: bool) -> list[Prediction | Exception]:
         rows = rows_of(classifier)
-        found = run(process, rows, yields)
+        found = run(process, rows, low_priority)
         return [found[row] for row in rows]
 
-    usual = answers(yields=False)
+    usual = answers(low_priority=False)
     assert max(niceness(process.pid)) == max(before)
-    assert answers(yields=True) == usual
+    assert answers(low_priority=True) == usual
     assert max(niceness(process.pid)) == min(19, max(before) + NICE)
-    assert answers(yields=False) == usual
+    assert answers(low_priority=False) == usual
 
 
-def test_who_is_dropped_is_not_answered(process: ProcessBatcher, classifier: Classifier) -> None:
+def test_dropped_rows_are_not_answered(process: ProcessBatcher, classifier: Classifier) -> None:
     rows = rows_of(classifier)
     process.admit(rows)
     process.drop({rows[0], rows[1]})
@@ -101,25 +103,28 @@ def test_who_is_dropped_is_not_answered(process: ProcessBatcher, classifier: Cla
     assert set(done) == set(rows[2:])
 
 
-def test_what_is_chosen_early_follows_what_is_under_way(
+def test_next_batch_runs_after_the_current_one(
     process: ProcessBatcher, classifier: Classifier
 ) -> None:
     encoded = [classifier.encoder.encode(text) for text in TEXTS]
-    first, then = [Row(one, 0, None) for one in encoded[:8]], [Row(one, 0, None) for one in encoded]
+    first, second = (
+        [Row(one, 0, None) for one in encoded[:8]],
+        [Row(one, 0, None) for one in encoded],
+    )
     process.admit(first)
-    while not process.takes_early:
+    while not process.accepts_next_batch:
         assert process.step() == []
-    process.admit(then)
-    process.drop({then[0], then[9]})
-    assert not process.takes_early, "one batch ahead is enough"
+    process.admit(second)
+    process.drop({second[0], second[9]})
+    assert not process.accepts_next_batch, "only one batch is accepted ahead"
     order: list[Row] = []
     while not process.idle:
         order += [row for row, _ in process.step()]
     assert set(order[:8]) == set(first)
-    assert set(order[8:]) == set(then) - {then[0], then[9]}
+    assert set(order[8:]) == set(second) - {second[0], second[9]}
 
 
-def test_a_killed_process_is_started_again(
+def test_killed_process_is_restarted_and_its_rows_fail(
     process: ProcessBatcher, classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed = process.pid
@@ -132,18 +137,16 @@ def test_a_killed_process_is_started_again(
     assert all(isinstance(outcome, Prediction) for outcome in answered.values())
 
 
-def test_a_row_that_cannot_be_run_is_an_error(
-    process: ProcessBatcher, classifier: Classifier
-) -> None:
+def test_invalid_row_fails_with_an_error(process: ProcessBatcher, classifier: Classifier) -> None:
     before = process.pid
-    odd = Row(np.zeros((4, 7), np.float32), 1, None)  # 7 is not the hidden size
-    assert [type(outcome) for outcome in run(process, [odd]).values()] == [RuntimeError]
-    good = Row(classifier.encoder.encode(TEXTS[0]), 0, None)
-    assert isinstance(run(process, [good])[good], Prediction)
+    invalid = Row(np.zeros((4, 7), np.float32), 1, None)  # 7 is not the hidden size
+    assert [type(outcome) for outcome in run(process, [invalid]).values()] == [RuntimeError]
+    valid = Row(classifier.encoder.encode(TEXTS[0]), 0, None)
+    assert isinstance(run(process, [valid])[valid], Prediction)
     assert process.pid == before
 
 
-def test_layers_that_cannot_be_run_are_refused_at_start(bundle: Bundle, tmp_path: Path) -> None:
+def test_damaged_layers_are_refused_at_start(bundle: Bundle, tmp_path: Path) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(BUNDLE, copy)
     (copy / "layers" / "02.onnx").write_bytes(b"no layer")
@@ -156,15 +159,15 @@ import sys
 from pathlib import Path
 from shared.domain import LayerRange
 from shared.inference.process_batcher import ProcessBatcher
-flow = ProcessBatcher(Path(sys.argv[1]), LayerRange(1, 1))
-flow.await_ready()
-print(flow.pid, flush=True)
+batcher = ProcessBatcher(Path(sys.argv[1]), LayerRange(1, 1))
+batcher.await_ready()
+print(batcher.pid, flush=True)
 sys.stdin.read()
 """
 
 
-def test_it_does_not_outlive_a_killed_server() -> None:
-    # the layers' process holds the pipe as well: it is closed when both have ended
+def test_process_ends_when_its_server_is_killed() -> None:
+    # the worker process also holds the pipe, which is closed when both have ended
     command = [sys.executable, "-c", SERVER, str(BUNDLE)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None

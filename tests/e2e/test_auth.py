@@ -1,4 +1,4 @@
-"""The four processes with all doors closed: tokens, mutual TLS, rotation while they serve."""
+"""The four services with tokens and mutual TLS, and replacing a token while they serve."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ DEVICES = {
 
 
 @dataclass
-class House:
-    """A testbed and the keys to it; every file of it is in ``folder``."""
+class SecuredTestbed:
+    """A testbed with its tokens and certificates in ``folder``."""
 
     folder: Path
     testbed: Testbed
@@ -52,42 +52,50 @@ class House:
     def tokens(self) -> Path:
         return self.folder / "tokens.jsonl"
 
-    def secret(self, device: str) -> Path:
+    def token_file(self, device: str) -> Path:
         return self.folder / f"{device}.token"
 
-    def hand_out(self, device: str) -> None:
-        """A new token for this device, in the file that it reads."""
-        self.secret(device).write_text(new_token(self.tokens, device, DEVICES[device])[0])
+    def issue_token(self, device: str) -> None:
+        """Write a new token for this device to the file that it reads."""
+        self.token_file(device).write_text(new_token(self.tokens, device, DEVICES[device])[0])
 
-    def keys(self, device: str, **other: Any) -> Credentials:
+    def credentials(self, device: str, **other: Any) -> Credentials:
         facts = {
-            "token_file": self.secret(device),
+            "token_file": self.token_file(device),
             "ca": self.folder / "ca.pem",
             "client_cert": self.folder / "client.pem",
         }
         return Credentials(**facts | other)
 
     def http(self, device: str, **other: Any) -> httpx.Client:
-        keys = self.keys(device, **other)
+        credentials = self.credentials(device, **other)
         url = self.testbed.roles["mobile"].url
         return httpx.Client(
-            base_url=url, auth=keys.auth, verify=keys.verify, trust_env=False, timeout=60
+            base_url=url,
+            auth=credentials.auth,
+            verify=credentials.verify,
+            trust_env=False,
+            timeout=60,
         )
 
     def ledger(self, device: str) -> LedgerClient:
-        return LedgerClient(self.testbed.roles["ledger"].url, credentials=self.keys(device))
+        return LedgerClient(self.testbed.roles["ledger"].url, credentials=self.credentials(device))
 
     def log(self, name: str) -> str:
         return self.testbed.log(name).read_text()
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("doors")
-    authority, stranger = trustme.CA(), trustme.CA()
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredTestbed]:
+    folder = tmp_path_factory.mktemp("auth")
+    authority, other_authority = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
-    stranger.cert_pem.write_to_path(folder / "other-ca.pem")
-    for name, ca in (("server", authority), ("client", authority), ("stranger", stranger)):
+    other_authority.cert_pem.write_to_path(folder / "other-ca.pem")
+    for name, ca in (
+        ("server", authority),
+        ("client", authority),
+        ("other-client", other_authority),
+    ):
         certificate = ca.issue_cert("127.0.0.1")
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
     ports = dict(zip(MODULES, free_ports(4), strict=True))
@@ -120,10 +128,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         )
         for name, module in MODULES.items()
     ]
-    keys = Credentials(ca=folder / "ca.pem", client_cert=folder / "client.pem")
-    running = House(folder, Testbed(roles, folder / "state", common, keys))
+    credentials = Credentials(ca=folder / "ca.pem", client_cert=folder / "client.pem")
+    running = SecuredTestbed(folder, Testbed(roles, folder / "state", common, credentials))
     for device in DEVICES:
-        running.hand_out(device)
+        running.issue_token(device)
     with running.testbed:
         running.testbed.start_all()
         yield running
@@ -133,9 +141,11 @@ def classify(http: httpx.Client, policy: str) -> httpx.Response:
     return http.post("/v1/classify", json={"texts": ["a gripping, funny film"], "policy": policy})
 
 
-def ask(house: House, keys: Credentials, url: str | None = None) -> Exchange:
+def ask(secured: SecuredTestbed, credentials: Credentials, url: str | None = None) -> Exchange:
     async def one() -> Exchange:
-        client = TierClient(Tier.EDGE, url or house.testbed.roles["edge"].url, credentials=keys)
+        client = TierClient(
+            Tier.EDGE, url or secured.testbed.roles["edge"].url, credentials=credentials
+        )
         try:
             request = InferRequest(request_id="r", attempt_id="a", text="fine")
             return await client.infer(request, 20)
@@ -145,78 +155,80 @@ def ask(house: House, keys: Credentials, url: str | None = None) -> Exchange:
     return asyncio.run(one())
 
 
-def test_everything_works_with_every_door_closed(house: House) -> None:
-    with house.http("app") as http:
+def test_all_tiers_answer_with_tokens_and_mutual_tls(secured: SecuredTestbed) -> None:
+    with secured.http("app") as http:
         tiers = [
             classify(http, policy).json()["items"][0]["result"]["tier"]
             for policy in ("mobile", "edge", "cloud")
         ]
     assert tiers == ["mobile", "edge", "cloud"]
-    report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=3)
+    report = wait_for_consistent(secured.ledger("analyst"), wait_s=30, requests=3)
     assert report.clean, report
     assert report.requests >= 3
 
 
-def test_a_mobiles_token_does_not_read_the_ledger_and_an_apps_does_not_ask_the_edge(
-    house: House,
+def test_tokens_are_limited_to_their_scopes(
+    secured: SecuredTestbed,
 ) -> None:
     with pytest.raises(Exception, match="ledger:read") as caught:
-        house.ledger("mobile").verify()
+        secured.ledger("mobile").verify()
     assert getattr(caught.value, "code", None) == "forbidden"
     with pytest.raises(Unauthorised):
         LedgerClient(
-            house.testbed.roles["ledger"].url,
-            credentials=house.keys("mobile", token_file=None),
+            secured.testbed.roles["ledger"].url,
+            credentials=secured.credentials("mobile", token_file=None),
         ).verify()
-    with house.http("mobile") as http:
+    with secured.http("mobile") as http:
         assert classify(http, "mobile").status_code == 403
-    exchange = ask(house, house.keys("app"))
+    exchange = ask(secured, secured.credentials("app"))
     assert isinstance(exchange.error, NotAdmitted)
-    assert exchange.delivery is Delivery.UNKNOWN, "a door books nothing"
+    assert exchange.delivery is Delivery.UNKNOWN, "a refused request is not recorded"
     assert "scope infer" in exchange.error.message
 
 
-def test_another_authority_is_a_clear_error(house: House) -> None:
-    exchange = ask(house, house.keys("mobile", ca=house.folder / "other-ca.pem"))
+def test_certificate_of_another_authority_is_a_clear_error(secured: SecuredTestbed) -> None:
+    exchange = ask(secured, secured.credentials("mobile", ca=secured.folder / "other-ca.pem"))
     assert isinstance(exchange.error, TierUnreachable)
     assert "not one that DIMEE_TLS_CA signed" in exchange.error.message
     assert exchange.delivery is Delivery.NOT_SENT
 
 
-def test_mutual_tls_refuses_who_has_no_certificate_of_ours(house: House) -> None:
-    for certificate in (None, house.folder / "stranger.pem"):
-        exchange = ask(house, house.keys("mobile", client_cert=certificate))
+def test_mutual_tls_refuses_clients_without_our_certificate(secured: SecuredTestbed) -> None:
+    for certificate in (None, secured.folder / "other-client.pem"):
+        exchange = ask(secured, secured.credentials("mobile", client_cert=certificate))
         assert isinstance(exchange.error, TierUnreachable), certificate
         assert "DIMEE_TLS_CLIENT_CERT" in exchange.error.message
         assert exchange.answer is None
 
 
-def test_plain_http_gets_nowhere(house: House) -> None:
-    url = house.testbed.roles["edge"].url.replace("https", "http")
-    assert isinstance(ask(house, house.keys("mobile"), url).error, TierUnreachable)
+def test_plain_http_is_refused(secured: SecuredTestbed) -> None:
+    url = secured.testbed.roles["edge"].url.replace("https", "http")
+    assert isinstance(ask(secured, secured.credentials("mobile"), url).error, TierUnreachable)
 
 
-def test_a_token_is_rotated_while_everything_serves(house: House) -> None:
-    """The old one is revoked before the new one is there: nothing is lost, and it is said once."""
-    with house.http("app") as http:
-        revoke_token(house.tokens, "mobile")
+def test_token_is_replaced_without_a_restart(secured: SecuredTestbed) -> None:
+    """The old token is revoked before the new one exists: no entry is lost, one line is logged."""
+    with secured.http("app") as http:
+        revoke_token(secured.tokens, "mobile")
         refused = classify(http, "cloud")
         error = refused.json()["error"]
         assert (refused.status_code, error["code"]) == (503, "not_admitted"), error
         assert classify(http, "mobile").status_code == 200, "the mobile still answers alone"
-        before = house.ledger("analyst").verify().caller_rows
-        _until(lambda: "does not admit this process" in house.log("mobile"))
-        house.hand_out("mobile")
+        before = secured.ledger("analyst").verify().caller_rows
+        _until(lambda: "does not admit this process" in secured.log("mobile"))
+        secured.issue_token("mobile")
         assert classify(http, "cloud").status_code == 200
-    report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=before + 1)
+    report = wait_for_consistent(secured.ledger("analyst"), wait_s=30, requests=before + 1)
     assert report.clean, report
-    summary = house.ledger("analyst").summary()
-    assert summary.attempts_by_state.get("refused", 0) >= 2, "refused by both doors, and booked"
-    assert house.log("mobile").count("does not admit this process") == 1
-    assert "admits this process again" in house.log("mobile")
-    told = "".join(house.log(name) for name in MODULES)
+    summary = secured.ledger("analyst").summary()
+    assert summary.attempts_by_state.get("refused", 0) >= 2, (
+        "both servers refused, and both attempts are recorded"
+    )
+    assert secured.log("mobile").count("does not admit this process") == 1
+    assert "admits this process again" in secured.log("mobile")
+    logs = "".join(secured.log(name) for name in MODULES)
     for device in DEVICES:
-        assert house.secret(device).read_text() not in told
+        assert secured.token_file(device).read_text() not in logs
 
 
 def _until(condition: Any, timeout_s: float = 20.0) -> None:
@@ -225,11 +237,11 @@ def _until(condition: Any, timeout_s: float = 20.0) -> None:
         if condition():
             return
         pause.wait(0.05)
-    pytest.fail("it did not happen in time")
+    pytest.fail("the condition was not met in time")
 
 
-def test_a_client_cannot_name_its_own_address(tmp_path: Path) -> None:
-    """uvicorn would believe a neighbour's X-Forwarded-For, and give each name a rate of its own."""
+def test_forwarded_address_of_a_client_is_ignored(tmp_path: Path) -> None:
+    """By default uvicorn would trust X-Forwarded-For from loopback."""
     role = Role("ledger", "shared.ledger.server", free_ports(1)[0])
     settings = {"DIMEE_RATE_LIMIT": "0.01", "DIMEE_RATE_BURST": "2"}
     with Testbed([role], tmp_path / "state", settings) as testbed:
@@ -243,7 +255,7 @@ def test_a_client_cannot_name_its_own_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"DIMEE_HOST": "0.0.0.0"}, "DIMEE_TOKENS"),
         ({"DIMEE_HOST": "::"}, "DIMEE_TOKENS"),
@@ -254,8 +266,8 @@ def test_a_client_cannot_name_its_own_address(tmp_path: Path) -> None:
         ({"DIMEE_RATE_LIMIT": "-1"}, "DIMEE_RATE_LIMIT"),
     ],
 )
-def test_the_start_is_refused_in_one_sentence(
-    settings: dict[str, str], said: str, tmp_path: Path
+def test_wrong_setting_ends_the_start_with_one_sentence(
+    settings: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     given = {"DIMEE_PORT": str(free_ports(1)[0]), "DIMEE_STATE_DIR": str(tmp_path)}
     done = subprocess.run(
@@ -267,37 +279,35 @@ def test_the_start_is_refused_in_one_sentence(
         check=False,
     )
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "ledger.sqlite").exists(), "refused before anything is opened"
+    assert not (tmp_path / "ledger.sqlite").exists(), "refused before the database is opened"
 
 
-def test_tls_alone_needs_no_client_certificate(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tls_without_client_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     role = Role("ledger", "shared.ledger.server", free_ports(1)[0], scheme="https")
-    keys = Credentials(ca=tmp_path / "ca.pem")
+    credentials = Credentials(ca=tmp_path / "ca.pem")
     settings = {"DIMEE_TLS_CERT": str(tmp_path / "server.pem")}
-    with Testbed([role], tmp_path / "state", settings, keys) as testbed:
+    with Testbed([role], tmp_path / "state", settings, credentials) as testbed:
         testbed.start_all()
-        assert LedgerClient(role.url, credentials=keys).verify().clean
-        assert isinstance(keys.verify, ssl.SSLContext)
-        assert _health(role, settings) == 0, "the containers' own check speaks TLS too"
+        assert LedgerClient(role.url, credentials=credentials).verify().clean
+        assert isinstance(credentials.verify, ssl.SSLContext)
+        assert _health(role, settings) == 0, "the containers' health check supports TLS"
         assert _health(role, {}) == 1
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{role.url}/readyz", trust_env=False)
         outbox = Outbox.claim(tmp_path / "outbox", "mobile")
         outbox.record(caller())
-        for credentials, delivered in ((Credentials(), False), (keys, True)):
-            shipper = Shipper(outbox, role.url, credentials=credentials)
+        for used, delivered in ((Credentials(), False), (credentials, True)):
+            shipper = Shipper(outbox, role.url, credentials=used)
             assert shipper.flush(5) is delivered
             shipper.close(1)
         outbox.close()
-        assert caplog.text.count("set DIMEE_TLS_CA") == 1, "said, and once"
+        assert caplog.text.count("set DIMEE_TLS_CA") == 1, "logged once"
 
 
 def _health(role: Role, settings: dict[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""One error body for whatever arrives: no input and nothing of the inside is said back."""
+"""Error bodies: one format for every error, without the input and without internals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.ledger.server.app import MAX_DELIVERY_BYTES, MAX_ENTRIES, create_app
 from shared.ledger.server.settings import LedgerSettings
 from tests.support.entries import caller
 
-SECRET = "the-senders-own-words"
+SECRET = "private-input-of-the-sender"
 JSON = {"content-type": "application/json"}
 
 
@@ -47,7 +47,7 @@ def without(name: str) -> bytes:
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The error, after a check of its shape."""
+    """Return the error after checking its format."""
     body = answer.json()
     assert body.keys() == {"error"}
     error: dict[str, Any] = body["error"]
@@ -91,7 +91,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
         "not-utf-8", "deep", "number", "nul-in-word", "nul-in-id", "surrogate", "surrogate-name",
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_and_not_repeated(
+def test_invalid_field_is_named_and_not_repeated(
     http: TestClient, content: bytes, field: str | None
 ) -> None:
     answer = http.post("/v1/entries", content=content, headers=JSON)
@@ -104,13 +104,13 @@ def test_what_is_wrong_is_named_and_not_repeated(
     assert http.get("/v1/summary").json()["requests"] == 0
 
 
-def test_a_missing_content_type_is_the_senders_error(http: TestClient) -> None:
+def test_wrong_content_type_is_refused(http: TestClient) -> None:
     answer = http.post("/v1/entries", content=SECRET.encode(), headers={"content-type": "text/x"})
     assert answer.status_code == 422
     error_of(answer)
 
 
-def test_more_entries_than_are_taken_at_once(http: TestClient) -> None:
+def test_too_many_entries_are_refused(http: TestClient) -> None:
     content = json.dumps({"entries": [entry()] * (MAX_ENTRIES + 1)})
     answer = http.post("/v1/entries", content=content, headers=JSON)
     error = error_of(answer)
@@ -119,7 +119,7 @@ def test_more_entries_than_are_taken_at_once(http: TestClient) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
-def test_a_body_over_the_limit(http: TestClient, chunked: bool) -> None:
+def test_body_above_the_limit_is_refused(http: TestClient, chunked: bool) -> None:
     piece = SECRET.encode() * 50_000
 
     def pieces() -> Iterator[bytes]:
@@ -136,25 +136,25 @@ def test_a_body_over_the_limit(http: TestClient, chunked: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_DELIVERY_BYTES, MAX_DELIVERY_BYTES + 1])
-def test_the_limit_itself_is_taken(http: TestClient, size: int) -> None:
+def test_body_of_exactly_the_limit_is_accepted(http: TestClient, size: int) -> None:
     content = b'{"entries": []}'.ljust(size)
     answer = http.post("/v1/entries", content=content, headers=JSON)
     assert answer.status_code == (200 if size == MAX_DELIVERY_BYTES else 413)
 
 
-def test_there_is_nothing_there(http: TestClient) -> None:
+def test_unknown_paths_and_requests_are_not_found(http: TestClient) -> None:
     for path in (f"/{SECRET}", f"/v1/requests/{SECRET}"):
         answer = http.get(path)
         assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
 
 
-def test_another_method(http: TestClient) -> None:
+def test_wrong_method_is_refused(http: TestClient) -> None:
     answer = http.get("/v1/entries")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     error_of(answer)
 
 
-def test_what_nobody_expected_says_nothing(app: FastAPI, http: TestClient) -> None:
+def test_unexpected_errors_reveal_nothing(app: FastAPI, http: TestClient) -> None:
     @app.get("/broken")
     def broken() -> None:
         raise RuntimeError(SECRET)
@@ -164,7 +164,7 @@ def test_what_nobody_expected_says_nothing(app: FastAPI, http: TestClient) -> No
     error_of(answer)
 
 
-def test_an_expected_error_says_when_to_come_back(app: FastAPI, http: TestClient) -> None:
+def test_overload_carries_retry_after(app: FastAPI, http: TestClient) -> None:
     @app.get("/full")
     def full() -> None:
         raise Overloaded("the queue is full", retry_after_s=0.2)

@@ -1,0 +1,232 @@
+"""The work of one tier: classify attempts and record each one in the ledger's outbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.types import Receive
+
+from shared.bundle.loading import TOKENIZER, Bundle
+from shared.certificates.certificate import load_certificate
+from shared.credentials import Credentials
+from shared.domain import LayerRange, Side, State, Tier
+from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
+from shared.inference.codec import ResumeLimits
+from shared.inference.process_batcher import start_processes
+from shared.inference.tokenizer import TextEncoder
+from shared.ledger.entry import LedgerEntry
+from shared.ledger.group_commit import GroupCommitWriter
+from shared.ledger.outbox import Outbox
+from shared.ledger.shipper import Shipper
+from shared.serving.disconnect import cancel_on_disconnect
+from shared.settings import TierSettings
+from shared.text import check_inputs
+from shared.tier_server.engine import AdmissionTicket, Computed, Engine
+from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
+
+REFUSAL_DELAY_S = 0.002
+"""How long a refusal waits so that several are written to the outbox in one transaction."""
+
+
+class TierService:
+    """One tier: its layers, its engine and its side of the ledger.
+
+    Every attempt that reaches `infer` or `resume` leaves a terminal entry in the outbox, also one
+    that fails or whose client disconnects.
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        bundle: Bundle,
+        layers: LayerRange,
+        alpha: float | None,
+        settings: TierSettings,
+    ) -> None:
+        self.tier = tier
+        self.bundle = bundle
+        self.layers = layers
+        self.ready = False
+        self.certificate_id: str | None = None
+        if settings.certificate is not None:
+            self.certificate_id = load_certificate(
+                settings.certificate,
+                bundle,
+                mobile_layers=settings.mobile_layers,
+                edge_layers=settings.edge_layers,
+            ).certificate_id
+        executors = start_processes(bundle, layers, settings.workers)
+        manifest = bundle.manifest
+        self._resume_limits = ResumeLimits(
+            bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
+        )
+        encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
+        self._engine = Engine(encoder, executors, alpha, settings.max_queue, settings.max_queue_ms)
+        self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
+        self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
+        self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
+        self._shipper = Shipper(
+            self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
+        )
+
+    def start(self) -> None:
+        """Start delivering entries to the ledger and accept requests."""
+        self._shipper.start()
+        self.ready = True
+
+    def close(self) -> None:
+        """Finish running work and deliver what can be delivered within two seconds."""
+        self.ready = False
+        self._engine.close()
+        self._shipper.close(2.0)
+        self._outbox.close()
+
+    async def infer(self, request: InferRequest, receive: Receive) -> InferResponse:
+        """Answer an attempt from its text, unless its client disconnects first.
+
+        ``receive`` is the HTTP request's ASGI callable, after its body. An overloaded tier refuses
+        before any other work. From here until it is in the engine's queue, an accepted request
+        counts as waiting: one free slot must not admit every request that arrives at that moment.
+        """
+        await self._refuse_if_overloaded(request)
+        ticket = AdmissionTicket(self._engine)
+        try:
+            return await cancel_on_disconnect(receive, self._infer(request, ticket))
+        finally:
+            ticket.release()
+
+    async def resume(self, request: ResumeRequest, state: bytes, receive: Receive) -> InferResponse:
+        """Answer an attempt from an encoded hidden state, unless its client disconnects first."""
+
+        async def compute() -> Computed:
+            self._check_ready()
+            return await self._engine.resume(
+                state, self._resume_limits, request.deadline_ms, request.alpha
+            )
+
+        entry = self._entry(request, request.text_hash, request.text_chars)
+        return await cancel_on_disconnect(receive, self._recorded(request, entry, compute))
+
+    async def _refuse_if_overloaded(self, request: InferRequest) -> None:
+        """Raise `Overloaded` once the refusal is in the outbox; return at once if there is room."""
+        if not (self.ready and self._engine.congested):
+            return
+        error = self._engine.refusal(request.deadline_ms)
+        if error is not None:
+            entry = self._text_entry(request, State.REFUSED, error.code)
+            await self._refusals.record(entry)
+            raise error
+
+    async def _infer(self, request: InferRequest, ticket: AdmissionTicket) -> InferResponse:
+        async def compute() -> Computed:
+            self._check_ready()
+            self._check_inputs(request)
+            ticket.release()
+            return await self._engine.run(
+                request.text, request.pair, request.deadline_ms, request.alpha
+            )
+
+        return await self._recorded(request, self._text_entry(request), compute)
+
+    def _text_entry(
+        self, request: InferRequest, state: State = State.OPEN, error_code: str | None = None
+    ) -> LedgerEntry:
+        text_hash = self._outbox.hash_text(request.text, request.pair)
+        text_chars = len(request.text) + len(request.pair or "")
+        return self._entry(request, text_hash, text_chars, state, error_code)
+
+    def _entry(
+        self,
+        request: AttemptRequest,
+        text_hash: str | None,
+        text_chars: int | None,
+        state: State = State.OPEN,
+        error_code: str | None = None,
+    ) -> LedgerEntry:
+        return LedgerEntry(
+            attempt_id=request.attempt_id,
+            side=Side.TIER,
+            request_id=request.request_id,
+            ordinal=request.ordinal,
+            tier=self.tier,
+            state=state,
+            error_code=error_code,
+            writer=self.tier.value,
+            bundle_id=self.bundle.bundle_id,
+            started_at=time.time(),
+            text_hash=text_hash,
+            text_chars=text_chars,
+        )
+
+    async def _recorded(
+        self,
+        request: AttemptRequest,
+        entry: LedgerEntry,
+        compute: Callable[[], Awaitable[Computed]],
+    ) -> InferResponse:
+        """Record the open attempt, compute its answer and record the end.
+
+        Raises `NotReady` if the outbox cannot be written: an attempt without entries is neither
+        begun nor answered.
+        """
+        started = time.perf_counter()
+        end: dict[str, Any] = {"state": State.ABANDONED}
+        try:
+            await self._entries.record(entry)
+            answer = self._response(request, await compute(), started)
+            await self._entries.record(entry.model_copy(update=answer.ledger_facts()))
+            end = {}
+            return answer
+        except DimeeError as error:
+            late = isinstance(error, DeadlineExceeded)
+            end = {"state": State.TIMED_OUT if late else State.REFUSED, "error_code": error.code}
+            raise
+        except Exception:
+            end = {"state": State.FAILED, "error_code": "internal"}
+            raise
+        finally:
+            if end:
+                self._outbox.record_or_buffer(entry.model_copy(update=end))
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise NotReady(f"the {self.tier} is not ready; ask /readyz")
+
+    def _check_inputs(self, request: InferRequest) -> None:
+        if request.bundle_id is not None and request.bundle_id != self.bundle.bundle_id:
+            raise BundleMismatch(
+                f"bundle_id: the {self.tier} runs {self.bundle.bundle_id}, not the caller's "
+                f"{request.bundle_id}; start both with the same bundle",
+                field="bundle_id",
+            )
+        manifest = self.bundle.manifest
+        check_inputs(
+            [request.text],
+            None if request.pair is None else [request.pair],
+            manifest.pairs,
+            manifest.task,
+        )
+
+    def _response(
+        self, request: AttemptRequest, computed: Computed, started: float
+    ) -> InferResponse:
+        labels = self.bundle.manifest.labels
+        prediction = computed.prediction
+        return InferResponse(
+            attempt_id=request.attempt_id,
+            tier=self.tier,
+            label=labels[prediction.label_index],
+            probabilities=dict(zip(labels, prediction.probabilities, strict=True)),
+            confidence=prediction.confidence,
+            exit_layer=prediction.exit_layer,
+            resumed_after=computed.resumed_after,
+            tokens=computed.tokens,
+            truncated=computed.truncated,
+            bundle_id=self.bundle.bundle_id,
+            queue_ms=computed.queue_ms,
+            compute_ms=computed.compute_ms,
+            tier_ms=(time.perf_counter() - started) * 1e3,
+        )
