@@ -9,8 +9,8 @@ from matplotlib.patches import Rectangle
 
 from lab.reports.figures_sweeps import log_axis
 from lab.reports.load import Result
+from lab.reports.render import change
 from lab.reports.style import COLOURS, COST, MARKERS, POOLS, Plot, label_outer, legend, panels
-from lab.reports.text import change
 
 SHIFT_ROWS = ("mobile", "edge", "cloud", "random-same-mix", "dimee-fixed", "dimee-adaptive")
 

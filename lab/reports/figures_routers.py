@@ -28,7 +28,7 @@ HIDDEN = "cheapest-right"
 
 TARGETS = {
     "mobile_wrong": "the mobile would be wrong",
-    "mobile_unsure": "the mobile stays below α",
+    "mobile_below_alpha": "the mobile stays below α",
 }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.reports.gamma import kept_decisions
 from lab.reports.load import Result
+from lab.reports.sensitivity import cost_at_fee
 from lab.reports.style import (
     COLOURS,
     COST,
@@ -133,7 +133,7 @@ def _gamma(result: Result) -> dict[str, Any]:
             method: [point["methods"][method]["cost_change"] for point in sweep.values()]
             for method in SWEPT
         },
-        "kept": [round(kept_decisions(result, float(fee)), 2) for fee in sweep],
+        "kept": [round(cost_at_fee(result, float(fee)), 2) for fee in sweep],
     }
 
 

@@ -11,11 +11,11 @@ import pytest
 from lab.certify.calibrate import (
     Candidates,
     Choice,
-    Losses,
+    LossTable,
     choose,
-    halves,
-    needed,
-    sequence_of,
+    order_settings,
+    samples_needed,
+    split_rows,
     tier_bounds,
 )
 from shared.certificates.sequential_test import DISAGREEMENT, DROP, binomial_tail, certifies
@@ -36,9 +36,9 @@ def table(rng: np.random.Generator, harm_S: Any, gain_S: Any, count: int, accura
     draw_N = rng.random(count)
     harm_SN = (draw_N < np.asarray(harm_S)[:, None]).astype(float)
     gain_SN = (draw_N > 1 - np.asarray(gain_S)[:, None]).astype(float)
-    ways = (Losses(DISAGREEMENT, harm_SN + gain_SN),)
+    ways = (LossTable(DISAGREEMENT, harm_SN + gain_SN),)
     if accuracy:
-        ways = (Losses(DROP, harm_SN - gain_SN), Losses(DISAGREEMENT, harm_SN))
+        ways = (LossTable(DROP, harm_SN - gain_SN), LossTable(DISAGREEMENT, harm_SN))
     return Candidates(ways, costs(len(harm_SN), count), ALL_CLOUD)
 
 
@@ -61,7 +61,7 @@ def test_of_1000_calibrations_at_most_delta_break_the_promise(case: str, accurac
     broken = certified = 0
     for repetition in range(REPETITIONS):
         candidates = table(rng, harm_S, gain_S, 800, accuracy)
-        choice = choose(candidates, *halves(800, repetition), max_drop, DELTA)
+        choice = choose(candidates, *split_rows(800, repetition), max_drop, DELTA)
         if choice.setting is not None:
             certified += 1
             broken += truth_S[choice.setting] > max_drop
@@ -78,24 +78,26 @@ def test_the_bounds_of_all_tiers_hold_at_once() -> None:
     for repetition in range(REPETITIONS):
         tier_SN = np.where(rng.random((3, 600)) < 0.4, "mobile", "edge")
         rate_SN = np.where(tier_SN == "mobile", rate["mobile"], rate["edge"])
-        losses = Losses(DISAGREEMENT, (rng.random((3, 600)) < rate_SN).astype(float))
+        losses = LossTable(DISAGREEMENT, (rng.random((3, 600)) < rate_SN).astype(float))
         candidates = Candidates((losses,), costs(3, 600), ALL_CLOUD)
-        sweep, judged = halves(600, repetition)
-        choice = choose(candidates, sweep, judged, 0.05, DELTA)
+        ordering_rows, test_rows = split_rows(600, repetition)
+        choice = choose(candidates, ordering_rows, test_rows, 0.05, DELTA)
         if choice.setting is not None:
-            bounds = tier_bounds(candidates, choice, tier_SN[choice.setting], judged, DELTA, rate)
-            assert sum(count for count, _ in bounds.values()) == len(judged)
+            bounds = tier_bounds(
+                candidates, choice, tier_SN[choice.setting], test_rows, DELTA, rate
+            )
+            assert sum(count for count, _ in bounds.values()) == len(test_rows)
             broken += any(bound < rate[tier] for tier, (_, bound) in bounds.items())
     assert broken / REPETITIONS <= LIMIT
 
 
 def planted(errors: list[int], judged_errors: list[int]) -> tuple[Candidates, Any, Any]:
-    """200 samples to sweep, 200 to judge, with so many errors of each setting in each half."""
+    """200 samples to ordering_rows, 200 to judge, with so many errors of each setting in each half."""
     loss_SN = np.zeros((len(errors), 400))
     for setting, (first, second) in enumerate(zip(errors, judged_errors, strict=True)):
         loss_SN[setting, :first] = 1
         loss_SN[setting, 200 : 200 + second] = 1
-    candidates = Candidates((Losses(DISAGREEMENT, loss_SN),), costs(len(errors), 400), ALL_CLOUD)
+    candidates = Candidates((LossTable(DISAGREEMENT, loss_SN),), costs(len(errors), 400), ALL_CLOUD)
     return candidates, np.arange(200), np.arange(200, 400)
 
 
@@ -137,46 +139,46 @@ def test_the_sequence_runs_from_safe_to_cheap_and_skips_what_is_not_cheaper() ->
         loss_SN[setting, :errors] = 1
     cost_S = np.array([8.0, 6.0, 5.0, 5.5, 5.2, 12.0])
     candidates = Candidates(
-        (Losses(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
+        (LossTable(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
     )
     # all-cloud itself (5) needs no test; 4 is no cheaper than 2, which is safer
-    assert sequence_of(candidates, np.arange(100)) == [0, 1, 3, 2]
+    assert order_settings(candidates, np.arange(100)) == [0, 1, 3, 2]
 
 
 def test_steps_too_small_to_matter_are_left_out() -> None:
     loss_SN = np.zeros((3, 100))
     cost_S = np.array([8.0, 7.95, 7.5])
     candidates = Candidates(
-        (Losses(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
+        (LossTable(DISAGREEMENT, loss_SN),), np.repeat(cost_S[:, None], 100, 1), ALL_CLOUD
     )
-    assert sequence_of(candidates, np.arange(100)) == [0, 2]
+    assert order_settings(candidates, np.arange(100)) == [0, 2]
 
 
 def test_the_sweep_half_chooses_how_to_bound_the_drop() -> None:
     """Few errors: the exact bound on what is harmed; many that cancel out: betting on the drop."""
     few = table(np.random.default_rng(1), [0.002], [0.0], 800, accuracy=True)
     many = table(np.random.default_rng(1), [0.1], [0.1], 8000, accuracy=True)
-    assert choose(few, *halves(800), 0.02, DELTA).ways == [1]
-    assert choose(many, *halves(8000), 0.02, DELTA).ways == [0]
+    assert choose(few, *split_rows(800), 0.02, DELTA).loss_indices == [1]
+    assert choose(many, *split_rows(8000), 0.02, DELTA).loss_indices == [0]
 
 
 def test_halves_are_a_partition_and_drawn_at_random() -> None:
-    sweep, judged = halves(873)
-    assert sorted([*sweep, *judged]) == list(range(873))
-    assert (len(sweep), len(judged)) == (436, 437)
-    assert 150 < np.sum(sweep < 436) < 290
-    np.testing.assert_array_equal(sweep, halves(873)[0])
+    ordering_rows, test_rows = split_rows(873)
+    assert sorted([*ordering_rows, *test_rows]) == list(range(873))
+    assert (len(ordering_rows), len(test_rows)) == (436, 437)
+    assert 150 < np.sum(ordering_rows < 436) < 290
+    np.testing.assert_array_equal(ordering_rows, split_rows(873)[0])
 
 
 def test_needed_without_an_error_is_exact() -> None:
-    assert needed(np.zeros(436), 0.005, 0.05, DISAGREEMENT) == 598
+    assert samples_needed(np.zeros(436), 0.005, 0.05, DISAGREEMENT) == 598
     assert 0.995**598 <= 0.05 < 0.995**597
 
 
 def test_needed_is_what_four_of_five_draws_take() -> None:
     losses_N = np.zeros(400)
     losses_N[:2] = 1
-    count = needed(losses_N, 0.01, 0.05, DISAGREEMENT)
+    count = samples_needed(losses_N, 0.01, 0.05, DISAGREEMENT)
     assert count is not None
     rng = np.random.default_rng(5)
     passed = [certifies(rng.random(count) < 0.005, 0.01, 0.05, DISAGREEMENT) for _ in range(400)]
@@ -186,12 +188,14 @@ def test_needed_is_what_four_of_five_draws_take() -> None:
 def test_no_number_of_samples_certifies_what_is_not_so() -> None:
     losses_N = np.zeros(400)
     losses_N[:8] = 1
-    assert needed(losses_N, 0.02, 0.05, DISAGREEMENT) is None
-    assert needed(losses_N, 0.0201, 0.05, DISAGREEMENT) is None
+    assert samples_needed(losses_N, 0.02, 0.05, DISAGREEMENT) is None
+    assert samples_needed(losses_N, 0.0201, 0.05, DISAGREEMENT) is None
 
 
 def test_a_tier_that_answered_nothing_has_no_bound_but_one() -> None:
-    candidates = Candidates((Losses(DISAGREEMENT, np.zeros((1, 100))),), costs(1, 100), ALL_CLOUD)
+    candidates = Candidates(
+        (LossTable(DISAGREEMENT, np.zeros((1, 100))),), costs(1, 100), ALL_CLOUD
+    )
     choice = Choice([0], [0], 1)
     tier_N = np.full(100, "edge")
     bounds = tier_bounds(candidates, choice, tier_N, np.arange(100), 0.05, ("mobile", "edge"))

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from lab.reports.certified import page
 
-from lab.certify.calibration_data import fresh_examples, glue_source
-from lab.certify.certify import Swept, calibrate, certify, sweep
+from lab.certify.calibration_data import glue_source, load_calibration_examples
+from lab.certify.certify import SettingOutcomes, calibrate, certify, run_settings
 from lab.cli.calibrate import calibrate as command
 from lab.data.examples import Example, data_hash, hold_out_sentences, load_examples, paper_split
 from lab.data.tasks import get_task
 from lab.evaluate.choose_lambda import Setting
 from lab.evaluate.samples import Samples, samples_of_bundle
 from lab.evaluate.simulate import simulate
-from lab.reports.certified import page
 from lab.studies.certified import study
 from shared.bundle.loading import Bundle
 from shared.certificates.certificate import certified_policy, load_certificate
@@ -48,12 +48,12 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def swept(bundle: Bundle, rows: list[dict[str, Any]]) -> Swept:
+def outcomes(bundle: Bundle, rows: list[dict[str, Any]]) -> SettingOutcomes:
     examples = [Example(row["sentence"], None, row["label"]) for row in rows]
-    return sweep(bundle, samples_of_bundle(bundle, examples), bundle.cost_model)
+    return run_settings(bundle, samples_of_bundle(bundle, examples), bundle.cost_model)
 
 
-def flat(count: int, wrong: int = 0, settings: int = 1) -> Swept:
+def flat(count: int, wrong: int = 0, settings: int = 1) -> SettingOutcomes:
     """Samples of which every setting answers ``wrong`` otherwise than the cloud, which is right."""
     probabilities_NEC = np.tile(np.array([0.9, 0.1], np.float32), (count, 6, 1))
     samples = Samples(
@@ -70,61 +70,65 @@ def flat(count: int, wrong: int = 0, settings: int = 1) -> Swept:
     cost_SN = np.repeat(np.linspace(6, 3, settings)[:, None], count, 1)
     prices = [Setting(0.001 * (number + 1), 0.95) for number in range(settings)]
     never_SN = np.zeros((settings, count), bool)
-    return Swept(prices, answer_SN, tier_SN, cost_SN, never_SN, samples, CostModel.paper(6))
+    return SettingOutcomes(
+        prices, answer_SN, tier_SN, cost_SN, never_SN, samples, CostModel.paper(6)
+    )
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "consistency"])
 def test_what_is_certified_is_what_the_policy_serves(
-    metric: Any, swept: Swept, bundle: Bundle
+    metric: Any, outcomes: SettingOutcomes, bundle: Bundle
 ) -> None:
-    """The mobile's own object, made from the certificate, answers as the judged samples did."""
-    done = calibrate(swept, metric, 0.3, 0.05)
+    """The mobile's own object, made from the certificate, answers as the test_rows samples did."""
+    done = calibrate(outcomes, metric, 0.3, 0.05)
     certificate = certify(bundle, done, PriceBook())
     policy = certified_policy(certificate, bundle)
     facts = PolicyFacts.of(bundle)
-    trace = simulate(policy, swept.samples, facts, bundle.manifest.edge_layers)
-    np.testing.assert_array_equal(trace.answer_N, swept.answer_SN[done.choice.setting])
-    np.testing.assert_array_equal(trace.cost_N, swept.cost_SN[done.choice.setting])
+    trace = simulate(policy, outcomes.samples, facts, bundle.manifest.edge_layers)
+    np.testing.assert_array_equal(trace.answer_N, outcomes.answer_SN[done.choice.setting])
+    np.testing.assert_array_equal(trace.cost_N, outcomes.cost_SN[done.choice.setting])
     assert certificate.bound <= certificate.max_drop == 0.3
     assert certificate.n == 120
-    assert certificate.data_hash == swept.samples.data_hash
+    assert certificate.data_hash == outcomes.samples.data_hash
 
 
-def test_what_service_is_watched_by_stands_beside_the_promise(swept: Swept, bundle: Bundle) -> None:
-    done = calibrate(swept, "accuracy", 0.3, 0.05)
+def test_what_service_is_watched_by_stands_beside_the_promise(
+    outcomes: SettingOutcomes, bundle: Bundle
+) -> None:
+    done = calibrate(outcomes, "accuracy", 0.3, 0.05)
     certificate = certify(bundle, done, PriceBook())
     chosen = done.choice.setting
-    differs_N = swept.answer_SN[chosen] != swept.samples.answers_NE[:, -1]
+    differs_N = outcomes.answer_SN[chosen] != outcomes.samples.answers_NE[:, -1]
     assert certificate.disagreement is not None
-    assert np.mean(differs_N[done.judged]) < certificate.disagreement < 1
+    assert np.mean(differs_N[done.test_rows]) < certificate.disagreement < 1
     assert sum(certificate.shares.values()) == pytest.approx(1)
-    edge = np.mean(swept.tier_SN[chosen, done.judged] == Tier.EDGE)
+    edge = np.mean(outcomes.tier_SN[chosen, done.test_rows] == Tier.EDGE)
     assert certificate.shares[Tier.EDGE] == edge
     assert (
-        certify(bundle, calibrate(swept, "consistency", 0.3, 0.05), PriceBook()).disagreement
+        certify(bundle, calibrate(outcomes, "consistency", 0.3, 0.05), PriceBook()).disagreement
         is None
     )
 
 
-def test_escalated_is_what_paid_for_two_attempts(swept: Swept) -> None:
+def test_escalated_is_what_paid_for_two_attempts(outcomes: SettingOutcomes) -> None:
     """In the cloud the price of the last attempt is known; what costs more was escalated."""
-    cloud_SN = swept.tier_SN == Tier.CLOUD
-    dearer_SN = swept.cost_SN > swept.cost_model.all_cloud + 1e-9
-    np.testing.assert_array_equal(swept.escalated_SN & cloud_SN, dearer_SN & cloud_SN)
-    assert not (swept.escalated_SN & (swept.tier_SN == Tier.MOBILE)).any()
+    cloud_SN = outcomes.tier_SN == Tier.CLOUD
+    dearer_SN = outcomes.cost_SN > outcomes.cost_model.all_cloud + 1e-9
+    np.testing.assert_array_equal(outcomes.escalated_SN & cloud_SN, dearer_SN & cloud_SN)
+    assert not (outcomes.escalated_SN & (outcomes.tier_SN == Tier.MOBILE)).any()
 
 
 def test_the_last_that_passed_is_certified_and_the_rest_is_not_looked_at(
-    swept: Swept, bundle: Bundle
+    outcomes: SettingOutcomes, bundle: Bundle
 ) -> None:
-    done = calibrate(swept, "consistency", 0.1, 0.05)
+    done = calibrate(outcomes, "consistency", 0.1, 0.05)
     steps = list(done.steps())
     verdicts = [step.passed for step in steps]
     passed = done.choice.passed
     assert verdicts[:passed] == [True] * passed
     assert verdicts[passed : passed + 1] in ([False], [])
     assert set(verdicts[passed + 1 :]) <= {None}
-    assert all(step.judged_loss is None and step.bound is None for step in steps[passed + 1 :])
+    assert all(step.test_loss is None and step.bound is None for step in steps[passed + 1 :])
     assert [step.cost for step in steps] == sorted((s.cost for s in steps), reverse=True)
     certificate = certify(bundle, done, PriceBook())
     chosen = steps[passed - 1].setting
@@ -132,8 +136,8 @@ def test_the_last_that_passed_is_certified_and_the_rest_is_not_looked_at(
     assert certificate.bound == steps[passed - 1].bound
 
 
-def test_a_bound_for_each_tier(swept: Swept, bundle: Bundle) -> None:
-    done = calibrate(swept, "consistency", 0.3, 0.05)
+def test_a_bound_for_each_tier(outcomes: SettingOutcomes, bundle: Bundle) -> None:
+    done = calibrate(outcomes, "consistency", 0.3, 0.05)
     plain = certify(bundle, done, PriceBook())
     certificate = certify(bundle, done, PriceBook(), per_tier=True)
     assert plain.per_tier == {}
@@ -141,8 +145,10 @@ def test_a_bound_for_each_tier(swept: Swept, bundle: Bundle) -> None:
     assert sum(bound.n for bound in certificate.per_tier.values()) == certificate.n
     assert certificate.per_tier[Tier.CLOUD].bound == 0
     edge = certificate.per_tier[Tier.EDGE]
-    tier_N = swept.tier_SN[done.choice.setting][done.judged]
-    loss_N = swept.candidates("consistency").ways[0].loss_SN[done.choice.setting][done.judged]
+    tier_N = outcomes.tier_SN[done.choice.setting][done.test_rows]
+    loss_N = (
+        outcomes.candidates("consistency").losses[0].loss_SN[done.choice.setting][done.test_rows]
+    )
     assert edge.bound > loss_N[tier_N == Tier.EDGE].mean()
 
 
@@ -182,8 +188,8 @@ def test_a_gain_is_no_loss_of_accuracy_but_another_answer() -> None:
     labels_N = gaining.samples.labels_N.copy()
     labels_N[:10] = 1
     gaining = replace(gaining, samples=replace(gaining.samples, labels_N=labels_N))
-    drop, harmed = gaining.candidates("accuracy").ways
-    (differs,) = gaining.candidates("consistency").ways
+    drop, harmed = gaining.candidates("accuracy").losses
+    (differs,) = gaining.candidates("consistency").losses
     assert drop.loss_SN.mean() == -0.1
     assert harmed.loss_SN.mean() == 0
     assert differs.loss_SN.mean() == 0.1
@@ -206,7 +212,7 @@ def test_of_the_paper_s_split_the_test_part_is_taken(bundle: Bundle, folder: Pat
     train = load_examples(str(folder), SST2, "train")
     split = paper_split(train, bundle.manifest.seed)
     known = split.train + split.validation
-    fresh = fresh_examples(made_from(bundle, "paper", known), str(folder))
+    fresh = load_calibration_examples(made_from(bundle, "paper", known), str(folder))
     seen = {row.text for row in known}
     assert fresh.examples == [row for row in split.test if row.text not in seen]
     assert "the test part of" in fresh.what
@@ -219,7 +225,7 @@ def test_of_glue_s_split_the_validation_file_is_taken(bundle: Bundle, folder: Pa
     )
     copied = {"sentence": train[0].text, "label": train[0].label}
     write_rows(folder / "validation.jsonl", [*make_rows(60, 4), copied])
-    fresh = fresh_examples(made_from(bundle, "glue", train + held), str(folder))
+    fresh = load_calibration_examples(made_from(bundle, "glue", train + held), str(folder))
     assert train[0].text not in {row.text for row in fresh.examples}
     assert len(fresh.examples) <= 60
     assert "that have)" in fresh.what
@@ -230,10 +236,10 @@ def test_what_the_bundle_learnt_from_is_refused(bundle: Bundle, folder: Path) ->
     split = paper_split(train, bundle.manifest.seed)
     made = made_from(bundle, "paper", split.train + split.validation)
     with pytest.raises(InvalidInput, match="were fitted on, and proves nothing"):
-        fresh_examples(made, str(folder / "train.jsonl"))
+        load_calibration_examples(made, str(folder / "train.jsonl"))
     made = made_from(bundle, "paper", train)
     with pytest.raises(InvalidInput, match="were fitted on, and proves nothing"):
-        fresh_examples(made, str(folder / "train.jsonl"))
+        load_calibration_examples(made, str(folder / "train.jsonl"))
 
 
 def test_where_every_text_was_seen_nothing_is_left(bundle: Bundle, folder: Path) -> None:
@@ -243,24 +249,24 @@ def test_where_every_text_was_seen_nothing_is_left(bundle: Bundle, folder: Path)
     copies = [{"sentence": row.text, "label": row.label} for row in train[:5]]
     write_rows(folder / "validation.jsonl", copies)
     with pytest.raises(InvalidInput, match="has learnt from every text"):
-        fresh_examples(made_from(bundle, "glue", train + held), str(folder))
+        load_calibration_examples(made_from(bundle, "glue", train + held), str(folder))
 
 
 def test_others_data_are_taken_and_said_to_be_unknown(bundle: Bundle, folder: Path) -> None:
-    fresh = fresh_examples(bundle, str(folder))
+    fresh = load_calibration_examples(bundle, str(folder))
     assert fresh.examples == load_examples(str(folder), SST2, "validation")
     assert "is not known" in fresh.what
     file = write_rows(folder / "own.jsonl", make_rows(5, 9))
-    assert len(fresh_examples(bundle, str(file)).examples) == 5
+    assert len(load_calibration_examples(bundle, str(file)).examples) == 5
 
 
 def test_consistency_needs_no_labels(bundle: Bundle, tmp_path: Path) -> None:
     rows = [{"sentence": "a warm film"}, {"sentence": "a cold day", "label": -1}]
     file = str(write_rows(tmp_path / "texts.jsonl", rows))
-    examples = fresh_examples(bundle, file, labelled=False).examples
+    examples = load_calibration_examples(bundle, file, labelled=False).examples
     assert [row.label for row in examples] == [-1, -1]
     with pytest.raises(InvalidInput, match="row 1 has no field 'label'"):
-        fresh_examples(bundle, file)
+        load_calibration_examples(bundle, file)
 
 
 def test_a_bundle_with_labels_that_the_task_has_not_is_refused(
@@ -268,7 +274,7 @@ def test_a_bundle_with_labels_that_the_task_has_not_is_refused(
 ) -> None:
     manifest = bundle.manifest.model_copy(update={"labels": ("good", "bad")})
     with pytest.raises(InvalidInput, match="has the labels good, bad, and sst2 has negative"):
-        fresh_examples(replace(bundle, manifest=manifest), str(folder))
+        load_calibration_examples(replace(bundle, manifest=manifest), str(folder))
 
 
 def test_glue_is_looked_for_where_the_setting_says(
@@ -310,7 +316,7 @@ def test_the_command_writes_a_certificate_that_loads(
     assert certificate.expires == datetime(2099, 1, 1, tzinfo=UTC)
     assert certificate.data_hash[:16] in shown
     assert "240 examples, all of" in shown
-    assert "120 ordered the settings, 120 judged them at delta = 0.05" in shown
+    assert "120 ordered the settings, 120 test_rows them at delta = 0.05" in shown
     assert "passed" in shown
     assert "cloud: its" in shown
     assert certificate.sentence() in shown
@@ -350,14 +356,14 @@ def test_the_ready_bundle_on_glue_s_validation_file(
 ) -> None:
     """872 sentences that it has not seen: half a point takes more, five points can be had."""
     monkeypatch.setattr("lab.certify.certify.TEXT_ALPHAS", (0.98,))
-    fresh = fresh_examples(bundle, str(glue / "sst2"))
+    fresh = load_calibration_examples(bundle, str(glue / "sst2"))
     assert "neither exits nor heads have seen" in fresh.what
     assert len(fresh.examples) == 872
-    swept = sweep(bundle, samples_of_bundle(bundle, fresh.examples), bundle.cost_model)
+    outcomes = run_settings(bundle, samples_of_bundle(bundle, fresh.examples), bundle.cost_model)
     for metric in ("accuracy", "consistency"):
         with pytest.raises(InvalidInput, match="cannot be certified with n = 436, needs about"):
-            certify(bundle, calibrate(swept, metric, 0.005, 0.05), PriceBook())
-    assert certify(bundle, calibrate(swept, "accuracy", 0.05, 0.05), PriceBook()).bound <= 0.05
+            certify(bundle, calibrate(outcomes, metric, 0.005, 0.05), PriceBook())
+    assert certify(bundle, calibrate(outcomes, "accuracy", 0.05, 0.05), PriceBook()).bound <= 0.05
 
 
 def test_the_published_page_is_what_its_json_says() -> None:
@@ -373,6 +379,6 @@ def test_a_study_of_made_up_texts(bundle: Bundle, tmp_path: Path) -> None:
     """Every part of the page, on data of no meaning."""
     write_rows(tmp_path / "sst2" / "validation.jsonl", make_rows(120, 5))
     facts = study(bundle, str(tmp_path / "sst2"))
-    assert facts["kept_back"][0]["certified"] == 0
+    assert facts["held_out"][0]["certified"] == 0
     assert "refusal" in facts["certified"][0]
     assert "cannot be certified" in page({"delta": 0.05, "bundles": [facts]})

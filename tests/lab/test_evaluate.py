@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from lab.cli.evaluate import evaluate
 from lab.evaluate.evaluate import evaluate as judge
-from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS
-from lab.evaluate.source import open_source
+from lab.evaluate.methods import BASELINE_ROWS, PAPER_METHODS, TIER_ROWS
+from lab.evaluate.source import open_outputs
 from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
@@ -40,7 +40,7 @@ def test_one_json_holds_every_study(run: Path, tmp_path: Path) -> None:
     file = Path(done.output.split("written: ")[1].strip())
     result = json.loads(file.read_text())
     assert (result["m"], result["n"], result["layers"]) == (1, 2, 3)
-    assert set(result["methods"]) == {*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS}
+    assert set(result["methods"]) == {*PAPER_METHODS, *TIER_ROWS, *BASELINE_ROWS}
     assert result["reported"] == 400
     assert set(result["shift"]) == {"books", "dvd", "electronics"}
     assert len(result["map"]["points"]) == len(result["map"]["pools"])
@@ -67,12 +67,12 @@ def test_a_price_book_takes_the_place_of_the_preset(run: Path, tmp_path: Path) -
     edge = [point["methods"]["edge"]["cost_lambda"] for point in result["by_cloud_fee"].values()]
     assert max(edge) <= 2.5 + 1 * 2, "two layers at the book's λe = 1, not at the preset's 4"
     assert done.output.strip().endswith("-here.json")
-    over = judge(open_source(run), "test", 1, 2, 0.1, 2.0, price_book=book)
+    over = judge(open_outputs(run), "test", 1, 2, 0.1, 2.0, price_book=book)
     assert over["cost_model"]["cloud_fee"] == 2, "--cloud-fee replaces the book's"
 
 
 def test_the_same_run_gives_the_same_json(run: Path) -> None:
-    first, second = (judge(open_source(run), "test", 1, 2, 0.1, None) for _ in range(2))
+    first, second = (judge(open_outputs(run), "test", 1, 2, 0.1, None) for _ in range(2))
     assert first == second
 
 
@@ -94,14 +94,14 @@ def test_a_class_that_the_reported_split_lacks_is_refused(
     rows = [row for row in make_rows(60, 9) if row["label"] == 1]
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InvalidInput, match="reported part has no example of 'negative'"):
-        judge(open_source(run, str(tmp_path)), "glue", 1, 2, 0.1, None)
+        judge(open_outputs(run, str(tmp_path)), "glue", 1, 2, 0.1, None)
 
 
 def test_layers_that_do_not_fit_are_refused(run: Path) -> None:
     with pytest.raises(InvalidInput, match="must hold 1 <= m < n <= 3"):
-        judge(open_source(run), "test", 2, 2, 0.1, None)
+        judge(open_outputs(run), "test", 2, 2, 0.1, None)
 
 
 def test_a_missing_shift_folder_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"books\.jsonl"):
-        judge(open_source(run), "test", 1, 2, 0.1, None, tmp_path / "none")
+        judge(open_outputs(run), "test", 1, 2, 0.1, None, tmp_path / "none")

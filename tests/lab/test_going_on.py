@@ -17,7 +17,7 @@ from shared.policies.base import TextFeatures
 from shared.policies.cascade_routing import CascadeRouting
 from tests.support.toy_samples import COSTS, toy
 
-EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+EMBEDDING_CLASSIFIER = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def pools() -> Pools:
 
 @pytest.fixture(scope="module")
 def heads(pools: Pools) -> CorrectnessHeads:
-    return fit_heads(EXIT0, toy(600, 1), pools)
+    return fit_heads(EMBEDDING_CLASSIFIER, toy(600, 1), pools)
 
 
 class StartsAt(CascadeRouting):

@@ -21,7 +21,7 @@ from lab.evaluate.evaluate import evaluate as judge
 from lab.evaluate.outputs import FACTS, LOGITS, Outputs
 from lab.evaluate.pools import make_pools
 from lab.evaluate.simulate import simulate
-from lab.evaluate.source import open_source
+from lab.evaluate.source import open_outputs
 from lab.train.teacher import teacher_logits
 from lab.train.trainer import TrainSettings, train
 from shared.errors import InvalidInput
@@ -58,9 +58,9 @@ def copied(written: Path, tmp_path: Path) -> Path:
 
 
 def test_outputs_are_judged_as_their_run_is(run: Path, written: Path, tiny_data: Path) -> None:
-    """All but what halves of a bit in the embedding may move: answers, exits and fixed tiers."""
-    first = judge(open_source(run), "test", 1, 2, 0.1, None)
-    second = judge(open_source(written, str(tiny_data)), "test", 1, 2, 0.1, None)
+    """All but what split_rows of a bit in the embedding may move: answers, exits and fixed tiers."""
+    first = judge(open_outputs(run), "test", 1, 2, 0.1, None)
+    second = judge(open_outputs(written, str(tiny_data)), "test", 1, 2, 0.1, None)
     for name in ("exits", "alpha", "pools", "layers", "hidden_size", "reported_hash", "model_hash"):
         assert first[name] == second[name], name
     for name in ("bert", "early-exit", "mobile", "edge", "cloud", "adaee", "i-splitee"):
@@ -85,14 +85,14 @@ def test_other_data_are_refused_in_one_sentence(written: Path, tmp_path: Path) -
         lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, seed))
         (tmp_path / f"{name}.jsonl").write_text(lines)
     with pytest.raises(InvalidInput, match=r"was made from other data than .*give the same data"):
-        open_source(written, str(tmp_path))
+        open_outputs(written, str(tmp_path))
 
 
 def test_another_validation_file_is_refused(written: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_data / "train.jsonl", tmp_path)
     lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, 91))
     (tmp_path / "validation.jsonl").write_text(lines)
-    source = open_source(written, str(tmp_path))
+    source = open_outputs(written, str(tmp_path))
     source.reported("test")
     with pytest.raises(InvalidInput, match="was made from other data"):
         source.reported("glue")
@@ -111,7 +111,7 @@ def test_other_texts_need_the_model(written: Path, tmp_path: Path) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in make_rows(20, 5))
         (tmp_path / f"{name}.jsonl").write_text(lines)
     with pytest.raises(InvalidInput, match="holds no model to answer books with; give the run"):
-        judge(open_source(written), "test", 1, 2, 0.1, None, tmp_path)
+        judge(open_outputs(written), "test", 1, 2, 0.1, None, tmp_path)
 
 
 def _drop(name: str) -> Callable[[Path], object]:
@@ -158,9 +158,9 @@ def test_a_damaged_folder_is_one_sentence(
     damage: Callable[[Path], object], says: str, copied: Path
 ) -> None:
     def read_all() -> None:
-        source = open_source(copied)
+        source = open_outputs(copied)
         source.reported("test")
-        source.exit0()
+        source.embedding_classifier()
 
     damage(copied)
     with pytest.raises(InvalidInput, match=says):
@@ -205,7 +205,7 @@ def test_samples_of_another_model_are_refused(copied: Path) -> None:
     facts = json.loads((copied / FACTS).read_text())
     (copied / FACTS).write_text(json.dumps(facts | {"weights_sha256": "0" * 64}))
     with pytest.raises(InvalidInput, match="is of another model than"):
-        open_source(copied).reported("test")
+        open_outputs(copied).reported("test")
 
 
 SHARED = REPOSITORY.parent / "shared"

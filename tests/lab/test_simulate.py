@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from lab.evaluate import baselines
-from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
+from lab.evaluate.methods import (
+    BASELINE_ROWS,
+    PAPER_METHODS,
+    TIER_ROWS,
+    EvaluationData,
+    Scorer,
+    traces,
+)
 from lab.evaluate.pools import make_pools
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import simulate
@@ -63,15 +70,17 @@ class _Once(StatelessPolicy):
 
 
 @pytest.fixture(scope="module")
-def judged() -> Judged:
+def judged() -> EvaluationData:
     validation, test = toy(600, 1), toy(400, 2)
-    return Judged("sst2", validation, test, make_pools(validation, COSTS, 2, 3, 0.1, alpha=0.9))
+    return EvaluationData(
+        "sst2", validation, test, make_pools(validation, COSTS, 2, 3, 0.1, alpha=0.9)
+    )
 
 
-def test_every_method_and_row_has_a_trace(judged: Judged) -> None:
+def test_every_method_and_row_has_a_trace(judged: EvaluationData) -> None:
     assert set(PAPER_METHODS) | set(TIER_ROWS) | {"cascade-routing"} == set(POLICY_NAMES)
     scorer = Scorer(judged)
-    for name in (*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS):
+    for name in (*PAPER_METHODS, *TIER_ROWS, *BASELINE_ROWS):
         row = scorer.row(traces(name, judged))
         low, high = row["accuracy_interval"]
         assert low <= row["accuracy"] <= high
@@ -80,7 +89,9 @@ def test_every_method_and_row_has_a_trace(judged: Judged) -> None:
     assert scorer.row(traces("bert", judged))["cost_lambda"] == 8
 
 
-def test_traces_are_in_the_samples_order_whatever_the_order_they_came_in(judged: Judged) -> None:
+def test_traces_are_in_the_samples_order_whatever_the_order_they_came_in(
+    judged: EvaluationData,
+) -> None:
     policy = make_policy("dimee-fixed", judged.facts)
     straight = simulate(policy, judged.test, judged.facts, 3)
     order_N = np.random.default_rng(0).permutation(len(judged.test))
@@ -90,7 +101,7 @@ def test_traces_are_in_the_samples_order_whatever_the_order_they_came_in(judged:
     assert all((first.exit_N != other.exit_N).any() for other in others), "order matters to it"
 
 
-def test_where_difficulty_shows_the_routers_find_it(judged: Judged) -> None:
+def test_where_difficulty_shows_the_routers_find_it(judged: EvaluationData) -> None:
     """Clusters 4 apart with noise 0.5: every router must be nearly the oracle."""
     truth = np.array(baselines.true_difficulty(judged.test, judged.pools))
     fixed = traces("dimee-fixed", judged)[0].tier_N
@@ -98,12 +109,12 @@ def test_where_difficulty_shows_the_routers_find_it(judged: Judged) -> None:
     for rival in (baselines.by_length, baselines.by_neighbours):
         found = np.array(rival(judged.validation, judged.test, judged.pools))
         assert np.mean(found == truth) > 0.95
-    scored = router_auroc(judged)["mobile_unsure"]
+    scored = router_auroc(judged)["mobile_below_alpha"]
     for name in ("length", "nearest centroid", "nearest neighbours", "logistic regression"):
         assert scored[name] > 0.95, name
 
 
-def test_the_cheapest_right_oracle_is_right_wherever_any_tier_is(judged: Judged) -> None:
+def test_the_cheapest_right_oracle_is_right_wherever_any_tier_is(judged: EvaluationData) -> None:
     trace = traces("cheapest-right", judged)[0]
     by_tier = [traces(tier, judged)[0] for tier in TIER_ROWS]
     labels_N = judged.test.labels_N
@@ -113,14 +124,14 @@ def test_the_cheapest_right_oracle_is_right_wherever_any_tier_is(judged: Judged)
     np.testing.assert_allclose(trace.cost_N[~any_N], cheapest_N[~any_N])
 
 
-def test_random_at_the_same_mix_has_that_mix(judged: Judged) -> None:
+def test_random_at_the_same_mix_has_that_mix(judged: EvaluationData) -> None:
     mix = traces("dimee-fixed", judged)[0].shares
     drawn = [run.shares for run in traces("random-same-mix", judged)]
     for tier, share in mix.items():
         assert np.mean([one[tier] for one in drawn]) == pytest.approx(share, abs=0.05)
 
 
-def test_an_oracle_on_prices_moves_when_a_price_does(judged: Judged) -> None:
+def test_an_oracle_on_prices_moves_when_a_price_does(judged: EvaluationData) -> None:
     """Figure 3's sweep: a dearer mobile layer makes `mobile` dearer, and no tier else."""
     rows = by_price(judged)["mobile_layer"]
     mobile = [rows[factor]["methods"]["mobile"]["cost_lambda"] for factor in ("0.25", "1.0", "4.0")]
@@ -129,13 +140,13 @@ def test_an_oracle_on_prices_moves_when_a_price_does(judged: Judged) -> None:
     assert cloud == {8.0}
 
 
-def test_the_sign_of_the_saving_hangs_on_gamma(judged: Judged) -> None:
+def test_the_sign_of_the_saving_hangs_on_gamma(judged: EvaluationData) -> None:
     sweep = by_cloud_fee(judged)
     saved = [sweep[gamma]["methods"]["mobile"]["cost_change"] for gamma in ("1.0", "30.0")]
     assert saved[0] > 0 > saved[1]
 
 
-def test_higher_alpha_never_moves_a_sample_to_an_easier_pool(judged: Judged) -> None:
+def test_higher_alpha_never_moves_a_sample_to_an_easier_pool(judged: EvaluationData) -> None:
     rows = by_alpha(judged, Scorer(judged))
     easy = [rows[alpha]["pools"]["easy"] for alpha in rows]
     assert easy == sorted(easy, reverse=True)
@@ -153,5 +164,5 @@ def test_drift_by_hand() -> None:
     object.__setattr__(pools, "counts_D", np.array([4, 2, 0]))
     test = toy(1, 4)
     test.embedding_NH[0] = (4, 0)
-    moved = drift(Judged("sst2", validation, test, pools))
+    moved = drift(EvaluationData("sst2", validation, test, pools))
     assert moved["moved"] == {"1": [pytest.approx(0.08), 0.0, None]}

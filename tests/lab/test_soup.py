@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-
 from lab.cli.average import mix as command
+
 from lab.models.run import Run
 from lab.train.trainer import TrainSettings, train
 from lab.train.weight_averaging import mix

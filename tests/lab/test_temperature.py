@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from lab.cli.temperatures import temper
 from scipy.special import softmax
 
-from lab.cli.temperatures import temper
 from lab.models.predict import ExitOutputs, predict
 from lab.models.run import Run
 from lab.train.temperatures import calibration_error, fit_temperatures, negative_log_likelihood

@@ -13,21 +13,21 @@ from lab.data.examples import Example
 from lab.evaluate.cascade_study import cascade_study, pair_auroc
 from lab.evaluate.cascade_sweep import CascadeSweep
 from lab.evaluate.choose_lambda import (
+    DEFAULT_LIMIT,
     FOLDS,
-    SHIPPED,
     CrossFitted,
-    Kept,
     Promise,
     Setting,
+    ValidatedSetting,
     all_cloud_accuracy,
+    assign_folds,
     cascade_trace,
-    folds_of,
-    priced_heads,
+    fit_default_heads,
     standard_error,
 )
-from lab.evaluate.fit_heads import fit_exit0, fit_heads
+from lab.evaluate.fit_heads import fit_embedding_classifier, fit_heads
 from lab.evaluate.groups import groups_of
-from lab.evaluate.methods import PAPER_METHODS, Judged, Scorer
+from lab.evaluate.methods import PAPER_METHODS, EvaluationData, Scorer
 from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.samples import Samples
 from shared.bundle.correctness_heads import CorrectnessHeads
@@ -38,7 +38,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import CostModel
 from tests.support.toy_samples import COSTS, toy
 
-EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+EMBEDDING_CLASSIFIER = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def pools(validation: Samples) -> Pools:
 
 @pytest.fixture(scope="module")
 def heads(validation: Samples, pools: Pools) -> CorrectnessHeads:
-    return fit_heads(EXIT0, validation, pools)
+    return fit_heads(EMBEDDING_CLASSIFIER, validation, pools)
 
 
 def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: Pools) -> None:
-    made, kept = priced_heads(EXIT0, validation, pools, Promise())
+    made, kept = fit_default_heads(EMBEDDING_CLASSIFIER, validation, pools, Promise())
     assert kept.drop <= 0 < -kept.cost_change
     test = toy(2000, 2)
     trace = cascade_trace(made, float(made.price), test, pools)
@@ -137,11 +137,13 @@ def test_a_dearer_tier_is_never_chosen_more_readily(
 
 
 PROPERTY_TEST = toy(200, 8)
-PROPERTY_HEADS = fit_heads(EXIT0, toy(400, 9), make_pools(toy(400, 9), COSTS, 2, 3, 0.1, alpha=0.9))
+PROPERTY_HEADS = fit_heads(
+    EMBEDDING_CLASSIFIER, toy(400, 9), make_pools(toy(400, 9), COSTS, 2, 3, 0.1, alpha=0.9)
+)
 
 
 def test_cross_fitting_uses_each_example_once(validation: Samples, pools: Pools) -> None:
-    fitted = CrossFitted(EXIT0, validation, pools)
+    fitted = CrossFitted(EMBEDDING_CLASSIFIER, validation, pools)
     run = fitted.run(Setting(0.01, 0.9), COSTS)
     assert (run["cost"] > 0).all()
     cheap = fitted.choose(0.0)
@@ -153,16 +155,16 @@ def test_exit_0_of_two_and_three_classes() -> None:
     for classes in (2, 3):
         labels_N = rng.integers(0, classes, 300)
         x_NH = np.eye(3)[labels_N] + rng.normal(0, 0.1, (300, 3))
-        weight_HC, bias_C = fit_exit0(x_NH.astype(np.float32), labels_N)
+        weight_HC, bias_C = fit_embedding_classifier(x_NH.astype(np.float32), labels_N)
         assert weight_HC.shape == (3, classes)
         assert np.mean((x_NH @ weight_HC + bias_C).argmax(1) == labels_N) > 0.98
 
 
 def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
-    judged = Judged("sst2", validation, toy(300, 2), pools)
+    judged = EvaluationData("sst2", validation, toy(300, 2), pools)
     model = CostModel.paper(4)
     judged = replace(judged, pools=replace(pools, cost_model=model))
-    study = cascade_study(judged, Scorer(judged), EXIT0)
+    study = cascade_study(judged, Scorer(judged), EMBEDDING_CLASSIFIER)
     assert set(study) == {
         "chosen", "frontier", "auroc", "comparisons", "ablation", "pair_features"
     }  # fmt: skip
@@ -178,7 +180,7 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
     validation, test = toy(500, 11), toy(300, 12)
     if pairs:
         validation, test = with_pairs(validation), with_pairs(test)
-    heads = fit_heads(EXIT0, validation, pools)
+    heads = fit_heads(EMBEDDING_CLASSIFIER, validation, pools)
     assert heads.reads_pairs is pairs
     swept = CascadeSweep(heads, test, pools).run(price, COSTS)
     live = cascade_trace(heads, price, test, pools)
@@ -192,7 +194,7 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
 
 def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> None:
     """They read the confidence of an answer alone, so that no text can tell them anything."""
-    heads = fit_heads(EXIT0, toy(500, 11), pools, "answers")
+    heads = fit_heads(EMBEDDING_CLASSIFIER, toy(500, 11), pools, "answers")
     policy = CascadeRouting(heads, COSTS, price=0.01)
     test = toy(200, 12)
     assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
@@ -203,7 +205,7 @@ def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> Non
 
 
 def test_unknown_features_are_those_of_the_mean(pools: Pools) -> None:
-    heads = fit_heads(EXIT0, with_pairs(toy(500, 11)), pools)
+    heads = fit_heads(EMBEDDING_CLASSIFIER, with_pairs(toy(500, 11)), pools)
     unknown_F = np.full(len(heads.mean_F), np.nan)
     np.testing.assert_array_equal(heads.expect(unknown_F), heads.expect(heads.mean_F))
     np.testing.assert_array_equal(heads.lead(unknown_F), heads.lead(heads.mean_F))
@@ -212,7 +214,7 @@ def test_unknown_features_are_those_of_the_mean(pools: Pools) -> None:
 def test_too_few_groups_are_refused(pools: Pools) -> None:
     few = replace(toy(500, 11), group_N=np.arange(500) % (FOLDS - 1))
     with pytest.raises(InvalidInput, match="make fewer than 5 groups"):
-        CrossFitted(EXIT0, few, pools)
+        CrossFitted(EMBEDDING_CLASSIFIER, few, pools)
 
 
 def with_pairs(samples: Samples) -> Samples:
@@ -234,17 +236,17 @@ def test_heads_of_pairs_see_what_the_embedding_does_not(pools: Pools) -> None:
             tokens_N=np.full(len(samples), 9),
         )
 
-    judged = Judged("mrpc", blind(toy(600, 1)), blind(toy(600, 2)), pools)
-    found = pair_auroc(judged, EXIT0)
+    judged = EvaluationData("mrpc", blind(toy(600, 1)), blind(toy(600, 2)), pools)
+    found = pair_auroc(judged, EMBEDDING_CLASSIFIER)
     assert found is not None
-    assert found["before"]["edge_sure"] < 0.7 < 0.9 < found["after"]["edge_sure"]
+    assert found["before"]["edge_confident"] < 0.7 < 0.9 < found["after"]["edge_confident"]
 
 
 def test_a_promise_counts_its_margin_and_the_longer_half() -> None:
     tokens_N = np.arange(100)
     loss_N = np.where(tokens_N >= 90, 2.0, 0.0)  # 0.2 points in the mean, all in long texts
     samples = replace(toy(100, 1), tokens_N=tokens_N)
-    kept = Kept.of(Setting(0.01, 0.9), loss_N, samples, -50.0)
+    kept = ValidatedSetting.of(Setting(0.01, 0.9), loss_N, samples, -50.0)
     error = float(loss_N.std()) / 10
     assert (kept.drop, kept.long_drop, kept.drop_error) == pytest.approx((0.2, 0.4, error))
     assert kept.keeps(Promise(0.21))
@@ -257,11 +259,11 @@ def test_a_promise_counts_its_margin_and_the_longer_half() -> None:
 
 def test_no_group_is_in_two_folds_and_folds_are_even() -> None:
     group_N = np.random.default_rng(3).integers(0, 60, 500)
-    fold_N = folds_of(replace(toy(500, 1), group_N=group_N))
+    fold_N = assign_folds(replace(toy(500, 1), group_N=group_N))
     for group in range(60):
         assert len(set(fold_N[group_N == group])) == 1
     assert np.ptp(np.bincount(fold_N)) < 30
-    assert sorted(set(folds_of(toy(500, 1)))) == list(range(FOLDS))
+    assert sorted(set(assign_folds(toy(500, 1)))) == list(range(FOLDS))
 
 
 def test_a_group_counts_as_one_draw() -> None:
@@ -295,5 +297,8 @@ def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
 
 
 def test_all_to_the_cloud_keeps_every_promise(validation: Samples, pools: Pools) -> None:
-    strict = replace(SHIPPED, max_drop=0.0, standard_errors=50.0)
-    assert CrossFitted(EXIT0, validation, pools).choose_by(strict).setting.price == 0.0
+    strict = replace(DEFAULT_LIMIT, max_drop=0.0, standard_errors=50.0)
+    assert (
+        CrossFitted(EMBEDDING_CLASSIFIER, validation, pools).choose_within(strict).setting.price
+        == 0.0
+    )
