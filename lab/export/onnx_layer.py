@@ -29,7 +29,9 @@ without VNNI, so that every CPU computes the same."""
 
 
 @dataclass
-class _Graph:
+class Graph:
+    """An ONNX graph under construction; products run in integers unless ``bits`` is None."""
+
     bits: int | None
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
@@ -95,7 +97,7 @@ def quantise_columns(weight_OI: Array) -> tuple[NDArray[np.int8], Array]:
     return weight_OI.T.astype(np.int8), safe_O
 
 
-def _pooled(graph: _Graph, pooling: str) -> str:
+def _pooled(graph: Graph, pooling: str) -> str:
     """Add the exit head's input: the first token, the mean over all but the padding, or both."""
     if pooling != "mean":
         first = graph.weight("first", np.array(0, np.int64))
@@ -114,7 +116,7 @@ def _pooled(graph: _Graph, pooling: str) -> str:
     return graph.node("Concat", ["first_token", mean_BH], "pooled", axis=-1)
 
 
-def _exit(graph: _Graph, pooled: str, head: nn.Module) -> None:
+def _exit(graph: Graph, pooled: str, head: nn.Module) -> None:
     """Add the exit head: a linear layer, optionally after a hidden tanh layer."""
     parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
     for number, part in enumerate(parts, start=1):
@@ -146,7 +148,7 @@ def layer_graph(
     heads = int(self_attention.num_attention_heads)
     epsilon = float(attention.output.LayerNorm.eps)
     hidden_size = self_attention.query.in_features
-    graph = _Graph(bits)
+    graph = Graph(bits)
 
     projections = [self_attention.query, self_attention.key, self_attention.value]
     qkv = graph.product(

@@ -28,8 +28,8 @@ def joint_loss(
     """Return the joint loss of all exits.
 
     ``sum`` is the paper's eq. 1: L = Σ L_i, the plain sum of the exits' cross-entropies.
-    ``segment`` is the same, for a model that `isolate_segments` has changed. ``depth`` is the loss in the
-    authors' code: Σ i·L_i / Σ i, the mean weighted by depth.
+    ``segment`` is the same, for a model that `isolate_segments` has changed. ``depth`` is the loss
+    of the authors' code: Σ i·L_i / Σ i, the mean weighted by depth.
 
     With ``distil`` > 0 an exit's loss is (1 − distil)·L_i + distil·T²·KL(teacher ‖ exit i) at
     temperature T = `SOFTNESS`. The teacher is ``teacher_BC``, logits of another model, for every

@@ -52,7 +52,7 @@ class TrainSettings:
     head_hidden: int = 0
     """Units of a hidden layer in each exit head; 0 for none."""
     distil: float = 0.0
-    """Share of each exit's loss that is its distance from the teacher: the last exit or `teacher`."""
+    """Share of each exit's loss that is its distance from the last exit, or from `teacher`."""
     teacher: str | None = None
     """Teacher of every exit: a folder of exit outputs with training logits, or a run."""
     token_dropout: float = 0.0
