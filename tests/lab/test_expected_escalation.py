@@ -1,4 +1,4 @@
-"""Expected escalations: their costs are those of the simulation, and worth counts the same."""
+"""Expected escalations: their costs equal the simulation, and their values are consistent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def heads(pools: Pools) -> CorrectnessHeads:
 
 
 class StartsAt(CascadeRouting):
-    """`CascadeRouting` that starts every text at one tier, and escalates as ever."""
+    """`CascadeRouting` that starts every text at one tier and escalates normally."""
 
     def __init__(self, tier: Tier, heads: CorrectnessHeads, price: float) -> None:
         super().__init__(heads, COSTS, price)
@@ -43,10 +43,10 @@ class StartsAt(CascadeRouting):
 
 @pytest.mark.parametrize("price", [0.001, 0.005, 0.01])
 @pytest.mark.parametrize("tier", [Tier.MOBILE, Tier.EDGE])
-def test_expected_costs_are_those_of_the_simulation(
+def test_expected_cost_equals_the_mean_simulated_cost(
     tier: Tier, price: float, heads: CorrectnessHeads, pools: Pools
 ) -> None:
-    """The λ that `dimee explain` expects of a start is, as a mean over texts, what it comes to."""
+    """The λ that `dimee explain` shows for a tier, on average over texts."""
     test = toy(1000, 7)
     policy = StartsAt(tier, heads, price)
     trace = simulate(policy, test, pools.facts, edge_layers=3)

@@ -49,10 +49,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("results")
-    build(DATA, out)
-    return out
+def results() -> list[Result]:
+    return load_results(DATA)
+
+
+@pytest.fixture(scope="module")
+def built(results: list[Result]) -> dict[str, str]:
+    """The text of each page by the name of its file."""
+    return pages(results)
 
 
 @pytest.fixture
@@ -60,25 +64,25 @@ def facts() -> Any:
     return facts_of(SAMPLE)
 
 
-def test_build_writes_every_page(rebuilt: Path) -> None:
-    assert sorted(file.name for file in rebuilt.glob("*.md")) == sorted(PAGES)
+def test_every_page_is_built(built: dict[str, str]) -> None:
+    assert sorted(built) == sorted(PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_published_pages_equal_the_built_ones(rebuilt: Path, name: str) -> None:
-    same = (PUBLISHED / name).read_bytes() == (rebuilt / name).read_bytes()
+def test_published_pages_equal_the_built_ones(built: dict[str, str], name: str) -> None:
+    same = (PUBLISHED / name).read_text(encoding="utf-8") == built[name]
     assert same, f"docs/results/{name} differs from its JSONs; run: make results"
 
 
-def test_published_plots_have_the_data_of_the_jsons(rebuilt: Path) -> None:
-    drawn = digests(rebuilt / "figures")
-    assert drawn
-    assert digests(PUBLISHED / "figures") == drawn, "run: make results"
+def test_published_plots_have_the_data_of_the_jsons(results: list[Result]) -> None:
+    expected = {f"{plot.name}.svg": plot.digest for plot in all_plots(results)}
+    assert expected
+    assert digests(PUBLISHED / "figures") == expected, "run: make results"
 
 
-def test_figures_page_shows_exactly_the_written_plots(rebuilt: Path) -> None:
-    shown = re.findall(r"\]\(figures/([^)]+)\)", (rebuilt / "figures.md").read_text("utf-8"))
-    assert sorted(shown) == sorted(digests(rebuilt / "figures"))
+def test_figures_page_shows_exactly_the_published_plots(built: dict[str, str]) -> None:
+    shown = re.findall(r"\]\(figures/([^)]+)\)", built["figures.md"])
+    assert sorted(shown) == sorted(digests(PUBLISHED / "figures"))
 
 
 def increment(facts: Any, path: str) -> None:
@@ -192,6 +196,9 @@ def test_build_removes_old_plots(facts: dict[str, Any], tmp_path: Path) -> None:
     old.parent.mkdir()
     old.write_text("<svg/>")
     written = build(data, tmp_path)
+    assert digests(tmp_path / "figures").keys() == {
+        f"{plot.name}.svg" for plot in all_plots([Result(facts)])
+    }
     assert not old.exists()
     assert all(file.exists() for file in written)
     assert {file.name for file in written} >= set(PAGES)
@@ -315,10 +322,10 @@ def test_formats(text: str, expected: str) -> None:
     assert text == expected
 
 
-def test_rows_of_a_table_have_equal_numbers_of_cells(rebuilt: Path) -> None:
-    for name in PAGES:
+def test_rows_of_a_table_have_equal_numbers_of_cells(built: dict[str, str]) -> None:
+    for page in built.values():
         width = 0
-        for line in (rebuilt / name).read_text(encoding="utf-8").splitlines():
+        for line in page.splitlines():
             if line.startswith("|"):
                 assert width in (0, line.count("|")), line
                 width = line.count("|")

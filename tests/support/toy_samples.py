@@ -1,4 +1,4 @@
-"""Shared by tests: COSTS, toy."""
+"""Made-up samples whose embedding shows the difficulty, and prices for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COSTS = CostModel(
 
 
 def toy(count: int, seed: int) -> Samples:
-    """Samples whose first axis tells the difficulty: 0 easy, 4 moderate, 8 hard, with noise."""
+    """Return samples whose first axis is the difficulty (0, 4 or 8) with noise."""
     rng = np.random.default_rng(seed)
     pool_N = rng.integers(0, 3, count)
     labels_N = rng.integers(0, 2, count)
