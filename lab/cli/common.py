@@ -11,6 +11,13 @@ from shared.errors import MissingExtra
 
 REQUIRED = ("torch", "transformers", "onnx", "tqdm")
 PATH = click.Path(path_type=Path)
+results_option = click.option(
+    "--out",
+    type=PATH,
+    default=Path("docs/results"),
+    show_default=True,
+    help="Folder of the results.",
+)
 data_option = click.option("--data", help="Folder or hub name of the run's data, if it moved.")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from lab.certify.calibrate import Candidates, Rows, choose
 from lab.certify.calibration_data import load_calibration_examples
 from lab.certify.certify import Calibration, SettingOutcomes, calibrate, run_settings
+from lab.cli.common import PATH, results_option
 from lab.data.examples import load_examples
 from lab.data.tasks import get_task
 from lab.evaluate.samples import samples_of_bundle
@@ -133,15 +134,9 @@ def _parts(count: int, seed: int) -> tuple[Rows, Rows, Rows]:
 
 
 @click.command()
-@click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("bundles", type=PATH, nargs=-1, required=True)
 @click.option("--data", default="../shared/glue", show_default=True, help="Folder of GLUE tasks.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("docs/results"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@results_option
 def main(bundles: tuple[Path, ...], data: str, out: Path) -> None:
     """Calibrate and measure BUNDLES; write ``extra/certified.json`` and ``certified.md``."""
     try:

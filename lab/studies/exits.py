@@ -11,6 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
+from lab.cli.common import PATH, results_option
 from lab.models.predict import accuracy_by_exit, predict
 from lab.models.run import Run
 from lab.reports.pages import write_study
@@ -70,14 +71,8 @@ def study(runs: list[Run]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("docs/results"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@results_option
 def main(runs: tuple[Path, ...], out: Path) -> None:
     """Compare RUNS that differ in their exits only."""
     try:

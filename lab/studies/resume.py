@@ -18,6 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.cli.common import PATH, results_option
 from lab.data.examples import data_hash, load_examples
 from lab.data.tasks import TASKS
 from lab.reports.pages import write_study
@@ -207,18 +208,12 @@ def uplink_needed(times: list[dict[str, Any]], layers: int) -> list[dict[str, An
 @click.command()
 @click.option(
     "--bundle",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=default_bundle,
     help="Folder of the bundle; default: the shipped one.",
 )
 @click.option("--data", default="../shared/glue", show_default=True, help="Folder of GLUE tasks.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("docs/results"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@results_option
 def main(bundle: Path, data: str, out: Path) -> None:
     """Measure, and write ``extra/resume.json`` and ``resume.md``."""
     try:
