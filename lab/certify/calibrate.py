@@ -106,8 +106,8 @@ def _tightest_losses(
     if len(candidates.losses) == 1:
         return 0
     bounds = [
-        upper_bound(way.loss_SN[setting, ordering_rows], delta, way.kind)
-        for way in candidates.losses
+        upper_bound(losses.loss_SN[setting, ordering_rows], delta, losses.kind)
+        for losses in candidates.losses
     ]
     return int(np.argmin(bounds))
 

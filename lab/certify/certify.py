@@ -148,8 +148,10 @@ class Calibration:
             )
             if number <= self.choice.passed:
                 passed = number < self.choice.passed
-                way = candidates.losses[self.choice.loss_indices[number]]
-                bound = upper_bound(way.loss_SN[setting, self.test_rows], self.delta, way.kind)
+                losses = candidates.losses[self.choice.loss_indices[number]]
+                bound = upper_bound(
+                    losses.loss_SN[setting, self.test_rows], self.delta, losses.kind
+                )
                 step = replace(
                     step,
                     test_loss=float(loss_SN[setting, self.test_rows].mean()),
@@ -197,8 +199,8 @@ class Calibration:
             )
         candidates = self.outcomes.candidates(self.metric)
         first = self.choice.settings[0]
-        way = candidates.losses[self.choice.loss_indices[0]]
-        count = samples_needed(way.loss_SN[first], self.max_drop, self.delta, way.kind)
+        losses = candidates.losses[self.choice.loss_indices[0]]
+        count = samples_needed(losses.loss_SN[first], self.max_drop, self.delta, losses.kind)
         if count is None:
             loss = 100 * float(candidates.losses[0].loss_SN[first].mean())
             return InvalidInput(
@@ -209,7 +211,9 @@ class Calibration:
         if count <= n:  # these samples failed by chance
             count = 2 * n
         more = f"needs about {_round_up(count):,} (twice that in the file: half of it is tested)"
-        best = min(upper_bound(np.zeros(n), self.delta, way.kind) for way in candidates.losses)
+        best = min(
+            upper_bound(np.zeros(n), self.delta, losses.kind) for losses in candidates.losses
+        )
         if best > self.max_drop:
             more += f"; with 0 errors seen, n = {n:,} certifies no drop below {100 * best:.2f}"
         return InvalidInput(f"{start}, {more}", field="max_drop")

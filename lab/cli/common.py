@@ -29,5 +29,5 @@ def require_lab() -> None:
 
 
 def format_accuracies(values: list[float]) -> str:
-    """Accuracies by exit in one line: ``87.01, 89.18``."""
+    """Format accuracies by exit in one line: ``87.01, 89.18``."""
     return ", ".join(f"{value:.2f}" for value in values)

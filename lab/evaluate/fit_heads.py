@@ -68,7 +68,7 @@ def fit_heads(
 
     With ``reads`` "answers" they use the confidence of answers alone, so that every text starts at
     the same tier. They have fewer parameters, and are better with few examples or where the text
-    says little about its difficulty.
+    reveals little of its difficulty.
     """
     runs = [simulate(Always(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS]
     features_NF, label0_N = features_of(embedding_classifier, validation)

@@ -51,24 +51,24 @@ def tasks_reached(
 
 
 def gain(result: Result, other: str) -> float:
-    """Accuracy of ``dimee-fixed`` less that of another method, in points."""
+    """Return the accuracy of ``dimee-fixed`` less that of another method, in points."""
     return float(result.method("dimee-fixed")["accuracy"] - result.method(other)["accuracy"])
 
 
 def constant_exits(result: Result) -> list[int]:
-    """The exits (1-based) that give at least `CONSTANT_SHARE` of the examples the same answer."""
+    """Return the exits (1-based) with at least `CONSTANT_SHARE` of their answers in one class."""
     shares = result["exits"]["largest_answer_share"]
     return [exit_ for exit_, share in enumerate(shares, start=1) if share >= CONSTANT_SHARE]
 
 
 def brief(result: Result, name: str) -> str:
-    """Change in accuracy and cost against all-cloud: ``−0.11 at −61.2 %``."""
+    """Return the change in accuracy and cost against all-cloud: ``−0.11 at −61.2 %``."""
     row = result.method(name)
     return f"{change(row['against_cloud'])} at {percent(row['cost_change'])}"
 
 
 def sst2_sentence(results: list[Result]) -> str:
-    """The SST-2 row of the opening table in one sentence, for the project's README."""
+    """Return the SST-2 row of the opening table as a sentence, for the project's README."""
     result = select(results, BASE, "glue").get("sst2")
     if result is None:
         return "SST-2 with MPNet on GLUE's validation file: not run."

@@ -72,5 +72,5 @@ def count(cases: list[Case]) -> tuple[int, int, int]:
 
 
 def tally(cases: list[Case]) -> str:
-    """The three counts as a cell: ``1 / 20 / 300``."""
+    """Return the three counts as a cell: ``1 / 20 / 300``."""
     return " / ".join(f"{number:,}" for number in count(cases))

@@ -140,7 +140,7 @@ class Result:
         return "cascade_routing" in self.facts
 
     def has(self, name: str) -> bool:
-        """Return whether `method` knows ``name``."""
+        """Return whether there is a row for the method ``name``."""
         if name in (DEFAULT_POLICY, MEAN_POLICY):
             return self.has_cascade
         return name in self.facts["methods"]
@@ -151,7 +151,7 @@ class Result:
         return row
 
     def metric_change(self, name: str) -> float:
-        """GLUE's metric of a method less that of all-cloud."""
+        """Return GLUE's metric of a method less that of all-cloud, in points."""
         return float(self.method(name)["metric"] - self.method("cloud")["metric"])
 
 

@@ -14,7 +14,7 @@ UNKNOWN = "–"
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """``12.34``, with a typographic minus and no negative zero."""
+    """Format as ``12.34``, with a typographic minus and no negative zero."""
     text = f"{value:,.{decimals}f}"
     if not text.strip("-0.,"):
         text = text.lstrip("-")
@@ -22,45 +22,45 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def change(value: float, decimals: int = 2) -> str:
-    """``+1.23`` or ``−1.23``; zero has no sign."""
+    """Format as ``+1.23`` or ``−1.23``; zero has no sign."""
     text = number(value, decimals)
     return text if text[0] == "−" or not text.strip("0.") else f"+{text}"
 
 
 def percent(value: float, decimals: int = 1) -> str:
-    """A change in percent: ``−43.1 %``."""
+    """Format a change in percent: ``−43.1 %``."""
     return f"{change(value, decimals)} %"
 
 
 def share(value: float) -> str:
-    """A share between 0 and 1 in percent: ``38.2``."""
+    """Format a share between 0 and 1 in percent: ``38.2``."""
     return number(100 * value, 1)
 
 
 def between(low_high: Sequence[float], decimals: int = 2, signed: bool = False) -> str:
-    """An interval: ``[1.23, 4.56]``; ``signed`` for an interval of a change."""
+    """Format an interval: ``[1.23, 4.56]``; ``signed`` for an interval of a change."""
     form = change if signed else number
     return f"[{form(low_high[0], decimals)}, {form(low_high[1], decimals)}]"
 
 
 def span(values: Sequence[float], decimals: int = 2) -> str:
-    """``−1.20 … +0.30``: the smallest and the largest of several changes."""
+    """Format as ``−1.20 … +0.30``: the smallest and the largest of several changes."""
     low, high = change(min(values), decimals), change(max(values), decimals)
     return low if low == high else f"{low} … {high}"
 
 
 def of(count: int, total: int) -> str:
-    """``3 of 8``."""
+    """Format as ``3 of 8``."""
     return f"{count} of {total}"
 
 
 def auroc(value: float | None) -> str:
-    """An AUROC with three decimals, or `UNKNOWN`."""
+    """Format an AUROC with three decimals, or `UNKNOWN`."""
     return UNKNOWN if value is None else number(value, 3)
 
 
 def header(columns: str | Sequence[str], left: int = 1) -> str:
-    """The two head lines of a Markdown table: the first ``left`` columns align left.
+    """Return the two head lines of a Markdown table; the first ``left`` columns align left.
 
     ``columns`` are the titles, or one text with ``|`` between them.
     """

@@ -19,14 +19,14 @@ def cost_without_cloud(result: Result, method: str = FIXED) -> tuple[float, floa
 
 
 def cost_at_fee(result: Result, cloud_fee: float, method: str = FIXED) -> float:
-    """Cost against all-cloud (%) at another γ, with unchanged decisions."""
+    """Return the cost against all-cloud (%) at another γ, with unchanged decisions."""
     outside, cloud = cost_without_cloud(result, method)
     all_cloud = float(result["cost_model"]["offload_cloud"]) + cloud_fee
     return 100 * ((outside + cloud * all_cloud) / all_cloud - 1)
 
 
 def break_even_fee(result: Result, method: str = FIXED) -> float | None:
-    """Return the γ above which unchanged decisions save; None where all goes to the cloud."""
+    """Return the γ above which unchanged decisions save; None if the cloud answers all."""
     outside, cloud = cost_without_cloud(result, method)
     if cloud >= 1:
         return None
@@ -58,7 +58,7 @@ def price_reactions(result: Result) -> tuple[int, int, int]:
 
 
 def accuracy_over_price(result: Result, price: str) -> float:
-    """Change in the accuracy of `FIXED` (points) from a quarter of a price to four times it."""
+    """Return the change in accuracy of `FIXED` (points) from a quarter to four times a price."""
     low, high = (
         result["by_price"][price][factor]["methods"][FIXED]["accuracy"]
         for factor in ("0.25", "4.0")
