@@ -32,21 +32,37 @@ class TrainSettings:
     """Settings of a training run; a checkpoint is resumed with equal settings only."""
 
     task: str
+    """Name of the GLUE task."""
     data: str
+    """Folder of JSON lines, or ``owner/name:config`` of a hub."""
     encoder: str
+    """A packaged encoder, a Hugging Face folder, or a name on a hub."""
     split: str = "paper"
+    """``paper`` or ``glue`` (`lab.data.examples.load_split`)."""
     pooling: str = "mean"
+    """Input of the exits: ``mean``, ``cls`` or ``both``."""
     loss: str = "sum"
+    """Joint loss: ``sum``, ``depth`` or ``segment`` (`lab.train.loss.joint_loss`)."""
     epochs: int = 3
+    """Number of epochs."""
     batch_size: int = 32
+    """Texts in a batch."""
     learning_rate: float = 8e-5
+    """Highest learning rate, after the warm-up."""
     warmup_share: float = 0.06
+    """Share of the steps in which the learning rate rises to its highest value."""
     weight_decay: float = 0.01
+    """Decoupled weight decay, for ``adamw``."""
     optimizer: str = "adamw"
+    """``adam`` or ``adamw``."""
     max_tokens: int = 128
+    """Longer texts are cut to this number of tokens."""
     seed: int = 13
+    """Seed of the split, the batches and the weights of the exits."""
     limit: int | None = None
+    """Use only this many rows of the training file."""
     bf16: bool = True
+    """Train in bfloat16 (autocast) instead of fp32."""
     start_from: str | None = None
     """A run whose weights to start from; its data, split and seed must be equal."""
     head_hidden: int = 0

@@ -62,8 +62,8 @@ def test_expected_cost_equals_the_mean_simulated_cost(
 
 
 @pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
-def test_going_on_and_its_value_are_one_thing(heads: CorrectnessHeads, price: float) -> None:
-    """The value of going on is the gain of those that go, less what they pay."""
+def test_value_of_escalation_is_its_gain_less_its_cost(heads: CorrectnessHeads, price: float) -> None:
+    """The value is the gain of the escalated texts less the price of their attempts."""
     policy = CascadeRouting(heads, COSTS, price)
     for tier in range(2):
         found = policy.going_on(tier)
@@ -77,11 +77,11 @@ def test_going_on_and_its_value_are_one_thing(heads: CorrectnessHeads, price: fl
         value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
         np.testing.assert_allclose(value_S, policy._gain_of_going_on(tier), atol=1e-12)
     policy.conditions.up = {Tier.CLOUD: False}
-    assert (policy.going_on(1).share_ST == 0).all(), "a tier that is away takes nothing"
+    assert (policy.going_on(1).share_ST == 0).all(), "no text escalates to an unavailable tier"
 
 
-def test_the_valued_plan_gives_the_worth(heads: CorrectnessHeads) -> None:
-    """The worth without a plan is smaller where that plan, all that is not sure goes on, wins."""
+def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> None:
+    """Deciding after each answer is compared with escalating every answer below α."""
     policy, test = CascadeRouting(heads, COSTS, 0.05), toy(200, 8)
     plans = {True: 0, False: 0}
     for i in range(len(test)):
@@ -97,4 +97,4 @@ def test_the_valued_plan_gives_the_worth(heads: CorrectnessHeads) -> None:
             everything = policy.valued_plan(tier, expectation) is not None
             assert (float(policy.worth(tier, sure, lead)) > decided + 1e-12) is everything
             plans[everything] += 1
-    assert min(plans.values()) > 0, "both plans are seen"
+    assert min(plans.values()) > 0, "both plans must win for some texts"

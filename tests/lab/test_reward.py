@@ -14,7 +14,7 @@ from shared.pricing.cost_model import CostModel
 MODEL = CostModel(
     mobile_layer=1, edge_layer=0.5, offload_edge=2, offload_cloud=3, cloud_fee=7, layers=4
 )
-# four exits, four samples; m = 1, n = 3
+# four exits and four samples, with m = 1 and n = 3
 CONFIDENCE_EN = np.array(
     [[0.9, 0.6, 0.6, 0.5], [0.8, 0.7, 0.6, 0.6], [0.7, 0.9, 0.7, 0.7], [1.0, 1.0, 0.9, 0.8]],
     np.float32,
