@@ -56,6 +56,11 @@ def heads(validation: Samples, pools: Pools) -> CorrectnessHeads:
     return fit_heads(EMBEDDING_CLASSIFIER, validation, pools)
 
 
+@pytest.fixture(scope="module")
+def fitted(validation: Samples, pools: Pools) -> CrossFitted:
+    return CrossFitted(EMBEDDING_CLASSIFIER, validation, pools)
+
+
 def test_cascade_saves_where_features_show_the_difficulty(
     validation: Samples, pools: Pools
 ) -> None:
@@ -146,8 +151,7 @@ PROPERTY_HEADS = fit_heads(
 )
 
 
-def test_cross_fitting_measures_each_example_once(validation: Samples, pools: Pools) -> None:
-    fitted = CrossFitted(EMBEDDING_CLASSIFIER, validation, pools)
+def test_cross_fitting_measures_each_example_once(fitted: CrossFitted) -> None:
     run = fitted.run(Setting(0.01, 0.9), COSTS)
     assert (run["cost"] > 0).all()
     cheap = fitted.choose(0.0)
@@ -302,9 +306,6 @@ def test_groups_of_phrases_sentences_and_pairs() -> None:
     assert groups_of(pairs).tolist() == [0, 0, 1]
 
 
-def test_all_cloud_meets_every_limit(validation: Samples, pools: Pools) -> None:
+def test_all_cloud_meets_every_limit(fitted: CrossFitted) -> None:
     strict = replace(DEFAULT_LIMIT, max_drop=0.0, standard_errors=50.0)
-    assert (
-        CrossFitted(EMBEDDING_CLASSIFIER, validation, pools).choose_within(strict).setting.price
-        == 0.0
-    )
+    assert fitted.choose_within(strict).setting.price == 0.0

@@ -62,7 +62,9 @@ def test_expected_cost_equals_the_mean_simulated_cost(
 
 
 @pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
-def test_value_of_escalation_is_its_gain_less_its_cost(heads: CorrectnessHeads, price: float) -> None:
+def test_value_of_escalation_is_its_gain_less_its_cost(
+    heads: CorrectnessHeads, price: float
+) -> None:
     """The value is the gain of the escalated texts less the price of their attempts."""
     policy = CascadeRouting(heads, COSTS, price)
     for tier in range(2):
