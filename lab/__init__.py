@@ -1,1 +1,1 @@
-"""The study: where models are trained, calibrated, exported and judged; no tier imports it."""
+"""Training, export, evaluation, certificates and studies of models; no tier imports it."""

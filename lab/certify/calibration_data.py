@@ -1,4 +1,4 @@
-"""Which examples a bundle is calibrated on: never those that its exits or its heads have seen."""
+"""Examples to calibrate a bundle on, without those that its exits or heads were fitted on."""
 
 from __future__ import annotations
 
@@ -24,71 +24,78 @@ GLUE = Path("../shared/glue")
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """Examples to calibrate on, and ``what`` they are, for people."""
+class CalibrationData:
+    """Examples to calibrate on, and their ``description`` for messages."""
 
     examples: list[Example]
-    what: str
+    description: str
 
 
-def fresh_examples(bundle: Bundle, source: str | None, labelled: bool = True) -> Fresh:
-    """Read examples that the bundle has not learnt from.
+def load_calibration_examples(
+    bundle: Bundle, source: str | None, labelled: bool = True
+) -> CalibrationData:
+    """Read examples that the bundle was not trained on.
 
-    ``source`` is a file; a folder (or a hub's data set; `glue_source` if it is None) of which the
-    bundle's test part is taken if the bundle was made from it, and the file ``validation`` if not.
-    Texts that the bundle is known to have learnt from are left out. Raises `InvalidInput` for a
-    file that the bundle was made from, labels of another task, or where nothing is left.
+    ``source`` is a file, a folder or a hub's data set (default: `glue_source`). Of a folder, it
+    takes the bundle's test part if the bundle was trained on it, or else the file ``validation``.
+    Texts that the bundle was trained on are left out. Raises `InvalidInput` for a file that the
+    bundle was trained on, for labels of another task, or if nothing is left.
     """
     task = _task(bundle)
     source = source or glue_source(task)
     if Path(source).is_file():
         examples = load_examples(source, task, "validation", labelled)
-        if learnt_from(bundle, task, examples) is not None:
+        if training_examples(bundle, task, examples) is not None:
             raise InvalidInput(
-                f"data: {source} is what this bundle's exits and correctness heads were fitted on, "
-                "and proves nothing; give examples that they have not seen",
+                f"data: this bundle's exits and correctness heads were fitted on {source}, so it "
+                "cannot certify them; give examples that they have not seen",
                 field="data",
             )
-        return Fresh(examples, f"all of {source}; whether the bundle has seen them is not known")
-    known, test = None, None
+        return CalibrationData(
+            examples, f"all of {source}; it is unknown whether the bundle was trained on them"
+        )
+    trained_on, test = None, None
     if not Path(source).is_dir() or (Path(source) / "train.jsonl").is_file():
         train = load_examples(source, task, "train")
-        known = learnt_from(bundle, task, train)
-        if known is not None and bundle.manifest.accuracy.get("split") == "paper":
+        trained_on = training_examples(bundle, task, train)
+        if trained_on is not None and bundle.manifest.accuracy.get("split") == "paper":
             test = paper_split(train, bundle.manifest.seed).test
     examples = test or load_examples(source, task, "validation", labelled)
     name = "the test part of" if test else "the file validation of"
-    if known is None:
-        what = f"{name} {source}; whether the bundle has seen them is not known"
-        return Fresh(examples, what)
-    seen = {(row.text, row.pair) for row in known}
+    if trained_on is None:
+        description = f"{name} {source}; it is unknown whether the bundle was trained on them"
+        return CalibrationData(examples, description)
+    seen = {(row.text, row.pair) for row in trained_on}
     fresh = [row for row in examples if (row.text, row.pair) not in seen]
     if not fresh:
         raise InvalidInput(
-            f"data: the bundle has learnt from every text of {name} {source}; give others",
+            f"data: the bundle was trained on every text of {name} {source}; give other data",
             field="data",
         )
-    left = f" (without {len(examples) - len(fresh):,} that have)" if fresh != examples else ""
-    return Fresh(
+    omitted = len(examples) - len(fresh)
+    note = f" (without {omitted:,} that they were fitted on)" if omitted else ""
+    return CalibrationData(
         fresh,
-        f"{name} {source}, which neither exits nor heads have seen{left}; the bundle's card "
-        "reports them too, so measure what is chosen here on others",
+        f"{name} {source}, which neither exits nor heads have seen{note}; the bundle's card "
+        "reports them too, so measure the chosen setting on other data",
     )
 
 
 def glue_source(task: Task) -> str:
-    """GLUE's data of a task: in the folder ``DIMEE_GLUE``, in `GLUE`, or on the hub."""
+    """Return GLUE's data of a task: the folder in ``DIMEE_GLUE``, in `GLUE`, or the hub's name."""
     for folder in (Path(os.environ.get("DIMEE_GLUE", GLUE)), GLUE):
         if (folder / task.name).is_dir():
             return str(folder / task.name)
     return f"{HUB}:{task.name}"
 
 
-def learnt_from(bundle: Bundle, task: Task, examples: Sequence[Example]) -> list[Example] | None:
-    """What of a training file the bundle learnt from (training and validation part).
+def training_examples(
+    bundle: Bundle, task: Task, examples: Sequence[Example]
+) -> list[Example] | None:
+    """Return the training and validation part of a training file that the bundle was trained on.
 
-    None if the bundle was not made from this file, or only from a part of it. The manifest's hash
-    decides, over the parts as they are cut with the bundle's seed.
+    None if the bundle was trained on another file, or on a part of this one. The manifest's hash of
+    the parts, cut with the bundle's seed, decides.
     """
     manifest = bundle.manifest
     if data_hash(examples) == manifest.data_hash:
@@ -100,7 +107,7 @@ def learnt_from(bundle: Bundle, task: Task, examples: Sequence[Example]) -> list
         else:
             hold_out = hold_out_sentences if task.name == "sst2" else hold_out_texts
             train, validation = hold_out(examples, manifest.seed)
-    except InvalidInput:  # too few to be cut: nothing was ever made from them
+    except InvalidInput:  # too few to split, so no bundle was trained on them
         return None
     return train + validation if data_hash(train + validation) == manifest.data_hash else None
 

@@ -1,4 +1,4 @@
-"""Calibrate a bundle's cascade routing, and certify its loss of accuracy where the data allow it.
+"""Calibrate a bundle's cascade routing and certify its loss.
 
 Shape suffixes: S settings, N samples.
 """
@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.certify.calibrate import Candidates, Choice, Floats, Losses, Rows, choose, halves, needed
+from lab.certify.calibrate import (
+    Candidates,
+    Choice,
+    Floats,
+    LossTable,
+    Rows,
+    choose,
+    samples_needed,
+    split_rows,
+)
 from lab.certify.calibrate import tier_bounds as bounds_of
 from lab.evaluate.choose_lambda import PRICES, TEXT_ALPHAS, Setting
 from lab.evaluate.samples import Samples
@@ -28,13 +37,13 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
 
-JUDGED_TIERS = (Tier.MOBILE, Tier.EDGE)
+EARLY_EXIT_TIERS = (Tier.MOBILE, Tier.EDGE)
 """Tiers whose answers can differ from all-cloud's."""
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What ``cascade-routing`` does to every sample at every setting."""
+class SettingOutcomes:
+    """Answers, tiers and costs of ``cascade-routing`` for every sample at every setting."""
 
     settings: list[Setting]
     answer_SN: NDArray[np.int64]
@@ -45,24 +54,24 @@ class Swept:
     cost_model: CostModel
 
     def candidates(self, metric: Metric) -> Candidates:
-        """The losses against all-cloud by ``metric``, and the costs.
+        """Return the losses against all-cloud by ``metric``, and the costs.
 
-        The drop of accuracy is at most the share that the cloud gets right and this wrong: the
-        second way to bound it, for which there is an exact test.
+        The drop of accuracy is at most the share of answers that are wrong here and right in the
+        cloud; this second loss has an exact test.
         """
         cloud_N = self.samples.answers_NE[:, -1]
         differs_SN = (self.answer_SN != cloud_N).astype(np.float64)
-        ways: tuple[Losses, ...] = (Losses(DISAGREEMENT, differs_SN),)
+        losses: tuple[LossTable, ...] = (LossTable(DISAGREEMENT, differs_SN),)
         if metric == "accuracy":
             labels_N = self.samples.labels_N
             right_SN = (self.answer_SN == labels_N).astype(np.float64)
             drop_SN = (cloud_N == labels_N) - right_SN
-            ways = Losses(DROP, drop_SN), Losses(DISAGREEMENT, np.maximum(drop_SN, 0))
-        return Candidates(ways, self.cost_SN, self.cost_model.all_cloud)
+            losses = LossTable(DROP, drop_SN), LossTable(DISAGREEMENT, np.maximum(drop_SN, 0))
+        return Candidates(losses, self.cost_SN, self.cost_model.all_cloud)
 
 
-def sweep(bundle: Bundle, samples: Samples, cost_model: CostModel) -> Swept:
-    """Run cascade routing over the samples at every Λ > 0 and α, at these prices."""
+def run_settings(bundle: Bundle, samples: Samples, cost_model: CostModel) -> SettingOutcomes:
+    """Simulate cascade routing on the samples at every Λ > 0 and α, at these prices."""
     facts = replace(PolicyFacts.of(bundle), cost_model=cost_model)
     heads = facts.heads
     own = () if heads is None else (round(float(heads.alpha), 6),)
@@ -78,7 +87,7 @@ def sweep(bundle: Bundle, samples: Samples, cost_model: CostModel) -> Swept:
         )
         for setting in settings
     ]
-    return Swept(
+    return SettingOutcomes(
         settings,
         np.stack([trace.answer_N for trace in traces]),
         np.stack([trace.tier_N for trace in traces]),
@@ -90,7 +99,7 @@ def sweep(bundle: Bundle, samples: Samples, cost_model: CostModel) -> Swept:
 
 
 def _escalated(trace: Trace, cost_model: CostModel) -> NDArray[np.bool_]:
-    """Where more was paid than for the attempt that answered."""
+    """Return whether each sample cost more than the attempt that answered it."""
     last = zip(trace.tier_N, trace.exit_N.tolist(), strict=True)
     paid_N = np.array([cost_model.attempt(tier, layer) for tier, layer in last])
     escalated_N: NDArray[np.bool_] = trace.cost_N > paid_N + 1e-9
@@ -99,15 +108,15 @@ def _escalated(trace: Trace, cost_model: CostModel) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Step:
-    """A setting that was tested: mean losses on both halves, its bound, its cost (λ), the verdict.
+    """A setting of the sequence: mean losses on both halves, bound, cost (λ) and result.
 
-    ``passed``, ``judged_loss`` and ``bound`` are None for what stands behind the one that failed.
+    ``passed``, ``test_loss`` and ``bound`` are None for settings after the first that failed.
     """
 
     setting: Setting
     cost: float
-    sweep_loss: float
-    judged_loss: float | None
+    ordering_loss: float
+    test_loss: float | None
     bound: float | None
     passed: bool | None
 
@@ -116,34 +125,36 @@ class Step:
 class Calibration:
     """A calibration of one bundle; ``max_drop`` is a share of requests, not points."""
 
-    swept: Swept
+    outcomes: SettingOutcomes
     metric: Metric
     max_drop: float
     delta: float
-    sweep: Rows
-    judged: Rows
+    ordering_rows: Rows
+    test_rows: Rows
     choice: Choice
 
     def steps(self) -> Iterator[Step]:
-        """What was tested, in order, and what was not."""
-        candidates = self.swept.candidates(self.metric)
-        promised_SN = candidates.ways[0].loss_SN
+        """Yield the settings in order, tested or not."""
+        candidates = self.outcomes.candidates(self.metric)
+        loss_SN = candidates.losses[0].loss_SN
         for number, setting in enumerate(self.choice.settings):
             step = Step(
-                self.swept.settings[setting],
-                float(self.swept.cost_SN[setting].mean()),
-                float(promised_SN[setting, self.sweep].mean()),
-                judged_loss=None,
+                self.outcomes.settings[setting],
+                float(self.outcomes.cost_SN[setting].mean()),
+                float(loss_SN[setting, self.ordering_rows].mean()),
+                test_loss=None,
                 bound=None,
                 passed=None,
             )
             if number <= self.choice.passed:
                 passed = number < self.choice.passed
-                way = candidates.ways[self.choice.ways[number]]
-                bound = upper_bound(way.loss_SN[setting, self.judged], self.delta, way.kind)
+                losses = candidates.losses[self.choice.loss_indices[number]]
+                bound = upper_bound(
+                    losses.loss_SN[setting, self.test_rows], self.delta, losses.kind
+                )
                 step = replace(
                     step,
-                    judged_loss=float(promised_SN[setting, self.judged].mean()),
+                    test_loss=float(loss_SN[setting, self.test_rows].mean()),
                     # the test itself is exact, the bound is rounded up
                     bound=min(bound, self.max_drop) if passed else bound,
                     passed=passed,
@@ -151,34 +162,34 @@ class Calibration:
             yield step
 
     def tier_bounds(self) -> dict[Tier, TierBound]:
-        """Of the chosen setting, what each tier's own answers lose at most; the cloud's nothing."""
-        tier_N = self.swept.tier_SN[self.choice.setting]
+        """Return the bound of the loss of each tier's own answers at the chosen setting."""
+        tier_N = self.outcomes.tier_SN[self.choice.setting]
         bounds = bounds_of(
-            self.swept.candidates(self.metric),
+            self.outcomes.candidates(self.metric),
             self.choice,
             tier_N,
-            self.judged,
+            self.test_rows,
             self.delta,
-            JUDGED_TIERS,
+            EARLY_EXIT_TIERS,
         )
         result = {
             tier: TierBound(n=n, bound=max(0.0, bound)) for tier, (n, bound) in bounds.items()
         }
-        cloud = int(np.sum(tier_N[self.judged] == Tier.CLOUD))
+        cloud = int(np.sum(tier_N[self.test_rows] == Tier.CLOUD))
         return result | {Tier.CLOUD: TierBound(n=cloud, bound=0.0)}
 
     def disagreement(self) -> float:
-        """Of the chosen setting, the bound of the share of answers that differ from all-cloud's.
+        """Return the bound of the share of answers that differ from all-cloud's.
 
-        At ``delta``, over all settings, any of which might have been chosen.
+        It holds at level ``delta`` for all settings, any of which might have been chosen.
         """
-        differs_SN = self.swept.candidates("consistency").ways[0].loss_SN
-        loss_N = differs_SN[self.choice.setting, self.judged]
+        differs_SN = self.outcomes.candidates("consistency").losses[0].loss_SN
+        loss_N = differs_SN[self.choice.setting, self.test_rows]
         return upper_bound(loss_N, self.delta / len(self.choice.settings), DISAGREEMENT)
 
     def refusal(self) -> InvalidInput:
-        """Why nothing was certified, and how many samples it would take."""
-        n, points = len(self.judged), f"{100 * self.max_drop:g}"
+        """Return the error for a calibration in which nothing passed, with the samples needed."""
+        n, points = len(self.test_rows), f"{100 * self.max_drop:g}"
         start = f"max-drop: {points} cannot be certified with n = {n:,}"
         if not self.choice.settings:
             return InvalidInput(
@@ -186,33 +197,35 @@ class Calibration:
                 "than the cloud alone, which needs no certificate",
                 field="max_drop",
             )
-        candidates = self.swept.candidates(self.metric)
+        candidates = self.outcomes.candidates(self.metric)
         first = self.choice.settings[0]
-        way = candidates.ways[self.choice.ways[0]]
-        count = needed(way.loss_SN[first], self.max_drop, self.delta, way.kind)
+        losses = candidates.losses[self.choice.loss_indices[0]]
+        count = samples_needed(losses.loss_SN[first], self.max_drop, self.delta, losses.kind)
         if count is None:
-            loss = 100 * float(candidates.ways[0].loss_SN[first].mean())
+            loss = 100 * float(candidates.losses[0].loss_SN[first].mean())
             return InvalidInput(
-                f"{start}, nor with any number worth labelling: the safest setting that saves "
+                f"{start}, nor with a practical number of examples: the safest setting that saves "
                 f"anything loses {loss:.2f} here; allow more, or serve from the cloud",
                 field="max_drop",
             )
-        if count <= n:  # chance was against it
+        if count <= n:  # these samples failed by chance
             count = 2 * n
-        more = f"needs about {_round_up(count):,} (twice that in the file: half of it is judged)"
-        best = min(upper_bound(np.zeros(n), self.delta, way.kind) for way in candidates.ways)
+        more = f"needs about {_round_up(count):,} (twice that in the file: half of it is tested)"
+        best = min(
+            upper_bound(np.zeros(n), self.delta, losses.kind) for losses in candidates.losses
+        )
         if best > self.max_drop:
             more += f"; with 0 errors seen, n = {n:,} certifies no drop below {100 * best:.2f}"
         return InvalidInput(f"{start}, {more}", field="max_drop")
 
 
 def calibrate(
-    swept: Swept, metric: Metric, max_drop: float, delta: float, seed: int = 0
+    outcomes: SettingOutcomes, metric: Metric, max_drop: float, delta: float, seed: int = 0
 ) -> Calibration:
     """Order the settings on one half of the samples and test them on the other."""
-    parts = halves(len(swept.samples), seed)
-    choice = choose(swept.candidates(metric), *parts, max_drop, delta)
-    return Calibration(swept, metric, max_drop, delta, *parts, choice)
+    parts = split_rows(len(outcomes.samples), seed)
+    choice = choose(outcomes.candidates(metric), *parts, max_drop, delta)
+    return Calibration(outcomes, metric, max_drop, delta, *parts, choice)
 
 
 def certify(
@@ -223,18 +236,18 @@ def certify(
     per_tier: bool = False,
     now: datetime | None = None,
 ) -> Certificate:
-    """The certificate of a calibration; raises its `refusal` where nothing passed."""
+    """Return the certificate of a calibration; raises its `refusal` if nothing passed."""
     setting = calibration.choice.setting
     if setting is None:
         raise calibration.refusal()
-    tier_N = calibration.swept.tier_SN[setting, calibration.judged]
+    tier_N = calibration.outcomes.tier_SN[setting, calibration.test_rows]
     *_, chosen = (step for step in calibration.steps() if step.passed)
-    manifest, swept = bundle.manifest, calibration.swept
-    promise: dict[str, Any] = {
+    manifest, outcomes = bundle.manifest, calibration.outcomes
+    claims: dict[str, Any] = {
         "bundle_id": bundle.bundle_id,
         "labels": manifest.labels,
-        "data_hash": swept.samples.data_hash,
-        "n": len(calibration.judged),
+        "data_hash": outcomes.samples.data_hash,
+        "n": len(calibration.test_rows),
         "metric": calibration.metric,
         "max_drop": calibration.max_drop,
         "delta": calibration.delta,
@@ -243,18 +256,18 @@ def certify(
         "mobile_layers": manifest.mobile_layers,
         "edge_layers": manifest.edge_layers,
         "thresholds": {"alpha": chosen.setting.alpha, "price": chosen.setting.price},
-        "prices": Prices.of(swept.cost_model, book),
+        "prices": Prices.of(outcomes.cost_model, book),
         "per_tier": calibration.tier_bounds() if per_tier else {},
         "disagreement": calibration.disagreement() if calibration.metric == "accuracy" else None,
         "shares": {tier: float(np.mean(tier_N == tier)) for tier in Tier},
-        "escalated": float(swept.escalated_SN[setting, calibration.judged].mean()),
+        "escalated": float(outcomes.escalated_SN[setting, calibration.test_rows].mean()),
         "created": now or datetime.now(UTC),
         "expires": expires,
     }
-    return Certificate.of(Promise(**promise))
+    return Certificate.of(Promise(**claims))
 
 
 def _round_up(count: int) -> int:
-    """To three figures."""
+    """Round up to three significant figures."""
     unit: int = 10 ** max(0, len(str(count)) - 3)
     return -(-count // unit) * unit

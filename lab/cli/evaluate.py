@@ -7,52 +7,58 @@ from typing import Any
 
 import click
 
-from lab.cli.train import _need_lab
+from lab.cli.common import PATH, require_lab
 
-SHOWN = ("bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
-         "mobile", "edge", "cloud", "random-same-mix", "true-difficulty")  # fmt: skip
+PRINTED_METHODS = (
+    "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
+    "mobile", "edge", "cloud", "random-same-mix", "true-difficulty",
+)  # fmt: skip
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", help="Where the texts are now; checked against the hashes of the outputs.")
+@click.argument("run", type=PATH)
+@click.option(
+    "--data", help="Folder or hub name of the texts; checked against the hashes of the outputs."
+)
 @click.option(
     "--on",
     type=click.Choice(["test", "glue"]),
     default="test",
     show_default=True,
-    help="What is reported: the run's own test part, or GLUE's validation file.",
+    help="Reported examples: the run's own test part, or GLUE's validation file.",
 )
-@click.option("--mobile-layers", type=int, help="m; a quarter of the layers if left out.")
-@click.option("--edge-layers", type=int, help="n; half of the layers if left out.")
+@click.option(
+    "--mobile-layers", type=int, help="Layers on the mobile, m; default: a quarter of all."
+)
+@click.option("--edge-layers", type=int, help="Layers on the edge, n; default: half of all.")
 @click.option(
     "--mu",
     type=click.FloatRange(0),
     default=0.1,
     show_default=True,
-    help="Worth, in confidence, of one answer from the cloud (eq. 2).",
+    help="Confidence that one answer of the cloud may cost (μ of eq. 2).",
 )
 @click.option(
     "--cloud-fee",
     type=click.FloatRange(0),
-    help="γ in λ; the price book's or the preset's if left out.",
+    help="γ in λ; default: the price book's or the preset's.",
 )
 @click.option(
     "--price-book",
-    type=click.Path(path_type=Path),
-    help="Prices in λ from a file; those that it leaves out are the preset's.",
+    type=PATH,
+    help="JSON file of prices in λ; prices that it lacks are the preset's.",
 )
 @click.option(
     "--shift",
-    type=click.Path(path_type=Path),
-    help="Folder of books, dvd and electronics reviews: the adaptive rule under real shift.",
+    type=PATH,
+    help="Folder of books, dvd and electronics reviews, to measure the adaptive rule under shift.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("docs/results/data"),
     show_default=True,
-    help="Folder of the JSON.",
+    help="Folder of the JSON that is written.",
 )
 def evaluate(
     run: Path,
@@ -62,36 +68,36 @@ def evaluate(
     edge_layers: int | None,
     **options: Any,
 ) -> None:
-    """Judge every method on one part of RUN and write the figures as one JSON.
+    """Measure every method on one part of RUN and write the figures as one JSON.
 
-    RUN is a training run, or a folder of exit outputs that dimee outputs wrote.
+    RUN is a training run, or a folder of exit outputs that `dimee outputs` wrote.
     """
-    _need_lab()
-    from lab.evaluate.evaluate import evaluate as judge
+    require_lab()
+    from lab.evaluate.evaluate import evaluate as run_evaluation
     from lab.evaluate.evaluate import write_result
-    from lab.evaluate.source import open_source
+    from lab.evaluate.source import open_outputs
 
-    source = open_source(run, data)
-    if source.source == "outputs" and data is None:
+    source = open_outputs(run, data)
+    if source.kind == "outputs" and data is None:
         click.echo(
-            "note: without --data it is not checked which texts the outputs are of, and features "
-            "of pairs that the folder lacks are not used",
+            "note: without --data the texts of the outputs are not checked, and features of pairs "
+            "that the folder lacks are not used",
             err=True,
         )
     m = -(-source.layers // 4) if mobile_layers is None else mobile_layers
     n = max(m + 1, source.layers // 2) if edge_layers is None else edge_layers
-    result = judge(source, mobile_layers=m, edge_layers=n, **options)
+    result = run_evaluation(source, mobile_layers=m, edge_layers=n, **options)
     for part in sorted(source.added):
-        click.echo(f"note: the outputs lack {part}: computed", err=True)
+        click.echo(f"note: computed {part}, which the outputs lack", err=True)
     for name in result["empty_pools"]:
         click.echo(
-            f"warning: no validation example is {name} at α = {result['alpha']:.4f}, so nothing is "
+            f"warning: no validation example is {name} at α = {result['alpha']:.4f}, so no text is "
             "routed to its tier; change --mobile-layers, --edge-layers or --mu",
             err=True,
         )
     click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
     click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
-    for name in SHOWN:
+    for name in PRINTED_METHODS:
         row = result["methods"][name]
         shares = "/".join(f"{100 * share:.0f}" for share in row["shares"].values())
         click.echo(

@@ -6,35 +6,32 @@ from pathlib import Path
 
 import click
 
-from lab.cli.train import _need_lab
+from lab.cli.common import PATH, data_option, format_accuracies, require_lab
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", help="Where the training's data is now, if it moved.")
+@click.argument("run", type=PATH)
+@data_option
 @click.option(
     "--train-logits",
     is_flag=True,
-    help="Also the last exit's logits of the training part, for dimee train --teacher.",
+    help="Add the last exit's logits of the training part, for dimee train --teacher.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the outputs."
-)
+@click.option("--out", type=PATH, required=True, help="Folder of the outputs.")
 def outputs(run: Path, data: str | None, train_logits: bool, out: Path) -> None:
-    """Write what dimee evaluate needs of RUN to a folder, without its weights and texts.
+    """Write the exit outputs of RUN to a folder, for dimee evaluate without the model.
 
     The folder holds every exit's probabilities, mean word embeddings, lengths and labels of the
-    validation part, the test part and GLUE's validation file, so that others can repeat the study.
+    validation part, the test part and GLUE's validation file, but no weights and no texts. With it
+    others can repeat the study.
     """
-    _need_lab()
+    require_lab()
     from lab.evaluate.outputs import write_outputs
-    from lab.evaluate.source import RunSource
+    from lab.evaluate.source import RunOutputs
     from lab.models.run import Run
 
-    loaded = Run(run)
-    facts = write_outputs(RunSource(loaded, data), out, data, train_logits)
+    facts = write_outputs(RunOutputs(Run(run), data), out, data, train_logits)
     for part in ("validation", "test", "glue"):
-        shown = facts.get(f"{part}_accuracy_by_exit")
-        if shown:
-            click.echo(f"{part:<10} {', '.join(f'{value:.2f}' for value in shown)} by exit")
+        if accuracies := facts.get(f"{part}_accuracy_by_exit"):
+            click.echo(f"{part:<10} {format_accuracies(accuracies)} by exit")
     click.echo(f"written: {out}")

@@ -1,4 +1,4 @@
-"""``dimee refit``: a bundle's policies under other prices, without training."""
+"""``dimee refit``: the policies of a bundle under other prices, without training."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ from typing import Any
 
 import click
 
-from lab.cli.train import _need_lab
-
-_path = click.Path(path_type=Path)
+from lab.cli.common import PATH, require_lab
 
 
 @click.command()
-@click.argument("bundle", type=_path)
-@click.argument("new", type=_path)
+@click.argument("bundle", type=PATH)
+@click.argument("new", type=PATH)
 @click.option("--data", required=True, help="The data that the bundle was trained on.")
-@click.option("--mobile-layers", type=int, help="m; the bundle's if left out.")
-@click.option("--edge-layers", type=int, help="n; the bundle's if left out.")
-@click.option("--mu", type=click.FloatRange(0), help="μ of eq. 2; the bundle's if left out.")
-@click.option("--cloud-fee", type=click.FloatRange(0), help="γ in λ; the preset's if left out.")
-@click.option("--price-book", type=_path, help="Prices from a file, as of dimee prices measure.")
+@click.option("--mobile-layers", type=int, help="Layers on the mobile, m; default: the bundle's.")
+@click.option("--edge-layers", type=int, help="Layers on the edge, n; default: the bundle's.")
+@click.option(
+    "--mu",
+    type=click.FloatRange(0),
+    help="Confidence that one answer of the cloud may cost (μ of eq. 2); default: the bundle's.",
+)
+@click.option("--cloud-fee", type=click.FloatRange(0), help="γ in λ; default: the preset's.")
+@click.option(
+    "--price-book", type=PATH, help="JSON file of prices, as `dimee prices measure` writes it."
+)
 def refit(bundle: Path, new: Path, **options: Any) -> None:
-    """Fit α, pools, heads and Λ of BUNDLE anew for other prices, and write the bundle NEW.
+    """Fit α, pools, heads and Λ of BUNDLE for other prices, and write the bundle NEW.
 
-    The layers stay as they are. Everything is fitted and measured as shipped, on the data that the
-    bundle was trained on.
+    The layers stay unchanged. Everything is fitted and measured with the exported layers, on the
+    data that the bundle was trained on.
     """
-    _need_lab()
+    require_lab()
     from lab.export.refit import refit as refit_bundle
 
     click.echo(refit_bundle(bundle, new, **options))

@@ -1,4 +1,4 @@
-"""Labelled examples from a folder of JSON lines or, by name, from a hub; and their splits."""
+"""Labelled examples from JSON lines or from a hub, and their splits."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ UNLABELLED = -1
 
 
 def load_examples(source: str, task: Task, split: str, labelled: bool = True) -> list[Example]:
-    """Read one file of ``task``; unless ``labelled``, labels may be missing (or −1, as GLUE's).
+    """Read the examples of one split of ``task``.
 
     ``source`` is a folder that holds ``SPLIT.jsonl``, a file of that shape, or the name of a hub
-    data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). Raises `InvalidInput` where the
-    source cannot be read, a field is missing, a label is not the task's or nothing is in it.
+    data set as ``owner/name:config`` (``nyu-mll/glue:sst2``). With ``labelled=False`` labels may be
+    missing, or −1 as in GLUE's test files. Raises `InvalidInput` if the source cannot be read or is
+    empty, a field is missing, or a label is not the task's.
     """
     try:
         rows: Iterable[tuple[int, dict[str, Any]]] = enumerate(_rows(source, task, split), start=1)
@@ -79,7 +80,7 @@ def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 ) from None
             if not isinstance(row, dict):
                 raise InvalidInput(
-                    f"data: {path} line {number} is no JSON object; write one object a line"
+                    f"data: {path} line {number} is not a JSON object; write one object a line"
                 )
             yield row
 
@@ -92,7 +93,7 @@ def _read_hub(source: str, task: Task, split: str) -> Iterable[dict[str, Any]]:
         split = task.hub_validation
     try:
         loaded: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the hub client raises many kinds; the user needs one sentence
+    except Exception as error:  # the hub client raises many kinds of exceptions
         raise InvalidInput(
             f"data: {source!r} could not be loaded from a hub ({type(error).__name__}); "
             "without a hub give a folder of JSON lines"
@@ -110,7 +111,7 @@ def _example(row: dict[str, Any], task: Task, number: int, labelled: bool) -> Ex
     label = row["label"]
     if label == UNLABELLED and labelled:
         raise InvalidInput(
-            f"data: row {number} has no label (−1): GLUE keeps those of its test files to itself; "
+            f"data: row {number} has no label (−1): GLUE does not publish those of its test files; "
             "use the training or validation file"
         )
     for field in filter(None, (task.text_field, task.pair_field)):
@@ -121,13 +122,13 @@ def _example(row: dict[str, Any], task: Task, number: int, labelled: bool) -> Ex
         if any("\ud800" <= sign <= "\udfff" for sign in row[field]):
             raise InvalidInput(
                 f"data: row {number} has half a character in {field!r} (a lone surrogate); "
-                "remove the row or mend it"
+                "remove or repair the row"
             )
     least = 0 if labelled else UNLABELLED
     if type(label) is not int or not least <= label < len(task.labels):
         raise InvalidInput(
             f"data: row {number} has label {label!r}; {task.name} has 0 to "
-            f"{len(task.labels) - 1}, as whole numbers: mend it, or choose another --task"
+            f"{len(task.labels) - 1}, as whole numbers: correct it, or choose another --task"
         )
     pair = row[task.pair_field] if task.pair_field else None
     return Example(text=row[task.text_field], pair=pair, label=label)
@@ -139,7 +140,8 @@ ROOT_WORDS = 8
 
 @dataclass(frozen=True)
 class Split:
-    """What the exits learn from, what α and the pools are made of, and what is reported."""
+    """The parts of the data: ``train`` for the exits, ``validation`` for α and pools, ``test`` to
+    report."""
 
     train: list[Example]
     validation: list[Example]
@@ -147,13 +149,13 @@ class Split:
 
 
 def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None = None) -> Split:
-    """The split ``paper`` (80/10/10 of the training file) or ``glue``.
+    """Return the split ``paper`` (80/10/10 of the training file) or ``glue``.
 
-    ``glue`` reports on GLUE's own validation file, which it never looks at otherwise. It holds back
-    400 long texts of the training file and every text that shares a phrase with one of them, for
-    early stopping, α and the pools: SST-2's training file is cut from sentences into phrases, and a
-    random split has parts of nearly every held-out sentence in its training part. Of the other
-    tasks it holds back a tenth (`hold_out_texts`).
+    The test part of ``glue`` is GLUE's validation file, which is used for nothing else. For SST-2,
+    400 long texts of the training file and every text that shares a phrase with one of them are
+    held out for early stopping, α and the pools: SST-2's training file consists of phrases cut from
+    sentences, and a random split has parts of nearly every held-out sentence in its training part.
+    For the other tasks a tenth is held out (`hold_out_texts`).
     """
     if kind not in SPLITS:
         raise InvalidInput(f"split: {kind!r} is not known; choose one of {', '.join(SPLITS)}")
@@ -166,26 +168,26 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
 
 
 def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Hold out a tenth at most, so that no text stands in both parts, first or second of a pair.
+    """Hold out at most a tenth so that no text, first or second of a pair, is in both parts.
 
-    A question of QQP comes with several partners, now first and now second, so that whole groups
-    of rows that share a text are held out; a group of more than what is left of the tenth never is.
+    Rows that share a text form a group (a question of QQP occurs in several pairs), and whole
+    groups are held out. A group larger than the rest of the tenth is never held out.
     """
     groups = groups_over_shared_texts(examples)
     sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
-    room, held = max(1, len(examples) // 10), set()
+    remaining, held = max(1, len(examples) // 10), set()
     for group in order:
-        if sizes[group] <= room:
+        if sizes[group] <= remaining:
             held.add(group)
-            room -= sizes[group]
-    parted = list(zip(examples, groups, strict=True))
-    validation = [row for row, group in parted if group in held]
-    train = [row for row, group in parted if group not in held]
+            remaining -= sizes[group]
+    grouped = list(zip(examples, groups, strict=True))
+    validation = [row for row, group in grouped if group in held]
+    train = [row for row, group in grouped if group not in held]
     if not train or not validation:
         raise InvalidInput(
-            "data: too few texts that differ to hold any out; give 100 at least, "
+            "data: too few different texts to hold any out; give at least 100, "
             "or use the split 'paper'"
         )
     random.Random(seed).shuffle(train)
@@ -193,13 +195,13 @@ def hold_out_texts(examples: Sequence[Example], seed: int) -> tuple[list[Example
 
 
 def groups_over_shared_texts(examples: Sequence[Example]) -> list[str]:
-    """For each row the least of all texts that it hangs together with over shared texts."""
+    """Return for each row the least text of its group; rows that share a text are in one group."""
     least: dict[str, str] = {}
 
     def find(text: str) -> str:
-        while (above := least.setdefault(text, text)) != text:
-            least[text] = least[above]
-            text = above
+        while (parent := least.setdefault(text, text)) != text:
+            least[text] = least[parent]
+            text = parent
         return text
 
     for row in examples:
@@ -209,7 +211,7 @@ def groups_over_shared_texts(examples: Sequence[Example]) -> list[str]:
 
 
 def check_classes(parts: dict[str, Iterable[int]], task: Task) -> None:
-    """Raise `InvalidInput` where the labels of a part lack one of the task's classes."""
+    """Raise `InvalidInput` if the labels of a part lack one of the task's classes."""
     for name, labels in parts.items():
         missing = set(range(len(task.labels))) - set(labels)
         if missing:
@@ -224,8 +226,8 @@ def hold_out_sentences(
 ) -> tuple[list[Example], list[Example]]:
     """Split so that no validation text shares a run of words with a training text.
 
-    Roots are random texts of at least `ROOT_WORDS` words; validation takes each root, every text
-    within it and every text that holds `ROOT_WORDS` words of it in a row; training takes the rest.
+    Roots are random texts of at least `ROOT_WORDS` words. Validation gets each root, every text
+    within it and every text with `ROOT_WORDS` consecutive words of it; training gets the rest.
     """
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
@@ -233,7 +235,7 @@ def hold_out_sentences(
     roots = long[: min(sentences, max(1, len(long) // 10))]
     if not roots:
         raise InvalidInput(
-            f"data: no text has {ROOT_WORDS} words to hold out; use the split 'paper'"
+            f"data: no text has {ROOT_WORDS} words, so none can be held out; use the split 'paper'"
         )
     content = "\n".join(f" {words_of(examples[i])} " for i in roots)
     runs = {run for i in roots for run in word_runs(examples[i])}
@@ -243,28 +245,30 @@ def hold_out_sentences(
     validation = [row for row, out in zip(examples, held, strict=True) if out]
     train = [examples[i] for i in order if not held[i]]
     if not train:
-        raise InvalidInput("data: too few examples to hold any out; give 100 at least")
+        raise InvalidInput("data: too few examples to hold any out; give at least 100")
     return train, validation
 
 
 def words_of(row: Example) -> str:
-    """The text with single spaces between its words."""
+    """Return the text with single spaces between its words."""
     return " ".join(row.text.split())
 
 
 def word_runs(row: Example) -> list[str]:
-    """Every `ROOT_WORDS` words in a row; none of a shorter text."""
+    """Return every sequence of `ROOT_WORDS` consecutive words; a shorter text has none."""
     words = row.text.split()
     return [" ".join(words[i : i + ROOT_WORDS]) for i in range(len(words) - ROOT_WORDS + 1)]
 
 
 def paper_split(examples: Sequence[Example], seed: int) -> Split:
-    """Shuffle with ``seed`` and cut 80/10/10, as the paper does with each training file."""
+    """Shuffle with ``seed`` and cut 80/10/10, like the paper."""
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     tenth = len(order) // 10
     if tenth == 0:
-        raise InvalidInput(f"data: {len(examples)} examples cannot be split 80/10/10; 10 at least")
+        raise InvalidInput(
+            f"data: {len(examples)} examples cannot be split 80/10/10; give at least 10"
+        )
     test, validation, train = order[:tenth], order[tenth : 2 * tenth], order[2 * tenth :]
     return Split(
         train=[examples[i] for i in train],
@@ -274,7 +278,7 @@ def paper_split(examples: Sequence[Example], seed: int) -> Split:
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 over the examples in order: names the data without carrying it."""
+    """Return the SHA-256 of the examples in order: it identifies the data without containing it."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.text, example.pair, example.label]).encode())

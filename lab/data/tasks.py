@@ -1,4 +1,4 @@
-"""The GLUE tasks that the paper reports: field names, labels and metric of each."""
+"""The GLUE tasks of the paper: field names and labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Task:
     pair_field: str | None
     labels: tuple[str, ...]
     hub_validation: str = "validation"
-    """What the hub calls the split that a folder has as ``validation.jsonl``."""
+    """The hub's name of the split that a folder has as ``validation.jsonl``."""
 
 
 TASKS: dict[str, Task] = {

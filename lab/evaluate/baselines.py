@@ -1,7 +1,7 @@
-"""Routers of the lab only: without them nobody can judge the paper's.
+"""Baseline routers to compare the paper's with; the lab alone uses them.
 
-A router that knows the length, nearest neighbours, a logistic regression, and two oracles. Shape
-suffixes: N samples, H hidden size, E exits.
+The text's length, nearest neighbours, a logistic regression, and two oracles.
+Shape suffixes: N samples, H hidden size, E exits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lab.evaluate.pools import Pools
-from lab.evaluate.reward import DIFFICULTIES, place
+from lab.evaluate.reward import DIFFICULTIES, assign_pools
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import TIERS, first_answer
 from shared.domain import RoutingDecision, Tier
@@ -26,48 +26,49 @@ from shared.policies.base import StatelessPolicy
 NEIGHBOURS = 15
 
 
-class Scripted(StatelessPolicy):
-    """Decisions that were made beforehand, one for each sample in order."""
+class FixedDecisions(StatelessPolicy):
+    """Policy that replays given decisions, one for each sample in order."""
 
     def __init__(self, name: str, tiers: Sequence[Tier]) -> None:
         self.name = name
         self._decisions = iter([RoutingDecision(tier, name) for tier in tiers])
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """The next decision."""
+        """Return the next decision."""
         return next(self._decisions)
 
 
 def pools_of(samples: Samples, pools: Pools) -> NDArray[np.int64]:
-    """Algorithm 1's pool of each sample: 0 easy, 1 moderate, 2 hard."""
-    placed = place(samples.confidence_NE.T, pools.alpha, pools.mobile_layers, pools.edge_layers)
-    return placed.pool_N
+    """Return Algorithm 1's pool of each sample: 0 easy, 1 moderate, 2 hard."""
+    return assign_pools(
+        samples.confidence_NE.T, pools.alpha, pools.mobile_layers, pools.edge_layers
+    ).pool_N
 
 
 def by_length(validation: Samples, test: Samples, pools: Pools) -> list[Tier]:
-    """The nearest of three centroids, as the paper's, of the logarithm of the length alone."""
+    """Route to the nearest of three centroids, like the paper, of the log of the length."""
     pool_N = pools_of(validation, pools)
-    log_N, asked_N = np.log(validation.tokens_N), np.log(test.tokens_N)
+    log_N, test_log_N = np.log(validation.tokens_N), np.log(test.tokens_N)
     centroid_D = np.array([log_N[pool_N == d].mean() if (pool_N == d).any() else np.inf
                            for d in range(3)])  # fmt: skip
-    nearest_N = np.abs(asked_N[:, None] - centroid_D).argmin(1)
+    nearest_N = np.abs(test_log_N[:, None] - centroid_D).argmin(1)
     return _tiers(nearest_N)
 
 
 def by_neighbours(validation: Samples, test: Samples, pools: Pools) -> list[Tier]:
-    """The commonest pool of the 15 nearest validation samples."""
+    """Route to the tier of the most common pool among the 15 nearest validation samples."""
     model = KNeighborsClassifier(min(NEIGHBOURS, len(validation)))
     model.fit(validation.embedding_NH, pools_of(validation, pools))
     return _tiers(model.predict(test.embedding_NH))
 
 
 def true_difficulty(test: Samples, pools: Pools) -> list[Tier]:
-    """Oracle: the pool that Algorithm 1 would put the sample in, could it see the exits."""
+    """Oracle: route to the tier of the pool that Algorithm 1 assigns, which needs the exits."""
     return _tiers(pools_of(test, pools))
 
 
 def cheapest_right(test: Samples, facts: PolicyFacts, edge_layers: int) -> list[Tier]:
-    """Oracle: the cheapest tier whose answer is right; the cheapest of all where none is."""
+    """Oracle: route to the cheapest tier with a right answer, or else to the cheapest tier."""
     confidence_NE, answers_NE = test.confidence_NE, test.answers_NE
     chosen = []
     for i, label in enumerate(test.labels_N):
@@ -89,10 +90,11 @@ def _tiers(pool_N: NDArray[np.int64]) -> list[Tier]:
 def scores(
     validation: Samples, test: Samples, pools: Pools, target_N: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
-    """How strongly each router says, before any layer, that the mobile will not do.
+    """Return each router's score, before any layer runs, that the mobile does not suffice.
 
-    Higher is harder. ``target_N`` tells it of each validation sample: only the two that learn a
-    direction (neighbours, logistic) read it. A router that the pools leave undefined is absent.
+    A higher score means a harder text. ``target_N`` holds the truth for the validation samples;
+    the neighbours and the logistic regression learn from it. A router that is undefined for these
+    pools is absent.
     """
     result = {"length": test.tokens_N.astype(np.float64)}
     if not pools.empty:

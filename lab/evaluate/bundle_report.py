@@ -1,4 +1,4 @@
-"""What a bundle does as shipped: its exits, and the policies, with the mobile's own objects."""
+"""Measurements of an exported bundle: its exits, and the policies that the mobile runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shared.pricing.cost_model import CLOUD_FEES, CostModel
 
 
 def policy_table(bundle: Bundle, samples: Samples) -> dict[str, Any]:
-    """Every policy's accuracy (percent), shares and cost against all-cloud, with the γ sweep.
+    """Return every policy's accuracy (percent), shares and cost against all-cloud, with a γ sweep.
 
-    In the sweep only the bill changes: the decisions are those of the bundle's own γ.
+    The sweep keeps the decisions of the bundle's own γ and changes the prices.
     """
     facts = PolicyFacts.of(bundle)
     table: dict[str, Any] = {}
@@ -41,14 +41,17 @@ def policy_table(bundle: Bundle, samples: Samples) -> dict[str, Any]:
     return table
 
 
-def _against_all_cloud(trace: Trace, model: CostModel, dearer: float) -> float:
-    """Percent, if the cloud's fee were ``dearer`` λ higher and all decisions the same."""
-    paid = float(trace.cost_N.mean()) + trace.shares[Tier.CLOUD.value] * dearer
-    return round(100 * (paid / (model.all_cloud + dearer) - 1), 1)
+def _against_all_cloud(trace: Trace, model: CostModel, extra_fee: float) -> float:
+    """Return the change in percent if the cloud's fee were ``extra_fee`` λ higher."""
+    cost = float(trace.cost_N.mean()) + trace.shares[Tier.CLOUD.value] * extra_fee
+    return round(100 * (cost / (model.all_cloud + extra_fee) - 1), 1)
 
 
 def exit_table(full: Samples, shipped: Samples) -> dict[str, Any]:
-    """Accuracy (percent) and mean confidence by exit, fp32 and as shipped, and how far apart."""
+    """Return accuracy (percent) and mean confidence by exit in fp32 and as exported.
+
+    ``largest_probability_difference`` compares the two.
+    """
 
     def by_exit(samples: Samples) -> dict[str, list[float]]:
         right_NE = samples.answers_NE == samples.labels_N[:, None]
@@ -57,10 +60,10 @@ def exit_table(full: Samples, shipped: Samples) -> dict[str, Any]:
             "confidence": [round(float(value), 4) for value in samples.confidence_NE.mean(0)],
         }
 
-    apart_NEC = np.abs(full.probabilities_NEC - shipped.probabilities_NEC)
+    difference_NEC = np.abs(full.probabilities_NEC - shipped.probabilities_NEC)
     return {
         "examples": len(full),
         "fp32": by_exit(full),
         "shipped": by_exit(shipped),
-        "largest_probability_difference": [round(float(v), 4) for v in apart_NEC.max((0, 2))],
+        "largest_probability_difference": [round(float(v), 4) for v in difference_NEC.max((0, 2))],
     }

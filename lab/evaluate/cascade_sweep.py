@@ -1,7 +1,7 @@
-"""The policy ``cascade-routing`` over many samples at once, for choosing Λ and α.
+"""Vectorised ``cascade-routing`` over many samples, for choosing Λ and α.
 
-It decides exactly as `shared.policies.cascade_routing.CascadeRouting` does, text by text; a test
-compares the two.
+Its decisions equal those of `shared.policies.cascade_routing.CascadeRouting`; a test compares the
+two.
 
 Shape suffixes: N samples, T, U tiers, K heads, F features, G facts of an answer.
 """
@@ -25,7 +25,7 @@ from shared.policies.static import Always
 from shared.pricing.cost_model import CostModel
 
 Part = Literal["both", "heads", "escalation"]
-"""The whole policy, its first placement alone, or its escalation alone (ablations)."""
+"""Parts of the policy, for ablations: both, the first placement alone, or escalation alone."""
 CLOUD = len(TIERS) - 1
 
 
@@ -50,7 +50,7 @@ class CascadeSweep:
                 self._gain_NTU[:, t, u] = heads.gains(t, u, facts_NG)
 
     def run(self, price: float, cost_model: CostModel, part: Part = "both") -> Trace:
-        """Return where every sample is answered at this Λ and these prices, and at what cost."""
+        """Return the answers and costs of all samples at this Λ and these prices."""
         count = len(self._samples)
         rows_N = np.arange(count)
         tier_N = self.first_tiers(price, cost_model, part)
@@ -63,11 +63,11 @@ class CascadeSweep:
         cost_N = cost_TL[tier_N, self._exit_NT[rows_N, tier_N] - 1]
         if part != "heads":
             for t in range(CLOUD):
-                to_N = self._next(t, price, cost_model)
-                goes_N = (tier_N == t) & (to_N > t)
-                tier_N = np.where(goes_N, to_N, tier_N)
-                paid_N = cost_TL[tier_N, self._exit_NT[rows_N, tier_N] - 1]
-                cost_N = np.where(goes_N, cost_N + paid_N, cost_N)
+                target_N = self._escalation_targets(t, price, cost_model)
+                escalated_N = (tier_N == t) & (target_N > t)
+                tier_N = np.where(escalated_N, target_N, tier_N)
+                attempt_N = cost_TL[tier_N, self._exit_NT[rows_N, tier_N] - 1]
+                cost_N = np.where(escalated_N, cost_N + attempt_N, cost_N)
         tiers_N: NDArray[np.object_] = np.array(TIERS, dtype=object)[tier_N]
         return Trace(
             tiers_N, self._exit_NT[rows_N, tier_N], self._answer_NT[rows_N, tier_N], cost_N
@@ -79,23 +79,26 @@ class CascadeSweep:
         if part == "escalation":
             return np.full(count, TIERS.index(Tier.EDGE) if price else CLOUD)
         policy = CascadeRouting(self._heads, cost_model, price)
-        sure_NT = np.concatenate([self._expected_NK[:, len(TIERS) :], np.ones((count, 1))], 1)
+        confident_NT = np.concatenate([self._expected_NK[:, len(TIERS) :], np.ones((count, 1))], 1)
         expected_values = [
-            policy.worth(t, sure_NT[:, t], self._lead_NT[:, t], going_on=part == "both")
+            policy.worth(t, confident_NT[:, t], self._lead_NT[:, t], going_on=part == "both")
             for t in range(len(TIERS))
         ]
-        worth_NT = np.stack([np.broadcast_to(w, count) for w in expected_values], 1)
-        # of equals the dearer tier, as the policy
-        start_N: NDArray[np.int64] = CLOUD - worth_NT[:, ::-1].argmax(1)
+        value_NT = np.stack([np.broadcast_to(value, count) for value in expected_values], 1)
+        # like the policy, the more expensive of equal tiers
+        start_N: NDArray[np.int64] = CLOUD - value_NT[:, ::-1].argmax(1)
         return start_N
 
-    def _next(self, tier: int, price: float, cost_model: CostModel) -> NDArray[np.int64]:
+    def _escalation_targets(
+        self, tier: int, price: float, cost_model: CostModel
+    ) -> NDArray[np.int64]:
+        """Return the tier with the best expected gain less its cost after an answer of ``tier``."""
         conditions = Conditions(cost_model)
         best_N = np.full(len(self._samples), tier)
-        worth_N = np.zeros(len(self._samples))
+        value_N = np.zeros(len(self._samples))
         for target in range(tier + 1, len(TIERS)):
             layer = float(self._heads.layers_T2[target, 1])
             new_N = self._gain_NTU[:, tier, target] - price * conditions.cost(TIERS[target], layer)
-            best_N = np.where(new_N > worth_N, target, best_N)
-            worth_N = np.maximum(new_N, worth_N)
+            best_N = np.where(new_N > value_N, target, best_N)
+            value_N = np.maximum(new_N, value_N)
         return best_N

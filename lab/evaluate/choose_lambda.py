@@ -1,4 +1,4 @@
-"""Chooses Λ, the worth of one λ, on the validation part: heads fitted on the other folds."""
+"""Choose Λ, the price of one λ in probability, on the validation part by cross-fitting."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from lab.data.examples import Example, data_hash
 from lab.evaluate.cascade_sweep import CascadeSweep, Part
-from lab.evaluate.fit_heads import Reads, fit_exit0, fit_heads
-from lab.evaluate.pools import Pools, at_alpha
+from lab.evaluate.fit_heads import HeadInputs, fit_embedding_classifier, fit_heads
+from lab.evaluate.pools import Pools, with_alpha
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
 from lab.models.embedding_tables import mean_embeddings
@@ -29,28 +29,31 @@ PRICES = (
     *(0.0, 0.00002, 0.00005, 0.0001),
     *(round(float(price), 6) for price in np.geomspace(0.0002, 0.06, 16)),
 )
-"""Candidates for Λ; at 0 nothing is worth more than the cloud, which is asked for everything."""
+"""Candidates for Λ; at 0 the cloud answers everything."""
 TEXT_ALPHAS = (0.95, 0.98, 0.99, 0.995)
-ALPHAS: dict[Reads, tuple[float, ...]] = {
+ALPHAS: dict[HeadInputs, tuple[float, ...]] = {
     "text": TEXT_ALPHAS,
     "answers": (0.8, 0.9, *TEXT_ALPHAS),
 }
-"""Candidates for α beside the paper's. Heads that read the text choose among fewer: with more
-settings to choose from, the best one on validation is more often the luckiest."""
+"""Candidates for α in addition to the paper's. Heads that read the text have fewer: the more
+settings there are, the more often the best one on validation is best by chance."""
 PREFERENCE = 5.0
-"""Percent of all-cloud that heads reading answers alone must save beyond the others to be taken."""
+"""Percent of all-cloud that heads of answers alone must save beyond the others to be chosen."""
 FOLDS = 5
 
 
-def exit0_of_run(run: Run, train: Sequence[Example]) -> tuple[Floats, Floats]:
-    """Exit 0 of a run's training part, cached for an equal model and equal data."""
+def embedding_classifier_of_run(run: Run, train: Sequence[Example]) -> tuple[Floats, Floats]:
+    """Return the embedding classifier of a run's training part.
+
+    It is cached in the run for an equal model and equal data.
+    """
     key = hashlib.sha256(f"1 {data_hash(train)} {run.model_hash()}".encode()).hexdigest()[:16]
     file = run.folder / "outputs" / f"exit0-{key}.safetensors"
     if not file.is_file():
         encoder = TextEncoder(run.tokenizer_file, run.facts["max_tokens"])
         rows = [encoder.encode(row.text, row.pair) for row in train]
         labels_N = np.array([row.label for row in train])
-        weight_HC, bias_C = fit_exit0(mean_embeddings(run.model, rows), labels_N)
+        weight_HC, bias_C = fit_embedding_classifier(mean_embeddings(run.model, rows), labels_N)
         file.parent.mkdir(exist_ok=True)
         save_file({"weight": np.ascontiguousarray(weight_HC), "bias": bias_C}, file)
     cached = load_file(file)
@@ -63,62 +66,68 @@ class Setting:
 
     price: float
     alpha: float
-    reads: Reads = "text"
+    reads: HeadInputs = "text"
 
 
-def folds_of(validation: Samples) -> NDArray[np.int64]:
+def assign_folds(validation: Samples) -> NDArray[np.int64]:
     """Return ``fold_N``, 0 to `FOLDS` − 1: samples that share text are in one fold.
 
-    Groups are dealt out in random order, each to the fold that is smallest so far. Where groups are
-    not known, each sample is one.
+    Groups are assigned in random order, each to the smallest fold so far. Without known groups
+    each sample is its own group.
     """
     group_N = validation.group_N
     if group_N is None:
         group_N = np.arange(len(validation))
     _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
     fold_G = np.zeros(len(size_G), np.int64)
-    filled = np.zeros(FOLDS, np.int64)
+    with_defaults = np.zeros(FOLDS, np.int64)
     for group in np.random.default_rng(0).permutation(len(size_G)):
-        fold_G[group] = filled.argmin()
-        filled[fold_G[group]] += size_G[group]
+        fold_G[group] = with_defaults.argmin()
+        with_defaults[fold_G[group]] += size_G[group]
     fold_N: NDArray[np.int64] = fold_G[group_N]
     return fold_N
 
 
 def standard_error(loss_N: NDArray[np.float64], group_N: NDArray[np.int64] | None) -> float:
-    """Standard error of the mean loss; samples of one group count as one draw (cluster-robust)."""
-    away_N = loss_N - loss_N.mean()
+    """Return the cluster-robust standard error of the mean loss: each group is one draw."""
+    deviation_N = loss_N - loss_N.mean()
     if group_N is not None:
         _, group_N = np.unique(group_N, return_inverse=True)
-        away_N = np.bincount(group_N, away_N)
-    return float(np.sqrt((away_N**2).sum())) / len(loss_N)
+        deviation_N = np.bincount(group_N, deviation_N)
+    return float(np.sqrt((deviation_N**2).sum())) / len(loss_N)
 
 
 class CrossFitted:
-    """Cascade routing on the validation part, cross-fitted fold by fold."""
+    """Cascade routing on the validation part: each fold has heads fitted on the other folds."""
 
-    def __init__(self, exit0: tuple[Floats, Floats], validation: Samples, pools: Pools) -> None:
+    def __init__(
+        self, embedding_classifier: tuple[Floats, Floats], validation: Samples, pools: Pools
+    ) -> None:
         if len(validation) < 20 * FOLDS:
             raise InvalidInput(
                 f"data: {len(validation)} validation examples are too few for correctness heads; "
-                f"{20 * FOLDS} at least"
+                f"give at least {20 * FOLDS}"
             )
         self._validation, self._pools = validation, pools
-        fold_N = folds_of(validation)
+        fold_N = assign_folds(validation)
         if len(set(fold_N.tolist())) < FOLDS:
             raise InvalidInput(
-                f"data: the validation examples make fewer than {FOLDS} groups, because they share "
+                f"data: the validation examples form fewer than {FOLDS} groups, because they share "
                 "text; give more data"
             )
         self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]
         self._parts = [validation.take(rows) for rows in self._rows]
         rest = [validation.take(np.flatnonzero(fold_N != fold)) for fold in range(FOLDS)]
-        self._sweeps: dict[tuple[float, Reads], list[CascadeSweep]] = {}
+        self._sweeps: dict[tuple[float, HeadInputs], list[CascadeSweep]] = {}
         for reads, alphas in ALPHAS.items():
             for alpha in sorted({pools.alpha, *alphas}):
-                there = at_alpha(pools, alpha)
+                pools_at_alpha = with_alpha(pools, alpha)
                 self._sweeps[alpha, reads] = [
-                    CascadeSweep(fit_heads(exit0, others, there, reads), part, there)
+                    CascadeSweep(
+                        fit_heads(embedding_classifier, others, pools_at_alpha, reads),
+                        part,
+                        pools_at_alpha,
+                    )
                     for others, part in zip(rest, self._parts, strict=True)
                 ]
         self._swept: dict[tuple[CostModel, Part], list[tuple[float, float, Setting]]] = {}
@@ -126,7 +135,7 @@ class CrossFitted:
     def run(
         self, setting: Setting, cost_model: CostModel, part: Part = "both"
     ) -> dict[str, NDArray[Any]]:
-        """Return ``right`` and ``cost`` of each answer, at this setting and these prices."""
+        """Return ``right`` and ``cost`` (λ) of each answer, at this setting and these prices."""
         right_N = np.zeros(len(self._validation), bool)
         cost_N = np.zeros(len(self._validation))
         sweeps = self._sweeps[setting.alpha, setting.reads]
@@ -140,9 +149,9 @@ class CrossFitted:
     def choose(
         self, accuracy: float, cost_model: CostModel | None = None, part: Part = "both"
     ) -> Setting:
-        """The setting of least mean cost among those whose accuracy is at least ``accuracy``.
+        """Return the setting of least mean cost with at least this ``accuracy`` (0 to 1).
 
-        Where none is, the most accurate.
+        If there is none, return the most accurate.
         """
         model = cost_model or self._pools.cost_model
         if (model, part) not in self._swept:
@@ -160,8 +169,8 @@ class CrossFitted:
             return min(fit)[1]
         return max(self._swept[model, part], key=lambda row: (row[1], -row[0]))[2]
 
-    def choose_by(self, promise: Promise) -> Kept:
-        """The setting of least mean cost among those that keep ``promise``.
+    def choose_within(self, limit: DropLimit) -> ValidatedSetting:
+        """Return the setting of least mean cost within ``limit``.
 
         Heads that read the text are preferred within `PREFERENCE`: they choose a tier for each text
         before any layer runs.
@@ -173,9 +182,9 @@ class CrossFitted:
             run = self.run(setting, model)
             loss_N = 100.0 * (cloud_N.astype(float) - run["right"])
             change = 100 * (float(run["cost"].mean()) / model.all_cloud - 1)
-            found.append(Kept.of(setting, loss_N, self._validation, change))
+            found.append(ValidatedSetting.of(setting, loss_N, self._validation, change))
         return min(
-            (one for one in found if one.keeps(promise)),
+            (one for one in found if one.meets(limit)),
             key=lambda one: (
                 one.cost_change + (0.0 if one.setting.reads == "text" else PREFERENCE),
                 one.setting,
@@ -184,21 +193,21 @@ class CrossFitted:
 
     @property
     def _settings(self) -> list[Setting]:
-        return [Setting(price, *known) for known in self._sweeps for price in PRICES]
+        return [Setting(price, *key) for key in self._sweeps for price in PRICES]
 
 
 def all_cloud_accuracy(samples: Samples) -> float:
-    """Share that the last layer gets right."""
+    """Return the share of the last layer's answers that are right."""
     return float(np.mean(samples.answers_NE[:, -1] == samples.labels_N))
 
 
 @dataclass(frozen=True)
-class Promise:
-    """Condition on a setting on validation: a drop against all-cloud, with a margin.
+class DropLimit:
+    """Limit of the drop against all-cloud on validation.
 
-    The mean drop plus ``standard_errors`` of it may be ``max_drop`` points at most; with
-    ``longer_half`` also on the longer half of the texts by itself. Held-out texts may be shorter
-    than those in service: SST-2's training file holds phrases, and long texts lose more.
+    The mean drop plus ``standard_errors`` standard errors must be at most ``max_drop`` points; with
+    ``longer_half`` also on the longer half of the texts. Held-out texts may be shorter than those
+    in service: SST-2's training file holds phrases, and long texts lose more.
     """
 
     max_drop: float = 0.0
@@ -206,15 +215,16 @@ class Promise:
     longer_half: bool = False
 
 
-SHIPPED = Promise(max_drop=0.3, standard_errors=1.0, longer_half=True)
-"""Promise by which a bundle's default policy is chosen."""
+DEFAULT_LIMIT = DropLimit(max_drop=0.3, standard_errors=1.0, longer_half=True)
+"""Limit for the default policy of a bundle."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A setting on validation, cross-fitted: drops in points with their standard errors.
+class ValidatedSetting:
+    """A setting measured on validation: drops against all-cloud (points), their standard errors.
 
-    ``cost_change`` is the mean cost against all-cloud in percent.
+    ``long_drop`` is the drop on the longer half of the texts, ``cost_change`` the mean cost against
+    all-cloud in percent.
     """
 
     setting: Setting
@@ -231,8 +241,8 @@ class Kept:
         loss_N: NDArray[np.float64],
         samples: Samples,
         cost_change: float,
-    ) -> Kept:
-        """From the loss of each sample in points against all-cloud."""
+    ) -> ValidatedSetting:
+        """Return the measurement from the loss of each sample against all-cloud, in points."""
         long_N = samples.tokens_N > np.median(samples.tokens_N)
         parts = []
         for part_N in (np.ones(len(samples), bool), long_N if long_N.any() else ~long_N):
@@ -241,28 +251,31 @@ class Kept:
             parts.append((mean, standard_error(loss_N[part_N], group_N)))
         return cls(setting, *parts[0], *parts[1], cost_change)
 
-    def keeps(self, promise: Promise) -> bool:
-        """Return whether the setting keeps ``promise``."""
-        worst = self.drop + promise.standard_errors * self.drop_error
-        if promise.longer_half:
-            worst = max(worst, self.long_drop + promise.standard_errors * self.long_drop_error)
-        return worst <= promise.max_drop
+    def meets(self, limit: DropLimit) -> bool:
+        """Return whether the drop is within ``limit``."""
+        worst = self.drop + limit.standard_errors * self.drop_error
+        if limit.longer_half:
+            worst = max(worst, self.long_drop + limit.standard_errors * self.long_drop_error)
+        return worst <= limit.max_drop
 
 
-def priced_heads(
-    exit0: tuple[Floats, Floats], validation: Samples, pools: Pools, promise: Promise
-) -> tuple[CorrectnessHeads, Kept]:
-    """Heads fitted on all of validation, at the cheapest setting that keeps ``promise`` there.
+def fit_default_heads(
+    embedding_classifier: tuple[Floats, Floats], validation: Samples, pools: Pools, limit: DropLimit
+) -> tuple[CorrectnessHeads, ValidatedSetting]:
+    """Return heads fitted on all of validation, at the cheapest setting within ``limit`` there.
 
-    Settings are judged cross-fitted. At Λ = 0 all goes to the cloud, which keeps every promise.
+    Settings are measured cross-fitted. At Λ = 0 the cloud answers everything, which meets every
+    limit.
     """
-    kept = CrossFitted(exit0, validation, pools).choose_by(promise)
-    setting = kept.setting
-    heads = fit_heads(exit0, validation, at_alpha(pools, setting.alpha), setting.reads)
-    return replace(heads, price=np.array(setting.price)), kept
+    chosen = CrossFitted(embedding_classifier, validation, pools).choose_within(limit)
+    setting = chosen.setting
+    heads = fit_heads(
+        embedding_classifier, validation, with_alpha(pools, setting.alpha), setting.reads
+    )
+    return replace(heads, price=np.array(setting.price)), chosen
 
 
 def cascade_trace(heads: CorrectnessHeads, price: float, samples: Samples, pools: Pools) -> Trace:
-    """``cascade-routing`` at this Λ and these pools' prices, by the policy that the mobile runs."""
+    """Simulate the mobile's ``cascade-routing`` at this Λ and these pools' prices."""
     policy = CascadeRouting(heads, pools.cost_model, price)
     return simulate(policy, samples, pools.facts, pools.edge_layers)

@@ -1,4 +1,4 @@
-"""``dimee evaluate``: every method over the outputs of one run, as one JSON."""
+"""``dimee evaluate``: measure every method on the outputs of one run."""
 
 from __future__ import annotations
 
@@ -17,21 +17,28 @@ from lab.evaluate import sweeps
 from lab.evaluate.baselines import pools_of
 from lab.evaluate.cascade_study import cascade_study
 from lab.evaluate.choose_lambda import FOLDS
-from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
+from lab.evaluate.methods import (
+    BASELINE_ROWS,
+    PAPER_METHODS,
+    TIER_ROWS,
+    EvaluationData,
+    Scorer,
+    traces,
+)
 from lab.evaluate.metrics import METRIC_NAMES
 from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.samples import Samples
-from lab.evaluate.source import Source
+from lab.evaluate.source import OutputSource
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
 
 FORMAT = 2
-SHOWN = 600
-SHIFTED = ("books", "dvd", "electronics")
+MAP_SAMPLES = 600
+SHIFT_DOMAINS = ("books", "dvd", "electronics")
 
 
 def evaluate(
-    source: Source,
+    source: OutputSource,
     on: str,
     mobile_layers: int,
     edge_layers: int,
@@ -40,42 +47,42 @@ def evaluate(
     shift: Path | None = None,
     price_book: Path | None = None,
 ) -> dict[str, Any]:
-    """Judge every method on one part of a run, or of a folder of exit outputs.
+    """Measure every method on one part of a run, or of a folder of exit outputs.
 
-    α, pools and whatever a router learns come from the run's validation part; ``on`` names what
-    is reported: ``test``, the run's own, or ``glue``, GLUE's validation file. Prices are the
-    preset's, or those of ``price_book``; ``cloud_fee`` replaces γ of either.
+    α, pools and the routers are fitted on the run's validation part. ``on`` is the reported part:
+    ``test``, the run's own, or ``glue``, GLUE's validation file. Prices are the preset's or those
+    of ``price_book``; ``cloud_fee`` replaces γ. Returns the content of the JSON.
     """
-    tariff = LivePrices(CostModel.paper(source.layers), price_book)
-    cost_model = tariff.cost_model
+    live_prices = LivePrices(CostModel.paper(source.layers), price_book)
+    cost_model = live_prices.cost_model
     if cloud_fee is not None:
         cost_model = replace(cost_model, cloud_fee=cloud_fee)
     validation, test = source.validation(), source.reported(on)
     labels = {"validation": validation.labels_N.tolist(), "reported": test.labels_N.tolist()}
     check_classes(labels, source.task)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
-    judged = Judged(source.task.name, validation, test, pools)
-    result = _facts(source, on, judged)
+    data = EvaluationData(source.task.name, validation, test, pools)
+    result = _facts(source, on, data)
     if price_book is not None:
-        result["price_book"] = tariff.book.version
-    result |= _judge(judged)
+        result["price_book"] = live_prices.book.version
+    result |= _measure(data)
     if len(validation) >= 20 * FOLDS:
-        result["cascade_routing"] = cascade_study(judged, Scorer(judged), source.exit0())
+        result["cascade_routing"] = cascade_study(data, Scorer(data), source.embedding_classifier())
     if shift is not None:
-        result["shift"] = _shift(source, judged, shift)
+        result["shift"] = _shift(source, data, shift)
     return result
 
 
-def _facts(source: Source, on: str, judged: Judged) -> dict[str, Any]:
-    facts, pools, reported = source.facts, judged.pools, len(judged.test)
-    kept = ("task", "encoder", "split", "pooling", "loss", "epochs", "batch_size",
+def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any]:
+    facts, pools, reported = source.facts, data.pools, len(data.test)
+    names = ("task", "encoder", "split", "pooling", "loss", "epochs", "batch_size",
             "learning_rate", "max_tokens", "seed", "limit", "examples", "data_hash")  # fmt: skip
     return {
         "format": FORMAT,
-        "run": {name: facts.get(name) for name in kept}
+        "run": {name: facts.get(name) for name in names}
         | {
             "loss": facts.get("loss", "sum"),
-            "source": source.source,
+            "source": source.kind,
             "folder": source.folder.name,
         },
         "data": Path(facts.get("data", source.task.name)).name,
@@ -85,11 +92,9 @@ def _facts(source: Source, on: str, judged: Judged) -> dict[str, Any]:
         "metric": METRIC_NAMES.get(source.task.name, "accuracy"),
         "labels": list(source.task.labels),
         "reported": reported,
-        "reported_hash": judged.test.data_hash,
-        "model_hash": judged.test.model_hash,
-        "majority": round(
-            100 * float(np.bincount(judged.test.labels_N).max()) / len(judged.test), 4
-        ),
+        "reported_hash": data.test.data_hash,
+        "model_hash": data.test.model_hash,
+        "majority": round(100 * float(np.bincount(data.test.labels_N).max()) / len(data.test), 4),
         "m": pools.mobile_layers,
         "n": pools.edge_layers,
         "mu": pools.mu,
@@ -107,16 +112,16 @@ def _facts(source: Source, on: str, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _judge(judged: Judged) -> dict[str, Any]:
-    scorer = Scorer(judged)
+def _measure(data: EvaluationData) -> dict[str, Any]:
+    scorer = Scorer(data)
     steps = tqdm(total=8, desc="evaluate", unit="study", mininterval=1)
 
     def step(value: Any) -> Any:
         steps.update()
         return value
 
-    names = (*PAPER_METHODS, *TIER_ROWS, *RIVAL_ROWS)
-    test = judged.test
+    names = (*PAPER_METHODS, *TIER_ROWS, *BASELINE_ROWS)
+    test = data.test
     right_NE = test.answers_NE == test.labels_N[:, None]
     result = {
         "exits": {
@@ -127,22 +132,22 @@ def _judge(judged: Judged) -> dict[str, Any]:
                 for column in test.answers_NE.T
             ],
         },
-        "methods": step({name: scorer.row(traces(name, judged)) for name in names}),
-        "by_cloud_fee": step(sweeps.by_cloud_fee(judged)),
-        "by_price": step(sweeps.by_price(judged)),
-        "by_alpha": step(sweeps.by_alpha(judged, scorer)),
-        "by_layers": step(sweeps.by_layers(judged, scorer)),
-        "drift": step(sweeps.drift(judged)),
-        "auroc": step(sweeps.router_auroc(judged)),
-        "map": step(_map(judged.validation, judged.pools)),
+        "methods": step({name: scorer.row(traces(name, data)) for name in names}),
+        "by_cloud_fee": step(sweeps.by_cloud_fee(data)),
+        "by_price": step(sweeps.by_price(data)),
+        "by_alpha": step(sweeps.by_alpha(data, scorer)),
+        "by_layers": step(sweeps.by_layers(data, scorer)),
+        "drift": step(sweeps.drift(data)),
+        "auroc": step(sweeps.router_auroc(data)),
+        "map": step(_map(data.validation, data.pools)),
     }
     steps.close()
     return result
 
 
 def _map(validation: Samples, pools: Pools) -> dict[str, Any]:
-    """Figure 2c: t-SNE of the mean word embeddings of the three pools, at most 600 samples."""
-    rows = np.random.default_rng(0).permutation(len(validation))[:SHOWN]
+    """Return Figure 2c: t-SNE of the mean word embeddings of at most `MAP_SAMPLES` samples."""
+    rows = np.random.default_rng(0).permutation(len(validation))[:MAP_SAMPLES]
     if len(rows) < 10:
         return {"points": [], "pools": []}
     perplexity = min(30.0, (len(rows) - 1) / 3)
@@ -154,26 +159,26 @@ def _map(validation: Samples, pools: Pools) -> dict[str, Any]:
     }
 
 
-def _shift(source: Source, judged: Judged, folder: Path) -> dict[str, Any]:
-    """The adaptive rule under real shift: the same pools, other domains."""
+def _shift(source: OutputSource, data: EvaluationData, folder: Path) -> dict[str, Any]:
+    """Return the adaptive rule under shift: the same pools, other domains."""
     result = {}
-    for name in SHIFTED:
+    for name in SHIFT_DOMAINS:
         examples = load_examples(str(folder / f"{name}.jsonl"), source.task, name)
-        moved = Judged(
-            judged.task, judged.validation, source.samples_of(examples, name), judged.pools
+        shifted = EvaluationData(
+            data.task, data.validation, source.samples_of(examples, name), data.pools
         )
-        scorer = Scorer(moved)
+        scorer = Scorer(shifted)
         names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS)
         result[name] = {
             "reported": len(examples),
-            "methods": {row: scorer.row(traces(row, moved)) for row in names},
-            "drift": sweeps.drift(moved),
+            "methods": {row: scorer.row(traces(row, shifted)) for row in names},
+            "drift": sweeps.drift(shifted),
         }
     return result
 
 
 def name_of(result: dict[str, Any]) -> str:
-    """``TASK-ENCODER-SPLIT``, and the price book's version: the name of a result's file."""
+    """Return the name of a result: ``TASK-ENCODER-SPLIT``, and the price book's version."""
     run = result["run"]
     encoder = Path(run["encoder"]).name
     name = f"{run['task']}-{encoder}-{result['on']}"
@@ -183,7 +188,7 @@ def name_of(result: dict[str, Any]) -> str:
 
 
 def write_result(result: dict[str, Any], folder: Path) -> Path:
-    """Write ``result`` as ``TASK-ENCODER-SPLIT.json``."""
+    """Write ``result`` to `name_of`.json in ``folder`` and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name_of(result)}.json"
     part = file.with_suffix(".part")

@@ -1,4 +1,6 @@
-"""Fits the correctness heads: exit 0 on the training part, everything else on the validation part.
+"""Fit the correctness heads.
+
+The embedding classifier is fitted on the training part, everything else on the validation part.
 
 Shape suffixes: N samples, H hidden size, F features, K heads, T, U tiers, G facts of an answer.
 """
@@ -29,45 +31,51 @@ from shared.bundle.correctness_heads import (
 from shared.domain import Tier
 from shared.policies.static import Always
 
-Reads = Literal["text", "answers"]
+HeadInputs = Literal["text", "answers"]
 RIDGE = 0.01
-"""Inverse regularisation of the heads that see the embedding, as chosen on validation."""
+"""Inverse regularisation of heads of the embedding, chosen on validation."""
 PAIR_RIDGE = 0.1
-"""The same of the heads that see the features of pairs: 21 features in place of hundreds."""
+"""Inverse regularisation of heads of pair features: 21 features instead of hundreds."""
 CONFIDENCE_FACTS = 3
-"""Number of an answer's first facts that are the constant and its confidence."""
+"""Number of an answer's facts, from the first, that hold the constant and its confidence."""
 LEAD_RIDGE = 3.0
-"""Ridge per example of the lead over the cloud: a small difference in much noise."""
+"""Ridge, per example, of the lead over the cloud: a small difference with much noise."""
 
 
-def fit_exit0(
+def fit_embedding_classifier(
     embedding_NH: NDArray[np.float32], labels_N: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Exit 0: a logistic regression on the mean word embedding, ``weight_HC`` and ``bias_C``."""
+    """Fit the embedding classifier, a logistic regression on the mean word embedding.
+
+    Returns ``weight_HC`` and ``bias_C``.
+    """
     scaler = StandardScaler().fit(embedding_NH)
     model = LogisticRegression(C=0.1, max_iter=300).fit(scaler.transform(embedding_NH), labels_N)
     weight_CH, bias_C = model.coef_, model.intercept_
-    if len(weight_CH) == 1:  # two classes: one row of scikit-learn's is the difference of two
+    if len(weight_CH) == 1:  # two classes: scikit-learn's one row is the difference of two
         weight_CH, bias_C = np.vstack([-weight_CH, weight_CH]) / 2, np.array([-1, 1]) * bias_C / 2
     weight_HC = (weight_CH / scaler.scale_).T
     return weight_HC, bias_C - scaler.mean_ @ weight_HC
 
 
 def fit_heads(
-    exit0: tuple[Floats, Floats], validation: Samples, pools: Pools, reads: Reads = "text"
+    embedding_classifier: tuple[Floats, Floats],
+    validation: Samples,
+    pools: Pools,
+    reads: HeadInputs = "text",
 ) -> CorrectnessHeads:
-    """Fit all correctness heads; Λ is left at 0 (`lab.evaluate.choose_lambda` chooses it).
+    """Fit all correctness heads; Λ is 0 (`lab.evaluate.choose_lambda` chooses it).
 
-    With ``reads`` "answers" they see nothing of a text but the confidence of its answers: every
-    text starts at the same tier. Where few examples are at hand, or the text tells little, such
-    heads are the better ones, because there is less in them to fit.
+    With ``reads`` "answers" they use the confidence of answers alone, so that every text starts at
+    the same tier. They have fewer parameters, and are better with few examples or where the text
+    reveals little of its difficulty.
     """
     runs = [simulate(Always(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS]
-    features_NF, label0_N = features_of(exit0, validation)
+    features_NF, label0_N = features_of(embedding_classifier, validation)
     right_NT = np.stack([run.answer_N == validation.labels_N for run in runs], 1)
-    sure_NT = np.stack([_sure(validation, run, pools) for run in runs], 1)
+    confident_NT = np.stack([_meets_threshold(validation, run, pools) for run in runs], 1)
     mean_F, scale_F = np.nanmean(features_NF, 0), np.nanstd(features_NF, 0) + 1e-9
-    columns = [right_NT[:, t] for t in range(3)] + [sure_NT[:, t] for t in range(2)]
+    columns = [right_NT[:, t] for t in range(3)] + [confident_NT[:, t] for t in range(2)]
     x_NF = np.nan_to_num((features_NF - mean_F) / scale_F, nan=0.0)
     if reads == "answers":
         x_NF = np.zeros_like(x_NF)
@@ -79,21 +87,21 @@ def fit_heads(
     if reads == "answers":
         facts_TNG[..., CONFIDENCE_FACTS:] = 0.0
     next_TT2 = np.array(
-        [[_shares(right_NT[:, u], sure_NT[:, t]) for u in range(3)] for t in range(3)]
+        [[_shares(right_NT[:, u], confident_NT[:, t]) for u in range(3)] for t in range(3)]
     )
     gain_TUG = np.zeros((3, 3, ANSWER_FACTS))
     for t in range(3):
         for u in range(t + 1, 3):
             gain_TUG[t, u] = _with_bias(facts_TNG[t], right_NT[:, u])
     made = CorrectnessHeads(
-        exit0_HC=exit0[0],
-        exit0_C=exit0[1],
+        exit0_HC=embedding_classifier[0],
+        exit0_C=embedding_classifier[1],
         mean_F=mean_F,
         scale_F=scale_F,
         weight_FK=np.stack([weight for weight, _ in fitted], 1),
         bias_K=np.array([bias for _, bias in fitted]),
-        layers_T2=np.array([_shares(run.exit_N, sure_NT[:, t]) for t, run in enumerate(runs)]),
-        right_T2=np.array([_shares(right_NT[:, t], sure_NT[:, t]) for t in range(3)]),
+        layers_T2=np.array([_shares(run.exit_N, confident_NT[:, t]) for t, run in enumerate(runs)]),
+        right_T2=np.array([_shares(right_NT[:, t], confident_NT[:, t]) for t in range(3)]),
         next_TT2=next_TT2,
         this_TG=np.stack([_with_bias(facts_TNG[t], right_NT[:, t]) for t in range(3)]),
         gain_TUG=gain_TUG,
@@ -103,31 +111,33 @@ def fit_heads(
         alpha=np.array(pools.alpha),
         price=np.array(0.0),
     )
-    return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, sure_NT))
+    return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, confident_NT))
 
 
 def _typical_gains(
-    heads: CorrectnessHeads, facts_TNG: Floats, sure_NT: NDArray[np.bool_]
+    heads: CorrectnessHeads, facts_TNG: Floats, confident_NT: NDArray[np.bool_]
 ) -> Floats:
-    """``gains_TSQU``: means of `QUANTILES` equal parts of the answers, in order of their gain."""
+    """Return ``gains_TSQU``: means of `QUANTILES` equal parts of the answers, ordered by gain."""
     gains_TSQU = np.zeros((3, 2, QUANTILES, 3))
     for t in range(2):
         gain_NU = np.stack([heads.gains(t, u, facts_TNG[t]) for u in range(3)], 1)
         gain_NU[:, : t + 1] = 0.0
         order_N = np.argsort(gain_NU[:, 2], kind="stable")
-        for s, mask_N in enumerate((sure_NT[:, t], ~sure_NT[:, t])):
+        for s, mask_N in enumerate((confident_NT[:, t], ~confident_NT[:, t])):
             rows_N = order_N[mask_N[order_N]] if mask_N.any() else order_N
             for q, part in enumerate(np.array_split(rows_N, QUANTILES)):
-                # fewer answers than parts: the last one stands for those that are empty
+                # an empty part, with fewer answers than parts, has the last answer
                 gains_TSQU[t, s, q] = gain_NU[part if len(part) else rows_N[-1:]].mean(0)
     return gains_TSQU
 
 
-def features_of(exit0: tuple[Floats, Floats], samples: Samples) -> tuple[Floats, NDArray[np.int64]]:
-    """``features_NF`` and exit 0's labels, by the very function of the mobile."""
+def features_of(
+    embedding_classifier: tuple[Floats, Floats], samples: Samples
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return ``features_NF`` and the embedding classifier's labels, by the mobile's function."""
     rows = [
         raw_features(
-            *exit0,
+            *embedding_classifier,
             samples.embedding_NH[i],
             int(samples.tokens_N[i]),
             int(samples.rare_N[i]),
@@ -138,7 +148,7 @@ def features_of(exit0: tuple[Floats, Floats], samples: Samples) -> tuple[Floats,
     return np.stack([row for row, _ in rows]), np.array([label for _, label in rows])
 
 
-def _sure(samples: Samples, run: Trace, pools: Pools) -> NDArray[np.bool_]:
+def _meets_threshold(samples: Samples, run: Trace, pools: Pools) -> NDArray[np.bool_]:
     confidence_N = samples.confidence_NE[np.arange(len(samples)), run.exit_N - 1]
     if run.tier_N[0] is Tier.CLOUD:
         return np.full(len(samples), True)
@@ -148,7 +158,7 @@ def _sure(samples: Samples, run: Trace, pools: Pools) -> NDArray[np.bool_]:
 def answers_of(
     samples: Samples, run: Trace, features_NF: Floats, label0_N: NDArray[np.int64]
 ) -> Floats:
-    """Return ``facts_NG`` of the answers of one tier, by the very function of the mobile."""
+    """Return ``facts_NG`` of the answers of one tier, by the mobile's function."""
     confidence_N = samples.confidence_NE[np.arange(len(samples)), run.exit_N - 1]
     return np.stack(
         [
@@ -163,9 +173,9 @@ def answers_of(
     )
 
 
-def _shares(value_N: NDArray[Any], sure_N: NDArray[np.bool_]) -> list[float]:
-    """The mean where sure and where not; the other one's where there is none."""
-    masks = [mask if mask.any() else ~mask for mask in (sure_N, ~sure_N)]
+def _shares(value_N: NDArray[Any], confident_N: NDArray[np.bool_]) -> list[float]:
+    """Return the means where confident and where not; of an empty part, the other mean."""
+    masks = [mask if mask.any() else ~mask for mask in (confident_N, ~confident_N)]
     return [float(value_N[mask].mean()) for mask in masks]
 
 
@@ -177,6 +187,6 @@ def _logistic(x_NF: Floats, y_N: NDArray[np.bool_], ridge: float) -> tuple[Float
 
 
 def _with_bias(facts_NG: Floats, y_N: NDArray[np.bool_]) -> Floats:
-    """A logistic regression whose bias is the weight of the constant fact."""
+    """Return a logistic regression with its bias as the weight of the constant fact."""
     weight, bias = _logistic(facts_NG[:, 1:], y_N, 1.0)
     return np.concatenate([[bias], weight])

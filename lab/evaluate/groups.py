@@ -1,7 +1,7 @@
-"""Groups of examples that share text, so that no fold learns from the texts of another.
+"""Groups of examples that share text, which must be in one fold.
 
-SST-2's training file holds phrases cut from sentences, QQP asks one question several times. Heads
-that are fitted on one phrase of a sentence and judged on another look better than they are.
+SST-2's training file holds phrases cut from sentences, and QQP repeats questions. Heads fitted on
+one phrase of a sentence and measured on another look better than they are.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from lab.evaluate.samples import Samples
 
 
 def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Return ``group_N``: a number for each example, equal where examples share text.
+    """Return ``group_N``: a number for each example, equal for examples that share text.
 
-    Pairs hang together over equal texts, single texts over a long run of words
-    (`lab.data.examples.ROOT_WORDS`). A shorter text that stands within a longer one belongs to it;
-    one that stands within several belongs to the first of them, because "a good film" joins
-    nothing.
+    Pairs are joined by equal texts, single texts by `lab.data.examples.ROOT_WORDS` consecutive
+    words. A shorter text within a longer one joins its group; a text within several, like "a good
+    film", joins the first and does not merge them.
     """
     if examples and examples[0].pair is not None:
         return _numbered(groups_over_shared_texts(examples))
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].text))
     roots: list[str] = []
-    joined: list[int] = []
+    parents: list[int] = []
     root_of_run: dict[str, int] = {}
 
     def find(root: int) -> int:
-        while joined[root] != root:
-            root = joined[root]
+        while parents[root] != root:
+            root = parents[root]
         return root
 
     root_N = np.zeros(len(examples), np.int64)
@@ -45,9 +44,9 @@ def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
         if not found:
             found = [len(roots)]
             roots.append(text)
-            joined.append(found[0])
+            parents.append(found[0])
         for other in found[1:]:
-            joined[other] = found[0]
+            parents[other] = found[0]
         for run in runs:
             root_of_run.setdefault(run, found[0])
         root_N[i] = found[0]
@@ -55,7 +54,7 @@ def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
 
 
 def with_groups(samples: Samples, examples: Sequence[Example]) -> Samples:
-    """Return the samples with the groups of their examples; those that have them stay."""
+    """Return the samples with the groups of their examples, unless they have groups already."""
     if samples.group_N is not None:
         return samples
     return replace(samples, group_N=groups_of(examples))

@@ -1,13 +1,13 @@
-"""A folder of exit outputs: what a study needs of a trained run, without its weights or texts.
+"""Folders of exit outputs: the data of a trained run for studies, without weights or texts.
 
-| file | holds |
+| file | content |
 |---|---|
 | ``facts.json`` | task, settings, sizes, hashes of data and weights, accuracy by exit |
 | ``validation``, ``test``, ``glue`` ``.safetensors`` | the samples of each part |
 | ``exit0.safetensors`` | the embedding classifier: ``weight`` (hidden, classes) and ``bias`` |
-| ``train_logits.npy`` | optional: last exit's logits for the training part, to teach with |
+| ``train_logits.npy`` | optional: last exit's logits of the training part, for a teacher |
 
-``test`` is missing for a run whose split reports GLUE's validation file; that one is ``glue``.
+``test`` is missing for a run of the split ``glue``, whose test part is ``glue``.
 """
 
 from __future__ import annotations
@@ -26,43 +26,49 @@ from lab.data.examples import Example, Split, data_hash, load_examples, load_spl
 from lab.data.tasks import Task, get_task
 from lab.evaluate.groups import with_groups
 from lab.evaluate.samples import Samples, load_samples, save_samples
-from lab.models.pair_features import PACKAGED, PairFeatures, packaged_pair_features
+from lab.models.pair_features import DEFAULT_ENCODER, PairFeatures, packaged_pair_features
 from lab.models.predict import ExitOutputs, accuracy_by_exit, predict
-from lab.models.run import Run, recorded
+from lab.models.run import Run, portable_facts
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
 
 FACTS = "facts.json"
-EXIT0 = "exit0.safetensors"
+CLASSIFIER_FILE = "exit0.safetensors"
 LOGITS = "train_logits.npy"
-KNOWN = (FACTS, EXIT0, LOGITS, *(f"{part}.safetensors" for part in ("validation", "test", "glue")))
-NEEDED = ("task", "encoder", "split", "seed", "max_tokens", "layers", "data_hash", "train_hash",
-          "weights_sha256", "examples")  # fmt: skip
+OUTPUT_FILES = (
+    FACTS,
+    CLASSIFIER_FILE,
+    LOGITS,
+    *(f"{part}.safetensors" for part in ("validation", "test", "glue")),
+)
+REQUIRED_FACTS = (
+    "task", "encoder", "split", "seed", "max_tokens", "layers", "data_hash", "train_hash",
+    "weights_sha256", "examples",
+)  # fmt: skip
 
 
-class Outputs:
-    """A folder of exit outputs, checked against the data at hand.
+class SavedOutputs:
+    """A folder of exit outputs, checked against the texts.
 
-    ``data`` is the folder or hub name of the texts. With it, every part that is read must have been
-    made from the same texts, and features of pairs and groups of texts that share words are
-    computed where the folder lacks them.
-    Without it, nothing is checked and nothing is added. Raises `InvalidInput` where the folder is
-    not one of outputs, or where its data are others.
+    ``data`` is the folder or hub name of the texts. With it, every part must have been made from
+    these texts, and missing features of pairs and missing groups of texts that share words are
+    computed. Without it, nothing is checked or added. Raises `InvalidInput` if the folder does not
+    hold outputs, or outputs of other texts.
     """
 
-    source = "outputs"
+    kind = "outputs"
 
     def __init__(self, folder: Path, data: str | None = None) -> None:
         self.folder = folder
         self.added: set[str] = set()
-        """Parts that the folder lacked and that were computed from the texts, in words."""
+        """Descriptions of parts that the folder lacked and that were computed from the texts."""
         self.facts = _read_facts(folder)
         self._data = data
         self._split = self._checked_split() if data is not None else None
 
     @property
     def task(self) -> Task:
-        """The task of the run."""
+        """Task of the run."""
         return get_task(self.facts["task"])
 
     @property
@@ -76,17 +82,17 @@ class Outputs:
         return int(self.validation().embedding_NH.shape[1])
 
     def validation(self) -> Samples:
-        """Samples of the validation part."""
+        """Return the samples of the validation part."""
         if self._split is None:
             return self._samples("validation", None)
         examples = self._split.validation
         samples = self._samples("validation", examples)
         if samples.group_N is None:
-            self.added.add("groups of texts that share words, from the texts")
+            self.added.add("groups of texts that share words (from the texts)")
         return with_groups(samples, examples)
 
     def reported(self, on: str) -> Samples:
-        """Samples of the part ``on``: ``test`` or ``glue``."""
+        """Return the samples of the part ``on``: ``test`` or ``glue``."""
         examples = None
         if self._split is not None and self._data is not None:
             examples = self._split.test
@@ -95,20 +101,20 @@ class Outputs:
         return self._samples(on, examples)
 
     def samples_of(self, examples: list[Example], name: str) -> Samples:
-        """Refuse: other texts need the model."""
+        """Raise `InvalidInput`: other texts need the model."""
         raise InvalidInput(
             f"outputs: {self.folder} holds no model to answer {name} with; give the run itself"
         )
 
-    def exit0(self) -> tuple[Floats, Floats]:
-        """Weights and bias of the embedding classifier."""
+    def embedding_classifier(self) -> tuple[Floats, Floats]:
+        """Return weights and bias of the embedding classifier."""
         try:
-            arrays = load_file(self.folder / EXIT0)
+            arrays = load_file(self.folder / CLASSIFIER_FILE)
             return arrays["weight"].astype(np.float64), arrays["bias"].astype(np.float64)
         except Exception as error:  # safetensors raises its own kind, OSError and KeyError
             raise InvalidInput(
-                f"outputs: {self.folder / EXIT0} cannot be read ({type(error).__name__}); "
-                "write the folder again with dimee outputs"
+                f"outputs: {self.folder / CLASSIFIER_FILE} cannot be read "
+                f"({type(error).__name__}); write the folder again with dimee outputs"
             ) from None
 
     def _checked_split(self) -> Split:
@@ -122,7 +128,7 @@ class Outputs:
 
     def _other_data(self) -> InvalidInput:
         return InvalidInput(
-            f"outputs: {self.folder} was made from other data than {self._data}; "
+            f"outputs: {self.folder} was made from data other than {self._data}; "
             "give the same data, or write the outputs again with dimee outputs"
         )
 
@@ -141,7 +147,7 @@ class Outputs:
         _check_shapes(samples, file, self.layers, len(self.task.labels))
         if samples.model_hash != self.facts["weights_sha256"]:
             raise InvalidInput(
-                f"outputs: {file} is of another model than {FACTS} says; "
+                f"outputs: {file} belongs to another model than {FACTS} names; "
                 "write the folder again with dimee outputs"
             )
         if examples is None:
@@ -149,7 +155,7 @@ class Outputs:
         if samples.data_hash != data_hash(examples):
             raise self._other_data()
         if self.task.pair_field is not None and samples.pair_NP is None:
-            self.added.add(f"features of pairs, from the word table of {PACKAGED}")
+            self.added.add(f"features of pairs (from the word table of {DEFAULT_ENCODER})")
             return replace(samples, pair_NP=self._pair_features().of(examples))
         return samples
 
@@ -165,7 +171,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             f"outputs: {folder / FACTS} cannot be read ({type(error).__name__}); give a run, or a "
             "folder that dimee outputs wrote"
         ) from None
-    missing = [name for name in NEEDED if not isinstance(facts, dict) or name not in facts]
+    missing = [name for name in REQUIRED_FACTS if not isinstance(facts, dict) or name not in facts]
     if missing:
         raise InvalidInput(
             f"outputs: {folder / FACTS} lacks {missing[0]!r}; write it again with dimee outputs"
@@ -181,16 +187,16 @@ def _check_shapes(samples: Samples, file: Path, layers: int, classes: int) -> No
         "tokens": (samples.tokens_N.shape, (count,)),
         "rare": (samples.rare_N.shape, (count,)),
     }
-    for name, (found, wanted) in expected.items():
-        if found != wanted:
+    for name, (found, shape) in expected.items():
+        if found != shape:
             raise InvalidInput(
-                f"outputs: {file} has {name} of shape {found} where {wanted} is needed; "
+                f"outputs: {file} has {name} of shape {found} instead of {shape}; "
                 "write the folder again with dimee outputs"
             )
     labels_N = samples.labels_N
     sums_NE = samples.probabilities_NEC.sum(-1)
     if not count or labels_N.min() < 0 or labels_N.max() >= classes:
-        raise InvalidInput(f"outputs: {file} has no labels of this task; write it again")
+        raise InvalidInput(f"outputs: {file} has labels that are not this task's; write it again")
     if not np.isfinite(samples.embedding_NH).all() or not np.allclose(sums_NE, 1, atol=1e-3):
         raise InvalidInput(
             f"outputs: {file} holds values that are not probabilities; write it again"
@@ -198,29 +204,29 @@ def _check_shapes(samples: Samples, file: Path, layers: int, classes: int) -> No
 
 
 def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) -> dict[str, Any]:
-    """Write the outputs of ``source``, a run (`lab.evaluate.source.RunSource`), to ``out``.
+    """Write the outputs of ``source`` (a `lab.evaluate.source.RunOutputs`) to ``out``.
 
-    Returns the facts. Raises `InvalidInput` where ``out`` holds something else.
+    Returns the facts. Raises `InvalidInput` if ``out`` holds other files.
     """
     run = source.run
     if out.exists() and any(out.iterdir()) and not (out / FACTS).is_file():
         raise InvalidInput(f"out: {out} holds other files; choose a folder that is new or empty")
     out.mkdir(parents=True, exist_ok=True)
-    for name in KNOWN:  # nothing of another run may stay beside these
+    for name in OUTPUT_FILES:  # remove the files of an earlier run
         (out / name).unlink(missing_ok=True)
     split = run.split(data)
     parts = {"validation": source.validation(), "glue": source.reported("glue")}
     if run.facts["split"] != "glue":
         parts["test"] = source.reported("test")
     for name, samples in parts.items():
-        small = replace(samples, embedding_NH=samples.embedding_NH.astype(np.float16))
-        save_samples(small, out / f"{name}.safetensors")
-    weight_HC, bias_C = source.exit0()
-    save_file({"weight": np.ascontiguousarray(weight_HC), "bias": bias_C}, out / EXIT0)
+        half_precision = replace(samples, embedding_NH=samples.embedding_NH.astype(np.float16))
+        save_samples(half_precision, out / f"{name}.safetensors")
+    weight_HC, bias_C = source.embedding_classifier()
+    save_file({"weight": np.ascontiguousarray(weight_HC), "bias": bias_C}, out / CLASSIFIER_FILE)
     if train_logits:
         logits_NC = last_logits(run, split.train)
         np.save(out / LOGITS, logits_NC.astype(np.float16), allow_pickle=False)
-    facts = recorded(run.facts) | {
+    facts = portable_facts(run.facts) | {
         "layers": run.model.layers,
         "train_hash": data_hash(split.train),
         "weights_sha256": run.model_hash(),
@@ -231,7 +237,7 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
 
 
 def last_logits(run: Run, examples: Sequence[Example]) -> NDArray[np.float32]:
-    """Return ``logits_NC`` of the run's last exit: log-probabilities, equal up to a constant."""
+    """Return ``logits_NC`` of the run's last exit as log-probabilities."""
     outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
     logits_NC: NDArray[np.float32] = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
     return logits_NC

@@ -1,4 +1,4 @@
-"""Algorithm 1 on the validation split: pools, α by expected reward, and the pools' centroids.
+"""Algorithm 1 on the validation part: α by expected reward, pools and their centroids.
 
 Shape suffixes: E exits, N samples, D difficulties (easy, moderate, hard), H hidden size.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.evaluate.reward import DIFFICULTIES, Candidate, best, candidates, place
+from lab.evaluate.reward import DIFFICULTIES, Candidate, assign_pools, best, candidates
 from lab.evaluate.samples import Samples
 from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.errors import InvalidInput
@@ -20,7 +20,7 @@ from shared.pricing.cost_model import CostModel
 
 @dataclass(frozen=True)
 class Pools:
-    """What Algorithm 1 and eqs. 2, 3 made of the validation split."""
+    """Result of Algorithm 1 and eqs. 2, 3 on the validation part."""
 
     alpha: float
     mu: float
@@ -35,19 +35,19 @@ class Pools:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Samples by difficulty."""
+        """Number of samples of each difficulty."""
         return {
             name.value: int(count) for name, count in zip(DIFFICULTIES, self.counts_D, strict=True)
         }
 
     @property
     def empty(self) -> list[str]:
-        """Pools without a sample: no text is ever routed to their tier."""
+        """Pools without samples; no text is routed to their tier."""
         return [name for name, count in self.sizes.items() if count == 0]
 
     @property
     def facts(self) -> PolicyFacts:
-        """What policies are made from."""
+        """Facts from which policies are made."""
         return PolicyFacts(
             self.centroids_DH,
             self.counts_D,
@@ -68,10 +68,10 @@ def make_pools(
     mu: float,
     alpha: float | None = None,
 ) -> Pools:
-    """Choose α (unless it is given), form the pools and average their embeddings.
+    """Choose α unless it is given, form the pools and average their embeddings.
 
-    Raises `InvalidInput` for layers that do not hold 1 <= m < n <= l, or a split without one of
-    the classes. An empty pool has the centroid NaN and the count 0; see `Pools.empty`.
+    An empty pool has the centroid NaN and the count 0 (`Pools.empty`). Raises `InvalidInput` unless
+    1 <= m < n <= l, or if the samples lack one of the classes.
     """
     _, layers, classes = samples.probabilities_NEC.shape
     if not 1 <= mobile_layers < edge_layers <= layers:
@@ -80,12 +80,12 @@ def make_pools(
         )
     if absent := sorted(set(range(classes)) - set(samples.labels_N.tolist())):
         raise InvalidInput(
-            f"data: the validation split has no example of class {absent[0]}; use more data"
+            f"data: the validation part has no example of class {absent[0]}; use more data"
         )
     confidence_EN = samples.confidence_NE.T
     options = candidates(confidence_EN, classes, cost_model, mu, mobile_layers, edge_layers)
     chosen = best(options).alpha if alpha is None else alpha
-    pool_N = place(confidence_EN, chosen, mobile_layers, edge_layers).pool_N
+    pool_N = assign_pools(confidence_EN, chosen, mobile_layers, edge_layers).pool_N
     counts_D = np.bincount(pool_N, minlength=len(DIFFICULTIES))
     embedding_NH = samples.embedding_NH
     centroids_DH = np.full((len(DIFFICULTIES), embedding_NH.shape[1]), np.nan, np.float32)
@@ -96,6 +96,6 @@ def make_pools(
     )
 
 
-def at_alpha(pools: Pools, alpha: float) -> Pools:
-    """Return the same pools for exits at another α; centroids and counts stay the paper's."""
+def with_alpha(pools: Pools, alpha: float) -> Pools:
+    """Return the pools with another α of the exits and unchanged centroids and counts."""
     return replace(pools, alpha=alpha)

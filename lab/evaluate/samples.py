@@ -1,7 +1,7 @@
-"""Every exit's probabilities, the mean word embedding, length and label of a list of examples.
+"""Samples: every exit's probabilities, mean word embedding, length and label of examples.
 
-One pass writes them; every method runs from them. Shape suffixes: N samples, E exits, C classes,
-H hidden size.
+They are computed once and cached; every method is simulated on them.
+Shape suffixes: N samples, E exits, C classes, H hidden size.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Samples:
-    """What every method needs of N examples; ``tokens_N`` counts special tokens too.
+    """Exit outputs and features of N examples.
 
-    ``rare_N`` counts the pieces that go on with a word. ``pair_NP`` has the features of pairs
-    (`shared.bundle.pair_features`); None for single texts, and for outputs that lack them.
-    ``group_N`` numbers the groups of samples that share text (`lab.evaluate.groups`); None where
-    that is not known.
+    ``tokens_N`` includes special tokens. ``rare_N`` counts the pieces that continue a word.
+    ``pair_NP`` has the features of pairs (`shared.bundle.pair_features`); None for single texts and
+    for outputs that lack them. ``group_N`` numbers the groups of samples that share text
+    (`lab.evaluate.groups`); None if unknown.
     """
 
     probabilities_NEC: NDArray[np.float32]
@@ -63,18 +63,18 @@ class Samples:
 
     @property
     def confidence_NE(self) -> NDArray[np.float32]:
-        """The largest softmax probability of each exit."""
+        """Largest softmax probability of each exit."""
         confidence: NDArray[np.float32] = self.probabilities_NEC.max(-1)
         return confidence
 
     @property
     def answers_NE(self) -> NDArray[np.int64]:
-        """The label that each exit would give."""
+        """Label of each exit."""
         answers: NDArray[np.int64] = self.probabilities_NEC.argmax(-1)
         return answers
 
     def features(self, index: int) -> TextFeatures:
-        """What the mobile knows of one sample before it runs a layer."""
+        """Return the features of one sample, which the mobile has before it runs a layer."""
         return TextFeatures(
             self.embedding_NH[index],
             int(self.tokens_N[index]),
@@ -83,7 +83,7 @@ class Samples:
         )
 
     def take(self, rows: NDArray[np.int64]) -> Samples:
-        """These rows in this order."""
+        """Return the samples of these rows, in this order."""
         return Samples(
             self.probabilities_NEC[rows],
             self.embedding_NH[rows],
@@ -98,10 +98,10 @@ class Samples:
 
 
 def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
-    """One pass of the torch model in fp32 over ``examples``, cached in the run's folder.
+    """Return the samples of one pass of the torch model in fp32, cached in the run's folder.
 
-    The cache holds for equal data, an equal model and equal truncation; embeddings are those of
-    the table in 8 bits that a bundle ships.
+    The cache key covers data, model and truncation. Embeddings come from the 8-bit word table of a
+    bundle.
     """
     data, model = data_hash(examples), run.model_hash()
     max_tokens: int = run.facts["max_tokens"]
@@ -128,7 +128,7 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
 
 
 def save_samples(samples: Samples, file: Path) -> None:
-    """Write ``samples`` with the hashes of data and model, whole or not at all."""
+    """Write ``samples`` with the hashes of data and model, atomically."""
     part = file.with_suffix(".part")
     arrays: dict[str, NDArray[Any]] = {
         "probabilities": samples.probabilities_NEC,
@@ -149,9 +149,9 @@ def save_samples(samples: Samples, file: Path) -> None:
 
 
 def load_samples(file: Path) -> Samples:
-    """Read what `save_samples` wrote."""
+    """Load what `save_samples` wrote."""
     with safe_open(file, framework="numpy") as tensors:
-        facts, known = tensors.metadata(), set(tensors.keys())
+        facts, names = tensors.metadata(), set(tensors.keys())
         return Samples(
             tensors.get_tensor("probabilities"),
             tensors.get_tensor("embedding").astype(np.float32),
@@ -160,19 +160,19 @@ def load_samples(file: Path) -> Samples:
             facts["data_hash"],
             facts["model_hash"],
             tensors.get_tensor("rare"),
-            tensors.get_tensor("pair") if "pair" in known else None,
-            tensors.get_tensor("group") if "group" in known else None,
+            tensors.get_tensor("pair") if "pair" in names else None,
+            tensors.get_tensor("group") if "group" in names else None,
         )
 
 
 def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int = 2) -> Samples:
-    """The same from a bundle's own files, as shipped, with the mobile's own runtime."""
+    """Return the samples of an exported bundle, computed by the mobile's runtime."""
     layers = bundle.manifest.layers
     classifier = Classifier(bundle, LayerRange(1, layers), threads)
     rows = [classifier.encoder.encode(row.text, row.pair) for row in examples]
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
     probabilities_NEC = np.empty((len(rows), layers, len(bundle.manifest.labels)), np.float32)
-    for start in tqdm(range(0, len(order), BATCH), desc="as shipped", mininterval=2, delay=2):
+    for start in tqdm(range(0, len(order), BATCH), desc="bundle", mininterval=2, delay=2):
         part = order[start : start + BATCH]
         hidden_BTH, mask_BT = classifier.embeddings.first_hidden([rows[i] for i in part])
         for layer in range(1, layers + 1):

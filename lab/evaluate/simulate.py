@@ -1,4 +1,4 @@
-"""Policies over cached samples: the mobile's own policy objects, without running a layer."""
+"""Simulation of the mobile's policies on cached samples, without running a layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIERS = tuple(Tier)
 
 @dataclass(frozen=True)
 class Trace:
-    """Where each sample was answered (``tier_N``), at which exit, with what, and at what λ."""
+    """Answering tier, exit, label and cost (λ) of each sample."""
 
     tier_N: NDArray[np.object_]
     exit_N: NDArray[np.int64]
@@ -36,11 +36,11 @@ def simulate(
     edge_layers: int,
     order_N: NDArray[np.int64] | None = None,
 ) -> Trace:
-    """Decide, answer and learn, sample after sample in ``order_N`` (as they come by default).
+    """Route, answer and learn, sample by sample in ``order_N`` (default: the given order).
 
     Each tier answers as it does live: mobile and edge at their first exit with C_i >= α, else at
-    their last, the cloud at l; what the mobile escalates costs both attempts. The trace is in the
-    order of ``samples``.
+    their last, the cloud at l. An escalated sample costs both attempts. The trace is in the order
+    of ``samples``.
     """
     count = len(samples)
     tiers: list[Tier] = [Tier.CLOUD] * count
@@ -51,10 +51,12 @@ def simulate(
         features = samples.features(i)
         decision = policy.route(features)
         outcome = first_answer(decision, confidence_NE[i], answers_NE[i], facts, edge_layers)
-        while (to := policy.escalate(features, decision, *outcome)) is not None:
+        while (target := policy.escalate(features, decision, *outcome)) is not None:
             cost = outcome[0].cost_lambda
             alpha = _alpha(decision, facts)
-            outcome = _serve(to, confidence_NE[i], answers_NE[i], facts, edge_layers, alpha, cost)
+            outcome = _answer_at(
+                target, confidence_NE[i], answers_NE[i], facts, edge_layers, alpha, cost
+            )
         policy.learn(decision, outcome[0])
         done = outcome[0]
         tiers[i], exit_N[i], cost_N[i] = done.tier, done.exit_layer, done.cost_lambda
@@ -71,21 +73,21 @@ def first_answer(
     facts: PolicyFacts,
     edge_layers: int,
 ) -> tuple[Outcome, bool]:
-    """What comes of ``decision`` before anything escalates, and whether that exit was sure."""
+    """Return the first outcome of ``decision``, and whether its exit reached α."""
     alpha = _alpha(decision, facts)
     if decision.tier is not Tier.MOBILE:
-        return _serve(decision.tier, confidence_E, answers_E, facts, edge_layers, alpha, 0.0)
+        return _answer_at(decision.tier, confidence_E, answers_E, facts, edge_layers, alpha, 0.0)
     last = decision.last_layer or facts.mobile_layers
-    layer, sure = _first_exit(confidence_E, alpha, decision.first_exit, last)
+    layer, confident = _first_exit(confidence_E, alpha, decision.first_exit, last)
     cost = facts.cost_model.attempt(Tier.MOBILE, layer)
-    return _outcome(Tier.MOBILE, layer, confidence_E, answers_E, cost), sure
+    return _outcome(Tier.MOBILE, layer, confidence_E, answers_E, cost), confident
 
 
 def _alpha(decision: RoutingDecision, facts: PolicyFacts) -> float:
     return facts.alpha if decision.alpha is None else decision.alpha
 
 
-def _serve(
+def _answer_at(
     tier: Tier,
     confidence_E: NDArray[np.float32],
     answers_E: NDArray[np.int64],
@@ -94,11 +96,11 @@ def _serve(
     alpha: float,
     cost_before: float,
 ) -> tuple[Outcome, bool]:
-    layer, sure = facts.cost_model.layers, True
+    layer, confident = facts.cost_model.layers, True
     if tier is Tier.EDGE:
-        layer, sure = _first_exit(confidence_E, alpha, 1, edge_layers)
+        layer, confident = _first_exit(confidence_E, alpha, 1, edge_layers)
     cost = cost_before + facts.cost_model.attempt(tier, layer)
-    return _outcome(tier, layer, confidence_E, answers_E, cost), sure
+    return _outcome(tier, layer, confidence_E, answers_E, cost), confident
 
 
 def _outcome(
@@ -114,7 +116,7 @@ def _outcome(
 def _first_exit(
     confidence_E: NDArray[np.float32], alpha: float, first: int, last: int
 ) -> tuple[int, bool]:
-    """The first exit in first..last that is sure, or ``last`` and False."""
-    sure_E = confidence_E[first - 1 : last] >= alpha
-    index = int(sure_E.argmax())
-    return (first + index, True) if sure_E[index] else (last, False)
+    """Return the first exit in first..last that reaches α and True, or ``last`` and False."""
+    confident_E = confidence_E[first - 1 : last] >= alpha
+    index = int(confident_E.argmax())
+    return (first + index, True) if confident_E[index] else (last, False)

@@ -1,4 +1,4 @@
-"""Sources of a trained encoder's outputs: the run itself, or a folder that holds them."""
+"""Outputs of a trained encoder, from the run itself or from a folder of exit outputs."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Protocol
 
 from lab.data.examples import Example, Split, load_examples
 from lab.data.tasks import Task
-from lab.evaluate.choose_lambda import exit0_of_run
+from lab.evaluate.choose_lambda import embedding_classifier_of_run
 from lab.evaluate.groups import with_groups
-from lab.evaluate.outputs import FACTS, Outputs
+from lab.evaluate.outputs import FACTS, SavedOutputs
 from lab.evaluate.samples import Samples, samples_of_run
 from lab.models.run import Run
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
 
 
-class Source(Protocol):
-    """Interface of a trained encoder to `lab.evaluate.evaluate`."""
+class OutputSource(Protocol):
+    """Interface of `RunOutputs` and `lab.evaluate.outputs.SavedOutputs`."""
 
     @property
-    def source(self) -> str:
+    def kind(self) -> str:
         """``run`` or ``outputs``."""
         ...
 
     @property
     def added(self) -> set[str]:
-        """Parts that were computed from the texts because the folder lacks them, in words."""
+        """Descriptions of parts that were computed from the texts because the folder lacks them."""
         ...
 
     @property
     def folder(self) -> Path:
-        """Folder that holds it."""
+        """Folder of the run or of the outputs."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def task(self) -> Task:
-        """The task that it was trained for."""
+        """Task of the training."""
         ...
 
     @property
@@ -57,26 +57,26 @@ class Source(Protocol):
         ...
 
     def validation(self) -> Samples:
-        """Samples of the validation part."""
+        """Return the samples of the validation part."""
         ...
 
     def reported(self, on: str) -> Samples:
-        """Samples of the part ``on``: ``test`` or ``glue``."""
+        """Return the samples of the part ``on``: ``test`` or ``glue``."""
         ...
 
     def samples_of(self, examples: list[Example], name: str) -> Samples:
-        """Samples of other texts; refused where there is no model."""
+        """Return the samples of other texts; raises `InvalidInput` without a model."""
         ...
 
-    def exit0(self) -> tuple[Floats, Floats]:
-        """Weights and bias of the embedding classifier."""
+    def embedding_classifier(self) -> tuple[Floats, Floats]:
+        """Return weights and bias of the embedding classifier."""
         ...
 
 
-class RunSource:
+class RunOutputs:
     """A training run with its model; outputs are computed once and cached in its folder."""
 
-    source = "run"
+    kind = "run"
 
     def __init__(self, run: Run, data: str | None = None) -> None:
         self.run = run
@@ -93,32 +93,32 @@ class RunSource:
         return self.run.split(self._data)
 
     def validation(self) -> Samples:
-        """Samples of the validation part."""
+        """Return the samples of the validation part."""
         examples = self._split.validation
         return with_groups(self.samples_of(examples, "validation"), examples)
 
     def reported(self, on: str) -> Samples:
-        """Samples of the run's own test part, or of GLUE's validation file."""
+        """Return the samples of the run's own test part, or of GLUE's validation file."""
         if on == "glue":
             data = self._data or self.facts["data"]
             return self.samples_of(load_examples(data, self.task, "validation"), on)
         return self.samples_of(self._split.test, on)
 
     def samples_of(self, examples: Sequence[Example], name: str) -> Samples:
-        """Samples of any texts."""
+        """Return the samples of any texts."""
         return samples_of_run(self.run, examples, name)
 
-    def exit0(self) -> tuple[Floats, Floats]:
-        """Weights and bias of the embedding classifier, fitted on the training part."""
-        return exit0_of_run(self.run, self._split.train)
+    def embedding_classifier(self) -> tuple[Floats, Floats]:
+        """Return weights and bias of the embedding classifier, fitted on the training part."""
+        return embedding_classifier_of_run(self.run, self._split.train)
 
 
-def open_source(folder: Path, data: str | None = None) -> RunSource | Outputs:
-    """Return the run or the folder of outputs at ``folder``; raises `InvalidInput` for others."""
+def open_outputs(folder: Path, data: str | None = None) -> RunOutputs | SavedOutputs:
+    """Open a run or a folder of exit outputs; raises `InvalidInput` for other folders."""
     if (folder / "model").is_dir():
-        return RunSource(Run(folder), data)
+        return RunOutputs(Run(folder), data)
     if (folder / FACTS).is_file():
-        return Outputs(folder, data)
+        return SavedOutputs(folder, data)
     raise InvalidInput(
         f"run: {folder} holds neither a trained model nor exit outputs; "
         "give the --out of dimee train or of dimee outputs"

@@ -1,4 +1,4 @@
-"""Sweeps and ablations over cached samples: γ, the four prices, α, m and n, the adaptive rule.
+"""Sweeps over γ, the four prices, α, m and n, and measurements of the routers.
 
 Shape suffixes: N samples, D difficulties, H hidden size.
 """
@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 
 from lab.evaluate import baselines
-from lab.evaluate.methods import PAPER_METHODS, RIVAL_ROWS, TIER_ROWS, Judged, Scorer, traces
+from lab.evaluate.baselines import pools_of
+from lab.evaluate.methods import (
+    BASELINE_ROWS,
+    PAPER_METHODS,
+    TIER_ROWS,
+    EvaluationData,
+    Scorer,
+    traces,
+)
 from lab.evaluate.metrics import auroc
 from lab.evaluate.pools import make_pools
-from lab.evaluate.reward import place
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import simulate
 from shared.domain import Tier
@@ -23,85 +30,83 @@ from shared.policies.centroids import DimeeAdaptive
 from shared.policies.static import Always
 from shared.pricing.cost_model import CLOUD_FEES, CostModel
 
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+PRICE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 PRICES = ("mobile_layer", "edge_layer", "offload_edge", "offload_cloud")
-SURE = (0.98, 0.99, 0.995, 0.999)
-SWEPT = (*PAPER_METHODS, *TIER_ROWS)
-STEPS = (10, 100, 1000)
+HIGH_ALPHAS = (0.98, 0.99, 0.995, 0.999)
+SWEPT_METHODS = (*PAPER_METHODS, *TIER_ROWS)
+DRIFT_STEPS = (10, 100, 1000)
 
 
-def priced(judged: Judged, cost_model: CostModel) -> Judged:
-    """The whole method anew under other prices: α by expected reward, pools, centroids."""
-    pools = judged.pools
-    made = make_pools(
-        judged.validation, cost_model, pools.mobile_layers, pools.edge_layers, pools.mu
-    )
-    return replace(judged, pools=made)
+def refit_for_prices(data: EvaluationData, cost_model: CostModel) -> EvaluationData:
+    """Refit α, pools and centroids for other prices."""
+    pools = data.pools
+    made = make_pools(data.validation, cost_model, pools.mobile_layers, pools.edge_layers, pools.mu)
+    return replace(data, pools=made)
 
 
-def _rows(judged: Judged, scorer: Scorer, names: Sequence[str]) -> dict[str, Any]:
-    return {name: scorer.brief(traces(name, judged, seeds=1)) for name in names}
+def _rows(data: EvaluationData, scorer: Scorer, names: Sequence[str]) -> dict[str, Any]:
+    return {name: scorer.brief(traces(name, data, seeds=1)) for name in names}
 
 
-def _swept(judged: Judged, cost_model: CostModel) -> dict[str, Any]:
-    other = priced(judged, cost_model)
+def _swept(data: EvaluationData, cost_model: CostModel) -> dict[str, Any]:
+    other = refit_for_prices(data, cost_model)
     return {
         "alpha": round(other.pools.alpha, 4),
         "all_cloud": round(cost_model.all_cloud, 4),
-        "methods": _rows(other, Scorer(other), SWEPT),
+        "methods": _rows(other, Scorer(other), SWEPT_METHODS),
     }
 
 
-def by_cloud_fee(judged: Judged) -> dict[str, Any]:
-    """The sweep over γ: the paper gives it no number, and the sign of the saving hangs on it."""
-    model = judged.facts.cost_model
-    return {str(g): _swept(judged, replace(model, cloud_fee=g)) for g in CLOUD_FEES}
+def by_cloud_fee(data: EvaluationData) -> dict[str, Any]:
+    """Sweep γ, which has no value in the paper and decides the sign of the saving."""
+    model = data.facts.cost_model
+    return {str(g): _swept(data, replace(model, cloud_fee=g)) for g in CLOUD_FEES}
 
 
-def by_price(judged: Judged) -> dict[str, Any]:
-    """Figure 3: each of λm, λe, oe and oc times a factor, the others and γ constant."""
-    model = judged.facts.cost_model
+def by_price(data: EvaluationData) -> dict[str, Any]:
+    """Figure 3: vary each of λm, λe, oe and oc by a factor, with the others and γ constant."""
+    model = data.facts.cost_model
     return {
         price: {
-            str(factor): _swept(judged, replace(model, **{price: getattr(model, price) * factor}))
-            for factor in FACTORS
+            str(factor): _swept(data, replace(model, **{price: getattr(model, price) * factor}))
+            for factor in PRICE_FACTORS
         }
         for price in PRICES
     }
 
 
-def by_alpha(judged: Judged, scorer: Scorer) -> dict[str, Any]:
-    """Accuracy and cost of every method that has an α, over α: the frontiers.
+def by_alpha(data: EvaluationData, scorer: Scorer) -> dict[str, Any]:
+    """Frontiers: accuracy and cost over α, of every method that has an α.
 
-    The pools and centroids are made anew at each α, the costs stay.
+    Pools and centroids are refitted at each α, with constant prices.
     """
-    pools = judged.pools
+    pools = data.pools
     classes = pools.classes
-    grid = [round(float(a), 4) for a in np.linspace(1 / classes, 1, 10)] + list(SURE)
-    names = ("early-exit", "i-splitee", "dimee-fixed", "dimee-adaptive", "edge", *RIVAL_ROWS)
+    grid = [round(float(a), 4) for a in np.linspace(1 / classes, 1, 10)] + list(HIGH_ALPHAS)
+    names = ("early-exit", "i-splitee", "dimee-fixed", "dimee-adaptive", "edge", *BASELINE_ROWS)
     result = {}
     for alpha in sorted(grid):
         made = make_pools(
-            judged.validation,
+            data.validation,
             pools.cost_model,
             pools.mobile_layers,
             pools.edge_layers,
             pools.mu,
             alpha,
         )
-        other = replace(judged, pools=made)
+        other = replace(data, pools=made)
         result[str(alpha)] = {"pools": made.sizes, "methods": _rows(other, scorer, names)}
     return result
 
 
-def by_layers(judged: Judged, scorer: Scorer) -> list[dict[str, Any]]:
-    """The ablation of m and n, α chosen anew for each pair."""
-    pools, rows = judged.pools, []
+def by_layers(data: EvaluationData, scorer: Scorer) -> list[dict[str, Any]]:
+    """Ablation of m and n, with α chosen for each pair."""
+    pools, rows = data.pools, []
     layers = pools.cost_model.layers
     for m in range(1, layers - 1):
         for n in range(m + 1, layers):
-            made = make_pools(judged.validation, pools.cost_model, m, n, pools.mu)
-            other = replace(judged, pools=made)
+            made = make_pools(data.validation, pools.cost_model, m, n, pools.mu)
+            other = replace(data, pools=made)
             rows.append(
                 {"m": m, "n": n, "alpha": round(made.alpha, 4)}
                 | scorer.brief(traces("dimee-fixed", other))
@@ -109,13 +114,13 @@ def by_layers(judged: Judged, scorer: Scorer) -> list[dict[str, Any]]:
     return rows
 
 
-def drift(judged: Judged) -> dict[str, Any]:
-    """How far the adaptive rule has moved each centroid after k samples.
+def drift(data: EvaluationData) -> dict[str, Any]:
+    """Return how far the adaptive rule has moved each centroid after k samples.
 
-    In units of the distance to the nearest other centroid at the start; ``changed`` is the share
-    of the samples that the fixed rule would have sent elsewhere.
+    Distances are in units of the distance to the nearest other centroid at the start; ``changed``
+    is the share of the samples that the fixed rule sends to another tier.
     """
-    facts, test = judged.facts, judged.test
+    facts, test = data.facts, data.test
     policy = DimeeAdaptive(facts.centroids_DH, facts.counts_D)
     start_DH = policy.centroids_DH.copy()
     gap_DD = np.linalg.norm(start_DH[:, None] - start_DH[None], axis=2)
@@ -124,12 +129,12 @@ def drift(judged: Judged) -> dict[str, Any]:
     moved: dict[str, list[float | None]] = {}
     for i in range(len(test)):
         policy.route(test.features(i))
-        if i + 1 in STEPS or i + 1 == len(test):
-            path_D = np.linalg.norm(policy.centroids_DH - start_DH, axis=1) / unit_D
+        if i + 1 in DRIFT_STEPS or i + 1 == len(test):
+            distance_D = np.linalg.norm(policy.centroids_DH - start_DH, axis=1) / unit_D
             moved[str(i + 1)] = [
-                None if np.isnan(step) else round(float(step), 4) for step in path_D
+                None if np.isnan(step) else round(float(step), 4) for step in distance_D
             ]
-    fixed, adaptive = (traces(f"dimee-{kind}", judged)[0] for kind in ("fixed", "adaptive"))
+    fixed, adaptive = (traces(f"dimee-{kind}", data)[0] for kind in ("fixed", "adaptive"))
     return {
         "moved": moved,
         "validation_counts": [int(count) for count in facts.counts_D],
@@ -137,24 +142,25 @@ def drift(judged: Judged) -> dict[str, Any]:
     }
 
 
-def router_auroc(judged: Judged) -> dict[str, Any]:
-    """AUROC of each router for 'the mobile would be wrong' and 'the mobile would not be sure'."""
+def router_auroc(data: EvaluationData) -> dict[str, Any]:
+    """Return the AUROC of each router for 'the mobile is wrong' and 'the mobile stays below α'."""
     result: dict[str, Any] = {}
-    for target, label in ((_mobile_wrong, "mobile_wrong"), (_mobile_unsure, "mobile_unsure")):
-        known_N, asked_N = target(judged.validation, judged), target(judged.test, judged)
-        scored = baselines.scores(judged.validation, judged.test, judged.pools, known_N)
-        result[label] = {"share": round(float(asked_N.mean()), 4)} | {
-            name: auroc(asked_N, score_N) for name, score_N in scored.items()
+    for target, label in (
+        (_mobile_wrong, "mobile_wrong"),
+        (_mobile_below_alpha, "mobile_below_alpha"),
+    ):
+        validation_N, test_N = target(data.validation, data), target(data.test, data)
+        scored = baselines.scores(data.validation, data.test, data.pools, validation_N)
+        result[label] = {"share": round(float(test_N.mean()), 4)} | {
+            name: auroc(test_N, score_N) for name, score_N in scored.items()
         }
     return result
 
 
-def _mobile_wrong(samples: Samples, judged: Judged) -> Any:
-    mobile = simulate(Always(Tier.MOBILE), samples, judged.facts, judged.pools.edge_layers)
+def _mobile_wrong(samples: Samples, data: EvaluationData) -> Any:
+    mobile = simulate(Always(Tier.MOBILE), samples, data.facts, data.pools.edge_layers)
     return mobile.answer_N != samples.labels_N
 
 
-def _mobile_unsure(samples: Samples, judged: Judged) -> Any:
-    pools = judged.pools
-    placed = place(samples.confidence_NE.T, pools.alpha, pools.mobile_layers, pools.edge_layers)
-    return placed.pool_N != 0
+def _mobile_below_alpha(samples: Samples, data: EvaluationData) -> Any:
+    return pools_of(samples, data.pools) != 0

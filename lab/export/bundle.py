@@ -1,4 +1,4 @@
-"""A run's pools and bundle, measured as shipped, with the card that says so."""
+"""Export a run: pools, heads, bundle, measurements and card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.evaluate.bundle_report import exit_table, policy_table
-from lab.evaluate.choose_lambda import FOLDS, SHIPPED, Kept, exit0_of_run, priced_heads
+from lab.evaluate.choose_lambda import (
+    DEFAULT_LIMIT,
+    FOLDS,
+    ValidatedSetting,
+    embedding_classifier_of_run,
+    fit_default_heads,
+)
 from lab.evaluate.groups import with_groups
 from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.samples import Samples, samples_of_bundle, samples_of_run
@@ -23,6 +29,7 @@ from shared.inference.tokenizer import TextEncoder
 from shared.pricing.cost_model import CostModel
 
 MAX_LOSS = 0.5
+"""Largest loss of accuracy by the exported precision at any exit, in points."""
 
 
 def pools_of_run(
@@ -34,7 +41,7 @@ def pools_of_run(
     cloud_fee: float | None,
     max_tokens: int,
 ) -> Pools:
-    """Algorithm 1 and eqs. 2, 3 on the run's validation split, cut at the bundle's limit."""
+    """Run Algorithm 1 and eqs. 2, 3 on the run's validation part, at the bundle's token limit."""
     validation = run.split(data).validation
     encoder = TextEncoder(run.tokenizer_file, max_tokens)
     rows = [encoder.encode(row.text, row.pair) for row in validation]
@@ -47,32 +54,32 @@ def pools_of_run(
 
 
 def with_heads(
-    exit0: tuple[Floats, Floats], validation: Samples, pools: Pools
-) -> tuple[Pools, Kept | None]:
-    """The pools with heads for the policy ``cascade-routing``; without, where too few examples."""
+    embedding_classifier: tuple[Floats, Floats], validation: Samples, pools: Pools
+) -> tuple[Pools, ValidatedSetting | None]:
+    """Return the pools with heads for ``cascade-routing``, unless there are too few examples."""
     if len(validation) < 20 * FOLDS:
         return pools, None
-    heads, kept = priced_heads(exit0, validation, pools, SHIPPED)
-    return replace(pools, heads=heads), kept
+    heads, chosen = fit_default_heads(embedding_classifier, validation, pools, DEFAULT_LIMIT)
+    return replace(pools, heads=heads), chosen
 
 
 def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
-    """Export, measure as shipped on both splits, and write manifest and card with the figures.
+    """Export ``run`` to ``target``, measure the bundle on both parts, and write manifest and card.
 
-    Raises `InvalidInput` where the shipped precision loses more than `MAX_LOSS` points at any exit
-    of the reported split: such a bundle is not written.
+    Returns the card. Raises `InvalidInput`, and writes no bundle, if the exported precision loses
+    more than `MAX_LOSS` points at any exit on the reported part.
     """
     split = run.split(data)
     held_out = with_groups(samples_of_run(run, split.validation, "validation"), split.validation)
     pools = pools_of_run(run, data, **options)
-    exit0 = exit0_of_run(run, split.train)
-    pools, kept = with_heads(exit0, held_out, pools)
+    embedding_classifier = embedding_classifier_of_run(run, split.train)
+    pools, chosen = with_heads(embedding_classifier, held_out, pools)
     max_tokens: int = options["max_tokens"]
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "bundle"
         write_bundle(run, pools, trial, max_tokens, {})
         bundle = load_bundle(trial)
-        accuracy = accuracy_of(pools, kept, run.facts["split"])
+        accuracy = accuracy_of(pools, chosen, run.facts["split"])
         for name, examples in (("validation", split.validation), ("reported", split.test)):
             shipped = samples_of_bundle(bundle, examples)
             accuracy[name] = exit_table(samples_of_run(run, examples, name), shipped)
@@ -82,8 +89,8 @@ def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
     return write_card(load_bundle(target))
 
 
-def accuracy_of(pools: Pools, kept: Kept | None, split: str) -> dict[str, Any]:
-    """The manifest's part on α and of the default policy's setting."""
+def accuracy_of(pools: Pools, chosen: ValidatedSetting | None, split: str) -> dict[str, Any]:
+    """Return the manifest's figures of α and of the default policy's setting."""
     accuracy: dict[str, Any] = {
         "candidates": [
             [round(option.alpha, 4), round(option.expected_reward, 5), *option.pool_sizes]
@@ -91,11 +98,11 @@ def accuracy_of(pools: Pools, kept: Kept | None, split: str) -> dict[str, Any]:
         ],
         "split": split,
     }
-    if kept is not None:
-        figures = {name: value for name, value in asdict(kept).items() if name != "setting"}
+    if chosen is not None:
+        figures = {name: value for name, value in asdict(chosen).items() if name != "setting"}
         accuracy["default_policy"] = (
-            asdict(SHIPPED)
-            | asdict(kept.setting)
+            asdict(DEFAULT_LIMIT)
+            | asdict(chosen.setting)
             | {name: round(value, 4) for name, value in figures.items()}
         )
     return accuracy
@@ -106,6 +113,6 @@ def _check_loss(table: dict[str, Any]) -> None:
     for layer, (full, shipped) in enumerate(pairs, start=1):
         if full - shipped > MAX_LOSS:
             raise InvalidInput(
-                f"precision: exit {layer} loses {full - shipped:.2f} points as shipped, "
+                f"precision: exit {layer} loses {full - shipped:.2f} points in the bundle, "
                 f"more than {MAX_LOSS}; the bundle was not written"
             )

@@ -1,4 +1,4 @@
-"""From a training run to a bundle: one file a layer, 8-bit tables, router, manifest, card."""
+"""Write a bundle: one file for each layer, 8-bit tables, router and manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lab.evaluate.pools import Pools
 from lab.export.onnx_layer import layer_graph
 from lab.models.embedding_tables import word_rows
 from lab.models.model import MultiExitClassifier
-from lab.models.run import Run, recorded
+from lab.models.run import Run, portable_facts
 from shared.bundle.loading import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
@@ -31,7 +31,7 @@ PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a r
 
 
 def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
-    """Word table in int8 with one fp32 scale a row; position, type and norm in fp32."""
+    """Write the word table in int8 with one fp32 scale for each row, and the rest in fp32."""
     embeddings = model.encoder.embeddings
 
     def table(parameter: Any) -> NDArray[np.float32]:
@@ -50,7 +50,7 @@ def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
             "epsilon": np.array([embeddings.LayerNorm.eps], np.float32),
         }
     )
-    file.write_bytes(content)  # save_file would keep it from every other user of the machine
+    file.write_bytes(content)  # save_file would make it unreadable for other users
 
 
 def check_exportable(model: MultiExitClassifier) -> None:
@@ -64,7 +64,7 @@ def check_exportable(model: MultiExitClassifier) -> None:
 
 
 def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
-    """``layers/NN.onnx``: each layer with its exit head, in integers or (``bits`` None) in fp32."""
+    """Write ``layers/NN.onnx``: each layer and its exit head, in fp32 if ``bits`` is None."""
     check_exportable(model)
     (folder / "layers").mkdir(parents=True, exist_ok=True)
     pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
@@ -76,7 +76,7 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
 
 
 def write_router(pools: Pools, file: Path) -> None:
-    """Write centroids, counts and correctness heads; the same pools give the same bytes."""
+    """Write centroids, counts and correctness heads; equal pools give equal bytes."""
     with zipfile.ZipFile(file, "w") as archive:
         arrays: dict[str, NDArray[Any]] = {
             "centroids": pools.centroids_DH,
@@ -93,7 +93,7 @@ def write_router(pools: Pools, file: Path) -> None:
 def write_bundle(
     run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
 ) -> Manifest:
-    """Write the whole bundle beside ``target``, then put it in its place."""
+    """Write the bundle to a temporary folder and move it to ``target``."""
     check_target(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as made:
         folder = Path(made) / "bundle"
@@ -108,7 +108,7 @@ def write_bundle(
 
 
 def check_target(target: Path) -> None:
-    """Make the folder above ``target``; raises `InvalidInput` where something else stands there."""
+    """Create the folder above ``target``; raises `InvalidInput` if it holds other files."""
     if target.exists() and not (target / MANIFEST).is_file():
         empty = target.is_dir() and not any(target.iterdir())
         if not empty:
@@ -119,7 +119,7 @@ def check_target(target: Path) -> None:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Move a finished bundle to ``target``, in place of what stood there."""
+    """Move a finished bundle to ``target``, replacing an older bundle."""
     old = target.with_name(f".{target.name}.old")
     if target.exists():
         target.rename(old)
@@ -130,7 +130,7 @@ def put_in_place(folder: Path, target: Path) -> None:
 def write_manifest(
     run: Run, pools: Pools, folder: Path, max_tokens: int, accuracy: dict[str, Any]
 ) -> Manifest:
-    """``manifest.json`` over the files that stand in ``folder``."""
+    """Write ``manifest.json`` for the files in ``folder``."""
     facts, model = run.facts, run.model
     names = [TOKENIZER, EMBEDDINGS, ROUTER]
     names += [layer_file(layer) for layer in range(1, model.layers + 1)]
@@ -153,7 +153,7 @@ def write_manifest(
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        training=recorded(facts),
+        training=portable_facts(facts),
         files={name: sha256(folder / name) for name in names},
     )
     save_manifest(manifest, folder)
@@ -167,11 +167,11 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def prices_of(model: CostModel) -> dict[str, float]:
-    """The prices of a cost model by name."""
+    """Return the prices of a cost model by name."""
     return {name: value for name, value in asdict(model).items() if name != "layers"}
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,9 +1,8 @@
 """One transformer layer and its exit head as an ONNX graph, from BERT-shaped torch weights.
 
-Built node by node, because then the graph is the same on every version of the exporter, the three
-projections are one product, and the products can run in integers. Activations are quantised with a
-scale for each row (a token of a text), never across the batch: rows stay independent of their
-neighbours.
+The graph is built node by node: it is independent of the exporter's version, the three projections
+are one product, and the products can run in integers. Activations are quantised with a scale for
+each row (a token of a text), never across the batch, so rows are independent of each other.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -25,12 +24,14 @@ Array = NDArray[np.float32]
 CONTRIB = "com.microsoft"
 ZERO = 128
 LARGEST = 63
-"""Seven bits of weight: two products with eight bits of activation fit the 16-bit sums of CPUs
+"""Weights have seven bits: two products with eight-bit activations fit the 16-bit sums of CPUs
 without VNNI, so that every CPU computes the same."""
 
 
 @dataclass
-class _Graph:
+class Graph:
+    """An ONNX graph under construction; products run in integers unless ``bits`` is None."""
+
     bits: int | None
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
@@ -46,7 +47,7 @@ class _Graph:
         return output
 
     def product(self, name: str, inputs: str, weight_OI: Array) -> str:
-        """x · Wᵀ for a torch weight of shape (out, in)."""
+        """Add x · Wᵀ for a torch weight of shape (out, in)."""
         if self.bits is None:
             return self.node("MatMul", [inputs, self.weight(f"{name}.weight", weight_OI.T)], name)
         weight_IO, scale_O = quantise_columns(weight_OI)
@@ -59,9 +60,9 @@ class _Graph:
         return self.node("Mul", [product, row_scale], name)
 
     def _quantised(self, name: str, inputs: str, size: int) -> tuple[str, str]:
-        """Activations in 8 bits with a scale of their own for each row, and that scale (B, T, 1).
+        """Add activations in 8 bits with a scale for each row, and that scale (B, T, 1).
 
-        Flat for a moment, because ``QuantizeLinear`` knows a scale a row for two dimensions.
+        ``QuantizeLinear`` has a scale for each row in two dimensions only, so they are flattened.
         """
         numbers = {"flat": [-1, size], "axis": [-1], "start": [0], "end": [2], "single": [1]}
         ints = {
@@ -89,15 +90,15 @@ class _Graph:
 
 
 def quantise_columns(weight_OI: Array) -> tuple[NDArray[np.int8], Array]:
-    """Symmetric integers with one fp32 scale an output: ``weight_IO`` and ``scale_O``."""
+    """Return symmetric integers ``weight_IO`` with one fp32 scale for each output, ``scale_O``."""
     scale_O = np.abs(weight_OI).max(1) / LARGEST
     safe_O = np.where(scale_O == 0, 1.0, scale_O).astype(np.float32)
     weight_OI = np.rint(weight_OI / safe_O[:, None]).clip(-LARGEST, LARGEST)
     return weight_OI.T.astype(np.int8), safe_O
 
 
-def _pooled(graph: _Graph, pooling: str) -> str:
-    """What the exit head reads: the first token, the mean over all but the padding, or both."""
+def _pooled(graph: Graph, pooling: str) -> str:
+    """Add the exit head's input: the first token, the mean over all but the padding, or both."""
     if pooling != "mean":
         first = graph.weight("first", np.array(0, np.int64))
         graph.node("Gather", ["hidden_out", first], "first_token", axis=1)
@@ -115,8 +116,8 @@ def _pooled(graph: _Graph, pooling: str) -> str:
     return graph.node("Concat", ["first_token", mean_BH], "pooled", axis=-1)
 
 
-def _exit(graph: _Graph, pooled: str, head: nn.Module) -> None:
-    """The exit head: a linear layer, or a hidden tanh layer before it."""
+def _exit(graph: Graph, pooled: str, head: nn.Module) -> None:
+    """Add the exit head: a linear layer, optionally after a hidden tanh layer."""
     parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
@@ -147,7 +148,7 @@ def layer_graph(
     heads = int(self_attention.num_attention_heads)
     epsilon = float(attention.output.LayerNorm.eps)
     hidden_size = self_attention.query.in_features
-    graph = _Graph(bits)
+    graph = Graph(bits)
 
     projections = [self_attention.query, self_attention.key, self_attention.value]
     qkv = graph.product(
@@ -160,8 +161,8 @@ def layer_graph(
     )
 
     def residual(name: str, inputs: str, skip: str, dense: Any, norm: Any) -> str:
-        # onnxruntime's SkipLayerNormalization takes six times as long as these three; the bias
-        # comes last, because otherwise they are fused into it
+        # onnxruntime's SkipLayerNormalization takes six times as long as these three nodes; with
+        # the bias last, onnxruntime does not fuse them into it
         out = graph.product(f"{name}.dense", inputs, _array(dense.weight))
         total = graph.node("Add", [out, skip], f"{name}.total")
         bias = graph.weight(f"{name}.bias", _array(dense.bias))

@@ -1,4 +1,4 @@
-"""A bundle's router anew: α, pools, heads and Λ under other prices, its layers unchanged."""
+"""Refit a bundle for other prices: α, pools, heads and Λ; the layers stay unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from lab.data.examples import Split, data_hash, load_split
 from lab.data.tasks import get_task
 from lab.evaluate.bundle_report import policy_table
-from lab.evaluate.fit_heads import fit_exit0
+from lab.evaluate.fit_heads import fit_embedding_classifier
 from lab.evaluate.groups import with_groups
 from lab.evaluate.pools import make_pools
 from lab.evaluate.samples import Samples, samples_of_bundle
@@ -45,11 +45,11 @@ def refit(
     cloud_fee: float | None = None,
     price_book: Path | None = None,
 ) -> str:
-    """Fit α, pools, centroids, heads and Λ of ``source`` again, as shipped, and write ``target``.
+    """Refit α, pools, centroids, heads and Λ of the bundle ``source`` and write ``target``.
 
-    ``data`` is what the layers were trained on. m, n and μ are the bundle's unless given; prices
-    are those of ``price_book``, else the preset's. Returns the card. Raises `InvalidInput` where
-    the data are others, or the bundle does not say how it was trained.
+    ``data`` must be the data of the training. m, n and μ are the bundle's unless given; prices are
+    those of ``price_book``, or the preset's. Returns the card. Raises `InvalidInput` for other
+    data, and for a bundle without facts of its training.
     """
     bundle = load_bundle(source)
     manifest = bundle.manifest
@@ -68,16 +68,16 @@ def refit(
         manifest.mu if mu is None else mu,
     )
     validation = with_groups(validation, split.validation)
-    pools, kept = with_heads(_exit0(bundle, split), validation, pools)
+    pools, chosen = with_heads(_embedding_classifier(bundle, split), validation, pools)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".refit-") as made:
         folder = Path(made) / "bundle"
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, folder / name)
         write_router(pools, folder / ROUTER)
-        accuracy: dict[str, Any] = accuracy_of(pools, kept, manifest.accuracy["split"])
+        accuracy: dict[str, Any] = accuracy_of(pools, chosen, manifest.accuracy["split"])
         accuracy |= {name: manifest.accuracy[name] for name in ("validation", "reported")}
-        fresh = manifest.model_copy(
+        refitted = manifest.model_copy(
             update={
                 "mobile_layers": pools.mobile_layers,
                 "edge_layers": pools.edge_layers,
@@ -90,9 +90,9 @@ def refit(
                 "files": manifest.files | {ROUTER: sha256(folder / ROUTER)},
             }
         )
-        save_manifest(fresh, folder)
+        save_manifest(refitted, folder)
         accuracy["policies"] = policy_table(load_bundle(folder), reported)
-        save_manifest(fresh, folder)
+        save_manifest(refitted, folder)
         card = write_card(load_bundle(folder))
         put_in_place(folder, target)
     return card
@@ -103,35 +103,38 @@ def _split(bundle: Bundle, data: str) -> Split:
     facts = manifest.training
     if not facts:
         raise InvalidInput(
-            f"bundle: {bundle.path} does not say how it was trained; export it again from its run"
+            f"bundle: {bundle.path} has no facts of its training; export it again from its run"
         )
     task = get_task(manifest.task)
     split = load_split(data, task, manifest.accuracy["split"], manifest.seed, facts.get("limit"))
     if data_hash(split.train + split.validation) != manifest.data_hash:
         raise InvalidInput(
-            f"data: {data} is not what {bundle.path} was trained on; give the same data"
+            f"data: {data} is not the data that {bundle.path} was trained on; give the same data"
         )
     return split
 
 
 def _check_reported(bundle: Bundle, reported: Samples) -> None:
-    """The manifest keeps the exits' accuracy on the reported examples, so they must be the same.
+    """Raise `InvalidInput` unless these are the examples of the manifest's accuracy by exit.
 
-    Another CPU may round a few examples to the other side.
+    Up to one point of difference is allowed, because another CPU may round a few examples
+    differently.
     """
-    known = bundle.manifest.accuracy["reported"]
+    expected = bundle.manifest.accuracy["reported"]
     right = 100 * float(np.mean(reported.answers_NE[:, -1] == reported.labels_N))
-    if known["examples"] != len(reported) or abs(right - known["shipped"]["accuracy"][-1]) > 1.0:
+    if (
+        expected["examples"] != len(reported)
+        or abs(right - expected["shipped"]["accuracy"][-1]) > 1.0
+    ):
         raise InvalidInput(
-            f"data: the reported examples are not those that {bundle.path} was measured on; "
-            "give the same data"
+            f"data: the reported examples are not those of {bundle.path}; give the same data"
         )
 
 
-def _exit0(bundle: Bundle, split: Split) -> tuple[Floats, Floats]:
-    """The embedding classifier of the bundle's own table, fitted on the training part."""
+def _embedding_classifier(bundle: Bundle, split: Split) -> tuple[Floats, Floats]:
+    """Fit the embedding classifier on the training part with the bundle's word table."""
     encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
     table = Embeddings(bundle.path / EMBEDDINGS)
     rows = [encoder.encode(row.text, row.pair) for row in split.train]
     embedding_NH = np.stack([table.mean_word_embedding(row) for row in rows])
-    return fit_exit0(embedding_NH, np.array([row.label for row in split.train]))
+    return fit_embedding_classifier(embedding_NH, np.array([row.label for row in split.train]))

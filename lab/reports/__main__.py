@@ -1,4 +1,4 @@
-"""``python -m lab.reports``: rewrite every page and plot of the results from the JSONs."""
+"""``python -m lab.reports``: write every page and plot of the results from the JSONs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ from pathlib import Path
 
 import click
 
-from lab.reports.page import build
+from lab.reports.pages import build
 from shared.errors import DimeeError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--data", type=FOLDER, default=Path("docs/results/data"), show_default=True)
-@click.option("--out", type=FOLDER, default=Path("docs/results"), show_default=True)
+@click.option(
+    "--data",
+    type=FOLDER,
+    default=Path("docs/results/data"),
+    show_default=True,
+    help="Folder of the JSONs that `dimee evaluate` wrote.",
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("docs/results"),
+    show_default=True,
+    help="Folder of the pages; plots go to its subfolder figures.",
+)
 def main(data: Path, out: Path) -> None:
-    """Write every page of the results and figures/*.svg."""
+    """Write every page and plot of the results."""
     try:
         written = build(data, out)
     except DimeeError as error:

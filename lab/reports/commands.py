@@ -1,4 +1,4 @@
-"""The commands that made a JSON, from what it records of its run."""
+"""Commands that write a JSON again, from the facts of its run."""
 
 from __future__ import annotations
 
@@ -11,28 +11,41 @@ OPTIONS = (
     ("max_tokens", "--max-tokens"), ("seed", "--seed"), ("limit", "--limit"),
 )  # fmt: skip
 DEFAULT_MU = 0.1
+BASE = (
+    "dimee train --task qnli --data nyu-mll/glue:qnli --encoder bert-base-uncased --grid "
+    "--out runs/qnli-bert-base",
+    "dimee evaluate runs/qnli-bert-base --on test --mobile-layers 3 --edge-layers 6",
+)
+"""BERT-base, with a model hub."""
+LARGE = (
+    "dimee train --task qnli --data nyu-mll/glue:qnli --encoder bert-large-uncased --grid "
+    "--out runs/qnli-bert-large",
+    "dimee evaluate runs/qnli-bert-large --on test --mobile-layers 6 --edge-layers 12",
+    "make results",
+)
+"""BERT-large (Table II), with a model hub."""
 
 
 def from_outputs(result: Result) -> bool:
-    """Return whether it was made from exit outputs alone, without the weights of the encoder."""
+    """Return whether the result was made from saved exit outputs, without the encoder's weights."""
     return bool(result["run"].get("source") == "outputs")
 
 
 def commands(result: Result) -> list[str]:
-    """Every command that is needed to write the JSON again."""
+    """Return the commands that write the JSON again."""
     evaluate = evaluate_command(result)
     return [evaluate] if from_outputs(result) else [train_command(result), evaluate]
 
 
 def train_command(result: Result) -> str:
-    """``dimee train …`` with every option that the run records."""
+    """Return ``dimee train …`` with every option that the run records."""
     facts = result["run"] | {"data": _data(result), "encoder": result.encoder}
     given = [f"{option} {facts[key]}" for key, option in OPTIONS if facts.get(key) is not None]
     return f"dimee train {' '.join(given)} --out {run_folder(result)}"
 
 
 def evaluate_command(result: Result) -> str:
-    """``dimee evaluate …`` with the layers, and μ and γ where they are not the preset's."""
+    """Return ``dimee evaluate …`` with the layers, and μ and γ if they differ from the preset."""
     words = [f"dimee evaluate {run_folder(result)}"]
     if from_outputs(result):
         words.append(f"--data {_data(result)}")
@@ -43,7 +56,7 @@ def evaluate_command(result: Result) -> str:
     if result["mu"] != DEFAULT_MU:
         words.append(f"--mu {result['mu']:g}")
     prices = result["cost_model"]
-    if abs(prices["mobile_layer"] * result["layers"] - all_cloud(result)) > 1e-6:
+    if abs(prices["mobile_layer"] * result["layers"] - result.all_cloud) > 1e-6:
         words.append(f"--cloud-fee {prices['cloud_fee']:g}")
     if "shift" in result.facts:
         words.append("--shift ../shared/glue/shift")
@@ -60,9 +73,3 @@ def run_folder(result: Result) -> str:
     if from_outputs(result):
         return f"../shared/outputs/{result['run']['folder']}"
     return f"runs/{result.task}-{result.encoder}"
-
-
-def all_cloud(result: Result) -> float:
-    """λ of one request that the cloud answers: oc + γ."""
-    prices = result["cost_model"]
-    return float(prices["offload_cloud"] + prices["cloud_fee"])

@@ -1,4 +1,4 @@
-"""The ablation of m and n, the adaptive rule's drift, and what it gains on other domains."""
+"""Plots of the ablation of m and n, and of the adaptive rule's drift and gain on other domains."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from matplotlib.patches import Rectangle
 
 from lab.reports.figures_sweeps import log_axis
 from lab.reports.load import Result
+from lab.reports.render import change
 from lab.reports.style import COLOURS, COST, MARKERS, POOLS, Plot, label_outer, legend, panels
-from lab.reports.text import change
 
 SHIFT_ROWS = ("mobile", "edge", "cloud", "random-same-mix", "dimee-fixed", "dimee-adaptive")
 
 
 def plots(results: list[Result]) -> list[Plot]:
-    """One ablation for each encoder, the drift, and the shift where a result holds it."""
+    """Return an ablation for each encoder, the drift, and the shift if a result has it."""
     made = []
     for encoder in dict.fromkeys(result.encoder for result in results):
         here = [result for result in results if result.encoder == encoder]
@@ -24,8 +24,8 @@ def plots(results: list[Result]) -> list[Plot]:
             Plot(
                 f"layers-{encoder}",
                 f"Accuracy and cost of dimee-fixed over m and n, {here[0].encoder_title}",
-                "α chosen anew for each pair; the framed cell is the pair of the tables. Left of "
-                "each pair of panels accuracy, right of it cost.",
+                "α is chosen for each pair; the framed cell is the pair of the tables. Of each two "
+                "panels the left one shows accuracy, the right one cost.",
                 [_layers(result) for result in here],
                 _draw_layers,
             )
@@ -34,8 +34,8 @@ def plots(results: list[Result]) -> list[Plot]:
         Plot(
             "drift",
             "How far the adaptive rule moves its centroids",
-            "In units of the distance to the nearest other centroid at the start; in the title "
-            "the share of the examples that it sends elsewhere than the fixed rule.",
+            "In units of the distance to the nearest other centroid at the start. The title has "
+            "the share of the examples that it sends to another tier than the fixed rule.",
             [_drift(result) for result in results],
             _draw_drift,
         )

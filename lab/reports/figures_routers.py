@@ -1,4 +1,4 @@
-"""How good the routers are: the accuracy–cost frontier of every method, and AUROC."""
+"""Plots of the routers: the accuracy–cost frontier of every method, and AUROC."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ CURVES = (
     "true-difficulty", "dimee-adaptive", "dimee-fixed",
 )  # fmt: skip
 HIDDEN = "cheapest-right"
-"""The oracle that knows the label: so far above the others that it would flatten them."""
+"""Oracle that is left out of the frontier: its accuracy is far above the others."""
 
 TARGETS = {
     "mobile_wrong": "the mobile would be wrong",
-    "mobile_unsure": "the mobile stays below α",
+    "mobile_below_alpha": "the mobile stays below α",
 }
 
 
 def plots(results: list[Result]) -> list[Plot]:
-    """The frontier and the AUROC bars; ``results`` holds each run once."""
+    """Return the frontier and the AUROC bars; ``results`` holds each run once."""
     return [
         Plot(
             "frontier",
             "Accuracy and cost of every method",
-            "Lines: over α, pools and centroids made anew. Large marks: each method at its own "
-            "setting. Up and left is better. A router adds something where its line lies above "
-            "`random-same-mix`. The oracle `cheapest-right` lies far above and is left out; it is "
-            "in the tables.",
+            "Lines: over α, with refitted pools and centroids. Large marks: each method at its own "
+            "setting. Up and left is better. A router adds information where its line is above "
+            "`random-same-mix`. The oracle `cheapest-right` is far above the others and only in "
+            "the tables.",
             [_frontier(result) for result in results],
             _draw_frontier,
         ),

@@ -1,4 +1,4 @@
-"""The sweeps: the four prices (Figure 3), γ, and α."""
+"""Plots of the sweeps over the four prices (Figure 3), γ and α."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.reports.gamma import kept_decisions
 from lab.reports.load import Result
+from lab.reports.sensitivity import cost_at_fee
 from lab.reports.style import (
     COLOURS,
     COST,
@@ -32,13 +32,13 @@ PRICES = {
 
 
 def plots(results: list[Result]) -> list[Plot]:
-    """Figure 3 for each run, the sweep over γ and the one over α."""
+    """Return Figure 3 for each run, the sweep over γ and the one over α."""
     made = [
         Plot(
             f"fig3-{result.task}-{result.encoder}",
             f"Figure 3: cost and accuracy as one price varies, {result.title}",
-            "Each price alone from a quarter to four times its value in section IV-D (dotted), α, "
-            "pools and centroids made anew. Lines that leave the frame cost more than twice "
+            "Each price alone from a quarter to four times its value in section IV-D (dotted), "
+            "with refitted α, pools and centroids. Lines that leave the frame cost more than twice "
             "all-cloud.",
             _prices(result),
             _draw_prices,
@@ -49,9 +49,9 @@ def plots(results: list[Result]) -> list[Plot]:
         Plot(
             "gamma",
             "Cost of every method over γ, which has no value in the paper",
-            "Below the black line a method is cheaper than all-cloud. Solid: α, pools and "
-            "centroids made anew at each γ. Dotted: dimee-fixed with the decisions of the preset's "
-            "γ.",
+            "Below the black line a method is cheaper than all-cloud. Solid: with "
+            "α, pools and centroids refitted at each γ. Dotted: dimee-fixed with the decisions of "
+            "the preset's γ.",
             [_gamma(result) for result in results],
             _draw_gamma,
         )
@@ -60,8 +60,8 @@ def plots(results: list[Result]) -> list[Plot]:
         Plot(
             "alpha",
             "Accuracy and cost of dimee-fixed over α",
-            "Pools and centroids made anew at each α, prices constant; the ringed point is the α "
-            "nearest to the one that the expected reward chose.",
+            "Pools and centroids are refitted at each α, with constant prices; the ringed point is "
+            "the α nearest to the one that the expected reward chose.",
             _alphas(results),
             _draw_alpha,
         )
@@ -115,7 +115,7 @@ def _draw_prices(data: dict[str, Any]) -> Figure:
 
 
 def log_axis(axis: Axes, ticks: list[float]) -> None:
-    """A logarithmic x-axis with these ticks only, less those that the next would cover."""
+    """Set a logarithmic x-axis with these ticks, without those that would overlap the next one."""
     ticks = [t for t, after in zip(ticks, [*ticks[1:], None], strict=True)
              if after is None or after > 1.21 * t]  # fmt: skip
     axis.set_xscale("log")
@@ -133,7 +133,7 @@ def _gamma(result: Result) -> dict[str, Any]:
             method: [point["methods"][method]["cost_change"] for point in sweep.values()]
             for method in SWEPT
         },
-        "kept": [round(kept_decisions(result, float(fee)), 2) for fee in sweep],
+        "kept": [round(cost_at_fee(result, float(fee)), 2) for fee in sweep],
     }
 
 

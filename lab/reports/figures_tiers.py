@@ -13,7 +13,7 @@ SHOWN = (*TIERS, "dimee-fixed", "dimee-adaptive")
 
 
 def plots(results: list[Result]) -> list[Plot]:
-    """Figures 2a, 2b and 2c; ``results`` holds each run once."""
+    """Return Figures 2a, 2b and 2c; ``results`` holds each run once."""
     encoders = dict.fromkeys(result.encoder_title for result in results)
     alone = [
         {"title": encoder, "tasks": [_tiers(r) for r in results if r.encoder_title == encoder]}
@@ -48,7 +48,7 @@ def plots(results: list[Result]) -> list[Plot]:
                 "Figure 2c: the three pools of the validation part",
                 "t-SNE of the mean word embeddings, at most 600 examples a run, coloured by the "
                 "pool that Algorithm 1 puts them in. The router sees only these embeddings: where "
-                "the colours mix, centroids cannot tell the pools apart.",
+                "the colours mix, centroids cannot distinguish the pools.",
                 maps,
                 _draw_pools,
             )

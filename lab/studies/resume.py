@@ -1,13 +1,12 @@
-"""Cost of a hidden state on the wire, and when sending it is faster than sending the text.
+"""Study of resuming from a hidden state: its bytes and time, and when it is faster than the text.
 
-Run it as ``python -m lab.studies.resume``.
+``python -m lab.studies.resume`` writes ``extra/resume.json`` and ``resume.md`` of the results.
 
 Shape suffixes: N examples, E exits, C classes, B rows, T tokens, H hidden size.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -19,9 +18,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.cli.common import PATH, results_option
 from lab.data.examples import data_hash, load_examples
 from lab.data.tasks import TASKS
-from lab.reports.resume import page
+from lab.reports.pages import write_study
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import LayerRange
 from shared.errors import DimeeError
@@ -54,34 +54,34 @@ def _limits(bundle: Bundle) -> ResumeLimits:
 def accuracy(
     classifier: Classifier, rows: list[EncodedText], labels_N: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    """For each layer that may be gone on from: accuracy (percent) at the last exit by codec.
+    """Return for each layer to resume after the accuracy (percent) at the last exit by codec.
 
-    ``moved`` is the most that a probability of any later exit moved against fp32 in process,
-    ``changed`` how many answers of the last exit did.
+    ``moved`` is the largest difference of a probability of any later exit from fp32 in process,
+    ``changed`` the number of answers of the last exit that differ.
     """
     limits = _limits(classifier.bundle)
-    whole_NEC, states = _whole(classifier, rows)
+    direct_NEC, states = _run_all_layers(classifier, rows)
     last = classifier.layers.range.last
     table = []
     for layer in range(1, last):
         line: dict[str, Any] = {
             "layer": layer,
-            "fp32": {"accuracy": _percent(whole_NEC[:, -1].argmax(1) == labels_N)},
+            "fp32": {"accuracy": _percent(direct_NEC[:, -1].argmax(1) == labels_N)},
         }
         for codec in CODECS:
-            got_NEC = np.empty((len(rows), last - layer, whole_NEC.shape[2]), np.float32)
+            resumed_NEC = np.empty((len(rows), last - layer, direct_NEC.shape[2]), np.float32)
             sent = 0
             for i, hidden_TH in enumerate(states[layer - 1]):
                 body = encode(hidden_TH, layer, limits.bundle_id, codec)
                 sent += len(body)
-                got_NEC[i] = _go_on(classifier, decode(body, limits).hidden_TH, layer)
-            apart_NEC = np.abs(got_NEC - whole_NEC[:, layer:])
-            answers_N = got_NEC[:, -1].argmax(1)
+                resumed_NEC[i] = _resume(classifier, decode(body, limits).hidden_TH, layer)
+            difference_NEC = np.abs(resumed_NEC - direct_NEC[:, layer:])
+            answers_N = resumed_NEC[:, -1].argmax(1)
             line[codec] = {
                 "accuracy": _percent(answers_N == labels_N),
-                "changed": int((answers_N != whole_NEC[:, -1].argmax(1)).sum()),
-                "moved": round(float(apart_NEC.max()), 5),
-                "moved_last": round(float(apart_NEC[:, -1].max()), 5),
+                "changed": int((answers_N != direct_NEC[:, -1].argmax(1)).sum()),
+                "moved": round(float(difference_NEC.max()), 5),
+                "moved_last": round(float(difference_NEC[:, -1].max()), 5),
                 "bytes_per_token": round(sent / sum(row.tokens for row in rows), 1),
                 "bytes_per_text": round(sent / len(rows)),
             }
@@ -89,8 +89,10 @@ def accuracy(
     return table
 
 
-def _whole(classifier: Classifier, rows: list[EncodedText]) -> tuple[Floats, list[list[Floats]]]:
-    """``probabilities_NEC`` of the whole model, and each layer's ``hidden_TH`` of each row."""
+def _run_all_layers(
+    classifier: Classifier, rows: list[EncodedText]
+) -> tuple[Floats, list[list[Floats]]]:
+    """Return ``probabilities_NEC`` of all layers, and ``hidden_TH`` of each row by layer."""
     last, classes = classifier.layers.range.last, len(classifier.bundle.manifest.labels)
     probabilities_NEC = np.empty((len(rows), last, classes), np.float32)
     states: list[list[Floats]] = [[] for _ in range(last)]
@@ -103,8 +105,8 @@ def _whole(classifier: Classifier, rows: list[EncodedText]) -> tuple[Floats, lis
     return probabilities_NEC, states
 
 
-def _go_on(classifier: Classifier, hidden_TH: Floats, after: int) -> Floats:
-    """``probabilities_EC`` of every exit after ``after``."""
+def _resume(classifier: Classifier, hidden_TH: Floats, after: int) -> Floats:
+    """Return ``probabilities_EC`` of every exit after the layer ``after``."""
     mask_BT = np.ones((1, len(hidden_TH)), np.int32)
     hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
     found = []
@@ -119,7 +121,7 @@ def _percent(right_N: NDArray[np.bool_]) -> float:
 
 
 def timing(classifier: Classifier, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Milliseconds of one layer, and of each codec, at texts of so many tokens; one thread."""
+    """Measure one layer and each codec (ms) for texts of the given ``lengths`` in tokens."""
     limits = _limits(classifier.bundle)
     word = classifier.encoder.encode("film")
     filler = int(word.ids_T[1])
@@ -147,7 +149,7 @@ def timing(classifier: Classifier, lengths: tuple[int, ...]) -> list[dict[str, A
 
 
 def _fastest_ms(work: Callable[[], object]) -> float:
-    """The fastest of many runs: what the machine's other work disturbs least."""
+    """Return the time of the fastest of many runs, the one least disturbed by other load."""
     spent = []
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -157,10 +159,10 @@ def _fastest_ms(work: Callable[[], object]) -> float:
 
 
 def break_even(times: list[dict[str, Any]], layer: int) -> list[dict[str, Any]]:
-    """For each link and length: what a state after ``layer`` takes, and what it spares.
+    """Return, for each link and length, the time that a state after ``layer`` takes and saves.
 
-    ``layer_ms_needed`` is how long a layer must take at the next tier for the state to be the
-    faster: ``(8·bytes/bandwidth + encode + decode) / i``.
+    ``layer_ms_needed`` is the time of a layer at the next tier above which the state is faster:
+    ``(8·bytes/bandwidth + encode + decode) / i``.
     """
     table = []
     for link in LINKS.values():
@@ -190,7 +192,7 @@ def break_even(times: list[dict[str, Any]], layer: int) -> list[dict[str, Any]]:
 
 
 def uplink_needed(times: list[dict[str, Any]], layers: int) -> list[dict[str, Any]]:
-    """The uplink (megabits a second) from which a state pays here; None: from none."""
+    """Return the uplink (megabits a second) from which a state is faster; None if never."""
     table = []
     for line in times:
         for layer in range(1, layers):
@@ -204,9 +206,14 @@ def uplink_needed(times: list[dict[str, Any]], layers: int) -> list[dict[str, An
 
 
 @click.command()
-@click.option("--bundle", type=click.Path(path_type=Path), default=default_bundle)
-@click.option("--data", default="../shared/glue", show_default=True, help="Folder of GLUE.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results"))
+@click.option(
+    "--bundle",
+    type=PATH,
+    default=default_bundle,
+    help="Folder of the bundle; default: the shipped one.",
+)
+@click.option("--data", default="../shared/glue", show_default=True, help="Folder of GLUE tasks.")
+@results_option
 def main(bundle: Path, data: str, out: Path) -> None:
     """Measure, and write ``extra/resume.json`` and ``resume.md``."""
     try:
@@ -218,7 +225,7 @@ def main(bundle: Path, data: str, out: Path) -> None:
     classifier = Classifier(loaded, LayerRange(1, loaded.manifest.layers), threads=1)
     rows = [classifier.encoder.encode(row.text, row.pair) for row in examples]
     lengths = (round(float(np.median([row.tokens for row in rows]))), *LENGTHS)
-    busy = os.getloadavg()[0]
+    load = os.getloadavg()[0]
     times = timing(classifier, tuple(sorted(set(lengths))))
     manifest = loaded.manifest
     facts = {
@@ -233,17 +240,13 @@ def main(bundle: Path, data: str, out: Path) -> None:
         "text_bytes": round(float(np.mean([len(row.text.encode()) for row in examples]))),
         "tokens": round(float(np.mean([row.tokens for row in rows])), 1),
         "median_tokens": lengths[0],
-        "machine": {"cores": os.cpu_count(), "threads": 1, "load": round(busy, 1), "runs": RUNS},
+        "machine": {"cores": os.cpu_count(), "threads": 1, "load": round(load, 1), "runs": RUNS},
         "timing": times,
         "break_even": break_even(times, manifest.mobile_layers),
         "uplink_needed": uplink_needed(times, manifest.layers),
         "accuracy": accuracy(classifier, rows, np.array([row.label for row in examples])),
     }
-    file = out / "extra" / "resume.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (out / "resume.md").write_text(page(facts), encoding="utf-8")
-    click.echo(f"{file}, {out / 'resume.md'}")
+    click.echo("written: {}, {}".format(*write_study("resume", facts, out)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's grid search: batch size × learning rate, the best by full-depth validation."""
+"""The paper's grid search over batch sizes and learning rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lab.train.trainer import Diverged, TrainSettings, filled, train
+from lab.train.trainer import Diverged, TrainSettings, train, with_defaults
 from shared.errors import InvalidInput
 
 BATCH_SIZES = (8, 16, 32)
@@ -26,13 +26,13 @@ def search(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     learning_rates: Sequence[float] = LEARNING_RATES,
 ) -> dict[str, Any]:
-    """Train every point in ``out``/grid, keep the best one's model in ``out``.
+    """Train every point in ``out``/grid and copy the best model to ``out``.
 
-    The best has the highest validation accuracy at the last exit, and of equals the smallest
-    learning rate. A point that is done is not run again, one that was interrupted goes on, one
-    that diverges is written down as such and cannot win. Returns the facts of the best;
-    ``out``/grid.json has every point's accuracy by exit in percent (null where it diverged).
-    Raises `InvalidInput` for wrong settings, data or folder, and `Diverged` where every point does.
+    The best point has the highest validation accuracy at the last exit, and among equal points the
+    smallest learning rate. Finished points are not repeated, interrupted ones are resumed, and
+    diverged ones cannot win. Returns the facts of the best point; ``out``/grid.json has every
+    point's accuracy by exit in percent (null if it diverged). Raises `InvalidInput` for wrong
+    settings, data or folder, and `Diverged` if every point diverges.
     """
     _check(batch_sizes, learning_rates, out)
     points = [
@@ -45,29 +45,29 @@ def search(
         for point in progress:
             progress.set_postfix_str(_name(point))
             found.append((point, _run(point, out / "grid" / _name(point))))
-    best, facts = _best(found)
-    _keep(out / "grid" / _name(best), out)
+    best, best_facts = _best(found)
+    _copy_winner(out / "grid" / _name(best), out)
     table = [
         {
             "batch_size": point.batch_size,
             "learning_rate": point.learning_rate,
-            "validation_accuracy_by_exit": its and its["validation_accuracy_by_exit"],
+            "validation_accuracy_by_exit": facts and facts["validation_accuracy_by_exit"],
         }
-        for point, its in found
+        for point, facts in found
     ]
     part = out / "grid.part"
     part.write_text(json.dumps({"best": _name(best), "points": table}, indent=1) + "\n")
     part.replace(out / "grid.json")
-    return facts
+    return best_facts
 
 
 def _check(batch_sizes: Sequence[int], learning_rates: Sequence[float], out: Path) -> None:
     if not batch_sizes or min(batch_sizes) < 1:
-        raise InvalidInput("grid_batch_sizes: each must be 1 or more; give some like 8,16,32")
+        raise InvalidInput("grid_batch_sizes: each must be 1 or more; give numbers like 8,16,32")
     if not learning_rates or not all(math.isfinite(rate) and rate > 0 for rate in learning_rates):
-        raise InvalidInput("grid_learning_rates: each must be above 0; give some like 1e-5,3e-5")
-    left = any((out / name).exists() for name in ("model", "best.safetensors"))
-    if left and not (out / "grid").is_dir():
+        raise InvalidInput("grid_learning_rates: each must be above 0; give numbers like 1e-5,3e-5")
+    has_run = any((out / name).exists() for name in ("model", "best.safetensors"))
+    if has_run and not (out / "grid").is_dir():
         raise InvalidInput(f"out: {out} holds a run without a grid; choose another folder")
 
 
@@ -76,11 +76,11 @@ def _name(point: TrainSettings) -> str:
 
 
 def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
-    """The facts of a point, trained now or before; None where it diverges."""
+    """Return the facts of a point, trained now or before; None if it diverges."""
     file = folder / "model" / "dimee.json"
     if file.is_file():
         facts: dict[str, Any] = json.loads(file.read_text())
-        if filled(facts) != asdict(point):
+        if with_defaults(facts) != asdict(point):
             raise InvalidInput(
                 f"out: {folder} belongs to a grid with other settings; "
                 "choose another folder, or remove it to start again"
@@ -91,7 +91,7 @@ def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
         except Diverged as error:
             tqdm.write(f"{folder.name}: {error.message}")
             return None
-    # four times the weights, that nothing needs once the point is done
+    # four times the size of the weights, and not needed after the training
     for name in ("checkpoint.pt", "best.safetensors"):
         (folder / name).unlink(missing_ok=True)
     return facts
@@ -112,8 +112,8 @@ def _best(
     return point, facts
 
 
-def _keep(winner: Path, out: Path) -> None:
-    """Put the winner's model and log into ``out``, the model whole or not at all."""
+def _copy_winner(winner: Path, out: Path) -> None:
+    """Copy the winner's model (atomically) and log to ``out``."""
     part = out / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(winner / "model", part)

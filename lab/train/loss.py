@@ -1,4 +1,4 @@
-"""The joint loss of all exits, and which layers each of them may train.
+"""The joint loss of all exits, and the isolation of the tiers' layers.
 
 Shape suffixes: B rows, E exits, C classes.
 """
@@ -25,15 +25,15 @@ def joint_loss(
     distil: float = 0.0,
     teacher_BC: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of all exits together.
+    """Return the joint loss of all exits.
 
-    ``sum`` is the paper's eq. 1: L = Σ L_i, the plain sum of the exits' cross-entropies; so is
-    ``segment``, for a model that `isolate_segments` has changed. ``depth`` is what its authors'
-    code computes: Σ i·L_i / Σ i, the mean weighted by depth.
+    ``sum`` is the paper's eq. 1: L = Σ L_i, the plain sum of the exits' cross-entropies.
+    ``segment`` is the same, for a model that `isolate_segments` has changed. ``depth`` is the loss
+    of the authors' code: Σ i·L_i / Σ i, the mean weighted by depth.
 
     With ``distil`` > 0 an exit's loss is (1 − distil)·L_i + distil·T²·KL(teacher ‖ exit i) at
     temperature T = `SOFTNESS`. The teacher is ``teacher_BC``, logits of another model, for every
-    exit; without it, it is this model's last exit, for every exit but the last.
+    exit; without it, the teacher is this model's last exit, for every exit but the last.
     """
     loss_E = torch.stack(
         [nn.functional.cross_entropy(logits_BC.float(), labels_B) for logits_BC in logits_EBC]
@@ -41,17 +41,17 @@ def joint_loss(
     if distil:
         soft_EBC = (logits_EBC.float() / SOFTNESS).log_softmax(-1)
         if teacher_BC is None:
-            target_BC, pupils = soft_EBC[-1].detach(), len(soft_EBC) - 1
+            target_BC, taught = soft_EBC[-1].detach(), len(soft_EBC) - 1
         else:
-            target_BC, pupils = (teacher_BC.float() / SOFTNESS).log_softmax(-1), len(soft_EBC)
+            target_BC, taught = (teacher_BC.float() / SOFTNESS).log_softmax(-1), len(soft_EBC)
         divergence_E = torch.stack(
             [
                 nn.functional.kl_div(soft_BC, target_BC, log_target=True, reduction="batchmean")
-                for soft_BC in soft_EBC[:pupils]
+                for soft_BC in soft_EBC[:taught]
             ]
         )
-        taught_E = (1 - distil) * loss_E[:pupils] + distil * SOFTNESS**2 * divergence_E
-        loss_E = torch.cat([taught_E, loss_E[pupils:]])
+        taught_E = (1 - distil) * loss_E[:taught] + distil * SOFTNESS**2 * divergence_E
+        loss_E = torch.cat([taught_E, loss_E[taught:]])
     if loss != "depth":
         return loss_E.sum()
     depth_E = torch.arange(1, len(loss_E) + 1, dtype=loss_E.dtype)
@@ -59,9 +59,9 @@ def joint_loss(
 
 
 def isolate_segments(model: MultiExitClassifier, boundaries: Iterable[int]) -> None:
-    """Keep gradients within a tier: each tier's exits train that tier's own layers only.
+    """Stop gradients between tiers, so that each tier's exits train only that tier's layers.
 
-    ``boundaries`` are m and n: no gradient passes from layer m + 1 to m, nor from n + 1 to n.
+    ``boundaries`` are m and n: no gradient passes from layer m + 1 to m, or from n + 1 to n.
     """
 
     def detached(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

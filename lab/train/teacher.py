@@ -1,4 +1,4 @@
-"""Logits of a teacher for the training texts: from a folder of exit outputs, or from a run.
+"""Logits of a teacher for the training texts, from a folder of exit outputs or from a run.
 
 Shape suffixes: N texts, C classes.
 """
@@ -21,8 +21,8 @@ from shared.errors import InvalidInput
 def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDArray[np.float32]:
     """Return ``logits_NC`` of the teacher's last exit for ``train``, in its order.
 
-    ``source`` is a folder of exit outputs that holds `LOGITS`, or a run, whose model is asked.
-    Raises `InvalidInput` where it is neither, or where the logits are of other texts or classes.
+    ``source`` is a folder of exit outputs with `LOGITS`, or a run, whose model computes them.
+    Raises `InvalidInput` for other folders, and for logits of other texts or classes.
     """
     if (source / LOGITS).is_file():
         logits_NC = _saved_logits(source, train)
@@ -35,7 +35,7 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
         )
     if logits_NC.shape[1] != classes:
         raise InvalidInput(
-            f"teacher: {source} knows {logits_NC.shape[1]} classes, the data have {classes}; "
+            f"teacher: {source} has {logits_NC.shape[1]} classes, but the data have {classes}; "
             "give a teacher of the same task"
         )
     return logits_NC
@@ -43,7 +43,7 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
 
 def _saved_logits(source: Path, train: Sequence[Example]) -> NDArray[np.float32]:
     try:
-        known = json.loads((source / FACTS).read_text())["train_hash"]
+        train_hash = json.loads((source / FACTS).read_text())["train_hash"]
         loaded = np.load(source / LOGITS, allow_pickle=False)
         logits_NC: NDArray[np.float32] = loaded.astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
@@ -51,7 +51,7 @@ def _saved_logits(source: Path, train: Sequence[Example]) -> NDArray[np.float32]
             f"teacher: {source} cannot be read ({type(error).__name__}: {error}); "
             f"give a folder with {FACTS} and {LOGITS}"
         ) from None
-    if known != data_hash(train) or logits_NC.ndim != 2 or len(logits_NC) != len(train):
+    if train_hash != data_hash(train) or logits_NC.ndim != 2 or len(logits_NC) != len(train):
         raise InvalidInput(
             f"teacher: {source} was made for other training texts; "
             "give the same --data, --split and --seed, or another teacher"

@@ -1,7 +1,6 @@
 """A temperature for each exit (Guo et al. 2017), fitted on validation and folded into its weights.
 
-It changes no answer, only how sure an exit says it is. Shape suffixes: E exits, N samples, C
-classes.
+It changes the exits' confidence and no answer. Shape suffixes: E exits, N samples, C classes.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ BINS = 15
 
 
 def negative_log_likelihood(log_NC: NDArray[Any], labels_N: NDArray[np.int64], t: float) -> float:
-    """Mean −log p of the right class, with log-probabilities divided by the temperature ``t``."""
+    """Return the mean −log p of the right class at the temperature ``t``."""
     scaled_NC = log_softmax(log_NC / t, axis=-1)
     return float(-scaled_NC[np.arange(len(labels_N)), labels_N].mean())
 
 
 def fit_temperatures(outputs: ExitOutputs) -> list[float]:
-    """The temperature of least negative log-likelihood, exit by exit, within 0.1 and 10."""
+    """Return each exit's temperature of least negative log-likelihood, between 0.1 and 10."""
     log_ENC = np.log(np.clip(outputs.probabilities_ENC.astype(np.float64), 1e-12, 1))
     found = []
     for log_NC in log_ENC:
@@ -44,7 +43,7 @@ def fit_temperatures(outputs: ExitOutputs) -> list[float]:
 
 
 def calibration_error(probabilities_NC: NDArray[Any], labels_N: NDArray[np.int64]) -> float:
-    """Expected calibration error in points, over `BINS` equal bins of confidence."""
+    """Return the expected calibration error in points, over `BINS` equal bins of confidence."""
     confidence_N = probabilities_NC.max(-1)
     right_N = probabilities_NC.argmax(-1) == labels_N
     bin_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
@@ -55,8 +54,8 @@ def calibration_error(probabilities_NC: NDArray[Any], labels_N: NDArray[np.int64
     return 100 * float(sum(gaps))
 
 
-def temper(run: Run, out: Path, data: str | None) -> dict[str, Any]:
-    """Write ``run`` with every exit at its temperature to ``out``; returns the facts of it."""
+def write_calibrated_run(run: Run, out: Path, data: str | None) -> dict[str, Any]:
+    """Write ``run`` with a fitted temperature in each exit to ``out``; returns its facts."""
     validation = run.split(data).validation
     outputs = predict(run.model, run.tokenizer, validation, run.facts["max_tokens"])
     temperatures = fit_temperatures(outputs)

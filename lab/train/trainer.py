@@ -29,55 +29,72 @@ OPTIMIZERS = ("adam", "adamw")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides a training run; a checkpoint is only resumed by equal settings."""
+    """Settings of a training run; a checkpoint is resumed with equal settings only."""
 
     task: str
+    """Name of the GLUE task."""
     data: str
+    """Folder of JSON lines, or ``owner/name:config`` of a hub."""
     encoder: str
+    """A packaged encoder, a Hugging Face folder, or a name on a hub."""
     split: str = "paper"
+    """``paper`` or ``glue`` (`lab.data.examples.load_split`)."""
     pooling: str = "mean"
+    """Input of the exits: ``mean``, ``cls`` or ``both``."""
     loss: str = "sum"
+    """Joint loss: ``sum``, ``depth`` or ``segment`` (`lab.train.loss.joint_loss`)."""
     epochs: int = 3
+    """Number of epochs."""
     batch_size: int = 32
+    """Texts in a batch."""
     learning_rate: float = 8e-5
+    """Highest learning rate, after the warm-up."""
     warmup_share: float = 0.06
+    """Share of the steps in which the learning rate rises to its highest value."""
     weight_decay: float = 0.01
+    """Decoupled weight decay, for ``adamw``."""
     optimizer: str = "adamw"
+    """``adam`` or ``adamw``."""
     max_tokens: int = 128
+    """Longer texts are cut to this number of tokens."""
     seed: int = 13
+    """Seed of the split, the batches and the weights of the exits."""
     limit: int | None = None
+    """Use only this many rows of the training file."""
     bf16: bool = True
+    """Train in bfloat16 (autocast) instead of fp32."""
     start_from: str | None = None
-    """A run whose weights to start from; its split must be the same (equal data, split, seed)."""
+    """A run whose weights to start from; its data, split and seed must be equal."""
     head_hidden: int = 0
-    """Units of a hidden layer in each exit head; 0: none."""
+    """Units of a hidden layer in each exit head; 0 for none."""
     distil: float = 0.0
-    """Share of each exit's loss that is distance from the teacher: the last exit, or `teacher`."""
+    """Share of each exit's loss that is its distance from the last exit, or from `teacher`."""
     teacher: str | None = None
-    """A folder of exit outputs with training logits, or a run: the teacher of every exit."""
+    """Teacher of every exit: a folder of exit outputs with training logits, or a run."""
     token_dropout: float = 0.0
-    """Share of a training text's tokens that are masked, drawn anew each time it is read."""
+    """Share of a training text's tokens that are masked at random each time it is read."""
     mobile_layers: int = 2
-    """m and n, for the loss ``segment`` only."""
+    """Layers on the mobile, m, for the loss ``segment``."""
     edge_layers: int = 3
+    """Layers on the edge, n, for the loss ``segment``."""
 
 
 class Diverged(InvalidInput):
-    """Loss, gradient or outputs are no longer finite; the best epoch so far stays on disk."""
+    """Loss, gradient or outputs became infinite or NaN; the best epoch so far stays on disk."""
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raise `InvalidInput` for a number or a name that no training can have."""
+    """Raise `InvalidInput` for invalid numbers and unknown names."""
     for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
         if (value := getattr(settings, name)) not in known:
             raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(known)}")
     if not 0 <= settings.distil < 1:
-        raise InvalidInput(f"distil: {settings.distil:g} is not a share; choose one like 0.5")
+        raise InvalidInput(f"distil: {settings.distil:g} is not in [0, 1); choose a share like 0.5")
     if settings.teacher is not None and not settings.distil:
-        raise InvalidInput("teacher: it teaches nothing at distil 0; choose a share like 0.5")
+        raise InvalidInput("teacher: it has no effect at distil 0; choose a share like 0.5")
     if not 0 <= settings.token_dropout < 1:
         raise InvalidInput(
-            f"token_dropout: {settings.token_dropout:g} is not a share; choose one like 0.1"
+            f"token_dropout: {settings.token_dropout:g} is not in [0, 1); choose a share like 0.1"
         )
     if settings.head_hidden < 0:
         raise InvalidInput(f"head_hidden: {settings.head_hidden} is too few; choose 0 or more")
@@ -86,20 +103,20 @@ def check_settings(settings: TrainSettings) -> None:
             raise InvalidInput(f"{name}: {count} is too few; choose 1 or more")
     rate = settings.learning_rate
     if not (math.isfinite(rate) and rate > 0):
-        raise InvalidInput(f"learning_rate: {rate:g} trains nothing; choose one like 3e-5")
+        raise InvalidInput(f"learning_rate: {rate:g} is not above 0; choose one like 3e-5")
 
 
-def filled(known: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a checkpoint or a model has them, with defaults for fields added since."""
+def with_defaults(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in a checkpoint's or a model's facts, with defaults for newer fields."""
     names = {field.name: field.default for field in fields(TrainSettings)}
     defaults = {name: value for name, value in names.items() if value is not MISSING}
-    return defaults | {name: value for name, value in known.items() if name in names}
+    return defaults | {name: value for name, value in facts.items() if name in names}
 
 
 def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> dict[str, Any]:
     """Train all exits together and write the model to ``out``/model.
 
-    An interrupted run goes on from ``out``/checkpoint.pt when called again with equal settings.
+    Called again with equal settings, it resumes an interrupted run from ``out``/checkpoint.pt.
     Returns the facts of the run: settings, data hash and accuracy by exit on the validation part.
     Raises `InvalidInput` for wrong settings or data, before anything is trained, and `Diverged`.
     """
@@ -119,7 +136,9 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     if settings.start_from is not None:
         earlier, before = load_model(Path(settings.start_from) / "model")
         if before["data_hash"] != data_hash(split.train + split.validation):
-            raise InvalidInput("start_from: that run had other data, split or seed; give the same")
+            raise InvalidInput(
+                "start_from: that run has other data, split or seed; give the same ones"
+            )
         try:
             model.load_state_dict(earlier.state_dict())
         except RuntimeError:
@@ -167,7 +186,7 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            f"out: {out} cannot be made ({error.strerror}); choose a folder that you may write"
+            f"out: {out} cannot be created ({error.strerror}); choose a writable folder"
         ) from error
 
 
@@ -190,7 +209,7 @@ def _fit(
         lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup))),
     )
     done = _resume(checkpoint, model, optimizer, schedule, settings)
-    if not done:  # what a run left that ended before its first checkpoint is not this run's
+    if not done:  # remove the files of a run that ended before its first checkpoint
         for name in ("best.safetensors", "epochs.json"):
             (out / name).unlink(missing_ok=True)
     lengths = [len(ids) for ids in _token_ids(tokenizer, examples, settings.max_tokens)]
@@ -217,7 +236,7 @@ def _fit(
         loss = joint_loss(logits_EBC, labels_B, settings.loss, settings.distil, teacher_BC)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        # before the step, so that no checkpoint ever holds weights that are not finite
+        # checked before the step, so that no checkpoint has infinite weights or NaN
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise _diverged(settings, out, step + 1)
         optimizer.step()
@@ -227,7 +246,7 @@ def _fit(
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item() / model.layers:.3f}", refresh=False)
         if (step + 1) % steps_per_epoch == 0:
-            _keep_if_best(model, tokenizer, split.validation, settings, out, step + 1)
+            _save_if_best(model, tokenizer, split.validation, settings, out, step + 1)
             model.train()
         if (step + 1) % checkpoint_steps == 0 or step + 1 == total:
             _save(checkpoint, step + 1, model, optimizer, schedule, settings)
@@ -235,14 +254,14 @@ def _fit(
 
 
 def _masked(ids_BT: torch.Tensor, tokenizer: Any, share: float) -> torch.Tensor:
-    """Return the ids with a ``share`` of them masked; special tokens and padding stay."""
+    """Return the ids with a random ``share`` masked; special tokens and padding stay."""
     special_BT = torch.isin(ids_BT, torch.tensor(tokenizer.all_special_ids))
-    drawn_BT = (torch.rand(ids_BT.shape) < share) & ~special_BT
-    return ids_BT.masked_fill(drawn_BT, tokenizer.mask_token_id)
+    masked_BT = (torch.rand(ids_BT.shape) < share) & ~special_BT
+    return ids_BT.masked_fill(masked_BT, tokenizer.mask_token_id)
 
 
 def _optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.optim.Optimizer:
-    """``adam``, the paper's, or ``adamw``, the same with decoupled weight decay."""
+    """Return ``adam``, as in the paper, or ``adamw``, with decoupled weight decay."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     return torch.optim.AdamW(
@@ -259,7 +278,7 @@ def _diverged(settings: TrainSettings, out: Path, step: int) -> Diverged:
     )
 
 
-def _keep_if_best(
+def _save_if_best(
     model: MultiExitClassifier,
     tokenizer: Any,
     validation: Sequence[Example],
@@ -267,7 +286,7 @@ def _keep_if_best(
     out: Path,
     step: int,
 ) -> None:
-    """Early stopping, as the paper: keep the weights of the best epoch at full depth.
+    """Early stopping, as in the paper: save the weights if this is the best epoch at full depth.
 
     Equal epochs are ranked by the mean accuracy of the earlier exits, then by the loss (eq. 1).
     """
@@ -277,7 +296,7 @@ def _keep_if_best(
     epoch = {"accuracy": accuracy_by_exit(outputs), "loss": round(validation_loss(outputs), 6)}
     log = out / "epochs.json"
     epochs: dict[str, dict[str, Any]] = json.loads(log.read_text()) if log.is_file() else {}
-    # a run that was begun before losses were kept has accuracies alone
+    # logs of older versions have accuracies only
     epochs = {
         done: known if isinstance(known, dict) else {"accuracy": known, "loss": None}
         for done, known in epochs.items()
@@ -294,7 +313,7 @@ def _keep_if_best(
 
 
 def rank(epoch: dict[str, Any]) -> tuple[float, float, float]:
-    """Return what epochs are compared by: full depth, mean of the earlier exits, less loss."""
+    """Return the key to compare epochs by: full depth, mean of the earlier exits, lower loss."""
     *earlier, last = epoch["accuracy"]
     loss = math.inf if epoch["loss"] is None else epoch["loss"]
     return last, round(sum(earlier) / max(1, len(earlier)), 6), -loss
@@ -310,7 +329,7 @@ def _token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> 
 
 
 def _batches(lengths: Sequence[int], settings: TrainSettings) -> Iterator[list[int]]:
-    """Batches of similar length, in an order that depends on seed and epoch only."""
+    """Yield batches of similar length, in an order that depends on seed and epoch only."""
     size = settings.batch_size
     for epoch in range(settings.epochs):
         rng = random.Random(settings.seed * 1000 + epoch)
@@ -358,8 +377,8 @@ def _resume(
         return 0
     try:
         state = torch.load(checkpoint, weights_only=True)
-        known = filled(state["settings"])
-    except Exception as error:  # torch raises many kinds; the user needs one sentence
+        known = with_defaults(state["settings"])
+    except Exception as error:  # torch raises many kinds of exceptions
         raise InvalidInput(
             f"out: {checkpoint} cannot be read ({type(error).__name__}); remove it to start again"
         ) from error

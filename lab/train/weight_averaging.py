@@ -1,4 +1,4 @@
-"""The weighted mean of runs' weights: a 'model soup' (Wortsman et al. 2022)."""
+"""Weighted mean of the weights of runs (Wortsman et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 from lab.models.model import MultiExitClassifier, load_model, save_model
 from lab.models.predict import accuracy_by_exit, predict
 from lab.models.run import Run
-from lab.train.trainer import filled
+from lab.train.trainer import with_defaults
 from shared.errors import InvalidInput
 
-SAME = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden")
+EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden")
 SHARES = tuple(share / 10 for share in range(10, -1, -1))
 
 
-def mix(
+def average_runs(
     runs: Sequence[Run], shares: Sequence[float], out: Path, data: str | None
 ) -> dict[str, Any]:
-    """Write the run whose weights are the mean of ``runs``' weighted by ``shares`` (sum 1).
+    """Write the mean of the weights of ``runs``, weighted by ``shares`` (sum 1), as a new run.
 
-    All must come from the same encoder and the same split: only then does the held-out part say
-    anything of their mean. Returns its facts, with accuracy by exit on the validation part.
+    All runs must have the same encoder and the same split; otherwise the validation part of one
+    would contain training texts of another. Returns the facts of the new run, with accuracy by exit
+    on the validation part.
     """
-    model = _mixed(runs, shares)
+    model = _average(runs, shares)
     first, *others = runs
     facts = first.facts | {
         "mixed": {"shares": list(shares), "with": [run.facts for run in others]},
@@ -36,20 +37,22 @@ def mix(
     return facts
 
 
-def search(
-    first: Run, second: Run, data: str | None, say: Callable[[str], object] = print
+def search_share(
+    first: Run, second: Run, data: str | None, echo: Callable[[str], object] = print
 ) -> float:
-    """The share of 0, 0.1 … 1 with the best full depth on the validation part; of equals the
-    one nearest to one run alone that comes first."""
+    """Return the share of ``first`` with the best accuracy at full depth on the validation part.
+
+    Candidates are 1, 0.9 … 0; the first of equal ones wins.
+    """
     found = []
     for share in SHARES:
-        accuracy = _accuracy(_mixed((first, second), (share, 1 - share)), first, data)
-        say(f"share {share:.1f}: {accuracy[-1]:.2f} at full depth on validation")
+        accuracy = _accuracy(_average((first, second), (share, 1 - share)), first, data)
+        echo(f"share {share:.1f}: {accuracy[-1]:.2f} at full depth on validation")
         found.append((accuracy[-1], share))
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def _mixed(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
+def _average(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
     first = _comparable(runs[0])
     for run in runs[1:]:
         other = _comparable(run)
@@ -57,7 +60,7 @@ def _mixed(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
             if other[name] != value:
                 raise InvalidInput(
                     f"runs: {name} differs ({value!r}, {other[name]!r}); "
-                    "only runs of one encoder, split and seed can be mixed"
+                    "only runs with equal encoder, split and seed can be averaged"
                 )
     model, _ = load_model(runs[0].folder / "model")
     weights = [run.model.state_dict() for run in runs]
@@ -73,8 +76,8 @@ def _mixed(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
 
 
 def _comparable(run: Run) -> dict[str, Any]:
-    known = filled(run.facts) | {"data_hash": run.facts["data_hash"]}
-    return {name: known[name] for name in (*SAME, "data_hash")}
+    known = with_defaults(run.facts) | {"data_hash": run.facts["data_hash"]}
+    return {name: known[name] for name in (*EQUAL_FACTS, "data_hash")}
 
 
 def _accuracy(model: MultiExitClassifier, run: Run, data: str | None) -> list[float]:

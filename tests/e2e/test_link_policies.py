@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab.reports.links import page
+from lab.reports.pages import study_page
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
 from testbed.load.link_policies import POLICIES, Answered, main, summarize
 from tests.support.paths import BUNDLE
@@ -51,7 +51,7 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
         assert sum(row["shares"].values()) == pytest.approx(100, abs=0.1)
         assert 0 < row["p50_ms"] <= row["p95_ms"]
         assert row["cost_lambda"] > 0
-    assert facts["command"] in page(facts, "extra/links.json")
+    assert facts["command"] in study_page("links", facts)
 
 
 def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
@@ -92,6 +92,6 @@ def test_page_names_links_that_deviate_from_their_profile() -> None:
         "made_at": "now",
         "commit": "x",
     }
-    assert "Off their profile by more than 10 %: 4G (mobile-cloud)." in page(facts, "links.json")
+    assert "Off their profile by more than 10 %: 4G (mobile-cloud)." in study_page("links", facts)
     measured[1]["verified"] = True
-    assert "Off their profile" not in page(facts, "links.json")
+    assert "Off their profile" not in study_page("links", facts)

@@ -1,9 +1,7 @@
-"""A tiny random BERT, saved as a Hugging Face folder, and data written for the project."""
+"""Fixtures of the lab's tests: a tiny random BERT, its data, and runs of it."""
 
 from __future__ import annotations
 
-import json
-import random
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,14 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-GOOD = ("fine", "warm", "bright", "lovely", "great")
-BAD = ("dull", "cold", "grim", "ugly", "bad")
-NEUTRAL = ("a", "the", "film", "book", "and", "very", "was", "with", "day", "night")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from lab.train.trainer import TrainSettings, train
+from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows, write_rows
+from tests.support.tiny_runs import write_fixed_run
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three layers of 64, random weights: the shape of the real thing, in no time."""
+    """A Hugging Face folder of a BERT with three layers of 64 and random weights."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     words = [*SPECIAL, *GOOD, *BAD, *NEUTRAL]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -53,21 +50,40 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_rows(count: int, seed: int) -> list[dict[str, object]]:
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        label = rng.randint(0, 1)
-        words = [rng.choice(NEUTRAL) for _ in range(rng.randint(2, 14))]
-        words.insert(rng.randint(0, len(words)), rng.choice(GOOD if label else BAD))
-        rows.append({"sentence": " ".join(words), "label": label})
-    return rows
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 400 training and 400 validation sentences."""
+    folder = tmp_path_factory.mktemp("tiny-data")
+    write_rows(folder / "train.jsonl", make_rows(400, 3))
+    write_rows(folder / "validation.jsonl", make_rows(400, 4))
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-data")
-    for split, count, seed in (("train", 400, 3), ("validation", 400, 4)):
-        lines = "".join(json.dumps(row) + "\n" for row in make_rows(count, seed))
-        (folder / f"{split}.jsonl").write_text(lines)
+def settings(tiny_data: Path, tiny_encoder: Path) -> TrainSettings:
+    """Settings of a training of one epoch in fp32."""
+    return TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, bf16=False)
+
+
+@pytest.fixture(scope="session")
+def trained_run(settings: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `settings`; tests must not change it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(settings, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fixed_run(
+    tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run with fixed weights and the split ``paper``; tests must not change it."""
+    return write_fixed_run(tmp_path_factory.mktemp("fixed"), tiny_data, tiny_encoder)
+
+
+@pytest.fixture(scope="session")
+def other_fixed_run(
+    tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Like `fixed_run`, with other weights."""
+    return write_fixed_run(tmp_path_factory.mktemp("fixed"), tiny_data, tiny_encoder, seed=2)

@@ -1,4 +1,4 @@
-"""The grid search: its choice, what it leaves, going on, and what it refuses."""
+"""The grid search: its choice, its files, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lab.train.trainer import Diverged, TrainSettings, train
 from shared.errors import InvalidInput
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(tiny_data: Path, tiny_encoder: Path) -> TrainSettings:
     return TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=2, limit=150, bf16=False, optimizer="adam"
+        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=150, bf16=False, optimizer="adam"
     )
 
 
@@ -38,21 +38,21 @@ def command(tiny_data: Path, tiny_encoder: Path) -> Command:
     return run
 
 
-def table(out: Path) -> dict[str, Any]:
+def read_grid(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "grid.json").read_text())
     return found
 
 
-def stamps(out: Path) -> dict[Path, int]:
+def change_times(out: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in out.glob("grid/*/model/*")}
 
 
-def test_the_papers_grid() -> None:
+def test_default_grid_is_the_papers() -> None:
     assert (BATCH_SIZES, EPOCHS) == ((8, 16, 32), 5)
     assert LEARNING_RATES == (1e-5, 2e-5, 3e-5, 4e-5, 5e-5)
 
 
-def test_the_best_point_is_kept_and_none_is_repeated(command: Command, tmp_path: Path) -> None:
+def test_best_point_is_kept_and_no_point_is_repeated(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = [
         "--limit", "200", "--grid", "--grid-batch-sizes", "16,32",
@@ -61,7 +61,7 @@ def test_the_best_point_is_kept_and_none_is_repeated(command: Command, tmp_path:
     done = command(out, *options)
     assert done.exit_code == 0, done.output
     assert "best of the grid: batch" in done.output
-    found = table(out)
+    found = read_grid(out)
     assert {(p["batch_size"], p["learning_rate"]) for p in found["points"]} == {
         (16, 1e-5), (16, 3e-3), (32, 1e-5), (32, 3e-3)
     }  # fmt: skip
@@ -73,39 +73,41 @@ def test_the_best_point_is_kept_and_none_is_repeated(command: Command, tmp_path:
     assert (facts["optimizer"], facts["epochs"]) == ("adam", 2)
     assert Run(out / "grid" / found["best"]).model_hash() == Run(out).model_hash()
     assert not [*out.glob("grid/*/checkpoint.pt")]
-    before = stamps(out)
+    before = change_times(out)
     assert command(out, *options).exit_code == 0
-    assert stamps(out) == before
-    assert table(out) == found
+    assert change_times(out) == before
+    assert read_grid(out) == found
     assert CliRunner().invoke(pools, [str(out), "--mobile-layers", "1", "--edge-layers", "2"],
                               catch_exceptions=False).exit_code == 0  # fmt: skip
 
 
-def test_an_interrupted_search_goes_on_with_what_is_missing(
+def test_interrupted_search_trains_only_the_missing_points(
     settings: TrainSettings, tmp_path: Path
 ) -> None:
     first = search(settings, tmp_path, [32], [1e-4])
-    before = stamps(tmp_path)
-    (tmp_path / "model" / "dimee.json").unlink()  # as if it ended while the winner was copied
+    before = change_times(tmp_path)
+    (tmp_path / "model" / "dimee.json").unlink()  # as if interrupted while the winner was copied
     search(settings, tmp_path, [32], [1e-4, 3e-3])
-    assert len(table(tmp_path)["points"]) == 2
-    assert {file: stamps(tmp_path)[file] for file in before} == before
+    assert len(read_grid(tmp_path)["points"]) == 2
+    assert {file: change_times(tmp_path)[file] for file in before} == before
     alone = train(replace(settings, batch_size=32, learning_rate=1e-4), tmp_path / "alone")
     assert alone == first
 
 
-def test_of_equals_the_smaller_learning_rate_wins(settings: TrainSettings, tmp_path: Path) -> None:
-    """Steps too small to change one answer: every point is equal, given largest first."""
-    facts = search(replace(settings, epochs=1), tmp_path, [32, 16], [3e-12, 2e-12, 1e-12])
-    accuracy = {str(p["validation_accuracy_by_exit"]) for p in table(tmp_path)["points"]}
+def test_among_equal_points_the_smaller_learning_rate_wins(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    """The steps are too small to change an answer, so every point is equal."""
+    facts = search(settings, tmp_path, [32, 16], [3e-12, 2e-12, 1e-12])
+    accuracy = {str(p["validation_accuracy_by_exit"]) for p in read_grid(tmp_path)["points"]}
     assert len(accuracy) == 1
     assert (facts["learning_rate"], facts["batch_size"]) == (1e-12, 16)
 
 
-def test_a_point_that_diverges_cannot_win(settings: TrainSettings, tmp_path: Path) -> None:
+def test_diverged_point_cannot_win(settings: TrainSettings, tmp_path: Path) -> None:
     facts = search(settings, tmp_path, [32], [1e30, 1e-4])
     assert facts["learning_rate"] == 1e-4
-    diverged, sound = table(tmp_path)["points"]
+    diverged, sound = read_grid(tmp_path)["points"]
     assert diverged["validation_accuracy_by_exit"] is None
     assert len(sound["validation_accuracy_by_exit"]) == 3
     with pytest.raises(Diverged, match="at every point; choose lower ones"):
@@ -113,14 +115,14 @@ def test_a_point_that_diverges_cannot_win(settings: TrainSettings, tmp_path: Pat
     assert not (tmp_path / "all" / "model").exists()
 
 
-def test_points_of_other_settings_are_never_taken(settings: TrainSettings, tmp_path: Path) -> None:
+def test_points_of_other_settings_are_refused(settings: TrainSettings, tmp_path: Path) -> None:
     search(settings, tmp_path, [32], [1e-4])
     for other in (replace(settings, loss="depth"), replace(settings, seed=7)):
         with pytest.raises(InvalidInput, match="belongs to a grid with other settings"):
             search(other, tmp_path, [32], [1e-4])
 
 
-def test_a_run_and_a_grid_do_not_share_a_folder(settings: TrainSettings, tmp_path: Path) -> None:
+def test_run_and_grid_do_not_share_a_folder(settings: TrainSettings, tmp_path: Path) -> None:
     train(settings, tmp_path / "run")
     with pytest.raises(InvalidInput, match="holds a run without a grid"):
         search(settings, tmp_path / "run", [32], [1e-4])
@@ -130,7 +132,7 @@ def test_a_run_and_a_grid_do_not_share_a_folder(settings: TrainSettings, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--grid", "--batch-size", "8"], "--batch-size: the grid chooses it"),
         (["--grid", "--learning-rate", "1e-5"], "--learning-rate: the grid chooses it"),
@@ -140,16 +142,16 @@ def test_a_run_and_a_grid_do_not_share_a_folder(settings: TrainSettings, tmp_pat
         (["--grid-batch-sizes", "8"], "--grid-batch-sizes: add --grid"),
     ],
 )
-def test_wrong_options_are_one_sentence(
-    options: list[str], says: str, command: Command, tmp_path: Path
+def test_wrong_options_are_refused(
+    options: list[str], message: str, command: Command, tmp_path: Path
 ) -> None:
     done = command(tmp_path / "run", *options)
     assert isinstance(done.exception, InvalidInput)
-    assert done.exception.message.startswith(says)
+    assert done.exception.message.startswith(message)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_list_that_is_none_is_refused(command: Command, tmp_path: Path) -> None:
+def test_invalid_list_of_numbers_is_refused(command: Command, tmp_path: Path) -> None:
     done = command(tmp_path, "--grid", "--grid-batch-sizes", "8,x")
     assert done.exit_code == 2
-    assert "'8,x' is no list of numbers like 8,16,32" in done.output
+    assert "'8,x' is not a list of numbers; give one like 8,16,32" in done.output

@@ -14,7 +14,7 @@ ANSWERS_N = np.where(RNG.random(300) < 0.8, LABELS_N, 1 - LABELS_N)
 ONE = np.ones((1, 300))
 
 
-def test_the_metrics_are_scikit_learns() -> None:
+def test_metrics_equal_those_of_scikit_learn() -> None:
     matthews = 100 * matthews_corrcoef(LABELS_N, ANSWERS_N)
     assert glue_metric("cola")(LABELS_N, ANSWERS_N, ONE)[0] == pytest.approx(matthews)
     f1 = 100 * f1_score(LABELS_N, ANSWERS_N)
@@ -25,17 +25,17 @@ def test_the_metrics_are_scikit_learns() -> None:
         assert glue_metric(task)(LABELS_N, ANSWERS_N, ONE)[0] == pytest.approx(plain)
 
 
-def test_matthews_of_one_class_is_nought() -> None:
+def test_matthews_of_one_class_is_zero() -> None:
     assert glue_metric("cola")(LABELS_N, np.ones(300, int), ONE)[0] == 0
 
 
-def test_a_weight_counts_a_sample_that_often() -> None:
+def test_weight_repeats_a_sample() -> None:
     weight = np.array([[2.0, 0.0, 1.0]])
     labels, answers = np.array([1, 0, 1]), np.array([1, 1, 0])
     assert accuracy(labels, answers, weight)[0] == pytest.approx(200 / 3)
 
 
-def test_the_interval_is_that_of_a_binomial() -> None:
+def test_interval_is_that_of_a_binomial() -> None:
     """±1.96 standard errors of the share, within a tenth of the width."""
     low, high = interval(accuracy(LABELS_N, ANSWERS_N, resamples(300)))
     share = np.mean(LABELS_N == ANSWERS_N)

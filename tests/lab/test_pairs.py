@@ -1,4 +1,4 @@
-"""Features of pairs: by hand, and the same from every table that is equal."""
+"""Features of pairs, by hand and from a word table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.inference.tokenizer import TextEncoder
 U_H, V_H = np.array([3.0, 4.0], np.float32), np.array([3.0, 0.0], np.float32)
 
 
-def test_by_hand() -> None:
+def test_pair_features_by_hand() -> None:
     found = pair_features(U_H, V_H, np.array([7, 8, 9, 9]), np.array([9]))
     named = dict(zip(PAIR_FEATURES, found.tolist(), strict=True))
     assert named == pytest.approx(
@@ -39,7 +39,7 @@ def test_by_hand() -> None:
     )
 
 
-def test_equal_texts_are_alike_and_zero_means_do_not_divide() -> None:
+def test_features_of_equal_texts_and_of_zero_embeddings() -> None:
     ids = np.array([5, 6])
     found = pair_features(U_H, U_H, ids, ids)
     assert found[0] == pytest.approx(1.0)
@@ -48,8 +48,8 @@ def test_equal_texts_are_alike_and_zero_means_do_not_divide() -> None:
     assert np.isfinite(pair_features(zero_H, zero_H, ids, ids)).all()
 
 
-def test_each_text_of_a_pair_is_its_own(tiny_encoder: Path) -> None:
-    """A table in which word i has the embedding (i, 0): the means are those of the two texts."""
+def test_first_and_second_text_have_their_own_means(tiny_encoder: Path) -> None:
+    """Word i has the embedding (i, 0), so the norms are the mean ids of the two texts."""
     encoder = TextEncoder(tiny_encoder / "tokenizer.json", 16)
     rows = encoder.encode("fine film", "dull"), encoder.encode("fine film")
     size = int(max(row.ids_T.max() for row in rows)) + 1
@@ -65,8 +65,8 @@ def test_each_text_of_a_pair_is_its_own(tiny_encoder: Path) -> None:
     assert found[PAIR_FEATURES.index("log_first_tokens")] == pytest.approx(math.log(len(first)))
 
 
-def test_nothing_is_known_of_a_pair_with_an_empty_text(tiny_encoder: Path) -> None:
-    """Then each head has its mean feature: the pair is placed as the average one."""
+def test_features_of_a_pair_with_an_empty_text_are_unknown(tiny_encoder: Path) -> None:
+    """Heads then use the mean of each feature."""
     encoder = TextEncoder(tiny_encoder / "tokenizer.json", 16)
     row = encoder.encode("fine film", "dull")
     assert row.second_T is not None

@@ -1,4 +1,4 @@
-"""Centroids: from the table that is shipped, from the cache the second time, never NaN unseen."""
+"""Pools and centroids: by hand, from the exported word table, and from the cache."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lab.evaluate.samples import Samples
 from lab.export.bundle import pools_of_run
 from lab.export.layers import write_embeddings, write_router
 from lab.models.embedding_tables import mean_embeddings
+from lab.models.model import new_model
 from lab.models.run import Run
-from lab.train.trainer import TrainSettings, train
 from shared.domain import Tier
 from shared.inference.tokenizer import TextEncoder
 from shared.policies import TextFeatures
@@ -28,16 +28,13 @@ COSTS = CostModel(
 EMBEDDING_NH = np.array([[1, 0], [0, 1], [0, 3], [4, 4]], np.float32)
 
 
-@pytest.fixture(scope="module")
-def run(tiny_data: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("pools-run")
-    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=100)
-    train(settings, folder)
-    return Run(folder)
+@pytest.fixture
+def run(fixed_run: Path) -> Run:
+    return Run(fixed_run)
 
 
 def samples(confidence_EN: list[list[float]]) -> Samples:
-    """Samples of two classes with the given confidences."""
+    """Return samples of two classes with these confidences."""
     confidence_NE = np.array(confidence_EN, np.float32).T
     probabilities_NEC = np.stack([1 - confidence_NE, confidence_NE], -1)
     labels_N = np.array([1, 1, 0, 0])
@@ -45,8 +42,10 @@ def samples(confidence_EN: list[list[float]]) -> Samples:
 
 
 def test_pools_and_centroids_by_hand() -> None:
-    known = samples([[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]])
-    made = make_pools(known, COSTS, 1, 2, 0.1)
+    of_four = samples(
+        [[0.90, 0.96, 0.60, 0.60], [0.95, 0.97, 0.70, 0.70], [0.99, 0.98, 0.75, 0.75]]
+    )
+    made = make_pools(of_four, COSTS, 1, 2, 0.1)
     # rewards at α = 17/18: 0.95 − 0.05 on the edge, 0.96 − 0.02 on the mobile, 0.75 − 0.1 twice;
     # at 1: 0.89, 0.88 and the same; at 16/18: 0.88, 0.94 and the same
     assert made.alpha == pytest.approx(17 / 18)
@@ -56,7 +55,7 @@ def test_pools_and_centroids_by_hand() -> None:
     assert made.empty == []
 
 
-def test_an_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
+def test_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
     made = make_pools(samples([[0.5] * 4, [0.5] * 4, [0.99] * 4]), COSTS, 1, 2, 0.1)
     assert made.empty == ["easy", "moderate"]
     assert np.isnan(made.centroids_DH[:2]).all()
@@ -66,7 +65,7 @@ def test_an_empty_pool_is_named_and_never_chosen(tmp_path: Path) -> None:
     assert {policy.route(TextFeatures(row_H, 5)).tier for row_H in EMBEDDING_NH} == {Tier.CLOUD}
 
 
-def test_lab_and_mobile_read_the_same_table(run: Run, tmp_path: Path) -> None:
+def test_lab_and_mobile_use_the_same_word_table(run: Run, tmp_path: Path) -> None:
     write_embeddings(run.model, tmp_path / "tables")
     example = run.split().validation[0]
     encoder = TextEncoder(run.tokenizer_file, 32)
@@ -77,15 +76,16 @@ def test_lab_and_mobile_read_the_same_table(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(found_H, expected_H, atol=1e-6)
 
 
-def test_the_word_table_loses_at_most_half_a_step(run: Run, tmp_path: Path) -> None:
-    write_embeddings(run.model, tmp_path / "tables")
+def test_exported_word_table_is_within_half_a_step(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = new_model(str(tiny_encoder), 2, "mean")
+    write_embeddings(model, tmp_path / "tables")
     tables = load_file(tmp_path / "tables")
-    full_VH = run.model.encoder.embeddings.word_embeddings.weight.detach().numpy()
-    shipped_VH = tables["word"].astype(np.float32) * tables["word_scale"][:, None]
-    assert (np.abs(full_VH - shipped_VH) <= 0.5001 * tables["word_scale"][:, None]).all()
+    full_VH = model.encoder.embeddings.word_embeddings.weight.detach().numpy()
+    exported_VH = tables["word"].astype(np.float32) * tables["word_scale"][:, None]
+    assert (np.abs(full_VH - exported_VH) <= 0.5001 * tables["word_scale"][:, None]).all()
 
 
-def test_the_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pools_of_run(run, None, 1, 2, 0.1, None, 64)
 
     def refuse(*args: object) -> None:

@@ -1,10 +1,8 @@
-"""Refitting a bundle: other prices, the same layers; and a bundle for pairs as it is served."""
+"""Refitting a bundle for other prices with the same layers; serving a bundle for pairs."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,24 +18,22 @@ from lab.evaluate.samples import samples_of_bundle
 from lab.export.bundle import export_run
 from lab.export.refit import refit
 from lab.models.run import Run
-from lab.train.trainer import TrainSettings, train
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import load_bundle
 from shared.domain import Tier
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
-from tests.lab.conftest import BAD, GOOD, NEUTRAL, make_rows
+from tests.support.tiny_data import make_pair_rows, make_rows, write_rows
+from tests.support.tiny_runs import write_fixed_run
 
 OPTIONS = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None, "max_tokens": 64}
 
 
 def exported(task: str, data: Path, encoder: Path, folder: Path) -> Path:
-    settings = TrainSettings(
-        task, str(data), str(encoder), split="glue", epochs=6, learning_rate=3e-3, bf16=False
-    )
-    train(settings, folder / "run")
-    with pytest.MonkeyPatch.context() as patch:  # what rounding costs depends on the CPU
+    """Export a run with fixed weights and return the bundle."""
+    write_fixed_run(folder / "run", data, encoder, task, split="glue")
+    with pytest.MonkeyPatch.context() as patch:  # the loss by rounding depends on the CPU
         patch.setattr("lab.export.bundle.MAX_LOSS", 100.0)
         export_run(Run(folder / "run"), folder / "bundle", None, **OPTIONS)
     return folder / "bundle"
@@ -56,9 +52,9 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def test_other_prices_and_the_same_layers(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_refit_changes_the_router_and_no_layer(made: Path, tiny_data: Path, tmp_path: Path) -> None:
     before = hashes(made)
-    (made / "certificate.json").write_text("{}")  # what calibrate leaves beside a bundle
+    (made / "certificate.json").write_text("{}")  # written by dimee calibrate
     card = refit(made, tmp_path / "deep" / "new", str(tiny_data), cloud_fee=3.0)
     (made / "certificate.json").unlink()
     assert hashes(made) == before
@@ -77,13 +73,15 @@ def test_other_prices_and_the_same_layers(made: Path, tiny_data: Path, tmp_path:
     assert set(new.manifest.accuracy["policies"]) >= {"dimee-fixed", "cloud"}
 
 
-def test_the_same_refit_gives_the_same_bundle(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_same_refit_gives_the_same_bundle(made: Path, tiny_data: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         refit(made, tmp_path / name, str(tiny_data))
     assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
 
 
-def test_what_is_not_a_bundle_is_not_replaced(made: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_folder_that_is_no_bundle_is_not_replaced(
+    made: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InvalidInput, match="exists and is not a bundle"):
         refit(made, tmp_path, str(tiny_data))
@@ -92,21 +90,18 @@ def test_what_is_not_a_bundle_is_not_replaced(made: Path, tiny_data: Path, tmp_p
 
 def test_other_data_are_refused(made: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    data.mkdir()
     for name, seed in (("train", 90), ("validation", 91)):
-        lines = "".join(json.dumps(row) + "\n" for row in make_rows(400, seed))
-        (data / f"{name}.jsonl").write_text(lines)
-    with pytest.raises(InvalidInput, match=r"is not what .* was trained on"):
+        write_rows(data / f"{name}.jsonl", make_rows(400, seed))
+    with pytest.raises(InvalidInput, match=r"is not the data that .* was trained on"):
         refit(made, tmp_path / "new", str(data))
     (data / "train.jsonl").write_text((tiny_data / "train.jsonl").read_text())
-    few = "".join(json.dumps(row) + "\n" for row in make_rows(50, 91))
-    (data / "validation.jsonl").write_text(few)
-    with pytest.raises(InvalidInput, match=r"are not those that .* was measured on"):
+    write_rows(data / "validation.jsonl", make_rows(50, 91))
+    with pytest.raises(InvalidInput, match=r"the reported examples are not those of"):
         refit(made, tmp_path / "new", str(data))
     assert not (tmp_path / "new").exists()
 
 
-def test_a_bundle_that_does_not_say_how_it_was_trained(
+def test_bundle_without_facts_of_its_training_is_refused(
     made: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     bundle = load_bundle(made)
@@ -117,35 +112,15 @@ def test_a_bundle_that_does_not_say_how_it_was_trained(
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_bytes((made / name).read_bytes())
     (copy / "manifest.json").write_text(silent.manifest.model_dump_json())
-    with pytest.raises(InvalidInput, match="does not say how it was trained"):
+    with pytest.raises(InvalidInput, match="has no facts of its training"):
         refit(copy, tmp_path / "new", str(tiny_data))
 
 
-def pair_rows(count: int, seed: int) -> list[dict[str, object]]:
-    """Pairs that are equivalent if both are good or both bad; a third shares its words."""
-    rng = random.Random(seed)
-    rows = []
-    for number in range(count):
-        kinds = [rng.choice((GOOD, BAD)) for _ in range(2)]
-        texts = []
-        for kind in kinds:
-            words = [rng.choice(NEUTRAL) for _ in range(rng.randint(2, 9))]
-            texts.append(" ".join([*words, rng.choice(kind)]))
-        if number % 3 == 0:
-            texts[1], kinds[1] = texts[0], kinds[0]
-        rows.append(
-            {"sentence1": texts[0], "sentence2": texts[1], "label": int(kinds[0] is kinds[1])}
-        )
-    return rows
-
-
-def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_path: Path) -> None:
-    """The mobile's features of a pair are the lab's, and the policy places each pair alike."""
+def test_mobile_and_lab_route_pairs_alike(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The features of a pair are equal on the mobile and in the lab, and so is the tier."""
     data = tmp_path / "data"
-    data.mkdir()
     for name, count, seed in (("train", 1300, 1), ("validation", 60, 2)):
-        lines = "".join(json.dumps(row) + "\n" for row in pair_rows(count, seed))
-        (data / f"{name}.jsonl").write_text(lines)
+        write_rows(data / f"{name}.jsonl", make_pair_rows(count, seed))
     folder = exported("mrpc", data, tiny_encoder, tmp_path)
     bundle = load_bundle(folder)
     heads = bundle.correctness_heads()
@@ -157,14 +132,14 @@ def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_p
     swept = CascadeSweep(heads, samples, pools).first_tiers(
         float(heads.price), bundle.cost_model, "both"
     )
-    device = LocalRuntime(MobileSettings(bundle=folder, latency_price_lambda=0.0))
+    runtime = LocalRuntime(MobileSettings(bundle=folder, latency_price_lambda=0.0))
     try:
-        policy = device.make_policy("cascade-routing")
+        policy = runtime.make_policy("cascade-routing")
         for i, row in enumerate(split.test):
-            read = device.prepare(row.text, row.pair)
+            read = runtime.prepare(row.text, row.pair)
             assert samples.pair_NP is not None
             np.testing.assert_array_equal(read.features.pair_P, samples.pair_NP[i])
-            placed = device.route(read, policy, 5000.0).routing.tier
-            assert placed is tuple(Tier)[int(swept[i])]
+            tier = runtime.route(read, policy, 5000.0).routing.tier
+            assert tier is tuple(Tier)[int(swept[i])]
     finally:
-        device.close()
+        runtime.close()

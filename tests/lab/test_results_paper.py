@@ -1,4 +1,4 @@
-"""The paper's numbers in the project are those of its text, and stand beside ours."""
+"""The paper's numbers equal its text, and the tables show them beside ours."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from lab.reports import paper, text
+from lab.reports import paper, render
 from tests.support.results_data import PAPER, PUBLISHED
 
 
 def paper_tables() -> list[dict[str, dict[str, tuple[float, float | None]]]]:
-    """Every table of the paper's text: row, task, (score, cost change; None for 1.00)."""
+    """Return every table of the paper's text: row, task, (score, cost change; None for 1.00)."""
     tables: list[dict[str, dict[str, tuple[float, float | None]]]] = []
     tasks: list[str] = []
     for line in PAPER.read_text(encoding="utf-8").splitlines():
@@ -31,7 +31,7 @@ def paper_tables() -> list[dict[str, dict[str, tuple[float, float | None]]]]:
 
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="../shared/paper/dimee.md is not here")
-def test_both_tables_hold_every_number_of_the_paper() -> None:
+def test_tables_have_every_number_of_the_paper() -> None:
     printed = paper_tables()
     assert len(printed) == 2
     for of_paper, ours in zip(printed, (paper.TABLE_I, paper.TABLE_II), strict=True):
@@ -48,25 +48,25 @@ def test_both_tables_hold_every_number_of_the_paper() -> None:
 
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="../shared/paper/dimee.md is not here")
-def test_the_claim_is_the_abstract_s() -> None:
+def test_claim_is_that_of_the_abstract() -> None:
     abstract = re.sub(r"\s+", " ", PAPER.read_text(encoding="utf-8")).split("**Index Terms**")[0]
     assert f"> {paper.CLAIMED_SAVING:g}\\%" in abstract
     assert f"< {paper.CLAIMED_DROP:g}\\%" in abstract
 
 
-def test_the_misprint_is_read_as_what_it_must_be() -> None:
+def test_misprint_is_corrected_in_comparisons() -> None:
     assert paper.TABLE_I["dimee-fixed"]["qnli"].score == 82.1
     assert paper.score("dimee-fixed", "qnli") == 92.1
     assert paper.score_change("dimee-fixed", "qnli") == -0.4
     assert paper.score_change("dimee-adaptive", "sst2") == 0.1
 
 
-def test_the_paper_s_rows_stand_beside_ours() -> None:
+def test_tables_page_has_the_paper_s_rows() -> None:
     page = (PUBLISHED / "tables.md").read_text(encoding="utf-8")
     for method, name in paper.ROW_NAMES.items():
         assert page.count(f"\n| {name} (`{method}`) | ") == len(paper.TABLE_I[method])
         row = " | ".join(
-            f"{text.number(cell.score, 1)} | {text.percent(cell.cost_change, 0)}"
+            f"{render.number(cell.score, 1)} | {render.percent(cell.cost_change, 0)}"
             for cell in paper.TABLE_II[method].values()
         )
         if method != "bert":

@@ -1,4 +1,4 @@
-"""Training: the paper's loss, early stopping, and going on after a SIGKILL."""
+"""Training: settings, data, splits, divergence and early stopping."""
 
 from __future__ import annotations
 
@@ -28,67 +28,41 @@ from lab.models.model import new_model
 from lab.train.loss import joint_loss
 from lab.train.trainer import Diverged, TrainSettings, _masked, _optimizer, rank, train
 from shared.errors import InvalidInput
-from tests.lab.conftest import make_rows
+from tests.support.tiny_data import make_rows, write_rows
 
 
-def test_eq_1_is_the_plain_sum_over_exits() -> None:
-    """Two exits, one sample of class 0: −ln(3/4) − ln(1/2), worked by hand."""
-    logits_EBC = torch.log(torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]]]))
-    loss = joint_loss(logits_EBC, torch.tensor([0]))
-    assert loss.item() == pytest.approx(0.2876821 + 0.6931472, abs=1e-6)
-
-
-def test_the_depth_weighted_mean_of_the_authors_code() -> None:
-    """The same two exits: (1 · 0.2877 + 2 · 0.6931) / 3."""
-    logits_EBC = torch.log(torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]]]))
-    loss = joint_loss(logits_EBC, torch.tensor([0]), "depth")
-    assert loss.item() == pytest.approx((0.2876821 + 2 * 0.6931472) / 3, abs=1e-6)
-
-
-def test_another_runs_checkpoint_is_refused(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
-) -> None:
-    def settings(seed: int) -> TrainSettings:
-        return TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=1, seed=seed)
-
-    train(settings(1), tmp_path)
+def test_checkpoint_of_another_run_is_refused(settings: TrainSettings, trained_run: Path) -> None:
     with pytest.raises(InvalidInput, match="other settings"):
-        train(settings(2), tmp_path)
+        train(replace(settings, seed=2), trained_run)
 
 
-def test_a_class_that_a_part_lacks_is_refused_before_training(
+def test_part_without_a_class_is_refused_before_training(
     tiny_encoder: Path, tmp_path: Path
 ) -> None:
     rows = [row | {"label": 1} for row in make_rows(100, 1)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "train.jsonl", rows)
     with pytest.raises(InvalidInput, match="training part has no example of 'negative'"):
         train(TrainSettings("sst2", str(tmp_path), str(tiny_encoder)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_diverging_run_says_what_to_do(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
-) -> None:
-    settings = TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=3, learning_rate=1e30, bf16=False
-    )
+def test_diverging_run_names_the_learning_rate(settings: TrainSettings, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="choose a lower one than 1e") as refused:
-        train(settings, tmp_path)
+        train(replace(settings, epochs=3, learning_rate=1e30), tmp_path)
     assert "best epoch" not in refused.value.message, "there was none yet"
 
 
-def test_a_run_that_diverges_later_keeps_its_best_epoch(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_that_diverges_later_keeps_its_best_epoch(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loss that is no number from the second epoch on: 10 steps an epoch, then one more."""
+    """The loss becomes NaN in the first step after the first epoch of 10 steps."""
     steps = iter(range(1000))
     monkeypatch.setattr(
         "lab.train.trainer.joint_loss",
         lambda *inputs: joint_loss(*inputs) * (math.nan if next(steps) >= 10 else 1),
     )
-    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=3, bf16=False)
     with pytest.raises(Diverged, match=r"diverged at step 11; .* the best epoch so far stays in"):
-        train(settings, tmp_path, checkpoint_steps=1)
+        train(replace(settings, epochs=3), tmp_path, checkpoint_steps=1)
     for weights in (
         load_file(tmp_path / "best.safetensors"),
         torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"],
@@ -96,20 +70,19 @@ def test_a_run_that_diverges_later_keeps_its_best_epoch(
         assert all(torch.isfinite(weight).all() for weight in weights.values())
 
 
-def test_what_another_run_left_is_not_taken_for_its_own(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+def test_files_of_a_run_without_a_checkpoint_are_not_reused(
+    settings: TrainSettings, trained_run: Path, tmp_path: Path
 ) -> None:
-    """It ended after an epoch and before its first checkpoint; then come other settings."""
-    first = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), epochs=2, bf16=False)
-    train(first, tmp_path / "both")
+    """The first run ended after an epoch, before its first checkpoint; the settings differ."""
+    shutil.copytree(trained_run, tmp_path / "both")
     (tmp_path / "both" / "checkpoint.pt").unlink()
-    second = replace(first, batch_size=4, epochs=1, learning_rate=1e-7)
+    second = replace(settings, batch_size=16, learning_rate=1e-7)
     facts = train(second, tmp_path / "both")
-    assert [*json.loads((tmp_path / "both" / "epochs.json").read_text())] == ["80"]
+    assert [*json.loads((tmp_path / "both" / "epochs.json").read_text())] == ["20"]
     assert facts == train(second, tmp_path / "fresh")
 
 
-def test_equal_epochs_are_ranked_by_their_early_exits_then_by_their_loss() -> None:
+def test_equal_epochs_are_ranked_by_early_exits_then_by_loss() -> None:
     epochs = [
         {"accuracy": [80.0, 85.0, 90.0], "loss": 1.0},
         {"accuracy": [81.0, 85.0, 90.0], "loss": 2.0},
@@ -136,28 +109,25 @@ def test_special_tokens_and_padding_are_never_masked(tiny_encoder: Path) -> None
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_adam_has_no_weight_decay_and_adamw_has(optimizer: str, tiny_encoder: Path) -> None:
+def test_only_adamw_has_weight_decay(optimizer: str, tiny_encoder: Path) -> None:
     settings = TrainSettings("sst2", "none", str(tiny_encoder), optimizer=optimizer)
     made = _optimizer(new_model(str(tiny_encoder), 2, "mean"), settings)
     assert type(made).__name__.lower() == optimizer
     assert made.defaults["weight_decay"] == (0 if optimizer == "adam" else 0.01)
 
 
-def test_a_single_step_is_a_training(tiny_data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
-    settings = TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=30, bf16=False
-    )
-    assert len(train(settings, tmp_path)["validation_accuracy_by_exit"]) == 3
+def test_training_may_have_a_single_step(settings: TrainSettings, tmp_path: Path) -> None:
+    assert len(train(replace(settings, limit=30), tmp_path)["validation_accuracy_by_exit"]) == 3
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         ({"task": "imdb"}, "task: 'imdb' is not known; choose one of sst2"),
         ({"loss": "mean"}, "loss: 'mean' is not known; choose sum or depth"),
         ({"optimizer": "sgd"}, "optimizer: 'sgd' is not known; choose adam or adamw"),
-        ({"learning_rate": math.nan}, "learning_rate: nan trains nothing; choose"),
-        ({"learning_rate": 0.0}, "learning_rate: 0 trains nothing; choose"),
+        ({"learning_rate": math.nan}, "learning_rate: nan is not above 0; choose"),
+        ({"learning_rate": 0.0}, "learning_rate: 0 is not above 0; choose"),
         ({"batch_size": 0}, "batch_size: 0 is too few; choose 1 or more"),
         ({"pooling": "max"}, "pooling: 'max' is not known; choose mean, cls or both"),
         ({"split": "half"}, "split: 'half' is not known; choose one of paper, glue"),
@@ -166,22 +136,18 @@ def test_a_single_step_is_a_training(tiny_data: Path, tiny_encoder: Path, tmp_pa
     ],
 )
 def test_wrong_settings_are_refused_before_training(
-    wrong: dict[str, Any], says: str, tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+    wrong: dict[str, Any], message: str, settings: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = TrainSettings("sst2", str(tiny_data), str(tiny_encoder), bf16=False)
-    with pytest.raises(InvalidInput, match=f"^{re.escape(says)}"):
+    with pytest.raises(InvalidInput, match=f"^{re.escape(message)}"):
         train(replace(settings, **wrong), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_or_read_is_one_sentence(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+def test_output_folder_that_cannot_be_used_is_refused(
+    settings: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=60, bf16=False
-    )
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InvalidInput, match=r"out: .* cannot be made \(File exists\); choose"):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InvalidInput, match=r"out: .* cannot be created \(File exists\); choose"):
         train(settings, tmp_path / "file")
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(InvalidInput, match=r"checkpoint\.pt cannot be read .*remove it"):
@@ -189,21 +155,17 @@ def test_a_folder_that_cannot_be_written_or_read_is_one_sentence(
 
 
 def test_starting_from_a_run_of_another_shape_is_refused(
-    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+    settings: TrainSettings, trained_run: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    settings = TrainSettings(
-        "sst2", str(tiny_data), str(tiny_encoder), epochs=1, limit=60, bf16=False
-    )
-    train(settings, tmp_path / "first")
     shutil.copytree(tiny_encoder, tmp_path / "deeper")
     config = BertConfig.from_pretrained(tiny_encoder, num_hidden_layers=4)
     BertModel(config).save_pretrained(tmp_path / "deeper")
-    other = replace(settings, encoder=str(tmp_path / "deeper"), start_from=str(tmp_path / "first"))
+    other = replace(settings, encoder=str(tmp_path / "deeper"), start_from=str(trained_run))
     with pytest.raises(InvalidInput, match="that run has another shape; give its --encoder"):
         train(other, tmp_path / "second")
 
 
-def test_no_premise_stands_in_both_parts() -> None:
+def test_hold_out_puts_no_premise_in_both_parts() -> None:
     rows = [Example(f"premise {i // 3}", f"hypothesis {i}", i % 3) for i in range(90)]
     train_rows, validation = hold_out_texts(rows, seed=1)
     assert {row.text for row in train_rows}.isdisjoint(row.text for row in validation)
@@ -211,7 +173,7 @@ def test_no_premise_stands_in_both_parts() -> None:
     assert len(validation) == 9
 
 
-def test_no_question_stands_in_both_parts_first_or_second() -> None:
+def test_hold_out_puts_no_question_in_both_parts() -> None:
     """As in QQP: each question is the second text of one row and the first of the next."""
     rows = [Example(f"q {i}", f"q {i + 1 if i % 4 < 3 else i - 3}", i % 2) for i in range(200)]
     train_rows, validation = hold_out_texts(rows, seed=1)
@@ -223,8 +185,8 @@ def test_no_question_stands_in_both_parts_first_or_second() -> None:
     assert hold_out_texts(rows, seed=2)[1] != validation
 
 
-def test_a_group_of_more_than_a_tenth_is_trained_on() -> None:
-    """One premise in half of the rows would empty the training part, were it held out."""
+def test_group_larger_than_a_tenth_is_not_held_out() -> None:
+    """One premise is in half of the rows."""
     rows = [Example("everywhere" if i < 50 else f"p {i}", f"h {i}", i % 2) for i in range(100)]
     for seed in range(5):
         _, validation = hold_out_texts(rows, seed)
@@ -234,8 +196,10 @@ def test_a_group_of_more_than_a_tenth_is_trained_on() -> None:
         hold_out_texts(rows[:50], seed=1)
 
 
-def test_the_hubs_name_of_mnlis_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set in the hub's own layout, read by the hub's own library from a folder."""
+def test_hub_name_of_the_mnli_validation_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's library reads a folder in the hub's layout."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     splits = ("train", "validation_matched", "validation_mismatched")
     hub = tmp_path / "glue"
@@ -262,7 +226,7 @@ def test_paper_split_is_80_10_10_and_seeded() -> None:
     assert paper_split(rows, seed=1) == split != paper_split(rows, seed=2)
 
 
-def test_no_phrase_of_a_held_out_sentence_is_trained_on() -> None:
+def test_phrases_of_a_held_out_sentence_are_not_in_training() -> None:
     sentence = "one two three four five six seven eight nine ten"
     rows = [Example(f"{sentence} {i}", None, 0) for i in range(3)]
     rows += [Example("three four five", None, 1), Example("quite another text", None, 1)]
@@ -272,7 +236,7 @@ def test_no_phrase_of_a_held_out_sentence_is_trained_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ('{"sentence": "a", "label": 2}', "row 1 has label 2; sst2 has 0 to 1"),
         ('{"sentence": "a", "label": true}', "row 1 has label True"),
@@ -285,18 +249,18 @@ def test_no_phrase_of_a_held_out_sentence_is_trained_on() -> None:
         ('{"sentence": "a"}', "row 1 has no field 'label'"),
         ('{"sentence": "a", "label": "1"}', "row 1 has label '1'"),
         ("not json", "line 1 is not JSON"),
-        ('["sentence", "label"]', "line 1 is no JSON object"),
-        ("3", "line 1 is no JSON object"),
+        ('["sentence", "label"]', "line 1 is not a JSON object"),
+        ("3", "line 1 is not a JSON object"),
         ("", "is empty"),
     ],
 )
-def test_wrong_data_is_one_sentence(line: str, says: str, tmp_path: Path) -> None:
+def test_invalid_data_is_refused(line: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(line)
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInput, match=message):
         load_examples(str(tmp_path), get_task("sst2"), "train")
 
 
-def test_data_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_unreadable_data_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     task = get_task("sst2")
     file.write_bytes(b"\xff\xfe")
@@ -315,8 +279,8 @@ def test_data_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         load_examples(str(tmp_path), task, "validation")
 
 
-def test_unknown_task_encoder_and_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the libraries read the environment when they are imported; later only this helps
+def test_errors_for_unknown_task_encoder_and_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the libraries read the environment at their import, so it is too late to set it
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)

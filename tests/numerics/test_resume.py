@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from lab.reports.resume import page
+from lab.reports.pages import study_page
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.inference.classifier import Classifier
@@ -113,7 +113,7 @@ def test_hidden_state_of_a_row_is_the_same_in_a_batch(
 def test_published_results_are_of_the_shipped_bundle_and_within_bounds(bundle: Bundle) -> None:
     facts = json.loads((PUBLISHED / "extra" / "resume.json").read_text(encoding="utf-8"))
     written = (PUBLISHED / "resume.md").read_text(encoding="utf-8")
-    assert written == page(facts), "run: python -m lab.studies.resume"
+    assert written == study_page("resume", facts), "run: python -m lab.studies.resume"
     assert facts["bundle_id"] == bundle.bundle_id, (
         "another bundle; run: python -m lab.studies.resume"
     )

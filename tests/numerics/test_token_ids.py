@@ -1,4 +1,4 @@
-"""What edge and cloud make of a text is what the mobile makes of it, to the last bit."""
+"""Token ids and embeddings on edge and cloud equal those on the mobile, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def encoder(bundle: Bundle) -> TextEncoder:
     return TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
 
 
-def test_the_same_tokens(encoder: TextEncoder) -> None:
+def test_ids_equal_those_of_encode(encoder: TextEncoder) -> None:
     for text, pair in PAIRS:
         whole, ids = encoder.encode(text, pair), encoder.ids(text, pair)
         assert list(ids.ids_T) == whole.ids_T.tolist()
@@ -33,13 +33,15 @@ def test_the_same_tokens(encoder: TextEncoder) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\u200b", "\u200d\u200d"])
-def test_neither_takes_what_the_model_does_not_know(encoder: TextEncoder, text: str) -> None:
+def test_text_without_known_characters_is_refused(encoder: TextEncoder, text: str) -> None:
     for read in (encoder.encode, encoder.ids):
         with pytest.raises(InvalidInput, match="no character that the model knows"):
             read(text)
 
 
-def test_the_same_numbers_in_any_company(encoder: TextEncoder, bundle: Bundle) -> None:
+def test_embeddings_are_the_same_alone_and_in_any_batch(
+    encoder: TextEncoder, bundle: Bundle
+) -> None:
     embeddings = Embeddings(bundle.path / EMBEDDINGS)
     together = embeddings.hidden_of([encoder.ids(text, pair) for text, pair in PAIRS])
     for (text, pair), hidden_TH in zip(PAIRS, together, strict=True):
@@ -47,6 +49,6 @@ def test_the_same_numbers_in_any_company(encoder: TextEncoder, bundle: Bundle) -
         np.testing.assert_array_equal(hidden_TH, alone_BTH[0])
 
 
-def test_a_prediction_crosses_whole() -> None:
+def test_prediction_can_be_copied() -> None:
     one = Prediction(1, (0.25, 0.75), 0.75, 3)
     assert copy.copy(one) == one

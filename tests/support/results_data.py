@@ -1,4 +1,4 @@
-"""The published results: where they lie, and what the tests of them share."""
+"""Paths and samples of the published results."""
 
 from __future__ import annotations
 
@@ -20,4 +20,5 @@ PAPER = REPOSITORY.parent / "shared" / "paper" / "dimee.md"
 
 
 def facts_of(name: str) -> Any:
+    """Return the JSON of the result ``name``."""
     return json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Shared by tests: COSTS, toy."""
+"""Made-up samples whose embedding shows the difficulty, and prices for them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ COSTS = CostModel(
 
 
 def toy(count: int, seed: int) -> Samples:
-    """Samples whose first axis tells the difficulty: 0 easy, 4 moderate, 8 hard, with noise."""
+    """Return samples whose first axis is the difficulty (0, 4 or 8) with noise."""
     rng = np.random.default_rng(seed)
     pool_N = rng.integers(0, 3, count)
     labels_N = rng.integers(0, 2, count)
-    sure_from_N = np.array([1, 3, 4])[pool_N]
+    confident_from_N = np.array([1, 3, 4])[pool_N]
     confidence_NE = np.where(
-        np.arange(1, 5) >= sure_from_N[:, None],
+        np.arange(1, 5) >= confident_from_N[:, None],
         rng.uniform(0.97, 1.0, (count, 4)),
         rng.uniform(0.5, 0.8, (count, 4)),
     )

@@ -1,4 +1,4 @@
-"""Cascade routing: fitted where difficulty shows, it saves; prices move it the right way."""
+"""Cascade routing: fitting, cross-fitting, default setting, and the study."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lab.data.examples import Example
 from lab.evaluate.cascade_study import cascade_study, pair_auroc
 from lab.evaluate.cascade_sweep import CascadeSweep
 from lab.evaluate.choose_lambda import (
+    DEFAULT_LIMIT,
     FOLDS,
-    SHIPPED,
     CrossFitted,
-    Kept,
-    Promise,
+    DropLimit,
     Setting,
+    ValidatedSetting,
     all_cloud_accuracy,
+    assign_folds,
     cascade_trace,
-    folds_of,
-    priced_heads,
+    fit_default_heads,
     standard_error,
 )
-from lab.evaluate.fit_heads import fit_exit0, fit_heads
+from lab.evaluate.fit_heads import fit_embedding_classifier, fit_heads
 from lab.evaluate.groups import groups_of
-from lab.evaluate.methods import PAPER_METHODS, Judged, Scorer
+from lab.evaluate.methods import PAPER_METHODS, EvaluationData, Scorer
 from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.samples import Samples
 from shared.bundle.correctness_heads import CorrectnessHeads
@@ -38,7 +38,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import CostModel
 from tests.support.toy_samples import COSTS, toy
 
-EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+EMBEDDING_CLASSIFIER = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,19 @@ def pools(validation: Samples) -> Pools:
 
 @pytest.fixture(scope="module")
 def heads(validation: Samples, pools: Pools) -> CorrectnessHeads:
-    return fit_heads(EXIT0, validation, pools)
+    return fit_heads(EMBEDDING_CLASSIFIER, validation, pools)
 
 
-def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: Pools) -> None:
-    made, kept = priced_heads(EXIT0, validation, pools, Promise())
-    assert kept.drop <= 0 < -kept.cost_change
+@pytest.fixture(scope="module")
+def fitted(validation: Samples, pools: Pools) -> CrossFitted:
+    return CrossFitted(EMBEDDING_CLASSIFIER, validation, pools)
+
+
+def test_cascade_saves_where_features_show_the_difficulty(
+    validation: Samples, pools: Pools
+) -> None:
+    made, chosen = fit_default_heads(EMBEDDING_CLASSIFIER, validation, pools, DropLimit())
+    assert chosen.drop <= 0 < -chosen.cost_change
     test = toy(2000, 2)
     trace = cascade_trace(made, float(made.price), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
@@ -66,7 +73,7 @@ def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: 
     assert trace.cost_N.mean() < 0.75 * COSTS.all_cloud
 
 
-def test_a_higher_price_never_costs_more(heads: CorrectnessHeads, pools: Pools) -> None:
+def test_higher_price_never_raises_the_cost(heads: CorrectnessHeads, pools: Pools) -> None:
     test = toy(400, 3)
     costs = [
         cascade_trace(heads, price, test, pools).cost_N.mean() for price in (0.001, 0.01, 0.05, 0.5)
@@ -74,10 +81,10 @@ def test_a_higher_price_never_costs_more(heads: CorrectnessHeads, pools: Pools) 
     assert costs == sorted(costs, reverse=True)
 
 
-def test_the_heads_survive_their_file(heads: CorrectnessHeads) -> None:
-    again = CorrectnessHeads.from_arrays(dict(heads.to_arrays()))
-    assert again is not None
-    np.testing.assert_array_equal(again.weight_FK, heads.weight_FK)
+def test_heads_equal_those_read_from_a_file(heads: CorrectnessHeads) -> None:
+    loaded = CorrectnessHeads.from_arrays(dict(heads.to_arrays()))
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.weight_FK, heads.weight_FK)
     assert CorrectnessHeads.from_arrays({"centroids": np.zeros(3)}) is None
     broken = dict(heads.to_arrays())
     del broken["heads_price"]
@@ -87,13 +94,13 @@ def test_the_heads_survive_their_file(heads: CorrectnessHeads) -> None:
         CorrectnessHeads.from_arrays(heads.to_arrays() | {"heads_bias_K": np.full(5, np.nan)})
 
 
-def test_without_heads_it_is_refused() -> None:
+def test_policy_without_heads_is_refused() -> None:
     with pytest.raises(BundleError, match="no correctness heads"):
         CascadeRouting(None, COSTS)
 
 
-def test_a_doubled_price_changes_the_next_decision(heads: CorrectnessHeads, pools: Pools) -> None:
-    """The conditions are those of now: the same object decides anew when a price changes."""
+def test_doubled_cloud_fee_changes_the_next_decision(heads: CorrectnessHeads, pools: Pools) -> None:
+    """The same policy object uses the current prices."""
     policy = CascadeRouting(heads, COSTS, price=0.02)
     test = toy(300, 5)
     before = [policy.route(test.features(i)).tier for i in range(len(test))]
@@ -103,7 +110,7 @@ def test_a_doubled_price_changes_the_next_decision(heads: CorrectnessHeads, pool
     assert after.count(Tier.CLOUD) < before.count(Tier.CLOUD)
 
 
-def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: CorrectnessHeads) -> None:
+def test_unavailable_and_too_slow_tiers_are_not_chosen(heads: CorrectnessHeads) -> None:
     test = toy(200, 6)
     policy = CascadeRouting(heads, COSTS, price=0.02)
     policy.conditions.up[Tier.EDGE] = False
@@ -117,52 +124,55 @@ def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: CorrectnessHeads) -
     price=st.floats(0.0005, 0.1),
     factor=st.floats(1.0, 20.0),
     index=st.integers(0, 199),
-    dearer=st.sampled_from(list(Tier)),
+    changed=st.sampled_from(list(Tier)),
 )
-def test_a_dearer_tier_is_never_chosen_more_readily(
-    price: float, factor: float, index: int, dearer: Tier
+def test_tier_is_not_chosen_because_it_became_more_expensive(
+    price: float, factor: float, index: int, changed: Tier
 ) -> None:
-    """If a tier was not chosen, it is not chosen after it alone became dearer."""
+    """A tier that was not chosen is not chosen after its own price has risen."""
     features = PROPERTY_TEST.features(index)
     policy = CascadeRouting(PROPERTY_HEADS, COSTS, price)
     before = policy.route(features).tier
-    name = {Tier.MOBILE: "mobile_layer", Tier.EDGE: "offload_edge", Tier.CLOUD: "cloud_fee"}[dearer]
+    name = {Tier.MOBILE: "mobile_layer", Tier.EDGE: "offload_edge", Tier.CLOUD: "cloud_fee"}[
+        changed
+    ]
     prices: dict[str, float] = {name: getattr(COSTS, name) * factor}
     policy.conditions.cost_model = replace(COSTS, **prices)
     after = policy.route(features).tier
-    if dearer is Tier.MOBILE and before is not Tier.MOBILE:
+    if changed is Tier.MOBILE and before is not Tier.MOBILE:
         assert after is not Tier.MOBILE
-    if dearer is Tier.CLOUD and before is not Tier.CLOUD:
+    if changed is Tier.CLOUD and before is not Tier.CLOUD:
         assert after is not Tier.CLOUD
 
 
 PROPERTY_TEST = toy(200, 8)
-PROPERTY_HEADS = fit_heads(EXIT0, toy(400, 9), make_pools(toy(400, 9), COSTS, 2, 3, 0.1, alpha=0.9))
+PROPERTY_HEADS = fit_heads(
+    EMBEDDING_CLASSIFIER, toy(400, 9), make_pools(toy(400, 9), COSTS, 2, 3, 0.1, alpha=0.9)
+)
 
 
-def test_cross_fitting_uses_each_example_once(validation: Samples, pools: Pools) -> None:
-    fitted = CrossFitted(EXIT0, validation, pools)
+def test_cross_fitting_measures_each_example_once(fitted: CrossFitted) -> None:
     run = fitted.run(Setting(0.01, 0.9), COSTS)
     assert (run["cost"] > 0).all()
     cheap = fitted.choose(0.0)
     assert fitted.run(cheap, COSTS)["cost"].mean() <= run["cost"].mean()
 
 
-def test_exit_0_of_two_and_three_classes() -> None:
+def test_embedding_classifier_of_two_and_three_classes() -> None:
     rng = np.random.default_rng(0)
     for classes in (2, 3):
         labels_N = rng.integers(0, classes, 300)
         x_NH = np.eye(3)[labels_N] + rng.normal(0, 0.1, (300, 3))
-        weight_HC, bias_C = fit_exit0(x_NH.astype(np.float32), labels_N)
+        weight_HC, bias_C = fit_embedding_classifier(x_NH.astype(np.float32), labels_N)
         assert weight_HC.shape == (3, classes)
         assert np.mean((x_NH @ weight_HC + bias_C).argmax(1) == labels_N) > 0.98
 
 
-def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
-    judged = Judged("sst2", validation, toy(300, 2), pools)
+def test_study_has_every_part(validation: Samples, pools: Pools) -> None:
+    data = EvaluationData("sst2", validation, toy(300, 2), pools)
     model = CostModel.paper(4)
-    judged = replace(judged, pools=replace(pools, cost_model=model))
-    study = cascade_study(judged, Scorer(judged), EXIT0)
+    data = replace(data, pools=replace(pools, cost_model=model))
+    study = cascade_study(data, Scorer(data), EMBEDDING_CLASSIFIER)
     assert set(study) == {
         "chosen", "frontier", "auroc", "comparisons", "ablation", "pair_features"
     }  # fmt: skip
@@ -174,11 +184,11 @@ def test_the_study_has_every_part(validation: Samples, pools: Pools) -> None:
 
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("price", [0.0, 0.002, 0.01, 0.02])
-def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: Pools) -> None:
+def test_sweep_and_policy_decide_alike(price: float, pairs: bool, pools: Pools) -> None:
     validation, test = toy(500, 11), toy(300, 12)
     if pairs:
         validation, test = with_pairs(validation), with_pairs(test)
-    heads = fit_heads(EXIT0, validation, pools)
+    heads = fit_heads(EMBEDDING_CLASSIFIER, validation, pools)
     assert heads.reads_pairs is pairs
     swept = CascadeSweep(heads, test, pools).run(price, COSTS)
     live = cascade_trace(heads, price, test, pools)
@@ -187,12 +197,12 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
     np.testing.assert_array_equal(swept.answer_N, live.answer_N)
     np.testing.assert_allclose(swept.cost_N, live.cost_N)
     if price:
-        assert len(set(swept.tier_N)) > 1, "one tier for all shows nothing"
+        assert len(set(swept.tier_N)) > 1, "all texts at one tier would test nothing"
 
 
-def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> None:
-    """They read the confidence of an answer alone, so that no text can tell them anything."""
-    heads = fit_heads(EXIT0, toy(500, 11), pools, "answers")
+def test_heads_of_answers_start_every_text_at_one_tier(pools: Pools) -> None:
+    """They use the confidence of answers alone, which is unknown before the first answer."""
+    heads = fit_heads(EMBEDDING_CLASSIFIER, toy(500, 11), pools, "answers")
     policy = CascadeRouting(heads, COSTS, price=0.01)
     test = toy(200, 12)
     assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
@@ -202,8 +212,8 @@ def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> Non
     assert len(set(live.tier_N)) > 1, "nothing was escalated"
 
 
-def test_unknown_features_are_those_of_the_mean(pools: Pools) -> None:
-    heads = fit_heads(EXIT0, with_pairs(toy(500, 11)), pools)
+def test_unknown_features_count_as_their_mean(pools: Pools) -> None:
+    heads = fit_heads(EMBEDDING_CLASSIFIER, with_pairs(toy(500, 11)), pools)
     unknown_F = np.full(len(heads.mean_F), np.nan)
     np.testing.assert_array_equal(heads.expect(unknown_F), heads.expect(heads.mean_F))
     np.testing.assert_array_equal(heads.lead(unknown_F), heads.lead(heads.mean_F))
@@ -211,22 +221,22 @@ def test_unknown_features_are_those_of_the_mean(pools: Pools) -> None:
 
 def test_too_few_groups_are_refused(pools: Pools) -> None:
     few = replace(toy(500, 11), group_N=np.arange(500) % (FOLDS - 1))
-    with pytest.raises(InvalidInput, match="make fewer than 5 groups"):
-        CrossFitted(EXIT0, few, pools)
+    with pytest.raises(InvalidInput, match="form fewer than 5 groups"):
+        CrossFitted(EMBEDDING_CLASSIFIER, few, pools)
 
 
 def with_pairs(samples: Samples) -> Samples:
-    """The same with features of pairs, of which the first tells the difficulty."""
+    """Return the samples with features of pairs, the first of which shows the difficulty."""
     rng = np.random.default_rng(len(samples))
     pair_NP = rng.normal(0, 1, (len(samples), len(PAIR_FEATURES)))
     pair_NP[:, 0] = samples.embedding_NH[:, 0]
     return replace(samples, pair_NP=pair_NP)
 
 
-def test_heads_of_pairs_see_what_the_embedding_does_not(pools: Pools) -> None:
-    """The embedding is noise, the first feature of the pair tells the difficulty."""
+def test_pair_features_add_what_the_embedding_lacks(pools: Pools) -> None:
+    """The embedding is noise; the first feature of the pair shows the difficulty."""
 
-    def blind(samples: Samples) -> Samples:
+    def with_noise(samples: Samples) -> Samples:
         noise_NH = np.random.default_rng(1).normal(0, 1, samples.embedding_NH.shape)
         return replace(
             with_pairs(samples),
@@ -234,38 +244,40 @@ def test_heads_of_pairs_see_what_the_embedding_does_not(pools: Pools) -> None:
             tokens_N=np.full(len(samples), 9),
         )
 
-    judged = Judged("mrpc", blind(toy(600, 1)), blind(toy(600, 2)), pools)
-    found = pair_auroc(judged, EXIT0)
+    data = EvaluationData("mrpc", with_noise(toy(600, 1)), with_noise(toy(600, 2)), pools)
+    found = pair_auroc(data, EMBEDDING_CLASSIFIER)
     assert found is not None
-    assert found["before"]["edge_sure"] < 0.7 < 0.9 < found["after"]["edge_sure"]
+    assert found["before"]["edge_confident"] < 0.7 < 0.9 < found["after"]["edge_confident"]
 
 
-def test_a_promise_counts_its_margin_and_the_longer_half() -> None:
+def test_limit_includes_its_margin_and_the_longer_half() -> None:
     tokens_N = np.arange(100)
-    loss_N = np.where(tokens_N >= 90, 2.0, 0.0)  # 0.2 points in the mean, all in long texts
+    loss_N = np.where(tokens_N >= 90, 2.0, 0.0)  # 0.2 points on average, all in long texts
     samples = replace(toy(100, 1), tokens_N=tokens_N)
-    kept = Kept.of(Setting(0.01, 0.9), loss_N, samples, -50.0)
+    measured = ValidatedSetting.of(Setting(0.01, 0.9), loss_N, samples, -50.0)
     error = float(loss_N.std()) / 10
-    assert (kept.drop, kept.long_drop, kept.drop_error) == pytest.approx((0.2, 0.4, error))
-    assert kept.keeps(Promise(0.21))
-    assert not kept.keeps(Promise(0.19))
-    assert not kept.keeps(Promise(0.21, standard_errors=1.0))
-    assert kept.keeps(Promise(0.21 + error, standard_errors=1.0))
-    assert not kept.keeps(Promise(0.39, longer_half=True))
-    assert kept.keeps(Promise(0.41, longer_half=True))
+    assert (measured.drop, measured.long_drop, measured.drop_error) == pytest.approx(
+        (0.2, 0.4, error)
+    )
+    assert measured.meets(DropLimit(0.21))
+    assert not measured.meets(DropLimit(0.19))
+    assert not measured.meets(DropLimit(0.21, standard_errors=1.0))
+    assert measured.meets(DropLimit(0.21 + error, standard_errors=1.0))
+    assert not measured.meets(DropLimit(0.39, longer_half=True))
+    assert measured.meets(DropLimit(0.41, longer_half=True))
 
 
-def test_no_group_is_in_two_folds_and_folds_are_even() -> None:
+def test_groups_stay_in_one_fold_and_folds_are_even() -> None:
     group_N = np.random.default_rng(3).integers(0, 60, 500)
-    fold_N = folds_of(replace(toy(500, 1), group_N=group_N))
+    fold_N = assign_folds(replace(toy(500, 1), group_N=group_N))
     for group in range(60):
         assert len(set(fold_N[group_N == group])) == 1
     assert np.ptp(np.bincount(fold_N)) < 30
-    assert sorted(set(folds_of(toy(500, 1)))) == list(range(FOLDS))
+    assert sorted(set(assign_folds(toy(500, 1)))) == list(range(FOLDS))
 
 
-def test_a_group_counts_as_one_draw() -> None:
-    """Four copies of each loss: the error is that of the quarter, not of all."""
+def test_standard_error_counts_a_group_as_one_draw() -> None:
+    """Four copies of each loss have the error of one copy."""
     loss_N = np.random.default_rng(1).normal(0, 1, 100)
     alone = standard_error(loss_N, None)
     copied = standard_error(np.tile(loss_N, 4), np.tile(np.arange(100), 4))
@@ -273,12 +285,12 @@ def test_a_group_counts_as_one_draw() -> None:
     assert copied == pytest.approx(alone)
 
 
-def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
+def test_groups_of_phrases_sentences_and_pairs() -> None:
     sentence = "one two three four five six seven eight nine ten"
     rows = [
         Example("three four", None, 0),
         Example(sentence, None, 0),
-        Example(f"zero {sentence[4:]}", None, 1),  # shares eight words in a row with it
+        Example(f"zero {sentence[4:]}", None, 1),  # shares eight consecutive words with it
         Example("quite another text", None, 1),
         Example("another", None, 1),
     ]
@@ -294,6 +306,6 @@ def test_phrases_belong_to_their_sentence_and_pairs_to_their_texts() -> None:
     assert groups_of(pairs).tolist() == [0, 0, 1]
 
 
-def test_all_to_the_cloud_keeps_every_promise(validation: Samples, pools: Pools) -> None:
-    strict = replace(SHIPPED, max_drop=0.0, standard_errors=50.0)
-    assert CrossFitted(EXIT0, validation, pools).choose_by(strict).setting.price == 0.0
+def test_all_cloud_meets_every_limit(fitted: CrossFitted) -> None:
+    strict = replace(DEFAULT_LIMIT, max_drop=0.0, standard_errors=50.0)
+    assert fitted.choose_within(strict).setting.price == 0.0

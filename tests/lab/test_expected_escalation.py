@@ -1,4 +1,4 @@
-"""Expected escalations: their costs are those of the simulation, and worth counts the same."""
+"""Expected escalations: their costs equal the simulation, and their values are consistent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.policies.base import TextFeatures
 from shared.policies.cascade_routing import CascadeRouting
 from tests.support.toy_samples import COSTS, toy
 
-EXIT0 = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
+EMBEDDING_CLASSIFIER = (np.array([[0.5, -0.5], [0.1, -0.1]]), np.zeros(2))
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,11 @@ def pools() -> Pools:
 
 @pytest.fixture(scope="module")
 def heads(pools: Pools) -> CorrectnessHeads:
-    return fit_heads(EXIT0, toy(600, 1), pools)
+    return fit_heads(EMBEDDING_CLASSIFIER, toy(600, 1), pools)
 
 
 class StartsAt(CascadeRouting):
-    """`CascadeRouting` that starts every text at one tier, and escalates as ever."""
+    """`CascadeRouting` that starts every text at one tier and escalates normally."""
 
     def __init__(self, tier: Tier, heads: CorrectnessHeads, price: float) -> None:
         super().__init__(heads, COSTS, price)
@@ -43,10 +43,10 @@ class StartsAt(CascadeRouting):
 
 @pytest.mark.parametrize("price", [0.001, 0.005, 0.01])
 @pytest.mark.parametrize("tier", [Tier.MOBILE, Tier.EDGE])
-def test_expected_costs_are_those_of_the_simulation(
+def test_expected_cost_equals_the_mean_simulated_cost(
     tier: Tier, price: float, heads: CorrectnessHeads, pools: Pools
 ) -> None:
-    """The λ that `dimee explain` expects of a start is, as a mean over texts, what it comes to."""
+    """The λ that `dimee explain` shows for a tier, on average over texts."""
     test = toy(1000, 7)
     policy = StartsAt(tier, heads, price)
     trace = simulate(policy, test, pools.facts, edge_layers=3)
@@ -62,8 +62,10 @@ def test_expected_costs_are_those_of_the_simulation(
 
 
 @pytest.mark.parametrize("price", [0.001, 0.02, 0.05])
-def test_going_on_and_its_value_are_one_thing(heads: CorrectnessHeads, price: float) -> None:
-    """The value of going on is the gain of those that go, less what they pay."""
+def test_value_of_escalation_is_its_gain_less_its_cost(
+    heads: CorrectnessHeads, price: float
+) -> None:
+    """The value is the gain of the escalated texts less the price of their attempts."""
     policy = CascadeRouting(heads, COSTS, price)
     for tier in range(2):
         found = policy.going_on(tier)
@@ -77,11 +79,11 @@ def test_going_on_and_its_value_are_one_thing(heads: CorrectnessHeads, price: fl
         value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
         np.testing.assert_allclose(value_S, policy._gain_of_going_on(tier), atol=1e-12)
     policy.conditions.up = {Tier.CLOUD: False}
-    assert (policy.going_on(1).share_ST == 0).all(), "a tier that is away takes nothing"
+    assert (policy.going_on(1).share_ST == 0).all(), "no text escalates to an unavailable tier"
 
 
-def test_the_valued_plan_gives_the_worth(heads: CorrectnessHeads) -> None:
-    """The worth without a plan is smaller where that plan, all that is not sure goes on, wins."""
+def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> None:
+    """Deciding after each answer is compared with escalating every answer below α."""
     policy, test = CascadeRouting(heads, COSTS, 0.05), toy(200, 8)
     plans = {True: 0, False: 0}
     for i in range(len(test)):
@@ -97,4 +99,4 @@ def test_the_valued_plan_gives_the_worth(heads: CorrectnessHeads) -> None:
             everything = policy.valued_plan(tier, expectation) is not None
             assert (float(policy.worth(tier, sure, lead)) > decided + 1e-12) is everything
             plans[everything] += 1
-    assert min(plans.values()) > 0, "both plans are seen"
+    assert min(plans.values()) > 0, "both plans must win for some texts"

@@ -1,0 +1,33 @@
+"""Helpers that the lab's commands share."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from shared.errors import MissingExtra
+
+REQUIRED = ("torch", "transformers", "onnx", "tqdm")
+PATH = click.Path(path_type=Path)
+results_option = click.option(
+    "--out",
+    type=PATH,
+    default=Path("docs/results"),
+    show_default=True,
+    help="Folder of the results.",
+)
+data_option = click.option("--data", help="Folder or hub name of the run's data, if it moved.")
+
+
+def require_lab() -> None:
+    """Raise `MissingExtra` unless the packages of the extra ``lab`` are installed."""
+    for name in REQUIRED:
+        if find_spec(name) is None:
+            raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
+
+
+def format_accuracies(values: list[float]) -> str:
+    """Format accuracies by exit in one line: ``87.01, 89.18``."""
+    return ", ".join(f"{value:.2f}" for value in values)

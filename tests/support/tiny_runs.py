@@ -1,0 +1,60 @@
+"""Runs of a tiny encoder: trained for one epoch, or with fixed weights and no training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab.data.examples import data_hash, load_split
+from lab.data.tasks import get_task
+from lab.models.embedding_tables import quantised_rows
+from lab.models.encoders import load_tokenizer
+from lab.models.model import MultiExitClassifier, new_model, save_model
+from lab.train.trainer import TrainSettings
+
+
+def fix_weights(model: MultiExitClassifier, seed: int) -> MultiExitClassifier:
+    """Replace every weight matrix by numbers of numpy's generator, which are equal on every CPU.
+
+    The word table has values that a bundle's 8 bits represent exactly.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                values = rng.normal(0, 0.3, tuple(parameter.shape)).astype(np.float32)
+                parameter.copy_(torch.from_numpy(values))
+        words = model.encoder.embeddings.word_embeddings.weight
+        word_VH, scale_V = quantised_rows(words.numpy())
+        words.copy_(torch.from_numpy(word_VH * scale_V[:, None]))
+    return model
+
+
+def write_fixed_run(
+    folder: Path, data: Path, encoder: Path, task: str = "sst2", split: str = "paper", seed: int = 1
+) -> Path:
+    """Write a run with fixed weights, as if ``dimee train`` had made it; returns ``folder``."""
+    settings = TrainSettings(task, str(data), str(encoder), split=split, bf16=False)
+    parts = load_split(settings.data, get_task(task), split, settings.seed)
+    model = fix_weights(new_model(str(encoder), len(get_task(task).labels), "mean"), seed)
+    facts: dict[str, Any] = asdict(settings) | {
+        "licence": "none",
+        "before": None,
+        "data_hash": data_hash(parts.train + parts.validation),
+        "examples": {
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "test": len(parts.test),
+        },
+        "validation_accuracy_by_exit": [50.0] * model.layers,
+    }
+    save_model(model, folder / "model", facts)
+    tokenizer = load_tokenizer(str(encoder)).backend_tokenizer
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / "model" / "tokenizer.json"))
+    return folder
