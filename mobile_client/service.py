@@ -111,7 +111,7 @@ class MobileService:
         )
         chosen = await self.runtime.policy(policy or self.settings.policy)
         known = [(row, self._read(i, *row)) for i, row in enumerate(rows)]
-        self.monitor.look()
+        self.monitor.refresh()
         if chosen.learns:
             return [await self._in_turn(row, read, chosen, bounds) for row, read in known]
         requests = [self._request(row, read, chosen, bounds) for row, read in known]
@@ -125,7 +125,7 @@ class MobileService:
             return list(await asyncio.gather(*map(one, requests)))
         finally:
             for request in requests:  # what was cancelled before it began
-                self.monitor.ended(request, None)
+                self.monitor.request_ended(request, None)
 
     def _read(self, index: int, text: str, pair: str | None) -> PreparedText:
         try:
@@ -160,7 +160,7 @@ class MobileService:
             max_cost_lambda=bounds.max_cost_lambda,
         )
         if self.monitor.covers(policy) and bounds.free:
-            self.monitor.opened(request, bounds.client)
+            self.monitor.request_started(request, bounds.client)
         return request
 
     async def _answer(
@@ -175,7 +175,7 @@ class MobileService:
         finally:
             # what was kept for want of budget or servers is not what the promise speaks of
             kept = request.allowance.exhausted or request.allowance.void
-            self.monitor.ended(request, None if kept else answer)
+            self.monitor.request_ended(request, None if kept else answer)
         if kept or not bounds.free:  # it says nothing of what the policy chose
             return answer
         outcome = Outcome(

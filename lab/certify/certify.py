@@ -19,7 +19,13 @@ from lab.evaluate.choose_lambda import PRICES, TEXT_ALPHAS, Setting
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
 from shared.bundle.loading import Bundle
-from shared.certificates.certificate import Certificate, Metric, Prices, Promise, TierBound
+from shared.certificates.certificate import (
+    Certificate,
+    CertificateContent,
+    Metric,
+    Prices,
+    TierBound,
+)
 from shared.certificates.sequential_test import DISAGREEMENT, DROP, upper_bound
 from shared.domain import Tier
 from shared.errors import InvalidInput
@@ -242,7 +248,7 @@ def certify(
         "policy": CascadeRouting.name,
         "mobile_layers": manifest.mobile_layers,
         "edge_layers": manifest.edge_layers,
-        "thresholds": {"alpha": chosen.setting.alpha, "price": chosen.setting.price},
+        "thresholds": {"alpha": chosen.setting.alpha, "cost_weight": chosen.setting.price},
         "prices": Prices.of(swept.cost_model, book),
         "per_tier": calibration.tier_bounds() if per_tier else {},
         "disagreement": calibration.disagreement() if calibration.metric == "accuracy" else None,
@@ -251,7 +257,7 @@ def certify(
         "created": now or datetime.now(UTC),
         "expires": expires,
     }
-    return Certificate.of(Promise(**promise))
+    return Certificate.of(CertificateContent(**promise))
 
 
 def _round_up(count: int) -> int:

@@ -27,7 +27,7 @@ from lab.evaluate.simulate import Trace, simulate
 from lab.evaluate.sweeps import priced
 from shared.bundle.correctness_heads import TIERS, CorrectnessHeads, Floats
 from shared.domain import Tier
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 from shared.pricing.cost_model import CLOUD_FEES
 
 DROPS = (0.0, 0.3, 0.5)
@@ -178,7 +178,7 @@ def pair_auroc(judged: Judged, exit0: tuple[Floats, Floats]) -> dict[str, Any] |
     if judged.test.pair_NP is None:
         return None
     pools = at_alpha(judged.pools, SURE_AT)
-    edge = simulate(Always(Tier.EDGE), judged.test, pools.facts, pools.edge_layers)
+    edge = simulate(SingleTier(Tier.EDGE), judged.test, pools.facts, pools.edge_layers)
     confidence_N = judged.test.confidence_NE[np.arange(len(judged.test)), edge.exit_N - 1]
     targets = {
         "edge_sure": confidence_N >= np.float32(SURE_AT),

@@ -259,7 +259,7 @@ def priced_heads(
     kept = CrossFitted(exit0, validation, pools).choose_by(promise)
     setting = kept.setting
     heads = fit_heads(exit0, validation, at_alpha(pools, setting.alpha), setting.reads)
-    return replace(heads, price=np.array(setting.price)), kept
+    return replace(heads, cost_weight=np.array(setting.price)), kept
 
 
 def cascade_trace(heads: CorrectnessHeads, price: float, samples: Samples, pools: Pools) -> Trace:

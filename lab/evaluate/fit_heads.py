@@ -27,7 +27,7 @@ from shared.bundle.correctness_heads import (
     raw_features,
 )
 from shared.domain import Tier
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 
 Reads = Literal["text", "answers"]
 RIDGE = 0.01
@@ -62,7 +62,9 @@ def fit_heads(
     text starts at the same tier. Where few examples are at hand, or the text tells little, such
     heads are the better ones, because there is less in them to fit.
     """
-    runs = [simulate(Always(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS]
+    runs = [
+        simulate(SingleTier(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS
+    ]
     features_NF, label0_N = features_of(exit0, validation)
     right_NT = np.stack([run.answer_N == validation.labels_N for run in runs], 1)
     sure_NT = np.stack([_sure(validation, run, pools) for run in runs], 1)
@@ -101,7 +103,7 @@ def fit_heads(
         diff_T=lead.intercept_,
         gains_TSQU=np.zeros((3, 2, QUANTILES, 3)),
         alpha=np.array(pools.alpha),
-        price=np.array(0.0),
+        cost_weight=np.array(0.0),
     )
     return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, sure_NT))
 

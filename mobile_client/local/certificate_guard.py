@@ -52,7 +52,9 @@ class CertifiedCascadeRouting(CascadeRouting):
     """The policy that was judged; once degraded, the policy ``cloud``."""
 
     def __init__(self, judged: CascadeRouting, guard: CertificateGuard) -> None:
-        super().__init__(judged.heads, judged.conditions.cost_model, judged.price, judged.alpha)
+        super().__init__(
+            judged.heads, judged.conditions.cost_model, judged.cost_weight, judged.alpha
+        )
         self._guard = guard
 
     def route(self, features: TextFeatures) -> RoutingDecision:

@@ -1,4 +1,4 @@
-"""A small JSON object on disk that several processes of one device share."""
+"""A small JSON file that several processes of one machine share."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from shared.file_stamp import FileStamp, file_stamp
+
 log = logging.getLogger(__name__)
 
 LARGEST_BYTES = 4 * 1024 * 1024
-_Stamp = tuple[int, int, int] | None
 
 
 class StateFile:
-    """Written whole or not at all, under a lock; a change by another process shows in `changed`."""
+    """A JSON file that is written atomically under a lock.
+
+    `changed` reports writes by other processes.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._stamp: _Stamp = None
+        self._stamp: FileStamp | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing; raises `OSError` where there is no room for a file."""
+        """Hold the file's lock; raises `OSError` if the lock file cannot be created."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -36,12 +40,15 @@ class StateFile:
             os.close(lock)
 
     def changed(self) -> bool:
-        """Whether the file is another one than was read or written here last."""
-        return self._look() != self._stamp
+        """Return whether the file has changed since this object last read or wrote it."""
+        return file_stamp(self.file) != self._stamp
 
     def read(self) -> Any:
-        """What the file holds; None where there is none, or it is no JSON (`set_aside`)."""
-        self._stamp = self._look()
+        """Return the file's content; None if there is no file.
+
+        A damaged file is renamed (`set_aside`), and the result is None.
+        """
+        self._stamp = file_stamp(self.file)
         if self._stamp is None:
             return None
         try:
@@ -52,32 +59,27 @@ class StateFile:
             return self.set_aside(f"cannot be read ({type(error).__name__})")
 
     def set_aside(self, why: str) -> None:
-        """Keep a damaged file beside this one, and say so."""
+        """Rename a damaged file, so that it can be examined, and log a warning."""
         aside = self.file.with_suffix(".damaged")
-        log.warning("%s %s; it is kept as %s, and counting begins anew", self.file, why, aside.name)
+        log.warning(
+            "%s %s; it is renamed to %s, and the counts start again", self.file, why, aside.name
+        )
         with suppress(OSError):
             self.file.replace(aside)
-        self._stamp = self._look()
+        self._stamp = file_stamp(self.file)
 
     def write(self, content: Any) -> None:
-        """Replace the file's content."""
+        """Replace the file's content atomically."""
         part = self.file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(self.file)
-        self._stamp = self._look()
+        self._stamp = file_stamp(self.file)
 
     def remove(self) -> bool:
-        """Remove the file; whether there was one. Whoever uses it begins anew."""
+        """Remove the file; return whether there was one."""
         with self.locked():
             try:
                 self.file.unlink()
             except FileNotFoundError:
                 return False
         return True
-
-    def _look(self) -> _Stamp:
-        try:
-            facts = self.file.stat()
-        except OSError:
-            return None
-        return facts.st_mtime_ns, facts.st_size, facts.st_ino

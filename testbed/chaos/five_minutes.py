@@ -93,7 +93,7 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
         "no_answer_in_time": sum(complaint(one, DEADLINE_S) is not None for one in outcomes),
         "p50_ms": round(float(np.percentile(took, 50)), 1) if took else None,
         "p99_ms": round(float(np.percentile(took, 99)), 1) if took else None,
-        "verify_clean": report.clean,
+        "verify_clean": report.consistent,
         "attempts": report.caller_rows,
         "settled_s": round(time.monotonic() - healed, 1),
         "cores": os.cpu_count(),

@@ -34,11 +34,11 @@ def broken(
     until = time.monotonic() + wait_s
     while True:  # outboxes deliver in their own time
         report = ledger.verify()
-        missing = _not_booked(acknowledged, ledger) if report.clean else ["unknown yet"]
+        missing = _not_booked(acknowledged, ledger) if report.consistent else ["unknown yet"]
         if not missing or time.monotonic() > until:
             break
         time.sleep(POLL_S)
-    if report.clean:
+    if report.consistent:
         return said + missing
     findings = report.findings[:SHOWN]
     said += [f"verify: {one.kind} {one.attempt_id} {one.side}: {one.detail}" for one in findings]
@@ -50,7 +50,7 @@ def _not_booked(acknowledged: list[Outcome], ledger: LedgerClient) -> list[str]:
     for one in acknowledged:
         assert one.request_id is not None
         try:
-            rows = ledger.request(one.request_id)
+            rows = ledger.request_entries(one.request_id)
         except DimeeError as error:
             said.append(f"request {one.request_id} was answered: {error.message}")
             continue

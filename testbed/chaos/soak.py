@@ -128,7 +128,7 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
         outcomes, _ = asyncio.run(flow(bed.bed.url, plan, DEADLINE_S))
         memory.stop()
         ledger = LedgerClient(bed.bed.ledger_url)
-        clean = wait_for_consistent(ledger, 120, len(outcomes)).clean
+        clean = wait_for_consistent(ledger, 120, len(outcomes)).consistent
         ledger.close()
     grown = {role: growth(memory.rows, role, settles_s) for role in ROLES}
     p99s = by_minute(outcomes)

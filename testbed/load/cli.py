@@ -253,7 +253,7 @@ def _verify(bed: Bed, requests: int) -> dict[str, Any]:
     finally:
         client.close()
     return {
-        "clean": found.clean,
+        "clean": found.consistent,
         "requests": found.requests,
         "total_findings": found.total_findings,
         "findings": [one.model_dump(mode="json") for one in found.findings[:20]],

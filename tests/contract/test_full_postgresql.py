@@ -71,6 +71,6 @@ def test_a_delivery_is_taken_as_a_whole_or_not_at_all(url: str, disk: SmallDisk)
         assert verify(store).caller_rows == taken * 100, "and it can still be read"
     assert store.upsert(delivery(taken)).stored == 200
     report = verify(store)
-    assert report.clean
+    assert report.consistent
     assert report.caller_rows == (taken + 1) * 100
     store.close()

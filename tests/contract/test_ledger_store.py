@@ -28,8 +28,8 @@ from tests.support.paths import free_ports
 
 def test_every_field_comes_back(store: LedgerStore) -> None:
     store.upsert([caller(), tier()])
-    assert store.request("r1") == [caller(), tier()]
-    assert store.request("r2") == []
+    assert store.request_entries("r1") == [caller(), tier()]
+    assert store.request_entries("r2") == []
     assert list(store.entries()) == [caller(), tier()]
 
 
@@ -46,14 +46,14 @@ def test_an_end_replaces_its_beginning_and_nothing_replaces_an_end(store: Ledger
     assert store.upsert([caller()]).stored == 1
     assert store.upsert([begun]).stored == 0
     assert store.upsert([caller(state=State.FAILED)]).stored == 0
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
 def test_duplicates_within_one_delivery(store: LedgerStore) -> None:
     begun = caller(state=State.OPEN, delivery=None, final=False)
     stored = store.upsert([begun, caller(), caller(), begun])
     assert (stored.stored, stored.duplicates) == (1, 3)
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
     assert store.upsert([]).stored == 0
 
 
@@ -105,7 +105,7 @@ def test_two_processes_may_start_at_once(url: str) -> None:
 def kinds(store: LedgerStore, *delivered: LedgerEntry) -> set[str]:
     store.upsert(delivered)
     report = verify(store)
-    assert report.clean == (not report.findings)
+    assert report.consistent == (not report.findings)
     return {finding.kind for finding in report.findings}
 
 
@@ -197,7 +197,7 @@ def test_audits_are_summed_apart(store: LedgerStore) -> None:
         caller("b1", request_id="r2", degraded=True), tier("b1", request_id="r2"),
         caller("b2", request_id="r2", **booked), tier("b2", request_id="r2", **audit),
     ])  # fmt: skip
-    assert verify(store).clean, verify(store)
+    assert verify(store).consistent, verify(store)
     report = summarise(store)
     audits = report.audits
     assert (audits.attempts, audits.compared, audits.differ) == (3, 2, 1)
@@ -212,7 +212,7 @@ def test_audits_are_summed_apart(store: LedgerStore) -> None:
 
 
 def test_an_empty_ledger(store: LedgerStore) -> None:
-    assert verify(store).clean
+    assert verify(store).consistent
     assert summarise(store).requests == 0
     store.ping()
 
@@ -236,7 +236,7 @@ def test_what_one_store_cannot_hold_no_store_is_given(store: LedgerStore) -> Non
     for name in ("writer", "label", "policy", "error_code", "price_book", "text_hash"):
         with pytest.raises(ValidationError):
             caller(**{name: "a\0b"})
-    assert store.request("r\0") == []
+    assert store.request_entries("r\0") == []
 
 
 def test_the_largest_delivery_and_the_largest_numbers(store: LedgerStore) -> None:
@@ -245,7 +245,7 @@ def test_the_largest_delivery_and_the_largest_numbers(store: LedgerStore) -> Non
     rows = [*(caller(f"a{i:03}", request_id="r2") for i in range(MAX_ENTRIES - 1)), most]
     assert store.upsert(rows).stored == MAX_ENTRIES
     assert store.upsert(rows).duplicates == MAX_ENTRIES
-    assert store.request("r1") == [most]
+    assert store.request_entries("r1") == [most]
 
 
 def test_fields_that_are_not_given_come_back_so(store: LedgerStore) -> None:
@@ -254,14 +254,14 @@ def test_fields_that_are_not_given_come_back_so(store: LedgerStore) -> None:
         started_at=0,
     )  # fmt: skip
     store.upsert([least])
-    assert store.request("r1") == [least]
+    assert store.request_entries("r1") == [least]
 
 
 def test_an_end_before_its_beginning_and_two_ends(store: LedgerStore) -> None:
     begun = caller(state=State.OPEN, delivery=None, final=False)
     assert store.upsert([caller()]).stored == 1
     assert store.upsert([begun, caller(state=State.FAILED), begun]).stored == 0
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
 def test_findings_in_a_ledger_that_is_clean_but_for_them(store: LedgerStore) -> None:

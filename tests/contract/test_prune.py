@@ -14,7 +14,7 @@ from shared.ledger.cli import ledger as ledger_command
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server import prune as pruning
 from shared.ledger.server.app import create_app
-from shared.ledger.server.bulk_insert import write
+from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.prune import prune
 from shared.ledger.server.settings import LedgerSettings
 from shared.ledger.server.store import LedgerStore
@@ -27,7 +27,7 @@ DAY_S = 86_400.0
 
 def put(store: LedgerStore, days_ago: float, *delivered: LedgerEntry) -> None:
     with store.connect() as connection:
-        write(connection, delivered, time.time() - days_ago * DAY_S)
+        insert_entries(connection, delivered, time.time() - days_ago * DAY_S)
 
 
 def pair(name: str) -> tuple[LedgerEntry, LedgerEntry]:
@@ -39,7 +39,7 @@ def left(store: LedgerStore) -> set[str]:
 
 
 def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 3)
+    monkeypatch.setattr(pruning, "REQUESTS_PER_TRANSACTION", 3)
     for i in range(10):
         put(store, 100, *pair(f"old{i}"))
     put(store, 10, *pair("young"))
@@ -91,11 +91,11 @@ def test_the_commands(tmp_path: Path) -> None:
         return result.output
 
     assert run("export", str(tmp_path / "x.csv")).startswith("4 entries written")
-    assert "would be forgotten" in run("prune", "--older-than", "90d", "--dry-run")
-    assert run("prune", "--older-than", "12w").startswith("1 requests (2 entries, 3.5 λ) forgotten")
+    assert "would be removed" in run("prune", "--older-than", "90d", "--dry-run")
+    assert run("prune", "--older-than", "12w").startswith("1 requests (2 entries, 3.5 λ) removed")
     back = run("import", str(tmp_path / "x.csv"))
     assert back.startswith("2 entries taken")
-    assert "2 known already" in back
+    assert "2 were in the ledger already" in back
     wrong = CliRunner().invoke(ledger_command, ["prune", "--older-than", "soon"])
     assert "soon is not an age such as 90d" in wrong.output
     nowhere = CliRunner().invoke(

@@ -65,12 +65,12 @@ def test_nothing_is_lost_there_and_back(
     first.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(20) for side in (caller, tier)])
     there, back = tmp_path / f"there.{kind}", tmp_path / f"back.{kind}"
     count = len(rows(first))
-    assert transfer.export(first, there) == count
-    assert transfer.take_in(other, there).stored == count
-    assert transfer.take_in(other, there).stored == 0, "repeating changes nothing"
-    assert transfer.export(other, back) == count
+    assert transfer.export_entries(first, there) == count
+    assert transfer.import_entries(other, there).stored == count
+    assert transfer.import_entries(other, there).stored == 0, "repeating changes nothing"
+    assert transfer.export_entries(other, back) == count
     last = LedgerStore(f"sqlite:///{tmp_path / 'b.sqlite'}")
-    transfer.take_in(last, back)
+    transfer.import_entries(last, back)
     assert rows(last) == rows(other) == rows(first)
     assert there.read_bytes() == back.read_bytes()
     assert verify(last) == verify(first)
@@ -82,17 +82,17 @@ def test_nothing_is_lost_there_and_back(
 def test_an_end_is_not_replaced(kind: str, store: LedgerStore, tmp_path: Path) -> None:
     file = tmp_path / f"x.{kind}"
     store.upsert([caller(state=State.OPEN, delivery=None, final=False)])
-    transfer.export(store, file)
+    transfer.export_entries(store, file)
     store.upsert([caller()])
-    done = transfer.take_in(store, file)
+    done = transfer.import_entries(store, file)
     assert (done.stored, done.duplicates) == (0, 1)
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_ledger(kind: str, store: LedgerStore, tmp_path: Path) -> None:
-    assert transfer.export(store, tmp_path / f"x.{kind}") == 0
-    assert transfer.take_in(store, tmp_path / f"x.{kind}").stored == 0
+    assert transfer.export_entries(store, tmp_path / f"x.{kind}") == 0
+    assert transfer.import_entries(store, tmp_path / f"x.{kind}").stored == 0
 
 
 def damaged(kind: str, how: str, whole: bytes) -> bytes:
@@ -121,23 +121,23 @@ def test_a_damaged_file_is_refused_whole(
     full = LedgerStore(f"sqlite:///{tmp_path / 'full.sqlite'}")
     full.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(50) for side in (caller, tier)])
     file = tmp_path / f"x.{kind}"
-    transfer.export(full, file)
+    transfer.export_entries(full, file)
     full.close()
     file.write_bytes(damaged(kind, how, file.read_bytes()))
     with pytest.raises(InvalidInput, match="is not a whole ledger export") as refused:
-        transfer.take_in(store, file)
+        transfer.import_entries(store, file)
     assert "\n" not in refused.value.message
     assert rows(store) == [], "also what came before the damage"
 
 
 def test_names_that_are_refused(store: LedgerStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.parquet or \.csv"):
-        transfer.export(store, tmp_path / "x.json")
+        transfer.export_entries(store, tmp_path / "x.json")
     with pytest.raises(InvalidInput, match="not a whole ledger export"):
-        transfer.take_in(store, tmp_path / "missing.csv")
+        transfer.import_entries(store, tmp_path / "missing.csv")
     with pytest.raises(InvalidInput, match="cannot be written"):
-        transfer.export(store, tmp_path / "no" / "folder.csv")
+        transfer.export_entries(store, tmp_path / "no" / "folder.csv")
     (tmp_path / "x.csv").write_text("mine")
     with pytest.raises(InvalidInput, match="exists"):
-        transfer.export(store, tmp_path / "x.csv")
+        transfer.export_entries(store, tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "mine"

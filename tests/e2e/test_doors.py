@@ -153,7 +153,7 @@ def test_everything_works_with_every_door_closed(house: House) -> None:
         ]
     assert tiers == ["mobile", "edge", "cloud"]
     report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=3)
-    assert report.clean, report
+    assert report.consistent, report
     assert report.requests >= 3
 
 
@@ -209,7 +209,7 @@ def test_a_token_is_rotated_while_everything_serves(house: House) -> None:
         house.hand_out("mobile")
         assert classify(http, "cloud").status_code == 200
     report = wait_for_consistent(house.ledger("analyst"), wait_s=30, requests=before + 1)
-    assert report.clean, report
+    assert report.consistent, report
     summary = house.ledger("analyst").summary()
     assert summary.attempts_by_state.get("refused", 0) >= 2, "refused by both doors, and booked"
     assert house.log("mobile").count("does not admit this process") == 1
@@ -284,7 +284,7 @@ def test_tls_alone_needs_no_client_certificate(
     settings = {"DIMEE_TLS_CERT": str(tmp_path / "server.pem")}
     with Testbed([role], tmp_path / "state", settings, keys) as testbed:
         testbed.start_all()
-        assert LedgerClient(role.url, credentials=keys).verify().clean
+        assert LedgerClient(role.url, credentials=keys).verify().consistent
         assert isinstance(keys.verify, ssl.SSLContext)
         assert _health(role, settings) == 0, "the containers' own check speaks TLS too"
         assert _health(role, {}) == 1

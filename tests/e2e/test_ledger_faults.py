@@ -24,7 +24,7 @@ from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
-from shared.ledger.shipper import BATCH, MAX_BACKOFF_S, SETTLE_S, Shipper
+from shared.ledger.shipper import BATCH_ENTRIES, CHECKPOINT_INTERVAL_S, MAX_BACKOFF_S, Shipper
 from testbed.processes.processes import Role, Testbed
 from tests.support.entries import caller, tier
 from tests.support.paths import BUNDLE, free_ports
@@ -137,11 +137,15 @@ def test_ten_minutes_without_a_ledger(
         shipper.start()
         assert clock.reached.wait(60)
         assert outbox.count_pending() == 6_000, "all on disk"
-        assert len(outbox.pending(BATCH)) == BATCH, "and of them one batch in memory"
+        assert len(outbox.pending(BATCH_ENTRIES)) == BATCH_ENTRIES, (
+            "and of them one batch in memory"
+        )
         assert max(after - before for before, after in pairwise(tried_at_s)) <= MAX_BACKOFF_S
         tries = sum(1 for at_s in tried_at_s if at_s < 600.0)
         assert 120 <= tries < 300, "it goes on, and does not knock all the time"
-        assert max(clock.slept) <= SETTLE_S, "and meanwhile moves what is recorded in small parts"
+        assert max(clock.slept) <= CHECKPOINT_INTERVAL_S, (
+            "and meanwhile moves what is recorded in small parts"
+        )
         testbed.start_all()
         assert shipper.flush(60)
         report = LedgerClient(url).verify()
@@ -203,7 +207,7 @@ def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         store.upsert([entry])
     report = verify(store)
     assert (report.requests, report.total_findings) == (40, 0)
-    assert len(store.last(1_000)) == 40
+    assert len(store.last_requests(1_000)) == 40
     trips = [row for row in summarise(store).durations if row.what == "round_trip_ms"]
     assert all(0 <= row.p50 <= row.p99 < 60_000 for row in trips)
     assert trips

@@ -66,7 +66,7 @@ def test_live_is_offline(
     assert {answer.policy for answer in answers} == {policy}
 
     report = wait_for_consistent(ledger, wait_s=60, requests=requests + COUNT)
-    assert report.clean, report
+    assert report.consistent, report
     assert report.requests - requests == COUNT
     after = ledger.summary()
     booked = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
@@ -74,7 +74,7 @@ def test_live_is_offline(
     assert after.escalated - before.escalated == sum(answer.escalated for answer in answers)
     assert after.cost_lambda - before.cost_lambda == pytest.approx(trace.cost_N.sum())
     for one in (answers[0], *[answer for answer in answers if answer.escalated][:1]):
-        story = ledger.request(one.request_id)
+        story = ledger.request_entries(one.request_id)
         sides = [(entry.ordinal, entry.side.value) for entry in story]
         attempts = range(1, len(one.attempts) + 1)
         assert sides == [(number, side) for number in attempts for side in ("caller", "tier")]

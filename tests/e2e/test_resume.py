@@ -33,7 +33,7 @@ def test_adaee_resumes_and_the_ledger_is_clean(codec: str, tmp_path: Path, bundl
         ]
         ledger = LedgerClient(testbed.roles["ledger"].url)
         report = wait_for_consistent(ledger, wait_s=60, requests=COUNT)
-        assert report.clean, report
+        assert report.consistent, report
         assert (len(answers), report.requests) == (COUNT, COUNT)
 
         escalated = [i for i, answer in enumerate(answers) if answer.escalated]
@@ -47,7 +47,7 @@ def test_adaee_resumes_and_the_ledger_is_clean(codec: str, tmp_path: Path, bundl
             (expected,) = whole.classify([whole.encoder.encode(texts[i])], None)
             got = list(answer.probabilities.values())
             assert got == pytest.approx(expected.probabilities, abs=0.06)
-        rows = ledger.request(answers[escalated[0]].request_id)
+        rows = ledger.request_entries(answers[escalated[0]].request_id)
         assert [(row.ordinal, row.side, row.resumed_after) for row in rows] == [
             (1, Side.CALLER, None),
             (1, Side.TIER, None),

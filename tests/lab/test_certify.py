@@ -128,7 +128,7 @@ def test_the_last_that_passed_is_certified_and_the_rest_is_not_looked_at(
     assert [step.cost for step in steps] == sorted((s.cost for s in steps), reverse=True)
     certificate = certify(bundle, done, PriceBook())
     chosen = steps[passed - 1].setting
-    assert certificate.thresholds == {"alpha": chosen.alpha, "price": chosen.price}
+    assert certificate.thresholds == {"alpha": chosen.alpha, "cost_weight": chosen.price}
     assert certificate.bound == steps[passed - 1].bound
 
 

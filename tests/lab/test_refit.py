@@ -155,7 +155,7 @@ def test_a_bundle_for_pairs_is_served_as_it_was_fitted(tiny_encoder: Path, tmp_p
     samples = with_groups(samples_of_bundle(bundle, split.test), split.test)
     pools = make_pools(samples, bundle.cost_model, 1, 2, 0.1, float(heads.alpha))
     swept = CascadeSweep(heads, samples, pools).first_tiers(
-        float(heads.price), bundle.cost_model, "both"
+        float(heads.cost_weight), bundle.cost_model, "both"
     )
     device = LocalRuntime(MobileSettings(bundle=folder, latency_price_lambda=0.0))
     try:

@@ -60,7 +60,7 @@ def test_where_difficulty_shows_it_saves_at_no_loss(validation: Samples, pools: 
     made, kept = priced_heads(EXIT0, validation, pools, Promise())
     assert kept.drop <= 0 < -kept.cost_change
     test = toy(2000, 2)
-    trace = cascade_trace(made, float(made.price), test, pools)
+    trace = cascade_trace(made, float(made.cost_weight), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
     assert right >= all_cloud_accuracy(test) - 0.02
     assert trace.cost_N.mean() < 0.75 * COSTS.all_cloud
@@ -94,7 +94,7 @@ def test_without_heads_it_is_refused() -> None:
 
 def test_a_doubled_price_changes_the_next_decision(heads: CorrectnessHeads, pools: Pools) -> None:
     """The conditions are those of now: the same object decides anew when a price changes."""
-    policy = CascadeRouting(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.02)
     test = toy(300, 5)
     before = [policy.route(test.features(i)).tier for i in range(len(test))]
     assert Tier.CLOUD in before
@@ -105,7 +105,7 @@ def test_a_doubled_price_changes_the_next_decision(heads: CorrectnessHeads, pool
 
 def test_a_tier_that_is_down_or_too_slow_is_not_asked(heads: CorrectnessHeads) -> None:
     test = toy(200, 6)
-    policy = CascadeRouting(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.02)
     policy.conditions.up[Tier.EDGE] = False
     policy.conditions.left_ms = 100
     policy.conditions.delay_ms[Tier.CLOUD] = 150
@@ -193,7 +193,7 @@ def test_the_sweep_decides_as_the_policy_does(price: float, pairs: bool, pools: 
 def test_heads_of_answers_send_every_text_to_one_tier_first(pools: Pools) -> None:
     """They read the confidence of an answer alone, so that no text can tell them anything."""
     heads = fit_heads(EXIT0, toy(500, 11), pools, "answers")
-    policy = CascadeRouting(heads, COSTS, price=0.01)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.01)
     test = toy(200, 12)
     assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
     swept = CascadeSweep(heads, test, pools).run(0.01, COSTS)

@@ -11,7 +11,7 @@ import httpx
 
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
-from shared.certificates.certificate import Certificate, Prices, Promise
+from shared.certificates.certificate import Certificate, CertificateContent, Prices
 from shared.domain import Tier
 from shared.pricing.price_book import PriceBook
 from shared.wire import Classification, InferRequest, InferResponse
@@ -20,7 +20,7 @@ from tests.support.mobile import World, answered
 
 TEXTS = sample_sentences()[:24]
 
-CHEAP = {"price": 1000.0, "alpha": 0.5}
+CHEAP = {"cost_weight": 1000.0, "alpha": 0.5}
 """Thresholds at which nothing is worth the cloud: mobile or edge answer, and nothing escalates."""
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ def certificate(bundle: Bundle, **changes: Any) -> Certificate:
         "created": NOW,
         "expires": datetime.now(UTC) + timedelta(days=3650),
     }
-    return Certificate.of(Promise(**promise | changes))
+    return Certificate.of(CertificateContent(**promise | changes))
 
 
 def written(bundle: Bundle, folder: Path, **changes: Any) -> Path:

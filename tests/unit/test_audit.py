@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.monitoring.audit import BATCH, QUEUE, drawn
-from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.audit import BATCH_AUDITS, MAX_WAITING, is_audited
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.service import MobileService, _Bounds
 from shared.bundle.loading import Bundle
 from shared.domain import Reason, Side, State, Tier
@@ -41,11 +41,11 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
     )
     assert health["audits"]["seen"] == health["audits"]["asked"] == 10
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     by_id = {answer.request_id: answer for answer in answers}
     differing = 0
     for answer in answers:
-        rows = store.request(answer.request_id)
+        rows = store.request_entries(answer.request_id)
         assert [(r.ordinal, r.side, r.reason) for r in rows if r.ordinal == 2] == [
             (2, Side.CALLER, Reason.AUDIT),
             (2, Side.TIER, None),
@@ -71,7 +71,7 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
 
 
 def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_path: Path) -> None:
-    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})
+    file = written(bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0})
     cloud = Cloud(bundle, bundle.manifest.labels[0])
 
     async def work(mobile: MobileService) -> tuple[list[Classification], Any]:
@@ -99,7 +99,7 @@ def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_pa
     audits = world.run(work)
     assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     report = summarise(store)
     store.close()
     assert (report.failed, report.audits.attempts, report.audits.compared) == (0, 3, 0)
@@ -115,7 +115,7 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
         raise AssertionError
 
     async def work(mobile: MobileService) -> MobileService:
-        await asked(mobile, TEXTS[:BATCH])
+        await asked(mobile, TEXTS[:BATCH_AUDITS])
         await hung.wait()  # a batch is asked at once
         return mobile
 
@@ -124,12 +124,12 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
     mobile = world.run(work)
     counts = mobile.monitor._record.counts
-    assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH)
+    assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH_AUDITS)
     audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
     assert {entry.state for entry in audits} == {State.ABANDONED}
     assert not any(entry.final for entry in audits)
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     store.close()
 
 
@@ -169,11 +169,11 @@ def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> tuple[int, int]:
-        async with mobile.monitor.auditor._one:  # nobody drains
+        async with mobile.monitor.auditor._drain_lock:  # nobody drains
             await asked(mobile, texts)
             return mobile.monitor.auditor.waiting, mobile.monitor.health().audits.dropped
 
-    assert world.run(work) == (QUEUE, len(texts) - QUEUE)
+    assert world.run(work) == (MAX_WAITING, len(texts) - MAX_WAITING)
 
 
 def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
         for request in reversed(requests):
             answer = await mobile._requester.answer(request, policy, 5_000, time.perf_counter())
             # the third got no answer, and holds nobody up
-            mobile.monitor.ended(request, None if request is requests[2] else answer)
+            mobile.monitor.request_ended(request, None if request is requests[2] else answer)
             waiting.append(mobile.monitor.auditor.waiting)
         return waiting, [one.request.text for one in mobile.monitor.auditor._queue]
 
@@ -211,12 +211,14 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
     async def work(mobile: MobileService) -> tuple[int, int]:
         call = asyncio.create_task(mobile.classify(TEXTS))
         await hung.wait()
-        under_way = len(mobile.monitor._line)
+        under_way = len(mobile.monitor._pending)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        return under_way, len(mobile.monitor._line)
+        return under_way, len(mobile.monitor._pending)
 
-    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})  # all to the cloud
+    file = written(
+        bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0}
+    )  # all to the cloud
     settings = {"certificate": file, "concurrency": 1}
     under_way, left = World(tmp_path, played={"cloud": hang}, settings=settings).run(work)
     assert under_way > 1
@@ -224,10 +226,10 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
 
 
 def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:
-    chosen = [number for number in range(100_000) if drawn(number, 0.01)]
+    chosen = [number for number in range(100_000) if is_audited(number, 0.01)]
     assert 900 < len(chosen) < 1100
-    assert not any(drawn(number, 0.0) for number in range(1000))
-    assert all(drawn(number, 1.0) for number in range(1000))
+    assert not any(is_audited(number, 0.0) for number in range(1000))
+    assert all(is_audited(number, 1.0) for number in range(1000))
 
     async def work(mobile: MobileService) -> int:
         await asked(mobile, TEXTS[:5])
@@ -246,7 +248,7 @@ def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> Non
 
     health = World(tmp_path).run(work)
     assert (health.audits.share, health.audits.bound, health.certificate) == (0.0, None, None)
-    assert list((tmp_path / "mobile").glob("watch-*")) == []
+    assert list((tmp_path / "mobile").glob("monitor-*")) == []
 
 
 def test_audits_without_a_certificate_count_and_raise_nothing(
@@ -260,8 +262,8 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
 
     settings = {"policy": "mobile", "audit_share": 1.0}
     health = World(tmp_path, up=("edge", "cloud"), settings=settings).run(work)
-    assert (health.audits.seen, health.audits.evidence, health.degraded) == (6, None, False)
-    assert state_file(tmp_path, None).exists()
+    assert (health.audits.seen, health.audits.e_value, health.degraded) == (6, None, False)
+    assert monitor_state_file(tmp_path, None).exists()
 
 
 def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from shared.bundle.loading import Bundle
 from shared.certificates.certificate import (
     Certificate,
+    CertificateContent,
     Prices,
-    Promise,
     TierBound,
     certified_policy,
     load_certificate,
@@ -43,7 +43,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "policy": "cascade-routing",
         "mobile_layers": 2,
         "edge_layers": 3,
-        "thresholds": {"alpha": 0.98, "price": 0.002864},
+        "thresholds": {"alpha": 0.98, "cost_weight": 0.002864},
         "prices": Prices.of(bundle.cost_model, PriceBook()),
         "per_tier": {Tier.EDGE: TierBound(n=375, bound=0.028)},
         "created": NOW,
@@ -53,7 +53,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def certificate(facts: dict[str, Any]) -> Certificate:
-    return Certificate.of(Promise(**facts))
+    return Certificate.of(CertificateContent(**facts))
 
 
 @pytest.fixture
@@ -76,21 +76,21 @@ def test_it_holds_all_that_was_promised(file: Path) -> None:
 
 def test_the_sentence(certificate: Certificate, facts: dict[str, Any]) -> None:
     assert certificate.sentence() == (
-        "With probability 95 % accuracy is at most 2 points under all-cloud's: judged on 436 "
+        "With probability 95 % accuracy is at most 2 points below all-cloud's: tested on 436 "
         f"samples, bound 1.44, certificate {certificate.certificate_id}."
     )
-    other = Certificate.of(Promise(**facts | {"metric": "consistency", "n": 1234}))
-    assert "at most 2 % of the answers differ from all-cloud's: judged on 1,234" in other.sentence()
+    other = Certificate.of(CertificateContent(**facts | {"metric": "consistency", "n": 1234}))
+    assert "at most 2 % of the answers differ from all-cloud's: tested on 1,234" in other.sentence()
 
 
 def test_equal_promises_have_equal_names(facts: dict[str, Any], certificate: Certificate) -> None:
-    assert Certificate.of(Promise(**facts)).certificate_id == certificate.certificate_id
-    other = Certificate.of(Promise(**facts | {"n": 437}))
+    assert Certificate.of(CertificateContent(**facts)).certificate_id == certificate.certificate_id
+    other = Certificate.of(CertificateContent(**facts | {"n": 437}))
     assert other.certificate_id != certificate.certificate_id
 
 
 def test_another_bundle_is_refused(facts: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
-    Certificate.of(Promise(**facts | {"bundle_id": "0" * 16})).write(tmp_path / "c.json")
+    Certificate.of(CertificateContent(**facts | {"bundle_id": "0" * 16})).write(tmp_path / "c.json")
     with pytest.raises(
         BundleError, match=f"is for the bundle {'0' * 16}, .* is {bundle.bundle_id}; calibrate"
     ):
@@ -98,7 +98,9 @@ def test_another_bundle_is_refused(facts: dict[str, Any], bundle: Bundle, tmp_pa
 
 
 def test_other_labels_are_refused(facts: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
-    Certificate.of(Promise(**facts | {"labels": ("yes", "no")})).write(tmp_path / "c.json")
+    Certificate.of(CertificateContent(**facts | {"labels": ("yes", "no")})).write(
+        tmp_path / "c.json"
+    )
     with pytest.raises(
         BundleError, match=r"is for the labels yes, no, .* has negative, positive; calibrate"
     ):
@@ -109,13 +111,13 @@ def test_an_expired_price_book_is_refused(file: Path, bundle: Bundle) -> None:
     load_certificate(file, bundle, NOW + timedelta(days=29, hours=23))
     with pytest.raises(
         BundleError,
-        match="the prices 2026-11-defaults, which expired 2026-12-23 00:00 UTC; calibrate again",
+        match="the prices 2026-11-defaults, which expired on 2026-12-23 00:00 UTC; calibrate again",
     ):
         load_certificate(file, bundle, NOW + timedelta(days=30))
 
 
 def test_without_a_last_day_it_never_expires(facts: dict[str, Any]) -> None:
-    certificate = Certificate.of(Promise(**facts | {"expires": None}))
+    certificate = Certificate.of(CertificateContent(**facts | {"expires": None}))
     assert not certificate.expired(NOW + timedelta(days=9999))
     assert not certificate.expired()
 
@@ -123,8 +125,8 @@ def test_without_a_last_day_it_never_expires(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({"mobile_layers": 1}, "is for m = 2, and here m = 1; set --mobile-layers 2"),
-        ({"edge_layers": 4}, "is for n = 3, and here n = 4; set --edge-layers 3"),
+        ({"mobile_layers": 1}, "is for m = 2, but m is 1 here; set --mobile-layers 2"),
+        ({"edge_layers": 4}, "is for n = 3, but n is 4 here; set --edge-layers 3"),
     ],
 )
 def test_other_layers_are_refused(
@@ -138,8 +140,8 @@ def test_other_layers_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_drop": 0.03}, "does not name this content, which was changed"),
-        ({"thresholds": {"alpha": 0.5, "price": 0.06}}, "which was changed"),
+        ({"max_drop": 0.03}, "does not match the content, which was changed"),
+        ({"thresholds": {"alpha": 0.5, "cost_weight": 0.06}}, "which was changed"),
         ({"expires": "2099-01-01T00:00:00Z"}, "which was changed"),
         ({"bound": 0.5}, "bound 0.5 is above max_drop 0.02"),
         ({"n": 0}, "n: "),
@@ -189,16 +191,16 @@ def test_where_one_may_not_write_is_one_sentence(certificate: Certificate, tmp_p
 
 def test_no_bound_above_what_is_promised(facts: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"bound 0\.021 is above max_drop 0\.02"):
-        Promise(**facts | {"bound": 0.021})
+        CertificateContent(**facts | {"bound": 0.021})
 
 
 def test_the_policy_has_the_thresholds_and_prices_that_were_judged(
     facts: dict[str, Any], bundle: Bundle
 ) -> None:
     dear = CostModel.paper(6, cloud_fee=30.0)
-    promise = Promise(**facts | {"prices": Prices.of(dear, PriceBook())})
+    promise = CertificateContent(**facts | {"prices": Prices.of(dear, PriceBook())})
     policy = certified_policy(Certificate.of(promise), bundle)
-    assert (policy.alpha, policy.price) == (0.98, 0.002864)
+    assert (policy.alpha, policy.cost_weight) == (0.98, 0.002864)
     assert policy.conditions.cost_model == dear
 
 
@@ -208,5 +210,7 @@ def test_the_policy_has_the_thresholds_and_prices_that_were_judged(
 def test_another_policy_s_certificate_makes_no_policy(
     change: dict[str, Any], facts: dict[str, Any], bundle: Bundle
 ) -> None:
-    with pytest.raises(BundleError, match="this version knows 'value' with alpha, price"):
-        certified_policy(Certificate.of(Promise(**facts | change)), bundle)
+    with pytest.raises(
+        BundleError, match="this version needs 'cascade-routing' with alpha, cost_weight"
+    ):
+        certified_policy(Certificate.of(CertificateContent(**facts | change)), bundle)

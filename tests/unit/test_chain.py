@@ -74,7 +74,7 @@ def test_what_a_mode_bars_is_no_failure_and_is_not_replayed(tmp_path: Path) -> N
     id_ = unsure[0].request_id
     request = read_request([entry for entry in callers(found) if entry.request_id == id_])
     kept, left_out = replayable([request], unsure[0].bundle_id)
-    assert (kept, left_out) == ([], {"asked for in another mode or under a ceiling": 1})
+    assert (kept, left_out) == ([], {"restricted by a mode or a cost ceiling": 1})
 
 
 def test_the_ledger_says_why_the_mobile_answered(tmp_path: Path) -> None:

@@ -50,11 +50,11 @@ def test_a_tier_that_is_gone_rests_and_is_tried_again() -> None:
     observed = seen(clock)
     observed.exchanged(Tier.CLOUD, failed(TierError("gone"), Delivery.NOT_SENT))
     observed.now(5000)
-    assert not observed.conditions.possible(Tier.CLOUD)
-    assert observed.conditions.possible(Tier.EDGE)
+    assert not observed.conditions.can_answer(Tier.CLOUD)
+    assert observed.conditions.can_answer(Tier.EDGE)
     clock.now += REST_S
     observed.now(5000)
-    assert observed.conditions.possible(Tier.CLOUD)
+    assert observed.conditions.can_answer(Tier.CLOUD)
 
 
 @pytest.mark.parametrize(("took_ms", "state"), [(FAIR_MS - 1, "closed"), (FAIR_MS, "open")])
@@ -73,7 +73,7 @@ def test_a_late_tier_loses_its_good_name() -> None:
     observed.exchanged(Tier.EDGE, failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2008.0))
     assert observed.conditions.delay_ms[Tier.EDGE] == pytest.approx(8 + SMOOTHING * 2000)
     observed.now(100)
-    assert not observed.conditions.possible(Tier.EDGE)
+    assert not observed.conditions.can_answer(Tier.EDGE)
 
 
 def tiers(world: World, texts: list[str]) -> list[Tier]:

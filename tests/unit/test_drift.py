@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_client.monitoring.drift import MAX_CLIENTS, SETTLED, Clients, Shares, TierShare
+from mobile_client.monitoring.drift import (
+    MAX_CLIENTS,
+    MIN_REQUESTS,
+    ClientEscalations,
+    TierShare,
+    TierShares,
+)
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.certificates.sequential_test import binomial_upper
@@ -23,8 +29,8 @@ ALPHA = 0.01
 CALIBRATED = {Tier.MOBILE: 0.5, Tier.EDGE: 0.3, Tier.CLOUD: 0.2}
 
 
-def kinds(shares: Shares, tiers: list[Tier]) -> list[str]:
-    return [kind for tier in tiers for kind, _ in shares.take(tier)]
+def kinds(shares: TierShares, tiers: list[Tier]) -> list[str]:
+    return [kind for tier in tiers for kind, _ in shares.update(tier)]
 
 
 def test_a_tier_that_is_never_chosen_is_alarming_when_chance_cannot_explain_it() -> None:
@@ -32,7 +38,7 @@ def test_a_tier_that_is_never_chosen_is_alarming_when_chance_cannot_explain_it()
     watch = TierShare(Tier.EDGE, 0.02, 1000, ALPHA)
     least = 1 - binomial_upper(980, 1000, ALPHA)
     enough = math.ceil(math.log(2 / ALPHA) / -math.log1p(-least))
-    alarms = [watch.take(False) for _ in range(enough + 50)]
+    alarms = [watch.update(False) for _ in range(enough + 50)]
     found = [number for number, alarm in enumerate(alarms, start=1) if alarm is not None]
     assert found == [enough]  # once
     alarm = alarms[enough - 1]
@@ -43,17 +49,17 @@ def test_a_tier_that_is_never_chosen_is_alarming_when_chance_cannot_explain_it()
 
 def test_a_tier_that_was_never_calibrated_may_be_unused() -> None:
     watch = TierShare(Tier.EDGE, 0.0, 1000, ALPHA)
-    assert not any(watch.take(False) for _ in range(10_000))
+    assert not any(watch.update(False) for _ in range(10_000))
 
 
 def test_later_runs_need_more_evidence() -> None:
     """α is spent on all runs together: α / (j (j + 1)) on the j-th."""
     first, tenth = (TierShare(Tier.EDGE, 0.05, 10_000, ALPHA) for _ in range(2))
     for _ in range(9):
-        tenth.take(True)
+        tenth.update(True)
 
     def until_alarm(watch: TierShare) -> int:
-        return next(n for n in range(1, 10_000) if watch.take(False) is not None)
+        return next(n for n in range(1, 10_000) if watch.update(False) is not None)
 
     assert until_alarm(first) < until_alarm(tenth)
 
@@ -62,7 +68,7 @@ def test_later_runs_need_more_evidence() -> None:
 def test_a_share_that_is_far_off_is_alarming(tier: Tier) -> None:
     rng = np.random.default_rng(1)
     far = {other: 0.35 if other is tier else 0.325 for other in Tier}
-    shares = Shares({tier: 0.6}, 1000, ALPHA)
+    shares = TierShares({tier: 0.6}, 1000, ALPHA)
     seen = [tuple(Tier)[i] for i in rng.choice(3, 2000, p=list(far.values()))]
     assert kinds(shares, seen) == ["tier-share"]
 
@@ -75,7 +81,7 @@ def test_what_was_calibrated_raises_a_false_alarm_with_probability_alpha_at_most
         rng = np.random.default_rng(seed)
         watch = TierShare(Tier.EDGE, 0.03, 10_000, alpha)
         hits = rng.random(1000) < 0.03
-        for kind in {alarm[0] for hit in hits if (alarm := watch.take(bool(hit))) is not None}:
+        for kind in {alarm[0] for hit in hits if (alarm := watch.update(bool(hit))) is not None}:
             raised[kind] += 1
     assert max(raised.values()) <= 0.05 * 200, raised
 
@@ -83,10 +89,10 @@ def test_what_was_calibrated_raises_a_false_alarm_with_probability_alpha_at_most
 def test_shares_survive_a_restart() -> None:
     rng = np.random.default_rng(2)
     tiers = [tuple(Tier)[i] for i in rng.choice(3, 600, p=[0.9, 0.05, 0.05])]
-    straight, first = (Shares(CALIBRATED, 1000, ALPHA) for _ in range(2))
+    straight, first = (TierShares(CALIBRATED, 1000, ALPHA) for _ in range(2))
     expected = kinds(straight, tiers)
     before = kinds(first, tiers[:20])
-    second = Shares(CALIBRATED, 1000, ALPHA)
+    second = TierShares(CALIBRATED, 1000, ALPHA)
     second.restore(json.loads(json.dumps(first.state())))
     assert before + kinds(second, tiers[20:]) == expected
     assert "tier-share" in expected
@@ -97,16 +103,16 @@ def test_shares_survive_a_restart() -> None:
 @pytest.mark.parametrize("state", [{}, {"edge": {}}, {"mobile": 1}])
 def test_anothers_shares_are_refused(state: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        Shares({Tier.EDGE: 0.5}, 100, ALPHA).restore(state)
+        TierShares({Tier.EDGE: 0.5}, 100, ALPHA).restore(state)
 
 
 def test_a_client_whose_escalations_jump_is_named() -> None:
     rng = np.random.default_rng(3)
-    clients = Clients(ALPHA, calibrated=0.1)
+    clients = ClientEscalations(ALPHA, calibrated=0.1)
     alarms = []
     for _ in range(500):
         for name, rate in (("10.0.0.1", 0.1), ("10.0.0.2", 0.6)):
-            alarm = clients.take(name, bool(rng.random() < rate))
+            alarm = clients.update(name, bool(rng.random() < rate))
             alarms += [alarm] if alarm else []
     (alarm,) = alarms
     assert alarm.startswith("10.0.0.2: ")
@@ -114,18 +120,18 @@ def test_a_client_whose_escalations_jump_is_named() -> None:
 
 
 def test_a_single_client_is_compared_with_its_beginning() -> None:
-    clients = Clients(ALPHA)
-    calm = [clients.take("mobile", number % 10 == 0) for number in range(SETTLED + 200)]
+    clients = ClientEscalations(ALPHA)
+    calm = [clients.update("mobile", number % 10 == 0) for number in range(MIN_REQUESTS + 200)]
     assert not any(calm)
-    assert any(clients.take("mobile", True) for _ in range(200))
+    assert any(clients.update("mobile", True) for _ in range(200))
 
 
 def test_equal_clients_raise_no_alarm_together() -> None:
     """200 clients at the usual share: α is spent on all of them together."""
     rng = np.random.default_rng(4)
-    clients = Clients(0.05, calibrated=0.2)
+    clients = ClientEscalations(0.05, calibrated=0.2)
     alarms = [
-        clients.take(f"client-{number}", bool(rng.random() < 0.2))
+        clients.update(f"client-{number}", bool(rng.random() < 0.2))
         for _ in range(100)
         for number in range(200)
     ]
@@ -133,9 +139,9 @@ def test_equal_clients_raise_no_alarm_together() -> None:
 
 
 def test_memory_of_clients_is_bounded() -> None:
-    clients = Clients(ALPHA, calibrated=0.1)
+    clients = ClientEscalations(ALPHA, calibrated=0.1)
     for number in range(MAX_CLIENTS + 50):
-        clients.take(f"client-{number}", False)
+        clients.update(f"client-{number}", False)
     assert len(clients) == MAX_CLIENTS
 
 

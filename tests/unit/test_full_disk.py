@@ -70,7 +70,7 @@ def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> No
     with disk.full():
         until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
         number = 0
-        while not outbox._kept:  # a shorter one may just have fitted in
+        while not outbox._buffered:  # a shorter one may just have fitted in
             number += 1
             outbox.record_or_buffer(caller(f"kept{number}"))
         assert outbox.pending(1)[0][0] == f"kept{number}"
@@ -105,7 +105,7 @@ def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
     store = LedgerStore(f"sqlite:///{disk.folder.parent / 'ledger.sqlite'}")
     store.upsert(found)
     report = verify(store)
-    assert report.clean, report
+    assert report.consistent, report
     ended = [e for e in found if e.final and e.state is State.ANSWERED]
     assert len(ended) == answered
     store.close()
@@ -158,7 +158,7 @@ def test_a_ledger_on_a_full_disk_takes_nothing_and_goes_on(disk: SmallDisk) -> N
     assert taken > 0
     assert verify(store).caller_rows == taken * 100
     assert store.upsert(delivery(taken)).stored == 200
-    assert verify(store).clean
+    assert verify(store).consistent
     with store.connect() as connection:
         assert connection.execute(sa.text("PRAGMA integrity_check")).scalar_one() == "ok"
     store.close()

@@ -60,7 +60,7 @@ def test_exit_codes_and_json(url: str) -> None:
     assert [LedgerEntry(**row) for row in rows] == [caller(), tier()]
     clean = run(url, "verify", "--json")
     assert clean.exit_code == 0
-    assert Verification.model_validate_json(clean.output).clean
+    assert Verification.model_validate_json(clean.output).consistent
 
     deliver(url, tier("a2", request_id="r2"))
     dirty = run(url, "verify", "--json", "--wait", "0")

@@ -14,7 +14,7 @@ import pytest
 from shared.domain import Delivery, State
 from shared.errors import NotReady
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.outbox import MAX_KEPT, Outbox
+from shared.ledger.outbox import MAX_BUFFERED, Outbox
 from tests.support.entries import caller, tier
 
 OPEN = caller(state=State.OPEN, delivery=None, final=False)
@@ -61,7 +61,7 @@ def test_what_changes_during_its_delivery_is_delivered_again(tmp_path: Path) -> 
 CRASH = """
 import sys
 from pathlib import Path
-from shared.ledger.outbox import MAX_KEPT, Outbox
+from shared.ledger.outbox import MAX_BUFFERED, Outbox
 from tests.support.entries import caller, tier
 from tests.unit.test_outbox import OPEN
 outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
@@ -145,9 +145,9 @@ def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> 
 def test_what_is_kept_in_memory_is_bounded(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.close()
-    outbox._kept = {(f"a{i}", "caller"): "{}" for i in range(MAX_KEPT - 1)}
+    outbox._buffered = {(f"a{i}", "caller"): "{}" for i in range(MAX_BUFFERED - 1)}
     outbox.record_or_buffer(caller("last"), caller("more"))
-    assert (len(outbox._kept), outbox.dropped) == (MAX_KEPT, 1)
+    assert (len(outbox._buffered), outbox.dropped) == (MAX_BUFFERED, 1)
 
 
 def test_hashes_are_salted_stable_and_take_any_string(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_delivers_in_the_background(running: Testbed, outbox: Outbox) -> None:
     outbox.record(caller(), tier())
     assert shipper.flush(10)
     client = LedgerClient(running.roles["ledger"].url)
-    assert client.request("r1") == [caller(), tier()]
-    assert client.verify().clean
+    assert client.request_entries("r1") == [caller(), tier()]
+    assert client.verify().consistent
     shipper.close(1)
 
 

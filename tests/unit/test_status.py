@@ -14,9 +14,9 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 import mobile_client.cli.status
-from mobile_client.cli.status import look, show, status
+from mobile_client.cli.status import collect, show, status
 from mobile_client.gateway.app import caller_of, create_app
-from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import AlarmReport, AuditReport, MobileHealth
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -34,7 +34,7 @@ TIER = {"status": "ready", "bundle_id": "b1", "layers": 4, "certificate_id": "c1
 def health(**changes: Any) -> dict[str, Any]:
     audits = AuditReport(
         share=0.01, seen=400, differ=4, asked=250, failed=1, dropped=0, waiting=2,
-        bound=0.02, evidence=0.5, raised_from=100.0,
+        bound=0.02, e_value=0.5, alarm_at=100.0,
     )  # fmt: skip
     facts: dict[str, Any] = {
         "status": "ok", "bundle_id": "b1", "policy": "cascade-routing", "certificate_id": "c1",
@@ -85,7 +85,7 @@ def answers(**bodies: Any) -> httpx.MockTransport:
 )
 def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
     with httpx.Client(transport=answers(**bodies)) as http:
-        report = look(http, URLS)
+        report = collect(http, URLS)
     assert len(report.problems) == len(problems)
     assert all(
         found.startswith(said) for found, said in zip(report.problems, problems, strict=True)
@@ -96,36 +96,36 @@ def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
 def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     mobile = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
     with httpx.Client(transport=answers(mobile=mobile)) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[4:6] == [
-        "mode     edge-max",
-        "breaker  edge open: it failed again and again, and is left alone",
+        "mode         edge-max",
+        "breaker      edge open: it failed repeatedly and gets no requests",
     ]
 
 
 def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "mobile   up    http://mobile   bundle b1   policy cascade-routing"
     assert lines[1] == "edge    up    http://edge   bundle b1   layers 4"
     assert lines[4:] == [
-        "promise  With probability 95 % …",
-        "audits   400 requests compared (1.00% are), 4 differ from the cloud (1.00%)",
-        "         250 asked of the cloud, 1 failed, 0 dropped, 2 waiting",
-        "         evidence against at most 2.00%: 0.5; the alarm is raised at 100",
-        "shares   edge 30.0% (25.0%); calibrated in brackets",
-        "alarms   none",
+        "certificate  With probability 95 % …",
+        "audits       400 answers compared (1.00% of the requests), 4 differ from the cloud (1.00%)",
+        "             250 sent to the cloud, 1 failed, 0 dropped, 2 waiting",
+        "             e-value against at most 2.00%: 0.5; the alarm is raised at 100",
+        "shares       edge 30.0% (25.0%); calibrated shares in brackets",
+        "alarms       none",
         "healthy",
     ]
     with httpx.Client(transport=answers(mobile=DEGRADED)) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == [
-        "alarm    2026-11-23 10:30:00 UTC disagreement: too many",
+        "alarm        2026-11-23 10:30:00 UTC disagreement: too many",
         "degraded since 2026-11-23 10:30:00 UTC",
-        "problem  the promise does not hold: everything goes to the cloud",
+        "problem      degraded: the certificate does not hold, and everything goes to the cloud",
     ]
 
 
@@ -152,7 +152,7 @@ def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reset_removes_the_memory_of_this_certificate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = state_file(tmp_path, "c1")
+    file = monitor_state_file(tmp_path, "c1")
     file.parent.mkdir()
     file.write_text("{}")
     words = ("--reset-alarm", "--state-dir", str(tmp_path))
@@ -167,7 +167,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
     settings = MobileSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        certificate=written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0}),
+        certificate=written(bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0}),
         audit_share=1.0,
         fail_over=(Tier.MOBILE,),
         ledger_url=f"http://127.0.0.1:{ports[0]}",
@@ -209,5 +209,5 @@ def test_a_closed_door_says_what_is_missing() -> None:
         return httpx.Response(200, json=TIER)
 
     with CLIENT(transport=httpx.MockTransport(handle)) as http:
-        report = look(http, URLS)
+        report = collect(http, URLS)
     assert report.problems == [f"the mobile does not let this command in ({message})"]

@@ -15,9 +15,9 @@ from mobile_client.cli.explain import lines
 from mobile_client.cli.whatif import lines as whatif_lines
 from mobile_client.client import load_settings
 from mobile_client.insight.explain import explain
-from mobile_client.insight.replay import AtHand
+from mobile_client.insight.replay import ReplayContext
 from mobile_client.insight.request_trace import RequestTrace, read_request
-from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.insight.whatif import Scenario, WhatIfReport, what_if
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.resilience.tier_stats import FORGET_S, TierStats
 from mobile_client.service import MobileService
@@ -30,7 +30,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.link_profiles import LINKS
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA, CostModel
-from shared.pricing.live_prices import LOOK_EVERY_S, LivePrices
+from shared.pricing.live_prices import CHECK_INTERVAL_S, LivePrices
 from testbed.demo import sample_sentences
 from tests.support.certificates import written
 from tests.support.clock import Clock
@@ -62,16 +62,16 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
         assert device.tier_stats.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
-    assert AtHand.load(settings).value is not None
+    assert ReplayContext.load(settings).value is not None
 
 
 def test_the_cost_of_an_answer_holds_its_waiting() -> None:
     conditions = Conditions(
         CostModel.paper(12), {Tier.EDGE: 100.0}, latency_price_lambda=LATENCY_PRICE_LAMBDA
     )
-    assert conditions.waiting(Tier.EDGE) == pytest.approx(1.8)
-    assert conditions.waiting(Tier.CLOUD) == 0, "no delay is known"
-    assert conditions.cost(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
+    assert conditions.waiting_lambda(Tier.EDGE) == pytest.approx(1.8)
+    assert conditions.waiting_lambda(Tier.CLOUD) == 0, "no delay is known"
+    assert conditions.cost_lambda(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
 
 
 def test_a_delay_that_is_not_measured_again_is_forgotten() -> None:
@@ -138,7 +138,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
     store = world.ledger()
     yield [
         read_request([timed(entry) for entry in entries])
-        for entries in store.last(1000, "cascade-routing")
+        for entries in store.last_requests(1000, "cascade-routing")
     ]
     store.close()
 
@@ -153,16 +153,16 @@ def timed(entry: LedgerEntry) -> LedgerEntry:
 
 
 @pytest.fixture(scope="module")
-def at_hand() -> AtHand:
-    return AtHand.load(MobileSettings(bundle=BUNDLE))
+def at_hand() -> ReplayContext:
+    return ReplayContext.load(MobileSettings(bundle=BUNDLE))
 
 
 def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace]) -> None:
     assert all(
-        one.knew is not None and one.knew.latency_price_lambda == LATENCY_PRICE_LAMBDA
+        one.decision is not None and one.decision.latency_price_lambda == LATENCY_PRICE_LAMBDA
         for one in recorded
     )
-    first, last = recorded[-1].knew, recorded[0].knew
+    first, last = recorded[-1].decision, recorded[0].decision
     assert first is not None
     assert last is not None
     assert first.delays == {}, "nothing was measured before the first request"
@@ -171,22 +171,24 @@ def test_a_decision_is_recorded_with_rate_and_delays(recorded: list[RequestTrace
 
 
 def test_explain_shows_the_rate_and_what_waiting_added(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
-    request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
-    assert request.knew is not None
+    request = next(
+        one for one in recorded if len(one.path) > 1 and one.decision and one.decision.delays
+    )
+    assert request.decision is not None
     story = explain(request, at_hand)
     assert story.latency_price_lambda == LATENCY_PRICE_LAMBDA
     assert story.notes == [], "the recorded rate and delays give the recorded expected_values again"
     for view in story.tiers:
-        known = (request.knew.delays or {}).get(view.tier)
+        known = (request.decision.delays or {}).get(view.tier)
         assert view.delay_ms == known
         if known is not None:
             assert view.waiting_lambda is not None
             assert view.waiting_lambda >= LATENCY_PRICE_LAMBDA * known - 1e-9
     for option in story.attempts[0].options:
-        assert option.price == pytest.approx(
-            (story.price or 0) * (option.cost_lambda + option.waiting_lambda)
+        assert option.cost == pytest.approx(
+            (story.cost_weight or 0) * (option.cost_lambda + option.waiting_lambda)
         )
     text = "\n".join(lines(story))
     assert "Waiting a second cost 18 λ (0.018 λ a millisecond)" in text
@@ -196,59 +198,59 @@ def test_explain_shows_the_rate_and_what_waiting_added(
 
 
 def test_replay_at_the_default_rate_is_what_was_decided_live(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
-    report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
+    report = what_if(recorded, at_hand, Scenario(at_hand.bundle.cost_model))
     assert report.reproduced == 1
     assert report.modelled_before == 0
     for tier in Tier:
         live = sum(one.first.tier is tier for one in recorded) / len(recorded)
         assert mean_before(report, f"{tier.value} asked first") == pytest.approx(live)
-    assert mean_before(report, "cost λ") == pytest.approx(report.booked_lambda)
-    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
+    assert mean_before(report, "cost λ") == pytest.approx(report.recorded_lambda)
+    assert report.latency_price_before == report.latency_price_after == LATENCY_PRICE_LAMBDA
 
 
-def mean_before(report: WhatIf, name: str) -> float:
+def mean_before(report: WhatIfReport, name: str) -> float:
     return next(one.before.mean for one in report.measures if one.name == name)
 
 
 def unrated(request: RequestTrace) -> RequestTrace:
     """The request as if its price of waiting had not been recorded."""
-    assert request.knew is not None
-    knew = request.knew.model_copy(update={"latency_price_lambda": None})
+    assert request.decision is not None
+    knew = request.decision.model_copy(update={"latency_price_lambda": None})
     return RequestTrace(request.path, request.answers, knew)
 
 
 def test_the_replay_decides_at_the_rate_that_was_recorded(recorded: list[RequestTrace]) -> None:
     """Today's rate is another; it counts only where none is recorded."""
-    dear = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
-    same = Change(dear.bundle.cost_model)
+    dear = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
+    same = Scenario(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
     assert report.reproduced == 1
-    assert report.moved == 0
-    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
+    assert report.rerouted == 0
+    assert report.latency_price_before == report.latency_price_after == LATENCY_PRICE_LAMBDA
     (note,) = [note for note in report.notes if "another price of waiting" in note]
     assert f"{len(recorded)} requests" in note
 
     today = what_if([unrated(one) for one in recorded], dear, same)
     assert today.reproduced < 1
-    assert today.ms_lambda_before == 1
+    assert today.latency_price_before == 1
     assert not any("another price of waiting" in note for note in today.notes)
 
-    asked = what_if(recorded, dear, Change(dear.bundle.cost_model, latency_price_lambda=1.0))
+    asked = what_if(recorded, dear, Scenario(dear.bundle.cost_model, latency_price_lambda=1.0))
     assert asked.reproduced == 1
-    assert asked.moved > 0
-    assert (asked.ms_lambda_before, asked.ms_lambda_after) == (LATENCY_PRICE_LAMBDA, 1)
+    assert asked.rerouted > 0
+    assert (asked.latency_price_before, asked.latency_price_after) == (LATENCY_PRICE_LAMBDA, 1)
 
     half = [unrated(one) if n % 2 else one for n, one in enumerate(recorded)]
-    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
+    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).latency_price_before < 1
 
 
 def test_a_link_alone_leaves_the_recorded_rate(recorded: list[RequestTrace]) -> None:
-    pure = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
-    far = what_if(recorded, pure, Change(pure.bundle.cost_model, LINKS["satellite"]))
-    assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
-    assert far.moved > 0
+    pure = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
+    far = what_if(recorded, pure, Scenario(pure.bundle.cost_model, LINKS["satellite"]))
+    assert far.latency_price_after == LATENCY_PRICE_LAMBDA
+    assert far.rerouted > 0
     assert not any("waiting has no price" in note for note in far.notes)
 
 
@@ -286,7 +288,7 @@ def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:
     observed = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
     assert observed.conditions.latency_price_lambda == 0.5
     book(tmp_path)
-    clock.now += LOOK_EVERY_S
+    clock.now += CHECK_INTERVAL_S
     observed.now(5000)
     assert observed.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
 
@@ -299,9 +301,9 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
     given: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the mobile would: unless another is given."""
-    seen: list[Change] = []
+    seen: list[Scenario] = []
 
-    def keep(requests: object, at_hand: AtHand, change: Change) -> None:
+    def keep(requests: object, at_hand: ReplayContext, change: Scenario) -> None:
         seen.append(change)
         raise NotFound("enough")
 
@@ -323,21 +325,21 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
     assert seen[0].latency_price_lambda == expected
 
 
-def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: AtHand) -> None:
+def test_whatif_asks_for_another_rate(recorded: list[RequestTrace], at_hand: ReplayContext) -> None:
     report = what_if(
-        recorded, at_hand, Change(at_hand.bundle.cost_model, latency_price_lambda=10.0)
+        recorded, at_hand, Scenario(at_hand.bundle.cost_model, latency_price_lambda=10.0)
     )
-    assert report.ms_lambda_after == 10
-    assert report.moved > 0
+    assert report.latency_price_after == 10
+    assert report.rerouted > 0
     assert "waiting 0.018 → 10 λ a ms" in "\n".join(whatif_lines(report))
 
 
 def test_entries_without_a_record_of_delays_are_told_as_before(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
     request = recorded[0]
-    assert request.knew is not None
-    knew = request.knew.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
+    assert request.decision is not None
+    knew = request.decision.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
     story = explain(RequestTrace(request.path, request.answers, knew), at_hand)
     assert story.latency_price_lambda is None
     assert all(one.waiting_lambda is None and one.delay_ms is None for one in story.tiers)

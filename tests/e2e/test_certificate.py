@@ -58,7 +58,7 @@ def test_audits_are_made_booked_and_shown(bundle: Bundle, tmp_path: Path) -> Non
         while ledger.summary().audits.compared < COUNT and time.monotonic() < until:
             time.sleep(0.2)
         report = wait_for_consistent(ledger, wait_s=60, requests=COUNT)
-        assert report.clean, report
+        assert report.consistent, report
         summary = ledger.summary()
         assert (summary.audits.compared, summary.requests) == (COUNT, COUNT)
         spent = sum(answer.cost.cost_lambda for answer in answers)

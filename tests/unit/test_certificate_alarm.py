@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mobile_client.cli.render import row
-from mobile_client.monitoring.certificate_monitor import state_file
-from mobile_client.monitoring.monitor_state import watched_bound
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
+from mobile_client.monitoring.monitor_state import audited_bound
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.domain import Side, Tier
@@ -50,7 +50,7 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
     assert alarm.kind == "disagreement"
     assert alarm.since == health.degraded_since
     assert "at most 2.00% are certified" in alarm.message
-    assert health.audits.evidence >= health.audits.raised_from == 100
+    assert health.audits.e_value >= health.audits.alarm_at == 100
     # one that degrades is audited no more: all its answers are the cloud's
     assert health.audits.waiting == 0
     entries = [entry for entry in world.entries() if entry.request_id == after[0].request_id]
@@ -73,7 +73,7 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
     async def restarted(mobile: MobileService) -> tuple[Any, Classification, Classification]:
         known = mobile.monitor.health().alarms
         (degraded,) = await asked(mobile, texts[:1])
-        state_file(tmp_path, certificate_id(world)).unlink()
+        monitor_state_file(tmp_path, certificate_id(world)).unlink()
         (reset,) = await asked(mobile, texts[:1])
         assert mobile.monitor.health().audits.seen == 0
         return known, degraded, reset
@@ -91,7 +91,7 @@ def test_a_damaged_memory_is_set_aside(
     content: str, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(tmp_path, settings=promised(bundle, tmp_path))
-    file = state_file(tmp_path, certificate_id(world))
+    file = monitor_state_file(tmp_path, certificate_id(world))
     file.parent.mkdir(parents=True)
     file.write_bytes(content.encode("latin-1"))
 
@@ -111,7 +111,7 @@ def test_another_alpha_does_not_judge_old_evidence(
     async def work(mobile: MobileService) -> float:
         await asked(mobile, TEXTS[:2])
         await mobile.monitor.auditor.drain()
-        return mobile.monitor.health().audits.raised_from or 0.0
+        return mobile.monitor.health().audits.alarm_at or 0.0
 
     assert World(tmp_path, up=("edge", "cloud"), settings=settings).run(work) == 100
     later = settings | {"audit_alpha": 0.5}
@@ -181,7 +181,7 @@ def test_a_promise_of_accuracy_is_watched_by_its_bound_on_disagreement(
 ) -> None:
     """Nobody knows in service who is right; without such a bound there is no alarm."""
     plain = certificate(bundle, metric="accuracy")
-    assert watched_bound(plain) is None
-    assert watched_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04
-    assert watched_bound(certificate(bundle)) == 0.02
-    assert watched_bound(None) is None
+    assert audited_bound(plain) is None
+    assert audited_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04
+    assert audited_bound(certificate(bundle)) == 0.02
+    assert audited_bound(None) is None

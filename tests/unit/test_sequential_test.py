@@ -223,7 +223,7 @@ def test_once_raised_it_stays_and_counts_no_further() -> None:
     assert alarm.raised
     assert alarm.raised_at == seen
     assert alarm.mean == 1.0
-    assert alarm.evidence >= 20
+    assert alarm.e_value >= 20
     assert all(alarm.update(0.0) for _ in range(100))
     assert alarm.seen == seen
 
@@ -231,7 +231,7 @@ def test_once_raised_it_stays_and_counts_no_further() -> None:
 def test_a_new_alarm_has_seen_nothing() -> None:
     alarm = Alarm(0.05, 0.05)
     assert (alarm.raised, alarm.mean, alarm.seen) == (False, None, 0)
-    assert alarm.evidence == pytest.approx(1.0)
+    assert alarm.e_value == pytest.approx(1.0)
 
 
 def test_a_restored_alarm_goes_on_as_if_nothing_had_been() -> None:
@@ -248,10 +248,10 @@ def test_a_restored_alarm_goes_on_as_if_nothing_had_been() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"capital": [1.0]}, "its state is damaged"),
-        ({"capital": [math.inf] * 16}, "its state is damaged"),
+        ({"wealth": [1.0]}, "its state is damaged"),
+        ({"wealth": [math.inf] * 16}, "its state is damaged"),
         ({"seen": -1}, "its state is damaged"),
-        ({"capital": None}, "cannot be read"),
+        ({"wealth": None}, "cannot be read"),
         ({"bound": "much"}, "cannot be read"),
         ({"bound": 2.0}, "2 is not between 0 and 1"),
     ],
@@ -280,6 +280,6 @@ def test_a_loss_of_another_kind_changes_nothing(loss: float) -> None:
     alarm = Alarm(0.05, 0.05)
     alarm.update(1.0)
     before = alarm.state()
-    with pytest.raises(InvalidInput, match="is not one of this alarm's"):
+    with pytest.raises(InvalidInput, match="is not a loss of this alarm's kind"):
         alarm.update(loss)
     assert alarm.state() == before

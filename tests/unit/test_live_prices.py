@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
-from shared.pricing.live_prices import LOOK_EVERY_S, LivePrices, read_price_file
+from shared.pricing.live_prices import CHECK_INTERVAL_S, LivePrices, read_price_file
 from shared.pricing.price_book import PriceBook
 from tests.support.clock import Clock
 
@@ -25,30 +25,30 @@ def written(folder: Path, **facts: Any) -> Path:
 
 
 def test_without_a_file_the_bundles_prices_hold() -> None:
-    tariff = LivePrices(COSTS)
-    assert (tariff.cost_model, tariff.book) == (COSTS, PriceBook())
-    assert not tariff.refresh()
+    prices = LivePrices(COSTS)
+    assert (prices.cost_model, prices.book) == (COSTS, PriceBook())
+    assert not prices.refresh()
 
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     file = written(tmp_path, network_usd_per_gb=5.0, cost_model={"cloud_fee": 22.0})
-    tariff = LivePrices(COSTS, file)
-    assert tariff.cost_model.all_cloud == COSTS.offload_cloud + 22
-    assert tariff.cost_model.mobile_layer == COSTS.mobile_layer
-    assert (tariff.book.version, tariff.book.network_usd_per_gb) == ("2026-12", 5.0)
-    assert tariff.book.cloud_usd_per_hour == PriceBook().cloud_usd_per_hour
+    prices = LivePrices(COSTS, file)
+    assert prices.cost_model.all_cloud == COSTS.offload_cloud + 22
+    assert prices.cost_model.mobile_layer == COSTS.mobile_layer
+    assert (prices.book.version, prices.book.network_usd_per_gb) == ("2026-12", 5.0)
+    assert prices.book.cloud_usd_per_hour == PriceBook().cloud_usd_per_hour
 
 
 def test_a_change_is_seen_within_a_second(tmp_path: Path) -> None:
     clock = Clock()
-    tariff = LivePrices(COSTS, written(tmp_path), clock)
+    prices = LivePrices(COSTS, written(tmp_path), clock)
     written(tmp_path, cost_model={"cloud_fee": 2 * COSTS.cloud_fee})
-    assert not tariff.refresh()
-    clock.now += LOOK_EVERY_S
-    assert tariff.refresh()
-    assert tariff.cost_model.cloud_fee == 2 * COSTS.cloud_fee
-    clock.now += LOOK_EVERY_S
-    assert not tariff.refresh()
+    assert not prices.refresh()
+    clock.now += CHECK_INTERVAL_S
+    assert prices.refresh()
+    assert prices.cost_model.cloud_fee == 2 * COSTS.cloud_fee
+    clock.now += CHECK_INTERVAL_S
+    assert not prices.refresh()
 
 
 @pytest.mark.parametrize(
@@ -59,22 +59,25 @@ def test_a_broken_change_is_not_taken(
 ) -> None:
     clock = Clock()
     file = written(tmp_path, cost_model={"cloud_fee": 7})
-    tariff = LivePrices(COSTS, file, clock)
+    prices = LivePrices(COSTS, file, clock)
     file.write_text(broken)
-    clock.now += LOOK_EVERY_S
-    assert not tariff.refresh()
-    assert tariff.cost_model.cloud_fee == 7
-    assert "the prices of 2026-12 are kept" in caplog.text
+    clock.now += CHECK_INTERVAL_S
+    assert not prices.refresh()
+    assert prices.cost_model.cloud_fee == 7
+    assert "the prices of 2026-12 stay in force" in caplog.text
     file.unlink()
-    clock.now += LOOK_EVERY_S
-    assert not tariff.refresh()
-    assert tariff.cost_model.cloud_fee == 7
+    clock.now += CHECK_INTERVAL_S
+    assert not prices.refresh()
+    assert prices.cost_model.cloud_fee == 7
 
 
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
-        ({"valid_until": "2026-01-01T00:00:00Z"}, "expired 2026-01-01 00:00; put today's prices"),
+        (
+            {"valid_until": "2026-01-01T00:00:00Z"},
+            "expired on 2026-01-01 00:00; write today's prices",
+        ),
         ({"valid_until": "tomorrow"}, "valid_until: "),
         ({"cost_model": {"cloud_fee": -1}}, "cost_model.cloud_fee: "),
         ({"cloud_fee": 3}, "cloud_fee: Extra inputs"),

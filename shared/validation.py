@@ -1,0 +1,46 @@
+"""The first validation error of pydantic as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.errors import DimeeError, InvalidInput, TooLarge
+
+_LIMITS = ("le", "lt", "ge", "gt", "max_length", "min_length")
+
+
+def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
+    """Return the field of the first error, dotted, and what is wrong with it.
+
+    ``whole`` is the field's name for an error that concerns the input as a whole. The result
+    contains no input. Example: ``("entries.0.side", "field required")``.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or whole
+    return field, uncapitalised(first["msg"])
+
+
+def uncapitalised(message: str) -> str:
+    """Return ``message`` with its first letter in lower case, for use after a colon."""
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def request_error(problem: Mapping[str, Any]) -> DimeeError:
+    """Return the error for one entry of pydantic's ``errors()`` about a request's body."""
+    if problem["type"] == "json_invalid":
+        return InvalidInput("body: is not valid JSON", field="body")
+    field = ".".join(str(part) for part in problem["loc"] if part != "body") or "body"
+    context = problem.get("ctx", {})
+    limit = next((context[name] for name in _LIMITS if name in context), None)
+    if problem["type"] == "extra_forbidden":
+        message = f"{field}: is not a known field; leave it out"
+    elif problem["type"] == "missing":
+        message = f"{field}: is missing"
+    else:
+        message = f"{field}: {uncapitalised(problem['msg'])}"
+    kind = TooLarge if problem["type"] == "too_long" else InvalidInput
+    number = limit if isinstance(limit, int | float) else None
+    return kind(message[:300], field=field[:100], limit=number)
