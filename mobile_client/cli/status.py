@@ -193,7 +193,7 @@ def _show_mobile(mobile: MobileHealth) -> None:
     audits = mobile.audits
     if audits.share > 0:
         click.echo(
-            f"audits       {audits.seen:,} answers compared ({audits.share:.2%} of the requests), "
+            f"audits       {audits.seen:,} answers compared ({audits.share:.2%} of requests), "
             f"{audits.differ:,} differ from the cloud"
             + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
         )

@@ -97,7 +97,7 @@ def test_two_processes_may_start_at_once(url: str) -> None:
         thread.join()
     assert len(opened) == 4
     opened[0].upsert([caller()])
-    assert opened[1].request("r1") == [caller()]
+    assert opened[1].request_entries("r1") == [caller()]
     for one in opened:
         one.close()
 

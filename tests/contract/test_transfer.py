@@ -124,7 +124,7 @@ def test_a_damaged_file_is_refused_whole(
     transfer.export_entries(full, file)
     full.close()
     file.write_bytes(damaged(kind, how, file.read_bytes()))
-    with pytest.raises(InvalidInput, match="is not a whole ledger export") as refused:
+    with pytest.raises(InvalidInput, match="is not a complete ledger export") as refused:
         transfer.import_entries(store, file)
     assert "\n" not in refused.value.message
     assert rows(store) == [], "also what came before the damage"
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_refused_whole(
 def test_names_that_are_refused(store: LedgerStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.parquet or \.csv"):
         transfer.export_entries(store, tmp_path / "x.json")
-    with pytest.raises(InvalidInput, match="not a whole ledger export"):
+    with pytest.raises(InvalidInput, match="not a complete ledger export"):
         transfer.import_entries(store, tmp_path / "missing.csv")
     with pytest.raises(InvalidInput, match="cannot be written"):
         transfer.export_entries(store, tmp_path / "no" / "folder.csv")

@@ -27,7 +27,7 @@ LATER = datetime.now(UTC) + timedelta(days=1)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another bundle": ({"bundle_id": "0" * 16}, "is for the bundle 0000000000000000"),
     "other labels": ({"labels": ("yes", "no")}, "is for the labels yes, no"),
-    "expired": ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "expired 2026-01-01"),
+    "expired": ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "expired on 2026-01-01"),
 }
 
 
@@ -75,7 +75,7 @@ def test_what_the_mobile_would_do_must_be_what_was_judged(bundle: Bundle, tmp_pa
 def test_an_expired_price_book_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text(json.dumps({"version": "old", "valid_until": "2026-01-01T00:00:00Z"}))
-    assert "expired 2026-01-01" in refused(bundle, tmp_path, {}, price_book=book)
+    assert "expired on 2026-01-01" in refused(bundle, tmp_path, {}, price_book=book)
 
 
 def test_no_file_and_no_certificate(tmp_path: Path) -> None:

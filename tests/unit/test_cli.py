@@ -91,7 +91,10 @@ def test_offline_the_mobile_answers_and_says_whom_it_missed(nobody: dict[str, st
     done = dimee("classify", "a wonderful film", "--policy", "edge", settings=nobody)
     assert done.returncode == 0
     assert b" mobile*! " in done.stdout
-    assert b"1 answer is the mobile's own: edge, cloud (unreachable)" in done.stderr
+    assert (
+        b"1 answer comes from the mobile because servers did not answer: edge, cloud (unreachable)"
+        in done.stderr
+    )
     assert b"dimee up" in done.stderr
     silent = dimee("classify", "fine", "--mode", "only-on-device", settings=nobody)
     assert (silent.returncode, silent.stderr) == (0, b"")
@@ -110,7 +113,7 @@ def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> N
     [
         (("classify",), b"", b"TEXT: is missing"),
         (("classify", ""), b"", b"texts[0]: is empty"),
-        (("classify", "-"), b"", b"held no text"),
+        (("classify", "-"), b"", b"contains no text"),
         (("classify", "-"), b"\xff\xfe", b"byte 1 is not UTF-8"),
         (("classify", "a", "--pair", "b"), b"", b"the task sst2 has none"),
         (("classify", "x" * 30_000), b"", b"at most 20,000"),

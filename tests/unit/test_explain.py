@@ -66,7 +66,9 @@ def context() -> ReplayContext:
 
 @pytest.fixture(scope="module")
 def recorded(ledger_store: LedgerStore) -> list[RequestTrace]:
-    return [read_request(entries) for entries in ledger_store.last(1000, "cascade-routing")]
+    return [
+        read_request(entries) for entries in ledger_store.last_requests(1000, "cascade-routing")
+    ]
 
 
 def changed(context: ReplayContext, **prices: float) -> CostModel:
@@ -152,12 +154,13 @@ def test_explanation_shows_what_each_tier_offered(
         assert view.cost_lambda is not None
         assert view.cost_lambda > 0
     chosen = max(
-        explanation.tiers, key=lambda one: -1e9 if one.worth is None else one.expected_value
+        explanation.tiers,
+        key=lambda one: one.expected_value or -1e9,
     )
     assert chosen.tier is escalated.first.tier
     assert f"{chosen.tier} had the highest expected value" in explanation.why
     assert explanation.attempts[0].verdict.startswith("escalated to ")
-    assert any(option.worth > 0 for option in explanation.attempts[0].options)
+    assert any(option.net_gain > 0 for option in explanation.attempts[0].options)
     assert explanation.notes == []
     text = "\n".join(lines(explanation))
     assert "gain exceeds cost" in text
@@ -248,7 +251,7 @@ def test_replay_without_answers_uses_expectations(
 def test_explanation_gives_the_reason_of_each_policy(
     policy: str, expected: str, ledger_store: LedgerStore, context: ReplayContext
 ) -> None:
-    explanation = explain(read_request(ledger_store.last(1, policy)[0]), context)
+    explanation = explain(read_request(ledger_store.last_requests(1, policy)[0]), context)
     assert expected in explanation.why
     assert "None" not in "\n".join(lines(explanation))
     if policy == "dimee-fixed":

@@ -74,9 +74,12 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({}, []),
         ({"edge": None}, ["the edge cannot be reached (refused)"]),
         ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
-        ({"ledger": "<html>"}, ["the ledger answers no JSON; something else listens there"]),
-        ({"mobile": {"status": "ok"}}, ["the mobile speaks another version"]),
-        ({"mobile": DEGRADED}, ["the promise does not hold: everything goes to the cloud"]),
+        ({"ledger": "<html>"}, ["the ledger returned no JSON; another program"]),
+        ({"mobile": {"status": "ok"}}, ["the mobile has another version"]),
+        (
+            {"mobile": DEGRADED},
+            ["degraded: the certificate does not hold, and everything goes to the cloud"],
+        ),
         ({"edge": TIER | {"bundle_id": "b2"}}, ["the edge has the bundle_id b2, the mobile b1"]),
         ({"cloud": TIER | {"certificate_id": None}}, []),
         ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
@@ -108,11 +111,11 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
         show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "mobile   up    http://mobile   bundle b1   policy cascade-routing"
+    assert lines[0] == "mobile  up    http://mobile   bundle b1   policy cascade-routing"
     assert lines[1] == "edge    up    http://edge   bundle b1   layers 4"
     assert lines[4:] == [
         "certificate  With probability 95 % …",
-        "audits       400 answers compared (1.00% of the requests), 4 differ from the cloud (1.00%)",
+        "audits       400 answers compared (1.00% of requests), 4 differ from the cloud (1.00%)",
         "             250 sent to the cloud, 1 failed, 0 dropped, 2 waiting",
         "             e-value against at most 2.00%: 0.5; the alarm is raised at 100",
         "shares       edge 30.0% (25.0%); calibrated shares in brackets",
@@ -210,4 +213,4 @@ def test_a_closed_door_says_what_is_missing() -> None:
 
     with CLIENT(transport=httpx.MockTransport(handle)) as http:
         report = collect(http, URLS)
-    assert report.problems == [f"the mobile does not let this command in ({message})"]
+    assert report.problems == [f"the mobile rejects this command's token ({message})"]

@@ -62,7 +62,7 @@ def test_under_a_certificate_waiting_costs_nothing(bundle: Bundle, tmp_path: Pat
         assert device.tier_stats.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
-    assert ReplayContext.load(settings).value is not None
+    assert ReplayContext.load(settings).policy is not None
 
 
 def test_the_cost_of_an_answer_holds_its_waiting() -> None:
@@ -308,7 +308,7 @@ def test_whatif_at_a_book_takes_its_price_of_waiting(
         raise NotFound("enough")
 
     monkeypatch.setattr(whatif_cli, "what_if", keep)
-    monkeypatch.setattr(LedgerClient, "last", lambda *_: [])
+    monkeypatch.setattr(LedgerClient, "last_requests", lambda *_: [])
     options = [
         "--bundle",
         str(BUNDLE),
