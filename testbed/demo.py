@@ -53,7 +53,7 @@ def demo(**options: Any) -> None:
             click.echo()
             print_summary(ledger.summary())
             click.echo(
-                "ledger verify: clean, both sides of every attempt match"
+                "ledger verify: consistent, both sides of every attempt match"
                 if report.consistent
                 else f"ledger verify: {report.total_findings} findings"
             )

@@ -94,7 +94,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "would be removed" in run("prune", "--older-than", "90d", "--dry-run")
     assert run("prune", "--older-than", "12w").startswith("1 requests (2 entries, 3.5 λ) removed")
     back = run("import", str(tmp_path / "x.csv"))
-    assert back.startswith("2 entries taken")
+    assert back.startswith("2 entries imported")
     assert "2 were in the ledger already" in back
     wrong = CliRunner().invoke(ledger_command, ["prune", "--older-than", "soon"])
     assert "soon is not an age such as 90d" in wrong.output

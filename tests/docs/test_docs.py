@@ -60,7 +60,7 @@ def test_the_two_commands(tmp_path: Path) -> None:
     printed = run(f"dimee demo {options}")
     rows = [line for line in printed.splitlines() if re.search(r"\d%  (mobile|edge|cloud)", line)]
     assert len(rows) == 60
-    assert "ledger verify: clean" in printed
+    assert "ledger verify: consistent" in printed
     shown = re.search(r"^text  +label.*$", README, re.M)
     assert shown is not None
     assert shown[0] in printed, "the README shows another header than the demo prints"
@@ -83,7 +83,7 @@ def test_blocks_that_need_servers(tmp_path: Path) -> None:
             printed = run(command, XDG_STATE_HOME=str(tmp_path / "own"), **urls)
             assert "positive" in printed
             if "verify" in body:
-                assert printed.rstrip().endswith("clean")
+                assert printed.rstrip().endswith("consistent")
 
 
 def test_reference_pages_are_current() -> None:

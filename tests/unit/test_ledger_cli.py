@@ -43,7 +43,7 @@ def test_an_empty_ledger(url: str) -> None:
     assert Summary.model_validate_json(run(url, "summary", "--json").output).requests == 0
     verified = run(url, "verify")
     assert verified.exit_code == 0
-    assert verified.output == "0 requests, 0 attempts by callers, 0 by tiers: clean\n"
+    assert verified.output == "0 requests, 0 attempts by callers, 0 by tiers: consistent\n"
     shown = run(url, "show", "r1")
     assert isinstance(shown.exception, NotFound)
     assert shown.exit_code == 1

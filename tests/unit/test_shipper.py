@@ -94,7 +94,7 @@ def test_the_commands_for_people(running: Testbed, outbox: Outbox) -> None:
     assert "route by dimee-fixed (moderate)" in story
     assert "positive at exit 3, 75.0%" in story
     clean = runner.invoke(ledger_command, ["verify", *url])
-    assert (clean.exit_code, clean.output.strip().endswith("clean")) == (0, True)
+    assert (clean.exit_code, clean.output.strip().endswith("consistent")) == (0, True)
     outbox.record(caller("a9", request_id="r9"))
     assert shipper.flush(10)
     dirty = runner.invoke(ledger_command, ["verify", "--wait", "0", *url])
@@ -157,6 +157,6 @@ def test_a_door_that_is_closed_is_told_once_and_loses_nothing(
         assert [("403" in one, "401" in one) for one in told] == [(True, False), (False, True)]
         own.write_text(new_token(known, "mobile-1", ["ledger:write"])[0])
         assert shipper.flush(10)
-        assert caplog.records[-1].message.startswith("the ledger admits this process again")
+        assert caplog.records[-1].message.startswith("the ledger accepts this process again")
         shipper.close(1)
     assert own.read_text() not in caplog.text
