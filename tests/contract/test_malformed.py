@@ -68,7 +68,7 @@ def posting(http: TestClient) -> Post:
 
 
 @pytest.mark.parametrize("make", [mobile, edge, cloud, ledger])
-def test_by_the_openapi_document_and_against_it(make: Make, tmp_path: Path) -> None:
+def test_generated_requests_get_documented_answers(make: Make, tmp_path: Path) -> None:
     app, found = make(tmp_path), Found()
     with asgi.get_client(app, max_stream_events=None) as http:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)

@@ -1,4 +1,4 @@
-"""Retention: whole settled requests only, and the summary says what went."""
+"""Retention removes whole finished requests, and the summary shows what was removed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def left(store: LedgerStore) -> set[str]:
     return {entry.request_id for entry in store.entries()}
 
 
-def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_removes_finished_requests(
+    store: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "REQUESTS_PER_TRANSACTION", 3)
     for i in range(10):
         put(store, 100, *pair(f"old{i}"))
@@ -72,7 +74,7 @@ def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.M
     assert said.requests == 12
 
 
-def test_an_attempts_age_is_when_it_came_in_not_what_a_mobile_says(store: LedgerStore) -> None:
+def test_prune_measures_age_by_the_time_of_arrival(store: LedgerStore) -> None:
     put(store, 1, caller("a", request_id="r", started_at=0.0), tier("a", request_id="r"))
     assert prune(store, 90 * DAY_S).requests == 0
     assert prune(store, 0.5 * DAY_S).requests == 1
@@ -105,7 +107,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "there is no ledger in" in str(nowhere.exception)
 
 
-def test_the_service_keeps_what_it_is_told_to(url: str, tmp_path: Path) -> None:
+def test_service_prunes_by_its_retention_setting(url: str, tmp_path: Path) -> None:
     store = LedgerStore(url)
     put(store, 100, *pair("old"))
     put(store, 1, *pair("new"))

@@ -1,4 +1,4 @@
-"""Export and import: nothing is lost between the databases, and nothing foreign is taken."""
+"""Export and import preserve every entry and reject other files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ KINDS = ["parquet", "csv"]
 
 
 def rows(store: LedgerStore) -> list[dict[str, Any]]:
-    """Everything, with the time at which it came in."""
+    """Every row, with its time of arrival."""
     query = sa.select(entries).order_by(entries.c.attempt_id, entries.c.side)
     with store.connect() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def odd_entries() -> list[LedgerEntry]:
-    """Words that a text format could lose, the largest numbers, and an entry with little in it."""
+    """Words that a text format could change, the largest numbers, and a minimal entry."""
     words = ["", "\\N", "\\", "a,b", 'say "so"', "two\nlines", "\r", "λ", "true", " x ", "1.0"]
     odd = [caller(f"w{i}", request_id=f"w{i}", label=word) for i, word in enumerate(words)]
     bare = LedgerEntry(
@@ -55,7 +55,7 @@ def other(tmp_path: Path, postgres: str) -> Iterator[LedgerStore]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost_there_and_back(
+def test_export_and_import_preserve_every_entry(
     kind: str, tmp_path: Path, other: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite to PostgreSQL and back to SQLite, in many batches."""
@@ -79,7 +79,7 @@ def test_nothing_is_lost_there_and_back(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_end_is_not_replaced(kind: str, store: LedgerStore, tmp_path: Path) -> None:
+def test_import_keeps_ended_attempts(kind: str, store: LedgerStore, tmp_path: Path) -> None:
     file = tmp_path / f"x.{kind}"
     store.upsert([caller(state=State.OPEN, delivery=None, final=False)])
     transfer.export_entries(store, file)
@@ -114,7 +114,7 @@ def damaged(kind: str, how: str, whole: bytes) -> bytes:
 
 @pytest.mark.parametrize("how", ["cut", "short", "foreign", "empty", "one_value"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_file_is_refused_whole(
+def test_import_rejects_a_damaged_file_without_changes(
     kind: str, how: str, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "ROWS_AT_ONCE", 10)
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_refused_whole(
     assert rows(store) == [], "also what came before the damage"
 
 
-def test_names_that_are_refused(store: LedgerStore, tmp_path: Path) -> None:
+def test_unusable_file_names_are_rejected(store: LedgerStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.parquet or \.csv"):
         transfer.export_entries(store, tmp_path / "x.json")
     with pytest.raises(InvalidInput, match="not a complete ledger export"):

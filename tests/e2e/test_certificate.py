@@ -1,4 +1,4 @@
-"""The four real processes under a certificate: audits are booked, and `dimee status` shows them."""
+"""The four processes with a certificate: audits are recorded and shown by `dimee status`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def status(testbed: Testbed) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_audits_are_made_booked_and_shown(bundle: Bundle, tmp_path: Path) -> None:
+def test_audits_are_recorded_and_shown_in_the_status(bundle: Bundle, tmp_path: Path) -> None:
     # a promise that any cloud keeps: what the bundle's tiers differ by is not this test's subject
     file = written(bundle, tmp_path, max_drop=0.9)
     with start(tmp_path, DIMEE_CERTIFICATE=str(file), DIMEE_AUDIT_SHARE="1") as testbed:

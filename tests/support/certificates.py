@@ -1,4 +1,4 @@
-"""Promises that no calibration made, and clouds that break them: for tests of who keeps them."""
+"""Certificates without a calibration, and clouds that violate them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.mobile import World, answered
 TEXTS = sample_sentences()[:24]
 
 CHEAP = {"cost_weight": 1000.0, "alpha": 0.5}
-"""Thresholds at which nothing is worth the cloud: mobile or edge answer, and nothing escalates."""
+"""Thresholds at which mobile or edge answer and nothing escalates."""
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
@@ -48,14 +48,14 @@ def certificate(bundle: Bundle, **changes: Any) -> Certificate:
 
 
 def written(bundle: Bundle, folder: Path, **changes: Any) -> Path:
-    """As `certificate`, in a file."""
+    """Write `certificate` to a file."""
     file = folder / "certificate.json"
     certificate(bundle, **changes).write(file)
     return file
 
 
 class Cloud:
-    """A cloud that gives one label to everything, and counts."""
+    """A cloud that gives one label to every text and counts requests."""
 
     def __init__(self, bundle: Bundle, label: str) -> None:
         self.bundle, self.label = bundle, label
@@ -92,7 +92,7 @@ async def asked(mobile: MobileService, texts: list[str], **options: Any) -> list
 
 
 def contrary(bundle: Bundle, folder: Path, texts: list[str]) -> tuple[Cloud, list[str]]:
-    """A cloud that differs from the mobile on each of the texts, and those."""
+    """Return a cloud that differs from the mobile on each text, and the texts."""
 
     async def work(mobile: MobileService) -> list[Classification]:
         return await asked(mobile, texts)

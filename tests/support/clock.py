@@ -1,10 +1,10 @@
-"""Shared by tests: Clock."""
+"""A clock that tests set."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Clock whose seconds pass when a test says so."""
 
     now = 100.0
 

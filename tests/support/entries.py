@@ -1,4 +1,4 @@
-"""Shared by tests: caller, tier."""
+"""Ledger entries of one attempt, from both sides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.ledger.entry import LedgerEntry
 
 
 def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
-    """An answered attempt at the edge, from the caller's side."""
+    """Return the caller's entry of an answered attempt at the edge."""
     return LedgerEntry(
         **{
             "attempt_id": attempt, "side": Side.CALLER, "request_id": "r1", "ordinal": 1,
@@ -28,7 +28,7 @@ def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
 
 
 def tier(attempt: str = "a1", **facts: Any) -> LedgerEntry:
-    """The same attempt from the tier's side."""
+    """Return the tier's entry of the same attempt."""
     own = dict.fromkeys(
         ("reason", "policy", "difficulty", "delivery", "round_trip_ms", "network_ms",
          "decision_ms", "cost_lambda", "all_cloud_lambda", "cost_usd", "energy_mj", "price_book")

@@ -1,4 +1,4 @@
-"""Shared by tests: ROOM, SmallDisk."""
+"""A small file system that can be filled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Nearly: `ROOM` bytes are left, until the end of the block."""
+        """Fill the disk except for `ROOM` bytes until the end of the block."""
         if not self.mounted:
             soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))

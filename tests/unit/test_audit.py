@@ -1,4 +1,4 @@
-"""Audits: asked later, booked apart, in the order of the requests; they fail and delay nothing."""
+"""Audits run later, are recorded separately, and neither fail nor delay requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.certificates import TEXTS, Cloud, asked, certificate_id, prom
 from tests.support.mobile import Handler, World
 
 
-def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path) -> None:
+def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[list[Classification], int, dict[str, Any]]:
         answers = await asked(mobile, TEXTS[:10])
         before = mobile.monitor.auditor.waiting
@@ -70,7 +70,7 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
     assert "cloud" not in {one.tier for one in report.durations}
 
 
-def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_path: Path) -> None:
+def test_cloud_answers_count_without_an_audit(bundle: Bundle, tmp_path: Path) -> None:
     file = written(bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0})
     cloud = Cloud(bundle, bundle.manifest.labels[0])
 
@@ -88,7 +88,7 @@ def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_
     assert len(cloud.asked) == len(TEXTS)
 
 
-def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_failed_audit_is_counted_and_harmless(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> Any:
@@ -106,7 +106,7 @@ def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_pa
     assert report.audits.cost_lambda == 0  # nothing was sent
 
 
-def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Path) -> None:
+def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path) -> None:
     hung = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -133,10 +133,8 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
     store.close()
 
 
-def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
-    bundle: Bundle, tmp_path: Path
-) -> None:
-    """Its request has had its final attempt, and gets no second one."""
+def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Path) -> None:
+    """The audited request keeps its final attempt."""
     held: list[MobileService] = []
 
     def look(_: httpx.Request) -> httpx.Response:
@@ -164,7 +162,7 @@ def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
     assert (audit.state, audit.final) == (State.ABANDONED, False)
 
 
-def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
+def test_full_audit_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     texts = [f"{text} {number}" for number in range(12) for text in TEXTS]
     world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
 
@@ -176,8 +174,8 @@ def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     assert world.run(work) == (MAX_WAITING, len(texts) - MAX_WAITING)
 
 
-def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path) -> None:
-    """A quick answer waits for a slow one before it: zeros that hurry would distort the test."""
+def test_losses_are_recorded_in_the_order_of_requests(bundle: Bundle, tmp_path: Path) -> None:
+    """A fast answer waits for a slower one before it, to keep the order of the losses."""
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
         policy = mobile.runtime.make_policy("cascade-routing")
@@ -200,7 +198,7 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
     assert order == [TEXTS[0], TEXTS[1], TEXTS[3]]
 
 
-def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> None:
+def test_cancelled_request_does_not_block_later_losses(bundle: Bundle, tmp_path: Path) -> None:
     hung = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -225,7 +223,7 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
     assert left == 0
 
 
-def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:
+def test_audited_requests_are_seeded_across_restarts(bundle: Bundle, tmp_path: Path) -> None:
     chosen = [number for number in range(100_000) if is_audited(number, 0.01)]
     assert 900 < len(chosen) < 1100
     assert not any(is_audited(number, 0.0) for number in range(1000))
@@ -240,7 +238,7 @@ def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_pat
     assert [world.run(work) for _ in range(3)] == [5, 10, 15]
 
 
-def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> None:
+def test_no_audits_and_no_state_without_a_certificate(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Any:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         assert (answer.certificate_id, answer.degraded) == (None, False)
@@ -251,9 +249,7 @@ def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> Non
     assert list((tmp_path / "mobile").glob("monitor-*")) == []
 
 
-def test_audits_without_a_certificate_count_and_raise_nothing(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_audits_without_a_certificate_raise_no_alarm(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:6])
         await asked(mobile, TEXTS[:6], policy="edge")  # not the mobile's own policy
@@ -266,7 +262,7 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
     assert monitor_state_file(tmp_path, None).exists()
 
 
-def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:
+def test_other_policies_are_not_covered_by_the_certificate(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[Classification, int]:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         return answer, mobile.monitor.auditor.waiting

@@ -1,4 +1,4 @@
-"""A certificate speaks of one bundle, its labels, m, n and prices; anything else is refused."""
+"""A certificate is valid for one bundle, its labels, m, n and prices."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """What a promise for the ready bundle says."""
+    """Content of a certificate for the shipped bundle."""
     return {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,
@@ -62,19 +62,21 @@ def file(certificate: Certificate, tmp_path: Path) -> Path:
     return tmp_path / "new" / "certificate.json"
 
 
-def test_it_survives_its_file(certificate: Certificate, file: Path, bundle: Bundle) -> None:
+def test_written_certificate_is_read_back(
+    certificate: Certificate, file: Path, bundle: Bundle
+) -> None:
     assert load_certificate(file, bundle, NOW) == certificate
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_it_holds_all_that_was_promised(file: Path) -> None:
+def test_certificate_file_holds_all_fields(file: Path) -> None:
     written = json.loads(file.read_text())
     promised = {"data_hash", "n", "bound", "thresholds", "bundle_id", "prices", "delta", "max_drop"}
     assert promised <= written.keys()
     assert written["prices"]["price_book"] == PriceBook().version
 
 
-def test_the_sentence(certificate: Certificate, facts: dict[str, Any]) -> None:
+def test_sentence_states_the_drop(certificate: Certificate, facts: dict[str, Any]) -> None:
     assert certificate.sentence() == (
         "With probability 95 % accuracy is at most 2 points below all-cloud's: tested on 436 "
         f"samples, bound 1.44, certificate {certificate.certificate_id}."
@@ -83,7 +85,7 @@ def test_the_sentence(certificate: Certificate, facts: dict[str, Any]) -> None:
     assert "at most 2 % of the answers differ from all-cloud's: tested on 1,234" in other.sentence()
 
 
-def test_equal_promises_have_equal_names(facts: dict[str, Any], certificate: Certificate) -> None:
+def test_equal_contents_have_equal_ids(facts: dict[str, Any], certificate: Certificate) -> None:
     assert Certificate.of(CertificateContent(**facts)).certificate_id == certificate.certificate_id
     other = Certificate.of(CertificateContent(**facts | {"n": 437}))
     assert other.certificate_id != certificate.certificate_id
@@ -116,7 +118,7 @@ def test_an_expired_price_book_is_refused(file: Path, bundle: Bundle) -> None:
         load_certificate(file, bundle, NOW + timedelta(days=30))
 
 
-def test_without_a_last_day_it_never_expires(facts: dict[str, Any]) -> None:
+def test_certificate_without_expiry_never_expires(facts: dict[str, Any]) -> None:
     certificate = Certificate.of(CertificateContent(**facts | {"expires": None}))
     assert not certificate.expired(NOW + timedelta(days=9999))
     assert not certificate.expired()
@@ -161,21 +163,21 @@ def test_a_changed_certificate_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"bound": NaN}'])
-def test_what_is_no_certificate_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_other_content_is_rejected(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_bytes(content)
     with pytest.raises(BundleError, match=r"c\.json is not a certificate of format 1"):
         read_certificate(file)
 
 
-def test_numbers_that_are_not_finite_are_refused(file: Path) -> None:
+def test_non_finite_numbers_are_rejected(file: Path) -> None:
     content = file.read_text().replace('"alpha": 0.98', '"alpha": Infinity')
     file.write_text(content)
     with pytest.raises(BundleError, match=r"thresholds\.alpha|not a certificate"):
         read_certificate(file)
 
 
-def test_a_missing_or_huge_file_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_or_huge_file_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read; make one with: dimee calibrate"):
         read_certificate(tmp_path / "none.json")
     (tmp_path / "huge.json").write_bytes(b" " * 70_000)
@@ -183,18 +185,18 @@ def test_a_missing_or_huge_file_says_what_to_do(tmp_path: Path) -> None:
         read_certificate(tmp_path / "huge.json")
 
 
-def test_where_one_may_not_write_is_one_sentence(certificate: Certificate, tmp_path: Path) -> None:
+def test_unwritable_file_is_reported(certificate: Certificate, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match=r"cannot be written .* give another file"):
         certificate.write(tmp_path / "file" / "certificate.json")
 
 
-def test_no_bound_above_what_is_promised(facts: dict[str, Any]) -> None:
+def test_bound_above_max_drop_is_rejected(facts: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"bound 0\.021 is above max_drop 0\.02"):
         CertificateContent(**facts | {"bound": 0.021})
 
 
-def test_the_policy_has_the_thresholds_and_prices_that_were_judged(
+def test_certified_policy_has_the_certified_thresholds_and_prices(
     facts: dict[str, Any], bundle: Bundle
 ) -> None:
     dear = CostModel.paper(6, cloud_fee=30.0)
@@ -207,7 +209,7 @@ def test_the_policy_has_the_thresholds_and_prices_that_were_judged(
 @pytest.mark.parametrize(
     "change", [{"policy": "dimee-fixed"}, {"thresholds": {"alpha": 0.9}}], ids=str
 )
-def test_another_policy_s_certificate_makes_no_policy(
+def test_certificate_of_another_policy_is_rejected(
     change: dict[str, Any], facts: dict[str, Any], bundle: Bundle
 ) -> None:
     with pytest.raises(

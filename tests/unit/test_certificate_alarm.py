@@ -1,4 +1,4 @@
-"""The alarm: the fallback, who is told, and what survives a restart."""
+"""The alarm: everything goes to the cloud, and the state survives a restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.certificates import (
 from tests.support.mobile import World, story
 
 
-def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
+def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
@@ -60,7 +60,7 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
     store.close()
 
 
-def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
+def test_alarm_persists_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
@@ -87,7 +87,7 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 1}', "\xff", '{"a": NaN}'])
-def test_a_damaged_memory_is_set_aside(
+def test_damaged_state_file_is_renamed(
     content: str, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(tmp_path, settings=promised(bundle, tmp_path))
@@ -103,7 +103,7 @@ def test_a_damaged_memory_is_set_aside(
     assert file.with_suffix(".damaged").exists()
 
 
-def test_another_alpha_does_not_judge_old_evidence(
+def test_running_test_keeps_its_alpha(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = promised(bundle, tmp_path)
@@ -119,7 +119,7 @@ def test_another_alpha_does_not_judge_old_evidence(
     assert "keeps the alpha of 0.01" in caplog.text
 
 
-def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) -> None:
+def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) -> None:
     world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> list[int]:
@@ -137,7 +137,7 @@ def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path)
     assert world.run(work) == [9, 9]
 
 
-def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path: Path) -> None:
+def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -> None:
     cloud = Cloud(bundle, bundle.manifest.labels[0])
     settings = promised(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
@@ -154,9 +154,7 @@ def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path
     assert [alarm.kind for alarm in alarms] == ["expired"]
 
 
-def test_prices_that_change_in_service_change_no_promised_decision(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_price_change_in_service_keeps_certified_decisions(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text('{"version": "first"}')
     settings = promised(bundle, tmp_path, price_book=book)
@@ -176,10 +174,10 @@ def test_prices_that_change_in_service_change_no_promised_decision(
     assert not health.degraded
 
 
-def test_a_promise_of_accuracy_is_watched_by_its_bound_on_disagreement(
+def test_certificate_of_accuracy_is_monitored_by_its_bound_on_disagreement(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Nobody knows in service who is right; without such a bound there is no alarm."""
+    """In service the right answers are unknown; without such a bound there is no alarm."""
     plain = certificate(bundle, metric="accuracy")
     assert audited_bound(plain) is None
     assert audited_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04

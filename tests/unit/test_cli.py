@@ -1,4 +1,4 @@
-"""``dimee classify`` as people and scripts call it."""
+"""The command ``dimee classify``: tables, JSON and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIMEE = Path(sys.executable).parent / "dimee"
 
 @pytest.fixture
 def nobody(tmp_path: Path) -> dict[str, str]:
-    """Settings under which no server can be reached."""
+    """Settings with which no server can be reached."""
     ledger, edge, cloud = (f"http://127.0.0.1:{port}" for port in free_ports(3))
     return {
         "DIMEE_LEDGER_URL": ledger,
@@ -41,7 +41,7 @@ def dimee(
     )
 
 
-def test_json_has_the_promised_fields(nobody: dict[str, str]) -> None:
+def test_json_has_the_documented_fields(nobody: dict[str, str]) -> None:
     done = dimee("classify", "a wonderful film", "--policy", "mobile", "--json", settings=nobody)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
@@ -62,13 +62,13 @@ def test_json_has_the_promised_fields(nobody: dict[str, str]) -> None:
     assert answer["cost"]["cost_lambda"] > 0
 
 
-def test_a_dash_reads_lines(nobody: dict[str, str]) -> None:
+def test_dash_reads_texts_from_stdin(nobody: dict[str, str]) -> None:
     lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
     done = dimee("classify", "-", "--policy", "mobile", "--json", settings=nobody, stdin=lines)
     assert [answer["label"] for answer in json.loads(done.stdout)] == ["positive", "negative"]
 
 
-def test_rows_for_people(nobody: dict[str, str]) -> None:
+def test_table_has_one_row_per_text(nobody: dict[str, str]) -> None:
     done = dimee("classify", "a wonderful film", "--policy", "mobile", settings=nobody)
     header, row = done.stdout.decode().splitlines()[:2]
     assert header.split() == ["text", "label", "conf", "tier", "exit", "ms", "cost", "λ"]
@@ -77,7 +77,7 @@ def test_rows_for_people(nobody: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["edge", "cloud"])
-def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> None:
+def test_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> None:
     asked = nobody | {"DIMEE_FAIL_OVER": '["edge", "cloud"]', "DIMEE_RETRIES": "0"}
     done = dimee("classify", "fine", "--policy", policy, "--json", settings=asked)
     assert done.returncode == 1
@@ -87,7 +87,7 @@ def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> No
     assert b"dimee up" in done.stderr
 
 
-def test_offline_the_mobile_answers_and_says_whom_it_missed(nobody: dict[str, str]) -> None:
+def test_offline_mobile_answers_and_names_the_missing_servers(nobody: dict[str, str]) -> None:
     done = dimee("classify", "a wonderful film", "--policy", "edge", settings=nobody)
     assert done.returncode == 0
     assert b" mobile*! " in done.stdout
@@ -100,7 +100,7 @@ def test_offline_the_mobile_answers_and_says_whom_it_missed(nobody: dict[str, st
     assert (silent.returncode, silent.stderr) == (0, b"")
 
 
-def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> None:
+def test_cost_ceiling_below_every_answer_is_rejected(nobody: dict[str, str]) -> None:
     done = dimee("classify", "fine", "--max-cost", "0.5", "--json", settings=nobody)
     assert done.returncode == 1
     (answer,) = json.loads(done.stdout)
@@ -123,7 +123,7 @@ def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> N
         (("ledger", "show", "none"), b"", b"start it with: dimee up"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_2(
+def test_wrong_input_is_reported_in_one_sentence_with_exit_code_2(
     arguments: tuple[str, ...], stdin: bytes, says: bytes, nobody: dict[str, str]
 ) -> None:
     done = dimee(*arguments, settings=nobody, stdin=stdin)
@@ -132,7 +132,7 @@ def test_wrong_input_is_one_sentence_and_exit_2(
     assert b"Traceback" not in done.stderr
 
 
-def test_a_setting_that_is_wrong_is_named(nobody: dict[str, str]) -> None:
+def test_wrong_setting_is_named(nobody: dict[str, str]) -> None:
     done = dimee("classify", "a", settings=nobody | {"DIMEE_DEADLINE_MS": "soon"})
     assert done.returncode == 2
     assert b"DIMEE_DEADLINE_MS" in done.stderr

@@ -1,4 +1,4 @@
-"""The prices of now: read from a file, read again when it changes, refused when out of date."""
+"""Prices from a file, which is read again when it changes and rejected when it has expired."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def written(folder: Path, **facts: Any) -> Path:
     return file
 
 
-def test_without_a_file_the_bundles_prices_hold() -> None:
+def test_prices_without_a_file_are_the_bundles() -> None:
     prices = LivePrices(COSTS)
     assert (prices.cost_model, prices.book) == (COSTS, PriceBook())
     assert not prices.refresh()
 
 
-def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
+def test_file_replaces_the_prices_that_it_names(tmp_path: Path) -> None:
     file = written(tmp_path, network_usd_per_gb=5.0, cost_model={"cloud_fee": 22.0})
     prices = LivePrices(COSTS, file)
     assert prices.cost_model.all_cloud == COSTS.offload_cloud + 22
@@ -39,7 +39,7 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     assert prices.book.cloud_usd_per_hour == PriceBook().cloud_usd_per_hour
 
 
-def test_a_change_is_seen_within_a_second(tmp_path: Path) -> None:
+def test_changed_file_is_read_within_a_second(tmp_path: Path) -> None:
     clock = Clock()
     prices = LivePrices(COSTS, written(tmp_path), clock)
     written(tmp_path, cost_model={"cloud_fee": 2 * COSTS.cloud_fee})
@@ -54,7 +54,7 @@ def test_a_change_is_seen_within_a_second(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "broken", ["{", '{"version":"x","valid_until":"2020-01-01T00:00:00Z"}', ""]
 )
-def test_a_broken_change_is_not_taken(
+def test_invalid_change_keeps_the_previous_prices(
     broken: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -84,13 +84,13 @@ def test_a_broken_change_is_not_taken(
         ({"version": ""}, "version: "),
     ],
 )
-def test_a_wrong_file_is_refused_at_start(facts: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_invalid_file_is_rejected(facts: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="price-book: ") as error:
         LivePrices(COSTS, written(tmp_path, **facts))
     assert says in error.value.message
 
 
-def test_a_missing_and_an_endless_file(tmp_path: Path) -> None:
+def test_missing_and_oversized_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"cannot be read .* give a file like"):
         LivePrices(COSTS, tmp_path / "none.json")
     big = tmp_path / "big.json"
@@ -99,7 +99,7 @@ def test_a_missing_and_an_endless_file(tmp_path: Path) -> None:
         read_price_file(big)
 
 
-def test_valid_until_is_the_first_moment_that_is_too_late(tmp_path: Path) -> None:
+def test_prices_expire_at_valid_until(tmp_path: Path) -> None:
     file = written(tmp_path, valid_until="2026-12-31T00:00:00Z")
     read_price_file(file, datetime(2026, 12, 30, 23, 59, tzinfo=UTC))
     with pytest.raises(InvalidInput, match="expired"):

@@ -1,4 +1,4 @@
-"""``dimee status`` and ``GET /v1/status``: who is up, the promise, audits and alarms."""
+"""``dimee status`` and ``GET /v1/status``: processes, certificate, audits and alarms."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"mobile": None}, ["the mobile cannot be reached"]),
     ],
 )
-def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
+def test_status_lists_problems(bodies: dict[str, Any], problems: list[str]) -> None:
     with httpx.Client(transport=answers(**bodies)) as http:
         report = collect(http, URLS)
     assert len(report.problems) == len(problems)
@@ -96,7 +96,7 @@ def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
     assert report.healthy == (not problems)
 
 
-def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_mode_and_open_breakers(capsys: pytest.CaptureFixture[str]) -> None:
     mobile = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
     with httpx.Client(transport=answers(mobile=mobile)) as http:
         show(collect(http, URLS))
@@ -107,7 +107,7 @@ def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
-def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_text(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
         show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
@@ -140,7 +140,7 @@ def run(monkeypatch: pytest.MonkeyPatch, transport: httpx.MockTransport, *words:
     return CliRunner().invoke(status, ["--mobile-url", URLS["mobile"], *urls, *words])
 
 
-def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, answers(), "--json")
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
@@ -152,7 +152,7 @@ def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not json.loads(done.stdout)["healthy"]
 
 
-def test_reset_removes_the_memory_of_this_certificate(
+def test_reset_removes_the_state_of_the_certificate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = monitor_state_file(tmp_path, "c1")
@@ -165,7 +165,7 @@ def test_reset_removes_the_memory_of_this_certificate(
     assert "there was nothing to reset" in run(monkeypatch, answers(), *words).stderr
 
 
-def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
+def test_gateway_returns_the_status(bundle: Bundle, tmp_path: Path) -> None:
     ports = free_ports(3)
     settings = MobileSettings(
         bundle=BUNDLE,
@@ -185,7 +185,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
         ready = http.get("/readyz").json()
         schema = http.get("/openapi.json").json()["components"]["schemas"]["Classification"]
     expected = json.loads(settings.certificate.read_text())["certificate_id"]  # type: ignore[union-attr]
-    # offline: the mobile's own answer is under no promise, and no evidence for or against one
+    # offline: the certificate does not cover the mobile's answer, and it is not audited one
     assert (result["degraded_because"], result["certificate_id"]) == ("offline", None)
     assert ready["certificate_id"] == said["certificate_id"] == expected
     assert (said["status"], said["audits"]["share"], said["audits"]["waiting"]) == ("ok", 1.0, 0)
@@ -197,13 +197,13 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
     ("header", "expected"),
     [("", "10.0.0.7"), ("x-caller", "shop"), ("x-other", "10.0.0.7"), ("x-long", "l" * 64)],
 )
-def test_who_asks_the_gateway(header: str, expected: str) -> None:
+def test_gateway_names_the_client(header: str, expected: str) -> None:
     headers = [(b"x-caller", b"shop"), (b"x-long", b"l" * 100)]
     scope = {"type": "http", "headers": headers, "client": ("10.0.0.7", 40_000)}
     assert caller_of(Request(scope), header) == expected
 
 
-def test_a_closed_door_says_what_is_missing() -> None:
+def test_status_reports_a_rejected_token() -> None:
     message = "the token of mobile-1 lacks the scope status"
 
     def handle(request: httpx.Request) -> httpx.Response:
