@@ -198,7 +198,7 @@ def _show_mobile(mobile: MobileHealth) -> None:
             + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
         )
         click.echo(
-            f"             {audits.asked:,} sent to the cloud, {audits.failed:,} failed, "
+            f"             {audits.sent:,} sent to the cloud, {audits.failed:,} failed, "
             f"{audits.dropped:,} dropped, {audits.waiting:,} waiting"
         )
     if audits.e_value is not None:

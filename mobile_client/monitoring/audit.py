@@ -145,7 +145,7 @@ class Auditor:
         if sample.from_cloud:
             return 0
         async with self._slots:
-            self._record_event(("asked", 1))
+            self._record_event(("sent", 1))
             request = sample.request
             attempt = self._recorder.begin(
                 request, sample.ordinal, Tier.CLOUD, Reason.AUDIT, after=None

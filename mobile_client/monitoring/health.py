@@ -30,7 +30,7 @@ class AlarmReport(Report):
 class AuditReport(Report):
     """Results of the audits: of ``seen`` requests, ``differ`` answers were not the cloud's.
 
-    ``asked`` audits were sent to the cloud, ``failed`` returned no answer, ``dropped`` were given
+    ``sent`` audits went to the cloud, ``failed`` returned no answer, ``dropped`` were given
     up because the queue was full or the process ended, ``waiting`` are not sent yet. ``share`` is
     the share of requests that are audited. The alarm is raised when ``e_value`` (of the test that
     disagreement is at most ``bound``) reaches ``alarm_at``; all three are None without a bound.
@@ -39,7 +39,7 @@ class AuditReport(Report):
     share: float
     seen: int
     differ: int
-    asked: int
+    sent: int
     failed: int
     dropped: int
     waiting: int

@@ -33,7 +33,7 @@ class Counts(BaseModel):
     opened: Count = 0
     seen: Count = 0
     differ: Count = 0
-    asked: Count = 0
+    sent: Count = 0
     failed: Count = 0
     dropped: Count = 0
 

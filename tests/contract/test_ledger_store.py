@@ -187,15 +187,15 @@ def test_summary_matches_hand_computed_values(store: LedgerStore) -> None:
 def test_summary_counts_audits_separately(store: LedgerStore) -> None:
     audit: dict[str, Any] = {"ordinal": 2, "tier": Tier.CLOUD, "final": False, "exit_layer": 6,
                              "resumed_after": None}  # fmt: skip
-    booked = audit | {"reason": Reason.AUDIT, "cost_lambda": 12.0, "all_cloud_lambda": None}
-    broken = booked | {"ordinal": 3, "state": State.ABANDONED, "delivery": Delivery.UNKNOWN,
+    recorded = audit | {"reason": Reason.AUDIT, "cost_lambda": 12.0, "all_cloud_lambda": None}
+    broken = recorded | {"ordinal": 3, "state": State.ABANDONED, "delivery": Delivery.UNKNOWN,
                        "cost_lambda": 1.0, "exit_layer": None, "label": None}  # fmt: skip
     store.upsert([
         caller(), tier(),
-        caller("a2", **booked, label="negative"), tier("a2", **audit, label="negative"),
+        caller("a2", **recorded, label="negative"), tier("a2", **audit, label="negative"),
         caller("a3", **broken),
         caller("b1", request_id="r2", degraded=True), tier("b1", request_id="r2"),
-        caller("b2", request_id="r2", **booked), tier("b2", request_id="r2", **audit),
+        caller("b2", request_id="r2", **recorded), tier("b2", request_id="r2", **audit),
     ])  # fmt: skip
     assert verify(store).consistent, verify(store)
     report = summarise(store)

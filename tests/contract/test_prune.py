@@ -49,7 +49,7 @@ def test_prune_removes_finished_requests(
     put(store, 10, pair("late")[1])
     put(store, 100, caller("o", request_id="open", state=State.OPEN, delivery=None, final=False))
     put(store, 100, pair("half")[0])
-    put(store, 100, tier("t", request_id="nobody"))
+    put(store, 100, tier("t", request_id="alone"))
     put(store, 100, caller("x", request_id="one"), tier("x", request_id="other"))
     put(store, 100, caller("u", request_id="unsent", state=State.FAILED,
                            delivery=Delivery.NOT_SENT))  # fmt: skip
@@ -60,7 +60,7 @@ def test_prune_removes_finished_requests(
     done = prune(store, 90 * DAY_S)
     assert (done.requests, done.entries, done.kept) == (11, 21, 5)
     assert (tried.requests, tried.entries, tried.kept) == (11, 21, 5)
-    assert left(store) == {"young", "late", "open", "half", "nobody", "one", "other"}
+    assert left(store) == {"young", "late", "open", "half", "alone", "one", "other"}
     assert verify(store).findings == before, "none was made and none was hidden"
     said = summarise(store).pruned
     assert said is not None

@@ -37,7 +37,7 @@ def status(testbed: Testbed) -> tuple[int, dict[str, Any]]:
 
 
 def test_audits_are_recorded_and_shown_in_the_status(bundle: Bundle, tmp_path: Path) -> None:
-    # a promise that any cloud keeps: what the bundle's tiers differ by is not this test's subject
+    # a bound that every cloud meets
     file = written(bundle, tmp_path, max_drop=0.9)
     with start(tmp_path, DIMEE_CERTIFICATE=str(file), DIMEE_AUDIT_SHARE="1") as testbed:
         with httpx.Client(trust_env=False, timeout=60.0) as http:

@@ -190,7 +190,7 @@ def test_jumping_clocks_keep_durations(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "time", jumping)
     settings = MobileSettings(state_dir=tmp_path / "state", bundle=BUNDLE, policy="mobile")
 
-    async def story() -> list[LedgerEntry]:
+    async def run_request() -> list[LedgerEntry]:
         mobile = MobileService(settings)
         answers = await mobile.classify(["a fine film", "a dull film"] * 20)
         assert not any(isinstance(answer, DimeeError) for answer in answers)
@@ -198,7 +198,7 @@ def test_jumping_clocks_keep_durations(tmp_path: Path, monkeypatch: pytest.Monke
         await mobile.close(0.0)
         return found
 
-    entries = asyncio.run(story())
+    entries = asyncio.run(run_request())
     starts = [entry.started_at for entry in entries]
     assert max(starts) - min(starts) > 86_000, "the clock did jump"
     store = LedgerStore(f"sqlite:///{tmp_path / 'ledger.sqlite'}")

@@ -69,16 +69,16 @@ def test_live_and_offline_decisions_are_equal(
     assert report.consistent, report
     assert report.requests - requests == COUNT
     after = ledger.summary()
-    booked = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
-    assert booked == Counter(answer.tier.value for answer in answers)
+    recorded = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
+    assert recorded == Counter(answer.tier.value for answer in answers)
     assert after.escalated - before.escalated == sum(answer.escalated for answer in answers)
     assert after.cost_lambda - before.cost_lambda == pytest.approx(trace.cost_N.sum())
     for one in (answers[0], *[answer for answer in answers if answer.escalated][:1]):
-        story = ledger.request_entries(one.request_id)
-        sides = [(entry.ordinal, entry.side.value) for entry in story]
+        entries = ledger.request_entries(one.request_id)
+        sides = [(entry.ordinal, entry.side.value) for entry in entries]
         attempts = range(1, len(one.attempts) + 1)
         assert sides == [(number, side) for number in attempts for side in ("caller", "tier")]
-        assert {entry.label for entry in story if entry.ordinal == attempts[-1]} == {one.label}
+        assert {entry.label for entry in entries if entry.ordinal == attempts[-1]} == {one.label}
 
 
 def test_texts_reach_several_tiers_and_exits(bundle: Bundle, samples: Samples) -> None:

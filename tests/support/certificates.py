@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 def certificate(bundle: Bundle, **changes: Any) -> Certificate:
     """A certificate of consistency within 2 %, at `CHEAP`, with these ``changes``."""
-    promise: dict[str, Any] = {
+    content: dict[str, Any] = {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,
         "data_hash": "0" * 16,
@@ -44,7 +44,7 @@ def certificate(bundle: Bundle, **changes: Any) -> Certificate:
         "created": NOW,
         "expires": datetime.now(UTC) + timedelta(days=3650),
     }
-    return Certificate.of(CertificateContent(**promise | changes))
+    return Certificate.of(CertificateContent(**content | changes))
 
 
 def written(bundle: Bundle, folder: Path, **changes: Any) -> Path:
@@ -82,7 +82,7 @@ class Cloud:
         return httpx.Response(200, content=answer.model_dump_json())
 
 
-def promised(bundle: Bundle, folder: Path, **settings: Any) -> dict[str, Any]:
+def audited_settings(bundle: Bundle, folder: Path, **settings: Any) -> dict[str, Any]:
     """Settings of a mobile with a certificate that audits every answer."""
     return {"certificate": written(bundle, folder), "audit_share": 1.0} | settings
 
@@ -97,7 +97,7 @@ def contrary(bundle: Bundle, folder: Path, texts: list[str]) -> tuple[Cloud, lis
     async def work(mobile: MobileService) -> list[Classification]:
         return await asked(mobile, texts)
 
-    world = World(folder / "before", up=("edge",), settings=promised(bundle, folder))
+    world = World(folder / "before", up=("edge",), settings=audited_settings(bundle, folder))
     answers = world.run(work)
     assert Tier.CLOUD not in {answer.tier for answer in answers}
     first, second = bundle.manifest.labels

@@ -19,7 +19,14 @@ from shared.domain import Reason, Side, State, Tier
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.wire import Classification
-from tests.support.certificates import TEXTS, Cloud, asked, certificate_id, promised, written
+from tests.support.certificates import (
+    TEXTS,
+    Cloud,
+    asked,
+    audited_settings,
+    certificate_id,
+    written,
+)
 from tests.support.mobile import Handler, World
 
 
@@ -30,7 +37,7 @@ def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: P
         await mobile.monitor.auditor.drain()
         return answers, before, mobile.monitor.health().model_dump()
 
-    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge", "cloud"), settings=audited_settings(bundle, tmp_path))
     answers, waiting, health = world.run(work)
     assert {(answer.degraded, answer.certificate_id) for answer in answers} == {
         (False, certificate_id(world))
@@ -39,7 +46,7 @@ def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: P
     assert [attempt.reason for answer in answers for attempt in answer.attempts] == (
         [Reason.ROUTE] * 10
     )
-    assert health["audits"]["seen"] == health["audits"]["asked"] == 10
+    assert health["audits"]["seen"] == health["audits"]["sent"] == 10
     store = world.ledger()
     assert verify(store).consistent
     by_id = {answer.request_id: answer for answer in answers}
@@ -84,12 +91,12 @@ def test_cloud_answers_count_without_an_audit(bundle: Bundle, tmp_path: Path) ->
     from_cloud = sum(answer.tier is Tier.CLOUD for answer in answers)
     assert from_cloud > 0
     assert audits.seen == len(TEXTS)
-    assert audits.asked == len(TEXTS) - from_cloud
+    assert audits.sent == len(TEXTS) - from_cloud
     assert len(cloud.asked) == len(TEXTS)
 
 
 def test_failed_audit_is_counted_and_harmless(bundle: Bundle, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:3])
@@ -97,7 +104,7 @@ def test_failed_audit_is_counted_and_harmless(bundle: Bundle, tmp_path: Path) ->
         return mobile.monitor.health().audits
 
     audits = world.run(work)
-    assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
+    assert (audits.sent, audits.failed, audits.seen) == (3, 3, 0)
     store = world.ledger()
     assert verify(store).consistent
     report = summarise(store)
@@ -120,7 +127,7 @@ def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path
         return mobile
 
     played: dict[str, Handler] = {"cloud": hang}
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
     mobile = world.run(work)
     counts = mobile.monitor._record.counts
@@ -154,7 +161,7 @@ def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Pa
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
         )
 
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": look}, settings=settings)
     world.run(work)
     assert opened[0]["state"] == "open"
@@ -164,10 +171,10 @@ def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Pa
 
 def test_full_audit_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     texts = [f"{text} {number}" for number in range(12) for text in TEXTS]
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> tuple[int, int]:
-        async with mobile.monitor.auditor._drain_lock:  # nobody drains
+        async with mobile.monitor.auditor._drain_lock:  # no audit starts
             await asked(mobile, texts)
             return mobile.monitor.auditor.waiting, mobile.monitor.health().audits.dropped
 
@@ -187,12 +194,12 @@ def test_losses_are_recorded_in_the_order_of_requests(bundle: Bundle, tmp_path: 
         waiting = []
         for request in reversed(requests):
             answer = await mobile._requester.answer(request, policy, 5_000, time.perf_counter())
-            # the third got no answer, and holds nobody up
+            # the third got no answer and blocks no other
             mobile.monitor.request_ended(request, None if request is requests[2] else answer)
             waiting.append(mobile.monitor.auditor.waiting)
         return waiting, [one.request.text for one in mobile.monitor.auditor._queue]
 
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
     waiting, order = world.run(work)
     assert waiting == [0, 0, 0, 3]
     assert order == [TEXTS[0], TEXTS[1], TEXTS[3]]
@@ -267,7 +274,7 @@ def test_other_policies_are_not_covered_by_the_certificate(bundle: Bundle, tmp_p
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         return answer, mobile.monitor.auditor.waiting
 
-    world = World(tmp_path, settings=promised(bundle, tmp_path))
+    world = World(tmp_path, settings=audited_settings(bundle, tmp_path))
     answer, waiting = world.run(work)
     assert (answer.certificate_id, answer.degraded, waiting) == (None, False, 0)
     assert {entry.certificate_id for entry in world.entries()} == {None}

@@ -71,8 +71,17 @@ def test_written_certificate_is_read_back(
 
 def test_certificate_file_holds_all_fields(file: Path) -> None:
     written = json.loads(file.read_text())
-    promised = {"data_hash", "n", "bound", "thresholds", "bundle_id", "prices", "delta", "max_drop"}
-    assert promised <= written.keys()
+    expected_fields = {
+        "data_hash",
+        "n",
+        "bound",
+        "thresholds",
+        "bundle_id",
+        "prices",
+        "delta",
+        "max_drop",
+    }
+    assert expected_fields <= written.keys()
     assert written["prices"]["price_book"] == PriceBook().version
 
 
@@ -200,8 +209,8 @@ def test_certified_policy_has_the_certified_thresholds_and_prices(
     facts: dict[str, Any], bundle: Bundle
 ) -> None:
     dear = CostModel.paper(6, cloud_fee=30.0)
-    promise = CertificateContent(**facts | {"prices": Prices.of(dear, PriceBook())})
-    policy = certified_policy(Certificate.of(promise), bundle)
+    content = CertificateContent(**facts | {"prices": Prices.of(dear, PriceBook())})
+    policy = certified_policy(Certificate.of(content), bundle)
     assert (policy.alpha, policy.cost_weight) == (0.98, 0.002864)
     assert policy.conditions.cost_model == dear
 

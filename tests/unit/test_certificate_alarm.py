@@ -20,17 +20,17 @@ from tests.support.certificates import (
     TEXTS,
     Cloud,
     asked,
+    audited_settings,
     certificate,
     certificate_id,
     contrary,
-    promised,
 )
 from tests.support.mobile import World, story
 
 
 def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
@@ -62,7 +62,7 @@ def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> 
 
 def test_alarm_persists_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def raise_alarm(mobile: MobileService) -> Any:
@@ -90,7 +90,7 @@ def test_alarm_persists_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> Non
 def test_damaged_state_file_is_renamed(
     content: str, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(tmp_path, settings=promised(bundle, tmp_path))
+    world = World(tmp_path, settings=audited_settings(bundle, tmp_path))
     file = monitor_state_file(tmp_path, certificate_id(world))
     file.parent.mkdir(parents=True)
     file.write_bytes(content.encode("latin-1"))
@@ -106,7 +106,7 @@ def test_damaged_state_file_is_renamed(
 def test_running_test_keeps_its_alpha(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
 
     async def work(mobile: MobileService) -> float:
         await asked(mobile, TEXTS[:2])
@@ -120,7 +120,7 @@ def test_running_test_keeps_its_alpha(
 
 
 def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge", "cloud"), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
@@ -139,7 +139,7 @@ def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) 
 
 def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -> None:
     cloud = Cloud(bundle, bundle.manifest.labels[0])
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def work(mobile: MobileService) -> tuple[Classification, Classification, Any]:
@@ -157,7 +157,7 @@ def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -
 def test_price_change_in_service_keeps_certified_decisions(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text('{"version": "first"}')
-    settings = promised(bundle, tmp_path, price_book=book)
+    settings = audited_settings(bundle, tmp_path, price_book=book)
     world = World(tmp_path, up=("edge", "cloud"), settings=settings)
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:

@@ -54,8 +54,8 @@ def test_wrong_certificate_is_rejected_at_start(
     assert "\n" not in caught.value.message
 
 
-def refused(bundle: Bundle, folder: Path, promise: dict[str, Any], **settings: Any) -> str:
-    file = written(bundle, folder, **promise)
+def refused(bundle: Bundle, folder: Path, content: dict[str, Any], **settings: Any) -> str:
+    file = written(bundle, folder, **content)
     with pytest.raises(DimeeError) as caught:
         MobileClient(bundle=BUNDLE, state_dir=folder, certificate=file, **settings)
     return caught.value.message

@@ -33,7 +33,7 @@ TIER = {"status": "ready", "bundle_id": "b1", "layers": 4, "certificate_id": "c1
 
 def health(**changes: Any) -> dict[str, Any]:
     audits = AuditReport(
-        share=0.01, seen=400, differ=4, asked=250, failed=1, dropped=0, waiting=2,
+        share=0.01, seen=400, differ=4, sent=250, failed=1, dropped=0, waiting=2,
         bound=0.02, e_value=0.5, alarm_at=100.0,
     )  # fmt: skip
     facts: dict[str, Any] = {

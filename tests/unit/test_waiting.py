@@ -278,8 +278,8 @@ def test_a_price_book_names_the_price_of_waiting(bundle: Bundle, tmp_path: Path)
         rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), latency_price_lambda=0.25)
         == 0.25
     )
-    promise = written(bundle, tmp_path)
-    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=promise) == 0
+    content = written(bundle, tmp_path)
+    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=content) == 0
 
 
 def test_a_price_of_waiting_changes_with_its_book(tmp_path: Path) -> None:

@@ -136,13 +136,13 @@ class _Findings:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self.total = 0
-        self.shown: list[Finding] = []
+        self.first: list[Finding] = []
 
     def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
         self.total += count
-        if count and len(self.shown) < MAX_FINDINGS:
-            found = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.shown)))
-            self.shown += [
+        if count and len(self.first) < MAX_FINDINGS:
+            found = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
+            self.first += [
                 Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
                 for attempt_id, side in found
             ]
@@ -205,5 +205,5 @@ def verify(store: LedgerStore) -> Verification:
         caller_rows=caller_rows,
         tier_rows=tier_rows,
         total_findings=findings.total,
-        findings=findings.shown,
+        findings=findings.first,
     )
