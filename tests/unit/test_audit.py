@@ -130,7 +130,7 @@ def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path
     settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
     mobile = world.run(work)
-    counts = mobile.monitor._record.counts
+    counts = mobile.monitor._state.counts
     assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH_AUDITS)
     audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
     assert {entry.state for entry in audits} == {State.ABANDONED}
@@ -238,7 +238,7 @@ def test_audited_requests_are_seeded_across_restarts(bundle: Bundle, tmp_path: P
 
     async def work(mobile: MobileService) -> int:
         await asked(mobile, TEXTS[:5])
-        return mobile.monitor._record.counts.opened
+        return mobile.monitor._state.counts.opened
 
     settings = {"certificate": written(bundle, tmp_path)}
     world = World(tmp_path, up=("edge",), settings=settings)

@@ -49,7 +49,7 @@ def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> 
     (alarm,) = [one for one in health.alarms if one.degrades]
     assert alarm.kind == "disagreement"
     assert alarm.since == health.degraded_since
-    assert "at most 2.00% are certified" in alarm.message
+    assert "the certificate allows at most 2.00%" in alarm.message
     assert health.audits.e_value >= health.audits.alarm_at == 100
     # one that degrades is audited no more: all its answers are the cloud's
     assert health.audits.waiting == 0
@@ -99,7 +99,7 @@ def test_damaged_state_file_is_renamed(
         return mobile.monitor.health().degraded
 
     assert world.run(work) is False
-    assert "counting begins anew" in caplog.text
+    assert "the counts start again" in caplog.text
     assert file.with_suffix(".damaged").exists()
 
 
@@ -124,13 +124,13 @@ def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) 
 
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
-        second.watch.auditor._cloud = mobile.monitor.auditor._cloud
+        second.monitor.auditor._cloud = mobile.monitor.auditor._cloud
         second._requester._asking._tiers = mobile._requester._asking._tiers
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
-            await one.watch.auditor.drain()
-            one.watch.save()
-        seen = [one.watch.health().audits.seen for one in (mobile, second)]
+            await one.monitor.auditor.drain()
+            one.monitor.save()
+        seen = [one.monitor.health().audits.seen for one in (mobile, second)]
         await second.close(flush_s=0)
         return seen
 

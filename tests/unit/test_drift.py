@@ -44,7 +44,7 @@ def test_unused_tier_raises_an_alarm_when_chance_is_unlikely() -> None:
     alarm = alarms[enough - 1]
     assert alarm is not None
     assert alarm[0] == "tier-unused"
-    assert f"none of the last {enough:,} requests, and 2.0% when" in alarm[1]
+    assert f"none of the last {enough:,} requests, but 2.0% at" in alarm[1]
 
 
 def test_tier_without_calibrated_share_raises_no_alarm() -> None:
@@ -116,7 +116,7 @@ def test_client_with_more_escalations_raises_an_alarm() -> None:
             alarms += [alarm] if alarm else []
     (alarm,) = alarms
     assert alarm.startswith("10.0.0.2: ")
-    assert "10.0% usually are" in alarm
+    assert "usually 10.0% are" in alarm
 
 
 def test_single_client_is_compared_with_its_first_requests() -> None:

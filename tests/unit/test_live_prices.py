@@ -80,7 +80,7 @@ def test_invalid_change_keeps_the_previous_prices(
         ),
         ({"valid_until": "tomorrow"}, "valid_until: "),
         ({"cost_model": {"cloud_fee": -1}}, "cost_model.cloud_fee: "),
-        ({"cloud_fee": 3}, "cloud_fee: Extra inputs"),
+        ({"cloud_fee": 3}, "cloud_fee: extra inputs"),
         ({"version": ""}, "version: "),
     ],
 )
@@ -91,7 +91,7 @@ def test_invalid_file_is_rejected(facts: dict[str, Any], says: str, tmp_path: Pa
 
 
 def test_missing_and_oversized_files_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"cannot be read .* give a file like"):
+    with pytest.raises(InvalidInput, match=r"cannot be read .* give a file such as"):
         LivePrices(COSTS, tmp_path / "none.json")
     big = tmp_path / "big.json"
     big.write_bytes(b" " * 70_000)
