@@ -323,7 +323,7 @@ def test_the_command_writes_a_certificate_that_loads(
 def test_an_expired_price_book_is_refused(tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text(json.dumps({"version": "old", "valid_until": "2020-01-01T00:00:00Z"}))
-    with pytest.raises(InvalidInput, match=r"price-book: old in .* expired 2020-01-01"):
+    with pytest.raises(InvalidInput, match=r"price-book: old in .* expired on 2020-01-01"):
         run("--max-drop", "2", "--price-book", str(book))
 
 
