@@ -67,7 +67,7 @@ def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: P
     assert health["audits"]["differ"] == report.audits.differ == differing
     assert (report.audits.attempts, report.audits.compared) == (10, 10)
     assert report.audits.cost_lambda == 180.0
-    # what answers cost, where they were given and how long they took knows nothing of audits
+    # costs, tiers and durations of answers exclude audits
     assert report.cost_lambda == pytest.approx(sum(one.cost.cost_lambda for one in answers))
     assert report.all_cloud_lambda == 180.0
     assert (report.requests, report.answered, report.escalated, report.degraded) == (10, 10, 0, 0)
@@ -123,7 +123,7 @@ def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path
 
     async def work(mobile: MobileService) -> MobileService:
         await asked(mobile, TEXTS[:BATCH_AUDITS])
-        await hung.wait()  # a batch is asked at once
+        await hung.wait()  # a full batch is sent at once
         return mobile
 
     played: dict[str, Handler] = {"cloud": hang}

@@ -153,8 +153,8 @@ def test_rejected_token_is_logged_once_and_loses_nothing(
         own.write_text("dimee_unknown")
         assert not any(shipper.flush(1) for _ in range(3)), "401"
         assert outbox.count_pending() == 2
-        told = [record.message for record in caplog.records]
-        assert [("403" in one, "401" in one) for one in told] == [(True, False), (False, True)]
+        messages = [record.message for record in caplog.records]
+        assert [("403" in one, "401" in one) for one in messages] == [(True, False), (False, True)]
         own.write_text(new_token(known, "mobile-1", ["ledger:write"])[0])
         assert shipper.flush(10)
         assert caplog.records[-1].message.startswith("the ledger accepts this process again")
