@@ -120,7 +120,7 @@ class MobileService:
             (self._clock() if since is None else since) if single else None,
         )
         items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
-        self.monitor.look()
+        self.monitor.refresh()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
         requests = [self._route(item, call) for item in items]
@@ -134,7 +134,7 @@ class MobileService:
             return list(await asyncio.gather(*map(answer, requests)))
         finally:
             for request in requests:  # those that were cancelled before they began
-                self.monitor.ended(request, None)
+                self.monitor.request_ended(request, None)
 
     def _prepare(self, index: int, text: str, pair: str | None) -> _Item:
         try:
@@ -169,7 +169,7 @@ class MobileService:
             max_cost_lambda=options.max_cost_lambda,
         )
         if call.unrestricted and self.monitor.covers(call.policy):
-            self.monitor.opened(request, call.client)
+            self.monitor.request_started(request, call.client)
         return request
 
     async def _answer(self, request: RoutedRequest, call: _Call) -> Classification | DimeeError:
@@ -187,7 +187,7 @@ class MobileService:
             return error
         finally:
             # answers that the budget or missing servers caused are not what a certificate covers
-            self.monitor.ended(request, chosen_by_policy)
+            self.monitor.request_ended(request, chosen_by_policy)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda

@@ -1,4 +1,4 @@
-"""The words of the domain as types. Imports nothing of the project."""
+"""Domain types that all packages share. This module imports nothing of the project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Tier(StrEnum):
-    """A place of execution."""
+    """Place of execution."""
 
     MOBILE = "mobile"
     EDGE = "edge"
@@ -15,7 +15,7 @@ class Tier(StrEnum):
 
 
 class Difficulty(StrEnum):
-    """The paper's difficulty classes (pools), each answered at its own tier."""
+    """The paper's difficulty classes (pools), each with its own tier."""
 
     EASY = "easy"
     MODERATE = "moderate"
@@ -23,7 +23,7 @@ class Difficulty(StrEnum):
 
     @property
     def tier(self) -> Tier:
-        """Easy samples belong on the mobile, moderate ones on the edge, hard ones in the cloud."""
+        """Tier of the class: easy on the mobile, moderate on the edge, hard in the cloud."""
         return _TIER_OF[self]
 
 
@@ -48,11 +48,12 @@ class LayerRange:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the correctness heads expect of a text before a layer is run: numbers, not the text.
+    """Prediction of the correctness heads for a text, before a layer runs.
 
     ``expected`` holds the K probabilities of `shared.bundle.correctness_heads.CorrectnessHeads`,
-    ``lead`` the expected lead of each tier over the cloud; ``margin`` and ``label`` are exit 0's,
-    ``length`` is the logarithm of the number of tokens.
+    ``lead`` the difference of each tier's and the cloud's probability of a right answer.
+    ``margin`` and ``label`` are the embedding classifier's. ``length`` is the logarithm of the
+    number of tokens.
     """
 
     expected: tuple[float, ...]
@@ -64,16 +65,19 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """Where a request is answered first, how, and why.
+    """Tier that answers a request first, how it does so, and what the policy knew.
 
-    The defaults are the paper's: the mobile asks its exits 1..m against the bundle's α and answers
-    at its last one whatever its confidence. A policy may choose another threshold (``alpha``; it
-    goes with the request to the edge), run the mobile deeper or less deep (``last_layer``), leave
-    out the exits before ``first_exit``, or name the tier that takes over an answer below the
-    threshold (``escalate_to``). ``expected_values`` are what `cascade-routing` found starting at
-    each tier to be worth (None: not possible), ``expectation`` what it knew of the text,
-    ``delay_ms`` what it knew of each tier's delay (None: nothing), ``latency_price_lambda`` the
-    price of waiting that it weighed them by.
+    The defaults are the paper's: the mobile compares the confidence of its exits 1..m with the
+    bundle's α and answers at exit m in any case.
+
+    - ``alpha``: another threshold, which also applies at the edge.
+    - ``first_exit``, ``last_layer``: the first exit to use and the last layer to run on the mobile.
+    - ``escalate_to``: tier that takes over an answer below the threshold.
+    - ``difficulty``, ``distances``: chosen pool, and distance to each centroid.
+    - ``expected_values``, ``expectation``: of `cascade-routing`; None for a tier that could not
+      answer.
+    - ``delay_ms``, ``latency_price_lambda``: the delay of each tier (None if unknown) and the price
+      of waiting a millisecond that `cascade-routing` used.
     """
 
     tier: Tier
@@ -92,9 +96,9 @@ class RoutingDecision:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a decision: who answered, where it stopped, how sure, at what cost in λ.
+    """Outcome of a decision: tier, exit layer and confidence of the answer, and its cost in λ.
 
-    ``label`` is the index of the answer.
+    ``label`` is the index of the answer's label.
     """
 
     tier: Tier
@@ -106,7 +110,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An exit's answer: ``exit_layer`` is 1-based, the number of layers executed."""
+    """Answer of an exit; ``exit_layer`` is 1-based, the number of executed layers."""
 
     label_index: int
     probabilities: tuple[float, ...]
@@ -114,46 +118,46 @@ class Prediction:
     exit_layer: int
 
     def __reduce__(self) -> tuple[type[Prediction], tuple[int, tuple[float, ...], float, int]]:
-        """A dataclass with slots is pickled ten times as slowly; every answer of a tier is."""
+        """Pickle faster: the default for a dataclass with slots takes ten times as long."""
         values = self.label_index, self.probabilities, self.confidence, self.exit_layer
         return Prediction, values
 
 
 class Side(StrEnum):
-    """Who wrote the entry: the caller (what it asked and waited for) or the tier (what it did)."""
+    """Writer of an entry: the caller of a tier, or the tier."""
 
     CALLER = "caller"
     TIER = "tier"
 
 
 class State(StrEnum):
-    """``OPEN`` until the attempt ends; every other state is terminal."""
+    """State of an attempt; all states except ``OPEN`` are terminal."""
 
     OPEN = "open"
     ANSWERED = "answered"
-    REFUSED = "refused"  # the tier said no: invalid, overloaded, not ready, another bundle
-    FAILED = "failed"  # unreachable, broken off, or failed inside
+    REFUSED = "refused"  # by the tier: invalid, overloaded, not ready, another bundle
+    FAILED = "failed"  # unreachable, connection broken, or an error inside the tier
     TIMED_OUT = "timed_out"
-    ABANDONED = "abandoned"  # the writer died or was cancelled before the attempt ended
+    ABANDONED = "abandoned"  # the writer ended or was cancelled before the attempt ended
 
 
 class Reason(StrEnum):
-    """Why the attempt was made."""
+    """Reason for an attempt."""
 
     ROUTE = "route"
     ESCALATE = "escalate"
     FAIL_OVER = "fail_over"
     RETRY = "retry"
     HEDGE = "hedge"
-    AUDIT = "audit"  # the cloud is asked of an answered text as well, to check the answer
+    AUDIT = "audit"  # compares an answer with the cloud's, after the request has ended
 
 
 class Delivery(StrEnum):
-    """What the caller knows of the attempt's arrival; decides whether a partner must exist.
+    """Whether an attempt reached the tier, as far as its caller knows.
 
-    ``ARRIVED``: an answer or a refusal came back, so the tier has booked it. ``NOT_SENT``: no
-    connection was made, so it cannot have. ``UNKNOWN``: sent, and nothing came back, or the tier's
-    door refused it before the tier saw it.
+    It decides whether the tier must have an entry of the attempt. ``ARRIVED``: the tier answered or
+    refused, so it has an entry. ``NOT_SENT``: there was no connection, so it has none.
+    ``UNKNOWN``: nothing came back, or authentication or rate limiting rejected the request.
     """
 
     ARRIVED = "arrived"

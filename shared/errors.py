@@ -1,4 +1,4 @@
-"""Every error that dimee raises on purpose, and what each becomes over HTTP.
+"""The errors of dimee, with the HTTP status and code of each.
 
 ::
 
@@ -6,23 +6,24 @@
     ├── InvalidInput            422  the caller's text or setting is wrong
     │   ├── TooLarge            413  more than a limit allows
     │   └── BundleMismatch      409  caller and tier run different models
-    ├── NotFound                404  no such request in the ledger
-    ├── Unauthorised            401  no token that is valid here and now
+    ├── NotFound                404  the ledger has no such request
+    ├── Unauthorised            401  there is no valid token
     ├── Forbidden               403  the token lacks the scope
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
-    ├── MissingExtra            503  this device lacks an optional part of the installation
+    ├── MissingExtra            503  an optional part of the installation is missing
     ├── LedgerUnavailable       503  the ledger cannot be read
-    └── TierError                    an attempt at a tier did not bring an answer
+    └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
-        │   └── RateLimited     429  the caller asks more often than it may
-        ├── NotAdmitted         503  the tier's door is closed to this caller: its token is wrong
+        │   └── RateLimited     429  the caller exceeds its rate limit
+        ├── NotAdmitted         503  the tier rejects this caller's credentials
         ├── NotReady            503  the tier has not loaded its bundle
         ├── TierUnreachable     503  no connection to the tier, or it broke
-        ├── DeadlineExceeded    504  the time ran out
-        └── TierFailed          500  the tier failed inside
+        ├── DeadlineExceeded    504  the deadline passed
+        └── TierFailed          500  an error inside the tier
 
 The client raises the class that the server raised (`from_payload`). A message is one sentence that
-says what is wrong and what to do; what is not in this table never leaves a process (`INTERNAL`).
+says what is wrong and what to do. Any other exception becomes
+`INTERNAL` over HTTP, without details.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from typing import Any, ClassVar
 
 
 class DimeeError(Exception):
-    """The root; ``field`` names the wrong input and ``limit`` its bound, where there is one."""
+    """Base of all errors.
+
+    ``field`` is the name of the wrong input and ``limit`` its bound, where there is one.
+    ``retry_after_s`` is the time after which a retry is useful.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -51,19 +56,19 @@ class DimeeError(Exception):
         self.retry_after_s = retry_after_s
 
     def payload(self) -> dict[str, Any]:
-        """The public body: ``{"error": {code, message, field?, limit?, retry_after_s?}}``."""
-        facts = {
+        """Return the body ``{"error": {code, message, field?, limit?, retry_after_s?}}``."""
+        content = {
             "code": self.code,
             "message": self.message,
             "field": self.field,
             "limit": self.limit,
             "retry_after_s": self.retry_after_s,
         }
-        return {"error": {name: value for name, value in facts.items() if value is not None}}
+        return {"error": {name: value for name, value in content.items() if value is not None}}
 
 
 class InvalidInput(DimeeError):
-    """The caller's text or setting is wrong; the message names the field and the limit."""
+    """A text or a setting is wrong; the message names the field and the limit."""
 
     status = 422
     code = "invalid_input"
@@ -77,35 +82,35 @@ class TooLarge(InvalidInput):
 
 
 class BundleMismatch(InvalidInput):
-    """The caller and the tier run different bundles, so that their layers do not fit together."""
+    """The caller and the tier have different bundles, whose layers do not fit together."""
 
     status = 409
     code = "bundle_mismatch"
 
 
 class NotFound(DimeeError):
-    """No such thing in the ledger."""
+    """The ledger has no such request."""
 
     status = 404
     code = "not_found"
 
 
 class Unauthorised(DimeeError):
-    """The caller shows no token that is valid here and now."""
+    """The request has no valid token."""
 
     status = 401
     code = "unauthorised"
 
 
 class Forbidden(DimeeError):
-    """The caller's token is valid, and lacks the scope; the message names it."""
+    """The caller's token is valid but lacks the scope, which the message names."""
 
     status = 403
     code = "forbidden"
 
 
 class BundleError(DimeeError):
-    """A bundle is missing, corrupt or does not fit the settings: refused at start."""
+    """A bundle is missing, corrupt or does not fit the settings; raised at start."""
 
     status = 503
     code = "bundle_invalid"
@@ -126,7 +131,7 @@ class LedgerUnavailable(DimeeError):
 
 
 class TierError(DimeeError):
-    """An attempt at a tier did not bring an answer."""
+    """An attempt at a tier returned no answer."""
 
     code = "tier_failed"
 
@@ -139,13 +144,16 @@ class Overloaded(TierError):
 
 
 class RateLimited(Overloaded):
-    """The caller asks more often than it may; try again after ``retry_after_s``."""
+    """The caller exceeds its rate limit; try again after ``retry_after_s``."""
 
     code = "rate_limited"
 
 
 class NotAdmitted(TierError):
-    """The tier's door is closed to this caller; who asks the caller has done nothing wrong."""
+    """The tier rejects the credentials of the process that calls it.
+
+    It is not `Unauthorised`, because the credentials of the original request are valid.
+    """
 
     status = 503
     code = "not_admitted"
@@ -159,29 +167,27 @@ class NotReady(TierError):
 
 
 class TierUnreachable(TierError):
-    """No connection to the tier, or it broke before an answer."""
+    """There is no connection to the tier, or it broke before an answer."""
 
     status = 503
     code = "tier_unreachable"
 
 
 class DeadlineExceeded(TierError):
-    """The time for the answer ran out."""
+    """The deadline passed before an answer."""
 
     status = 504
     code = "deadline_exceeded"
 
 
 class TierFailed(TierError):
-    """The tier failed inside; details stay in its own log."""
+    """An error inside the tier; details are in its log only."""
 
     status = 500
     code = "tier_failed"
 
 
-INTERNAL = {
-    "error": {"code": "internal", "message": "something failed inside; see the server's log"}
-}
+INTERNAL = {"error": {"code": "internal", "message": "internal error; see the server's log"}}
 
 _BY_CODE: dict[str, type[DimeeError]] = {
     kind.code: kind
@@ -207,10 +213,10 @@ _BY_CODE: dict[str, type[DimeeError]] = {
 
 
 def from_payload(body: object, status: int) -> DimeeError:
-    """Rebuild the error that a server sent; anything unknown becomes `TierFailed`."""
+    """Return the error that a server sent; `TierFailed` for an unknown one."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        return TierFailed(f"the server answered with status {status} and no known error")
+        return TierFailed(f"the server returned status {status} without a known error")
     kind = _BY_CODE.get(str(error.get("code")), TierFailed)
     return kind(
         str(error.get("message", f"status {status}")),

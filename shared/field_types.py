@@ -1,4 +1,4 @@
-"""Field types that wire contracts and ledger entries share."""
+"""Field types of the wire contracts and the ledger entries."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-# PostgreSQL stores no NUL: refused here, so that both stores take the same
+# PostgreSQL cannot store NUL, so both stores reject it
 Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]

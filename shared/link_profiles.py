@@ -1,9 +1,8 @@
-"""Links between a mobile and its servers, as they are every day: delay, jitter and rates by name.
+"""Profiles of links between a mobile and its servers: delay, jitter and rates by name.
 
-Sources: `SOURCES` says of each number where it is from. The uplinks are assumptions, everyday rates
-of their kind and not the best that each standard allows; `docs/results/resume.md` was computed with
-them. Loss is 0 everywhere: radio links repeat lost frames themselves, which is felt as jitter; give
-``loss=0.01`` to feel more.
+`SOURCES` gives the source of each number. The uplinks are assumptions: typical rates, not the
+highest that a standard allows; `docs/results/resume.md` was computed with them. Loss is 0 in every
+profile, because radio links resend lost frames, which shows as jitter. ``loss=0.01`` sets a loss.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from shared.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One way's delay in ms, and the rates up and down in megabits a second.
+    """A link: its delay in one direction in ms, and its rates in megabits per second.
 
-    ``jitter_ms`` is the most that a delay differs from ``one_way_ms``, ``loss`` the share of
-    segments that are lost on their first way.
+    ``jitter_ms`` is the largest difference of a delay from ``one_way_ms``, ``loss`` the share of
+    segments that are lost on their first transmission.
     """
 
     title: str
@@ -31,11 +30,11 @@ class Link:
 
     @property
     def round_trip_ms(self) -> float:
-        """There and back, of an empty message."""
+        """Round-trip time of an empty message, in ms."""
         return 2 * self.one_way_ms
 
     def network_ms(self, sent_bytes: float, received_bytes: float) -> float:
-        """What an exchange of so many bytes spends on the link, in ms."""
+        """Return the time in ms that an exchange of so many bytes takes on the link."""
         bits_ms = sent_bytes / self.up_mbps + received_bytes / self.down_mbps
         return self.round_trip_ms + 8 * bits_ms / 1e3
 
@@ -69,24 +68,26 @@ _BOUNDS = {
 }
 
 
-def parse_link(words: str) -> Link:
-    """A link from ``4g`` or ``4g,loss=0.01,up_mbps=2``; raises `InvalidInput`."""
-    name, *changes = (word.strip() for word in words.split(","))
+def parse_link(spec: str) -> Link:
+    """Return the link for ``4g`` or ``4g,loss=0.01,up_mbps=2``; raises `InvalidInput`."""
+    name, *changes = (word.strip() for word in spec.split(","))
     if name not in LINKS:
         known = ", ".join(LINKS)
-        raise InvalidInput(f"link: {name[:40]!r} is no link; take one of {known}", field="link")
+        raise InvalidInput(
+            f"link: {name[:40]!r} is not a link; choose one of {known}", field="link"
+        )
     given: dict[str, float] = {}
     for change in changes:
-        what, _, value = change.partition("=")
-        low, high = _BOUNDS.get(what, (1.0, 0.0))
+        field, _, value = change.partition("=")
+        low, high = _BOUNDS.get(field, (1.0, 0.0))
         try:
             number = float(value)
         except ValueError:
             number = math.nan
         if not low <= number <= high:
             limits = ", ".join(f"{key} {a:g} to {b:g}" for key, (a, b) in _BOUNDS.items())
-            raise InvalidInput(f"link: {change[:40]!r} cannot be; take {limits}", field="link")
-        given[what] = number
+            raise InvalidInput(f"link: {change[:40]!r} is invalid; allowed: {limits}", field="link")
+        given[field] = number
     if not given:
         return LINKS[name]
     link = LINKS[name]

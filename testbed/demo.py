@@ -54,11 +54,11 @@ def demo(**options: Any) -> None:
             print_summary(ledger.summary())
             click.echo(
                 "ledger verify: consistent, both sides of every attempt match"
-                if report.clean
+                if report.consistent
                 else f"ledger verify: {report.total_findings} findings"
             )
     click.echo("stopped.")
-    if failed or not report.clean or report.requests != sent:
+    if failed or not report.consistent or report.requests != sent:
         raise DimeeError("the demo failed; see the rows above")
 
 

@@ -28,7 +28,13 @@ from lab.evaluate.choose_lambda import PRICES, TEXT_ALPHAS, Setting
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
 from shared.bundle.loading import Bundle
-from shared.certificates.certificate import Certificate, Metric, Prices, Promise, TierBound
+from shared.certificates.certificate import (
+    Certificate,
+    CertificateContent,
+    Metric,
+    Prices,
+    TierBound,
+)
 from shared.certificates.sequential_test import DISAGREEMENT, DROP, upper_bound
 from shared.domain import Tier
 from shared.errors import InvalidInput
@@ -264,7 +270,7 @@ def certify(
         "created": now or datetime.now(UTC),
         "expires": expires,
     }
-    return Certificate.of(Promise(**claims))
+    return Certificate.of(CertificateContent(**claims))
 
 
 def _round_up(count: int) -> int:

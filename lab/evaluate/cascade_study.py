@@ -27,7 +27,7 @@ from lab.evaluate.simulate import Trace, simulate
 from lab.evaluate.sweeps import refit_for_prices
 from shared.bundle.correctness_heads import TIERS, CorrectnessHeads, Floats
 from shared.domain import Tier
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 from shared.pricing.cost_model import CLOUD_FEES
 
 DROPS = (0.0, 0.3, 0.5)
@@ -188,7 +188,7 @@ def pair_auroc(
     if data.test.pair_NP is None:
         return None
     pools = with_alpha(data.pools, CONFIDENT_AT)
-    edge = simulate(Always(Tier.EDGE), data.test, pools.facts, pools.edge_layers)
+    edge = simulate(SingleTier(Tier.EDGE), data.test, pools.facts, pools.edge_layers)
     confidence_N = data.test.confidence_NE[np.arange(len(data.test)), edge.exit_N - 1]
     targets = {
         "edge_confident": confidence_N >= np.float32(CONFIDENT_AT),

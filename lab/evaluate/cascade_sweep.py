@@ -21,7 +21,7 @@ from shared.bundle.correctness_heads import TIERS, CorrectnessHeads
 from shared.domain import Tier
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.conditions import Conditions
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 from shared.pricing.cost_model import CostModel
 
 Part = Literal["both", "heads", "escalation"]
@@ -35,7 +35,7 @@ class CascadeSweep:
     def __init__(self, heads: CorrectnessHeads, samples: Samples, pools: Pools) -> None:
         facts = pools.facts
         self._heads, self._samples = heads, samples
-        runs = [simulate(Always(tier), samples, facts, pools.edge_layers) for tier in TIERS]
+        runs = [simulate(SingleTier(tier), samples, facts, pools.edge_layers) for tier in TIERS]
         features_NF, label0_N = features_of((heads.exit0_HC, heads.exit0_C), samples)
         x_NF = heads.scaled(features_NF)
         logits_NK = np.clip(x_NF @ heads.weight_FK + heads.bias_K, -30, 30)
@@ -81,7 +81,9 @@ class CascadeSweep:
         policy = CascadeRouting(self._heads, cost_model, price)
         confident_NT = np.concatenate([self._expected_NK[:, len(TIERS) :], np.ones((count, 1))], 1)
         expected_values = [
-            policy.worth(t, confident_NT[:, t], self._lead_NT[:, t], going_on=part == "both")
+            policy.expected_value(
+                t, confident_NT[:, t], self._lead_NT[:, t], may_escalate=part == "both"
+            )
             for t in range(len(TIERS))
         ]
         value_NT = np.stack([np.broadcast_to(value, count) for value in expected_values], 1)
@@ -98,7 +100,9 @@ class CascadeSweep:
         value_N = np.zeros(len(self._samples))
         for target in range(tier + 1, len(TIERS)):
             layer = float(self._heads.layers_T2[target, 1])
-            new_N = self._gain_NTU[:, tier, target] - price * conditions.cost(TIERS[target], layer)
+            new_N = self._gain_NTU[:, tier, target] - price * conditions.cost_lambda(
+                TIERS[target], layer
+            )
             best_N = np.where(new_N > value_N, target, best_N)
             value_N = np.maximum(new_N, value_N)
         return best_N

@@ -272,7 +272,7 @@ def fit_default_heads(
     heads = fit_heads(
         embedding_classifier, validation, with_alpha(pools, setting.alpha), setting.reads
     )
-    return replace(heads, price=np.array(setting.price)), chosen
+    return replace(heads, cost_weight=np.array(setting.price)), chosen
 
 
 def cascade_trace(heads: CorrectnessHeads, price: float, samples: Samples, pools: Pools) -> Trace:

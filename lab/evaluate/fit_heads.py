@@ -29,7 +29,7 @@ from shared.bundle.correctness_heads import (
     raw_features,
 )
 from shared.domain import Tier
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 
 HeadInputs = Literal["text", "answers"]
 RIDGE = 0.01
@@ -70,7 +70,9 @@ def fit_heads(
     the same tier. They have fewer parameters, and are better with few examples or where the text
     reveals little of its difficulty.
     """
-    runs = [simulate(Always(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS]
+    runs = [
+        simulate(SingleTier(tier), validation, pools.facts, pools.edge_layers) for tier in TIERS
+    ]
     features_NF, label0_N = features_of(embedding_classifier, validation)
     right_NT = np.stack([run.answer_N == validation.labels_N for run in runs], 1)
     confident_NT = np.stack([_meets_threshold(validation, run, pools) for run in runs], 1)
@@ -109,7 +111,7 @@ def fit_heads(
         diff_T=lead.intercept_,
         gains_TSQU=np.zeros((3, 2, QUANTILES, 3)),
         alpha=np.array(pools.alpha),
-        price=np.array(0.0),
+        cost_weight=np.array(0.0),
     )
     return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, confident_NT))
 

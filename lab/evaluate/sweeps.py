@@ -27,7 +27,7 @@ from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import simulate
 from shared.domain import Tier
 from shared.policies.centroids import DimeeAdaptive
-from shared.policies.static import Always
+from shared.policies.static import SingleTier
 from shared.pricing.cost_model import CLOUD_FEES, CostModel
 
 PRICE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -158,7 +158,7 @@ def router_auroc(data: EvaluationData) -> dict[str, Any]:
 
 
 def _mobile_wrong(samples: Samples, data: EvaluationData) -> Any:
-    mobile = simulate(Always(Tier.MOBILE), samples, data.facts, data.pools.edge_layers)
+    mobile = simulate(SingleTier(Tier.MOBILE), samples, data.facts, data.pools.edge_layers)
     return mobile.answer_N != samples.labels_N
 
 

@@ -23,7 +23,7 @@ from lab.export.onnx_layer import layer_graph
 from lab.models.embedding_tables import word_rows
 from lab.models.model import MultiExitClassifier
 from lab.models.run import Run, portable_facts
-from shared.bundle.loading import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.bundle.manifest import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
 

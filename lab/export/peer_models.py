@@ -34,7 +34,8 @@ from transformers import (
 
 from lab.export.layers import write_layers
 from lab.models.model import MultiExitClassifier
-from shared.bundle.loading import EMBEDDINGS, MANIFEST, TOKENIZER, Bundle, layer_file, load_bundle
+from shared.bundle.loading import Bundle, load_bundle
+from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
 
 Arrays = dict[str, NDArray[Any]]
 SUBLAYERS = {

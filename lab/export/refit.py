@@ -27,7 +27,8 @@ from lab.export.layers import (
     write_router,
 )
 from shared.bundle.correctness_heads import Floats
-from shared.bundle.loading import EMBEDDINGS, ROUTER, TOKENIZER, Bundle, load_bundle
+from shared.bundle.loading import Bundle, load_bundle
+from shared.bundle.manifest import EMBEDDINGS, ROUTER, TOKENIZER
 from shared.errors import InvalidInput
 from shared.inference.embeddings import Embeddings
 from shared.inference.tokenizer import TextEncoder

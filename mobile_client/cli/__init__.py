@@ -1,1 +1,1 @@
-"""The `dimee` command and the mobile client's own subcommands."""
+"""The `dimee` command and the subcommands of the mobile client."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mobile_client.cli.render import HEADER, row
+from mobile_client.cli.render import HEADER, legend, row
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import State
@@ -20,14 +20,21 @@ from shared.wire import MAX_TEXTS, Classification
 
 @click.command()
 @click.argument("text", nargs=-1)
-@click.option("--pair", "pairs", multiple=True, help="Second text, one for each TEXT.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of rows.")
-@click.option("--policy", type=click.Choice(POLICY_NAMES), help="Who decides the tier.")
-@click.option("--bundle", type=click.Path(), help="Folder of the model's bundle.")
-@click.option("--deadline-ms", type=click.FloatRange(1, 60_000), help="Time for each answer.")
-@click.option("--mode", type=click.Choice(MODES), help="Where texts may go.")
 @click.option(
-    "--max-cost", "max_cost_lambda", type=click.FloatRange(min=0, min_open=True), help="λ for each."
+    "--pair", "pairs", multiple=True, help="Second text of a pair; repeat it, once for each TEXT."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option("--policy", type=click.Choice(POLICY_NAMES), help="Policy that chooses the tier.")
+@click.option("--bundle", type=click.Path(), help="Folder of the bundle.")
+@click.option(
+    "--deadline-ms", type=click.FloatRange(1, 60_000), help="Time limit for each answer, in ms."
+)
+@click.option("--mode", type=click.Choice(MODES), help="Restriction of the tiers that may answer.")
+@click.option(
+    "--max-cost",
+    "max_cost_lambda",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest cost of each request, in λ.",
 )
 def classify(
     text: tuple[str, ...],
@@ -39,10 +46,10 @@ def classify(
     mode: str | None,
     max_cost_lambda: float | None,
 ) -> None:
-    """Classify TEXTs; a lone - reads one text a line.
+    """Classify each TEXT; with - as the only TEXT, read one text a line from stdin.
 
-    Runs a mobile in this process. Answers that the policy places on the edge or in the cloud need
-    those servers (dimee up); exits with 1 if a text got no answer, with 2 if the input is wrong.
+    This process is the mobile. Texts that the policy sends to the edge or the cloud need those
+    servers (dimee up). Exits with 1 if a text got no answer and with 2 if the input is wrong.
     """
     texts = _texts(text)
     settings = load_settings(
@@ -53,7 +60,8 @@ def classify(
         max_cost_lambda=max_cost_lambda,
     )
     results: list[dict[str, Any]] = []
-    failed, unserved, missed = False, False, _Missed()
+    failed, unserved, substitutes = False, False, _Substitutes()
+    classified: list[Classification | DimeeError] = []
     with MobileClient(settings) as mobile:
         if not as_json:
             click.echo(HEADER)
@@ -63,17 +71,18 @@ def classify(
             for one, outcome in zip(part, mobile.classify_many(part, part_pairs), strict=True):
                 failed |= isinstance(outcome, DimeeError)
                 unserved |= isinstance(outcome, TierError)
-                missed.see(outcome)
+                substitutes.add(outcome)
+                classified.append(outcome)
                 if as_json:
                     results.append(_as_json(outcome))
                 else:
                     click.echo(row(one, outcome))
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    elif any(r for r in results):
-        click.echo()
-    if missed:
-        click.echo(missed.sentence(), err=True)
+    elif marks := legend(classified):
+        click.echo(marks)
+    if substitutes.answers:
+        click.echo(substitutes.message(), err=True)
     if unserved:
         click.echo("dimee: some texts got no answer; is the testbed running? (dimee up)", err=True)
     if failed:
@@ -81,8 +90,8 @@ def classify(
 
 
 @dataclass
-class _Missed:
-    """Answers of the mobile that were to be a server's, and how the servers' attempts ended."""
+class _Substitutes:
+    """Answers of the mobile in place of a server, and why the servers did not answer."""
 
     answers: int = 0
     servers: dict[str, str] = field(default_factory=dict)
@@ -90,24 +99,24 @@ class _Missed:
     def __bool__(self) -> bool:
         return self.answers > 0
 
-    def see(self, outcome: Classification | DimeeError) -> None:
+    def add(self, outcome: Classification | DimeeError) -> None:
         if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "certificate"):
             return
         self.answers += 1
         for one in outcome.attempts:
             if one.error_code is not None and one.state is not State.ANSWERED:
                 self.servers[one.tier.value] = one.error_code.removeprefix("tier_")
-        self.servers |= {tier.value: "left alone" for tier in outcome.skipped}
+        self.servers |= {tier.value: "skipped: unavailable" for tier in outcome.skipped}
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         names: dict[str, list[str]] = {}
-        for server, why in self.servers.items():
-            names.setdefault(why, []).append(server)
-        who = "; ".join(f"{', '.join(found)} ({why})" for why, found in names.items())
-        many = "answers are" if self.answers > 1 else "answer is"
+        for server, reason in self.servers.items():
+            names.setdefault(reason, []).append(server)
+        servers = "; ".join(f"{', '.join(found)} ({reason})" for reason, found in names.items())
+        count = f"{self.answers} answers come" if self.answers > 1 else "1 answer comes"
         return (
-            f"dimee: {self.answers} {many} the mobile's own: {who}; is the testbed running? "
-            "(dimee up)"
+            f"dimee: {count} from the mobile because servers did not answer: {servers}; is the "
+            "testbed running? (dimee up)"
         )
 
 
@@ -120,7 +129,7 @@ def _texts(arguments: tuple[str, ...]) -> list[str]:
             raise InvalidInput(f"stdin: byte {error.start + 1} is not UTF-8") from None
         texts = [line for line in lines if line.strip()]
         if not texts:
-            raise InvalidInput("stdin: held no text; give one text a line")
+            raise InvalidInput("stdin: contains no text; give one text a line")
         return texts
     if not arguments:
         raise InvalidInput("TEXT: is missing; give texts, or - to read one text a line")

@@ -8,140 +8,167 @@ from dataclasses import asdict
 import click
 
 from mobile_client.client import load_settings
-from mobile_client.insight.explain import AttemptView, Explanation, TierView, explain, points
-from mobile_client.insight.replay import AtHand
+from mobile_client.insight.explain import explain
+from mobile_client.insight.explanation import (
+    AttemptView,
+    Explanation,
+    TierView,
+    percentage_points,
+)
+from mobile_client.insight.replay import ReplayContext
 from mobile_client.insight.request_trace import read_request
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.ledger.client import LedgerClient
 
+LEGEND = {
+    "first tier": "◄ marks the tier that was chosen",
+    "P(right)": "probability of a right answer, predicted before any layer ran",
+    "P(≥ α)": "predicted probability that the answer's confidence reaches the threshold α",
+    "if ≥ α": "share of such answers that escalate, and where to",
+    "if < α": "share of such answers that escalate, and where to",
+    "expected λ": "expected cost, escalations included",
+    "λ range": "cost of an answer at the first and at the last layer",
+    "value": "expected value in percentage points: P(right) against the cloud less the cost",
+    "paid λ": "recorded cost of the tier's answer",
+}
+"""Meaning of the columns that do not explain themselves."""
+
 
 @click.command("explain")
 @click.argument("request_id")
-@click.option("--bundle", type=click.Path(), help="Folder of the bundle that answered it.")
-@click.option("--ledger-url", help="Where the ledger listens.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--bundle", type=click.Path(), help="Folder of the bundle that answered the request.")
+@click.option("--ledger-url", help="Address of the ledger.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def explain_command(
     request_id: str, bundle: str | None, ledger_url: str | None, as_json: bool
 ) -> None:
-    """Tell why a request was answered where it was, and what the other tiers offered."""
+    """Explain why a tier answered a request, and what the other tiers would have cost."""
     settings = load_settings(bundle=bundle, ledger_url=ledger_url)
     client = LedgerClient(settings.ledger_url, credentials=Credentials.of(settings))
     try:
-        request = read_request(client.request(request_id))
+        request = read_request(client.request_entries(request_id))
     finally:
         client.close()
-    story = explain(request, AtHand.load(settings))
+    explanation = explain(request, ReplayContext.load(settings))
     if as_json:
-        click.echo(json.dumps(asdict(story), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(asdict(explanation), indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join(lines(story)))
+        click.echo("\n".join(lines(explanation)))
 
 
-def lines(story: Explanation) -> list[str]:
-    """The story for people."""
-    told = [f"request {story.request_id} by {story.policy}, bundle {story.bundle_id}"]
-    if story.certificate_id:
-        told.append(f"under certificate {story.certificate_id}")
-    told += ["", f"why {story.why}."]
-    if story.price:
-        told.append(f"One λ is worth {points(story.price, sign=False)} of being right (Λ).")
-    if story.latency_price_lambda:
-        told.append(
-            f"Waiting a second cost {1e3 * story.latency_price_lambda:g} λ "
-            f"({story.latency_price_lambda:g} λ a millisecond); delays are those that "
-            "the mobile had measured."
+def lines(explanation: Explanation) -> list[str]:
+    """Return the explanation as lines of text."""
+    result = [
+        f"request {explanation.request_id} by {explanation.policy}, bundle {explanation.bundle_id}"
+    ]
+    if explanation.certificate_id:
+        result.append(f"covered by certificate {explanation.certificate_id}")
+    result += ["", f"why {explanation.why}."]
+    if explanation.cost_weight:
+        points = percentage_points(explanation.cost_weight, sign=False)
+        result.append(f"One λ counts as {points} of the probability of a right answer (Λ).")
+    if explanation.latency_price_lambda:
+        result.append(
+            f"Waiting a second cost {1e3 * explanation.latency_price_lambda:g} λ "
+            f"({explanation.latency_price_lambda:g} λ a millisecond); delays are those that the "
+            "mobile had measured."
         )
-    elif story.latency_price_lambda is not None:
-        told.append("Waiting cost nothing (0 λ a millisecond).")
-    told += ["", *_table(story.tiers, story.attempts[0].tier.value), *_plans(story.tiers), ""]
-    for attempt in story.attempts:
-        told += _attempt(attempt, story.alpha)
-    return told + [f"note: {note}" for note in story.notes]
+    elif explanation.latency_price_lambda is not None:
+        result.append("Waiting cost nothing (0 λ a millisecond).")
+    result += ["", *_table(explanation.tiers, explanation.attempts[0].tier.value), ""]
+    for attempt in explanation.attempts:
+        result += _attempt_lines(attempt, explanation.alpha)
+    return result + [f"note: {note}" for note in explanation.notes]
 
 
 def _table(tiers: list[TierView], chosen: str) -> list[str]:
     columns: list[tuple[str, list[str]]] = [
-        ("before any answer", [f"{one.tier}{' ◄' * (one.tier == chosen)}" for one in tiers]),
+        ("first tier", [f"{one.tier}{' ◄' * (one.tier == chosen)}" for one in tiers]),
         ("pool", [one.difficulty.value if one.difficulty else "" for one in tiers]),
         ("distance", [_number(one.distance, ".4f") for one in tiers]),
-        ("right", [_number(one.right, ".1%") for one in tiers]),
-        ("sure exit", [_number(one.leaves_early, ".1%") for one in tiers]),
-        ("if sure", _thens([one.goes_on_sure for one in tiers], only_where_some=True)),
-        ("if not sure", _thens([one.goes_on_not_sure for one in tiers])),
+        ("P(right)", [_number(one.right, ".1%") for one in tiers]),
+        ("P(≥ α)", [_number(one.confident, ".1%") for one in tiers]),
+        ("if ≥ α", _escalations([one.escalates_confident for one in tiers], omit_empty=True)),
+        ("if < α", _escalations([one.escalates_not_confident for one in tiers])),
         ("expected λ", [_number(one.cost_lambda, ".2f") for one in tiers]),
         ("delay, ms", [_number(one.delay_ms, ".1f") for one in tiers]),
         ("waiting, λ", [_number(one.waiting_lambda, ".2f") for one in tiers]),
-        ("λ would be", [_range(one) for one in tiers]),
-        ("worth, points", [_number(one.worth and 100 * one.worth, "+.2f") for one in tiers]),
-        ("booked λ", [_number(one.booked_lambda, ".2f") for one in tiers]),
-        ("booked USD", [_number(one.booked_usd, ".9f") for one in tiers]),
+        ("λ range", [_range(one) for one in tiers]),
+        (
+            "value",
+            [_number(one.expected_value and 100 * one.expected_value, "+.2f") for one in tiers],
+        ),
+        ("paid λ", [_number(one.recorded_lambda, ".2f") for one in tiers]),
+        ("paid USD", [_number(one.recorded_usd, ".9f") for one in tiers]),
     ]
     shown = [(title, cells) for title, cells in columns if any(cells)]
     rows = [[title for title, _ in shown]]
     rows += [[cells[i] or "–" for _, cells in shown] for i in range(len(tiers))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
-    return [
+    table = [
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+    legend = [f"  {title:<10}  {LEGEND[title]}" for title, _ in shown if title in LEGEND]
+    return [*table, *_threshold_plans(tiers), *legend]
 
 
-def _number(value: float | None, how: str) -> str:
-    return "" if value is None else format(value, how)
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
 
 
-def _thens(shares: list[dict[Tier, float] | None], only_where_some: bool = False) -> list[str]:
-    """A cell for each tier that answers in one state go on to; empty where there is none."""
-    if only_where_some and not any(shares):
+def _escalations(shares: list[dict[Tier, float] | None], omit_empty: bool = False) -> list[str]:
+    """Return a cell for each tier; empty cells if ``omit_empty`` and no tier escalates."""
+    if omit_empty and not any(shares):
         return ["" for _ in shares]
-    return ["" if one is None else _then(one) for one in shares]
+    return ["" if one is None else _escalation(one) for one in shares]
 
 
-def _then(shares: dict[Tier, float]) -> str:
+def _escalation(shares: dict[Tier, float]) -> str:
     return ", ".join(f"{share:.0%} to {to}" for to, share in shares.items()) or "stays"
 
 
-def _plans(tiers: list[TierView]) -> list[str]:
-    """Which expected_values are those of sending on all that is not sure."""
+def _threshold_plans(tiers: list[TierView]) -> list[str]:
     return [
-        f"The worth of {one.tier} is that of sending all that is not sure to the {one.goes_on_to}; "
-        "each answer is then judged by its own gain."
+        f"The value of {one.tier} is that of escalating every answer below α to the "
+        f"{one.threshold_target}; each answer is then decided by its own gain."
         for one in tiers
-        if one.goes_on_to
+        if one.threshold_target
     ]
 
 
 def _range(one: TierView) -> str:
-    if one.least_lambda is None or one.most_lambda is None:
+    if one.min_lambda is None or one.max_lambda is None:
         return ""
-    least, most = f"{one.least_lambda:.1f}", f"{one.most_lambda:.1f}"
-    return least if least == most else f"{least} to {most}"
+    low, high = f"{one.min_lambda:.1f}", f"{one.max_lambda:.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
-def _attempt(one: AttemptView, alpha: float | None) -> list[str]:
+def _attempt_lines(one: AttemptView, alpha: float | None) -> list[str]:
     parts = [f"{one.ordinal}. {one.tier} ({one.reason.replace('_', ' ')})"]
     if one.label is not None:
-        parts.append(f"{one.label} at exit {one.exit_layer}, {one.confidence or 0:.1%} sure")
+        parts.append(f"{one.label} at exit {one.exit_layer}, confidence {one.confidence or 0:.1%}")
         if alpha is not None and one.tier != "cloud":
             parts[-1] += f" (α {alpha:.1%})"
     else:
         parts.append(f"{one.state.replace('_', ' ')}: {one.error_code or 'no reason given'}")
     if one.right is not None:
-        parts.append(f"right with {one.right:.1%}")
+        parts.append(f"right with probability {one.right:.1%}")
     if one.round_trip_ms is not None:
         parts.append(f"{one.round_trip_ms:.1f} ms")
     if one.cost_lambda is not None:
         parts.append(f"{one.cost_lambda:.2f} λ, {one.cost_usd or 0:.9f} USD")
-    told = [" · ".join(parts)]
+    result = [" · ".join(parts)]
     for option in one.options:
-        told.append(
-            f"     {option.tier:<5} would gain {points(option.gain)} for {option.cost_lambda:.2f} λ"
-            + (f" and {option.waiting_lambda:.2f} λ of waiting" if option.waiting_lambda else "")
-            + f" = {points(option.price, sign=False)}: "
-            + ("worth it" if option.worth > 0 else "not worth it")
+        waiting = f" and {option.waiting_lambda:.2f} λ of waiting" if option.waiting_lambda else ""
+        comparison = "gain exceeds cost" if option.net_gain > 0 else "cost exceeds gain"
+        result.append(
+            f"     {option.tier:<5} gain {percentage_points(option.gain)}, cost "
+            f"{option.cost_lambda:.2f} λ{waiting} = {percentage_points(option.cost, sign=False)}: "
+            f"{comparison}"
         )
-    return [*told, f"     {one.verdict}"]
+    return [*result, f"     {one.verdict}"]

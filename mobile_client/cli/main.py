@@ -1,4 +1,7 @@
-"""The ``dimee`` command. Each room registers its own commands; none is imported before its use."""
+"""The ``dimee`` command.
+
+Every package registers its subcommands as entry points. A subcommand is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ GROUP = "dimee.commands"
 
 
 class LazyGroup(click.Group):
-    """A click group over the entry points of `GROUP`."""
+    """Click group that loads its commands from the entry points of `GROUP`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every registered name, without importing any."""
+        """Return every registered name without importing the commands."""
         return sorted(point.name for point in entry_points(group=GROUP))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one command that is wanted."""
+        """Import and return one command."""
         for point in entry_points(group=GROUP, name=cmd_name):
             try:
                 command: click.Command = point.load()
@@ -34,7 +37,7 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with their first lines; one whose extra is missing says so."""
+        """List the commands with their summaries, and the extra that a command is missing."""
         rows = []
         for name in self.list_commands(ctx):
             try:
@@ -51,11 +54,11 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dimee")
 def dimee() -> None:
-    """Classify texts on a mobile, an edge server or a cloud server, whichever is worth it."""
+    """Classify texts on a mobile, an edge server or a cloud server."""
 
 
 def main() -> None:
-    """Run the command; an expected error is one sentence on stderr and exit code 2."""
+    """Run the command; a `DimeeError` is printed on stderr and exits with code 2."""
     try:
         dimee()
     except DimeeError as error:

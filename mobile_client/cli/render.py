@@ -1,8 +1,9 @@
-"""Answers as rows that a person reads."""
+"""Format answers as rows of a table."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 from shared.errors import DimeeError
 from shared.wire import Classification
@@ -14,27 +15,49 @@ HEADER = (
 )
 
 
-def row(text: str, outcome: Classification | DimeeError) -> str:
-    """One line: text, label, confidence, tier, exit layer, milliseconds, λ.
+LEGEND = {
+    "^": "escalated",
+    "*": "failed over",
+    "!": "degraded: the certificate does not hold, or a server was unavailable",
+    "$": "kept because the client's escalation budget is used up",
+}
+"""Marks behind a tier, and what they mean."""
 
-    ^ marks an answer that was escalated, * one that failed over, ! one that went to the cloud
-    because its promise does not hold (degraded), $ one that was kept for want of budget.
-    """
-    shown = _fit(text)
-    if isinstance(outcome, DimeeError):
-        return f"{shown}  {outcome.code}: {outcome.message}"
-    marks = "^" * outcome.escalated + "*" * outcome.failed_over + "!" * outcome.degraded
-    marks += "$" * outcome.budget_exhausted
-    tier = outcome.tier.value + marks
-    cut = "  (cut at the model's limit)" if outcome.truncated else ""
+
+def legend(outcomes: Iterable[Classification | DimeeError]) -> str:
+    """Return the meaning of the marks that occur in ``outcomes``; empty without marks."""
+    used = {mark for one in outcomes if not isinstance(one, DimeeError) for mark in marks(one)}
+    return "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in used)
+
+
+def marks(outcome: Classification) -> str:
+    """Return the marks of an answer."""
     return (
-        f"{shown}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<9}"
-        f"{outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{cut}"
+        "^" * outcome.escalated
+        + "*" * outcome.failed_over
+        + "!" * outcome.degraded
+        + "$" * outcome.budget_exhausted
+    )
+
+
+def row(text: str, outcome: Classification | DimeeError) -> str:
+    """Return one row: text, label, confidence, tier, exit layer, milliseconds, cost in λ.
+
+    The tier carries the marks of `LEGEND`.
+    """
+    cell = _fit(text)
+    if isinstance(outcome, DimeeError):
+        return f"{cell}  {outcome.code}: {outcome.message}"
+    tier = outcome.tier.value + marks(outcome)
+    end = "  (truncated)" if outcome.truncated else ""
+    return (
+        f"{cell}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<9}"
+        f"{outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{end}"
     )
 
 
 def _fit(text: str) -> str:
-    """Cut or pad to `TEXT_WIDTH` columns; wide characters count as two."""
+    """Truncate or pad a text to `TEXT_WIDTH` columns; wide characters count as two."""
     line = " ".join(text.split())
     shown, width = "", 0
     for char in line:

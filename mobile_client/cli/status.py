@@ -1,4 +1,4 @@
-"""``dimee status``: who is up, which promise is kept, what audits found, which alarms there are."""
+"""``dimee status``: state of the processes, the certificate, audits and alarms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from mobile_client.client import load_settings
-from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
 from shared.credentials import Credentials
@@ -24,8 +24,8 @@ TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one process says of itself; ``problem`` in its place where it does not."""
+class ProcessStatus:
+    """Status that one process returned; ``problem`` says why there is none."""
 
     url: str
     body: dict[str, Any]
@@ -33,46 +33,46 @@ class Answer:
 
     @property
     def up(self) -> bool:
-        """Whether it is ready."""
+        """Whether the process is ready."""
         return self.problem is None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All processes, the mobile's health where it is up, and what is wrong, in sentences."""
+    """Status of all processes, the mobile's health if it is up, and a list of problems."""
 
-    processes: dict[str, Answer]
+    processes: dict[str, ProcessStatus]
     mobile: MobileHealth | None
     problems: list[str]
 
     @property
     def healthy(self) -> bool:
-        """Nothing is down, degraded, or of another bundle or certificate than the mobile."""
+        """Whether everything is up, not degraded, and has the mobile's bundle and certificate."""
         return not self.problems
 
 
-def ask(http: httpx.Client, url: str, path: str) -> Answer:
-    """One process's own words."""
+def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
+    """Return the status of one process."""
     url = url.rstrip("/")
     try:
         response = http.get(url + path)
         body = response.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Answer(url, {}, f"cannot be reached ({error or type(error).__name__})")
+        return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")
     except ValueError:
-        return Answer(url, {}, "answers no JSON; something else listens there")
+        return ProcessStatus(url, {}, "returned no JSON; another program listens at this address")
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         refusal = from_payload(body, response.status_code)
-        return Answer(url, {}, f"does not let this command in ({refusal.message})")
+        return ProcessStatus(url, {}, f"rejects this command's token ({refusal.message})")
     if not response.is_success or not isinstance(body, dict):
-        return Answer(url, {}, f"is not ready (status {response.status_code})")
-    return Answer(url, body)
+        return ProcessStatus(url, {}, f"is not ready (status {response.status_code})")
+    return ProcessStatus(url, body)
 
 
-def look(http: httpx.Client, urls: dict[str, str]) -> Status:
-    """Ask every process; ``urls`` by name: mobile, edge, cloud, ledger."""
+def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
+    """Return the status of every process; ``urls`` by name: mobile, edge, cloud, ledger."""
     processes = {
-        name: ask(http, url, "/v1/status" if name == "mobile" else "/readyz")
+        name: fetch_status(http, url, "/v1/status" if name == "mobile" else "/readyz")
         for name, url in urls.items()
     }
     problems = [f"the {name} {one.problem}" for name, one in processes.items() if one.problem]
@@ -81,36 +81,42 @@ def look(http: httpx.Client, urls: dict[str, str]) -> Status:
     except ValidationError:
         mobile = None
         if processes["mobile"].up:
-            problems.append("the mobile speaks another version; run the same dimee everywhere")
+            problems.append(
+                "the mobile has another version; install the same version of dimee everywhere"
+            )
     if mobile is None:
         return Status(processes, None, problems)
     if mobile.degraded:
-        problems.append("the promise does not hold: everything goes to the cloud")
+        problems.append("degraded: the certificate does not hold, and everything goes to the cloud")
     for name in (Tier.EDGE.value, Tier.CLOUD.value):
         body = processes[name].body
         for field in ("bundle_id", "certificate_id"):
             theirs, ours = body.get(field), getattr(mobile, field)
-            # a tier without a certificate promises nothing, and breaks no promise
+            # a tier may run without a certificate
             if theirs is not None and theirs != ours:
                 problems.append(f"the {name} has the {field} {theirs}, the mobile {ours or 'none'}")
     return Status(processes, mobile, problems)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--reset-alarm", is_flag=True, help="Forget audits and alarms of this device first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option(
+    "--reset-alarm", is_flag=True, help="First remove the audit results and alarms of this machine."
+)
 @click.option(
     "--mobile-url",
     envvar="DIMEE_MOBILE_URL",
     default="http://127.0.0.1:8701",
     show_default=True,
-    help="Where the mobile's gateway listens.",
+    help="Address of the mobile's gateway.",
 )
-@click.option("--edge-url", help="Where the edge listens.")
-@click.option("--cloud-url", help="Where the cloud listens.")
-@click.option("--ledger-url", help="Where the ledger listens.")
+@click.option("--edge-url", help="Address of the edge.")
+@click.option("--cloud-url", help="Address of the cloud.")
+@click.option("--ledger-url", help="Address of the ledger.")
 @click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="The mobile's, for --reset-alarm."
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    help="State directory of the mobile, for --reset-alarm.",
 )
 def status(
     as_json: bool,
@@ -121,9 +127,9 @@ def status(
     ledger_url: str | None,
     state_dir: Path | None,
 ) -> None:
-    """Show who is up, the certificate, audits and alarms.
+    """Show the state of all processes, the certificate, audit results and alarms.
 
-    Exits with 0 if all is well, and with 1 if something is down or degraded.
+    Exits with 0 if there is no problem, otherwise with 1.
     """
     settings = load_settings(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
@@ -134,15 +140,15 @@ def status(
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
     }
-    shown = Credentials.of(settings)
+    credentials = Credentials.of(settings)
     with httpx.Client(
-        trust_env=False, timeout=TIMEOUT_S, auth=shown.auth, verify=shown.verify
+        trust_env=False, timeout=TIMEOUT_S, auth=credentials.auth, verify=credentials.verify
     ) as http:
-        report = look(http, urls)
+        report = collect(http, urls)
         if reset_alarm:
             certificate_id = report.mobile.certificate_id if report.mobile else None
             _reset(Path(settings.state_dir), certificate_id)
-            report = look(http, urls)
+            report = collect(http, urls)
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2, ensure_ascii=False))
     else:
@@ -151,14 +157,14 @@ def status(
 
 
 def _reset(state_dir: Path, certificate_id: str | None) -> None:
-    file = state_file(state_dir, certificate_id)
-    gone = StateFile(file).remove() if file.parent.is_dir() else False
-    what = "the alarm is reset" if gone else "there was nothing to reset"
-    click.echo(f"{what}: {file}", err=True)
+    file = monitor_state_file(state_dir, certificate_id)
+    removed = StateFile(file).remove() if file.parent.is_dir() else False
+    message = "the alarm is reset" if removed else "there was nothing to reset"
+    click.echo(f"{message}: {file}", err=True)
 
 
 def show(report: Status) -> None:
-    """The status as lines that a person reads."""
+    """Print the status."""
     for name, one in report.processes.items():
         state = "up" if one.up else "down"
         facts = [f"{name:<7} {state:<5} {one.url}"]
@@ -171,49 +177,47 @@ def show(report: Status) -> None:
     if report.mobile is not None:
         _show_mobile(report.mobile)
     for problem in report.problems:
-        click.echo(f"problem  {problem}")
+        click.echo(f"problem      {problem}")
     if report.healthy:
         click.echo("healthy")
 
 
 def _show_mobile(mobile: MobileHealth) -> None:
     if mobile.mode != "auto":
-        click.echo(f"mode     {mobile.mode}")
+        click.echo(f"mode         {mobile.mode}")
     for tier, state in mobile.breakers.items():
         if state != "closed":
-            what = "left alone" if state == "open" else "about to be tried"
-            click.echo(f"breaker  {tier} {state}: it failed again and again, and is {what}")
-    click.echo(f"promise  {mobile.certificate or 'none: the mobile has no certificate'}")
+            effect = "gets no requests" if state == "open" else "gets one request to test it"
+            click.echo(f"breaker      {tier} {state}: it failed repeatedly and {effect}")
+    click.echo(f"certificate  {mobile.certificate or 'no: the mobile has no certificate'}")
     audits = mobile.audits
     if audits.share > 0:
         click.echo(
-            f"audits   {audits.seen:,} requests compared ({audits.share:.2%} are), "
+            f"audits       {audits.seen:,} answers compared ({audits.share:.2%} of requests), "
             f"{audits.differ:,} differ from the cloud"
             + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
         )
         click.echo(
-            f"         {audits.asked:,} asked of the cloud, {audits.failed:,} failed, "
+            f"             {audits.sent:,} sent to the cloud, {audits.failed:,} failed, "
             f"{audits.dropped:,} dropped, {audits.waiting:,} waiting"
         )
-    if audits.evidence is not None:
+    if audits.e_value is not None:
         click.echo(
-            f"         evidence against at most {audits.bound:.2%}: {audits.evidence:.3g}; "
-            f"the alarm is raised at {audits.raised_from:g}"
+            f"             e-value against at most {audits.bound:.2%}: {audits.e_value:.3g}; "
+            f"the alarm is raised at {audits.alarm_at:g}"
         )
     elif mobile.certificate_id is not None:
-        click.echo(
-            "         the certificate has no bound on disagreement with the cloud: no alarm of it"
-        )
+        click.echo("             no alarm: the certificate has no bound on disagreement")
     if mobile.shares:
         shares = (
             f"{tier} {'-' if share.now is None else f'{share.now:.1%}'} ({share.calibrated:.1%})"
             for tier, share in mobile.shares.items()
         )
-        click.echo(f"shares   {', '.join(shares)}; calibrated in brackets")
+        click.echo(f"shares       {', '.join(shares)}; calibrated shares in brackets")
     if not mobile.alarms:
-        click.echo("alarms   none")
+        click.echo("alarms       none")
     for alarm in mobile.alarms:
-        click.echo(f"alarm    {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}")
+        click.echo(f"alarm        {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}")
     if mobile.degraded and mobile.degraded_since is not None:
         click.echo(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
 

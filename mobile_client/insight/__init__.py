@@ -1,1 +1,1 @@
-"""Why a request went where it did, and what other prices would have done."""
+"""Explanation of recorded requests, and their replay at other prices or links."""

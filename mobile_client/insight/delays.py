@@ -1,4 +1,4 @@
-"""How long each tier took in the ledger's requests, and would take over another link."""
+"""Delay of each tier, as recorded in the ledger, or as expected over another link."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from shared.link_profiles import Link
 
 
 class Delays:
-    """Milliseconds of an answer of each tier: its own time, and the network's.
+    """Milliseconds until an answer of each tier: the tier's own time and the network's.
 
-    With a ``link`` the network's part is the link's for the bytes that were really moved, without
-    one it is what was measured. A tier that answered nobody (``unmeasured``) is taken at the time
-    that the others took for a layer, times its ``layers``, and at the others' network and bytes.
+    With a ``link``, the network's time is computed for the recorded bytes on that link; without
+    one, it is the measured time. For a tier without recorded answers (``unmeasured``), the own time
+    is the mean time per layer of the other tiers times ``layers``, and its network time and bytes
+    are the means of the other tiers.
     """
 
     def __init__(
@@ -32,45 +33,42 @@ class Delays:
             for tier, entry in request.answers.items():
                 self._entries[tier].append(entry)
         self.unmeasured = tuple(tier for tier in Tier if not self._entries[tier])
-        self._mean = {tier: self._mean_of(tier, layers[tier]) for tier in Tier}
+        self._mean_ms = {tier: self._compute_mean_ms(tier, layers[tier]) for tier in Tier}
 
-    def of(self, entry: LedgerEntry) -> float:
-        """What this answer took, or would have taken over the link."""
+    def answer_ms(self, entry: LedgerEntry) -> float:
+        """Return the time of a recorded answer, or the time that it would take over the link."""
         if self._link is None or entry.tier is Tier.MOBILE:
             return entry.round_trip_ms or 0.0
         return _own_ms(entry) + self._link.network_ms(entry.sent_bytes, entry.received_bytes)
 
-    def mean(self, tier: Tier) -> float:
-        """The mean over the requests that the tier answered."""
-        return self._mean[tier]
+    def mean_ms(self, tier: Tier) -> float:
+        """Return the mean time of the tier's answers."""
+        return self._mean_ms[tier]
 
-    def means(self) -> dict[Tier, float]:
-        """`mean` of every tier."""
-        return dict(self._mean)
+    def means_ms(self) -> dict[Tier, float]:
+        """Return `mean_ms` of every tier."""
+        return dict(self._mean_ms)
 
-    def _mean_of(self, tier: Tier, layers: float) -> float:
+    def _compute_mean_ms(self, tier: Tier, layers: float) -> float:
         if self._entries[tier]:
-            return float(np.mean([self.of(entry) for entry in self._entries[tier]]))
+            return float(np.mean([self.answer_ms(entry) for entry in self._entries[tier]]))
         everywhere = [entry for entries in self._entries.values() for entry in entries]
-        per_layer = [_own_ms(entry) / max(1, _ran(entry)) for entry in everywhere]
+        per_layer = [_own_ms(entry) / max(1, _layers_run(entry)) for entry in everywhere]
         own_ms = layers * float(np.mean(per_layer)) if per_layer else 0.0
         if tier is Tier.MOBILE:
             return own_ms
-        sent = [entry for entry in everywhere if entry.tier is not Tier.MOBILE]
+        offloaded = [entry for entry in everywhere if entry.tier is not Tier.MOBILE]
         if self._link is not None:
-            moved = [(entry.sent_bytes, entry.received_bytes) for entry in sent] or [(0, 0)]
-            up, down = np.mean(moved, axis=0)
-            return own_ms + self._link.network_ms(float(up), float(down))
-        return own_ms + (float(np.mean([_network_ms(entry) for entry in sent])) if sent else 0.0)
-
-
-def _network_ms(entry: LedgerEntry) -> float:
-    return entry.network_ms or 0.0
+            moved = [(entry.sent_bytes, entry.received_bytes) for entry in offloaded] or [(0, 0)]
+            sent_bytes, received_bytes = np.mean(moved, axis=0)
+            return own_ms + self._link.network_ms(float(sent_bytes), float(received_bytes))
+        network_ms = [entry.network_ms or 0.0 for entry in offloaded]
+        return own_ms + (float(np.mean(network_ms)) if network_ms else 0.0)
 
 
 def _own_ms(entry: LedgerEntry) -> float:
-    return max(0.0, (entry.round_trip_ms or 0.0) - _network_ms(entry))
+    return max(0.0, (entry.round_trip_ms or 0.0) - (entry.network_ms or 0.0))
 
 
-def _ran(entry: LedgerEntry) -> int:
+def _layers_run(entry: LedgerEntry) -> int:
     return (entry.exit_layer or 1) - (entry.resumed_after or 0)

@@ -1,4 +1,4 @@
-"""Replay requests of cascade routing at other prices, with the answers that were recorded.
+"""Replay of recorded requests with cascade routing at other prices, links or delays.
 
 Shape suffix: T tiers (mobile, edge, cloud).
 """
@@ -24,113 +24,123 @@ from shared.policies.conditions import Conditions
 
 
 @dataclass(frozen=True, slots=True)
-class AtHand:
-    """The bundle and the policy of the mobile as it is set now.
+class ReplayContext:
+    """The bundle and the policy `cascade-routing` of a mobile with the present settings.
 
-    ``cascade-routing`` is None where the bundle has no correctness heads. ``certified``: it decides
-    at the prices of a certificate, whatever prices are.
+    ``policy`` is None if the bundle has no correctness heads. ``certified`` means that the mobile
+    decides at its certificate's prices, independent of the present prices.
     """
 
     bundle: Bundle
-    value: CascadeRouting | None
+    policy: CascadeRouting | None
     mobile_layers: int
     edge_layers: int
     certified: bool
 
     @classmethod
     def load(cls, settings: MobileSettings) -> Self:
-        """What a mobile with these settings would decide by; raises `BundleError`."""
+        """Return the context of a mobile with these settings; raises `BundleError`."""
         runtime = LocalRuntime(settings)
         try:
-            bundle, value = runtime.bundle, None
+            bundle, policy = runtime.bundle, None
             if bundle.correctness_heads() is not None:
-                policy = runtime.make_policy(CascadeRouting.name)
-                assert isinstance(policy, CascadeRouting)
-                value = policy
+                made = runtime.make_policy(CascadeRouting.name)
+                assert isinstance(made, CascadeRouting)
+                policy = made
             layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
             certified = settings.certificate is not None
-            return cls(bundle, value, layers.mobile.last, layers.edge.last, certified)
+            return cls(bundle, policy, layers.mobile.last, layers.edge.last, certified)
         finally:
             runtime.close()
 
     def outcome(self, entry: LedgerEntry) -> Outcome:
-        """A booked answer as the policy saw it."""
+        """Return a recorded answer in the form that the policy gets."""
         assert entry.exit_layer is not None
         labels = self.bundle.manifest.labels
         label = labels.index(entry.label) if entry.label in labels else -1
         return Outcome(entry.tier, entry.exit_layer, entry.confidence or 0.0, 0.0, label)
 
 
-def under(policy: CascadeRouting, conditions: Conditions) -> CascadeRouting:
-    """The same policy in other conditions."""
+def with_conditions(policy: CascadeRouting, conditions: Conditions) -> CascadeRouting:
+    """Return a copy of the policy in other conditions."""
     other = copy.copy(policy)
     other.conditions = conditions
     return other
 
 
-def as_known(policy: CascadeRouting, knew: DecisionContext | None) -> CascadeRouting:
-    """The policy with the delays that the mobile knew of then; as it is where none are recorded."""
-    delays = None if knew is None else knew.delays
+def with_recorded_delays(
+    policy: CascadeRouting, decision: DecisionContext | None
+) -> CascadeRouting:
+    """Return the policy with the recorded delays; unchanged if none were recorded."""
+    delays = None if decision is None else decision.delays
     if delays is None:
         return policy
-    return under(policy, replace(policy.conditions, delay_ms=delays))
+    return with_conditions(policy, replace(policy.conditions, delay_ms=delays))
 
 
-def at_recorded_rate(policy: CascadeRouting, knew: DecisionContext | None) -> CascadeRouting:
-    """The policy at the price of waiting of then; as it is where none is recorded."""
-    if knew is None or knew.latency_price_lambda is None:
+def with_recorded_latency_price(
+    policy: CascadeRouting, decision: DecisionContext | None
+) -> CascadeRouting:
+    """Return the policy with the recorded price of waiting; unchanged if none was recorded."""
+    if decision is None or decision.latency_price_lambda is None:
         return policy
-    return under(policy, replace(policy.conditions, latency_price_lambda=knew.latency_price_lambda))
+    return with_conditions(
+        policy, replace(policy.conditions, latency_price_lambda=decision.latency_price_lambda)
+    )
 
 
-def expected_lambda(policy: CascadeRouting, tier: Tier, expectation: Expectation) -> float:
-    """λ of starting at ``tier`` and going on as the policy does after typical answers.
+def expected_cost_lambda(policy: CascadeRouting, tier: Tier, expectation: Expectation) -> float:
+    """Return the expected λ of starting at ``tier``, with the escalations of typical answers.
 
-    What a second escalation costs is not in it, nor the price of waiting: see `waiting_lambda`.
+    A second escalation is not included, nor the price of waiting (`waiting_lambda`).
     """
     prices = Conditions(policy.conditions.cost_model)
-    return _first_lambda(policy, prices, tier, expectation) + sum(
-        share * _second_lambda(policy, prices, to)
-        for to, share in goes_on(policy, tier, expectation).items()
+    return _first_cost_lambda(policy, prices, tier, expectation) + sum(
+        share * _escalated_cost_lambda(policy, prices, to)
+        for to, share in escalation_shares(policy, tier, expectation).items()
     )
 
 
 def waiting_lambda(policy: CascadeRouting, tier: Tier, expectation: Expectation) -> float:
-    """λ of waiting that starting at ``tier`` adds, and going on as after typical answers."""
-    waiting = policy.conditions.waiting
-    shares = goes_on(policy, tier, expectation)
+    """Return the expected λ of waiting, with the escalations of typical answers."""
+    waiting = policy.conditions.waiting_lambda
+    shares = escalation_shares(policy, tier, expectation)
     return waiting(tier) + sum(share * waiting(to) for to, share in shares.items())
 
 
-def goes_on(policy: CascadeRouting, tier: Tier, expectation: Expectation) -> dict[Tier, float]:
-    """The tiers that answers of ``tier`` are expected to go on to, each with its share of them."""
+def escalation_shares(
+    policy: CascadeRouting, tier: Tier, expectation: Expectation
+) -> dict[Tier, float]:
+    """Return the expected share of answers of ``tier`` that escalate to each other tier."""
     if tier is Tier.CLOUD:
         return {}
     index = TIERS.index(tier)
-    share_T = policy.going_on(index).shares(expectation.expected[len(TIERS) + index])
+    share_T = policy.typical_escalations(index).shares(expectation.expected[len(TIERS) + index])
     return {to: float(share) for to, share in zip(TIERS, share_T, strict=True) if share > 0}
 
 
-def _first_lambda(
+def _first_cost_lambda(
     policy: CascadeRouting, prices: Conditions, tier: Tier, expectation: Expectation
 ) -> float:
     index, layers_T2 = TIERS.index(tier), policy.heads.layers_T2
     if tier is Tier.CLOUD:
-        return prices.cost(tier, float(layers_T2[index, 0]))
-    sure = expectation.expected[len(TIERS) + index]
-    cost_sure, cost_not = (prices.cost(tier, float(layers)) for layers in layers_T2[index])
-    return sure * cost_sure + (1 - sure) * cost_not
+        return prices.cost_lambda(tier, float(layers_T2[index, 0]))
+    confident = expectation.expected[len(TIERS) + index]
+    cost_confident, cost_not = (
+        prices.cost_lambda(tier, float(layers)) for layers in layers_T2[index]
+    )
+    return confident * cost_confident + (1 - confident) * cost_not
 
 
-def _second_lambda(policy: CascadeRouting, prices: Conditions, tier: Tier) -> float:
-    """λ of an answer of ``tier`` to what another was not sure of."""
-    return prices.cost(tier, float(policy.heads.layers_T2[TIERS.index(tier), 1]))
+def _escalated_cost_lambda(policy: CascadeRouting, prices: Conditions, tier: Tier) -> float:
+    """Return the λ of an answer of ``tier`` to an escalated text."""
+    return prices.cost_lambda(tier, float(policy.heads.layers_T2[TIERS.index(tier), 1]))
 
 
-def right_after(
+def correct_probability(
     policy: CascadeRouting, expectation: Expectation, outcome: Outcome, by: Tier
 ) -> float:
-    """P(``by`` is right) after an answer of the same or of a cheaper tier."""
+    """Return P(``by`` is right) after an answer of the same or of a lower tier."""
     heads, tier = policy.heads, TIERS.index(outcome.tier)
     facts_G = answer_facts(
         outcome.confidence,
@@ -143,11 +153,12 @@ def right_after(
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """What becomes of a request: who is asked ``first``, and the rest as expected values.
+class ReplayedRequest:
+    """Result of a replay: the ``first`` tier, and expected values of everything else.
 
-    ``answered_T`` are the probabilities that each tier's answer is the last, ``right`` that it is
-    right; ``modelled``: the policy's expectation stands for an answer that nobody gave.
+    ``answered_T`` holds the probability that each tier gives the final answer, ``right`` the
+    probability that this answer is right. ``modelled`` means that the policy's expectation replaces
+    an answer that was not recorded.
     """
 
     first: Tier
@@ -159,46 +170,48 @@ class Course:
 
 
 class Replay:
-    """Replays requests by ``policy`` at its conditions' prices; ``delays`` say how long each takes.
+    """Replays requests with ``policy`` at the prices of its conditions.
 
-    A tier that the request really visited gives its real answer again. For any other the policy's
-    own expectation stands: of the text, or, after an answer, of that answer. Where they are
-    recorded, each request is decided by the delays that the mobile knew of then with ``as_known``,
-    and at the price of waiting of then with ``recorded_rate``, not by the policy's conditions.
+    A tier that answered the request gives its recorded answer again. For other tiers, the policy's
+    expectation is used: of the text, or of the answer before. ``delays`` give the latency. With
+    ``use_recorded_delays`` and ``use_recorded_latency_price``, decisions use the recorded delays
+    and price of waiting of each request instead of those in the policy's conditions.
     """
 
     def __init__(
         self,
-        at_hand: AtHand,
+        context: ReplayContext,
         policy: CascadeRouting,
         delays: Delays,
-        as_known: bool = False,
-        recorded_rate: bool = False,
+        use_recorded_delays: bool = False,
+        use_recorded_latency_price: bool = False,
     ) -> None:
-        self._at_hand = at_hand
+        self._context = context
         self._policy = policy
         self._delays = delays
-        self._as_known = as_known
-        self._recorded_rate = recorded_rate
-        # the price of waiting moves decisions; it is nothing that anybody is paid
+        self._use_recorded_delays = use_recorded_delays
+        self._use_recorded_latency_price = use_recorded_latency_price
+        # the price of waiting affects decisions, but it is not part of the cost
         self._prices = Conditions(policy.conditions.cost_model)
 
-    def course(self, request: RequestTrace) -> Course:
-        """One request, from the decision on."""
-        expectation, policy = known(request), self._policy_for(request)
+    def run(self, request: RequestTrace) -> ReplayedRequest:
+        """Replay one request, from its decision on."""
+        expectation, policy = expectation_of(request), self._policy_for(request)
         tier = first = policy.plan(expectation).tier
         cost = latency_ms = 0.0
         outcome: Outcome | None = None
         while (entry := request.answers.get(tier)) is not None:
-            cost += self._paid(entry)
-            latency_ms += self._delays.of(entry)
-            outcome = self._at_hand.outcome(entry)
+            cost += self._cost_lambda(entry)
+            latency_ms += self._delays.answer_ms(entry)
+            outcome = self._context.outcome(entry)
             to = policy.replan(expectation, outcome)
             if to is None:
-                right = right_after(policy, expectation, outcome, tier)
-                return Course(first, _all(tier), cost, right, latency_ms, modelled=False)
+                right = correct_probability(policy, expectation, outcome, tier)
+                return ReplayedRequest(
+                    first, _certainly(tier), cost, right, latency_ms, modelled=False
+                )
             tier = to
-        rest = self._modelled(policy, tier, expectation, outcome)
+        rest = self._expected_remainder(policy, tier, expectation, outcome)
         return replace(
             rest,
             first=first,
@@ -207,64 +220,66 @@ class Replay:
         )
 
     def reproduces(self, request: RequestTrace) -> bool:
-        """Whether it decides here as it did then: at first, and after each answer."""
-        expectation, policy = known(request), self._policy_for(request)
+        """Return whether the replay makes the recorded decisions, first and after each answer."""
+        expectation, policy = expectation_of(request), self._policy_for(request)
         return policy.plan(expectation).tier is request.first.tier and all(
-            policy.replan(expectation, self._at_hand.outcome(entry)) is asked
+            policy.replan(expectation, self._context.outcome(entry)) is asked
             for entry, asked in request.second_decisions()
         )
 
     def _policy_for(self, request: RequestTrace) -> CascadeRouting:
         policy = self._policy
-        if self._recorded_rate:
-            policy = at_recorded_rate(policy, request.knew)
-        return as_known(policy, request.knew) if self._as_known else policy
+        if self._use_recorded_latency_price:
+            policy = with_recorded_latency_price(policy, request.decision)
+        return (
+            with_recorded_delays(policy, request.decision) if self._use_recorded_delays else policy
+        )
 
-    def _modelled(
+    def _expected_remainder(
         self, policy: CascadeRouting, tier: Tier, expectation: Expectation, after: Outcome | None
-    ) -> Course:
-        index, latency_ms = TIERS.index(tier), self._delays.mean(tier)
+    ) -> ReplayedRequest:
+        index, latency_ms = TIERS.index(tier), self._delays.mean_ms(tier)
         if after is not None:
-            # whether it is sure of a text that another was not sure of is not known: it stays
-            right = right_after(policy, expectation, after, tier)
-            cost = _second_lambda(policy, self._prices, tier)
-            return Course(tier, _all(tier), cost, right, latency_ms, modelled=True)
-        shares, right = goes_on(policy, tier, expectation), expectation.expected[index]
+            # the heads do not predict a second escalation
+            right = correct_probability(policy, expectation, after, tier)
+            cost = _escalated_cost_lambda(policy, self._prices, tier)
+            return ReplayedRequest(tier, _certainly(tier), cost, right, latency_ms, modelled=True)
+        shares, right = escalation_shares(policy, tier, expectation), expectation.expected[index]
         if shares:
-            going_on = policy.going_on(index)
-            right += going_on.gain(expectation.expected[len(TIERS) + index])
+            escalations = policy.typical_escalations(index)
+            right += escalations.gain(expectation.expected[len(TIERS) + index])
         answered = {tier: 1 - sum(shares.values())} | shares
-        return Course(
+        return ReplayedRequest(
             tier,
             tuple(answered.get(one, 0.0) for one in TIERS),
-            expected_lambda(policy, tier, expectation),
+            expected_cost_lambda(policy, tier, expectation),
             min(1.0, max(0.0, right)),
-            latency_ms + sum(share * self._delays.mean(to) for to, share in shares.items()),
+            latency_ms + sum(share * self._delays.mean_ms(to) for to, share in shares.items()),
             modelled=True,
         )
 
-    def _paid(self, entry: LedgerEntry) -> float:
-        """λ of a real answer at these prices; the edge is paid by the layers that it ran."""
+    def _cost_lambda(self, entry: LedgerEntry) -> float:
+        """Return the λ of a recorded answer at these prices, by the layers that ran."""
         assert entry.exit_layer is not None
-        ran = entry.exit_layer - (entry.resumed_after or 0)
-        return self._prices.cost(entry.tier, ran)
+        layers = entry.exit_layer - (entry.resumed_after or 0)
+        return self._prices.cost_lambda(entry.tier, layers)
 
 
-def known(request: RequestTrace) -> Expectation:
-    """Return what the policy expected of the request's text; the request must be `replayable`."""
-    assert request.knew is not None
-    assert request.knew.expectation is not None
-    return request.knew.expectation
+def expectation_of(request: RequestTrace) -> Expectation:
+    """Return the recorded expectation of a `replayable` request."""
+    assert request.decision is not None
+    assert request.decision.expectation is not None
+    return request.decision.expectation
 
 
 def replayable(
     requests: Iterable[RequestTrace], bundle_id: str
 ) -> tuple[list[RequestTrace], dict[str, int]]:
-    """The requests that can be replayed with this bundle, and why how many others cannot."""
+    """Return the requests that this bundle can replay, and a count of the others by reason."""
     kept: list[RequestTrace] = []
     left_out: dict[str, int] = {}
     for request in requests:
-        reason = _why_not(request, bundle_id)
+        reason = _exclusion_reason(request, bundle_id)
         if reason is None:
             kept.append(request)
         else:
@@ -272,15 +287,15 @@ def replayable(
     return kept, left_out
 
 
-def _why_not(request: RequestTrace, bundle_id: str) -> str | None:
+def _exclusion_reason(request: RequestTrace, bundle_id: str) -> str | None:
     if request.first.degraded:
         return "degraded to the cloud"
-    if request.knew is not None and not request.knew.free:
-        return "asked for in another mode or under a ceiling"
-    if request.knew is None or request.knew.expectation is None:
-        return "made before decisions were recorded"
-    return None if request.first.bundle_id == bundle_id else "made with another bundle"
+    if request.decision is not None and not request.decision.is_unrestricted:
+        return "restricted by a mode or a cost ceiling"
+    if request.decision is None or request.decision.expectation is None:
+        return "without a recorded decision"
+    return None if request.first.bundle_id == bundle_id else "of another bundle"
 
 
-def _all(tier: Tier) -> tuple[float, ...]:
+def _certainly(tier: Tier) -> tuple[float, ...]:
     return tuple(1.0 if one is tier else 0.0 for one in TIERS)

@@ -1,4 +1,4 @@
-"""A request as the ledger has it: what its policy knew, whom it asked, and what they answered."""
+"""Trace of a request from the ledger: its decision, its attempts and their answers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
 class DecisionContext(BaseModel):
-    """`LedgerEntry.decision`: what the policy knew and found before anybody was asked.
+    """Content of `LedgerEntry.decision`: what the policy knew and computed for the first tier.
 
-    ``expected_values`` are `cascade-routing`'s, None for a tier that was not possible;
-    ``distances`` are the centroid policies', infinite for an empty pool. ``delay_ms`` is the delay
-    of each tier as the mobile knew it (None: it knew none), ``latency_price_lambda`` the price of
-    waiting that `cascade-routing` weighed it by. ``mode`` and ``max_cost_lambda`` bounded the
-    request.
+    - ``expected_values``: of `cascade-routing`; None for a tier that could not answer.
+    - ``distances``: of the centroid policies; infinite for an empty pool.
+    - ``delay_ms``: each tier's delay as the mobile knew it; None if unknown.
+    - ``latency_price_lambda``: the price of waiting a millisecond that `cascade-routing` used.
+    - ``mode`` and ``max_cost_lambda``: restrictions of the request.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,64 +41,68 @@ class DecisionContext(BaseModel):
 
     @property
     def delays(self) -> dict[Tier, float] | None:
-        """The delays that were known, by tier; None where none were recorded."""
+        """Known delays by tier; None if no delays were recorded."""
         if self.delay_ms is None:
             return None
         known = zip(Tier, self.delay_ms, strict=True)
         return {tier: delay for tier, delay in known if delay is not None}
 
     @property
-    def free(self) -> bool:
-        """Whether the policy alone said where the request goes."""
+    def is_unrestricted(self) -> bool:
+        """Whether neither a mode nor a cost ceiling restricted the policy's choice."""
         return self.mode == "auto" and self.max_cost_lambda is None
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
-        known = self.expectation
-        if known is not None and (len(known.expected), len(known.lead)) != (5, 3):
-            raise ValueError("an expectation has 5 probabilities and 3 leads")
+    def _check_lengths(self) -> Self:
+        found = self.expectation
+        if found is not None and (len(found.expected), len(found.lead)) != (5, 3):
+            raise ValueError("an expectation needs 5 probabilities and 3 leads")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """A request's attempts from the caller's side, in their order, without audits.
+    """A request's attempts as its caller recorded them, in order and without audits.
 
-    ``answers`` holds of each tier the entry of its first answer; of the cloud also an audit's.
+    ``answers`` maps each tier to the entry of its first answer; the cloud's may come from an audit.
+    ``decision`` is None if it was not recorded.
     """
 
     path: tuple[LedgerEntry, ...]
     answers: dict[Tier, LedgerEntry]
-    knew: DecisionContext | None
+    decision: DecisionContext | None
 
     @property
     def first(self) -> LedgerEntry:
-        """The first attempt: it bears the decision."""
+        """The first attempt, which holds the decision."""
         return self.path[0]
 
     @property
     def last(self) -> LedgerEntry:
-        """The attempt that the request ended with."""
+        """The last attempt."""
         return self.path[-1]
 
     def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
-        """Each answer that the policy could escalate, and the tier that it then asked.
+        """Yield each answer that the policy could escalate, and the tier that it escalated to.
 
-        One that was kept for want of budget or servers is not its choice, and left out.
+        Answers that were kept because budget or servers were missing are left out: the policy did
+        not decide about them.
         """
         for number, entry in enumerate(self.path):
             if entry.error_code in WITHHELD:
                 continue
-            if entry.state is State.ANSWERED and not _in_hand(entry, self.path[:number]):
+            if entry.state is State.ANSWERED and not _repeats_earlier_answer(
+                entry, self.path[:number]
+            ):
                 after = self.path[number + 1] if number + 1 < len(self.path) else None
                 escalated = after is not None and after.reason is Reason.ESCALATE
                 yield entry, after.tier if after is not None and escalated else None
 
 
 def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
-    """Make sense of a request's entries, of both sides or of the caller's.
+    """Return the trace of a request's entries, of both sides or of the caller's side only.
 
-    Raises `NotFound` while the ledger has not heard of it from the mobile.
+    Raises `NotFound` if the mobile's entries have not arrived in the ledger.
     """
     callers = sorted(
         (entry for entry in entries if entry.side is Side.CALLER), key=lambda entry: entry.ordinal
@@ -106,26 +110,26 @@ def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
     path = tuple(entry for entry in callers if entry.reason is not Reason.AUDIT)
     if not path:
         raise NotFound(
-            "request_id: the mobile's entries of it have not arrived; try again when the mobile "
-            "has delivered, or see what there is with: dimee ledger show"
+            "request_id: the mobile's entries of this request have not arrived; try again later, "
+            "or see the tiers' entries with: dimee ledger show"
         )
     answers: dict[Tier, LedgerEntry] = {}
     for number, entry in enumerate(path):
-        if entry.state is State.ANSWERED and not _in_hand(entry, path[:number]):
+        if entry.state is State.ANSWERED and not _repeats_earlier_answer(entry, path[:number]):
             answers.setdefault(entry.tier, entry)
     for entry in callers:
         if entry.reason is Reason.AUDIT and entry.state is State.ANSWERED:
             answers.setdefault(entry.tier, entry)
-    return RequestTrace(path, answers, _knew(path[0].decision))
+    return RequestTrace(path, answers, _parse_decision(path[0].decision))
 
 
-def _in_hand(entry: LedgerEntry, before: Sequence[LedgerEntry]) -> bool:
-    """Whether this only takes up an earlier answer, because nobody gave a better one."""
-    over = entry.reason is Reason.FAIL_OVER and entry.tier is Tier.MOBILE
-    return over and any(one.state is State.ANSWERED for one in before)
+def _repeats_earlier_answer(entry: LedgerEntry, before: Sequence[LedgerEntry]) -> bool:
+    """Return whether the mobile returned an earlier answer because other tiers failed."""
+    failed_over = entry.reason is Reason.FAIL_OVER and entry.tier is Tier.MOBILE
+    return failed_over and any(one.state is State.ANSWERED for one in before)
 
 
-def _knew(decision: str | None) -> DecisionContext | None:
+def _parse_decision(decision: str | None) -> DecisionContext | None:
     if decision is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the last requests would have come to under other prices: before and after, with intervals.
+"""Comparison of the last requests at present prices with a scenario, with intervals.
 
 Shape suffixes: N requests, M measures, B bootstrap samples.
 """
@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_client.insight.delays import Delays
-from mobile_client.insight.replay import AtHand, Course, Replay, replayable, under
+from mobile_client.insight.replay import (
+    Replay,
+    ReplayContext,
+    ReplayedRequest,
+    replayable,
+    with_conditions,
+)
 from mobile_client.insight.request_trace import RequestTrace
 from shared.bundle.correctness_heads import TIERS
 from shared.domain import Tier
@@ -23,17 +29,18 @@ from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
 
 Floats = NDArray[np.float64]
-SAMPLES = 2_000
+BOOTSTRAP_SAMPLES = 2_000
 CONFIDENCE = 0.95
-FEW = 30
-"""Below so many requests an interval is printed, and called rough."""
+MIN_REQUESTS = 30
+"""With fewer requests, a note says that the intervals are rough."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What is to be other than it is: prices in λ, the link, the price of waiting a ms in λ.
+class Scenario:
+    """Prices in λ, link and price of waiting a millisecond (in λ) to compare with.
 
-    None: the link as it is now, and of each request the price of waiting that it was decided at.
+    ``link`` None keeps the measured delays; ``latency_price_lambda`` None keeps the price of
+    waiting that each request was decided at.
     """
 
     prices: CostModel
@@ -43,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over the requests, and the 95 % interval of it from `SAMPLES` bootstrap samples."""
+    """Mean over the requests and its 95 % bootstrap interval (`BOOTSTRAP_SAMPLES`)."""
 
     mean: float
     low: float
@@ -52,7 +59,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One measure before and after; ``change`` is taken request by request."""
+    """One measure before and after; ``change`` is the mean of the differences by request."""
 
     name: str
     before: Interval
@@ -61,15 +68,16 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class WhatIf:
-    """The comparison. ``reproduced`` is the share of requests that are decided again as live.
+class WhatIfReport:
+    """The comparison, at present prices (before) and in the scenario (after).
 
-    They are at today's prices in λ, and by the price of waiting and the delays that are recorded.
-    ``ms_lambda_*`` are the prices of waiting that were decided at, means where they differ.
-
-    ``modelled_*`` are the shares of requests whose answer is the policy's expectation and was never
-    given; ``moved`` is the share that another tier is asked first. ``booked_lambda`` is the mean
-    bill, failed attempts included. ``left_out`` says why how many requests could not be replayed.
+    - ``left_out``: number of requests that could not be replayed, by reason.
+    - ``reproduced``: share of requests for which the replay makes the recorded decisions. It uses
+      present prices in λ, and the recorded delays and prices of waiting.
+    - ``modelled_*``: share of requests whose answer was not recorded and is the policy's
+      expectation. ``rerouted``: share of requests with another first tier.
+    - ``recorded_lambda``: mean recorded cost of a request, failed attempts included.
+    - ``latency_price_*``: price of waiting that decisions used, the mean if they differ.
     """
 
     requests: int
@@ -77,142 +85,160 @@ class WhatIf:
     reproduced: float
     modelled_before: float
     modelled_after: float
-    moved: float
-    booked_lambda: float
+    rerouted: float
+    recorded_lambda: float
     prices_before: CostModel
     prices_after: CostModel
     delay_ms_before: dict[Tier, float]
     delay_ms_after: dict[Tier, float]
-    ms_lambda_before: float
-    ms_lambda_after: float
+    latency_price_before: float
+    latency_price_after: float
     measures: list[Measure]
     notes: list[str] = field(default_factory=list)
 
 
 def what_if(
-    requests: Sequence[RequestTrace], at_hand: AtHand, change: Change, seed: int = 0
-) -> WhatIf:
-    """Replay the requests as things are and under ``change``.
+    requests: Sequence[RequestTrace], context: ReplayContext, scenario: Scenario, seed: int = 0
+) -> WhatIfReport:
+    """Replay the requests at present prices and in ``scenario``.
 
-    Raises `BundleError` where the bundle has no correctness heads, `NotFound` where no request can
-    be replayed.
+    Raises `BundleError` if the bundle has no correctness heads, and `NotFound` if no request can be
+    replayed.
     """
-    policy = at_hand.value
+    policy = context.policy
     if policy is None:
         raise BundleError(
             "bundle: it has no correctness heads, without which the policy cascade-routing cannot "
             "be replayed; export it again"
         )
-    kept, left_out = replayable(requests, at_hand.bundle.bundle_id)
+    kept, left_out = replayable(requests, context.bundle.bundle_id)
     if not kept:
-        raise NotFound(_nothing(left_out, at_hand.bundle.bundle_id))
+        raise NotFound(_no_requests(left_out, context.bundle.bundle_id))
     layers = _layers(policy)
-    delays = Delays(kept, layers), Delays(kept, layers, change.link)
+    delays = Delays(kept, layers), Delays(kept, layers, scenario.link)
     now = policy.conditions
-    rates_N = _rates(kept, now.latency_price_lambda)
-    rate_after = (
+    latency_prices_N = _recorded_latency_prices(kept, now.latency_price_lambda)
+    latency_price = (
         now.latency_price_lambda
-        if change.latency_price_lambda is None
-        else change.latency_price_lambda
+        if scenario.latency_price_lambda is None
+        else scenario.latency_price_lambda
     )
     policies = (
-        under(
+        with_conditions(
             policy,
             Conditions(
-                now.cost_model, delays[0].means(), latency_price_lambda=now.latency_price_lambda
+                now.cost_model, delays[0].means_ms(), latency_price_lambda=now.latency_price_lambda
             ),
         ),
-        under(
-            policy, Conditions(change.prices, delays[1].means(), latency_price_lambda=rate_after)
+        with_conditions(
+            policy,
+            Conditions(scenario.prices, delays[1].means_ms(), latency_price_lambda=latency_price),
         ),
     )
-    # where the change is about delays, decisions after it are made by mean delays
-    alike = change.link is None and (
-        change.latency_price_lambda is None or {change.latency_price_lambda} == set(rates_N)
+    # a scenario with other delays decides by their means
+    same_delays = scenario.link is None and (
+        scenario.latency_price_lambda is None
+        or {scenario.latency_price_lambda} == set(latency_prices_N)
     )
     replays = (
-        Replay(at_hand, policies[0], delays[0], as_known=True, recorded_rate=True),
         Replay(
-            at_hand,
+            context,
+            policies[0],
+            delays[0],
+            use_recorded_delays=True,
+            use_recorded_latency_price=True,
+        ),
+        Replay(
+            context,
             policies[1],
             delays[1],
-            alike,
-            recorded_rate=change.latency_price_lambda is None,
+            same_delays,
+            use_recorded_latency_price=scenario.latency_price_lambda is None,
         ),
     )
-    ms_lambda_before = _mean(rates_N)
-    ms_lambda_after = (
-        ms_lambda_before if change.latency_price_lambda is None else change.latency_price_lambda
+    latency_price_before = _mean(latency_prices_N)
+    latency_price_after = (
+        latency_price_before
+        if scenario.latency_price_lambda is None
+        else scenario.latency_price_lambda
     )
-    before, after = ([replay.course(request) for request in kept] for replay in replays)
-    # against a cloud that costs nothing there is no saving to speak of
-    saving = min(now.cost_model.all_cloud, change.prices.all_cloud) > 0
+    before, after = ([replay.run(request) for request in kept] for replay in replays)
+    # a saving is undefined against a cloud that costs nothing
+    saving = min(now.cost_model.all_cloud, scenario.prices.all_cloud) > 0
     names, before_NM = _measures(before, now.cost_model, saving)
-    _, after_NM = _measures(after, change.prices, saving)
-    return WhatIf(
+    _, after_NM = _measures(after, scenario.prices, saving)
+    return WhatIfReport(
         requests=len(kept),
         left_out=left_out,
         reproduced=float(np.mean([replays[0].reproduces(request) for request in kept])),
-        modelled_before=float(np.mean([course.modelled for course in before])),
-        modelled_after=float(np.mean([course.modelled for course in after])),
-        moved=float(np.mean([a.first is not b.first for a, b in zip(before, after, strict=True)])),
-        booked_lambda=float(
+        modelled_before=float(np.mean([one.modelled for one in before])),
+        modelled_after=float(np.mean([one.modelled for one in after])),
+        rerouted=float(
+            np.mean([a.first is not b.first for a, b in zip(before, after, strict=True)])
+        ),
+        recorded_lambda=float(
             np.mean([sum(e.cost_lambda or 0.0 for e in request.path) for request in kept])
         ),
         prices_before=now.cost_model,
-        prices_after=change.prices,
-        delay_ms_before=delays[0].means(),
-        delay_ms_after=delays[1].means(),
-        ms_lambda_before=ms_lambda_before,
-        ms_lambda_after=ms_lambda_after,
+        prices_after=scenario.prices,
+        delay_ms_before=delays[0].means_ms(),
+        delay_ms_after=delays[1].means_ms(),
+        latency_price_before=latency_price_before,
+        latency_price_after=latency_price_after,
         measures=_compare(names, before_NM, after_NM, seed),
-        notes=_notes(kept, at_hand, change, delays[1], rates_N),
+        notes=_notes(kept, context, scenario, delays[1], latency_prices_N),
     )
 
 
-def _rates(kept: list[RequestTrace], today: float) -> list[float]:
-    """The price of waiting that each request was decided at; today's where none is recorded."""
-    known = [request.knew.latency_price_lambda if request.knew else None for request in kept]
+def _recorded_latency_prices(kept: list[RequestTrace], today: float) -> list[float]:
+    """Return each request's recorded price of waiting; the present one if none is recorded."""
+    known = [
+        request.decision.latency_price_lambda if request.decision else None for request in kept
+    ]
     return [today if rate is None else rate for rate in known]
 
 
-def _mean(rates_N: list[float]) -> float:
-    # the mean of equal numbers is not always that number
-    return rates_N[0] if len(set(rates_N)) == 1 else float(np.mean(rates_N))
+def _mean(latency_prices_N: list[float]) -> float:
+    # the computed mean of equal numbers may differ from them
+    return (
+        latency_prices_N[0] if len(set(latency_prices_N)) == 1 else float(np.mean(latency_prices_N))
+    )
 
 
 def _layers(policy: CascadeRouting) -> dict[Tier, float]:
-    """Layers that an answer of each tier runs in the mean, sure or not."""
+    """Return the mean number of layers of an answer of each tier."""
     return {
         tier: float(row.mean()) for tier, row in zip(TIERS, policy.heads.layers_T2, strict=True)
     }
 
 
-def _measures(courses: list[Course], prices: CostModel, saving: bool) -> tuple[list[str], Floats]:
-    """``values_NM`` of each request, by name; all are means, so that one bootstrap serves all."""
+def _measures(
+    replayed: list[ReplayedRequest], prices: CostModel, saving: bool
+) -> tuple[list[str], Floats]:
+    """Return the names and ``values_NM`` of the measures of each request."""
     columns: dict[str, list[float]] = {}
     for index, tier in enumerate(TIERS):
-        columns[f"{tier.value} asked first"] = [float(one.first is tier) for one in courses]
-        columns[f"{tier.value} answers"] = [one.answered_T[index] for one in courses]
-    columns["cost λ"] = [one.cost_lambda for one in courses]
+        columns[f"{tier.value} asked first"] = [float(one.first is tier) for one in replayed]
+        columns[f"{tier.value} answers"] = [one.answered_T[index] for one in replayed]
+    columns["cost λ"] = [one.cost_lambda for one in replayed]
     if saving:
-        columns["saving"] = [1 - one.cost_lambda / prices.all_cloud for one in courses]
-    columns["expected right"] = [one.right for one in courses]
-    columns["latency ms"] = [one.latency_ms for one in courses]
-    order = sorted(columns, key=_place)
+        columns["saving"] = [1 - one.cost_lambda / prices.all_cloud for one in replayed]
+    columns["expected accuracy"] = [one.right for one in replayed]
+    columns["latency ms"] = [one.latency_ms for one in replayed]
+    order = sorted(columns, key=_position)
     return order, np.array([columns[name] for name in order]).T
 
 
-def _place(name: str) -> int:
-    endings = (" asked first", " answers", "cost λ", "saving", "expected right", "latency ms")
+def _position(name: str) -> int:
+    endings = (" asked first", " answers", "cost λ", "saving", "expected accuracy", "latency ms")
     return next(i for i, ending in enumerate(endings) if name.endswith(ending))
 
 
 def _compare(names: list[str], before_NM: Floats, after_NM: Floats, seed: int) -> list[Measure]:
     count = len(before_NM)
-    # how often each request is drawn: the same draws for before, after and their difference
+    # how often each request is drawn; the same draws for before, after and their difference
     weights_BN = np.random.default_rng(seed).multinomial(
-        count, np.full(count, 1 / count), size=SAMPLES
+        count, np.full(count, 1 / count), size=BOOTSTRAP_SAMPLES
     )
     tables = [before_NM, after_NM, after_NM - before_NM]
     found = [_intervals(table_NM, weights_BN / count) for table_NM in tables]
@@ -229,14 +255,18 @@ def _intervals(table_NM: Floats, weights_BN: Floats) -> list[Interval]:
 
 
 def _notes(
-    kept: list[RequestTrace], at_hand: AtHand, change: Change, delays: Delays, rates_N: list[float]
+    kept: list[RequestTrace],
+    context: ReplayContext,
+    scenario: Scenario,
+    delays: Delays,
+    latency_prices_N: list[float],
 ) -> list[str]:
-    assert at_hand.value is not None
-    now = at_hand.value.conditions.cost_model.all_cloud
-    today = at_hand.value.conditions.latency_price_lambda
+    assert context.policy is not None
+    now = context.policy.conditions.cost_model.all_cloud
+    today = context.policy.conditions.latency_price_lambda
     notes = []
-    if len(kept) < FEW:
-        notes.append(f"{len(kept)} requests only: the intervals are rough")
+    if len(kept) < MIN_REQUESTS:
+        notes.append(f"only {len(kept)} requests: the intervals are rough")
     others = sum(
         1
         for request in kept
@@ -244,37 +274,44 @@ def _notes(
         and abs(request.last.all_cloud_lambda - now) > 1e-6
     )
     if others:
-        notes.append(f"{others} requests were booked at other prices than today's")
-    if others := sum(rate != today for rate in rates_N):
-        at = "that price" if change.latency_price_lambda is None else "that price before the change"
+        notes.append(f"{others} requests were recorded at other prices than the present ones")
+    if others := sum(rate != today for rate in latency_prices_N):
+        scope = "" if scenario.latency_price_lambda is None else " before the change"
         notes.append(
-            f"{others} requests were decided at another price of waiting than today's "
-            f"{today:g} λ a ms, and are replayed at {at}"
+            f"{others} requests were decided at another price of waiting than the present "
+            f"{today:g} λ a ms, and are replayed at their own price{scope}"
         )
-    if at_hand.certified:
+    if context.certified:
         notes.append(
-            "a mobile under its certificate decides at the certified prices, whatever prices are; "
-            "after is what one without it would do"
+            "a mobile with a certificate decides at the certified prices; the scenario shows a "
+            "mobile without a certificate"
         )
-    rates_after = rates_N if change.latency_price_lambda is None else [change.latency_price_lambda]
-    if change.link is not None and not any(rates_after):
+    rates_after = (
+        latency_prices_N
+        if scenario.latency_price_lambda is None
+        else [scenario.latency_price_lambda]
+    )
+    if scenario.link is not None and not any(rates_after):
         notes.append(
-            "waiting has no price: the link changes latency and no decision; give --latency-price"
+            "waiting has no price, so the link changes latency but no decision; "
+            "give --latency-price"
         )
     if delays.unmeasured:
         tiers = " and ".join(tier.value for tier in delays.unmeasured)
-        notes.append(f"no answer of {tiers} was measured: its delay is inferred from the others'")
+        notes.append(
+            f"no answer of {tiers} was recorded: its delay is estimated from the other tiers"
+        )
     return notes
 
 
-def _nothing(left_out: dict[str, int], bundle_id: str) -> str:
+def _no_requests(left_out: dict[str, int], bundle_id: str) -> str:
     if not left_out:
         return (
             "the ledger holds no answered request of the policy cascade-routing; send some: "
             "dimee classify --policy cascade-routing 'a fine film'"
         )
-    why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     return (
-        f"none of the last requests can be replayed with bundle {bundle_id} ({why}); give their "
-        "bundle with --bundle, or send new ones"
+        f"none of the last requests can be replayed with bundle {bundle_id} ({reasons}); give "
+        "their bundle with --bundle, or send new requests"
     )

@@ -54,7 +54,7 @@ class CertifiedCascadeRouting(CascadeRouting):
 
     def __init__(self, certified: CascadeRouting, guard: CertificateGuard) -> None:
         super().__init__(
-            certified.heads, certified.conditions.cost_model, certified.price, certified.alpha
+            certified.heads, certified.conditions.cost_model, certified.cost_weight, certified.alpha
         )
         self._guard = guard
 

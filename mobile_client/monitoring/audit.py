@@ -1,4 +1,4 @@
-"""Audits: a small share of answered requests is asked of the cloud as well, later, in batches."""
+"""Audits: compare a small share of the answers with the cloud's, later and in batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
-from mobile_client.monitoring.monitor_state import Note
+from mobile_client.monitoring.monitor_state import Event
 from shared.domain import Reason, Tier
 from shared.tier_client import TierClient
 from shared.wire import Classification, InferRequest
@@ -19,25 +19,28 @@ from shared.wire import Classification, InferRequest
 log = logging.getLogger(__name__)
 
 SEED = 0
-QUEUE = 256
-"""Audits that may wait; their texts are in memory only, and the oldest is dropped for a new one."""
-BATCH = 16
-EVERY_S = 5.0
-"""Waiting audits are asked after this time, or as soon as there are a batch of them."""
-AT_ONCE = 2
-"""Audits under way at once: the cloud has requests to answer."""
+MAX_WAITING = 256
+"""Largest number of waiting audits. Their texts are in memory only; the oldest is dropped."""
+BATCH_AUDITS = 16
+AUDIT_INTERVAL_S = 5.0
+"""Waiting audits are sent after this time, or as soon as a batch is complete."""
+MAX_CONCURRENT = 2
+"""Largest number of concurrent audits, so that requests keep most of the cloud's capacity."""
 TIMEOUT_S = 10.0
 
 
-def drawn(number: int, share: float) -> bool:
-    """Whether the request of this number is audited; the same for every process and start."""
+def is_audited(number: int, share: float) -> bool:
+    """Return whether to audit the request of this number; the same in every process."""
     digest = hashlib.blake2b(f"{SEED}:{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """An answered request that was drawn, and its answer."""
+class AuditSample:
+    """An answered request to audit.
+
+    ``from_cloud`` means that the cloud answered from the text itself.
+    """
 
     request: RoutedRequest
     label: str
@@ -45,19 +48,19 @@ class Sample:
     from_cloud: bool
 
     @classmethod
-    def of(cls, request: RoutedRequest, answer: Classification) -> Sample:
-        """An answer that the cloud gave to the text itself is the cloud's by definition."""
+    def of(cls, request: RoutedRequest, answer: Classification) -> AuditSample:
+        """Return the sample of an answered request."""
         last = answer.attempts[-1]
         from_cloud = answer.tier is Tier.CLOUD and last.resumed_after is None
         return cls(request, answer.label, len(answer.attempts) + 1, from_cloud)
 
 
 class Auditor:
-    """Asks the cloud of samples and notes each loss in the order of the requests.
+    """Sends audit samples to the cloud and records each loss, in the order of the requests.
 
-    Also those that are the cloud's by definition wait in the queue: losses that came early because
-    they are 0 would put the others together, and a betting test is of losses in their own order.
-    Never raises; what fails is counted and forgotten.
+    Answers of the cloud have a loss of 0 without an audit. They wait in the queue like the others,
+    because the sequential test needs the losses in the order of the requests. The auditor never
+    raises: it counts a failed audit and drops it.
     """
 
     def __init__(
@@ -65,61 +68,61 @@ class Auditor:
         recorder: AttemptRecorder,
         cloud: TierClient,
         bundle_id: str,
-        note: Callable[[Note], None],
+        record_event: Callable[[Event], None],
     ) -> None:
         self._recorder = recorder
         self._cloud = cloud
         self._bundle_id = bundle_id
-        self._note = note
-        self._queue: deque[Sample] = deque()
-        self._one = asyncio.Lock()
-        self._some = asyncio.Event()
-        self._batch = asyncio.Event()
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._record_event = record_event
+        self._queue: deque[AuditSample] = deque()
+        self._drain_lock = asyncio.Lock()
+        self._not_empty = asyncio.Event()
+        self._batch_ready = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        """Samples that were drawn and not yet asked."""
+        """Number of samples that wait for their audit."""
         return len(self._queue)
 
-    def add(self, sample: Sample) -> None:
-        """Take a sample for later. Called on the mobile's event loop."""
-        if len(self._queue) >= QUEUE:
+    def add(self, sample: AuditSample) -> None:
+        """Queue a sample. Call it on the mobile's event loop."""
+        if len(self._queue) >= MAX_WAITING:
             self._queue.popleft()
-            self._note(("dropped", 1))
+            self._record_event(("dropped", 1))
         self._queue.append(sample)
-        self._some.set()
-        if len(self._queue) >= BATCH:
-            self._batch.set()
+        self._not_empty.set()
+        if len(self._queue) >= BATCH_AUDITS:
+            self._batch_ready.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="audits")
 
     def clear(self) -> None:
-        """Drop what waits: its outcome would change nothing any more."""
+        """Drop all waiting samples."""
         if self._queue:
-            self._note(("dropped", len(self._queue)))
+            self._record_event(("dropped", len(self._queue)))
         self._queue.clear()
 
     async def drain(self) -> None:
-        """Ask everything that waits now."""
-        async with self._one:
-            self._some.clear()
-            self._batch.clear()
+        """Audit all waiting samples now."""
+        async with self._drain_lock:
+            self._not_empty.clear()
+            self._batch_ready.clear()
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                batch = [self._queue.popleft() for _ in range(min(BATCH_AUDITS, len(self._queue)))]
                 try:
                     losses = await asyncio.gather(*map(self._loss, batch), return_exceptions=True)
                 except asyncio.CancelledError:
-                    self._note(("failed", len(batch)))
+                    self._record_event(("failed", len(batch)))
                     raise
                 for loss in losses:
-                    self._note(("loss", loss) if isinstance(loss, int) else ("failed", 1))
+                    self._record_event(("loss", loss) if isinstance(loss, int) else ("failed", 1))
                     if isinstance(loss, Exception):
-                        log.error("an audit failed inside", exc_info=loss)
+                        log.error("an audit raised an unexpected error", exc_info=loss)
 
     async def close(self, flush_s: float) -> None:
-        """Ask what waits within ``flush_s``; the rest is dropped, what is under way abandoned."""
+        """Audit waiting samples for at most ``flush_s``, then drop and abandon the rest."""
         if flush_s > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(flush_s):
@@ -131,18 +134,18 @@ class Auditor:
 
     async def _run(self) -> None:
         while True:
-            await self._some.wait()
+            await self._not_empty.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
-                    await self._batch.wait()
+                async with asyncio.timeout(AUDIT_INTERVAL_S):
+                    await self._batch_ready.wait()
             await self.drain()
 
-    async def _loss(self, sample: Sample) -> int | None:
-        """1 if the answer is not the cloud's; None if the cloud gave none."""
+    async def _loss(self, sample: AuditSample) -> int | None:
+        """Return 1 if the answer differs from the cloud's, else 0; None without a cloud answer."""
         if sample.from_cloud:
             return 0
         async with self._slots:
-            self._note(("asked", 1))
+            self._record_event(("sent", 1))
             request = sample.request
             attempt = self._recorder.prepare(request, sample.ordinal, Tier.CLOUD, Reason.AUDIT)
             self._recorder.open(attempt)

@@ -1,4 +1,4 @@
-"""Keeps a promise true in service: sees every covered request, in the order in which they came."""
+"""Monitor of the certificate in service, which sees every covered request in order of arrival."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.local.certificate_guard import price_changes
 from mobile_client.local.runtime import LocalRuntime
-from mobile_client.monitoring.audit import EVERY_S, Auditor, Sample, drawn
-from mobile_client.monitoring.drift import Clients
+from mobile_client.monitoring.audit import AUDIT_INTERVAL_S, Auditor, AuditSample, is_audited
+from mobile_client.monitoring.drift import ClientEscalations
 from mobile_client.monitoring.health import AlarmReport, MobileHealth
-from mobile_client.monitoring.monitor_state import Note, Record
+from mobile_client.monitoring.monitor_state import Event, MonitorState
 from mobile_client.monitoring.state_file import StateFile
 from mobile_client.settings import MobileSettings
 from shared.domain import Tier
@@ -28,31 +28,32 @@ from shared.wire import Classification
 log = logging.getLogger(__name__)
 
 DEFAULT_SHARE = 0.01
-MAX_LINE = 10_000
+MAX_PENDING = 10_000
 MAX_UNSAVED = 256
 
 
-def state_file(state_dir: Path, certificate_id: str | None) -> Path:
-    """Where what is known of a promise is kept; removing the file resets its alarms."""
-    return state_dir / Tier.MOBILE.value / f"watch-{certificate_id or 'uncertified'}.json"
+def monitor_state_file(state_dir: Path, certificate_id: str | None) -> Path:
+    """Return the file of the monitor's state; removing it resets the alarms."""
+    return state_dir / Tier.MOBILE.value / f"monitor-{certificate_id or 'uncertified'}.json"
 
 
 @dataclass(slots=True)
-class _Place:
-    """A request's place in the line, until it and those before it have ended."""
+class _PendingRequest:
+    """A request that has not ended, or that waits for earlier requests to end."""
 
     request: RoutedRequest
     client: str
-    drawn: bool
+    audited: bool
     ended: bool = False
     answer: Classification | None = None
 
 
 class CertificateMonitor:
-    """Audits, alarms and their memory. Used from the mobile's event loop; never fails a request.
+    """Audits, sequential tests and alarms, with their state on disk.
 
-    Covered are the requests that the certificate speaks of, without one those of the mobile's own
-    policy. While degraded nothing is seen: all answers are the cloud's.
+    Use it from the mobile's event loop; it never fails a request. It covers the requests that the
+    certificate covers, or without a certificate those of the mobile's default policy. While the
+    mobile is degraded, nothing is tested, because all answers come from the cloud.
     """
 
     def __init__(
@@ -70,23 +71,23 @@ class CertificateMonitor:
         certificate = self._guard.certificate
         share = settings.audit_share
         self.share = (DEFAULT_SHARE if certificate else 0.0) if share is None else share
-        self.auditor = Auditor(recorder, cloud, runtime.bundle.bundle_id, self._note)
-        self._clients = Clients(
+        self.auditor = Auditor(recorder, cloud, runtime.bundle.bundle_id, self._apply_event)
+        self._clients = ClientEscalations(
             settings.audit_alpha, certificate.escalated if certificate else None
         )
-        self._line: OrderedDict[str, _Place] = OrderedDict()
-        self._record = self._fresh()
-        self._unsaved: list[Note] = []
+        self._pending: OrderedDict[str, _PendingRequest] = OrderedDict()
+        self._state = self._new_state()
+        self._unsaved: list[Event] = []
         self._saved_at = time.monotonic()
         self._prices_since: datetime | None = None
         self._file: StateFile | None = None
         if certificate is not None or self.share > 0:
             state_dir = Path(settings.state_dir)
-            self._file = StateFile(state_file(state_dir, self._guard.certificate_id))
-            self.look()
+            self._file = StateFile(monitor_state_file(state_dir, self._guard.certificate_id))
+            self.refresh()
 
-    def look(self) -> None:
-        """See what other processes know, whether the alarm was reset, and what the clock says."""
+    def refresh(self) -> None:
+        """Reload the state if another process changed it, and check the certificate's expiry."""
         if self._file is not None and self._file.changed():
             self._reload(self._file)
         certificate = self._guard.certificate
@@ -95,56 +96,61 @@ class CertificateMonitor:
             and not self._guard.degraded
             and certificate.expired(self._now())
         ):
-            self._note(("report", _expired(self._now())))
+            self._apply_event(("report", _expired(self._now())))
 
     def covers(self, policy: RoutingPolicy) -> bool:
-        """Whether requests of this policy are seen."""
+        """Return whether the monitor covers requests of this policy."""
         if self._guard.certificate is None:
             return policy.name == self._settings.policy
         return self._guard.covers(policy)
 
-    def opened(self, request: RoutedRequest, client: str) -> None:
-        """A covered request was decided; call in arrival order."""
+    def request_started(self, request: RoutedRequest, client: str) -> None:
+        """Register a covered request after its decision, in order of arrival."""
         if request.degraded:
             return
-        number = self._record.counts.opened
-        self._note(("opened", 1))
-        place = _Place(request, client, self.share > 0 and drawn(number, self.share))
-        self._line[request.request_id] = place
-        if len(self._line) > MAX_LINE:
-            self._line.popitem(last=False)
+        number = self._state.counts.opened
+        self._apply_event(("opened", 1))
+        pending = _PendingRequest(
+            request, client, self.share > 0 and is_audited(number, self.share)
+        )
+        self._pending[request.request_id] = pending
+        if len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
 
-    def ended(self, request: RoutedRequest, answer: Classification | None) -> None:
-        """A request has its answer, or will get none; what was not opened is ignored."""
-        place = self._line.get(request.request_id)
-        if place is None or place.ended:
+    def request_ended(self, request: RoutedRequest, answer: Classification | None) -> None:
+        """Register a request's answer, or None for a failure; unknown requests are ignored."""
+        pending = self._pending.get(request.request_id)
+        if pending is None or pending.ended:
             return
-        place.ended, place.answer = True, answer
-        while self._line:
-            first = next(iter(self._line.values()))
+        pending.ended, pending.answer = True, answer
+        while self._pending:
+            first = next(iter(self._pending.values()))
             if not first.ended:
                 break
-            del self._line[first.request.request_id]
+            del self._pending[first.request.request_id]
             if first.answer is not None:
-                self._see(first, first.answer)
-        if len(self._unsaved) >= MAX_UNSAVED or time.monotonic() - self._saved_at > EVERY_S:
+                self._observe(first, first.answer)
+        if (
+            len(self._unsaved) >= MAX_UNSAVED
+            or time.monotonic() - self._saved_at > AUDIT_INTERVAL_S
+        ):
             self.save()
 
-    def _see(self, place: _Place, answer: Classification) -> None:
+    def _observe(self, pending: _PendingRequest, answer: Classification) -> None:
         if self._guard.degraded:
             return
-        self._note(("tier", answer.tier.value))
-        jumped = self._clients.take(place.client, answer.escalated)
-        if jumped is not None:
-            report = AlarmReport(kind="client", since=self._now(), message=jumped)
-            self._note(("report", report))
-        if place.drawn:
-            self.auditor.add(Sample.of(place.request, answer))
+        self._apply_event(("tier", answer.tier.value))
+        message = self._clients.update(pending.client, answer.escalated)
+        if message is not None:
+            report = AlarmReport(kind="client", since=self._now(), message=message)
+            self._apply_event(("report", report))
+        if pending.audited:
+            self.auditor.add(AuditSample.of(pending.request, answer))
 
     def health(self) -> MobileHealth:
-        """The mobile as it stands now."""
-        self.look()
-        certificate, degrading = self._guard.certificate, self._record.degrading
+        """Return the present state of the mobile."""
+        self.refresh()
+        certificate, degrading = self._guard.certificate, self._state.degrading
         return MobileHealth(
             status="degraded" if self._guard.degraded else "ok",
             bundle_id=self._runtime.bundle.bundle_id,
@@ -153,9 +159,9 @@ class CertificateMonitor:
             certificate=certificate.sentence() if certificate else None,
             degraded=self._guard.degraded,
             degraded_since=degrading.since if degrading else None,
-            audits=self._record.audits(self.share, self.auditor.waiting),
-            shares=self._record.shares.report(),
-            alarms=[*self._record.reports, *self._prices()],
+            audits=self._state.audits(self.share, self.auditor.waiting),
+            shares=self._state.shares.report(),
+            alarms=[*self._state.reports, *self._price_alarms()],
             mode=self._settings.mode,
             breakers={
                 tier.value: breaker.state
@@ -164,15 +170,15 @@ class CertificateMonitor:
         )
 
     async def close(self, flush_s: float) -> None:
-        """Make the audits that can be made within ``flush_s``, and keep what is known."""
+        """Audit waiting samples for at most ``flush_s`` and save the state."""
         try:
             await self.auditor.close(flush_s)
         except DimeeError as error:
-            log.error("audits were given up: %s", error.message)
+            log.error("the remaining audits were dropped: %s", error.message)
         self.save()
 
     def save(self) -> None:
-        """Write what is known, together with what other processes have written meanwhile."""
+        """Save the state, merged with what other processes have saved since."""
         self._saved_at = time.monotonic()
         if self._file is None or not self._unsaved:
             self._unsaved.clear()
@@ -181,57 +187,57 @@ class CertificateMonitor:
             with self._file.locked():
                 if self._file.changed():
                     self._reload(self._file)
-                self._file.write(self._record.state())
+                self._file.write(self._state.state())
         except (OSError, ValueError) as error:
             log.warning(
-                "%s cannot be written (%s); alarms are in memory only", self._file.file, error
+                "%s cannot be written (%s); alarms are kept in memory only", self._file.file, error
             )
         self._unsaved.clear()
 
-    def _note(self, note: Note) -> None:
-        was = self._guard.degraded
-        self._record.take(note)
-        self._unsaved.append(note)
-        self._guard.degraded = self._record.degrading is not None
-        if self._guard.degraded and not was:
+    def _apply_event(self, event: Event) -> None:
+        was_degraded = self._guard.degraded
+        self._state.apply(event)
+        self._unsaved.append(event)
+        self._guard.degraded = self._state.degrading is not None
+        if self._guard.degraded and not was_degraded:
             self.auditor.clear()
             self.save()
 
-    def _fresh(self) -> Record:
-        return Record(self._guard.certificate, self._settings.audit_alpha, self._now)
+    def _new_state(self) -> MonitorState:
+        return MonitorState(self._guard.certificate, self._settings.audit_alpha, self._now)
 
     def _reload(self, file: StateFile) -> None:
-        """Take over another process's record and add to it what this one has not saved yet.
+        """Load another process's state and apply the events that are not saved yet.
 
-        Where the file is gone, its alarms were reset: everything begins anew.
+        A missing file means that the alarms were reset; the state is then new and empty.
         """
-        record, content = self._fresh(), file.read()
+        state, content = self._new_state(), file.read()
         if content is not None:
             try:
-                record.restore(content)
+                state.restore(content)
             except DimeeError as error:
                 file.set_aside(f"cannot be used ({error.message})")
-                record, content = self._fresh(), None
+                state, content = self._new_state(), None
         if content is None:
             self._unsaved.clear()
-        for note in self._unsaved:
-            record.take(note)
-        self._record = record
-        self._guard.degraded = record.degrading is not None
+        for event in self._unsaved:
+            state.apply(event)
+        self._state = state
+        self._guard.degraded = state.degrading is not None
 
-    def _prices(self) -> list[AlarmReport]:
-        """The price book has changed in service: decisions stay at the certificate's prices."""
+    def _price_alarms(self) -> list[AlarmReport]:
+        """Return the alarm that prices differ from the certificate's, if they do."""
         certificate = self._guard.certificate
         if certificate is None:
             return []
-        other = price_changes(certificate, self._runtime.live_prices.cost_model)
-        if other is None:
+        difference = price_changes(certificate, self._runtime.live_prices.cost_model)
+        if difference is None:
             self._prices_since = None
             return []
         self._prices_since = self._prices_since or self._now()
         message = (
-            f"prices have changed ({other}); decisions stay at the certificate's: calibrate again "
-            "to use today's"
+            f"prices have changed ({difference}); decisions still use the certificate's prices: "
+            "calibrate again to use today's"
         )
         return [AlarmReport(kind="prices", since=self._prices_since, message=message)]
 
@@ -240,7 +246,7 @@ def _expired(now: datetime) -> AlarmReport:
     return AlarmReport(
         kind="expired",
         since=now,
-        message="the prices that the certificate was made at have expired: everything goes to the "
+        message="the prices of the certificate have expired: everything goes to the "
         "cloud; calibrate again at today's prices: dimee calibrate",
         degrades=True,
     )

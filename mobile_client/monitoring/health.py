@@ -1,4 +1,4 @@
-"""What the mobile says of its promise: ``GET /v1/status`` and ``dimee status``."""
+"""Reports of the mobile's state, for ``GET /v1/status`` and ``dimee status``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ AlarmKind = Literal["disagreement", "expired", "tier-unused", "tier-share", "cli
 
 
 class Report(BaseModel):
-    """Immutable; unknown fields are ignored, so that an older client reads a newer mobile."""
+    """Base of all reports: immutable, and unknown fields of a newer mobile are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class AlarmReport(Report):
-    """An alarm that was raised, and when; ``degrades``: everything goes to the cloud since then."""
+    """An alarm and the time at which it was raised.
+
+    ``degrades`` means that everything goes to the cloud since then.
+    """
 
     kind: AlarmKind
     since: AwareDatetime
@@ -25,41 +28,43 @@ class AlarmReport(Report):
 
 
 class AuditReport(Report):
-    """Audits so far: of ``seen`` requests, ``differ`` answers were not the cloud's.
+    """Results of the audits: of ``seen`` requests, ``differ`` answers were not the cloud's.
 
-    ``asked`` of them needed the cloud, ``failed`` brought no answer, ``dropped`` were given up for
-    want of room or time, ``waiting`` are yet to be asked. At an ``evidence`` of ``raised_from`` the
-    alarm is raised; both are None where there is no ``bound`` to watch.
+    ``sent`` audits went to the cloud, ``failed`` returned no answer, ``dropped`` were given
+    up because the queue was full or the process ended, ``waiting`` are not sent yet. ``share`` is
+    the share of requests that are audited. The alarm is raised when ``e_value`` (of the test that
+    disagreement is at most ``bound``) reaches ``alarm_at``; all three are None without a bound.
     """
 
     share: float
     seen: int
     differ: int
-    asked: int
+    sent: int
     failed: int
     dropped: int
     waiting: int
     bound: float | None = None
-    evidence: float | None = None
-    raised_from: float | None = None
+    e_value: float | None = None
+    alarm_at: float | None = None
 
     @property
     def disagreement(self) -> float | None:
-        """The share of audited requests with another answer than the cloud's."""
+        """Share of audited answers that differ from the cloud's; None without audits."""
         return self.differ / self.seen if self.seen else None
 
 
 class ShareReport(Report):
-    """The share of requests that a tier answered, as calibrated and since the count began."""
+    """Share of requests that a tier answered: at calibration, and since counting started."""
 
     calibrated: float
     now: float | None
 
 
 class MobileHealth(Report):
-    """The mobile as it stands; ``certificate`` is its promise in a sentence.
+    """State of the mobile.
 
-    ``breakers``: which servers are asked (closed), left alone (open) or tried once (half-open).
+    ``certificate`` is the certificate in one sentence. ``breakers`` holds the state of each
+    server's circuit breaker: closed, open or half-open.
     """
 
     status: Literal["ok", "degraded"]

@@ -1,4 +1,4 @@
-"""What audits and answered tiers have said of a promise so far, and the alarms that came of it."""
+"""State of the certificate monitor: counts, sequential tests and alarms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mobile_client.monitoring.drift import Shares
+from mobile_client.monitoring.drift import TierShares
 from mobile_client.monitoring.health import AlarmReport, AuditReport
 from shared.certificates.certificate import Certificate
 from shared.certificates.sequential_test import Alarm
@@ -20,20 +20,20 @@ from shared.validation import first_error
 log = logging.getLogger(__name__)
 
 MAX_REPORTS = 100
-"""The first alarms are kept, and those that degrade: what comes later is the same news."""
+"""Largest number of reports of alarms; alarms that degrade are always reported."""
 
 Count = Annotated[int, Field(ge=0)]
-Note = tuple[str, Any]
-"""One thing that was seen: a kind of `Record.take` and its value."""
+Event = tuple[str, Any]
+"""An observation: a kind (see `MonitorState.apply`) and its value."""
 
 
 class Counts(BaseModel):
-    """Requests that were ``opened``; audits that were made of them, and what became of those."""
+    """Counts of covered requests that started (``opened``), and of audits by result."""
 
     opened: Count = 0
     seen: Count = 0
     differ: Count = 0
-    asked: Count = 0
+    sent: Count = 0
     failed: Count = 0
     dropped: Count = 0
 
@@ -49,12 +49,12 @@ class _Saved(BaseModel):
     reports: list[AlarmReport]
 
 
-def watched_bound(certificate: Certificate | None) -> float | None:
-    """What the share of answers that differ from the cloud's is held against in service.
+def audited_bound(certificate: Certificate | None) -> float | None:
+    """Return the bound on the share of answers that differ from the cloud's; None without one.
 
-    A promise of consistency is about just that. Nobody knows in service who is right, so that a
-    promise of accuracy is watched by the bound on disagreement that was certified beside it, where
-    there is one: none of the two bounds follows from the other.
+    In service the right answers are unknown, so audits can only measure disagreement with the
+    cloud. A certificate of consistency bounds it directly. A certificate of accuracy is monitored
+    by its additional bound on disagreement, if it has one; neither bound implies the other.
     """
     if certificate is None:
         return None
@@ -64,10 +64,11 @@ def watched_bound(certificate: Certificate | None) -> float | None:
     return bound if bound is not None and 0 < bound < 1 else None
 
 
-class Record:
-    """Takes notes in the order of the requests; the same notes make the same record.
+class MonitorState:
+    """State that results from applying events in the order of the requests.
 
-    ``alpha`` bounds the probability of each alarm being false, ever.
+    The same events lead to the same state. ``alpha`` bounds the probability that each test ever
+    raises a false alarm.
     """
 
     def __init__(
@@ -76,71 +77,72 @@ class Record:
         alpha: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        bound = watched_bound(certificate)
+        bound = audited_bound(certificate)
         self._certificate = certificate
         self._now = now
         self.counts = Counts()
         self.alarm = None if bound is None else Alarm(bound, alpha)
-        judged = certificate.shares if certificate else {}
-        self.shares = Shares(judged, certificate.n if certificate else 1, alpha)
+        shares = certificate.shares if certificate else {}
+        self.shares = TierShares(shares, certificate.n if certificate else 1, alpha)
         self.reports: list[AlarmReport] = []
 
     @property
     def degrading(self) -> AlarmReport | None:
-        """The first alarm for which everything goes to the cloud."""
+        """The first alarm that sends everything to the cloud; None if there is none."""
         return next((report for report in self.reports if report.degrades), None)
 
-    def take(self, note: Note) -> None:
-        """Take in one note.
+    def apply(self, event: Event) -> None:
+        """Apply one event.
 
-        ``loss``: an audited answer was (0) or was not (1) the cloud's; ``tier``: who answered a
-        request; ``report``: an alarm that was raised elsewhere; the counts by their names.
+        Kinds: ``loss`` (1 if an audited answer differs from the cloud's, else 0), ``tier`` (the
+        tier that answered a request), ``report`` (an alarm from elsewhere), and the names of
+        `Counts` with the number to add.
         """
-        kind, value = note
+        kind, value = event
         if kind == "loss":
-            self._audited(value)
+            self._add_loss(value)
         elif kind == "tier":
-            for what, message in self.shares.take(Tier(value)):
-                self._report(AlarmReport(kind=what, since=self._now(), message=message))
+            for alarm_kind, message in self.shares.update(Tier(value)):
+                self._add_report(AlarmReport(kind=alarm_kind, since=self._now(), message=message))
         elif kind == "report":
-            self._report(value)
+            self._add_report(value)
         else:
             setattr(self.counts, kind, getattr(self.counts, kind) + value)
 
-    def _audited(self, loss: int) -> None:
+    def _add_loss(self, loss: int) -> None:
         self.counts.seen += 1
         self.counts.differ += loss
         if self.alarm is None or self.alarm.raised or not self.alarm.update(float(loss)):
             return
         alarm = self.alarm
         message = (
-            f"{alarm.mean or 0:.2%} of {alarm.seen:,} audited answers were not the cloud's, and at "
-            f"most {alarm.bound:.2%} are certified; while that holds, this has a probability of "
+            f"{alarm.mean or 0:.2%} of {alarm.seen:,} audited answers differ from the cloud's, but "
+            f"the certificate allows at most {alarm.bound:.2%}; a false alarm has a probability of "
             f"at most {alarm.alpha:g}. Everything goes to the cloud until the alarm is reset"
         )
-        self._report(
+        self._add_report(
             AlarmReport(kind="disagreement", since=self._now(), message=message, degrades=True)
         )
 
-    def _report(self, report: AlarmReport) -> None:
+    def _add_report(self, report: AlarmReport) -> None:
         log.warning("alarm %s: %s", report.kind, report.message)
         if report.degrades or len(self.reports) < MAX_REPORTS:
             self.reports.append(report)
 
     def audits(self, share: float, waiting: int) -> AuditReport:
-        """The audits so far."""
+        """Return the results of the audits so far."""
         alarm = self.alarm
         return AuditReport(
             share=share,
             **self.counts.model_dump(exclude={"opened"}),
             waiting=waiting,
             bound=alarm.bound if alarm else None,
-            evidence=alarm.evidence if alarm else None,
-            raised_from=1 / alarm.alpha if alarm else None,
+            e_value=alarm.e_value if alarm else None,
+            alarm_at=1 / alarm.alpha if alarm else None,
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restored` needs, as JSON can hold it."""
+        """Return the state for `restore`, as a JSON object."""
         return _Saved(
             certificate_id=self._certificate.certificate_id if self._certificate else None,
             counts=self.counts,
@@ -150,9 +152,9 @@ class Record:
         ).model_dump(mode="json")
 
     def restore(self, state: Any) -> None:
-        """Go on where `state` was taken; raises `InvalidInput` for anything else.
+        """Continue from a saved `state`; raises `InvalidInput` if it is damaged.
 
-        The alarm keeps the α that it began with: evidence cannot be judged by one chosen later.
+        The alarm keeps the α that it started with: changing α during a test would invalidate it.
         """
         try:
             saved = _Saved.model_validate(state)
@@ -162,12 +164,12 @@ class Record:
         if saved.certificate_id != (
             self._certificate.certificate_id if self._certificate else None
         ) or (saved.alarm is None) != (self.alarm is None):
-            raise InvalidInput("certificate_id: is another certificate's")
+            raise InvalidInput("certificate_id: belongs to another certificate")
         if self.alarm is not None:
             alarm = Alarm.restore(saved.alarm or {})
             if alarm.alpha != self.alarm.alpha:
                 log.warning(
-                    "the alarm keeps the alpha of %g that it began with until it is reset",
+                    "the alarm keeps the alpha of %g that it started with until it is reset",
                     alarm.alpha,
                 )
             self.alarm = alarm

@@ -1,4 +1,4 @@
-"""A small JSON object on disk that several processes of one device share."""
+"""A small JSON file that several processes of one machine share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ LARGEST_BYTES = 4 * 1024 * 1024
 
 
 class StateFile:
-    """Written whole or not at all, under a lock; a change by another process shows in `changed`."""
+    """A JSON file that is written atomically under a lock.
+
+    `changed` reports writes by other processes.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -28,7 +31,7 @@ class StateFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing; raises `OSError` where there is no room for a file."""
+        """Hold the file's lock; raises `OSError` if the lock file cannot be created."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -38,11 +41,14 @@ class StateFile:
             os.close(lock)
 
     def changed(self) -> bool:
-        """Whether the file is another one than was read or written here last."""
+        """Return whether the file has changed since this object last read or wrote it."""
         return self._changes.differs()
 
     def read(self) -> Any:
-        """What the file holds; None where there is none, or it is no JSON (`set_aside`)."""
+        """Return the file's content; None if there is no file.
+
+        A damaged file is renamed (`set_aside`), and the result is None.
+        """
         self._changes.mark()
         if not self._changes.exists:
             return None
@@ -54,22 +60,24 @@ class StateFile:
             return self.set_aside(f"cannot be read ({type(error).__name__})")
 
     def set_aside(self, why: str) -> None:
-        """Keep a damaged file beside this one, and say so."""
+        """Rename a damaged file, so that it can be examined, and log a warning."""
         aside = self.file.with_suffix(".damaged")
-        log.warning("%s %s; it is kept as %s, and counting begins anew", self.file, why, aside.name)
+        log.warning(
+            "%s %s; it is renamed to %s, and the counts start again", self.file, why, aside.name
+        )
         with suppress(OSError):
             self.file.replace(aside)
         self._changes.mark()
 
     def write(self, content: Any) -> None:
-        """Replace the file's content."""
+        """Replace the file's content atomically."""
         part = self.file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(self.file)
         self._changes.mark()
 
     def remove(self) -> bool:
-        """Remove the file; whether there was one. Whoever uses it begins anew."""
+        """Remove the file; return whether there was one."""
         with self.locked():
             try:
                 self.file.unlink()

@@ -1,1 +1,1 @@
-"""The bundle: the one folder that every tier loads."""
+"""The bundle: the folder with model, tokenizer and router that every tier loads."""

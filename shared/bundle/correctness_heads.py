@@ -1,13 +1,13 @@
-"""Correctness heads: what the mobile expects of each tier before it runs a layer. numpy only.
+"""Correctness heads: linear models that predict whether each tier would be right.
 
-Shape suffixes: H hidden size, C classes, F features, K heads, T tiers (mobile, edge, cloud).
+The embedding classifier (``exit0``) is a linear classifier on the mean word embedding. Its margin
+predicts a text's difficulty better than the embedding alone does. The margin, the length, the norm,
+the number of rare pieces and the embedding are the features of logistic heads, which are fitted on
+examples that the exits were not trained on. For a pair of texts, the features of the pair
+(`shared.bundle.pair_features`) replace the embedding. The prediction is one matrix product.
 
-``exit 0`` is a linear classifier on the mean word embedding: how clearly it decides tells more of
-a text's difficulty than where the text lies. Its margin, the length, the norm, the rare pieces and
-the embedding itself are the features of logistic heads, fitted on examples that the exits were not
-trained on. For a pair of texts the features of the pair (`shared.bundle.pair_features`) stand in
-the place of the embedding, which says nothing of how two texts relate. One matrix product on the
-mobile.
+Shape suffixes: H hidden size, C classes, F features of a text, G features of an answer, K heads,
+T and U tiers (mobile, edge, cloud), S states of an answer, Q typical answers, N texts.
 """
 
 from __future__ import annotations
@@ -25,22 +25,28 @@ from shared.errors import BundleError
 Floats = NDArray[np.float64]
 TIERS = tuple(Tier)
 EXTRA = 8
+"""Number of features beside the embedding or the features of a pair."""
 QUANTILES = 32
+"""Number of typical answers of each state."""
 
 
 @dataclass(frozen=True)
 class CorrectnessHeads:
-    """Weights as they stand in ``router.npz`` under ``heads_*``.
+    """Weights of the correctness heads, stored in ``router.npz`` under ``heads_*``.
 
-    Columns of ``weight_FK``: for each tier 'its answer is right', then for mobile and edge 'it
-    leaves at an exit that is sure'. ``layers_T2`` holds the mean exit layer when sure and when not;
-    ``right_T2`` the share of right answers when sure and when not; ``next_TT2`` the share that
-    tier u gets right of what tier t was sure, not sure of. ``gain_TUG`` predicts, after an answer
-    of t, 'u would be right' minus 'this is right' (`gain`); ``diff_FT`` predicts, for a text, 'tier
-    t is right' minus 'the cloud is right'. ``gains_TSQU`` holds, for answers of tier t that were
-    sure (S = 0) and that were not (S = 1), `QUANTILES` typical gains of each other tier, from which
-    the value of going on later is known (`CascadeRouting`). ``alpha`` is the threshold of exits
-    that all of this was fitted at, ``price`` the default Λ.
+    An answer is confident if its confidence reaches α; pairs of columns are for confident answers
+    and for the others.
+
+    - ``exit0_HC``, ``exit0_C``: the embedding classifier.
+    - ``weight_FK``, ``bias_K``: for each tier 'its answer is right', then for mobile and edge 'its
+      answer is confident'.
+    - ``layers_T2``: mean exit layer. ``right_T2``: share of right answers. ``next_TT2``: share of
+      the answers of tier t that tier u gets right.
+    - ``this_TG``, ``gain_TUG``: after an answer of t, 'it is right' and 'u would be right'.
+    - ``diff_FT``, ``diff_T``: for a text, 'tier t is right' minus 'the cloud is right'.
+    - ``gains_TSQU``: for answers of tier t that are confident (S = 0) or not (S = 1), `QUANTILES`
+      typical gains of each other tier. `CascadeRouting` values later escalations by them.
+    - ``alpha``: threshold of the exits that all of this was fitted at. ``cost_weight``: default Λ.
     """
 
     exit0_HC: Floats
@@ -58,12 +64,12 @@ class CorrectnessHeads:
     diff_T: Floats
     gains_TSQU: Floats
     alpha: Floats
-    price: Floats
+    cost_weight: Floats
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> CorrectnessHeads | None:
-        """Read the heads from a router's arrays; None if it has none."""
-        names = [f"heads_{field.name}" for field in fields(cls)]
+        """Return the heads in a router's arrays; None if there are none."""
+        names = [_array_name(field.name) for field in fields(cls)]
         if not any(name in arrays for name in names):
             return None
         try:
@@ -75,39 +81,39 @@ class CorrectnessHeads:
         return cls(*values)
 
     def to_arrays(self) -> dict[str, Floats]:
-        """The arrays for ``router.npz``."""
-        return {f"heads_{field.name}": getattr(self, field.name) for field in fields(self)}
+        """Return the arrays to store in ``router.npz``."""
+        return {_array_name(field.name): getattr(self, field.name) for field in fields(self)}
 
     @property
     def reads_pairs(self) -> bool:
-        """Return whether the heads were fitted on the features of pairs."""
+        """Whether the heads were fitted on the features of pairs."""
         return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
 
     def scaled(self, features_F: Floats) -> Floats:
-        """Features less their mean, over their deviation; one that is not known is at its mean."""
+        """Return standardised features; an unknown feature (NaN) gets its mean."""
         x_F: Floats = (features_F - self.mean_F) / self.scale_F
-        if self.reads_pairs:  # only features of a pair can be unknown
+        if self.reads_pairs:  # only features of pairs can be unknown
             return np.nan_to_num(x_F, nan=0.0)
         return x_F
 
     def expect(self, features_F: Floats) -> Floats:
-        """Probabilities of the K heads for raw features."""
+        """Return the probabilities of the K heads for raw features."""
         logits_K = self.scaled(features_F) @ self.weight_FK + self.bias_K
         return _sigmoids(logits_K)
 
     def lead(self, features_F: Floats) -> Floats:
-        """Expected lead of each tier over the cloud, in probability of a right answer."""
+        """Return P(tier is right) − P(cloud is right) for each tier."""
         result: Floats = self.scaled(features_F) @ self.diff_FT + self.diff_T
         return result
 
     def gain(self, tier: int, target: int, facts_G: Floats) -> float:
-        """P(``target`` right) − P(this answer right) after an answer of ``tier``."""
+        """Return P(``target`` is right) − P(this answer is right) after an answer of ``tier``."""
         return _sigmoid(float(facts_G @ self.gain_TUG[tier, target])) - _sigmoid(
             float(facts_G @ self.this_TG[tier])
         )
 
     def gains(self, tier: int, target: int, facts_NG: Floats) -> Floats:
-        """The same as `gain` for N answers at once."""
+        """Return `gain` for N answers at once."""
         result: Floats = _sigmoids(facts_NG @ self.gain_TUG[tier, target]) - _sigmoids(
             facts_NG @ self.this_TG[tier]
         )
@@ -122,9 +128,9 @@ def raw_features(
     rare: int,
     pair_P: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Return ``features_F`` of a text or pair, and the label that exit 0 would give.
+    """Return ``features_F`` of a text or pair, and the embedding classifier's label.
 
-    They are the embedding, or the features of the pair where those are given, and `EXTRA` more.
+    The features are the embedding, or ``pair_P`` if given, and `EXTRA` more.
     """
     x_H = embedding_H.astype(np.float64)
     logits_C = x_H @ exit0_HC + exit0_C
@@ -146,14 +152,23 @@ def raw_features(
 
 
 def answer_facts(confidence: float, agrees: bool, margin: float, length: float) -> Floats:
-    """``facts_G`` of an answer: its confidence, whether exit 0 agrees, margin and length."""
+    """Return ``facts_G`` of an answer: functions of its confidence, margin and length.
+
+    ``agrees`` says whether the embedding classifier gives the same label.
+    """
     p = min(max(confidence, 1e-6), 1 - 1e-6)
     z = math.log(p / (1 - p))
-    side = 1.0 if agrees else -1.0
-    return np.array([1.0, z, z * z / 10, side, side * math.log1p(margin), length])
+    sign = 1.0 if agrees else -1.0
+    return np.array([1.0, z, z * z / 10, sign, sign * math.log1p(margin), length])
 
 
 ANSWER_FACTS = 6
+"""Length of ``facts_G``."""
+
+
+def _array_name(field: str) -> str:
+    """Return the name in ``router.npz``; released bundles store Λ as ``heads_price``."""
+    return "heads_price" if field == "cost_weight" else f"heads_{field}"
 
 
 def _sigmoid(value: float) -> float:

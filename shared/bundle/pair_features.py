@@ -1,7 +1,7 @@
-"""Features of a pair of texts that cost no layer: how its two texts relate. numpy only.
+"""Features of a pair of texts that need no layer.
 
-The mean word embedding of a whole pair says nothing of how its texts relate. These features compare
-the mean word embeddings of the two texts, their tokens and their lengths.
+The mean word embedding of a whole pair does not show how its texts relate. These features compare
+the mean word embeddings, the tokens and the lengths of the two texts.
 
 Shape suffixes: H hidden size, T tokens, P pair features.
 """
@@ -39,7 +39,7 @@ def pair_features(
 ) -> NDArray[np.float64]:
     """Return ``pair_P`` from the mean word embedding and the token ids of each text.
 
-    The ids are those of the text's own tokens, without special ones; neither may be empty.
+    The ids exclude special tokens; neither array may be empty.
     """
     u_H, v_H = first_H.astype(np.float64), second_H.astype(np.float64)
     difference_H = np.abs(u_H - v_H)

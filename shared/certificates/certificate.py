@@ -1,7 +1,7 @@
-"""The certificate: what a calibration promises, on which data, at which thresholds and prices.
+"""Certificate of a calibration: an upper bound on the loss, and the setting that it holds for.
 
-The lab writes it, the tiers load it (`load_certificate`) and show it. It speaks of one bundle at
-one m and n only; `certified_policy` makes the policy that it speaks of.
+``dimee calibrate`` writes a certificate, and the tiers load it with `load_certificate`. It covers
+one bundle at one m and n. `certified_policy` returns the policy that it covers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from shared.pricing.price_book import PriceBook
 from shared.validation import first_error
 
 FILE = "certificate.json"
-"""Where ``dimee calibrate`` puts it in a bundle's folder; the manifest does not list it."""
+"""Name of the certificate in a bundle's folder; the manifest does not list it."""
 FORMAT_VERSION = 1
 LARGEST_BYTES = 65536
+_CASCADE_THRESHOLDS = {"alpha", "cost_weight"}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["consistency", "accuracy"]
@@ -36,7 +37,7 @@ class _Frozen(BaseModel):
 
 
 class Prices(_Frozen):
-    """The cost model, in λ, and the version of the price book that the thresholds were made at."""
+    """Cost model in λ and version of the price book that the thresholds were chosen at."""
 
     mobile_layer: float
     edge_layer: float
@@ -47,7 +48,7 @@ class Prices(_Frozen):
 
     @classmethod
     def of(cls, model: CostModel, book: PriceBook) -> Prices:
-        """The prices of a cost model and a price book."""
+        """Return the prices of a cost model and a price book."""
         return cls(
             mobile_layer=model.mobile_layer,
             edge_layer=model.edge_layer,
@@ -58,27 +59,31 @@ class Prices(_Frozen):
         )
 
     def cost_model(self, layers: int) -> CostModel:
-        """The cost model of these prices for an encoder of ``layers`` layers."""
+        """Return the cost model of these prices for an encoder of ``layers`` layers."""
         return CostModel(layers=layers, **self.model_dump(exclude={"price_book"}))
 
 
 class TierBound(_Frozen):
-    """The mean loss among the ``n`` judged samples that one tier answered is at most ``bound``."""
+    """Upper bound on the mean loss of one tier's answers, from ``n`` samples that it answered."""
 
     n: Annotated[int, Field(ge=0)]
     bound: Share
 
 
-class Promise(_Frozen):
-    """With probability 1 − ``delta`` the mean loss against all-cloud is at most ``max_drop``.
+class CertificateContent(_Frozen):
+    """Content of a certificate: with probability 1 − ``delta``, mean loss ≤ ``max_drop``.
 
-    Losses are shares of requests (0.005 is half a point). ``bound`` is the upper bound of the
-    chosen setting looked at by itself; what is promised is ``max_drop``. ``n`` counts the judged
-    samples, ``data_hash`` names the examples that they are half of. The bounds ``per_tier`` hold
-    all at once, with probability 1 − ``delta`` of their own; so does ``disagreement``, the bound of
-    the share of answers that differ from all-cloud's, beside a promise of accuracy. ``shares`` by
-    tier and the share ``escalated`` are those of the judged samples. After ``expires`` the price
-    book is no longer to be trusted, and with it the thresholds.
+    The loss compares with all-cloud and is a share of requests (0.005 is half a percentage point).
+
+    - ``metric``: ``consistency`` counts answers that differ from the cloud's, ``accuracy`` counts
+      right answers that are lost.
+    - ``bound``: the upper bound of the chosen setting alone; what is certified is ``max_drop``.
+    - ``n``: number of test samples. ``data_hash``: the examples of which they are one half.
+    - ``per_tier``: bounds for the tiers, which hold together with probability 1 − ``delta``.
+    - ``disagreement``: in a certificate of accuracy also an upper bound on the share of answers
+      that differ from the cloud's, with probability 1 − ``delta``.
+    - ``shares``, ``escalated``: shares of the test samples by tier, and of escalated ones.
+    - ``expires``: end of validity of the price book, and thus of the thresholds.
     """
 
     format_version: Literal[1] = 1
@@ -103,45 +108,45 @@ class Promise(_Frozen):
     expires: AwareDatetime | None = None
 
     @model_validator(mode="after")
-    def _kept(self) -> Self:
+    def _check_bound(self) -> Self:
         if self.bound > self.max_drop:
             raise ValueError(f"bound {self.bound:g} is above max_drop {self.max_drop:g}")
         return self
 
 
-class Certificate(Promise):
-    """A promise under its name: ``certificate_id`` is the SHA-256 of the rest, 16 digits of it."""
+class Certificate(CertificateContent):
+    """A certificate; ``certificate_id`` is the first 16 digits of its content's SHA-256."""
 
     certificate_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
     @model_validator(mode="after")
-    def _unchanged(self) -> Self:
+    def _check_id(self) -> Self:
         if self.certificate_id != _content_id(self):
-            raise ValueError("it does not name this content, which was changed")
+            raise ValueError("does not match the content, which was changed")
         return self
 
     @classmethod
-    def of(cls, promise: Promise) -> Certificate:
-        """The certificate of a promise."""
-        return cls(**promise.model_dump(), certificate_id=_content_id(promise))
+    def of(cls, content: CertificateContent) -> Certificate:
+        """Return the certificate with this content."""
+        return cls(**content.model_dump(), certificate_id=_content_id(content))
 
     def expired(self, now: datetime | None = None) -> bool:
-        """Whether its price book is out of date."""
+        """Return whether the certificate's prices have expired at ``now`` (default: the clock)."""
         return self.expires is not None and (now or datetime.now(UTC)) >= self.expires
 
     def sentence(self) -> str:
-        """The promise in one sentence that a person can check."""
-        what = f"at most {100 * self.max_drop:g} % of the answers differ from all-cloud's"
+        """Return what is certified, in one sentence."""
+        claim = f"at most {100 * self.max_drop:g} % of the answers differ from all-cloud's"
         if self.metric == "accuracy":
             points = f"{100 * self.max_drop:g} point{'' if self.max_drop == 0.01 else 's'}"
-            what = f"accuracy is at most {points} under all-cloud's"
+            claim = f"accuracy is at most {points} below all-cloud's"
         return (
-            f"With probability {100 * (1 - self.delta):g} % {what}: judged on {self.n:,} samples, "
+            f"With probability {100 * (1 - self.delta):g} % {claim}: tested on {self.n:,} samples, "
             f"bound {100 * self.bound:.2f}, certificate {self.certificate_id}."
         )
 
     def write(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all; `InvalidInput` where one may not write."""
+        """Write the certificate as JSON, atomically; raises `InvalidInput` if that fails."""
         part = file.with_suffix(".part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +158,9 @@ class Certificate(Promise):
             ) from None
 
 
-def _content_id(promise: Promise) -> str:
-    content = promise.model_dump(mode="json", exclude={"certificate_id"})
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _content_id(content: CertificateContent) -> str:
+    fields = content.model_dump(mode="json", exclude={"certificate_id"})
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -166,68 +171,68 @@ def load_certificate(
     mobile_layers: int | None = None,
     edge_layers: int | None = None,
 ) -> Certificate:
-    """Read a certificate and check that it holds for ``bundle`` at ``now`` (the clock's time).
+    """Read a certificate and check that it is valid for ``bundle`` at ``now`` (default: the clock).
 
-    Raises `BundleError` with one sentence that says what to do: unreadable, changed or not finite,
-    made for other labels, another bundle, or other m and n (where they are given), or its price
-    book is out of date.
+    Raises `BundleError`, whose message says what to do, if the file cannot be read, was changed or
+    has expired, or is for other labels, another bundle, or other m and n (where given).
     """
     certificate = read_certificate(Path(path))
     labels = bundle.manifest.labels
     if certificate.labels != labels:
         raise BundleError(
-            f"certificate: {path} is for the labels {', '.join(certificate.labels)}, and "
+            f"certificate: {path} is for the labels {', '.join(certificate.labels)}, but "
             f"{bundle.path} has {', '.join(labels)}; calibrate this bundle: dimee calibrate"
         )
     if certificate.bundle_id != bundle.bundle_id:
         raise BundleError(
-            f"certificate: {path} is for the bundle {certificate.bundle_id}, and {bundle.path} is "
+            f"certificate: {path} is for the bundle {certificate.bundle_id}, but {bundle.path} is "
             f"{bundle.bundle_id}; calibrate this bundle: dimee calibrate"
         )
-    for name, option, mine, judged in (
+    for name, option, given, certified in (
         ("m", "--mobile-layers", mobile_layers, certificate.mobile_layers),
         ("n", "--edge-layers", edge_layers, certificate.edge_layers),
     ):
-        if mine is not None and mine != judged:
+        if given is not None and given != certified:
             raise BundleError(
-                f"certificate: {path} is for {name} = {judged}, and here {name} = {mine}; "
-                f"set {option} {judged}, or calibrate again: dimee calibrate"
+                f"certificate: {path} is for {name} = {certified}, but {name} is {given} here; "
+                f"set {option} {certified}, or calibrate again: dimee calibrate"
             )
     if certificate.expired(now):
         raise BundleError(
             f"certificate: {path} was made at the prices {certificate.prices.price_book}, which "
-            f"expired {certificate.expires:%Y-%m-%d %H:%M %Z}; calibrate again at today's"
+            f"expired on {certificate.expires:%Y-%m-%d %H:%M %Z}; calibrate "
+            "again at today's prices: dimee calibrate"
         )
     return certificate
 
 
 def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting:
-    """The policy `cascade-routing` at the thresholds and the prices that were judged.
+    """Return the policy `cascade-routing` at the certified thresholds and prices.
 
-    The promise is that of this object, left as it is: other prices, a price of waiting, a deadline
-    that a tier cannot meet, or a tier that is down make it decide otherwise (a request that fails
-    over *to the cloud* is as good as the cloud). Raises `BundleError` for another policy's
-    certificate or a bundle without correctness heads.
+    The certificate covers this object in its initial conditions. It decides differently at other
+    prices, with a price of waiting, with a deadline that a tier cannot meet, or while a tier is
+    down. (A request that fails over to the cloud gets the cloud's answer.) Raises `BundleError`
+    for another policy's certificate or a bundle without correctness heads.
     """
-    if certificate.policy != CascadeRouting.name or certificate.thresholds.keys() != {
-        "alpha",
-        "price",
-    }:
+    if (
+        certificate.policy != CascadeRouting.name
+        or certificate.thresholds.keys() != _CASCADE_THRESHOLDS
+    ):
         raise BundleError(
             f"certificate: {certificate.certificate_id} is for the policy {certificate.policy!r} "
-            f"with {', '.join(certificate.thresholds)}; this version knows 'value' with alpha, "
-            "price: calibrate again: dimee calibrate"
+            f"with {', '.join(certificate.thresholds)}; this version needs {CascadeRouting.name!r} "
+            f"with {', '.join(sorted(_CASCADE_THRESHOLDS))}; calibrate again: dimee calibrate"
         )
     return CascadeRouting(
         bundle.correctness_heads(),
         certificate.prices.cost_model(bundle.manifest.layers),
-        price=certificate.thresholds["price"],
+        cost_weight=certificate.thresholds["cost_weight"],
         alpha=certificate.thresholds["alpha"],
     )
 
 
 def read_certificate(file: Path) -> Certificate:
-    """Read a certificate by itself; raises `BundleError` where it is not one."""
+    """Read a certificate without checking what it is for; raises `BundleError`."""
     try:
         with file.open("rb") as content:
             raw = content.read(LARGEST_BYTES + 1)
@@ -236,7 +241,10 @@ def read_certificate(file: Path) -> Certificate:
             f"certificate: {file} cannot be read; make one with: dimee calibrate"
         ) from None
     if len(raw) > LARGEST_BYTES:
-        raise BundleError(f"certificate: {file} has more than {LARGEST_BYTES:,} bytes")
+        raise BundleError(
+            f"certificate: {file} has more than {LARGEST_BYTES:,} bytes; "
+            "calibrate again: dimee calibrate"
+        )
     try:
         return Certificate.model_validate_json(raw)
     except ValidationError as error:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.bundle.loading import EMBEDDINGS, TOKENIZER, Bundle
+from shared.bundle.loading import Bundle
+from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import LayerRange, Prediction
 from shared.inference.embeddings import Embeddings
 from shared.inference.layers import Floats, Layers

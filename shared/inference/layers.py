@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.bundle.loading import Bundle, layer_file
+from shared.bundle.loading import Bundle
+from shared.bundle.manifest import layer_file
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError
 

@@ -1,1 +1,5 @@
-"""The shared ledger: double-entry records of every attempt, from durable outboxes to one store."""
+"""The shared ledger: every attempt recorded by its caller and by its tier.
+
+Each process writes entries to its durable `outbox`, the `shipper` delivers them to the ledger
+service (`server`), and `client` and `cli` read them there.
+"""

@@ -1,4 +1,4 @@
-"""``dimee ledger``: what the ledger says, for people."""
+"""``dimee ledger``: print summaries, requests and the consistency of the ledger."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Pruned, Summary, Verification
 from shared.ledger.server.maintenance_cli import export_command, import_command, prune_command
 
-POLL_S = 0.1
+POLL_INTERVAL_S = 0.1
 
 
-def reader(url: str) -> LedgerClient:
-    """A client that shows what ``DIMEE_TOKEN`` and the like name."""
+def ledger_client(url: str) -> LedgerClient:
+    """Return a client with the credentials of the environment (``DIMEE_TOKEN`` and others)."""
     return LedgerClient(url, credentials=Credentials.from_environment())
 
 
@@ -29,14 +29,14 @@ _url_option = click.option(
     envvar="DIMEE_LEDGER_URL",
     default="http://127.0.0.1:8700",
     show_default=True,
-    callback=lambda _context, _option, url: reader(url),
-    help="Where the ledger listens.",
+    callback=lambda _context, _option, url: ledger_client(url),
+    help="Address of the ledger.",
 )
 
 
 @click.group()
 def ledger() -> None:
-    """Read the shared ledger, move it to another database, forget what is old."""
+    """Read the ledger, move it to another database, remove old requests."""
 
 
 ledger.add_command(export_command)
@@ -45,10 +45,10 @@ ledger.add_command(prune_command)
 
 
 @ledger.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @_url_option
 def summary(client: LedgerClient, as_json: bool) -> None:
-    """Shares, percentiles per hop, bytes, and cost in both books."""
+    """Print shares, percentiles of durations, bytes, and costs in λ and in money."""
     report = client.summary()
     if as_json:
         click.echo(report.model_dump_json(indent=2))
@@ -58,66 +58,70 @@ def summary(client: LedgerClient, as_json: bool) -> None:
 
 @ledger.command()
 @click.argument("request_id")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @_url_option
 def show(client: LedgerClient, request_id: str, as_json: bool) -> None:
-    """Tell the story of one request: its attempts, both sides of each."""
-    entries = client.request(request_id)
+    """Print the attempts of one request, each as its caller and its tier recorded it."""
+    entries = client.request_entries(request_id)
     if as_json:
         rows = [entry.model_dump(mode="json", exclude_none=True) for entry in entries]
         click.echo(json.dumps(rows, indent=2))
         return
     click.echo(f"request {request_id}")
     for entry in entries:
-        click.echo(_line(entry))
+        click.echo(_entry_line(entry))
 
 
 @ledger.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option(
     "--wait",
     "wait_s",
     default=5.0,
     show_default=True,
     type=click.FloatRange(0, 3600),
-    help="Seconds to wait for entries that are still on their way.",
+    help="Seconds to wait for entries that are not delivered yet.",
 )
 @_url_option
 def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
-    """Match both sides of every attempt; exit 0 only if all match and nothing is open."""
+    """Match the two sides of every attempt.
+
+    Exits with 0 if both sides of every attempt match and no attempt is open, otherwise with 1.
+    """
     report = wait_for_consistent(client, wait_s)
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     else:
         for finding in report.findings:
-            where = f"{finding.attempt_id} {finding.side:<7}"
-            click.echo(f"{finding.kind:<20} {where} {finding.detail}")
+            row = f"{finding.attempt_id} {finding.side:<7}"
+            click.echo(f"{finding.kind:<20} {row} {finding.detail}")
         hidden = report.total_findings - len(report.findings)
         if hidden:
             click.echo(f"… and {hidden} more")
         click.echo(
             f"{report.requests} requests, {report.caller_rows} attempts by callers, "
             f"{report.tier_rows} by tiers: "
-            + ("clean" if report.clean else f"{report.total_findings} findings")
+            + ("consistent" if report.consistent else f"{report.total_findings} findings")
         )
-    sys.exit(0 if report.clean else 1)
+    sys.exit(0 if report.consistent else 1)
 
 
 def wait_for_consistent(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
-    """Verify until clean with at least ``requests`` of them, or until ``wait_s`` is over.
+    """Verify until the ledger is consistent and holds ``requests`` requests, or ``wait_s`` pass.
 
-    Outboxes deliver in their own time: a ledger that has heard of nothing yet is clean as well.
+    Outboxes deliver with a delay, and an empty ledger is consistent: give the number of requests
+    that were sent to wait for all of them.
     """
     until = time.monotonic() + wait_s
     report = client.verify()
-    while not (report.clean and report.requests >= requests) and time.monotonic() < until:
-        time.sleep(POLL_S)
+    while not (report.consistent and report.requests >= requests) and time.monotonic() < until:
+        time.sleep(POLL_INTERVAL_S)
         report = client.verify()
     return report
 
 
 def print_summary(report: Summary) -> None:
-    """The summary as a table of at most 100 columns."""
+    """Print the summary, at most 100 columns wide."""
     if not report.requests:
         click.echo("the ledger is empty; send something first: dimee classify 'a fine film'")
         if report.pruned:
@@ -135,12 +139,14 @@ def print_summary(report: Summary) -> None:
         share = count / max(report.answered, 1)
         click.echo(f"  {tier:<7} {count:>7} {share:>7.1%}   {by_exit}")
     click.echo(f"attempts  {_counts(report.attempts_by_state)}")
-    click.echo(f"because   {_counts(report.attempts_by_reason)}")
+    click.echo(f"reasons   {_counts(report.attempts_by_reason)}")
     click.echo(f"policies  {_counts(report.requests_by_policy)}")
-    click.echo(f"{'tier':<8} {'what':<15} {'count':>7} {'p50':>9} {'p95':>9} {'p99':>9}")
+    click.echo(
+        f"{'tier':<8} {'duration':<15} {'count':>7} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9}"
+    )
     for row in report.durations:
         click.echo(
-            f"{row.tier:<8} {row.what:<15} {row.count:>7}"
+            f"{row.tier:<8} {row.what.removesuffix('_ms').replace('_', ' '):<15} {row.count:>7}"
             f" {row.p50:>9.2f} {row.p95:>9.2f} {row.p99:>9.2f}"
         )
     click.echo(f"bytes     {report.sent_bytes:,} sent, {report.received_bytes:,} received")
@@ -161,27 +167,28 @@ def print_summary(report: Summary) -> None:
 
 
 def print_audits(report: Summary) -> None:
-    """What audits found, and what they cost beside the answers."""
+    """Print the results of audits and their cost."""
     audits = report.audits
     click.echo(
-        f"audits    {audits.attempts} asked of the cloud, {audits.compared} compared, "
+        f"audits    {audits.attempts} requests sent to the cloud, {audits.compared} compared, "
         f"{audits.differ} differ"
     )
     total = report.cost_lambda + audits.cost_lambda
     saved = total / report.all_cloud_lambda - 1 if report.all_cloud_lambda else 0.0
     click.echo(
         f"          {audits.cost_lambda:,.1f} λ, {audits.cost_usd:.6f} USD and "
-        f"{audits.sent_bytes + audits.received_bytes:,} bytes, not in the figures above; "
-        f"with them {saved:+.1%}"
+        f"{audits.sent_bytes + audits.received_bytes:,} bytes, not included above; "
+        f"with them {saved:+.1%} against all-cloud"
     )
 
 
 def print_pruned(pruned: Pruned) -> None:
-    """What retention forgot, which is in no other line."""
+    """Print what retention removed; no other line includes it."""
     day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
     click.echo(
         f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "
-        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD) of before {day}, not above"
+        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD) from before {day}, not in the "
+        "figures above"
     )
 
 
@@ -189,11 +196,11 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def _line(entry: LedgerEntry) -> str:
+def _entry_line(entry: LedgerEntry) -> str:
     parts = [f"  {entry.ordinal}. {entry.tier.value:<6} {entry.side.value:<6} {entry.state.value}"]
     if entry.side is Side.CALLER:
-        why = f"{entry.reason.value} by {entry.policy}" if entry.reason else ""
-        parts.append(f"{why}{f' ({entry.difficulty.value})' if entry.difficulty else ''}")
+        reason = f"{entry.reason.value} by {entry.policy}" if entry.reason else ""
+        parts.append(f"{reason}{f' ({entry.difficulty.value})' if entry.difficulty else ''}")
     if entry.degraded:
         parts.append("degraded")
     if entry.error_code:

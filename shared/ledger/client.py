@@ -1,4 +1,4 @@
-"""Reading the ledger over HTTP."""
+"""HTTP client that reads the ledger."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
 
 _ENTRIES = TypeAdapter(list[LedgerEntry])
-_STORIES = TypeAdapter(list[dict[str, list[LedgerEntry]]])
+_REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
 
 class LedgerClient:
-    """Raises `LedgerUnavailable` where the ledger cannot be read, `NotFound` where it says so."""
+    """Client of the ledger service at ``url``.
+
+    Every method raises `LedgerUnavailable` if the ledger cannot be reached, and otherwise the error
+    that the ledger answered with.
+    """
 
     def __init__(
         self,
@@ -26,35 +30,38 @@ class LedgerClient:
         credentials: Credentials | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        shown = credentials or Credentials()
+        credentials = credentials or Credentials()
         self._http = httpx.Client(
             base_url=self.url,
             transport=transport,
             trust_env=False,
             timeout=60.0,
-            auth=shown.auth,
-            verify=shown.verify,
+            auth=credentials.auth,
+            verify=credentials.verify,
         )
 
     def summary(self) -> Summary:
-        """Shares, percentiles, bytes and costs."""
+        """Return shares, percentiles, bytes and costs of the whole ledger."""
         return Summary.model_validate(self._get("/v1/summary"))
 
     def verify(self) -> Verification:
-        """Match both sides of every attempt."""
+        """Match the two sides of every attempt."""
         return Verification.model_validate(self._get("/v1/verify"))
 
-    def request(self, request_id: str) -> list[LedgerEntry]:
-        """Both sides of a request's attempts, in their order."""
+    def request_entries(self, request_id: str) -> list[LedgerEntry]:
+        """Return both sides of a request's attempts, in order; raises `NotFound`."""
         quoted = quote(request_id, safe="", errors="replace")
-        story = self._get(f"/v1/requests/{quoted}")
-        return _ENTRIES.validate_python(story["entries"])
+        return _ENTRIES.validate_python(self._get(f"/v1/requests/{quoted}")["entries"])
 
-    def last(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
-        """The last ``count`` answered requests (at most 1,000), newest first, the callers' side."""
-        wanted = {"last": str(count)} | ({} if policy is None else {"policy": policy})
-        stories = _STORIES.validate_python(self._get("/v1/requests", wanted)["requests"])
-        return [story["entries"] for story in stories]
+    def last_requests(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
+        """Return the last ``count`` (at most 1,000) answered requests, newest first.
+
+        Each is the list of the caller's entries. With ``policy``, only requests that this policy
+        decided are returned.
+        """
+        params = {"last": str(count)} | ({} if policy is None else {"policy": policy})
+        requests = _REQUESTS.validate_python(self._get("/v1/requests", params)["requests"])
+        return [request["entries"] for request in requests]
 
     def _get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
         try:
@@ -62,7 +69,7 @@ class LedgerClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LedgerUnavailable(
                 f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "
-                "start it with: dimee up, or say where it is with --ledger-url"
+                "start it with: dimee up, or give its address with --ledger-url"
             ) from None
         try:
             body = response.json()

@@ -1,4 +1,4 @@
-"""`LedgerEntry`: one side's record of one attempt."""
+"""The ledger's entry: what one side recorded of one attempt."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from shared.field_types import Amount, Count, Duration, Identifier, Word
 
 
 class LedgerEntry(BaseModel):
-    """One side of one attempt; its key is (``attempt_id``, ``side``).
+    """What one side recorded of one attempt; the key is (``attempt_id``, ``side``).
 
-    Times are durations of the writer's own clock, in milliseconds; ``started_at`` (seconds since
-    1970) is for people and never subtracted across machines. No request text: a salted hash and a
-    length. ``resumed_after`` is the layer whose output the tier went on from; None: it started from
-    the text. ``decision`` is JSON, on a request's first attempt: what the policy knew and found.
-    ``certificate_id`` names the promise that the request was answered under, ``degraded`` says that
-    it does not hold now. ``cost_lambda``, ``cost_usd`` and ``energy_mj`` stand on the caller's side
-    only, so that a sum over that side is the bill.
+    - Durations are in milliseconds, by the writer's own clock. ``started_at`` (seconds since 1970)
+      is for display and never compared across machines.
+    - The text is not recorded: ``text_hash`` is salted, ``text_chars`` is its length.
+    - ``resumed_after`` is the layer whose hidden state the tier continued from; None if it started
+      from the text.
+    - ``decision`` is JSON on a request's first attempt: what the policy knew and decided.
+    - ``certificate_id`` names the certificate that covered the request; ``degraded`` means that
+      this certificate was known not to hold.
+    - Costs and energy are recorded by the caller only, so that their sum is the bill.
+    - ``final`` marks the attempt that the request ended with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,10 +71,12 @@ class LedgerEntry(BaseModel):
         if self.state is State.ANSWERED and (self.exit_layer is None or self.label is None):
             raise ValueError("an answered attempt needs exit_layer and label")
         if self.side is Side.TIER and self.delivery is not None:
-            raise ValueError("delivery is the caller's knowledge")
+            raise ValueError(
+                "delivery is recorded by the caller only; leave it out on the tier's side"
+            )
         return self
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the attempt has ended, from this side's point of view."""
+        """Whether the attempt has ended for this side."""
         return self.state is not State.OPEN

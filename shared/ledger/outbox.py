@@ -1,8 +1,8 @@
-"""The durable outbox: entries on disk until the ledger has them. Standard library only.
+"""The durable outbox: a process's entries on disk until the ledger has them.
 
-SQLite in WAL mode without a sync per commit: what was recorded survives a killed process (the
-pages are the kernel's by then); the last commits before a power cut may be lost. The syncs of a
-checkpoint are the shipper's (`Outbox.settle`), not a request's.
+The outbox is an SQLite file in WAL mode without a sync per commit. Recorded entries survive the end
+of the process; the last commits before a power cut may be lost. The shipper's thread makes the
+checkpoints (`Outbox.checkpoint`), so that no request waits for their syncs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from shared.ledger.entry import LedgerEntry
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT = 10_000
-"""Ends that wait in memory for a disk that is full; about a kilobyte each."""
-_AT_ONCE = 100  # rows forgotten in one transaction: a request waits for no more than these
-_MOVE_AFTER = 500  # changed rows between two checkpoints: about SQLite's own thousand pages
-_WAL_PAGES = 10_000  # 40 MB: checkpointed by a request only if the shipper did not, for long
-_IN_MEMORY = -1  # the version of a row that is not on disk
+MAX_BUFFERED = 10_000
+"""Entries kept in memory while the disk is full; about a kilobyte each."""
+_ROWS_PER_TRANSACTION = 100  # a request waits for the deletion of at most so many rows
+_CHECKPOINT_ROWS = (
+    500  # written rows between two checkpoints: about SQLite's default of 1,000 pages
+)
+_WAL_PAGES = 10_000  # 40 MB: a request makes a checkpoint only if the shipper made none for long
+_IN_MEMORY = -1  # version of a row that is only in memory
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -54,33 +56,36 @@ WHERE outbox.terminal = 0
 
 
 class Outbox:
-    """One process's entries that the ledger does not have yet; thread-safe."""
+    """Entries of one process that the ledger does not have yet; thread-safe."""
 
     def __init__(self, file: Path, lock: int, salt: bytes) -> None:
-        self._lock_file = lock
+        self._file_lock = lock
         self._salt = salt
-        self._guard = threading.Lock()
+        self._write_lock = threading.Lock()
         self.recorded = threading.Event()
-        """Set whenever there is something new to deliver."""
+        """Set when an entry was recorded; the shipper waits for it."""
         self.dropped = 0
-        """Ends that could neither be written nor kept in memory."""
+        """Number of entries that could neither be written nor kept in memory."""
         self._file = file
-        self._changed = 0
-        self._kept: dict[tuple[str, str], str] = {}
+        self._rows_since_checkpoint = 0
+        self._buffered: dict[tuple[str, str], str] = {}
         self._db = _connect(file)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         self._db.executescript(_SCHEMA)
-        self._reading = threading.Lock()
-        self._reader = _connect(file)  # reading a long backlog holds up nobody who records
+        self._read_lock = threading.Lock()
+        self._reader = _connect(
+            file
+        )  # a connection of its own: reading a long backlog does not block writers
 
     @classmethod
     def claim(cls, directory: Path, writer: str) -> Outbox:
-        """Take the first outbox of ``directory`` that no live process holds, or a new one.
+        """Open the first outbox in ``directory`` that no live process holds, or a new one.
 
-        What earlier processes left there is delivered by this one: their open attempts are ended
-        as abandoned, and the rows of every other unheld outbox are taken over.
+        This process then also delivers what earlier processes left there: their open attempts end
+        as abandoned, and the rows of every other unused outbox move into this one. ``writer`` names
+        the process in errors. Raises `DimeeError` if the directory cannot be used.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -99,15 +104,15 @@ class Outbox:
         return outbox
 
     def record(self, *entries: LedgerEntry) -> None:
-        """Write entries, or the ends of open ones, together; a terminal state is never changed.
+        """Write new entries or the ends of open ones in one transaction.
 
-        Raises `NotReady` where they cannot be written: no request is begun or answered without its
-        entries.
+        A terminal state is never changed. Raises `NotReady` if the entries cannot be written: no
+        request starts and no answer is given without its entries.
         """
         try:
             self._write([_row(entry) for entry in entries])
         except (sqlite3.Error, ValueError) as error:
-            # the database's reason, never the content of an entry
+            # only the database's message: a validation error would contain the entry
             why = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
             log.error("%d entries could not be written to the outbox: %s", len(entries), why)
             raise NotReady(
@@ -118,98 +123,98 @@ class Outbox:
             self.recorded.set()
 
     def record_or_buffer(self, *entries: LedgerEntry) -> None:
-        """Book the ends of attempts that are answered to nobody; never raises.
+        """Record the ends of attempts without raising.
 
-        Where they cannot be written they wait in memory, at most `MAX_KEPT`, and are delivered from
-        there.
+        Entries that cannot be written wait in memory, at most `MAX_BUFFERED`, and are delivered
+        from there. For attempts whose caller no longer waits for an answer.
         """
         for entry in entries:
             try:
                 self.record(entry)
             except NotReady:
                 key = (entry.attempt_id, entry.side.value)
-                if len(self._kept) >= MAX_KEPT or not _is_text(entry):
+                if len(self._buffered) >= MAX_BUFFERED or not _is_serialisable(entry):
                     self.dropped += 1
                 else:
-                    self._kept.setdefault(key, entry.model_dump_json())
+                    self._buffered.setdefault(key, entry.model_dump_json())
 
     def checkpoint(self) -> None:
-        """Write what waits in memory, and move the log into the database; for the shipper."""
-        for (attempt_id, side), body in list(self._kept.items()):
+        """Write the entries kept in memory and checkpoint the WAL; called by the shipper."""
+        for (attempt_id, side), body in list(self._buffered.items()):
             try:
                 self._write([(attempt_id, side, True, body)])
             except sqlite3.Error:
                 break
-            self._kept.pop((attempt_id, side), None)
-        if self._changed < _MOVE_AFTER:
+            self._buffered.pop((attempt_id, side), None)
+        if self._rows_since_checkpoint < _CHECKPOINT_ROWS:
             return
-        with suppress(sqlite3.Error), self._reading:
-            self._changed = 0
+        with suppress(sqlite3.Error), self._read_lock:
+            self._rows_since_checkpoint = 0
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def pending(self, limit: int) -> list[tuple[str, str, int, str]]:
-        """Undelivered rows: (attempt_id, side, version, JSON body)."""
-        kept = [(*key, _IN_MEMORY, body) for key, body in list(self._kept.items())[:limit]]
-        with self._reading:
+        """Return at most ``limit`` undelivered rows: (attempt_id, side, version, JSON body)."""
+        buffered = [(*key, _IN_MEMORY, body) for key, body in list(self._buffered.items())[:limit]]
+        with self._read_lock:
             return (
-                kept
+                buffered
                 + self._reader.execute(
                     "SELECT attempt_id, side, version, body FROM outbox "
                     "WHERE delivered < version AND NOT quarantined LIMIT ?",
-                    (limit - len(kept),),
+                    (limit - len(buffered),),
                 ).fetchall()
             )
 
     def mark_delivered(self, rows: list[tuple[str, str, int]]) -> None:
-        """Forget what the ledger has; a row that changed meanwhile or is still open stays."""
+        """Delete delivered rows, except those that are open or have changed since."""
         for attempt_id, side, version in rows:
             if version == _IN_MEMORY:
-                self._kept.pop((attempt_id, side), None)
+                self._buffered.pop((attempt_id, side), None)
         keys = [(version, attempt_id, side) for attempt_id, side, version in rows if version > 0]
         where = "WHERE attempt_id = ? AND side = ?"
-        for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
-            self._changed += len(some)
-            with self._guard, _transaction(self._db):
-                self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", some)
+        for start in range(0, len(keys), _ROWS_PER_TRANSACTION):
+            batch = keys[start : start + _ROWS_PER_TRANSACTION]
+            self._rows_since_checkpoint += len(batch)
+            with self._write_lock, _transaction(self._db):
+                self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", batch)
                 self._db.executemany(
                     f"DELETE FROM outbox {where} AND terminal AND delivered = version",
-                    [key[1:] for key in some],
+                    [key[1:] for key in batch],
                 )
 
     def quarantine(self, attempt_id: str, side: str) -> None:
-        """Keep a row that the ledger refuses, and deliver the others."""
-        with self._guard:
+        """Exclude a row that the ledger rejects from further deliveries; the row stays on disk."""
+        with self._write_lock:
             self._db.execute(
                 "UPDATE outbox SET quarantined = 1 WHERE attempt_id = ? AND side = ?",
                 (attempt_id, side),
             )
 
     def count_pending(self) -> int:
-        """How many rows the ledger does not have in their present state; reads all of them."""
-        with self._reading:
+        """Return the number of undelivered rows; reads the whole table."""
+        with self._read_lock:
             row = self._reader.execute(
                 "SELECT count(*) FROM outbox WHERE delivered < version AND NOT quarantined"
             ).fetchone()
-        return int(row[0]) + len(self._kept)
+        return int(row[0]) + len(self._buffered)
 
     def hash_text(self, text: str, pair: str | None) -> str:
-        """A salted hash (HMAC-SHA256, 128 bits in hex): tells equal texts, reveals none."""
+        """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""
         content = text if pair is None else f"{text}\x1f{pair}"
         message = content.encode("utf-8", "surrogatepass")
         return hmac.new(self._salt, message, hashlib.sha256).hexdigest()[:32]
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the files and release the outbox to other processes."""
         self.checkpoint()
-        with self._guard, self._reading:
+        with self._write_lock, self._read_lock:
             self._reader.close()
             self._db.close()
-        os.close(self._lock_file)
+        os.close(self._file_lock)
 
     def _write(self, rows: list[tuple[str, str, bool, str]]) -> None:
-        with self._guard:
-            self._changed += len(rows)
+        with self._write_lock:
+            self._rows_since_checkpoint += len(rows)
             if len(rows) == 1:
                 self._db.execute(_UPSERT, rows[0])
             else:
@@ -224,20 +229,22 @@ class Outbox:
         for attempt_id, side, body in rows:
             try:
                 entries.append(LedgerEntry.model_validate_json(body))
-            except ValidationError:  # another version's; it must not keep this one from starting
+            except (
+                ValidationError
+            ):  # written by another version; this process must start nevertheless
                 log.error("the outbox's open entry %s cannot be read", attempt_id)
                 self.quarantine(attempt_id, side)
-        # an audit's request has ended before it; of a hedged pair the first is the last word
-        lasts: dict[str, LedgerEntry] = {}
+        # the final attempt of each request: audits never are; of a hedged pair it is the first
+        final_entries: dict[str, LedgerEntry] = {}
         for entry in sorted(entries, key=lambda one: one.ordinal, reverse=True):
             if entry.side is Side.CALLER and entry.reason is not Reason.AUDIT:
-                lasts[entry.request_id] = entry
+                final_entries[entry.request_id] = entry
         for entry in entries:
-            ended: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
+            changes: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
             if entry.side is Side.CALLER:
-                final = entry is lasts.get(entry.request_id)
-                ended |= {"delivery": Delivery.UNKNOWN, "final": final}
-            self.record_or_buffer(entry.model_copy(update=ended))
+                final = entry is final_entries.get(entry.request_id)
+                changes |= {"delivery": Delivery.UNKNOWN, "final": final}
+            self.record_or_buffer(entry.model_copy(update=changes))
 
     def _adopt_others(self, directory: Path, mine: int) -> None:
         for file in sorted(directory.glob("outbox-*.sqlite")):
@@ -249,8 +256,10 @@ class Outbox:
                 continue
             try:
                 self._adopt(file)
-            except sqlite3.Error as error:  # died before its table was made, or corrupt
-                log.error("%s cannot be taken over: %s", file, error)
+            except (
+                sqlite3.Error
+            ) as error:  # corrupt, or its process died before it created the table
+                log.error("the entries of %s cannot be adopted: %s", file, error)
             finally:
                 os.close(lock)
 
@@ -272,7 +281,7 @@ def _row(entry: LedgerEntry) -> tuple[str, str, bool, str]:
     return entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json()
 
 
-def _is_text(entry: LedgerEntry) -> bool:
+def _is_serialisable(entry: LedgerEntry) -> bool:
     try:
         entry.model_dump_json()
     except ValueError:
@@ -287,7 +296,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # a full disk ends it by itself
+        if db.in_transaction:  # SQLite has rolled back by itself if the disk is full
             db.execute("ROLLBACK")
         raise
 
@@ -303,7 +312,7 @@ def _try_lock(file: Path) -> int | None:
 
 
 def _salt(directory: Path) -> bytes:
-    """The directory's random salt, made once; a link makes the creation atomic."""
+    """Return the directory's random salt. It is created once, atomically by a hard link."""
     file = directory / "salt"
     if not file.exists():
         part = directory / f"salt.{os.getpid()}.{threading.get_ident()}"

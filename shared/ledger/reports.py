@@ -1,4 +1,4 @@
-"""What the ledger says of itself: the types of ``verify`` and ``summary``, at both ends."""
+"""Reports of the ledger: the types that its service returns and its client reads."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Report(BaseModel):
-    """Immutable; unknown fields are ignored, so that an older client reads a newer ledger."""
+    """Base of all reports: immutable, and unknown fields of a newer ledger are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
 
+class StoreResult(Report):
+    """Result of storing entries: how many changed the ledger, and how many it had already."""
+
+    stored: int = 0
+    duplicates: int = 0
+
+
 class Finding(Report):
-    """One thing that does not match, and where."""
+    """One inconsistency, and the row that shows it."""
 
     kind: str
     attempt_id: str
@@ -21,7 +28,10 @@ class Finding(Report):
 
 
 class Verification(Report):
-    """The outcome of matching both sides; ``findings`` holds the first hundred."""
+    """Result of matching the two sides of every attempt.
+
+    ``total_findings`` counts all inconsistencies; ``findings`` holds the first hundred.
+    """
 
     requests: int
     caller_rows: int
@@ -30,13 +40,16 @@ class Verification(Report):
     findings: list[Finding]
 
     @property
-    def clean(self) -> bool:
-        """Both sides of every attempt match and nothing is open."""
+    def consistent(self) -> bool:
+        """Whether both sides of every attempt match and no attempt is open."""
         return self.total_findings == 0
 
 
 class Percentiles(Report):
-    """Of one duration at one tier, in milliseconds, over ``count`` attempts."""
+    """Percentiles of one duration at one tier, in milliseconds, over ``count`` attempts.
+
+    ``what`` is the name of the duration in `LedgerEntry`.
+    """
 
     tier: str
     what: str
@@ -47,9 +60,10 @@ class Percentiles(Report):
 
 
 class Audits(Report):
-    """Attempts that compared an answer with the cloud's, and what they cost on top.
+    """Attempts that compared an answer with the cloud's answer, and what they cost.
 
-    ``compared`` brought the cloud's answer, ``differ`` of them another one than was given.
+    ``compared`` counts those that returned the cloud's answer, ``differ`` those of them whose
+    answer was different from the one that was given.
     """
 
     attempts: int = 0
@@ -63,10 +77,10 @@ class Audits(Report):
 
 
 class Pruned(Report):
-    """What retention forgot, of requests whose last entry came before ``received_before``.
+    """Requests that retention removed because they were older than ``received_before``.
 
-    ``received_before`` is in seconds since 1970 of the ledger's clock. ``kept`` were as old, and
-    still open or without a partner.
+    ``received_before`` is in seconds since 1970 by the ledger's clock. ``kept`` counts requests of
+    the same age that stayed because an attempt of theirs is open or unpaired.
     """
 
     received_before: float
@@ -76,8 +90,8 @@ class Pruned(Report):
     cost_lambda: float = 0.0
     cost_usd: float = 0.0
 
-    def plus(self, other: Pruned) -> Pruned:
-        """Both together."""
+    def __add__(self, other: Pruned) -> Pruned:
+        """Return the sum of two removals."""
         return Pruned(
             received_before=max(self.received_before, other.received_before),
             requests=self.requests + other.requests,
@@ -89,10 +103,11 @@ class Pruned(Report):
 
 
 class Summary(Report):
-    """Shares, durations, bytes and both books. Costs are the callers' (the bill).
+    """Shares, durations, bytes and costs of all requests in the ledger.
 
-    ``audits`` stand apart, and are in no other number. ``degraded`` counts the requests that were
-    answered while their promise did not hold. ``pruned`` is in no other number either.
+    Costs are those that the callers recorded. ``degraded`` counts requests that were answered while
+    the certificate was known not to hold. The figures of ``audits`` and ``pruned`` are separate and
+    included in no other figure.
     """
 
     requests: int

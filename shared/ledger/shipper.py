@@ -1,4 +1,4 @@
-"""Delivers an outbox to the ledger: at least once, in the background, whatever the ledger does."""
+"""Background delivery of an outbox to the ledger, at least once."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from shared.ledger.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH_ENTRIES = 500
 MAX_BACKOFF_S = 5.0
-SETTLE_S = 0.25
-"""The outbox's log is moved as often while the ledger is away: moving much at once keeps the disk
-busy for so long that whoever records has to wait."""
+CHECKPOINT_INTERVAL_S = 0.25
+"""Interval of the outbox's checkpoints while the ledger is unavailable: a large checkpoint would
+keep the disk busy and make recording wait."""
 
 Row = tuple[str, str, int, str]
 
 
 class Shipper:
-    """A thread that posts pending entries to ``{ledger_url}/v1/entries``.
+    """Thread that posts pending entries to ``{ledger_url}/v1/entries``.
 
-    It wakes when something is recorded, waits ``interval_s`` so that a batch gathers, and backs off
-    (doubling, with jitter, to 5 s) while the ledger is away. The ledger ignores what it has. It
-    holds one batch in memory, however much waits on disk. ``pause`` waits for some seconds.
+    It wakes when an entry is recorded and waits ``interval_s`` to collect a batch. While the ledger
+    is unavailable it backs off, doubling to 5 s with jitter. It repeats a delivery until the ledger
+    confirms it; the ledger ignores entries that it has. Memory holds one batch at a time.
+    ``pause`` waits for a number of seconds, for tests.
     """
 
     def __init__(
@@ -40,17 +41,17 @@ class Shipper:
         credentials: Credentials | None = None,
         pause: Callable[[float], object] | None = None,
     ) -> None:
-        shown = credentials or Credentials()
+        credentials = credentials or Credentials()
         self._outbox = outbox
         self._interval_s = interval_s
         self._http = httpx.Client(
             base_url=ledger_url,
             trust_env=False,
             timeout=10.0,
-            auth=shown.auth,
-            verify=shown.verify,
+            auth=credentials.auth,
+            verify=credentials.verify,
         )
-        self._told: str | None = None
+        self._logged_problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
         self._pause = pause or self._stopping.wait
@@ -58,12 +59,12 @@ class Shipper:
         self._jitter = random.Random()
 
     def start(self) -> None:
-        """Begin to deliver, first what earlier processes left."""
+        """Start the thread; entries left by earlier processes are delivered first."""
         self._outbox.recorded.set()
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Deliver now; whether everything was delivered within ``timeout_s``."""
+        """Deliver everything now; return False if that failed or took longer than ``timeout_s``."""
         until = time.monotonic() + timeout_s
         while self._outbox.pending(1):
             left_s = until - time.monotonic()
@@ -72,7 +73,7 @@ class Shipper:
         return True
 
     def close(self, timeout_s: float) -> None:
-        """Stop, after a last try to deliver within ``timeout_s``; the rest stays on disk."""
+        """Stop after a last delivery within ``timeout_s``; undelivered entries stay on disk."""
         self._stopping.set()
         self._outbox.recorded.set()
         if self._thread.is_alive():
@@ -84,7 +85,7 @@ class Shipper:
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
-            self._rest(backoff_s or self._interval_s)
+            self._wait(backoff_s or self._interval_s)
             if self._stopping.is_set():
                 return
             self._outbox.recorded.clear()
@@ -103,17 +104,17 @@ class Shipper:
                 backoff_s = doubled * self._jitter.uniform(0.5, 1.0)
                 self._outbox.recorded.set()
 
-    def _rest(self, seconds: float) -> None:
-        while seconds > SETTLE_S and not self._stopping.is_set():
-            self._pause(SETTLE_S)
+    def _wait(self, seconds: float) -> None:
+        while seconds > CHECKPOINT_INTERVAL_S and not self._stopping.is_set():
+            self._pause(CHECKPOINT_INTERVAL_S)
             self._outbox.checkpoint()
-            seconds -= SETTLE_S
+            seconds -= CHECKPOINT_INTERVAL_S
         self._pause(seconds)
 
     def _deliver_once(self, timeout_s: float) -> bool:
-        """Send one batch; false where the ledger could not take it now."""
+        """Send one batch; return False if the ledger could not store it now."""
         with self._sending:
-            rows = self._outbox.pending(BATCH)
+            rows = self._outbox.pending(BATCH_ENTRIES)
             return self._send(rows, timeout_s) if rows else True
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
@@ -127,30 +128,32 @@ class Shipper:
             )
         except httpx.HTTPError as error:
             if "CERTIFICATE" in str(error):
-                self._tell(f"the ledger cannot be trusted: set DIMEE_TLS_CA ({error})")
+                self._log_access(
+                    f"the ledger's TLS certificate is not trusted; set DIMEE_TLS_CA ({error})"
+                )
             return False
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            self._tell(
-                f"the ledger does not admit this process ({response.status_code}): put a token of "
-                "it with the scope ledger:write into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
+            self._log_access(
+                f"the ledger rejects this process's token ({response.status_code}); set "
+                "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token with the scope ledger:write"
             )
         if response.is_success:
-            self._tell(None)
+            self._log_access(None)
             self._outbox.mark_delivered([row[:3] for row in rows])
             return True
         if response.status_code not in (400, 413, 422):
             return False
         if len(rows) == 1:
-            log.error("the ledger refuses entry %s (%s)", rows[0][0], response.status_code)
+            log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
             self._outbox.quarantine(rows[0][0], rows[0][1])
             return True
         half = len(rows) // 2
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
 
-    def _tell(self, trouble: str | None) -> None:
-        """Log a trouble that somebody has to mend, once, and its end."""
-        if trouble is not None and trouble != self._told:
-            log.error("%s; until then entries stay in the outbox", trouble)
-        elif trouble is None and self._told is not None:
-            log.warning("the ledger admits this process again; the outbox is delivered")
-        self._told = trouble
+    def _log_access(self, problem: str | None) -> None:
+        """Log a problem that an operator must solve, once, and its end (None)."""
+        if problem is not None and problem != self._logged_problem:
+            log.error("%s; until then entries stay in the outbox", problem)
+        elif problem is None and self._logged_problem is not None:
+            log.warning("the ledger accepts this process again; the outbox is delivered")
+        self._logged_problem = problem

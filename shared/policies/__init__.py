@@ -1,4 +1,8 @@
-"""Where a request is answered first: routing policies by name."""
+"""Routing policies: they choose the tier that answers a request first, and escalations.
+
+To add a policy, write a class with the methods of `RoutingPolicy` in a file of its own and list it
+in `registry`.
+"""
 
 from shared.policies.base import PolicyFacts, RoutingPolicy, TextFeatures
 from shared.policies.registry import POLICY_NAMES, make_policy

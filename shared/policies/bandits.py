@@ -1,7 +1,7 @@
-"""Bandit baselines of the paper: AdaEE over thresholds, I-SplitEE over splitting layers.
+"""Bandit baselines of the paper: AdaEE chooses the threshold, I-SplitEE the splitting layer.
 
-Both pay with eq. 2's reward in the units of `lab.evaluate.reward`: r = C − μ · cost / all-cloud
-cost, where C is the confidence of the exit that answered; both learn by UCB1 (Auer et al. 2002).
+Both learn with UCB1 (Auer et al. 2002) from the reward of eq. 2, r = C − μ · cost / all-cloud cost,
+where C is the confidence of the exit that answered.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import replace
 import numpy as np
 
 from shared.domain import Outcome, RoutingDecision, Tier
-from shared.policies.base import Escalating, TextFeatures
+from shared.policies.base import EscalateBelowThreshold, TextFeatures
 from shared.pricing.cost_model import CostModel
 
 THRESHOLDS = 10
 
 
 def thresholds(classes: int) -> list[float]:
-    """The paper's set S: ten equidistant values of α in [1/C, 1]."""
+    """Return the paper's set S: ten equidistant values of α in [1/C, 1]."""
     return [float(alpha) for alpha in np.linspace(1 / classes, 1, THRESHOLDS)]
 
 
 class Ucb1:
-    """UCB1: each arm once in order, then the highest mean + √(2 ln t / n).
+    """The UCB1 bandit: every arm once in order, then the arm with the highest mean + √(2 ln t / n).
 
     For rewards in [0, 1] the expected regret after T plays is at most
     8 Σ (ln T / Δ_i) + (1 + π²/3) Σ Δ_i over the arms that are not the best (theorem 1).
@@ -36,7 +36,7 @@ class Ucb1:
         self.means = [0.0] * arms
 
     def choose(self) -> int:
-        """The arm to play next; on a tie the first."""
+        """Return the arm to play next; on a tie the first."""
         for arm, plays in enumerate(self.plays):
             if plays == 0:
                 return arm
@@ -45,13 +45,13 @@ class Ucb1:
         return values.index(max(values))
 
     def update(self, arm: int, reward: float) -> None:
-        """Book one play's reward."""
+        """Add the reward of one play."""
         self.plays[arm] += 1
         self.means[arm] += (reward - self.means[arm]) / self.plays[arm]
 
 
-class _Bandit(Escalating):
-    """Arms are decisions; the reward is eq. 2's."""
+class _Bandit(EscalateBelowThreshold):
+    """Policy whose arms are decisions, rewarded by eq. 2."""
 
     learns = True
 
@@ -65,17 +65,17 @@ class _Bandit(Escalating):
         self._mu = mu
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Play the arm with the highest upper confidence bound."""
+        """Return the decision with the highest upper confidence bound."""
         return self.decisions[self.bandit.choose()]
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
-        """Pay the arm that made ``decision``."""
+        """Update the arm of ``decision`` with the reward of ``outcome``."""
         share = outcome.cost_lambda / self._cost_model.all_cloud
         self.bandit.update(self._arm_of[decision], outcome.confidence - self._mu * share)
 
 
 class AdaEE(_Bandit):
-    """The threshold as arm: the mobile's exits 1..m against it, the rest to the cloud."""
+    """Learn the threshold α: texts below it at all of the mobile's exits go to the cloud."""
 
     name = "adaee"
     policy_layers: int | None = None
@@ -87,9 +87,9 @@ class AdaEE(_Bandit):
 
 
 class ISplitEE(_Bandit):
-    """The splitting layer i as arm: run 1..i on the mobile, leave there if C_i ≥ α, else offload.
+    """Learn the splitting layer i: run 1..i on the mobile, answer there if C_i ≥ α, else offload.
 
-    At i = l there is nothing left to offload: the mobile answers.
+    At i = l the mobile answers, because no layers are left to offload.
     """
 
     name = "i-splitee"

@@ -1,4 +1,4 @@
-"""The interface of a routing policy. The same objects run on the mobile and in the lab."""
+"""Interface of a routing policy; the mobile and the lab use the same objects."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from shared.pricing.cost_model import CostModel
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """What the mobile knows of a text before it runs any layer.
+    """Features of a text that need no layer.
 
-    ``embedding_H`` is the mean word embedding, ``tokens`` the length, special tokens included,
-    ``rare_pieces`` how many of them go on with a word, ``pair_P`` how the two texts of a pair
-    relate (`shared.bundle.pair_features`; None for a single text).
+    ``embedding_H`` is the mean word embedding, ``tokens`` the number of tokens including special
+    ones, ``rare_pieces`` the number of tokens that continue a word. ``pair_P`` holds the features
+    of a pair of texts (`shared.bundle.pair_features`); None for a single text.
     """
 
     embedding_H: NDArray[np.float32]
@@ -32,9 +32,9 @@ class TextFeatures:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """What policies are made from: the bundle's, or what the lab computed without a bundle.
+    """Data that policies are built from, out of a bundle or computed by the lab.
 
-    ``mu`` is the worth, in confidence, of one answer from the cloud (eq. 2).
+    ``mu`` is the confidence that equals the cost of one answer from the cloud in eq. 2 (μ).
     """
 
     centroids_DH: NDArray[np.float32]
@@ -48,7 +48,7 @@ class PolicyFacts:
 
     @classmethod
     def of(cls, bundle: Bundle, mobile_layers: int | None = None) -> PolicyFacts:
-        """The facts of a bundle, for a mobile with ``mobile_layers`` layers (the bundle's m)."""
+        """Return the facts of a bundle, for ``mobile_layers`` layers on the mobile (default: m)."""
         manifest = bundle.manifest
         centroids_DH, counts_D = bundle.router()
         return cls(
@@ -64,25 +64,25 @@ class PolicyFacts:
 
 
 class RoutingPolicy(Protocol):
-    """Decides from what the mobile knows before it runs any layer.
+    """Chooses the first tier of a request, and whether another tier takes over an answer.
 
-    A policy may keep state between calls; its owner calls it from one thread, in arrival order,
-    and tells one that `learns` the outcome of each request before it asks for the next decision.
+    A policy may keep state between calls. Its owner calls it from one thread in the order of
+    arrival. A policy that `learns` gets the outcome of each request before the next decision.
     """
 
     @property
     def name(self) -> str:
-        """The name by which people choose it."""
+        """Name of the policy in settings and commands."""
         ...
 
     @property
     def policy_layers(self) -> int | None:
-        """How many layers the mobile must hold for it; None: m."""
+        """Number of layers that the mobile must load for this policy; None: m."""
         ...
 
     @property
     def learns(self) -> bool:
-        """Whether it learns from outcomes."""
+        """Whether the policy learns from outcomes (`learn`)."""
         ...
 
     @property
@@ -95,22 +95,29 @@ class RoutingPolicy(Protocol):
         ...
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Choose where and how a text is answered first."""
+        """Return where and how a text is answered first."""
         ...
 
     def escalate(
-        self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
+        self,
+        features: TextFeatures,
+        decision: RoutingDecision,
+        outcome: Outcome,
+        meets_threshold: bool,
     ) -> Tier | None:
-        """The tier that takes over an answer, or None; ``sure``: its confidence reached α."""
+        """Return the tier that takes over an answer; None keeps the answer.
+
+        ``meets_threshold`` says whether the answer's confidence reached α.
+        """
         ...
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
-        """Take in what came of a decision; called once for every answered request."""
+        """Learn from the outcome of a decision; called once for every answered request."""
         ...
 
 
-class Escalating:
-    """Escalates what the mobile is not sure of, where the decision says so."""
+class EscalateBelowThreshold:
+    """Mixin that escalates answers of the mobile below the threshold to the decision's tier."""
 
     uses_conditions = False
 
@@ -118,17 +125,21 @@ class Escalating:
         """Ignore the conditions."""
 
     def escalate(
-        self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
+        self,
+        features: TextFeatures,
+        decision: RoutingDecision,
+        outcome: Outcome,
+        meets_threshold: bool,
     ) -> Tier | None:
-        """The decision's tier for an answer of the mobile below the threshold."""
-        return None if sure or outcome.tier is not Tier.MOBILE else decision.escalate_to
+        """Return ``decision.escalate_to`` for an answer of the mobile below the threshold."""
+        return None if meets_threshold or outcome.tier is not Tier.MOBILE else decision.escalate_to
 
 
-class StatelessPolicy(Escalating):
-    """The half of the interface that most policies share: m layers, nothing to learn."""
+class StatelessPolicy(EscalateBelowThreshold):
+    """Base of policies that need m layers and learn nothing."""
 
     policy_layers: int | None = None
     learns = False
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
-        """Nothing to learn."""
+        """Ignore the outcome."""

@@ -1,9 +1,11 @@
-"""Cascade routing: take the action of the highest expected value, and plan again after each answer.
+"""Cascade routing: choose the tier with the highest expected value, and again after each answer.
 
-Cascade routing (Dekoninck et al. 2025): worth = P(right) − Λ · cost, where Λ is what one λ is worth
-in probability of a right answer. Before any layer the correctness heads guess; after an answer its
-confidence takes their place. What a dearer tier would get wrong as well stays where it is: the gain
-is fitted, not the doubt.
+Cascade routing (Dekoninck et al. 2025) maximises P(right) − Λ · cost. Λ (``cost_weight``) is the
+probability of a right answer that one λ is worth. Before any layer runs, the correctness heads
+estimate P(right); after an answer its confidence replaces them. The heads are fitted to the gain of
+another tier's answer, so that a text which the other tier would get wrong as well is not escalated.
+
+Shape suffixes: T and U tiers, S states of an answer (`STATES`), Q typical answers.
 """
 
 from __future__ import annotations
@@ -30,35 +32,35 @@ from shared.pricing.cost_model import CostModel
 Floats = NDArray[np.float64]
 Number = float | Floats
 STATES = 2
-"""An answer's states S: sure (0), and not sure (1)."""
+"""States S of an answer: confident (0; its confidence reaches α) and not confident (1)."""
 
 
 @dataclass(frozen=True, slots=True)
-class GoingOn:
-    """Tiers that answers of a tier go on to, by state S (sure, not sure) and tier T (`TIERS`).
+class TypicalEscalations:
+    """Tiers to which typical answers of one tier are escalated.
 
-    ``share_ST`` is the share that goes on to each tier; the rest stays. ``gain_ST`` is the mean
-    gain in probability of a right answer of those that go; 0 where none goes.
+    ``share_ST`` is the share of answers in each state that go to each tier; the others stay.
+    ``gain_ST`` is the mean gain in probability of a right answer of those that go; 0 if none goes.
     """
 
     share_ST: Floats
     gain_ST: Floats
 
-    def shares(self, sure: float) -> Floats:
-        """Return the share of answers that go on to each tier, ``sure`` of them being sure."""
-        result: Floats = np.array([sure, 1 - sure]) @ self.share_ST
+    def shares(self, confident: float) -> Floats:
+        """Return the share of answers that go to each tier; ``confident`` of them reach α."""
+        result: Floats = np.array([confident, 1 - confident]) @ self.share_ST
         return result
 
-    def gain(self, sure: float) -> float:
-        """Return what going on adds to the probability of a right answer, over all answers."""
-        return float(np.array([sure, 1 - sure]) @ (self.share_ST * self.gain_ST).sum(1))
+    def gain(self, confident: float) -> float:
+        """Return the gain in probability of a right answer, averaged over all answers."""
+        gain_S = (self.share_ST * self.gain_ST).sum(1)
+        return float(np.array([confident, 1 - confident]) @ gain_S)
 
 
 class CascadeRouting:
-    """Routes and escalates by expected worth.
+    """Routing policy that routes and escalates by expected value.
 
-    ``price`` is Λ, what one λ is worth, and ``alpha`` the threshold of exits; the bundle's where
-    they are None.
+    ``cost_weight`` is Λ and ``alpha`` the threshold of the exits; None takes the bundle's.
     """
 
     name = "cascade-routing"
@@ -70,7 +72,7 @@ class CascadeRouting:
         self,
         heads: CorrectnessHeads | None,
         cost_model: CostModel,
-        price: float | None = None,
+        cost_weight: float | None = None,
         alpha: float | None = None,
     ) -> None:
         if heads is None:
@@ -79,28 +81,28 @@ class CascadeRouting:
                 "again"
             )
         self.heads = heads
-        self.price = float(heads.price) if price is None else price
+        self.cost_weight = float(heads.cost_weight) if cost_weight is None else cost_weight
         self.alpha = float(heads.alpha) if alpha is None else alpha
         self.conditions = Conditions(cost_model)
-        # plain floats: reading them from arrays takes longer than the arithmetic
+        # plain floats: reading single numbers from arrays is slower than the arithmetic
         self._layers: list[list[float]] = heads.layers_T2.tolist()
         cloud = len(TIERS) - 1
-        self._kept = [
+        self._confident_loss = [
             min(0.0, float(row)) for row in heads.right_T2[:, 0] - heads.next_TT2[:, cloud, 0]
         ]
-        gaps_TU = heads.next_TT2[:, :, 1] - heads.next_TT2[:, cloud, 1][:, None]
-        self._gaps: list[list[float]] = np.minimum(0.0, gaps_TU).tolist()
+        loss_TU = heads.next_TT2[:, :, 1] - heads.next_TT2[:, cloud, 1][:, None]
+        self._escalated_loss: list[list[float]] = np.minimum(0.0, loss_TU).tolist()
 
     def use_conditions(self, conditions: Conditions) -> None:
         """Decide by ``conditions`` from now on."""
         self.conditions = conditions
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Start where the worth of the best plan is highest."""
+        """Return the tier with the highest expected value."""
         return self.plan(self.expect(features))
 
     def expect(self, features: TextFeatures) -> Expectation:
-        """What the correctness heads say of a text: the one matrix product."""
+        """Return what the correctness heads predict for a text, with one matrix product."""
         heads = self.heads
         features_F, label = raw_features(
             heads.exit0_HC,
@@ -119,146 +121,162 @@ class CascadeRouting:
         )
 
     def plan(self, expectation: Expectation) -> RoutingDecision:
-        """The decision at the conditions of now; where nothing is possible, the mobile."""
-        sure = (*expectation.expected[len(TIERS) :], 1.0)
-        expected_values = [
-            float(self.worth(tier, sure[tier], expectation.lead[tier]))
+        """Return the decision in the current conditions; the mobile if no tier can answer."""
+        confident = (*expectation.expected[len(TIERS) :], 1.0)
+        values = [
+            float(self.expected_value(tier, confident[tier], expectation.lead[tier]))
             for tier in range(len(TIERS))
         ]
-        # of equals the dearer one: where nothing is worth more, the cloud is right most often
-        best = max(range(len(TIERS)), key=lambda tier: (expected_values[tier], tier))
-        if not math.isfinite(expected_values[best]):
+        # of equal values take the higher tier, which is right more often
+        best = max(range(len(TIERS)), key=lambda tier: (values[tier], tier))
+        if not math.isfinite(values[best]):
             best = 0
         return RoutingDecision(
             TIERS[best],
             self.name,
             alpha=self.alpha,
-            expected_values=tuple(
-                worth if math.isfinite(worth) else None for worth in expected_values
-            ),
+            expected_values=tuple(value if math.isfinite(value) else None for value in values),
             expectation=expectation,
             delay_ms=tuple(self.conditions.delay_ms.get(tier) for tier in TIERS),
             latency_price_lambda=self.conditions.latency_price_lambda,
         )
 
     def escalate(
-        self, features: TextFeatures, decision: RoutingDecision, outcome: Outcome, sure: bool
+        self,
+        features: TextFeatures,
+        decision: RoutingDecision,
+        outcome: Outcome,
+        meets_threshold: bool,
     ) -> Tier | None:
-        """The tier whose gain over this answer is worth its price, if any."""
+        """Return the tier whose gain over this answer exceeds its cost by most, if any."""
         return self.replan(decision.expectation or self.expect(features), outcome)
 
     def replan(self, expectation: Expectation, outcome: Outcome) -> Tier | None:
-        """As `escalate`, for a text of which no more than the expectation is known."""
+        """Return the same as `escalate`, from the expectation instead of the text's features."""
         tier = TIERS.index(outcome.tier)
         agrees = outcome.label == expectation.label
         facts_G = answer_facts(outcome.confidence, agrees, expectation.margin, expectation.length)
-        best, best_worth = None, 0.0
+        best, best_value = None, 0.0
         for target in range(tier + 1, len(TIERS)):
-            if not self.conditions.possible(TIERS[target]):
+            if not self.conditions.can_answer(TIERS[target]):
                 continue
             layer = float(self.heads.layers_T2[target, 1])
-            cost = self.conditions.cost(TIERS[target], layer)
-            worth = self.heads.gain(tier, target, facts_G) - self.price * cost
-            if worth > best_worth:
-                best, best_worth = TIERS[target], worth
+            cost_lambda = self.conditions.cost_lambda(TIERS[target], layer)
+            value = self.heads.gain(tier, target, facts_G) - self.cost_weight * cost_lambda
+            if value > best_value:
+                best, best_value = TIERS[target], value
         return best
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
-        """Nothing to learn from single answers."""
+        """Ignore the outcome: the heads are fitted in the lab."""
 
-    def worth(self, tier: int, sure: Number, lead: Number, going_on: bool = True) -> Number:
-        """Return the worth of starting at ``tier``, against an answer of the cloud for nothing.
+    def expected_value(
+        self, tier: int, confident: Number, lead: Number, may_escalate: bool = True
+    ) -> Number:
+        """Return the expected value of starting at ``tier``, relative to a free cloud answer.
 
-        ``sure`` is the probability that the tier's answer is sure, ``lead`` how much likelier it is
-        right than the cloud's (both are not read for the cloud); arrays give the worth of many
-        texts. The worth is that of the better of two plans: decide after the answer whether to go
-        on, or go on with all that is not sure. In the second, what is sure differs from the cloud's
-        answers as it did on validation. Without ``going_on`` the first answer stays.
+        ``confident`` is the probability that the tier's answer reaches α, ``lead`` the difference
+        of its and the cloud's probability of being right. Both are ignored for the cloud. Arrays
+        give the values of many texts. The value is that of the better of two plans: decide after
+        the answer whether to escalate, or escalate every answer that is not confident. In the
+        second plan, confident answers differ from the cloud's as they did on validation data.
+        Without ``may_escalate`` the first answer stays.
         """
         where = TIERS[tier]
-        if not self.conditions.possible(where):
+        if not self.conditions.can_answer(where):
             return -math.inf
         if where is Tier.CLOUD:
-            return -self.price * self.conditions.cost(where, self._layers[tier][0])
-        cost_sure, cost_not = (self.conditions.cost(where, layer) for layer in self._layers[tier])
-        paid = self.price * (sure * cost_sure + (1 - sure) * cost_not)
-        # at best as good as the cloud: a lead is noise more often than not, and must not be bought
+            cost_lambda = self.conditions.cost_lambda(where, self._layers[tier][0])
+            return -self.cost_weight * cost_lambda
+        cost_confident, cost_not = (
+            self.conditions.cost_lambda(where, layer) for layer in self._layers[tier]
+        )
+        cost = self.cost_weight * (confident * cost_confident + (1 - confident) * cost_not)
+        # a positive lead over the cloud is usually noise, so it must not attract texts
         stays = np.minimum(0.0, lead)
-        if not going_on:
-            return stays - paid
-        plans = self._plans(tier, sure, stays)
+        if not may_escalate:
+            return stays - cost
+        plans = self._plans(tier, confident, stays)
         best = plans[0][1]
-        for _, found in plans[1:]:
-            best = np.maximum(best, found)
-        return best - paid
+        for _, value in plans[1:]:
+            best = np.maximum(best, value)
+        return best - cost
 
-    def going_on(self, tier: int) -> GoingOn:
-        """Return where typical answers of ``tier`` go on to, each decided by its own gain.
+    def typical_escalations(self, tier: int) -> TypicalEscalations:
+        """Return where typical answers of ``tier`` are escalated, each by its own gain.
 
-        A typical answer goes to the tier whose gain less Λ times its cost is the largest and
-        positive, out of those that are possible now; `worth` values going on by the same choices.
+        A typical answer goes to the available tier with the largest positive difference of gain
+        and Λ times cost. `expected_value` values escalation by the same choices.
         """
         gains_SQU = self.heads.gains_TSQU[tier]
         best_SQ = self._best_gains(tier)
-        left_SQ = best_SQ > 0
+        remaining_SQ = best_SQ > 0
         share_ST, gain_ST = np.zeros((STATES, len(TIERS))), np.zeros((STATES, len(TIERS)))
         for target in range(tier + 1, len(TIERS)):
-            if not self.conditions.possible(TIERS[target]):
+            if not self.conditions.can_answer(TIERS[target]):
                 continue
-            # of equals the first, as in `replan`
-            goes_SQ = left_SQ & (gains_SQU[:, :, target] - self._price_of(target) == best_SQ)
-            left_SQ = left_SQ & ~goes_SQ
+            # of equal gains take the first tier, as `replan` does
+            goes_SQ = remaining_SQ & (
+                gains_SQU[:, :, target] - self._weighted_cost(target) == best_SQ
+            )
+            remaining_SQ = remaining_SQ & ~goes_SQ
             share_ST[:, target] = goes_SQ.mean(1)
             total_S = (gains_SQU[:, :, target] * goes_SQ).sum(1)
             gain_ST[:, target] = total_S / np.maximum(1, goes_SQ.sum(1))
-        return GoingOn(share_ST, gain_ST)
+        return TypicalEscalations(share_ST, gain_ST)
 
-    def valued_plan(self, tier: int, expectation: Expectation) -> Tier | None:
-        """Return the tier that takes all that is not sure, where `worth` is that of this plan.
+    def threshold_plan_target(self, tier: int, expectation: Expectation) -> Tier | None:
+        """Return where answers that are not confident go, if `expected_value` is that plan's.
 
-        None where it is that of deciding after the answer. In both cases `escalate` decides after
-        the answer, so that costs follow `going_on`: the plan says what the worth was taken from.
+        None means that the plan which decides after the answer has the higher value. `escalate`
+        decides after the answer in both cases, so costs follow `typical_escalations`.
         """
         if TIERS[tier] is Tier.CLOUD:
             return None
-        sure, lead = expectation.expected[len(TIERS) + tier], expectation.lead[tier]
-        # of equals the first
-        to, _ = max(self._plans(tier, sure, min(0.0, lead)), key=lambda plan: float(plan[1]))
-        return None if to is None else TIERS[to]
+        confident, lead = expectation.expected[len(TIERS) + tier], expectation.lead[tier]
+        # of equal values take the first plan
+        plans = self._plans(tier, confident, min(0.0, lead))
+        target, _ = max(plans, key=lambda plan: float(plan[1]))
+        return None if target is None else TIERS[target]
 
-    def _plans(self, tier: int, sure: Number, stays: Number) -> list[tuple[int | None, Number]]:
-        """Worth of each plan before the first answer is paid, and its target.
+    def _plans(
+        self, tier: int, confident: Number, stays: Number
+    ) -> list[tuple[int | None, Number]]:
+        """Return (target, value) of each plan, without the cost of the first answer.
 
-        The target is None for the plan that decides after the answer, which comes first; else all
-        that is not sure goes on to it.
+        The first plan, with the target None, decides after the answer. Every other plan escalates
+        all answers that are not confident to its target.
         """
-        later_sure, later_not = self._gain_of_going_on(tier)
-        decided = np.minimum(0.0, stays + sure * later_sure + (1 - sure) * later_not)
-        plans: list[tuple[int | None, Number]] = [(None, decided)]
-        kept = sure * self._kept[tier]
+        gain_confident, gain_not = self._mean_best_gains(tier)
+        decide_later = np.minimum(
+            0.0, stays + confident * gain_confident + (1 - confident) * gain_not
+        )
+        plans: list[tuple[int | None, Number]] = [(None, decide_later)]
+        loss_confident = confident * self._confident_loss[tier]
         for target in range(tier + 1, len(TIERS)):
-            if self.conditions.possible(TIERS[target]):
-                gap = self._gaps[tier][target]
-                plans.append((target, kept + (1 - sure) * (gap - self._price_of(target))))
+            if self.conditions.can_answer(TIERS[target]):
+                value = self._escalated_loss[tier][target] - self._weighted_cost(target)
+                plans.append((target, loss_confident + (1 - confident) * value))
         return plans
 
-    def _gain_of_going_on(self, tier: int) -> tuple[float, float]:
-        """Mean worth of the best escalation after an answer of ``tier``, sure and not.
-
-        Zero where no other tier is worth its price.
-        """
-        sure, not_sure = self._best_gains(tier).mean(1).tolist()
-        return sure, not_sure
+    def _mean_best_gains(self, tier: int) -> tuple[float, float]:
+        """Return the mean of `_best_gains` for confident answers and for the others."""
+        confident, not_confident = self._best_gains(tier).mean(1).tolist()
+        return confident, not_confident
 
     def _best_gains(self, tier: int) -> Floats:
-        """``best_SQ``: worth of the best escalation after each typical answer, 0 if none pays."""
+        """Return ``best_SQ``: the net gain of the best escalation of each typical answer.
+
+        0 where no escalation gains more than it costs.
+        """
         best_SQ: Floats = np.zeros(1)
         for target in range(tier + 1, len(TIERS)):
-            if self.conditions.possible(TIERS[target]):
-                net_SQ = self.heads.gains_TSQU[tier, :, :, target] - self._price_of(target)
+            if self.conditions.can_answer(TIERS[target]):
+                net_SQ = self.heads.gains_TSQU[tier, :, :, target] - self._weighted_cost(target)
                 best_SQ = np.maximum(best_SQ, net_SQ)
         return np.broadcast_to(best_SQ, self.heads.gains_TSQU.shape[1:3])
 
-    def _price_of(self, target: int) -> float:
-        """Return what going on to ``target`` costs, in probability of a right answer."""
-        return self.price * self.conditions.cost(TIERS[target], self._layers[target][1])
+    def _weighted_cost(self, target: int) -> float:
+        """Return Λ times the cost of escalating to ``target``, in probability."""
+        cost_lambda = self.conditions.cost_lambda(TIERS[target], self._layers[target][1])
+        return self.cost_weight * cost_lambda

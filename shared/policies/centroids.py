@@ -1,4 +1,4 @@
-"""The paper's policies: the nearest of three centroids, fixed or adapted (Algorithm 2)."""
+"""The paper's policies: the nearest of three centroids, fixed or adaptive (Algorithm 2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ DIFFICULTIES = (Difficulty.EASY, Difficulty.MODERATE, Difficulty.HARD)
 
 
 class DimeeFixed(StatelessPolicy):
-    """Nearest centroid by Euclidean distance; the centroids stay as the validation pools made them.
+    """Choose the pool with the nearest centroid, by Euclidean distance.
 
-    An empty pool has no centroid (a row of NaN, count 0) and is never chosen.
+    The centroids stay those of the validation pools. An empty pool has no centroid (a row of NaN
+    and a count of 0) and is never chosen.
     """
 
     name = "dimee-fixed"
@@ -25,36 +26,36 @@ class DimeeFixed(StatelessPolicy):
             raise BundleError("bundle: the router needs 3 centroids and counts; export it again")
         if not (counts_D > 0).any():
             raise BundleError("bundle: every pool is empty; run dimee pools with a lower alpha")
-        # float64: a running mean over thousands of samples must not lose its small steps
+        # float64: a running mean over thousands of samples needs the precision
         self.centroids_DH = centroids_DH.astype(np.float64)
         self.counts_D = counts_D.copy()
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Choose the pool whose centroid is nearest; on a tie the easier one."""
+        """Return the tier of the nearest pool; on a tie of the easier one."""
         embedding_H = features.embedding_H
         difference_DH = self.centroids_DH - embedding_H
         distance_D = np.sqrt((difference_DH * difference_DH).sum(1))
         distance_D[self.counts_D == 0] = np.inf
         nearest = int(distance_D.argmin())
-        self._move(nearest, embedding_H)
+        self._update(nearest, embedding_H)
         difficulty = DIFFICULTIES[nearest]
         return RoutingDecision(
             difficulty.tier, self.name, difficulty, tuple(float(d) for d in distance_D)
         )
 
-    def _move(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
-        """The fixed variant does not."""
+    def _update(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+        """Leave the centroids unchanged; the adaptive variant moves the nearest one."""
 
 
 class DimeeAdaptive(DimeeFixed):
-    """Algorithm 2: each sample joins the pool it was assigned to, whose centroid is a running mean.
+    """Algorithm 2: every text moves the centroid of its pool, which is a running mean.
 
-    c ← (N·c + x) / (N + 1), N ← N + 1, with N counted from the validation pool.
+    c ← (N·c + x) / (N + 1), N ← N + 1. N starts at the size of the validation pool.
     """
 
     name = "dimee-adaptive"
 
-    def _move(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
+    def _update(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:
         self.counts_D[nearest] += 1
         step_H = (embedding_H - self.centroids_DH[nearest]) / self.counts_D[nearest]
         self.centroids_DH[nearest] += step_H

@@ -1,4 +1,4 @@
-"""What the mobile knows of now: prices, delays, who is up, how long there is left."""
+"""Current conditions of a decision: prices, delays, available tiers and the time left."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from shared.pricing.cost_model import CostModel
 
 @dataclass
 class Conditions:
-    """What the mobile knows of now: prices, and of each tier its delay in ms and whether it is up.
+    """Prices, and what the mobile knows of each tier.
 
-    ``latency_price_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is what
-    remains of the deadline: a tier whose expected delay is longer is not asked.
+    ``delay_ms`` is the expected delay by tier, ``up`` whether a tier is available (default: yes).
+    ``latency_price_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is the time
+    until the deadline; a tier with a longer expected delay cannot answer.
     """
 
     cost_model: CostModel
@@ -22,26 +23,26 @@ class Conditions:
     latency_price_lambda: float = 0.0
     left_ms: float | None = None
 
-    def possible(self, tier: Tier) -> bool:
-        """Whether the tier can still answer in time."""
+    def can_answer(self, tier: Tier) -> bool:
+        """Return whether the tier is available and can answer before the deadline."""
         if not self.up.get(tier, True):
             return False
         return self.left_ms is None or self.delay_ms.get(tier, 0.0) <= self.left_ms
 
-    def cost(self, tier: Tier, layer: float) -> float:
-        """λ of an answer of ``tier`` after ``layer`` layers (a mean may lie between two).
+    def cost_lambda(self, tier: Tier, layer: float) -> float:
+        """Return the λ of an answer of ``tier`` after ``layer`` layers, waiting included.
 
-        The price of waiting for it is included.
+        ``layer`` may be a mean number of layers.
         """
         model = self.cost_model
         if tier is Tier.MOBILE:
-            paid = model.mobile_layer * layer
+            cost = model.mobile_layer * layer
         elif tier is Tier.EDGE:
-            paid = model.offload_edge + model.edge_layer * layer
+            cost = model.offload_edge + model.edge_layer * layer
         else:
-            paid = model.all_cloud
-        return paid + self.waiting(tier)
+            cost = model.all_cloud
+        return cost + self.waiting_lambda(tier)
 
-    def waiting(self, tier: Tier) -> float:
-        """λ of waiting for an answer of ``tier``; 0 where its delay is not known."""
+    def waiting_lambda(self, tier: Tier) -> float:
+        """Return the λ of waiting for an answer of ``tier``; 0 if its delay is unknown."""
         return self.latency_price_lambda * self.delay_ms.get(tier, 0.0)

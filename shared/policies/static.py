@@ -1,4 +1,4 @@
-"""Policies that do not look at the text: one tier for all, or any tier at random."""
+"""Policies that do not depend on the text: a fixed tier, or a random one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from shared.policies.base import StatelessPolicy, TextFeatures
 _TIERS = tuple(Tier)
 
 
-class Always(StatelessPolicy):
-    """Everything goes to one tier; the policy is named after it."""
+class SingleTier(StatelessPolicy):
+    """Send every text to one tier; the policy's name is the tier's."""
 
     def __init__(self, tier: Tier) -> None:
         self.name = tier.value
         self._decision = RoutingDecision(tier, self.name)
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Choose the one tier."""
+        """Return the decision for the fixed tier."""
         return self._decision
 
 
-class WholeOnMobile(StatelessPolicy):
-    """All l layers on the mobile: ``bert`` asks the last exit only, ``early-exit`` every one.
+class AllLayersOnMobile(StatelessPolicy):
+    """Run all l layers on the mobile: ``bert`` uses the last exit only, ``early-exit`` every exit.
 
-    ``bert`` is the paper's baseline in the first of its two descriptions (BERT on the mobile); the
-    other one (BERT in the cloud) is the policy ``cloud``.
+    ``bert`` is the first of the paper's two descriptions of its baseline, BERT on the mobile. The
+    second one, BERT in the cloud, is the policy ``cloud``.
     """
 
     def __init__(self, layers: int, early_exit: bool) -> None:
@@ -37,12 +37,12 @@ class WholeOnMobile(StatelessPolicy):
         )
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Choose the mobile."""
+        """Return the decision for the mobile."""
         return self._decision
 
 
 class Random(StatelessPolicy):
-    """A tier at random, from a seed: each with probability 1/3, or with the given ``shares``."""
+    """Choose a tier at random: each with probability 1/3, or with its part of ``shares``."""
 
     name = "random"
 
@@ -51,7 +51,7 @@ class Random(StatelessPolicy):
         self._shares = shares
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Choose a tier."""
+        """Draw a tier."""
         if self._shares is None:
             return RoutingDecision(self._random.choice(_TIERS), self.name)
         return RoutingDecision(self._random.choices(_TIERS, self._shares)[0], self.name)

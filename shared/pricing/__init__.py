@@ -1,1 +1,1 @@
-"""What an attempt costs: λ, money and energy."""
+"""Prices of an attempt, in λ, money and energy."""

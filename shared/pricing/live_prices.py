@@ -1,4 +1,4 @@
-"""The prices of now: cost model and price book, from a file that may change while in use."""
+"""Current prices: cost model and price book, read again when their file changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
 from shared.validation import first_error
 
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 LARGEST_BYTES = 65_536
 
 Price = Annotated[float, Field(ge=0, le=1e9)]
@@ -27,12 +27,12 @@ Price = Annotated[float, Field(ge=0, le=1e9)]
 _log = logging.getLogger(__name__)
 
 
-class _File(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class LambdaPrices(_File):
-    """Prices in λ that differ from the bundle's; what is left out stays the bundle's."""
+class LambdaPrices(_Strict):
+    """Prices in λ that replace the bundle's; a price that is None stays the bundle's."""
 
     mobile_layer: Price | None = None
     edge_layer: Price | None = None
@@ -41,12 +41,12 @@ class LambdaPrices(_File):
     cloud_fee: Price | None = None
 
 
-class PriceFile(_File):
-    """Fields of a price book's file, in JSON; money that is left out keeps `PriceBook`'s.
+class PriceFile(_Strict):
+    """Content of a price-book file, in JSON; prices that are left out keep `PriceBook`'s defaults.
 
-    ``note`` says where the prices are from; nothing is computed from it. ``latency_price_lambda``
-    is the price of waiting one millisecond, in λ, that fits these prices: 0 where they hold the
-    links' time.
+    ``note`` is a comment, for example the source of the prices. ``latency_price_lambda`` is the
+    price of waiting one millisecond, in λ, for these prices; 0 if they include the time on the
+    links.
     """
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
@@ -62,12 +62,12 @@ class PriceFile(_File):
 
 
 class LivePrices:
-    """``cost_model``, ``book`` and ``latency_price_lambda``, the price of waiting, as of now.
+    """Cost model and price book in force, read from ``file`` and again when it changes.
 
-    The last is None where the file has none. With a ``file`` they are read from it, and again when
-    it changes (`refresh`). Raises `InvalidInput` at start where the file cannot be read, is no
-    price book or is out of date; one that becomes so later is not taken, and the prices stay what
-    they were.
+    ``latency_price_lambda``, the price of waiting, is None if the file has none. Without a file,
+    the prices are ``cost_model`` and the default `PriceBook`. The constructor raises `InvalidInput`
+    if the file cannot be read, is not a price book or has expired. A file that becomes invalid
+    later is ignored with a warning, and the previous prices stay.
     """
 
     def __init__(
@@ -80,27 +80,27 @@ class LivePrices:
         self.book = PriceBook()
         self.latency_price_lambda: float | None = None
         self._base, self._clock = cost_model, clock
-        self._looked = clock()
+        self._checked_at = clock()
         self._changes = None if file is None else ChangeDetector(file)
         if file is not None:
-            self._take(read_price_file(file))
+            self._apply(read_price_file(file))
 
     def refresh(self) -> bool:
-        """Look at the file at most once a second; returns whether prices changed."""
+        """Check the file at most once a second; return whether the prices changed."""
         changes = self._changes
-        if changes is None or self._clock() - self._looked < LOOK_EVERY_S:
+        if changes is None or self._clock() - self._checked_at < CHECK_INTERVAL_S:
             return False
-        self._looked = self._clock()
+        self._checked_at = self._clock()
         if not changes.changed():
             return False
         try:
-            self._take(read_price_file(changes.file))
+            self._apply(read_price_file(changes.file))
         except InvalidInput as error:
-            _log.warning("%s; the prices of %s are kept", error.message, self.book.version)
+            _log.warning("%s; the prices of %s stay in force", error.message, self.book.version)
             return False
         return True
 
-    def _take(self, file: PriceFile) -> None:
+    def _apply(self, file: PriceFile) -> None:
         others = {"cost_model", "valid_until", "note", "latency_price_lambda"}
         money = file.model_dump(exclude=others, exclude_none=True)
         self.latency_price_lambda = file.latency_price_lambda
@@ -109,17 +109,19 @@ class LivePrices:
 
 
 def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
-    """Read a price book; raises `InvalidInput` where it is none or its last day is over."""
+    """Read a price-book file; raises `InvalidInput` if it is not one or has expired."""
     try:
         with file.open("rb") as content:
             raw = content.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise InvalidInput(
-            f"price-book: {file} cannot be read ({error.strerror}); give a file like "
+            f"price-book: {file} cannot be read ({error.strerror}); give a file such as "
             f"{json.dumps(asdict(PriceBook()))}"
         ) from None
     if len(raw) > LARGEST_BYTES:
-        raise InvalidInput(f"price-book: {file} has more than {LARGEST_BYTES:,} bytes")
+        raise InvalidInput(
+            f"price-book: {file} has more than {LARGEST_BYTES:,} bytes; give a price book"
+        )
     try:
         prices = PriceFile.model_validate_json(raw)
     except ValidationError as error:
@@ -127,7 +129,8 @@ def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
         raise InvalidInput(f"price-book: {file}: {field}: {problem}") from None
     if prices.valid_until is not None and (now or datetime.now(UTC)) >= prices.valid_until:
         raise InvalidInput(
-            f"price-book: {prices.version} in {file} expired {prices.valid_until:%Y-%m-%d %H:%M}; "
-            "put today's prices in it, with a new version and valid_until"
+            f"price-book: {prices.version} in {file} expired on "
+            f"{prices.valid_until:%Y-%m-%d %H:%M}; write today's prices into it, "
+            "with a new version and valid_until"
         )
     return prices

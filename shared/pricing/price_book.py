@@ -1,4 +1,4 @@
-"""Money and energy of attempts, from measured milliseconds and bytes."""
+"""Price book: money and energy of an attempt, from its measured milliseconds and bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from shared.domain import Tier
 class PriceBook:
     """Money and energy per measured millisecond and byte.
 
-    The default figures are round list prices of their kind (two rented vCPUs for the tiers,
-    metered mobile data, a mobile's big cores and radio), not a quotation: put your own in.
+    The defaults are rounded list prices (two rented vCPUs per tier, metered mobile data, a
+    mobile's large cores and its radio). Replace them with your own prices.
     """
 
     version: str = "2026-11-defaults"
@@ -23,7 +23,7 @@ class PriceBook:
     mobile_radio_nj_per_byte: float = 500.0
 
     def usd(self, tier: Tier, compute_ms: float, moved_bytes: int) -> float:
-        """US dollars of an attempt: rented compute time and metered bytes."""
+        """Return the US dollars of an attempt: rented compute time and metered bytes."""
         hourly = {
             Tier.MOBILE: 0.0,
             Tier.EDGE: self.edge_usd_per_hour,
@@ -32,7 +32,7 @@ class PriceBook:
         return hourly * compute_ms / 3.6e6 + self.network_usd_per_gb * moved_bytes / 1e9
 
     def mobile_energy_mj(self, tier: Tier, compute_ms: float, moved_bytes: int) -> float:
-        """Millijoules of the mobile's battery: its own layers, or its radio."""
+        """Return the mobile's energy in mJ: its computing, or its radio for other tiers."""
         if tier is Tier.MOBILE:
             return self.mobile_compute_mw * compute_ms / 1e3
         return self.mobile_radio_nj_per_byte * moved_bytes / 1e6

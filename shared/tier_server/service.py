@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.types import Receive
 
-from shared.bundle.loading import TOKENIZER, Bundle
+from shared.bundle.loading import Bundle
+from shared.bundle.manifest import TOKENIZER
 from shared.certificates.certificate import load_certificate
 from shared.credentials import Credentials
 from shared.domain import LayerRange, Side, State, Tier

@@ -21,7 +21,7 @@ import numpy as np
 
 from shared.domain import State
 from shared.ledger.outbox import Outbox
-from shared.ledger.shipper import BATCH, Shipper
+from shared.ledger.shipper import BATCH_ENTRIES, Shipper
 from testbed.bench.ledger_load import LedgerProcess, bodies, ledger_process, pair
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -91,12 +91,12 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
     filled = 0
     with httpx.Client(base_url=process.url, trust_env=False, timeout=600.0) as http:
         for size in sizes:
-            probe = min(BATCH, (size - filled) // PROBES // 4 * 2)
+            probe = min(BATCH_ENTRIES, (size - filled) // PROBES // 4 * 2)
             to_fill = size - filled - PROBES * probe
             spent_s = 0.0
             for start in range(0, to_fill, FILL):
                 part = min(FILL, to_fill - start)
-                spent_s += _fill(process.url, list(bodies(rng, part, BATCH)))
+                spent_s += _fill(process.url, list(bodies(rng, part, BATCH_ENTRIES)))
             delivered = list(bodies(rng, PROBES * probe, probe))
             took = [_ms(lambda body=body: _post(http, body)) for body in delivered]  # type: ignore[misc]
             filled = size
@@ -213,7 +213,7 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python "
         + platform.python_version(),
         "load_at_start": os.getloadavg(),
-        "batch": BATCH,
+        "batch": BATCH_ENTRIES,
     }
     with tempfile.TemporaryDirectory(prefix="dimee-bench-") as name:
         folder = Path(name)

@@ -45,11 +45,11 @@ def _ledger_violations(answered: list[Outcome], ledger: LedgerClient, wait_s: fl
     until = time.monotonic() + wait_s
     while True:
         report = ledger.verify()
-        missing = _missing_attempts(answered, ledger) if report.clean else []
-        if (report.clean and not missing) or time.monotonic() > until:
+        missing = _missing_attempts(answered, ledger) if report.consistent else []
+        if (report.consistent and not missing) or time.monotonic() > until:
             break
         time.sleep(POLL_S)
-    if report.clean:
+    if report.consistent:
         return missing
     shown = report.findings[:MAX_SHOWN]
     return [
@@ -64,7 +64,7 @@ def _missing_attempts(answered: list[Outcome], ledger: LedgerClient) -> list[str
     for one in answered:
         assert one.request_id is not None
         try:
-            rows = ledger.request(one.request_id)
+            rows = ledger.request_entries(one.request_id)
         except DimeeError as error:
             found.append(f"request {one.request_id} was answered: {error.message}")
             continue

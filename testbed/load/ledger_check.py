@@ -29,7 +29,7 @@ def verify_ledger(
     finally:
         client.close()
     return {
-        "consistent": found.clean,
+        "consistent": found.consistent,
         "error": None,
         "requests": found.requests,
         "caller_rows": found.caller_rows,

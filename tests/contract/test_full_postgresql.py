@@ -1,4 +1,4 @@
-"""A PostgreSQL ledger on a disk that is really full: nothing half taken, and no restart needed."""
+"""A PostgreSQL ledger on a full disk: deliveries are stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def url(postgres: str, disk: SmallDisk) -> Iterator[str]:
-    """The URL of an empty database that lives on the small disk."""
+    """The URL of an empty database on the small disk."""
     name = f"t{uuid.uuid4().hex}"
     place = disk.folder / "pg"
     place.mkdir()
@@ -54,7 +54,7 @@ def url(postgres: str, disk: SmallDisk) -> Iterator[str]:
         connection.execute(f"DROP TABLESPACE {name}")
 
 
-def test_a_delivery_is_taken_as_a_whole_or_not_at_all(url: str, disk: SmallDisk) -> None:
+def test_delivery_on_a_full_disk_is_stored_whole_or_not_at_all(url: str, disk: SmallDisk) -> None:
     store = LedgerStore(url)
     taken = 0
     with disk.full():
@@ -71,6 +71,6 @@ def test_a_delivery_is_taken_as_a_whole_or_not_at_all(url: str, disk: SmallDisk)
         assert verify(store).caller_rows == taken * 100, "and it can still be read"
     assert store.upsert(delivery(taken)).stored == 200
     report = verify(store)
-    assert report.clean
+    assert report.consistent
     assert report.caller_rows == (taken + 1) * 100
     store.close()

@@ -1,4 +1,4 @@
-"""The last answered requests: one contract for both stores, over HTTP as well."""
+"""The last answered requests, from both stores and over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.entries import caller, tier
 
 
 def answered(number: int, policy: str = "cascade-routing") -> list[LedgerEntry]:
-    """Both sides of request ``r<number>``, begun in that second."""
+    """Both sides of request ``r<number>``, which started in second ``number``."""
     facts = {"request_id": f"r{number}", "policy": policy, "started_at": float(number)}
     first = {**facts, "final": False, "ordinal": 1}
     last = {**facts, "ordinal": 2, "tier": Tier.CLOUD, "reason": Reason.ESCALATE}
@@ -36,22 +36,22 @@ def names(found: list[list[LedgerEntry]]) -> list[str]:
     return [entries[0].request_id for entries in found]
 
 
-def test_newest_first_with_the_callers_side_in_its_order(store: LedgerStore) -> None:
+def test_last_requests_are_newest_first_with_ordered_caller_entries(store: LedgerStore) -> None:
     store.upsert([entry for number in (2, 4, 1, 3) for entry in answered(number)])
-    found = store.last(3)
+    found = store.last_requests(3)
     assert names(found) == ["r4", "r3", "r2"]
     assert found[0] == [answered(4)[0], answered(4)[2]]
-    assert names(store.last(100)) == ["r4", "r3", "r2", "r1"]
-    assert store.last(100, "random") == []
+    assert names(store.last_requests(100)) == ["r4", "r3", "r2", "r1"]
+    assert store.last_requests(100, "random") == []
 
 
-def test_a_later_delivery_is_newer_than_what_a_mobiles_clock_says(store: LedgerStore) -> None:
+def test_last_requests_are_ordered_by_the_ledgers_clock(store: LedgerStore) -> None:
     store.upsert(answered(9))
     store.upsert(answered(5))
-    assert names(store.last(2)) == ["r5", "r9"]
+    assert names(store.last_requests(2)) == ["r5", "r9"]
 
 
-def test_only_what_was_answered_and_only_of_the_policy(store: LedgerStore) -> None:
+def test_last_requests_include_only_answered_ones_of_the_policy(store: LedgerStore) -> None:
     failed = {"state": State.FAILED, "delivery": Delivery.NOT_SENT, "exit_layer": None}
     store.upsert(
         [
@@ -62,24 +62,24 @@ def test_only_what_was_answered_and_only_of_the_policy(store: LedgerStore) -> No
             tier("t", request_id="no-caller"),
         ]
     )
-    assert names(store.last(10, "cascade-routing")) == ["r1"]
-    assert names(store.last(10, "dimee-fixed")) == ["r2"]
-    assert names(store.last(10)) == ["r2", "r1"]
-    assert store.last(10, "a\0b") == []
+    assert names(store.last_requests(10, "cascade-routing")) == ["r1"]
+    assert names(store.last_requests(10, "dimee-fixed")) == ["r2"]
+    assert names(store.last_requests(10)) == ["r2", "r1"]
+    assert store.last_requests(10, "a\0b") == []
 
 
-def test_an_empty_ledger_has_none(store: LedgerStore) -> None:
-    assert store.last(1) == []
+def test_last_requests_of_an_empty_ledger_are_empty(store: LedgerStore) -> None:
+    assert store.last_requests(1) == []
 
 
-def test_as_many_as_may_be_asked_for(store: LedgerStore) -> None:
+def test_last_requests_up_to_the_maximum(store: LedgerStore) -> None:
     rows = [caller(f"a{i}", request_id=f"r{i:04}", started_at=i) for i in range(MAX_LAST)]
     store.upsert(rows[:500])
     store.upsert(rows[500:])
-    assert names(store.last(MAX_LAST)) == [f"r{i:04}" for i in reversed(range(MAX_LAST))]
+    assert names(store.last_requests(MAX_LAST)) == [f"r{i:04}" for i in reversed(range(MAX_LAST))]
 
 
-def test_over_http(url: str, tmp_path: Path) -> None:
+def test_last_requests_over_http(url: str, tmp_path: Path) -> None:
     app = create_app(LedgerSettings(database_url=url, state_dir=tmp_path))
     with TestClient(app, base_url="http://ledger") as http:
         delivery = {"entries": [one.model_dump(mode="json") for n in (1, 2) for one in answered(n)]}
@@ -90,12 +90,12 @@ def test_over_http(url: str, tmp_path: Path) -> None:
             return httpx.Response(got.status_code, content=got.content)
 
         client = LedgerClient("http://ledger", httpx.MockTransport(passed_on))
-        assert names(client.last(10, "cascade-routing")) == ["r2", "r1"]
-        assert client.last(10, "cascade-routing")[0] == [answered(2)[0], answered(2)[2]]
-        assert client.last(10, "ümlaut & co") == []
+        assert names(client.last_requests(10, "cascade-routing")) == ["r2", "r1"]
+        assert client.last_requests(10, "cascade-routing")[0] == [answered(2)[0], answered(2)[2]]
+        assert client.last_requests(10, "ümlaut & co") == []
         assert len(http.get("/v1/requests").json()["requests"]) == 2
         for wrong in (0, MAX_LAST + 1):
             with pytest.raises(InvalidInput, match="last"):
-                client.last(wrong)
+                client.last_requests(wrong)
         assert http.get("/v1/requests", params={"policy": "x" * 65}).status_code == 422
         client.close()

@@ -1,4 +1,4 @@
-"""One contract for both stores: idempotent, commutative, migrated, and verified alike."""
+"""Contract of both stores: idempotent and commutative deliveries, migration, verification."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.support.entries import caller, tier
 from tests.support.paths import free_ports
 
 
-def test_every_field_comes_back(store: LedgerStore) -> None:
+def test_stored_entry_keeps_every_field(store: LedgerStore) -> None:
     store.upsert([caller(), tier()])
-    assert store.request("r1") == [caller(), tier()]
-    assert store.request("r2") == []
+    assert store.request_entries("r1") == [caller(), tier()]
+    assert store.request_entries("r2") == []
     assert list(store.entries()) == [caller(), tier()]
 
 
@@ -40,20 +40,20 @@ def test_a_repeated_delivery_changes_nothing(store: LedgerStore) -> None:
     assert len(list(store.entries())) == 2
 
 
-def test_an_end_replaces_its_beginning_and_nothing_replaces_an_end(store: LedgerStore) -> None:
+def test_only_open_entries_are_replaced(store: LedgerStore) -> None:
     begun = caller(state=State.OPEN, delivery=None, final=False)
     assert store.upsert([begun]).stored == 1
     assert store.upsert([caller()]).stored == 1
     assert store.upsert([begun]).stored == 0
     assert store.upsert([caller(state=State.FAILED)]).stored == 0
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
-def test_duplicates_within_one_delivery(store: LedgerStore) -> None:
+def test_duplicates_within_one_batch_are_merged(store: LedgerStore) -> None:
     begun = caller(state=State.OPEN, delivery=None, final=False)
     stored = store.upsert([begun, caller(), caller(), begun])
     assert (stored.stored, stored.duplicates) == (1, 3)
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
     assert store.upsert([]).stored == 0
 
 
@@ -73,7 +73,7 @@ LIFE = [
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.permutations(LIFE + LIFE), st.lists(st.integers(0, 10), max_size=4).map(sorted))
-def test_any_order_and_repetition_gives_the_same_ledger(
+def test_order_and_repetition_of_deliveries_do_not_matter(
     store: LedgerStore, deliveries: list[LedgerEntry], cuts: list[int]
 ) -> None:
     with store.connect() as connection:
@@ -83,12 +83,12 @@ def test_any_order_and_repetition_gives_the_same_ledger(
     assert list(store.entries()) == [caller(), tier(), LIFE[4]]
 
 
-def test_the_migrated_schema_is_the_tables(store: LedgerStore) -> None:
+def test_migrated_schema_equals_the_tables(store: LedgerStore) -> None:
     with store.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_two_processes_may_start_at_once(url: str) -> None:
+def test_concurrent_starts_migrate_once(url: str) -> None:
     opened: list[LedgerStore] = []
     threads = [threading.Thread(target=lambda: opened.append(LedgerStore(url))) for _ in range(4)]
     for thread in threads:
@@ -97,7 +97,7 @@ def test_two_processes_may_start_at_once(url: str) -> None:
         thread.join()
     assert len(opened) == 4
     opened[0].upsert([caller()])
-    assert opened[1].request("r1") == [caller()]
+    assert opened[1].request_entries("r1") == [caller()]
     for one in opened:
         one.close()
 
@@ -105,11 +105,11 @@ def test_two_processes_may_start_at_once(url: str) -> None:
 def kinds(store: LedgerStore, *delivered: LedgerEntry) -> set[str]:
     store.upsert(delivered)
     report = verify(store)
-    assert report.clean == (not report.findings)
+    assert report.consistent == (not report.findings)
     return {finding.kind for finding in report.findings}
 
 
-def test_matching_sides_are_clean(store: LedgerStore) -> None:
+def test_matching_sides_are_consistent(store: LedgerStore) -> None:
     assert kinds(store, caller(), tier()) == set()
     report = verify(store)
     assert (report.requests, report.caller_rows, report.tier_rows) == (1, 1, 1)
@@ -131,7 +131,7 @@ REFUSED = caller(state=State.REFUSED)
         (caller(), tier(compute_ms=2.000_001)),
     ],
 )
-def test_what_may_happen_is_clean(store: LedgerStore, delivered: tuple[LedgerEntry, ...]) -> None:
+def test_allowed_cases_match(store: LedgerStore, delivered: tuple[LedgerEntry, ...]) -> None:
     assert kinds(store, *delivered) == set()
 
 
@@ -157,14 +157,14 @@ def test_what_may_happen_is_clean(store: LedgerStore, delivered: tuple[LedgerEnt
         ),
     ],
 )
-def test_what_may_not_happen_is_named(
+def test_inconsistencies_are_reported(
     store: LedgerStore, kind: str, delivered: tuple[LedgerEntry, ...]
 ) -> None:
     assert kinds(store, *delivered) == {kind}
     assert all(finding.attempt_id.startswith("a") for finding in verify(store).findings)
 
 
-def test_summary_by_hand(store: LedgerStore) -> None:
+def test_summary_matches_hand_computed_values(store: LedgerStore) -> None:
     store.upsert([caller(), tier()])
     failed = caller("a2", request_id="r2", state=State.FAILED, delivery=Delivery.NOT_SENT,
                     final=False, cost_lambda=0.0, all_cloud_lambda=None, sent_bytes=0,
@@ -184,20 +184,20 @@ def test_summary_by_hand(store: LedgerStore) -> None:
     assert compute == {"edge": 2.0, "cloud": 6.0}
 
 
-def test_audits_are_summed_apart(store: LedgerStore) -> None:
+def test_summary_counts_audits_separately(store: LedgerStore) -> None:
     audit: dict[str, Any] = {"ordinal": 2, "tier": Tier.CLOUD, "final": False, "exit_layer": 6,
                              "resumed_after": None}  # fmt: skip
-    booked = audit | {"reason": Reason.AUDIT, "cost_lambda": 12.0, "all_cloud_lambda": None}
-    broken = booked | {"ordinal": 3, "state": State.ABANDONED, "delivery": Delivery.UNKNOWN,
+    recorded = audit | {"reason": Reason.AUDIT, "cost_lambda": 12.0, "all_cloud_lambda": None}
+    broken = recorded | {"ordinal": 3, "state": State.ABANDONED, "delivery": Delivery.UNKNOWN,
                        "cost_lambda": 1.0, "exit_layer": None, "label": None}  # fmt: skip
     store.upsert([
         caller(), tier(),
-        caller("a2", **booked, label="negative"), tier("a2", **audit, label="negative"),
+        caller("a2", **recorded, label="negative"), tier("a2", **audit, label="negative"),
         caller("a3", **broken),
         caller("b1", request_id="r2", degraded=True), tier("b1", request_id="r2"),
-        caller("b2", request_id="r2", **booked), tier("b2", request_id="r2", **audit),
+        caller("b2", request_id="r2", **recorded), tier("b2", request_id="r2", **audit),
     ])  # fmt: skip
-    assert verify(store).clean, verify(store)
+    assert verify(store).consistent, verify(store)
     report = summarise(store)
     audits = report.audits
     assert (audits.attempts, audits.compared, audits.differ) == (3, 2, 1)
@@ -212,18 +212,18 @@ def test_audits_are_summed_apart(store: LedgerStore) -> None:
 
 
 def test_an_empty_ledger(store: LedgerStore) -> None:
-    assert verify(store).clean
+    assert verify(store).consistent
     assert summarise(store).requests == 0
     store.ping()
 
 
 @pytest.mark.parametrize("wrong", ["", "nonsense", "mysql://a@b/c", "postgres:/x"])
-def test_another_kind_of_url_is_refused(wrong: str) -> None:
+def test_unsupported_database_url_is_rejected(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="sqlite:///FILE or postgresql://"):
         LedgerStore(wrong)
 
 
-def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_database_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="database-url"):
         LedgerStore(f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none")
     (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
@@ -231,48 +231,48 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
         LedgerStore(f"sqlite:///{tmp_path / 'file'}")
 
 
-def test_what_one_store_cannot_hold_no_store_is_given(store: LedgerStore) -> None:
-    """PostgreSQL has no NUL in a text: it would answer 503, and the delivery would never end."""
+def test_nul_characters_are_rejected_for_both_stores(store: LedgerStore) -> None:
+    """PostgreSQL cannot store NUL, and the outbox would repeat the delivery for ever."""
     for name in ("writer", "label", "policy", "error_code", "price_book", "text_hash"):
         with pytest.raises(ValidationError):
             caller(**{name: "a\0b"})
-    assert store.request("r\0") == []
+    assert store.request_entries("r\0") == []
 
 
-def test_the_largest_delivery_and_the_largest_numbers(store: LedgerStore) -> None:
+def test_largest_batch_and_largest_numbers_are_stored(store: LedgerStore) -> None:
     most = caller("m", text_chars=2**53, tokens=2**53, sent_bytes=2**53, started_at=1e300,
                   label="é\U0001f600\n' --", confidence=0.1 + 0.2)  # fmt: skip
     rows = [*(caller(f"a{i:03}", request_id="r2") for i in range(MAX_ENTRIES - 1)), most]
     assert store.upsert(rows).stored == MAX_ENTRIES
     assert store.upsert(rows).duplicates == MAX_ENTRIES
-    assert store.request("r1") == [most]
+    assert store.request_entries("r1") == [most]
 
 
-def test_fields_that_are_not_given_come_back_so(store: LedgerStore) -> None:
+def test_missing_fields_stay_none(store: LedgerStore) -> None:
     least = LedgerEntry(
         attempt_id="a", side=Side.TIER, request_id="r1", tier=Tier.CLOUD, state=State.OPEN,
         started_at=0,
     )  # fmt: skip
     store.upsert([least])
-    assert store.request("r1") == [least]
+    assert store.request_entries("r1") == [least]
 
 
-def test_an_end_before_its_beginning_and_two_ends(store: LedgerStore) -> None:
+def test_first_end_wins_over_late_open_entries_and_second_ends(store: LedgerStore) -> None:
     begun = caller(state=State.OPEN, delivery=None, final=False)
     assert store.upsert([caller()]).stored == 1
     assert store.upsert([begun, caller(state=State.FAILED), begun]).stored == 0
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
-def test_findings_in_a_ledger_that_is_clean_but_for_them(store: LedgerStore) -> None:
-    """Two failing attempts of other requests, named among pairs that match."""
+def test_findings_name_only_the_inconsistent_rows(store: LedgerStore) -> None:
+    """Two inconsistent attempts among pairs that match."""
     store.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(5) for side in (caller, tier)])
     store.upsert([caller("b1", request_id="x1"), tier("b2", request_id="x2")])
     found = [(one.kind, one.attempt_id, one.side) for one in verify(store).findings]
     assert found == [("no_caller", "b2", "tier"), ("no_tier", "b1", "caller")]
 
 
-def test_a_gap_or_a_double_among_ordinals(store: LedgerStore) -> None:
+def test_gaps_and_duplicates_of_ordinals_are_reported(store: LedgerStore) -> None:
     first = caller("a1", final=False), tier("a1")
     assert kinds(store, *first, caller("a2", ordinal=3), tier("a2", ordinal=3)) == {"ordinals"}
     store.upsert([caller("b1", request_id="r2", final=False), tier("b1", request_id="r2")])

@@ -31,7 +31,7 @@ SEED = 6
 Make = Callable[[Path], FastAPI]
 
 
-def nobody() -> str:
+def unused_url() -> str:
     return f"http://127.0.0.1:{free_ports(1)[0]}"
 
 
@@ -40,19 +40,19 @@ def mobile(folder: Path) -> FastAPI:
         MobileSettings(
             bundle=BUNDLE,
             state_dir=folder,
-            ledger_url=nobody(),
-            edge_url=nobody(),
-            cloud_url=nobody(),
+            ledger_url=unused_url(),
+            edge_url=unused_url(),
+            cloud_url=unused_url(),
         )
     )
 
 
 def edge(folder: Path) -> FastAPI:
-    return create_edge(EdgeSettings(bundle=BUNDLE, state_dir=folder, ledger_url=nobody()))
+    return create_edge(EdgeSettings(bundle=BUNDLE, state_dir=folder, ledger_url=unused_url()))
 
 
 def cloud(folder: Path) -> FastAPI:
-    return create_cloud(CloudSettings(bundle=BUNDLE, state_dir=folder, ledger_url=nobody()))
+    return create_cloud(CloudSettings(bundle=BUNDLE, state_dir=folder, ledger_url=unused_url()))
 
 
 def ledger(folder: Path) -> FastAPI:
@@ -68,7 +68,7 @@ def posting(http: TestClient) -> Post:
 
 
 @pytest.mark.parametrize("make", [mobile, edge, cloud, ledger])
-def test_by_the_openapi_document_and_against_it(make: Make, tmp_path: Path) -> None:
+def test_generated_requests_get_documented_answers(make: Make, tmp_path: Path) -> None:
     app, found = make(tmp_path), FuzzResult()
     with asgi.get_client(app, max_stream_events=None) as http:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)

@@ -1,4 +1,4 @@
-"""Retention: whole settled requests only, and the summary says what went."""
+"""Retention removes whole finished requests, and the summary shows what was removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.ledger.cli import ledger as ledger_command
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server import prune as pruning
 from shared.ledger.server.app import create_app
-from shared.ledger.server.bulk_insert import write
+from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.prune import prune
 from shared.ledger.server.settings import LedgerSettings
 from shared.ledger.server.store import LedgerStore
@@ -27,7 +27,7 @@ DAY_S = 86_400.0
 
 def put(store: LedgerStore, days_ago: float, *delivered: LedgerEntry) -> None:
     with store.connect() as connection:
-        write(connection, delivered, time.time() - days_ago * DAY_S)
+        insert_entries(connection, delivered, time.time() - days_ago * DAY_S)
 
 
 def pair(name: str) -> tuple[LedgerEntry, LedgerEntry]:
@@ -38,8 +38,10 @@ def left(store: LedgerStore) -> set[str]:
     return {entry.request_id for entry in store.entries()}
 
 
-def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 3)
+def test_prune_removes_finished_requests(
+    store: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "REQUESTS_PER_TRANSACTION", 3)
     for i in range(10):
         put(store, 100, *pair(f"old{i}"))
     put(store, 10, *pair("young"))
@@ -47,7 +49,7 @@ def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.M
     put(store, 10, pair("late")[1])
     put(store, 100, caller("o", request_id="open", state=State.OPEN, delivery=None, final=False))
     put(store, 100, pair("half")[0])
-    put(store, 100, tier("t", request_id="nobody"))
+    put(store, 100, tier("t", request_id="alone"))
     put(store, 100, caller("x", request_id="one"), tier("x", request_id="other"))
     put(store, 100, caller("u", request_id="unsent", state=State.FAILED,
                            delivery=Delivery.NOT_SENT))  # fmt: skip
@@ -58,7 +60,7 @@ def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.M
     done = prune(store, 90 * DAY_S)
     assert (done.requests, done.entries, done.kept) == (11, 21, 5)
     assert (tried.requests, tried.entries, tried.kept) == (11, 21, 5)
-    assert left(store) == {"young", "late", "open", "half", "nobody", "one", "other"}
+    assert left(store) == {"young", "late", "open", "half", "alone", "one", "other"}
     assert verify(store).findings == before, "none was made and none was hidden"
     said = summarise(store).pruned
     assert said is not None
@@ -72,7 +74,7 @@ def test_whole_and_settled_requests_go(store: LedgerStore, monkeypatch: pytest.M
     assert said.requests == 12
 
 
-def test_an_attempts_age_is_when_it_came_in_not_what_a_mobile_says(store: LedgerStore) -> None:
+def test_prune_measures_age_by_the_time_of_arrival(store: LedgerStore) -> None:
     put(store, 1, caller("a", request_id="r", started_at=0.0), tier("a", request_id="r"))
     assert prune(store, 90 * DAY_S).requests == 0
     assert prune(store, 0.5 * DAY_S).requests == 1
@@ -91,11 +93,11 @@ def test_the_commands(tmp_path: Path) -> None:
         return result.output
 
     assert run("export", str(tmp_path / "x.csv")).startswith("4 entries written")
-    assert "would be forgotten" in run("prune", "--older-than", "90d", "--dry-run")
-    assert run("prune", "--older-than", "12w").startswith("1 requests (2 entries, 3.5 λ) forgotten")
+    assert "would be removed" in run("prune", "--older-than", "90d", "--dry-run")
+    assert run("prune", "--older-than", "12w").startswith("1 requests (2 entries, 3.5 λ) removed")
     back = run("import", str(tmp_path / "x.csv"))
-    assert back.startswith("2 entries taken")
-    assert "2 known already" in back
+    assert back.startswith("2 entries imported")
+    assert "2 were in the ledger already" in back
     wrong = CliRunner().invoke(ledger_command, ["prune", "--older-than", "soon"])
     assert "soon is not an age such as 90d" in wrong.output
     nowhere = CliRunner().invoke(
@@ -105,7 +107,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "there is no ledger in" in str(nowhere.exception)
 
 
-def test_the_service_keeps_what_it_is_told_to(url: str, tmp_path: Path) -> None:
+def test_service_prunes_by_its_retention_setting(url: str, tmp_path: Path) -> None:
     store = LedgerStore(url)
     put(store, 100, *pair("old"))
     put(store, 1, *pair("new"))

@@ -1,4 +1,4 @@
-"""Export and import: nothing is lost between the databases, and nothing foreign is taken."""
+"""Export and import preserve every entry and reject other files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ KINDS = ["parquet", "csv"]
 
 
 def rows(store: LedgerStore) -> list[dict[str, Any]]:
-    """Everything, with the time at which it came in."""
+    """Every row, with its time of arrival."""
     query = sa.select(entries).order_by(entries.c.attempt_id, entries.c.side)
     with store.connect() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def odd_entries() -> list[LedgerEntry]:
-    """Words that a text format could lose, the largest numbers, and an entry with little in it."""
+    """Words that a text format could change, the largest numbers, and a minimal entry."""
     words = ["", "\\N", "\\", "a,b", 'say "so"', "two\nlines", "\r", "λ", "true", " x ", "1.0"]
     odd = [caller(f"w{i}", request_id=f"w{i}", label=word) for i, word in enumerate(words)]
     bare = LedgerEntry(
@@ -55,7 +55,7 @@ def other(tmp_path: Path, postgres: str) -> Iterator[LedgerStore]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost_there_and_back(
+def test_export_and_import_preserve_every_entry(
     kind: str, tmp_path: Path, other: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite to PostgreSQL and back to SQLite, in many batches."""
@@ -65,12 +65,12 @@ def test_nothing_is_lost_there_and_back(
     first.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(20) for side in (caller, tier)])
     there, back = tmp_path / f"there.{kind}", tmp_path / f"back.{kind}"
     count = len(rows(first))
-    assert transfer.export(first, there) == count
-    assert transfer.take_in(other, there).stored == count
-    assert transfer.take_in(other, there).stored == 0, "repeating changes nothing"
-    assert transfer.export(other, back) == count
+    assert transfer.export_entries(first, there) == count
+    assert transfer.import_entries(other, there).stored == count
+    assert transfer.import_entries(other, there).stored == 0, "repeating changes nothing"
+    assert transfer.export_entries(other, back) == count
     last = LedgerStore(f"sqlite:///{tmp_path / 'b.sqlite'}")
-    transfer.take_in(last, back)
+    transfer.import_entries(last, back)
     assert rows(last) == rows(other) == rows(first)
     assert there.read_bytes() == back.read_bytes()
     assert verify(last) == verify(first)
@@ -79,20 +79,20 @@ def test_nothing_is_lost_there_and_back(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_end_is_not_replaced(kind: str, store: LedgerStore, tmp_path: Path) -> None:
+def test_import_keeps_ended_attempts(kind: str, store: LedgerStore, tmp_path: Path) -> None:
     file = tmp_path / f"x.{kind}"
     store.upsert([caller(state=State.OPEN, delivery=None, final=False)])
-    transfer.export(store, file)
+    transfer.export_entries(store, file)
     store.upsert([caller()])
-    done = transfer.take_in(store, file)
+    done = transfer.import_entries(store, file)
     assert (done.stored, done.duplicates) == (0, 1)
-    assert store.request("r1") == [caller()]
+    assert store.request_entries("r1") == [caller()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_ledger(kind: str, store: LedgerStore, tmp_path: Path) -> None:
-    assert transfer.export(store, tmp_path / f"x.{kind}") == 0
-    assert transfer.take_in(store, tmp_path / f"x.{kind}").stored == 0
+    assert transfer.export_entries(store, tmp_path / f"x.{kind}") == 0
+    assert transfer.import_entries(store, tmp_path / f"x.{kind}").stored == 0
 
 
 def damaged(kind: str, how: str, whole: bytes) -> bytes:
@@ -114,30 +114,30 @@ def damaged(kind: str, how: str, whole: bytes) -> bytes:
 
 @pytest.mark.parametrize("how", ["cut", "short", "foreign", "empty", "one_value"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_file_is_refused_whole(
+def test_import_rejects_a_damaged_file_without_changes(
     kind: str, how: str, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "ROWS_AT_ONCE", 10)
     full = LedgerStore(f"sqlite:///{tmp_path / 'full.sqlite'}")
     full.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(50) for side in (caller, tier)])
     file = tmp_path / f"x.{kind}"
-    transfer.export(full, file)
+    transfer.export_entries(full, file)
     full.close()
     file.write_bytes(damaged(kind, how, file.read_bytes()))
-    with pytest.raises(InvalidInput, match="is not a whole ledger export") as refused:
-        transfer.take_in(store, file)
+    with pytest.raises(InvalidInput, match="is not a complete ledger export") as refused:
+        transfer.import_entries(store, file)
     assert "\n" not in refused.value.message
     assert rows(store) == [], "also what came before the damage"
 
 
-def test_names_that_are_refused(store: LedgerStore, tmp_path: Path) -> None:
+def test_unusable_file_names_are_rejected(store: LedgerStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.parquet or \.csv"):
-        transfer.export(store, tmp_path / "x.json")
-    with pytest.raises(InvalidInput, match="not a whole ledger export"):
-        transfer.take_in(store, tmp_path / "missing.csv")
+        transfer.export_entries(store, tmp_path / "x.json")
+    with pytest.raises(InvalidInput, match="not a complete ledger export"):
+        transfer.import_entries(store, tmp_path / "missing.csv")
     with pytest.raises(InvalidInput, match="cannot be written"):
-        transfer.export(store, tmp_path / "no" / "folder.csv")
+        transfer.export_entries(store, tmp_path / "no" / "folder.csv")
     (tmp_path / "x.csv").write_text("mine")
     with pytest.raises(InvalidInput, match="exists"):
-        transfer.export(store, tmp_path / "x.csv")
+        transfer.export_entries(store, tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "mine"

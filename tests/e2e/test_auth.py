@@ -163,7 +163,7 @@ def test_all_tiers_answer_with_tokens_and_mutual_tls(secured: SecuredTestbed) ->
         ]
     assert tiers == ["mobile", "edge", "cloud"]
     report = wait_for_consistent(secured.ledger("analyst"), wait_s=30, requests=3)
-    assert report.clean, report
+    assert report.consistent, report
     assert report.requests >= 3
 
 
@@ -219,7 +219,7 @@ def test_token_is_replaced_without_a_restart(secured: SecuredTestbed) -> None:
         secured.issue_token("mobile")
         assert classify(http, "cloud").status_code == 200
     report = wait_for_consistent(secured.ledger("analyst"), wait_s=30, requests=before + 1)
-    assert report.clean, report
+    assert report.consistent, report
     summary = secured.ledger("analyst").summary()
     assert summary.attempts_by_state.get("refused", 0) >= 2, (
         "both servers refused, and both attempts are recorded"
@@ -294,7 +294,7 @@ def test_tls_without_client_certificates(tmp_path: Path, caplog: pytest.LogCaptu
     settings = {"DIMEE_TLS_CERT": str(tmp_path / "server.pem")}
     with Testbed([role], tmp_path / "state", settings, credentials) as testbed:
         testbed.start_all()
-        assert LedgerClient(role.url, credentials=credentials).verify().clean
+        assert LedgerClient(role.url, credentials=credentials).verify().consistent
         assert isinstance(credentials.verify, ssl.SSLContext)
         assert _health(role, settings) == 0, "the containers' health check supports TLS"
         assert _health(role, {}) == 1

@@ -97,7 +97,7 @@ def test_killed_service_loses_no_request_and_recovers(role: str, tmp_path: Path)
             assert results[-1]["tier"] == policy
         ledger = LedgerClient(testbed.roles["ledger"].url)
         report = wait_for_consistent(ledger, wait_s=60, requests=len(outcomes))
-        assert report.clean, report
+        assert report.consistent, report
         assert report.requests == len(outcomes)
 
 
@@ -125,7 +125,7 @@ def test_killed_mobile_closes_its_open_attempts_on_restart(tmp_path: Path) -> No
         testbed.wait_ready("mobile")
         ledger = LedgerClient(testbed.roles["ledger"].url)
         report = wait_for_consistent(ledger, wait_s=60, requests=1)
-        assert report.clean, report
+        assert report.consistent, report
         states = ledger.summary().attempts_by_state
         assert states.get("abandoned", 0) >= 1, states
 
@@ -147,7 +147,7 @@ def test_mobile_answers_if_both_servers_are_killed(tmp_path: Path) -> None:
         report = wait_for_consistent(
             LedgerClient(testbed.roles["ledger"].url), wait_s=60, requests=2
         )
-        assert report.clean, report
+        assert report.consistent, report
         assert report.requests == 2
 
 

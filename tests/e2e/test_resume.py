@@ -35,7 +35,7 @@ def test_escalations_resume_and_the_ledger_is_consistent(
         ]
         ledger = LedgerClient(testbed.roles["ledger"].url)
         report = wait_for_consistent(ledger, wait_s=60, requests=COUNT)
-        assert report.clean, report
+        assert report.consistent, report
         assert (len(answers), report.requests) == (COUNT, COUNT)
 
         escalated = [i for i, answer in enumerate(answers) if answer.escalated]
@@ -49,7 +49,7 @@ def test_escalations_resume_and_the_ledger_is_consistent(
             (expected,) = whole.classify([whole.encoder.encode(texts[i])], None)
             got = list(answer.probabilities.values())
             assert got == pytest.approx(expected.probabilities, abs=0.06)
-        rows = ledger.request(answers[escalated[0]].request_id)
+        rows = ledger.request_entries(answers[escalated[0]].request_id)
         assert [(row.ordinal, row.side, row.resumed_after) for row in rows] == [
             (1, Side.CALLER, None),
             (1, Side.TIER, None),

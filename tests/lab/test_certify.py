@@ -126,7 +126,7 @@ def test_last_setting_that_passed_is_certified_and_later_ones_are_not_tested(
     assert [step.cost for step in steps] == sorted((s.cost for s in steps), reverse=True)
     certificate = certify(bundle, done, PriceBook())
     chosen = steps[passed - 1].setting
-    assert certificate.thresholds == {"alpha": chosen.alpha, "price": chosen.price}
+    assert certificate.thresholds == {"alpha": chosen.alpha, "cost_weight": chosen.price}
     assert certificate.bound == steps[passed - 1].bound
 
 
@@ -329,7 +329,7 @@ def test_command_writes_a_certificate_that_loads(
 def test_expired_price_book_is_refused(tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text(json.dumps({"version": "old", "valid_until": "2020-01-01T00:00:00Z"}))
-    with pytest.raises(InvalidInput, match=r"price-book: old in .* expired 2020-01-01"):
+    with pytest.raises(InvalidInput, match=r"price-book: old in .* expired on 2020-01-01"):
         run("--max-drop", "2", "--price-book", str(book))
 
 

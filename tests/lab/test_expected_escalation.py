@@ -10,7 +10,7 @@ import pytest
 from lab.evaluate.fit_heads import fit_heads
 from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.simulate import simulate
-from mobile_client.insight.replay import expected_lambda
+from mobile_client.insight.replay import expected_cost_lambda
 from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.domain import RoutingDecision, Tier
 from shared.policies.base import TextFeatures
@@ -51,10 +51,10 @@ def test_expected_cost_equals_the_mean_simulated_cost(
     policy = StartsAt(tier, heads, price)
     trace = simulate(policy, test, pools.facts, edge_layers=3)
     expectations = [policy.expect(test.features(i)) for i in range(len(test))]
-    expected = np.mean([expected_lambda(policy, tier, one) for one in expectations])
+    expected = np.mean([expected_cost_lambda(policy, tier, one) for one in expectations])
     assert expected == pytest.approx(trace.cost_N.mean(), rel=0.1)
     index = list(Tier).index(tier)
-    going_on = policy.going_on(index)
+    going_on = policy.typical_escalations(index)
     right = np.mean(
         [one.expected[index] + going_on.gain(one.expected[3 + index]) for one in expectations]
     )
@@ -68,18 +68,20 @@ def test_value_of_escalation_is_its_gain_less_its_cost(
     """The value is the gain of the escalated texts less the price of their attempts."""
     policy = CascadeRouting(heads, COSTS, price)
     for tier in range(2):
-        found = policy.going_on(tier)
+        found = policy.typical_escalations(tier)
         assert (found.share_ST >= 0).all()
         assert (found.share_ST[:, : tier + 1] == 0).all()
         assert (found.share_ST.sum(1) <= 1 + 1e-12).all()
         cost_T = [
-            price * policy.conditions.cost(where, float(layers))
+            price * policy.conditions.cost_lambda(where, float(layers))
             for where, layers in zip(Tier, heads.layers_T2[:, 1], strict=True)
         ]
         value_S = (found.share_ST * (found.gain_ST - cost_T)).sum(1)
-        np.testing.assert_allclose(value_S, policy._gain_of_going_on(tier), atol=1e-12)
+        np.testing.assert_allclose(value_S, policy._mean_best_gains(tier), atol=1e-12)
     policy.conditions.up = {Tier.CLOUD: False}
-    assert (policy.going_on(1).share_ST == 0).all(), "no text escalates to an unavailable tier"
+    assert (policy.typical_escalations(1).share_ST == 0).all(), (
+        "no text escalates to an unavailable tier"
+    )
 
 
 def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> None:
@@ -90,13 +92,14 @@ def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> N
         expectation = policy.expect(test.features(i))
         for tier in range(2):
             sure, lead = expectation.expected[3 + tier], expectation.lead[tier]
-            later_sure, later_not = policy._gain_of_going_on(tier)
+            later_sure, later_not = policy._mean_best_gains(tier)
             cost_sure, cost_not = (
-                policy.conditions.cost(list(Tier)[tier], float(n)) for n in heads.layers_T2[tier]
+                policy.conditions.cost_lambda(list(Tier)[tier], float(n))
+                for n in heads.layers_T2[tier]
             )
             decided = min(0.0, min(0.0, lead) + sure * later_sure + (1 - sure) * later_not)
             decided -= policy.price * (sure * cost_sure + (1 - sure) * cost_not)
-            everything = policy.valued_plan(tier, expectation) is not None
-            assert (float(policy.worth(tier, sure, lead)) > decided + 1e-12) is everything
+            everything = policy.threshold_plan_target(tier, expectation) is not None
+            assert (float(policy.expected_value(tier, sure, lead)) > decided + 1e-12) is everything
             plans[everything] += 1
     assert min(plans.values()) > 0, "both plans must win for some texts"

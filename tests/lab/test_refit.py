@@ -130,7 +130,7 @@ def test_mobile_and_lab_route_pairs_alike(tiny_encoder: Path, tmp_path: Path) ->
     samples = with_groups(samples_of_bundle(bundle, split.test), split.test)
     pools = make_pools(samples, bundle.cost_model, 1, 2, 0.1, float(heads.alpha))
     swept = CascadeSweep(heads, samples, pools).first_tiers(
-        float(heads.price), bundle.cost_model, "both"
+        float(heads.cost_weight), bundle.cost_model, "both"
     )
     runtime = LocalRuntime(MobileSettings(bundle=folder, latency_price_lambda=0.0))
     try:

@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import pytest
 
-from shared.bundle.loading import EMBEDDINGS, TOKENIZER, Bundle
+from shared.bundle.loading import Bundle
+from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import Prediction
 from shared.errors import InvalidInput
 from shared.inference.embeddings import Embeddings

@@ -1,4 +1,4 @@
-"""Promises that no calibration made, and clouds that break them: for tests of who keeps them."""
+"""Certificates without a calibration, and clouds that violate them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
-from shared.certificates.certificate import Certificate, Prices, Promise
+from shared.certificates.certificate import Certificate, CertificateContent, Prices
 from shared.domain import Tier
 from shared.pricing.price_book import PriceBook
 from shared.wire import Classification, InferRequest, InferResponse
@@ -21,14 +21,14 @@ from tests.support.mobile import World, answered
 
 TEXTS = sample_sentences()[:24]
 
-CHEAP = {"price": 1000.0, "alpha": 0.5}
-"""Thresholds at which nothing is worth the cloud: mobile or edge answer, and nothing escalates."""
+CHEAP = {"cost_weight": 1000.0, "alpha": 0.5}
+"""Thresholds at which mobile or edge answer and nothing escalates."""
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 def certificate(bundle: Bundle, **changes: Any) -> Certificate:
     """A certificate of consistency within 2 %, at `CHEAP`, with these ``changes``."""
-    promise: dict[str, Any] = {
+    content: dict[str, Any] = {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,
         "data_hash": "0" * 16,
@@ -45,18 +45,18 @@ def certificate(bundle: Bundle, **changes: Any) -> Certificate:
         "created": NOW,
         "expires": datetime.now(UTC) + timedelta(days=3650),
     }
-    return Certificate.of(Promise(**promise | changes))
+    return Certificate.of(CertificateContent(**content | changes))
 
 
 def written(bundle: Bundle, folder: Path, **changes: Any) -> Path:
-    """As `certificate`, in a file."""
+    """Write `certificate` to a file."""
     file = folder / "certificate.json"
     certificate(bundle, **changes).write(file)
     return file
 
 
 class Cloud:
-    """A cloud that gives one label to everything, and counts."""
+    """A cloud that gives one label to every text and counts requests."""
 
     def __init__(self, bundle: Bundle, label: str) -> None:
         self.bundle, self.label = bundle, label
@@ -83,7 +83,7 @@ class Cloud:
         return httpx.Response(200, content=answer.model_dump_json())
 
 
-def promised(bundle: Bundle, folder: Path, **settings: Any) -> dict[str, Any]:
+def audited_settings(bundle: Bundle, folder: Path, **settings: Any) -> dict[str, Any]:
     """Settings of a mobile with a certificate that audits every answer."""
     return {"certificate": written(bundle, folder), "audit_share": 1.0} | settings
 
@@ -95,12 +95,12 @@ async def asked(mobile: MobileService, texts: list[str], **options: Any) -> list
 
 
 def contrary(bundle: Bundle, folder: Path, texts: list[str]) -> tuple[Cloud, list[str]]:
-    """A cloud that differs from the mobile on each of the texts, and those."""
+    """Return a cloud that differs from the mobile on each text, and the texts."""
 
     async def work(mobile: MobileService) -> list[Classification]:
         return await asked(mobile, texts)
 
-    world = World(folder / "before", up=("edge",), settings=promised(bundle, folder))
+    world = World(folder / "before", up=("edge",), settings=audited_settings(bundle, folder))
     answers = world.run(work)
     assert Tier.CLOUD not in {answer.tier for answer in answers}
     first, second = bundle.manifest.labels

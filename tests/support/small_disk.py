@@ -1,4 +1,4 @@
-"""A small file system that tests fill."""
+"""A small file system that can be filled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Leave `ROOM` bytes free until the end of the block."""
+        """Fill the disk except for `ROOM` bytes until the end of the block."""
         if not self.mounted:
             soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))

@@ -209,7 +209,7 @@ def test_control_endpoint_changes_the_link() -> None:
             assert control.report()["overhead_ms"] == 0.1
             assert control.open_probe(f"{HOST}:1") > 0
             control.close_probe()
-            with pytest.raises(InvalidInput, match="no link"):
+            with pytest.raises(InvalidInput, match="is not a link"):
                 control.change("7g")
             with httpx.Client(base_url=control.url, trust_env=False) as http:
                 assert http.get("/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""Audits: asked later, booked apart, in the order of the requests; they fail and delay nothing."""
+"""Audits run later, are recorded separately, and neither fail nor delay requests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.monitoring.audit import BATCH, QUEUE, drawn
-from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.audit import BATCH_AUDITS, MAX_WAITING, is_audited
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.options import ResolvedOptions
 from mobile_client.service import MobileService, _Call
 from shared.bundle.loading import Bundle
@@ -20,18 +20,25 @@ from shared.domain import Reason, Side, State, Tier
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.wire import Classification
-from tests.support.certificates import TEXTS, Cloud, asked, certificate_id, promised, written
+from tests.support.certificates import (
+    TEXTS,
+    Cloud,
+    asked,
+    audited_settings,
+    certificate_id,
+    written,
+)
 from tests.support.mobile import Handler, World
 
 
-def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path) -> None:
+def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[list[Classification], int, dict[str, Any]]:
         answers = await asked(mobile, TEXTS[:10])
         before = mobile.monitor.auditor.waiting
         await mobile.monitor.auditor.drain()
         return answers, before, mobile.monitor.health().model_dump()
 
-    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge", "cloud"), settings=audited_settings(bundle, tmp_path))
     answers, waiting, health = world.run(work)
     assert {(answer.degraded, answer.certificate_id) for answer in answers} == {
         (False, certificate_id(world))
@@ -40,13 +47,13 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
     assert [attempt.reason for answer in answers for attempt in answer.attempts] == (
         [Reason.ROUTE] * 10
     )
-    assert health["audits"]["seen"] == health["audits"]["asked"] == 10
+    assert health["audits"]["seen"] == health["audits"]["sent"] == 10
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     by_id = {answer.request_id: answer for answer in answers}
     differing = 0
     for answer in answers:
-        rows = store.request(answer.request_id)
+        rows = store.request_entries(answer.request_id)
         assert [(r.ordinal, r.side, r.reason) for r in rows if r.ordinal == 2] == [
             (2, Side.CALLER, Reason.AUDIT),
             (2, Side.TIER, None),
@@ -61,7 +68,7 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
     assert health["audits"]["differ"] == report.audits.differ == differing
     assert (report.audits.attempts, report.audits.compared) == (10, 10)
     assert report.audits.cost_lambda == 180.0
-    # what answers cost, where they were given and how long they took knows nothing of audits
+    # costs, tiers and durations of answers exclude audits
     assert report.cost_lambda == pytest.approx(sum(one.cost.cost_lambda for one in answers))
     assert report.all_cloud_lambda == 180.0
     assert (report.requests, report.answered, report.escalated, report.degraded) == (10, 10, 0, 0)
@@ -71,8 +78,8 @@ def test_an_audit_is_asked_later_and_booked_apart(bundle: Bundle, tmp_path: Path
     assert "cloud" not in {one.tier for one in report.durations}
 
 
-def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_path: Path) -> None:
-    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})
+def test_cloud_answers_count_without_an_audit(bundle: Bundle, tmp_path: Path) -> None:
+    file = written(bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0})
     cloud = Cloud(bundle, bundle.manifest.labels[0])
 
     async def work(mobile: MobileService) -> tuple[list[Classification], Any]:
@@ -85,12 +92,12 @@ def test_what_the_cloud_answered_is_seen_and_costs_no_audit(bundle: Bundle, tmp_
     from_cloud = sum(answer.tier is Tier.CLOUD for answer in answers)
     assert from_cloud > 0
     assert audits.seen == len(TEXTS)
-    assert audits.asked == len(TEXTS) - from_cloud
+    assert audits.sent == len(TEXTS) - from_cloud
     assert len(cloud.asked) == len(TEXTS)
 
 
-def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+def test_failed_audit_is_counted_and_harmless(bundle: Bundle, tmp_path: Path) -> None:
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:3])
@@ -98,16 +105,16 @@ def test_an_audit_that_fails_is_counted_and_fails_nothing(bundle: Bundle, tmp_pa
         return mobile.monitor.health().audits
 
     audits = world.run(work)
-    assert (audits.asked, audits.failed, audits.seen) == (3, 3, 0)
+    assert (audits.sent, audits.failed, audits.seen) == (3, 3, 0)
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     report = summarise(store)
     store.close()
     assert (report.failed, report.audits.attempts, report.audits.compared) == (0, 3, 0)
     assert report.audits.cost_lambda == 0  # nothing was sent
 
 
-def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Path) -> None:
+def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path) -> None:
     hung = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -116,28 +123,26 @@ def test_audits_under_way_at_the_end_are_abandoned(bundle: Bundle, tmp_path: Pat
         raise AssertionError
 
     async def work(mobile: MobileService) -> MobileService:
-        await asked(mobile, TEXTS[:BATCH])
-        await hung.wait()  # a batch is asked at once
+        await asked(mobile, TEXTS[:BATCH_AUDITS])
+        await hung.wait()  # a full batch is sent at once
         return mobile
 
     played: dict[str, Handler] = {"cloud": hang}
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played=played, settings=settings)
     mobile = world.run(work)
-    counts = mobile.monitor._record.counts
-    assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH)
+    counts = mobile.monitor._state.counts
+    assert (counts.seen, counts.failed + counts.dropped) == (0, BATCH_AUDITS)
     audits = [entry for entry in world.entries() if entry.reason is Reason.AUDIT]
     assert {entry.state for entry in audits} == {State.ABANDONED}
     assert not any(entry.final for entry in audits)
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     store.close()
 
 
-def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
-    bundle: Bundle, tmp_path: Path
-) -> None:
-    """Its request has had its final attempt, and gets no second one."""
+def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Path) -> None:
+    """The audited request keeps its final attempt."""
     held: list[MobileService] = []
 
     def look(_: httpx.Request) -> httpx.Response:
@@ -157,7 +162,7 @@ def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
         )
 
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": look}, settings=settings)
     world.run(work)
     assert opened[0]["state"] == "open"
@@ -165,20 +170,20 @@ def test_an_audit_that_a_killed_mobile_left_open_is_abandoned(
     assert (audit.state, audit.final) == (State.ABANDONED, False)
 
 
-def test_a_full_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
+def test_full_audit_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> None:
     texts = [f"{text} {number}" for number in range(12) for text in TEXTS]
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> tuple[int, int]:
-        async with mobile.monitor.auditor._one:  # nobody drains
+        async with mobile.monitor.auditor._drain_lock:  # no audit starts
             await asked(mobile, texts)
             return mobile.monitor.auditor.waiting, mobile.monitor.health().audits.dropped
 
-    assert world.run(work) == (QUEUE, len(texts) - QUEUE)
+    assert world.run(work) == (MAX_WAITING, len(texts) - MAX_WAITING)
 
 
-def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path) -> None:
-    """A quick answer waits for a slow one before it: zeros that hurry would distort the test."""
+def test_losses_are_recorded_in_the_order_of_requests(bundle: Bundle, tmp_path: Path) -> None:
+    """A fast answer waits for a slower one before it, to keep the order of the losses."""
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
         policy = mobile.runtime.make_policy("cascade-routing")
@@ -187,18 +192,18 @@ def test_losses_come_in_the_order_of_the_requests(bundle: Bundle, tmp_path: Path
         waiting = []
         for request in reversed(requests):
             answer = await mobile._runner.answer(request, policy, 5_000, time.perf_counter())
-            # the third got no answer, and holds nobody up
-            mobile.monitor.ended(request, None if request is requests[2] else answer)
+            # the third got no answer and blocks no other
+            mobile.monitor.request_ended(request, None if request is requests[2] else answer)
             waiting.append(mobile.monitor.auditor.waiting)
         return waiting, [one.request.text for one in mobile.monitor.auditor._queue]
 
-    world = World(tmp_path, up=("edge",), settings=promised(bundle, tmp_path))
+    world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
     waiting, order = world.run(work)
     assert waiting == [0, 0, 0, 3]
     assert order == [TEXTS[0], TEXTS[1], TEXTS[3]]
 
 
-def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> None:
+def test_cancelled_request_does_not_block_later_losses(bundle: Bundle, tmp_path: Path) -> None:
     hung = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -209,34 +214,36 @@ def test_a_cancelled_request_holds_nobody_up(bundle: Bundle, tmp_path: Path) -> 
     async def work(mobile: MobileService) -> tuple[int, int]:
         call = asyncio.create_task(mobile.classify(TEXTS))
         await hung.wait()
-        under_way = len(mobile.monitor._line)
+        under_way = len(mobile.monitor._pending)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        return under_way, len(mobile.monitor._line)
+        return under_way, len(mobile.monitor._pending)
 
-    file = written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0})  # all to the cloud
+    file = written(
+        bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0}
+    )  # all to the cloud
     settings = {"certificate": file, "concurrency": 1}
     under_way, left = World(tmp_path, played={"cloud": hang}, settings=settings).run(work)
     assert under_way > 1
     assert left == 0
 
 
-def test_the_share_is_seeded_and_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:
-    chosen = [number for number in range(100_000) if drawn(number, 0.01)]
+def test_audited_requests_are_seeded_across_restarts(bundle: Bundle, tmp_path: Path) -> None:
+    chosen = [number for number in range(100_000) if is_audited(number, 0.01)]
     assert 900 < len(chosen) < 1100
-    assert not any(drawn(number, 0.0) for number in range(1000))
-    assert all(drawn(number, 1.0) for number in range(1000))
+    assert not any(is_audited(number, 0.0) for number in range(1000))
+    assert all(is_audited(number, 1.0) for number in range(1000))
 
     async def work(mobile: MobileService) -> int:
         await asked(mobile, TEXTS[:5])
-        return mobile.monitor._record.counts.opened
+        return mobile.monitor._state.counts.opened
 
     settings = {"certificate": written(bundle, tmp_path)}
     world = World(tmp_path, up=("edge",), settings=settings)
     assert [world.run(work) for _ in range(3)] == [5, 10, 15]
 
 
-def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> None:
+def test_no_audits_and_no_state_without_a_certificate(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Any:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         assert (answer.certificate_id, answer.degraded) == (None, False)
@@ -244,12 +251,10 @@ def test_without_a_certificate_nothing_is_audited_or_kept(tmp_path: Path) -> Non
 
     health = World(tmp_path).run(work)
     assert (health.audits.share, health.audits.bound, health.certificate) == (0.0, None, None)
-    assert list((tmp_path / "mobile").glob("watch-*")) == []
+    assert list((tmp_path / "mobile").glob("monitor-*")) == []
 
 
-def test_audits_without_a_certificate_count_and_raise_nothing(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_audits_without_a_certificate_raise_no_alarm(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> Any:
         await asked(mobile, TEXTS[:6])
         await asked(mobile, TEXTS[:6], policy="edge")  # not the mobile's own policy
@@ -258,16 +263,16 @@ def test_audits_without_a_certificate_count_and_raise_nothing(
 
     settings = {"policy": "mobile", "audit_share": 1.0}
     health = World(tmp_path, up=("edge", "cloud"), settings=settings).run(work)
-    assert (health.audits.seen, health.audits.evidence, health.degraded) == (6, None, False)
-    assert state_file(tmp_path, None).exists()
+    assert (health.audits.seen, health.audits.e_value, health.degraded) == (6, None, False)
+    assert monitor_state_file(tmp_path, None).exists()
 
 
-def test_other_policies_are_answered_without_the_promise(bundle: Bundle, tmp_path: Path) -> None:
+def test_other_policies_are_not_covered_by_the_certificate(bundle: Bundle, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[Classification, int]:
         (answer,) = await asked(mobile, TEXTS[:1], policy="mobile")
         return answer, mobile.monitor.auditor.waiting
 
-    world = World(tmp_path, settings=promised(bundle, tmp_path))
+    world = World(tmp_path, settings=audited_settings(bundle, tmp_path))
     answer, waiting = world.run(work)
     assert (answer.certificate_id, answer.degraded, waiting) == (None, False, 0)
     assert {entry.certificate_id for entry in world.entries()} == {None}

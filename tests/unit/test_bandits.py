@@ -17,8 +17,8 @@ PAPER = CostModel.paper(12)  # λm = 1.5, oc + γ = 18
 MU = 0.1
 
 
-def test_ucb1_by_hand() -> None:
-    """Two arms that pay 1, 0, then 0.5 for the first and 1 for the second.
+def test_ucb1_matches_hand_computed_values() -> None:
+    """Two arms with rewards 1, 0, then 0.5 for the first and 1 for the second.
 
     t = 2: 1 + √(2 ln 2 / 1) = 2.18 against 0 + 1.18: arm 0, which pays 0.5 (mean 0.75).
     t = 3: 0.75 + √(2 ln 3 / 2) = 1.798 against √(2 ln 3) = 1.482: arm 0, pays 0.5 (mean 0.667).
@@ -37,7 +37,7 @@ def test_ucb1_by_hand() -> None:
     assert bandit.means == pytest.approx([2 / 3, 2 / 3])
 
 
-def test_ucb1_plays_each_arm_once_in_order_and_a_tie_is_the_firsts() -> None:
+def test_ucb1_plays_each_arm_once_and_breaks_ties_by_order() -> None:
     bandit = Ucb1(4)
     for arm in range(4):
         assert bandit.choose() == arm
@@ -45,7 +45,7 @@ def test_ucb1_plays_each_arm_once_in_order_and_a_tie_is_the_firsts() -> None:
     assert bandit.choose() == 0
 
 
-def test_regret_stays_within_the_theorem() -> None:
+def test_ucb1_regret_is_within_the_bound() -> None:
     """Ten Bernoulli arms, 20,000 plays, five seeds: theorem 1's bound, and the best arm leads.
 
     Σ 1/Δ = 33.845 and Σ Δ = 3.75: 8 · 9.9035 · 33.845 + 4.2899 · 3.75 = 2,697.6.
@@ -71,13 +71,13 @@ def test_regret_stays_within_the_theorem() -> None:
     assert bound == pytest.approx(2697.6, abs=0.1)
 
 
-def test_the_papers_ten_thresholds() -> None:
+def test_thresholds_are_the_papers_ten() -> None:
     assert thresholds(2) == pytest.approx([0.5 + i / 18 for i in range(10)])
     assert thresholds(3)[0] == pytest.approx(1 / 3)
     assert thresholds(3)[-1] == 1.0
 
 
-def test_adaee_is_paid_by_eq_2() -> None:
+def test_adaee_reward_is_eq_2() -> None:
     """μ = 0.1, all-cloud 18 λ: exit 2 at 0.95 pays 0.95 − 0.1·3/18; escalated 0.9 − 0.1·21/18."""
     policy = AdaEE(2, PAPER, MU)
     assert (policy.policy_layers, policy.learns) == (None, True)
@@ -92,8 +92,8 @@ def test_adaee_is_paid_by_eq_2() -> None:
     assert policy.bandit.plays == [1, 1] + [0] * 8
 
 
-def test_i_splitee_is_paid_by_eq_2_and_keeps_the_last_layer_to_itself() -> None:
-    """Arm i runs i layers and asks exit i only; at i = l there is nothing left to offload."""
+def test_i_splitee_reward_is_eq_2_and_last_layer_does_not_escalate() -> None:
+    """Arm i runs i layers and uses exit i only; at i = l no layers are left to offload."""
     policy = ISplitEE(PAPER, MU)
     assert (policy.policy_layers, policy.learns) == (12, True)
     for layer in range(1, 13):
@@ -110,7 +110,7 @@ def test_i_splitee_is_paid_by_eq_2_and_keeps_the_last_layer_to_itself() -> None:
     )
 
 
-def test_a_decision_pays_its_own_arm_whenever_it_is_told() -> None:
+def test_late_outcome_updates_the_arm_of_its_decision() -> None:
     policy = AdaEE(2, PAPER, MU)
     fourth, first = policy.decisions[3], policy.decisions[0]
     policy.learn(fourth, Outcome(Tier.MOBILE, 1, 0.7, 0.0))

@@ -1,4 +1,4 @@
-"""A bundle that is not whole is refused at start, in one sentence that says what to do."""
+"""An incomplete bundle is rejected at start, with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["layers/03.onnx", "tokenizer.json", "router.npz"])
-def test_a_damaged_file_is_named(name: str, copy: Path) -> None:
+def test_damaged_file_is_named(name: str, copy: Path) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -30,20 +30,20 @@ def test_a_damaged_file_is_named(name: str, copy: Path) -> None:
         load_bundle(copy)
 
 
-def test_a_missing_file_is_named(copy: Path) -> None:
+def test_missing_file_is_named(copy: Path) -> None:
     (copy / "layers/06.onnx").unlink()
     with pytest.raises(BundleError, match=r"layers/06\.onnx is missing"):
         load_bundle(copy)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format_version": 2}', "not json"])
-def test_a_wrong_manifest_is_refused(content: str, copy: Path) -> None:
+def test_invalid_manifest_is_rejected(content: str, copy: Path) -> None:
     (copy / "manifest.json").write_text(content)
     with pytest.raises(BundleError, match="is not a manifest of format 1"):
         load_bundle(copy)
 
 
-def test_a_manifest_that_forgets_a_layer_is_refused(copy: Path) -> None:
+def test_manifest_without_a_layer_is_rejected(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     del manifest["files"]["layers/02.onnx"]
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -51,24 +51,24 @@ def test_a_manifest_that_forgets_a_layer_is_refused(copy: Path) -> None:
         load_bundle(copy)
 
 
-def test_no_folder_says_how_to_make_one(tmp_path: Path) -> None:
+def test_missing_folder_error_says_how_to_export(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="dimee export"):
         load_bundle(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 3), (4, 3), (2, 7), (-1, 2)])
-def test_layers_that_do_not_fit_are_refused(m: int, n: int, bundle: Bundle) -> None:
+def test_invalid_m_and_n_are_rejected(m: int, n: int, bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="1 <= m < n <= 6"):
         tier_layers(bundle, m, n)
 
 
-def test_layers_are_the_bundles_unless_given(bundle: Bundle) -> None:
+def test_m_and_n_default_to_the_bundle(bundle: Bundle) -> None:
     ranges = tier_layers(bundle, None, 5)
     assert (ranges.mobile.last, ranges.edge.last, ranges.cloud.last) == (2, 5, 6)
 
 
 @pytest.mark.parametrize("module", ["edge_server", "cloud_server", "mobile_client"])
-def test_a_process_refuses_a_corrupt_bundle_at_start(
+def test_process_does_not_start_with_a_corrupt_bundle(
     module: str, copy: Path, tmp_path: Path
 ) -> None:
     (copy / "embeddings.safetensors").write_bytes(b"no tables")
@@ -87,7 +87,7 @@ def test_a_process_refuses_a_corrupt_bundle_at_start(
 
 
 @pytest.mark.parametrize("module", ["edge_server", "shared.ledger.server"])
-def test_a_wrong_setting_is_one_sentence(module: str) -> None:
+def test_wrong_setting_is_reported_in_one_sentence(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module],
         env=os.environ | {"DIMEE_PORT": "many"},

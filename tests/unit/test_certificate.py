@@ -1,4 +1,4 @@
-"""A certificate speaks of one bundle, its labels, m, n and prices; anything else is refused."""
+"""A certificate is valid for one bundle, its labels, m, n and prices."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from shared.bundle.loading import Bundle
 from shared.certificates.certificate import (
     Certificate,
+    CertificateContent,
     Prices,
-    Promise,
     TierBound,
     certified_policy,
     load_certificate,
@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """What a promise for the ready bundle says."""
+    """Content of a certificate for the shipped bundle."""
     return {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,
@@ -43,7 +43,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "policy": "cascade-routing",
         "mobile_layers": 2,
         "edge_layers": 3,
-        "thresholds": {"alpha": 0.98, "price": 0.002864},
+        "thresholds": {"alpha": 0.98, "cost_weight": 0.002864},
         "prices": Prices.of(bundle.cost_model, PriceBook()),
         "per_tier": {Tier.EDGE: TierBound(n=375, bound=0.028)},
         "created": NOW,
@@ -53,7 +53,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def certificate(facts: dict[str, Any]) -> Certificate:
-    return Certificate.of(Promise(**facts))
+    return Certificate.of(CertificateContent(**facts))
 
 
 @pytest.fixture
@@ -62,35 +62,46 @@ def file(certificate: Certificate, tmp_path: Path) -> Path:
     return tmp_path / "new" / "certificate.json"
 
 
-def test_it_survives_its_file(certificate: Certificate, file: Path, bundle: Bundle) -> None:
+def test_written_certificate_is_read_back(
+    certificate: Certificate, file: Path, bundle: Bundle
+) -> None:
     assert load_certificate(file, bundle, NOW) == certificate
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_it_holds_all_that_was_promised(file: Path) -> None:
+def test_certificate_file_holds_all_fields(file: Path) -> None:
     written = json.loads(file.read_text())
-    promised = {"data_hash", "n", "bound", "thresholds", "bundle_id", "prices", "delta", "max_drop"}
-    assert promised <= written.keys()
+    expected_fields = {
+        "data_hash",
+        "n",
+        "bound",
+        "thresholds",
+        "bundle_id",
+        "prices",
+        "delta",
+        "max_drop",
+    }
+    assert expected_fields <= written.keys()
     assert written["prices"]["price_book"] == PriceBook().version
 
 
-def test_the_sentence(certificate: Certificate, facts: dict[str, Any]) -> None:
+def test_sentence_states_the_drop(certificate: Certificate, facts: dict[str, Any]) -> None:
     assert certificate.sentence() == (
-        "With probability 95 % accuracy is at most 2 points under all-cloud's: judged on 436 "
+        "With probability 95 % accuracy is at most 2 points below all-cloud's: tested on 436 "
         f"samples, bound 1.44, certificate {certificate.certificate_id}."
     )
-    other = Certificate.of(Promise(**facts | {"metric": "consistency", "n": 1234}))
-    assert "at most 2 % of the answers differ from all-cloud's: judged on 1,234" in other.sentence()
+    other = Certificate.of(CertificateContent(**facts | {"metric": "consistency", "n": 1234}))
+    assert "at most 2 % of the answers differ from all-cloud's: tested on 1,234" in other.sentence()
 
 
-def test_equal_promises_have_equal_names(facts: dict[str, Any], certificate: Certificate) -> None:
-    assert Certificate.of(Promise(**facts)).certificate_id == certificate.certificate_id
-    other = Certificate.of(Promise(**facts | {"n": 437}))
+def test_equal_contents_have_equal_ids(facts: dict[str, Any], certificate: Certificate) -> None:
+    assert Certificate.of(CertificateContent(**facts)).certificate_id == certificate.certificate_id
+    other = Certificate.of(CertificateContent(**facts | {"n": 437}))
     assert other.certificate_id != certificate.certificate_id
 
 
 def test_another_bundle_is_refused(facts: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
-    Certificate.of(Promise(**facts | {"bundle_id": "0" * 16})).write(tmp_path / "c.json")
+    Certificate.of(CertificateContent(**facts | {"bundle_id": "0" * 16})).write(tmp_path / "c.json")
     with pytest.raises(
         BundleError, match=f"is for the bundle {'0' * 16}, .* is {bundle.bundle_id}; calibrate"
     ):
@@ -98,7 +109,9 @@ def test_another_bundle_is_refused(facts: dict[str, Any], bundle: Bundle, tmp_pa
 
 
 def test_other_labels_are_refused(facts: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
-    Certificate.of(Promise(**facts | {"labels": ("yes", "no")})).write(tmp_path / "c.json")
+    Certificate.of(CertificateContent(**facts | {"labels": ("yes", "no")})).write(
+        tmp_path / "c.json"
+    )
     with pytest.raises(
         BundleError, match=r"is for the labels yes, no, .* has negative, positive; calibrate"
     ):
@@ -109,13 +122,13 @@ def test_an_expired_price_book_is_refused(file: Path, bundle: Bundle) -> None:
     load_certificate(file, bundle, NOW + timedelta(days=29, hours=23))
     with pytest.raises(
         BundleError,
-        match="the prices 2026-11-defaults, which expired 2026-12-23 00:00 UTC; calibrate again",
+        match="the prices 2026-11-defaults, which expired on 2026-12-23 00:00 UTC; calibrate again",
     ):
         load_certificate(file, bundle, NOW + timedelta(days=30))
 
 
-def test_without_a_last_day_it_never_expires(facts: dict[str, Any]) -> None:
-    certificate = Certificate.of(Promise(**facts | {"expires": None}))
+def test_certificate_without_expiry_never_expires(facts: dict[str, Any]) -> None:
+    certificate = Certificate.of(CertificateContent(**facts | {"expires": None}))
     assert not certificate.expired(NOW + timedelta(days=9999))
     assert not certificate.expired()
 
@@ -123,8 +136,8 @@ def test_without_a_last_day_it_never_expires(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({"mobile_layers": 1}, "is for m = 2, and here m = 1; set --mobile-layers 2"),
-        ({"edge_layers": 4}, "is for n = 3, and here n = 4; set --edge-layers 3"),
+        ({"mobile_layers": 1}, "is for m = 2, but m is 1 here; set --mobile-layers 2"),
+        ({"edge_layers": 4}, "is for n = 3, but n is 4 here; set --edge-layers 3"),
     ],
 )
 def test_other_layers_are_refused(
@@ -138,8 +151,8 @@ def test_other_layers_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_drop": 0.03}, "does not name this content, which was changed"),
-        ({"thresholds": {"alpha": 0.5, "price": 0.06}}, "which was changed"),
+        ({"max_drop": 0.03}, "does not match the content, which was changed"),
+        ({"thresholds": {"alpha": 0.5, "cost_weight": 0.06}}, "which was changed"),
         ({"expires": "2099-01-01T00:00:00Z"}, "which was changed"),
         ({"bound": 0.5}, "bound 0.5 is above max_drop 0.02"),
         ({"n": 0}, "n: "),
@@ -159,21 +172,21 @@ def test_a_changed_certificate_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"bound": NaN}'])
-def test_what_is_no_certificate_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_other_content_is_rejected(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_bytes(content)
     with pytest.raises(BundleError, match=r"c\.json is not a certificate of format 1"):
         read_certificate(file)
 
 
-def test_numbers_that_are_not_finite_are_refused(file: Path) -> None:
+def test_non_finite_numbers_are_rejected(file: Path) -> None:
     content = file.read_text().replace('"alpha": 0.98', '"alpha": Infinity')
     file.write_text(content)
     with pytest.raises(BundleError, match=r"thresholds\.alpha|not a certificate"):
         read_certificate(file)
 
 
-def test_a_missing_or_huge_file_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_or_huge_file_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read; make one with: dimee calibrate"):
         read_certificate(tmp_path / "none.json")
     (tmp_path / "huge.json").write_bytes(b" " * 70_000)
@@ -181,32 +194,34 @@ def test_a_missing_or_huge_file_says_what_to_do(tmp_path: Path) -> None:
         read_certificate(tmp_path / "huge.json")
 
 
-def test_where_one_may_not_write_is_one_sentence(certificate: Certificate, tmp_path: Path) -> None:
+def test_unwritable_file_is_reported(certificate: Certificate, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match=r"cannot be written .* give another file"):
         certificate.write(tmp_path / "file" / "certificate.json")
 
 
-def test_no_bound_above_what_is_promised(facts: dict[str, Any]) -> None:
+def test_bound_above_max_drop_is_rejected(facts: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"bound 0\.021 is above max_drop 0\.02"):
-        Promise(**facts | {"bound": 0.021})
+        CertificateContent(**facts | {"bound": 0.021})
 
 
-def test_the_policy_has_the_thresholds_and_prices_that_were_judged(
+def test_certified_policy_has_the_certified_thresholds_and_prices(
     facts: dict[str, Any], bundle: Bundle
 ) -> None:
     dear = CostModel.paper(6, cloud_fee=30.0)
-    promise = Promise(**facts | {"prices": Prices.of(dear, PriceBook())})
-    policy = certified_policy(Certificate.of(promise), bundle)
-    assert (policy.alpha, policy.price) == (0.98, 0.002864)
+    content = CertificateContent(**facts | {"prices": Prices.of(dear, PriceBook())})
+    policy = certified_policy(Certificate.of(content), bundle)
+    assert (policy.alpha, policy.cost_weight) == (0.98, 0.002864)
     assert policy.conditions.cost_model == dear
 
 
 @pytest.mark.parametrize(
     "change", [{"policy": "dimee-fixed"}, {"thresholds": {"alpha": 0.9}}], ids=str
 )
-def test_another_policy_s_certificate_makes_no_policy(
+def test_certificate_of_another_policy_is_rejected(
     change: dict[str, Any], facts: dict[str, Any], bundle: Bundle
 ) -> None:
-    with pytest.raises(BundleError, match="this version knows 'value' with alpha, price"):
-        certified_policy(Certificate.of(Promise(**facts | change)), bundle)
+    with pytest.raises(
+        BundleError, match="this version needs 'cascade-routing' with alpha, cost_weight"
+    ):
+        certified_policy(Certificate.of(CertificateContent(**facts | change)), bundle)

@@ -1,4 +1,4 @@
-"""``dimee classify`` as people and scripts call it."""
+"""The command ``dimee classify``: tables, JSON and errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DIMEE = Path(sys.executable).parent / "dimee"
 
 
 @pytest.fixture
-def nobody(tmp_path: Path) -> dict[str, str]:
-    """Settings under which no server can be reached."""
+def offline(tmp_path: Path) -> dict[str, str]:
+    """Settings with which no server can be reached."""
     ledger, edge, cloud = (f"http://127.0.0.1:{port}" for port in free_ports(3))
     return {
         "DIMEE_LEDGER_URL": ledger,
@@ -41,11 +41,11 @@ def dimee(
     )
 
 
-def test_json_has_the_promised_fields(nobody: dict[str, str]) -> None:
-    done = dimee("classify", "a wonderful film", "--policy", "mobile", "--json", settings=nobody)
+def test_json_has_the_documented_fields(offline: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "mobile", "--json", settings=offline)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
-    promised = {
+    documented = {
         "request_id",
         "label",
         "probabilities",
@@ -56,20 +56,20 @@ def test_json_has_the_promised_fields(nobody: dict[str, str]) -> None:
         "attempts",
         "cost",
     }
-    assert promised <= answer.keys()
+    assert documented <= answer.keys()
     assert (answer["label"], answer["tier"], answer["policy"]) == ("positive", "mobile", "mobile")
     assert len(answer["attempts"]) == 1
     assert answer["cost"]["cost_lambda"] > 0
 
 
-def test_a_dash_reads_lines(nobody: dict[str, str]) -> None:
+def test_dash_reads_texts_from_stdin(offline: dict[str, str]) -> None:
     lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
-    done = dimee("classify", "-", "--policy", "mobile", "--json", settings=nobody, stdin=lines)
+    done = dimee("classify", "-", "--policy", "mobile", "--json", settings=offline, stdin=lines)
     assert [answer["label"] for answer in json.loads(done.stdout)] == ["positive", "negative"]
 
 
-def test_rows_for_people(nobody: dict[str, str]) -> None:
-    done = dimee("classify", "a wonderful film", "--policy", "mobile", settings=nobody)
+def test_table_has_one_row_per_text(offline: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "mobile", settings=offline)
     header, row = done.stdout.decode().splitlines()[:2]
     assert header.split() == ["text", "label", "conf", "tier", "exit", "ms", "cost", "λ"]
     assert row.startswith("a wonderful film")
@@ -77,28 +77,31 @@ def test_rows_for_people(nobody: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["edge", "cloud"])
-def test_an_unreachable_tier_is_named(policy: str, nobody: dict[str, str]) -> None:
-    asked = nobody | {"DIMEE_FAIL_OVER": '["edge", "cloud"]', "DIMEE_RETRIES": "0"}
+def test_unreachable_tier_is_named(policy: str, offline: dict[str, str]) -> None:
+    asked = offline | {"DIMEE_FAIL_OVER": '["edge", "cloud"]', "DIMEE_RETRIES": "0"}
     done = dimee("classify", "fine", "--policy", policy, "--json", settings=asked)
     assert done.returncode == 1
     (answer,) = json.loads(done.stdout)
     assert answer["error"]["code"] == "tier_unreachable"
-    assert nobody[f"DIMEE_{policy.upper()}_URL"] in answer["error"]["message"]
+    assert offline[f"DIMEE_{policy.upper()}_URL"] in answer["error"]["message"]
     assert b"dimee up" in done.stderr
 
 
-def test_offline_the_mobile_answers_and_says_whom_it_missed(nobody: dict[str, str]) -> None:
-    done = dimee("classify", "a wonderful film", "--policy", "edge", settings=nobody)
+def test_offline_mobile_answers_and_names_the_missing_servers(offline: dict[str, str]) -> None:
+    done = dimee("classify", "a wonderful film", "--policy", "edge", settings=offline)
     assert done.returncode == 0
     assert b" mobile*! " in done.stdout
-    assert b"1 answer is the mobile's own: edge, cloud (unreachable)" in done.stderr
+    assert (
+        b"1 answer comes from the mobile because servers did not answer: edge, cloud (unreachable)"
+        in done.stderr
+    )
     assert b"dimee up" in done.stderr
-    silent = dimee("classify", "fine", "--mode", "only-on-device", settings=nobody)
+    silent = dimee("classify", "fine", "--mode", "only-on-device", settings=offline)
     assert (silent.returncode, silent.stderr) == (0, b"")
 
 
-def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> None:
-    done = dimee("classify", "fine", "--max-cost", "0.5", "--json", settings=nobody)
+def test_cost_ceiling_below_every_answer_is_rejected(offline: dict[str, str]) -> None:
+    done = dimee("classify", "fine", "--max-cost", "0.5", "--json", settings=offline)
     assert done.returncode == 1
     (answer,) = json.loads(done.stdout)
     assert answer["error"]["field"] == "max_cost_lambda"
@@ -110,7 +113,7 @@ def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> N
     [
         (("classify",), b"", b"TEXT: is missing"),
         (("classify", ""), b"", b"texts[0]: is empty"),
-        (("classify", "-"), b"", b"held no text"),
+        (("classify", "-"), b"", b"contains no text"),
         (("classify", "-"), b"\xff\xfe", b"byte 1 is not UTF-8"),
         (("classify", "a", "--pair", "b"), b"", b"the task sst2 has none"),
         (("classify", "x" * 30_000), b"", b"at most 20,000"),
@@ -120,17 +123,17 @@ def test_a_ceiling_that_pays_for_nothing_is_refused(nobody: dict[str, str]) -> N
         (("ledger", "show", "none"), b"", b"start it with: dimee up"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_2(
-    arguments: tuple[str, ...], stdin: bytes, says: bytes, nobody: dict[str, str]
+def test_wrong_input_is_reported_in_one_sentence_with_exit_code_2(
+    arguments: tuple[str, ...], stdin: bytes, says: bytes, offline: dict[str, str]
 ) -> None:
-    done = dimee(*arguments, settings=nobody, stdin=stdin)
+    done = dimee(*arguments, settings=offline, stdin=stdin)
     assert done.returncode == 2
     assert says in done.stderr
     assert b"Traceback" not in done.stderr
 
 
-def test_a_setting_that_is_wrong_is_named(nobody: dict[str, str]) -> None:
-    done = dimee("classify", "a", settings=nobody | {"DIMEE_DEADLINE_MS": "soon"})
+def test_wrong_setting_is_named(offline: dict[str, str]) -> None:
+    done = dimee("classify", "a", settings=offline | {"DIMEE_DEADLINE_MS": "soon"})
     assert done.returncode == 2
     assert b"DIMEE_DEADLINE_MS" in done.stderr
     assert b"Traceback" not in done.stderr

@@ -112,7 +112,7 @@ def test_answer_after_the_deadline_is_an_error(
     first = next(one for one in world.entries() if one.side is Side.CALLER and one.ordinal == 1)
     assert (first.state, first.error_code) == ("timed_out", "deadline_exceeded")
     store = world.ledger()
-    assert verify(store).clean
+    assert verify(store).consistent
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""The two books."""
+"""Costs in λ, money and energy."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MODEL = CostModel(
 )
 
 
-def test_attempts_cost_what_the_paper_says() -> None:
+def test_attempt_costs_match_the_paper() -> None:
     assert MODEL.attempt(Tier.MOBILE, 2) == 4  # λm·i
     assert MODEL.attempt(Tier.EDGE, 3) == 6  # oe + λe·i
     assert MODEL.attempt(Tier.CLOUD, 6) == 12  # oc + γ
     assert MODEL.all_cloud == 12
 
 
-def test_an_attempt_without_an_answer_costs_its_offload_if_it_was_sent() -> None:
+def test_failed_attempt_costs_its_offload_if_sent() -> None:
     assert MODEL.wasted(Tier.EDGE, sent=True) == 3
     assert MODEL.wasted(Tier.CLOUD, sent=True) == 5
     assert MODEL.wasted(Tier.CLOUD, sent=False) == 0
@@ -28,25 +28,25 @@ def test_an_attempt_without_an_answer_costs_its_offload_if_it_was_sent() -> None
 
 
 @pytest.mark.parametrize("layers", [6, 12, 24])
-def test_the_papers_two_baselines_agree_in_the_preset(layers: int) -> None:
+def test_preset_makes_the_papers_two_baselines_equal(layers: int) -> None:
     model = CostModel.paper(layers)
     assert model.all_cloud == pytest.approx(model.mobile_layer * layers) == 18
 
 
-def test_the_prices_are_those_of_section_iv_d() -> None:
+def test_preset_prices_are_those_of_section_iv_d() -> None:
     """λ1 = (3/2) λ, λ2 = λ, o1 = (5/2) λ, o2 = 3 λ; γ = 18 − 3 by the identity of decision 0002."""
     assert CostModel.paper(12) == CostModel(1.5, 1.0, 2.5, 3.0, 15.0, 12)
 
 
 @pytest.mark.parametrize(("layers", "counts"), [(6, 2.0), (24, 0.5)])
-def test_a_whole_encoder_counts_as_twelve_layers(layers: int, counts: float) -> None:
+def test_every_encoder_counts_as_twelve_layers(layers: int, counts: float) -> None:
     model, paper = CostModel.paper(layers), CostModel.paper(12)
     assert model.mobile_layer == pytest.approx(paper.mobile_layer * counts)
     assert model.edge_layer == pytest.approx(paper.edge_layer * counts)
     assert (model.offload_edge, model.offload_cloud) == (2.5, 3.0)
 
 
-def test_gamma_can_be_given() -> None:
+def test_preset_accepts_gamma() -> None:
     assert CostModel.paper(6, cloud_fee=9).cloud_fee == 9
 
 

@@ -1,4 +1,4 @@
-"""Alarms for tiers and clients that are far from what was calibrated, and how seldom they lie."""
+"""Drift alarms of tiers and clients, and their false alarm rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_client.monitoring.drift import MAX_CLIENTS, SETTLED, Clients, Shares, TierShare
+from mobile_client.monitoring.drift import (
+    MAX_CLIENTS,
+    MIN_REQUESTS,
+    ClientEscalations,
+    TierShare,
+    TierShares,
+)
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.certificates.sequential_test import binomial_upper
@@ -23,70 +29,70 @@ ALPHA = 0.01
 CALIBRATED = {Tier.MOBILE: 0.5, Tier.EDGE: 0.3, Tier.CLOUD: 0.2}
 
 
-def kinds(shares: Shares, tiers: list[Tier]) -> list[str]:
-    return [kind for tier in tiers for kind, _ in shares.take(tier)]
+def kinds(shares: TierShares, tiers: list[Tier]) -> list[str]:
+    return [kind for tier in tiers for kind, _ in shares.update(tier)]
 
 
-def test_a_tier_that_is_never_chosen_is_alarming_when_chance_cannot_explain_it() -> None:
-    """The first run is alarming at (1 − s)^N <= α / 2, with s the lower bound of the share."""
+def test_unused_tier_raises_an_alarm_when_chance_is_unlikely() -> None:
+    """The first run raises the alarm at (1 − s)^N <= α / 2; s is the lower bound of the share."""
     watch = TierShare(Tier.EDGE, 0.02, 1000, ALPHA)
     least = 1 - binomial_upper(980, 1000, ALPHA)
     enough = math.ceil(math.log(2 / ALPHA) / -math.log1p(-least))
-    alarms = [watch.take(False) for _ in range(enough + 50)]
+    alarms = [watch.update(False) for _ in range(enough + 50)]
     found = [number for number, alarm in enumerate(alarms, start=1) if alarm is not None]
     assert found == [enough]  # once
     alarm = alarms[enough - 1]
     assert alarm is not None
     assert alarm[0] == "tier-unused"
-    assert f"none of the last {enough:,} requests, and 2.0% when" in alarm[1]
+    assert f"none of the last {enough:,} requests, but 2.0% at" in alarm[1]
 
 
-def test_a_tier_that_was_never_calibrated_may_be_unused() -> None:
+def test_tier_without_calibrated_share_raises_no_alarm() -> None:
     watch = TierShare(Tier.EDGE, 0.0, 1000, ALPHA)
-    assert not any(watch.take(False) for _ in range(10_000))
+    assert not any(watch.update(False) for _ in range(10_000))
 
 
-def test_later_runs_need_more_evidence() -> None:
-    """α is spent on all runs together: α / (j (j + 1)) on the j-th."""
+def test_later_runs_need_to_be_longer() -> None:
+    """The j-th run has the level α / (j (j + 1)), which sums to α."""
     first, tenth = (TierShare(Tier.EDGE, 0.05, 10_000, ALPHA) for _ in range(2))
     for _ in range(9):
-        tenth.take(True)
+        tenth.update(True)
 
     def until_alarm(watch: TierShare) -> int:
-        return next(n for n in range(1, 10_000) if watch.take(False) is not None)
+        return next(n for n in range(1, 10_000) if watch.update(False) is not None)
 
     assert until_alarm(first) < until_alarm(tenth)
 
 
 @pytest.mark.parametrize("tier", list(Tier))
-def test_a_share_that_is_far_off_is_alarming(tier: Tier) -> None:
+def test_changed_share_raises_an_alarm(tier: Tier) -> None:
     rng = np.random.default_rng(1)
     far = {other: 0.35 if other is tier else 0.325 for other in Tier}
-    shares = Shares({tier: 0.6}, 1000, ALPHA)
+    shares = TierShares({tier: 0.6}, 1000, ALPHA)
     seen = [tuple(Tier)[i] for i in rng.choice(3, 2000, p=list(far.values()))]
     assert kinds(shares, seen) == ["tier-share"]
 
 
-def test_what_was_calibrated_raises_a_false_alarm_with_probability_alpha_at_most() -> None:
-    """200 services of 1,000 requests, looked at after each; α is 5 % for either kind."""
+def test_false_alarm_rate_of_tier_shares_is_at_most_alpha() -> None:
+    """200 streams of 1,000 requests, checked after each request; α is 5 % for both kinds."""
     alpha = 0.05
     raised = {"tier-unused": 0, "tier-share": 0}
     for seed in range(200):
         rng = np.random.default_rng(seed)
         watch = TierShare(Tier.EDGE, 0.03, 10_000, alpha)
         hits = rng.random(1000) < 0.03
-        for kind in {alarm[0] for hit in hits if (alarm := watch.take(bool(hit))) is not None}:
+        for kind in {alarm[0] for hit in hits if (alarm := watch.update(bool(hit))) is not None}:
             raised[kind] += 1
     assert max(raised.values()) <= 0.05 * 200, raised
 
 
-def test_shares_survive_a_restart() -> None:
+def test_tier_shares_continue_after_a_restart() -> None:
     rng = np.random.default_rng(2)
     tiers = [tuple(Tier)[i] for i in rng.choice(3, 600, p=[0.9, 0.05, 0.05])]
-    straight, first = (Shares(CALIBRATED, 1000, ALPHA) for _ in range(2))
+    straight, first = (TierShares(CALIBRATED, 1000, ALPHA) for _ in range(2))
     expected = kinds(straight, tiers)
     before = kinds(first, tiers[:20])
-    second = Shares(CALIBRATED, 1000, ALPHA)
+    second = TierShares(CALIBRATED, 1000, ALPHA)
     second.restore(json.loads(json.dumps(first.state())))
     assert before + kinds(second, tiers[20:]) == expected
     assert "tier-share" in expected
@@ -95,52 +101,52 @@ def test_shares_survive_a_restart() -> None:
 
 
 @pytest.mark.parametrize("state", [{}, {"edge": {}}, {"mobile": 1}])
-def test_anothers_shares_are_refused(state: dict[str, Any]) -> None:
+def test_shares_of_another_certificate_are_rejected(state: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        Shares({Tier.EDGE: 0.5}, 100, ALPHA).restore(state)
+        TierShares({Tier.EDGE: 0.5}, 100, ALPHA).restore(state)
 
 
-def test_a_client_whose_escalations_jump_is_named() -> None:
+def test_client_with_more_escalations_raises_an_alarm() -> None:
     rng = np.random.default_rng(3)
-    clients = Clients(ALPHA, calibrated=0.1)
+    clients = ClientEscalations(ALPHA, calibrated=0.1)
     alarms = []
     for _ in range(500):
         for name, rate in (("10.0.0.1", 0.1), ("10.0.0.2", 0.6)):
-            alarm = clients.take(name, bool(rng.random() < rate))
+            alarm = clients.update(name, bool(rng.random() < rate))
             alarms += [alarm] if alarm else []
     (alarm,) = alarms
     assert alarm.startswith("10.0.0.2: ")
-    assert "10.0% usually are" in alarm
+    assert "usually 10.0% are" in alarm
 
 
-def test_a_single_client_is_compared_with_its_beginning() -> None:
-    clients = Clients(ALPHA)
-    calm = [clients.take("mobile", number % 10 == 0) for number in range(SETTLED + 200)]
+def test_single_client_is_compared_with_its_first_requests() -> None:
+    clients = ClientEscalations(ALPHA)
+    calm = [clients.update("mobile", number % 10 == 0) for number in range(MIN_REQUESTS + 200)]
     assert not any(calm)
-    assert any(clients.take("mobile", True) for _ in range(200))
+    assert any(clients.update("mobile", True) for _ in range(200))
 
 
-def test_equal_clients_raise_no_alarm_together() -> None:
-    """200 clients at the usual share: α is spent on all of them together."""
+def test_equal_clients_raise_no_alarm() -> None:
+    """200 clients at the usual share; the level α is for all tests together."""
     rng = np.random.default_rng(4)
-    clients = Clients(0.05, calibrated=0.2)
+    clients = ClientEscalations(0.05, calibrated=0.2)
     alarms = [
-        clients.take(f"client-{number}", bool(rng.random() < 0.2))
+        clients.update(f"client-{number}", bool(rng.random() < 0.2))
         for _ in range(100)
         for number in range(200)
     ]
     assert not any(alarms)
 
 
-def test_memory_of_clients_is_bounded() -> None:
-    clients = Clients(ALPHA, calibrated=0.1)
+def test_number_of_remembered_clients_is_bounded() -> None:
+    clients = ClientEscalations(ALPHA, calibrated=0.1)
     for number in range(MAX_CLIENTS + 50):
-        clients.take(f"client-{number}", False)
+        clients.update(f"client-{number}", False)
     assert len(clients) == MAX_CLIENTS
 
 
-def test_a_mobile_says_so_and_goes_on(bundle: Bundle, tmp_path: Path) -> None:
-    """Calibrated to send all to the cloud, a mobile that never does is told of."""
+def test_mobile_reports_an_unused_tier_and_continues(bundle: Bundle, tmp_path: Path) -> None:
+    """The calibrated share of the cloud is 1, but this mobile never uses it."""
     shares = {"mobile": 0.0, "edge": 0.0, "cloud": 1.0}
     file = written(bundle, tmp_path, shares=shares, escalated=0.1)
 

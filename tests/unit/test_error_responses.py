@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from shared.errors import INTERNAL, Overloaded
-from shared.ledger.server.app import MAX_DELIVERY_BYTES, MAX_ENTRIES, create_app
+from shared.ledger.server.app import MAX_BATCH_BYTES, MAX_ENTRIES, create_app
 from shared.ledger.server.settings import LedgerSettings
 from tests.support.entries import caller
 
@@ -131,15 +131,15 @@ def test_body_above_the_limit_is_refused(http: TestClient, chunked: bool) -> Non
     assert ("content-length" not in answer.request.headers) == chunked
     error = error_of(answer)
     assert (answer.status_code, error["code"]) == (413, "too_large")
-    assert (error["field"], error["limit"]) == ("body", MAX_DELIVERY_BYTES)
+    assert (error["field"], error["limit"]) == ("body", MAX_BATCH_BYTES)
     assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("size", [MAX_DELIVERY_BYTES, MAX_DELIVERY_BYTES + 1])
+@pytest.mark.parametrize("size", [MAX_BATCH_BYTES, MAX_BATCH_BYTES + 1])
 def test_body_of_exactly_the_limit_is_accepted(http: TestClient, size: int) -> None:
     content = b'{"entries": []}'.ljust(size)
     answer = http.post("/v1/entries", content=content, headers=JSON)
-    assert answer.status_code == (200 if size == MAX_DELIVERY_BYTES else 413)
+    assert answer.status_code == (200 if size == MAX_BATCH_BYTES else 413)
 
 
 def test_unknown_paths_and_requests_are_not_found(http: TestClient) -> None:

@@ -68,7 +68,7 @@ def checked(world: World) -> LedgerStore:
     """Return a ledger with all entries, which must be consistent."""
     store = world.ledger()
     report = verify(store)
-    assert report.clean, report
+    assert report.consistent, report
     return store
 
 
@@ -84,7 +84,7 @@ def test_uncertain_answer_is_escalated_to_the_cloud(uncertain: str, tmp_path: Pa
     ]
     assert (answer.cost.cost_lambda, answer.cost.all_cloud_lambda) == BOTH
     store = checked(world)
-    rows = store.request(answer.request_id)
+    rows = store.request_entries(answer.request_id)
     assert [(row.ordinal, row.side.value, row.final) for row in rows] == [
         (1, "caller", False),
         (1, "tier", False),

@@ -9,7 +9,7 @@ import pytest
 
 from mobile_client.cli.render import row
 from mobile_client.insight.explain import explain
-from mobile_client.insight.replay import AtHand
+from mobile_client.insight.replay import ReplayContext
 from mobile_client.insight.request_trace import read_request
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.escalation_budget import EXHAUSTED
@@ -73,10 +73,10 @@ def test_answers_withheld_from_escalation_are_recorded(tmp_path: Path) -> None:
     answers = tried.run(lambda mobile: ask(mobile, 12, "mallory"))
     store = tried.ledger()
     report = verify(store)
-    assert report.clean, report
-    at_hand = AtHand.load(MobileSettings(bundle=BUNDLE))
+    assert report.consistent, report
+    at_hand = ReplayContext.load(MobileSettings(bundle=BUNDLE))
     for answer in answers:
-        rows = store.request(answer.request_id)
+        rows = store.request_entries(answer.request_id)
         (final,) = [one for one in rows if one.final]
         assert final.state is State.ANSWERED
         assert final.error_code == (EXHAUSTED if answer.budget_exhausted else None)

@@ -1,4 +1,4 @@
-"""Why a request went where it went, and what the last ones would have done at other prices."""
+"""Explanation of recorded requests, and their replay at other prices and links."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from mobile_client.cli.whatif import lines as whatif_lines
 from mobile_client.cli.whatif import new_price, whatif
 from mobile_client.insight.delays import Delays
 from mobile_client.insight.explain import explain
-from mobile_client.insight.replay import AtHand, Replay, expected_lambda, known
+from mobile_client.insight.replay import (
+    Replay,
+    ReplayContext,
+    expectation_of,
+    expected_cost_lambda,
+)
 from mobile_client.insight.request_trace import RequestTrace, read_request
-from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.insight.whatif import Scenario, WhatIfReport, what_if
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
@@ -36,8 +41,8 @@ TEXTS = sample_sentences()
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
-    """Ledger rows of a real mobile and tiers, by several policies, waiting costing nothing."""
+def ledger_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
+    """Ledger of a real mobile and servers with several policies; waiting has no price."""
     world = World(
         tmp_path_factory.mktemp("live"),
         up=("edge", "cloud"),
@@ -56,34 +61,36 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
 
 
 @pytest.fixture(scope="module")
-def at_hand() -> AtHand:
-    return AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
+def context() -> ReplayContext:
+    return ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
 
 
 @pytest.fixture(scope="module")
-def recorded(live: LedgerStore) -> list[RequestTrace]:
-    return [read_request(entries) for entries in live.last(1000, "cascade-routing")]
+def recorded(ledger_store: LedgerStore) -> list[RequestTrace]:
+    return [
+        read_request(entries) for entries in ledger_store.last_requests(1000, "cascade-routing")
+    ]
 
 
-def changed(at_hand: AtHand, **prices: float) -> CostModel:
-    today = at_hand.bundle.cost_model
+def changed(context: ReplayContext, **prices: float) -> CostModel:
+    today = context.bundle.cost_model
     return replace(today, **prices)  # type: ignore[arg-type]
 
 
-def first_asked(report: WhatIf, tier: Tier) -> float:
+def first_asked(report: WhatIfReport, tier: Tier) -> float:
     (found,) = (one for one in report.measures if one.name == f"{tier.value} asked first")
     return found.after.mean
 
 
-def test_replay_at_unchanged_prices_is_what_was_decided_live(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_replay_at_unchanged_prices_repeats_the_recorded_decisions(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
+    report = what_if(recorded, context, Scenario(context.bundle.cost_model))
     assert report.requests == len(TEXTS)
     assert report.reproduced == 1.0
-    assert report.moved == report.modelled_before == report.modelled_after == 0.0
+    assert report.rerouted == report.modelled_before == report.modelled_after == 0.0
     by_name = {one.name: one for one in report.measures}
-    assert by_name["cost λ"].before.mean == pytest.approx(report.booked_lambda)
+    assert by_name["cost λ"].before.mean == pytest.approx(report.recorded_lambda)
     assert all(one.change.mean == 0 for one in report.measures)
 
 
@@ -98,183 +105,188 @@ PRICE_OF = {
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(tier=st.sampled_from([Tier.MOBILE, Tier.CLOUD]), factor=st.floats(1.0, 50.0))
-def test_a_dearer_tier_is_never_asked_first_more_often(
-    tier: Tier, factor: float, recorded: list[RequestTrace], at_hand: AtHand
+def test_a_higher_price_never_sends_more_requests_to_a_tier(
+    tier: Tier, factor: float, recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     name = PRICE_OF[tier]
-    dearer = changed(at_hand, **{name: getattr(at_hand.bundle.cost_model, name) * factor})
-    before = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
-    after = what_if(recorded, at_hand, Change(dearer))
+    higher = changed(context, **{name: getattr(context.bundle.cost_model, name) * factor})
+    before = what_if(recorded, context, Scenario(context.bundle.cost_model))
+    after = what_if(recorded, context, Scenario(higher))
     assert first_asked(after, tier) <= first_asked(before, tier)
 
 
-def test_free_and_priceless_clouds_move_decisions(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_the_price_of_the_cloud_changes_decisions(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    free = what_if(recorded, at_hand, Change(changed(at_hand, cloud_fee=0, offload_cloud=0)))
-    dear = what_if(recorded, at_hand, Change(changed(at_hand, cloud_fee=1e6)))
-    assert first_asked(free, Tier.CLOUD) > first_asked(dear, Tier.CLOUD) == 0
+    free = what_if(recorded, context, Scenario(changed(context, cloud_fee=0, offload_cloud=0)))
+    expensive = what_if(recorded, context, Scenario(changed(context, cloud_fee=1e6)))
+    assert first_asked(free, Tier.CLOUD) > first_asked(expensive, Tier.CLOUD) == 0
     assert free.modelled_after > 0
-    cost = next(one for one in dear.measures if one.name == "cost λ")
+    cost = next(one for one in expensive.measures if one.name == "cost λ")
     assert cost.after.low <= cost.after.mean <= cost.after.high
 
 
-def test_a_link_changes_latency_and_with_a_price_on_waiting_decisions(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_a_link_changes_latency_and_decisions_if_waiting_has_a_price(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    prices = at_hand.bundle.cost_model
-    far = what_if(recorded, at_hand, Change(prices, LINKS["3g"]))
-    near = what_if(recorded, at_hand, Change(prices, LINKS["lan"]))
+    prices = context.bundle.cost_model
+    far = what_if(recorded, context, Scenario(prices, LINKS["3g"]))
+    near = what_if(recorded, context, Scenario(prices, LINKS["lan"]))
     latency = [
         next(one.after.mean for one in report.measures if one.name == "latency ms")
         for report in (far, near)
     ]
     assert latency[0] > latency[1]
     assert any("waiting has no price" in note for note in far.notes)
-    priced = what_if(recorded, at_hand, Change(prices, LINKS["3g"], latency_price_lambda=1.0))
+    priced = what_if(recorded, context, Scenario(prices, LINKS["3g"], latency_price_lambda=1.0))
     assert first_asked(priced, Tier.MOBILE) > first_asked(far, Tier.MOBILE)
     assert [line for line in whatif_lines(priced) if len(line) > 100] == []
 
 
-def test_the_story_of_value_says_what_each_tier_offered(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_explanation_shows_what_each_tier_offered(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     escalated = next(one for one in recorded if len(one.path) > 1)
-    story = explain(escalated, at_hand)
-    assert [one.tier for one in story.tiers] == list(Tier)
-    for view in story.tiers:
+    explanation = explain(escalated, context)
+    assert [one.tier for one in explanation.tiers] == list(Tier)
+    for view in explanation.tiers:
         assert view.right is not None
         assert 0 <= view.right <= 1
         assert view.cost_lambda is not None
         assert view.cost_lambda > 0
-    chosen = max(story.tiers, key=lambda one: -1e9 if one.worth is None else one.worth)
+    chosen = max(
+        explanation.tiers,
+        key=lambda one: one.expected_value or -1e9,
+    )
     assert chosen.tier is escalated.first.tier
-    assert f"{chosen.tier} had the highest worth" in story.why
-    assert story.attempts[0].verdict.startswith("went on to ")
-    assert any(option.worth > 0 for option in story.attempts[0].options)
-    assert story.notes == []
-    text = "\n".join(lines(story))
-    assert "worth it" in text
+    assert f"{chosen.tier} had the highest expected value" in explanation.why
+    assert explanation.attempts[0].verdict.startswith("escalated to ")
+    assert any(option.net_gain > 0 for option in explanation.attempts[0].options)
+    assert explanation.notes == []
+    text = "\n".join(lines(explanation))
+    assert "gain exceeds cost" in text
     assert all(word not in text for word in ("None", "nan"))
 
 
-def test_the_rows_of_the_story_add_up(recorded: list[RequestTrace], at_hand: AtHand) -> None:
-    """Expected λ is that of the first answer and of the shares that are said to go on."""
-    assert at_hand.value is not None
-    prices, layers_T2 = at_hand.bundle.cost_model, at_hand.value.heads.layers_T2
+def test_explained_costs_add_up(recorded: list[RequestTrace], context: ReplayContext) -> None:
+    """The expected λ is that of the first answer and of the escalated shares."""
+    assert context.policy is not None
+    prices, layers_T2 = context.bundle.cost_model, context.policy.heads.layers_T2
     later = {
         Tier.EDGE: prices.offload_edge + prices.edge_layer * float(layers_T2[1, 1]),
         Tier.CLOUD: prices.all_cloud,
     }
-    views = [view for request in recorded for view in explain(request, at_hand).tiers]
+    views = [view for request in recorded for view in explain(request, context).tiers]
     for view in views:
         assert view.cost_lambda is not None
         if view.tier is Tier.CLOUD:
             assert view.cost_lambda == pytest.approx(prices.all_cloud)
             continue
-        assert view.leaves_early is not None
-        assert view.goes_on_sure is not None
-        assert view.goes_on_not_sure is not None
-        assert 0 < sum(view.goes_on_not_sure.values()) < 1, "some go on, and some stay"
+        assert view.confident is not None
+        assert view.escalates_confident is not None
+        assert view.escalates_not_confident is not None
+        assert 0 < sum(view.escalates_not_confident.values()) < 1, "some escalate, and some stay"
         start, layer = (
             (0.0, prices.mobile_layer)
             if view.tier is Tier.MOBILE
             else (prices.offload_edge, prices.edge_layer)
         )
-        sure = view.leaves_early
-        ran_sure, ran_not = layers_T2[list(Tier).index(view.tier)]
-        expected = start + layer * (sure * ran_sure + (1 - sure) * ran_not)
+        confident = view.confident
+        layers_confident, layers_not = layers_T2[list(Tier).index(view.tier)]
+        expected = start + layer * (confident * layers_confident + (1 - confident) * layers_not)
         for share_of_state, shares in (
-            (sure, view.goes_on_sure),
-            (1 - sure, view.goes_on_not_sure),
+            (confident, view.escalates_confident),
+            (1 - confident, view.escalates_not_confident),
         ):
             expected += sum(share_of_state * share * later[to] for to, share in shares.items())
         assert view.cost_lambda == pytest.approx(expected)
-    story = explain(recorded[0], at_hand)
-    mobile = story.tiers[0]
-    assert mobile.goes_on_not_sure is not None
-    (share,) = [f"{one:.0%} to {to}" for to, one in mobile.goes_on_not_sure.items()]
-    text = "\n".join(lines(story))
+    explanation = explain(recorded[0], context)
+    mobile = explanation.tiers[0]
+    assert mobile.escalates_not_confident is not None
+    (share,) = [f"{one:.0%} to {to}" for to, one in mobile.escalates_not_confident.items()]
+    text = "\n".join(lines(explanation))
     assert share in text
-    plans = [view for view in story.tiers if view.goes_on_to is not None]
-    assert text.count("is that of sending all that is not sure to the") == len(plans)
+    plans = [view for view in explanation.tiers if view.threshold_target is not None]
+    assert text.count("is that of escalating every answer below α to the") == len(plans)
 
 
-def test_a_course_that_nobody_took_is_the_expected_one(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_replay_without_answers_uses_expectations(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    """Shares, λ, latency and the chance of being right are of the same answers."""
-    policy = at_hand.value
+    """Shares, λ, latency and accuracy describe the same answers."""
+    policy = context.policy
     assert policy is not None
     delays = Delays(recorded, dict.fromkeys(Tier, 2.0))
-    replay = Replay(at_hand, policy, delays)
+    replay = Replay(context, policy, delays)
     for request in recorded:
-        course = replay.course(RequestTrace(request.path, {}, request.knew))
-        expectation = known(request)
-        index = list(Tier).index(course.first)
-        assert course.modelled
-        assert sum(course.answered_T) == pytest.approx(1)
-        assert course.cost_lambda == expected_lambda(policy, course.first, expectation)
-        gone = [
-            share * (one is not course.first)
-            for one, share in zip(Tier, course.answered_T, strict=True)
+        replayed = replay.run(RequestTrace(request.path, {}, request.decision))
+        expectation = expectation_of(request)
+        index = list(Tier).index(replayed.first)
+        assert replayed.modelled
+        assert sum(replayed.answered_T) == pytest.approx(1)
+        assert replayed.cost_lambda == expected_cost_lambda(policy, replayed.first, expectation)
+        escalated = [
+            share * (one is not replayed.first)
+            for one, share in zip(Tier, replayed.answered_T, strict=True)
         ]
-        later_ms = sum(share * delays.mean(one) for one, share in zip(Tier, gone, strict=True))
-        assert course.latency_ms == pytest.approx(delays.mean(course.first) + later_ms)
-        if course.first is Tier.CLOUD:
-            assert course.right == expectation.expected[index]
+        later_ms = sum(
+            share * delays.mean_ms(one) for one, share in zip(Tier, escalated, strict=True)
+        )
+        assert replayed.latency_ms == pytest.approx(delays.mean_ms(replayed.first) + later_ms)
+        if replayed.first is Tier.CLOUD:
+            assert replayed.right == expectation.expected[index]
         else:
-            gain = policy.going_on(index).gain(expectation.expected[3 + index])
+            gain = policy.typical_escalations(index).gain(expectation.expected[3 + index])
             assert gain > 0
-            assert course.right == pytest.approx(min(1.0, expectation.expected[index] + gain))
+            assert replayed.right == pytest.approx(min(1.0, expectation.expected[index] + gain))
 
 
 @pytest.mark.parametrize(
-    ("policy", "says"),
+    ("policy", "expected"),
     [
-        ("dimee-fixed", "is nearest to the centroid of the"),
-        ("random", "drawn by lot"),
-        ("adaee", "what is not sure by the threshold that its bandit"),
+        ("dimee-fixed", "is closest to the centroid of the"),
+        ("random", "chosen at random"),
+        ("adaee", "answers below the threshold that the bandit"),
     ],
 )
-def test_the_other_policies_have_their_reasons(
-    policy: str, says: str, live: LedgerStore, at_hand: AtHand
+def test_explanation_gives_the_reason_of_each_policy(
+    policy: str, expected: str, ledger_store: LedgerStore, context: ReplayContext
 ) -> None:
-    story = explain(read_request(live.last(1, policy)[0]), at_hand)
-    assert says in story.why
-    assert "None" not in "\n".join(lines(story))
+    explanation = explain(read_request(ledger_store.last_requests(1, policy)[0]), context)
+    assert expected in explanation.why
+    assert "None" not in "\n".join(lines(explanation))
     if policy == "dimee-fixed":
-        assert all(one.distance is not None for one in story.tiers)
-        assert all(one.least_lambda is not None for one in story.tiers)
+        assert all(one.distance is not None for one in explanation.tiers)
+        assert all(one.min_lambda is not None for one in explanation.tiers)
 
 
-def test_another_bundle_is_said(
-    recorded: list[RequestTrace], at_hand: AtHand, bundle: Bundle
+def test_explanation_notes_another_bundle(
+    recorded: list[RequestTrace], context: ReplayContext, bundle: Bundle
 ) -> None:
-    other = replace(at_hand, bundle=Bundle(bundle.path, bundle.manifest, "another"))
-    story = explain(recorded[0], other)
-    assert any("another is at hand" in note for note in story.notes)
-    with pytest.raises(NotFound, match="made with another bundle"):
-        what_if(recorded, other, Change(at_hand.bundle.cost_model))
+    other = replace(context, bundle=Bundle(bundle.path, bundle.manifest, "another"))
+    explanation = explain(recorded[0], other)
+    assert any("another is loaded" in note for note in explanation.notes)
+    with pytest.raises(NotFound, match="of another bundle"):
+        what_if(recorded, other, Scenario(context.bundle.cost_model))
 
 
-def test_entries_from_before_decisions_were_recorded(
-    recorded: list[RequestTrace], at_hand: AtHand
+def test_explanation_without_a_recorded_decision(
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     old = read_request([entry.model_copy(update={"decision": None}) for entry in recorded[0].path])
-    assert "from before decisions were recorded" in explain(old, at_hand).why
-    with pytest.raises(NotFound, match="made before decisions were recorded"):
-        what_if([old], at_hand, Change(at_hand.bundle.cost_model))
+    assert "no record of the decision" in explain(old, context).why
+    with pytest.raises(NotFound, match="without a recorded decision"):
+        what_if([old], context, Scenario(context.bundle.cost_model))
 
 
-def test_the_ledger_holds_no_text(recorded: list[RequestTrace]) -> None:
+def test_recorded_decisions_contain_no_text(recorded: list[RequestTrace]) -> None:
     for request in recorded:
         assert request.first.decision is not None
         assert len(request.first.decision) < 1000
         assert all(text not in request.first.decision for text in TEXTS)
 
 
-def test_a_mobile_without_servers_explains_itself_too(tmp_path: Path, at_hand: AtHand) -> None:
+def test_explanation_of_a_mobile_without_servers(tmp_path: Path, context: ReplayContext) -> None:
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
 
     async def work(mobile: MobileService) -> str:
@@ -286,27 +298,27 @@ def test_a_mobile_without_servers_explains_itself_too(tmp_path: Path, at_hand: A
 
     request_id = world.run(work)
     store = world.ledger()
-    story = explain(read_request(store.request(request_id)), at_hand)
+    explanation = explain(read_request(store.request_entries(request_id)), context)
     store.close()
-    assert story.attempts[0].tier is not Tier.MOBILE
-    assert story.attempts[-1].tier is Tier.MOBILE
-    assert any(one.state == "failed" for one in story.attempts)
+    assert explanation.attempts[0].tier is not Tier.MOBILE
+    assert explanation.attempts[-1].tier is Tier.MOBILE
+    assert any(one.state == "failed" for one in explanation.attempts)
 
 
 @pytest.mark.parametrize(
     ("text", "price"), [("+30%", 13.0), ("-20 %", 8.0), ("11", 11.0), ("0", 0.0)]
 )
-def test_prices_are_numbers_or_changes(text: str, price: float) -> None:
+def test_price_option_accepts_numbers_and_changes(text: str, price: float) -> None:
     assert new_price("cloud_fee", 10.0, text) == pytest.approx(price)
 
 
 @pytest.mark.parametrize("text", ["", "cheap", "-3", "-200%", "1e99999", "nan"])
-def test_what_is_no_price_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"--cloud-fee: .* is no price"):
+def test_price_option_rejects_other_values(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"--cloud-fee: .* is not a price"):
         new_price("cloud_fee", 10.0, text)
 
 
-def test_an_unreachable_ledger_is_one_sentence() -> None:
+def test_whatif_reports_an_unreachable_ledger() -> None:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(LedgerUnavailable):
         CliRunner().invoke(

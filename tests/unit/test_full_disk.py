@@ -1,4 +1,4 @@
-"""A disk that is really full: no answer without its entries, and recovery without a restart."""
+"""On a full disk there is no answer without its entries, and recovery needs no restart."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def entries(outbox: Outbox) -> list[LedgerEntry]:
 
 
 def until_refused(work: Callable[[int], object]) -> int:
-    """How many times ``work`` succeeded before it was refused."""
+    """Return how often ``work`` succeeded before it failed."""
     for number in range(100_000):
         try:
             work(number)
@@ -49,7 +49,7 @@ def until_refused(work: Callable[[int], object]) -> int:
     raise AssertionError("the disk was never full")
 
 
-def test_what_was_taken_before_the_disk_was_full_is_there(disk: SmallDisk) -> None:
+def test_entries_recorded_before_the_disk_was_full_are_kept(disk: SmallDisk) -> None:
     outbox = Outbox.claim(disk.folder, "mobile")
     with disk.full():
         taken = until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
@@ -65,12 +65,12 @@ def test_what_was_taken_before_the_disk_was_full_is_there(disk: SmallDisk) -> No
     again.close()
 
 
-def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> None:
+def test_delivery_continues_on_a_full_disk(disk: SmallDisk) -> None:
     outbox = Outbox.claim(disk.folder, "mobile")
     with disk.full():
         until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
         number = 0
-        while not outbox._kept:  # a shorter one may just have fitted in
+        while not outbox._buffered:  # a shorter one may just have fitted in
             number += 1
             outbox.record_or_buffer(caller(f"kept{number}"))
         assert outbox.pending(1)[0][0] == f"kept{number}"
@@ -79,7 +79,7 @@ def test_delivery_goes_on_when_there_is_no_room_to_forget(disk: SmallDisk) -> No
     outbox.close()
 
 
-def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
+def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
     settings = MobileSettings(state_dir=disk.folder, bundle=BUNDLE, policy="mobile")
 
     async def story() -> tuple[int, list[LedgerEntry]]:
@@ -105,13 +105,13 @@ def test_a_mobile_answers_nothing_that_it_cannot_book(disk: SmallDisk) -> None:
     store = LedgerStore(f"sqlite:///{disk.folder.parent / 'ledger.sqlite'}")
     store.upsert(found)
     report = verify(store)
-    assert report.clean, report
+    assert report.consistent, report
     ended = [e for e in found if e.final and e.state is State.ANSWERED]
     assert len(ended) == answered
     store.close()
 
 
-def test_an_edge_refuses_with_503_and_books_the_refusal(disk: SmallDisk) -> None:
+def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk) -> None:
     app = create_edge(EdgeSettings(state_dir=disk.folder, bundle=BUNDLE, workers=1))
 
     def ask(http: TestClient, number: int) -> tuple[int, str]:
@@ -139,8 +139,8 @@ def test_an_edge_refuses_with_503_and_books_the_refusal(disk: SmallDisk) -> None
     outbox.close()
 
 
-def test_a_ledger_on_a_full_disk_takes_nothing_and_goes_on(disk: SmallDisk) -> None:
-    """A delivery is taken as a whole or not at all, so its outbox sends it again."""
+def test_ledger_on_a_full_disk_stores_nothing_and_recovers(disk: SmallDisk) -> None:
+    """A delivery is stored whole or not at all, and its outbox repeats it."""
     store = LedgerStore(f"sqlite:///{disk.folder / 'ledger.sqlite'}")
 
     def delivery(number: int) -> list[LedgerEntry]:
@@ -158,7 +158,7 @@ def test_a_ledger_on_a_full_disk_takes_nothing_and_goes_on(disk: SmallDisk) -> N
     assert taken > 0
     assert verify(store).caller_rows == taken * 100
     assert store.upsert(delivery(taken)).stored == 200
-    assert verify(store).clean
+    assert verify(store).consistent
     with store.connect() as connection:
         assert connection.execute(sa.text("PRAGMA integrity_check")).scalar_one() == "ok"
     store.close()

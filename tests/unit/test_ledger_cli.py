@@ -1,4 +1,4 @@
-"""``dimee ledger`` against a real ledger: exit codes, JSON, and a ledger that is not there."""
+"""The command ``dimee ledger``: exit codes, JSON, and an unreachable ledger."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_empty_ledger(url: str) -> None:
     assert Summary.model_validate_json(run(url, "summary", "--json").output).requests == 0
     verified = run(url, "verify")
     assert verified.exit_code == 0
-    assert verified.output == "0 requests, 0 attempts by callers, 0 by tiers: clean\n"
+    assert verified.output == "0 requests, 0 attempts by callers, 0 by tiers: consistent\n"
     shown = run(url, "show", "r1")
     assert isinstance(shown.exception, NotFound)
     assert shown.exit_code == 1
@@ -60,7 +60,7 @@ def test_exit_codes_and_json(url: str) -> None:
     assert [LedgerEntry(**row) for row in rows] == [caller(), tier()]
     clean = run(url, "verify", "--json")
     assert clean.exit_code == 0
-    assert Verification.model_validate_json(clean.output).clean
+    assert Verification.model_validate_json(clean.output).consistent
 
     deliver(url, tier("a2", request_id="r2"))
     dirty = run(url, "verify", "--json", "--wait", "0")
@@ -73,7 +73,7 @@ def test_exit_codes_and_json(url: str) -> None:
     assert told.output.endswith("1 findings\n")
 
 
-def test_more_findings_than_are_shown(url: str) -> None:
+def test_verify_counts_findings_beyond_the_shown_ones(url: str) -> None:
     deliver(url, *(caller(f"a{i}", request_id=f"r{i}") for i in range(130)))
     told = run(url, "verify", "--wait", "0")
     assert told.exit_code == 1
@@ -82,13 +82,13 @@ def test_more_findings_than_are_shown(url: str) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["r1?", "r1#", "r1/", "a\nb", "\0", "é", "\udcff", "%72%31"])
-def test_an_odd_request_is_one_that_is_not_there(url: str, request_id: str) -> None:
+def test_show_reports_an_unknown_request(url: str, request_id: str) -> None:
     deliver(url, caller(), tier())
     assert isinstance(run(url, "show", request_id).exception, NotFound)
 
 
 @pytest.mark.parametrize("arguments", [("summary",), ("show", "r1"), ("verify",)])
-def test_a_ledger_that_is_not_there(arguments: tuple[str, ...]) -> None:
+def test_unreachable_ledger_is_reported(arguments: tuple[str, ...]) -> None:
     nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
     error = run(nowhere, *arguments).exception
     assert isinstance(error, LedgerUnavailable)
@@ -97,11 +97,11 @@ def test_a_ledger_that_is_not_there(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "http://[", "http://127.0.0.1:99999", "http://a b"])
-def test_an_address_that_is_none(wrong: str) -> None:
+def test_invalid_address_is_reported(wrong: str) -> None:
     error = run(wrong, "summary").exception
     assert isinstance(error, LedgerUnavailable)
     assert wrong in error.message
 
 
-def test_another_wait_than_a_number_is_refused() -> None:
+def test_wait_option_rejects_other_values() -> None:
     assert run("http://127.0.0.1:1", "verify", "--wait", "-1").exit_code == 2

@@ -18,7 +18,7 @@ from shared.errors import InvalidInput, TierUnreachable
 from shared.inference.classifier import Classifier
 from shared.policies import PolicyFacts, TextFeatures, make_policy
 from shared.policies.bandits import AdaEE, ISplitEE
-from shared.policies.base import Escalating
+from shared.policies.base import EscalateBelowThreshold
 from shared.policies.centroids import DimeeAdaptive
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
@@ -124,7 +124,7 @@ def test_concurrent_calls_take_turns_with_a_bandit(tmp_path: Path) -> None:
     assert sorted(World(tmp_path, up=("cloud",)).run(work)) == [1, 2, 3, 4, 5, 6]
 
 
-class RecordingPolicy(Escalating):
+class RecordingPolicy(EscalateBelowThreshold):
     """Sends every text to one tier, and keeps the outcomes that it should learn."""
 
     name = "recording"

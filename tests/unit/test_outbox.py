@@ -1,4 +1,4 @@
-"""The outbox: durable over SIGKILL, idempotent, and never in an answer's way."""
+"""The outbox: durable after SIGKILL, idempotent, and bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from shared.domain import Delivery, State
 from shared.errors import NotReady
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.outbox import MAX_KEPT, Outbox
+from shared.ledger.outbox import MAX_BUFFERED, Outbox
 from tests.support.entries import OPEN, caller, tier
 
 
@@ -26,7 +26,7 @@ def read(outbox: Outbox) -> list[LedgerEntry]:
     )
 
 
-def test_an_end_replaces_its_beginning_once(tmp_path: Path) -> None:
+def test_end_replaces_the_open_entry_once(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(OPEN)
     outbox.record(caller())
@@ -35,7 +35,7 @@ def test_an_end_replaces_its_beginning_once(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_delivered_ends_are_forgotten_and_open_ones_are_not_sent_again(tmp_path: Path) -> None:
+def test_delivered_ends_are_deleted_and_open_entries_are_not_resent(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(OPEN)
     outbox.record(tier("a2"))
@@ -46,7 +46,7 @@ def test_delivered_ends_are_forgotten_and_open_ones_are_not_sent_again(tmp_path:
     outbox.close()
 
 
-def test_what_changes_during_its_delivery_is_delivered_again(tmp_path: Path) -> None:
+def test_entry_changed_during_delivery_is_delivered_again(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(OPEN)
     sent = [row[:3] for row in outbox.pending(10)]
@@ -59,7 +59,7 @@ def test_what_changes_during_its_delivery_is_delivered_again(tmp_path: Path) -> 
 CRASH = """
 import sys
 from pathlib import Path
-from shared.ledger.outbox import MAX_KEPT, Outbox
+from shared.ledger.outbox import MAX_BUFFERED, Outbox
 from tests.support.entries import OPEN, caller, tier
 outbox = Outbox.claim(Path(sys.argv[1]), "mobile")
 outbox.record(OPEN)
@@ -69,7 +69,7 @@ sys.stdin.read()
 """
 
 
-def test_what_was_recorded_survives_sigkill(tmp_path: Path, repository: Path) -> None:
+def test_recorded_entries_survive_sigkill(tmp_path: Path, repository: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", CRASH, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -95,7 +95,7 @@ def test_what_was_recorded_survives_sigkill(tmp_path: Path, repository: Path) ->
     after.close()
 
 
-def test_leftovers_of_other_files_are_adopted(tmp_path: Path) -> None:
+def test_entries_of_unused_outboxes_are_adopted(tmp_path: Path) -> None:
     first, second = Outbox.claim(tmp_path, "mobile"), Outbox.claim(tmp_path, "mobile")
     first.record(caller("a1"))
     second.record(caller("a2"))
@@ -106,7 +106,7 @@ def test_leftovers_of_other_files_are_adopted(tmp_path: Path) -> None:
     after.close()
 
 
-def test_threads_may_record_at_once(tmp_path: Path) -> None:
+def test_concurrent_threads_can_record(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
 
     def work(number: int) -> None:
@@ -122,7 +122,7 @@ def test_threads_may_record_at_once(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> None:
+def test_unwritable_entries_raise_and_ends_are_buffered(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     other = sqlite3.connect(tmp_path / "outbox-0.sqlite")
     schema = other.execute("SELECT sql FROM sqlite_master").fetchone()[0]
@@ -139,15 +139,15 @@ def test_what_cannot_be_written_is_refused_and_ends_are_kept(tmp_path: Path) -> 
     outbox.close()
 
 
-def test_what_is_kept_in_memory_is_bounded(tmp_path: Path) -> None:
+def test_memory_buffer_is_bounded(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.close()
-    outbox._kept = {(f"a{i}", "caller"): "{}" for i in range(MAX_KEPT - 1)}
+    outbox._buffered = {(f"a{i}", "caller"): "{}" for i in range(MAX_BUFFERED - 1)}
     outbox.record_or_buffer(caller("last"), caller("more"))
-    assert (len(outbox._kept), outbox.dropped) == (MAX_KEPT, 1)
+    assert (len(outbox._buffered), outbox.dropped) == (MAX_BUFFERED, 1)
 
 
-def test_hashes_are_salted_stable_and_take_any_string(tmp_path: Path) -> None:
+def test_text_hashes_are_salted_and_stable(tmp_path: Path) -> None:
     one, other = Outbox.claim(tmp_path / "a", "x"), Outbox.claim(tmp_path / "b", "x")
     assert one.hash_text("fine", None) == one.hash_text("fine", None)
     assert one.hash_text("fine", None) != other.hash_text("fine", None)
@@ -161,7 +161,7 @@ def test_hashes_are_salted_stable_and_take_any_string(tmp_path: Path) -> None:
     other.close()
 
 
-def test_an_unusable_directory_says_which_setting(tmp_path: Path) -> None:
+def test_unusable_directory_error_names_the_setting(tmp_path: Path) -> None:
     from shared.errors import DimeeError
 
     (tmp_path / "file").write_text("")
@@ -169,7 +169,7 @@ def test_an_unusable_directory_says_which_setting(tmp_path: Path) -> None:
         Outbox.claim(tmp_path / "file" / "below", "mobile")
 
 
-def test_a_row_that_the_ledger_refuses_is_kept_and_not_sent_again(tmp_path: Path) -> None:
+def test_rejected_row_is_quarantined(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(caller("a1"), caller("a2"))
     outbox.quarantine("a1", "caller")
@@ -181,7 +181,7 @@ def test_a_row_that_the_ledger_refuses_is_kept_and_not_sent_again(tmp_path: Path
     after.close()
 
 
-def test_a_row_that_changed_during_its_delivery_is_delivered_once_more(tmp_path: Path) -> None:
+def test_row_changed_during_delivery_is_delivered_once_more(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(OPEN, tier())
     sent = [row[:3] for row in outbox.pending(10)]
@@ -194,14 +194,14 @@ def test_a_row_that_changed_during_its_delivery_is_delivered_once_more(tmp_path:
     outbox.close()
 
 
-def test_a_closed_outbox_takes_nothing(tmp_path: Path) -> None:
+def test_closed_outbox_rejects_entries(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.close()
     with pytest.raises(NotReady, match="closed"):
         outbox.record(caller())
 
 
-def test_an_entry_that_is_no_json_is_dropped_and_its_content_not_logged(
+def test_unserialisable_entry_is_dropped_without_logging_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
@@ -213,8 +213,8 @@ def test_an_entry_that_is_no_json_is_dropped_and_its_content_not_logged(
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 500], ids=["empty", "corrupt"])
-def test_a_neighbour_that_cannot_be_read_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    """A process killed between making its file and its table leaves an empty one."""
+def test_unreadable_outbox_of_another_process_is_skipped(tmp_path: Path, content: bytes) -> None:
+    """A process that was killed before it created the table leaves an empty file."""
     Outbox.claim(tmp_path, "mobile").close()
     (tmp_path / "outbox-1.sqlite").write_bytes(content)
     with_leftovers = Outbox.claim(tmp_path, "mobile")
@@ -223,7 +223,7 @@ def test_a_neighbour_that_cannot_be_read_is_left_alone(tmp_path: Path, content: 
     with_leftovers.close()
 
 
-def test_an_open_entry_of_another_version_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+def test_open_entry_of_another_version_does_not_prevent_start(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(OPEN, caller("a2", state=State.OPEN, delivery=None, final=False))
     outbox.close()
@@ -238,7 +238,7 @@ def test_an_open_entry_of_another_version_does_not_keep_it_from_starting(tmp_pat
     Outbox.claim(tmp_path, "mobile").close()
 
 
-def test_the_tiers_open_side_ends_without_what_only_callers_know(tmp_path: Path) -> None:
+def test_abandoned_tier_entry_has_no_caller_fields(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "edge")
     outbox.record(tier(state=State.OPEN))
     outbox.close()

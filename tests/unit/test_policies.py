@@ -1,4 +1,4 @@
-"""The paper's policies against examples worked by hand."""
+"""The paper's policies match hand-computed examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def at(*point: float) -> TextFeatures:
     return TextFeatures(np.array(point, np.float32), tokens=5)
 
 
-def test_fixed_takes_the_nearest_centroid_and_keeps_it() -> None:
+def test_fixed_chooses_the_nearest_centroid_without_moving_it() -> None:
     policy = DimeeFixed(CENTROIDS, COUNTS)
     for point, tier, difficulty in (
         ((1, 0), Tier.MOBILE, Difficulty.EASY),
@@ -34,7 +34,7 @@ def test_fixed_takes_the_nearest_centroid_and_keeps_it() -> None:
     np.testing.assert_array_equal(policy.centroids_DH, CENTROIDS)
 
 
-def test_a_tie_goes_to_the_easier_pool() -> None:
+def test_tie_goes_to_the_easier_pool() -> None:
     assert DimeeFixed(CENTROIDS, COUNTS).route(at(2, 0)).tier is Tier.MOBILE
 
 
@@ -50,7 +50,7 @@ def test_adaptive_moves_the_chosen_centroid_as_a_running_mean() -> None:
     np.testing.assert_array_equal(COUNTS, [3, 1, 1])
 
 
-def test_adaptive_decides_before_it_learns_and_order_matters() -> None:
+def test_adaptive_decides_before_it_updates() -> None:
     """With one sample in the moderate pool, a point at (2.1, 0) pulls it to (3.05, 0)."""
     policy = DimeeAdaptive(CENTROIDS, COUNTS)
     assert policy.route(at(2.1, 0)).tier is Tier.EDGE
@@ -59,14 +59,14 @@ def test_adaptive_decides_before_it_learns_and_order_matters() -> None:
     assert DimeeFixed(CENTROIDS, COUNTS).route(at(1.6, 0)).tier is Tier.MOBILE
 
 
-def test_an_empty_pool_is_never_chosen() -> None:
+def test_empty_pool_is_never_chosen() -> None:
     centroids = CENTROIDS.copy()
     centroids[1] = np.nan
     policy = DimeeAdaptive(centroids, np.array([3, 0, 1]))
     assert policy.route(at(4, 0)).tier is Tier.MOBILE
 
 
-def test_pools_that_are_all_empty_are_refused() -> None:
+def test_all_empty_pools_are_rejected() -> None:
     with pytest.raises(BundleError, match="every pool is empty"):
         DimeeFixed(CENTROIDS, np.zeros(3, np.int64))
 
@@ -81,15 +81,15 @@ def test_random_is_seeded_and_uses_every_tier() -> None:
     assert all(70 < tiers.count(tier) < 130 for tier in Tier)
 
 
-def test_random_keeps_to_given_shares() -> None:
+def test_random_follows_given_shares() -> None:
     policy = Random(7, shares=(0.8, 0.2, 0.0))
     tiers = [policy.route(at(0, 0)).tier for _ in range(1000)]
     assert tiers.count(Tier.CLOUD) == 0
     assert 760 < tiers.count(Tier.MOBILE) < 840
 
 
-def test_the_whole_model_on_the_mobile(bundle: Bundle) -> None:
-    """``bert`` asks exit l only, ``early-exit`` every one; neither leaves the mobile."""
+def test_bert_and_early_exit_stay_on_the_mobile(bundle: Bundle) -> None:
+    """``bert`` uses exit l only, ``early-exit`` every exit; neither leaves the mobile."""
     facts = PolicyFacts.of(bundle)
     layers = bundle.manifest.layers
     for name, first_exit in (("bert", layers), ("early-exit", 1)):
@@ -100,7 +100,7 @@ def test_the_whole_model_on_the_mobile(bundle: Bundle) -> None:
         assert (decision.alpha, policy.policy_layers, policy.learns) == (None, layers, False)
 
 
-def test_every_name_makes_a_policy_of_that_name(bundle: Bundle) -> None:
+def test_registry_builds_every_policy_by_name(bundle: Bundle) -> None:
     facts = PolicyFacts.of(bundle)
     features = TextFeatures(np.zeros(bundle.manifest.hidden_size, np.float32), tokens=5)
     for name in POLICY_NAMES:
@@ -108,7 +108,7 @@ def test_every_name_makes_a_policy_of_that_name(bundle: Bundle) -> None:
         assert policy.name == policy.route(features).policy == name
 
 
-def test_facts_are_the_bundles_for_the_mobiles_m(bundle: Bundle) -> None:
+def test_policy_facts_come_from_the_bundle(bundle: Bundle) -> None:
     manifest = bundle.manifest
     facts = PolicyFacts.of(bundle)
     assert (facts.alpha, facts.mu, facts.classes) == (manifest.alpha, manifest.mu, 2)
@@ -116,6 +116,6 @@ def test_facts_are_the_bundles_for_the_mobiles_m(bundle: Bundle) -> None:
     assert PolicyFacts.of(bundle, 1).mobile_layers == 1
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones(bundle: Bundle) -> None:
+def test_unknown_policy_error_lists_the_names(bundle: Bundle) -> None:
     with pytest.raises(InvalidInput, match="dimee-adaptive"):
         make_policy("nearest", PolicyFacts.of(bundle))

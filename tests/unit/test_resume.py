@@ -209,7 +209,7 @@ def checked(world: World) -> list[LedgerEntry]:
     report = verify(store)
     rows = list(store.entries())
     store.close()
-    assert report.clean, report
+    assert report.consistent, report
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Delivery to a real ledger process: at least once, over its death, and past a bad row."""
+"""Delivery to a ledger process: at least once, across its restarts, and past a rejected row."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     claimed.close()
 
 
-def test_delivers_in_the_background(running: Testbed, outbox: Outbox) -> None:
+def test_shipper_delivers_in_the_background(running: Testbed, outbox: Outbox) -> None:
     shipper = Shipper(outbox, running.roles["ledger"].url, interval_s=0.0)
     shipper.start()
     outbox.record(caller(), tier())
     assert shipper.flush(10)
     client = LedgerClient(running.roles["ledger"].url)
-    assert client.request("r1") == [caller(), tier()]
-    assert client.verify().clean
+    assert client.request_entries("r1") == [caller(), tier()]
+    assert client.verify().consistent
     shipper.close(1)
 
 
-def test_nothing_is_lost_or_doubled_when_the_ledger_dies(running: Testbed, outbox: Outbox) -> None:
+def test_restart_of_the_ledger_loses_and_doubles_nothing(running: Testbed, outbox: Outbox) -> None:
     shipper = Shipper(outbox, running.roles["ledger"].url)
     outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(700)))
     rows = outbox.pending(100)
@@ -64,7 +64,7 @@ def test_nothing_is_lost_or_doubled_when_the_ledger_dies(running: Testbed, outbo
     shipper.close(1)
 
 
-def test_a_row_that_is_refused_does_not_hold_up_the_others(
+def test_rejected_row_does_not_block_the_others(
     running: Testbed, outbox: Outbox, tmp_path: Path
 ) -> None:
     outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(9)))
@@ -80,7 +80,7 @@ def test_a_row_that_is_refused_does_not_hold_up_the_others(
     shipper.close(1)
 
 
-def test_the_commands_for_people(running: Testbed, outbox: Outbox) -> None:
+def test_ledger_commands_show_delivered_entries(running: Testbed, outbox: Outbox) -> None:
     url = ["--ledger-url", running.roles["ledger"].url]
     runner = CliRunner()
     assert "the ledger is empty" in runner.invoke(ledger_command, ["summary", *url]).output
@@ -94,7 +94,7 @@ def test_the_commands_for_people(running: Testbed, outbox: Outbox) -> None:
     assert "route by dimee-fixed (moderate)" in story
     assert "positive at exit 3, 75.0%" in story
     clean = runner.invoke(ledger_command, ["verify", *url])
-    assert (clean.exit_code, clean.output.strip().endswith("clean")) == (0, True)
+    assert (clean.exit_code, clean.output.strip().endswith("consistent")) == (0, True)
     outbox.record(caller("a9", request_id="r9"))
     assert shipper.flush(10)
     dirty = runner.invoke(ledger_command, ["verify", "--wait", "0", *url])
@@ -118,7 +118,7 @@ def test_the_commands_for_people(running: Testbed, outbox: Outbox) -> None:
     ],
     ids=["text", "surrogate", "field", "type", "empty", "large"],
 )
-def test_what_the_ledger_refuses(content: bytes, status: int, running: Testbed) -> None:
+def test_ledger_rejects_invalid_batches(content: bytes, status: int, running: Testbed) -> None:
     import httpx
 
     def chunks() -> Iterator[bytes]:
@@ -139,7 +139,7 @@ def test_what_the_ledger_refuses(content: bytes, status: int, running: Testbed) 
             assert "nonsense" not in error["message"]
 
 
-def test_a_door_that_is_closed_is_told_once_and_loses_nothing(
+def test_rejected_token_is_logged_once_and_loses_nothing(
     tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, own = tmp_path / "tokens.jsonl", tmp_path / "token"
@@ -153,10 +153,10 @@ def test_a_door_that_is_closed_is_told_once_and_loses_nothing(
         own.write_text("dimee_unknown")
         assert not any(shipper.flush(1) for _ in range(3)), "401"
         assert outbox.count_pending() == 2
-        told = [record.message for record in caplog.records]
-        assert [("403" in one, "401" in one) for one in told] == [(True, False), (False, True)]
+        messages = [record.message for record in caplog.records]
+        assert [("403" in one, "401" in one) for one in messages] == [(True, False), (False, True)]
         own.write_text(new_token(known, "mobile-1", ["ledger:write"])[0])
         assert shipper.flush(10)
-        assert caplog.records[-1].message.startswith("the ledger admits this process again")
+        assert caplog.records[-1].message.startswith("the ledger accepts this process again")
         shipper.close(1)
     assert own.read_text() not in caplog.text

@@ -1,4 +1,4 @@
-"""``dimee status`` and ``GET /v1/status``: who is up, the promise, audits and alarms."""
+"""``dimee status`` and ``GET /v1/status``: processes, certificate, audits and alarms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 import mobile_client.cli.status
-from mobile_client.cli.status import look, show, status
+from mobile_client.cli.status import collect, show, status
 from mobile_client.gateway.app import client_name, create_app
-from mobile_client.monitoring.certificate_monitor import state_file
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import AlarmReport, AuditReport, MobileHealth
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
@@ -33,8 +33,8 @@ TIER = {"status": "ready", "bundle_id": "b1", "layers": 4, "certificate_id": "c1
 
 def health(**changes: Any) -> dict[str, Any]:
     audits = AuditReport(
-        share=0.01, seen=400, differ=4, asked=250, failed=1, dropped=0, waiting=2,
-        bound=0.02, evidence=0.5, raised_from=100.0,
+        share=0.01, seen=400, differ=4, sent=250, failed=1, dropped=0, waiting=2,
+        bound=0.02, e_value=0.5, alarm_at=100.0,
     )  # fmt: skip
     facts: dict[str, Any] = {
         "status": "ok", "bundle_id": "b1", "policy": "cascade-routing", "certificate_id": "c1",
@@ -74,18 +74,21 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({}, []),
         ({"edge": None}, ["the edge cannot be reached (refused)"]),
         ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
-        ({"ledger": "<html>"}, ["the ledger answers no JSON; something else listens there"]),
-        ({"mobile": {"status": "ok"}}, ["the mobile speaks another version"]),
-        ({"mobile": DEGRADED}, ["the promise does not hold: everything goes to the cloud"]),
+        ({"ledger": "<html>"}, ["the ledger returned no JSON; another program"]),
+        ({"mobile": {"status": "ok"}}, ["the mobile has another version"]),
+        (
+            {"mobile": DEGRADED},
+            ["degraded: the certificate does not hold, and everything goes to the cloud"],
+        ),
         ({"edge": TIER | {"bundle_id": "b2"}}, ["the edge has the bundle_id b2, the mobile b1"]),
         ({"cloud": TIER | {"certificate_id": None}}, []),
         ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
         ({"mobile": None}, ["the mobile cannot be reached"]),
     ],
 )
-def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
+def test_status_lists_problems(bodies: dict[str, Any], problems: list[str]) -> None:
     with httpx.Client(transport=answers(**bodies)) as http:
-        report = look(http, URLS)
+        report = collect(http, URLS)
     assert len(report.problems) == len(problems)
     assert all(
         found.startswith(said) for found, said in zip(report.problems, problems, strict=True)
@@ -93,39 +96,39 @@ def test_what_is_wrong(bodies: dict[str, Any], problems: list[str]) -> None:
     assert report.healthy == (not problems)
 
 
-def test_a_person_reads_who_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_mode_and_open_breakers(capsys: pytest.CaptureFixture[str]) -> None:
     mobile = health(mode="edge-max", breakers={"edge": "open", "cloud": "closed"})
     with httpx.Client(transport=answers(mobile=mobile)) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[4:6] == [
-        "mode     edge-max",
-        "breaker  edge open: it failed again and again, and is left alone",
+        "mode         edge-max",
+        "breaker      edge open: it failed repeatedly and gets no requests",
     ]
 
 
-def test_what_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_text(capsys: pytest.CaptureFixture[str]) -> None:
     with httpx.Client(transport=answers()) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "mobile   up    http://mobile   bundle b1   policy cascade-routing"
+    assert lines[0] == "mobile  up    http://mobile   bundle b1   policy cascade-routing"
     assert lines[1] == "edge    up    http://edge   bundle b1   layers 4"
     assert lines[4:] == [
-        "promise  With probability 95 % …",
-        "audits   400 requests compared (1.00% are), 4 differ from the cloud (1.00%)",
-        "         250 asked of the cloud, 1 failed, 0 dropped, 2 waiting",
-        "         evidence against at most 2.00%: 0.5; the alarm is raised at 100",
-        "shares   edge 30.0% (25.0%); calibrated in brackets",
-        "alarms   none",
+        "certificate  With probability 95 % …",
+        "audits       400 answers compared (1.00% of requests), 4 differ from the cloud (1.00%)",
+        "             250 sent to the cloud, 1 failed, 0 dropped, 2 waiting",
+        "             e-value against at most 2.00%: 0.5; the alarm is raised at 100",
+        "shares       edge 30.0% (25.0%); calibrated shares in brackets",
+        "alarms       none",
         "healthy",
     ]
     with httpx.Client(transport=answers(mobile=DEGRADED)) as http:
-        show(look(http, URLS))
+        show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == [
-        "alarm    2026-11-23 10:30:00 UTC disagreement: too many",
+        "alarm        2026-11-23 10:30:00 UTC disagreement: too many",
         "degraded since 2026-11-23 10:30:00 UTC",
-        "problem  the promise does not hold: everything goes to the cloud",
+        "problem      degraded: the certificate does not hold, and everything goes to the cloud",
     ]
 
 
@@ -137,7 +140,7 @@ def run(monkeypatch: pytest.MonkeyPatch, transport: httpx.MockTransport, *words:
     return CliRunner().invoke(status, ["--mobile-url", URLS["mobile"], *urls, *words])
 
 
-def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, answers(), "--json")
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
@@ -149,10 +152,10 @@ def test_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not json.loads(done.stdout)["healthy"]
 
 
-def test_reset_removes_the_memory_of_this_certificate(
+def test_reset_removes_the_state_of_the_certificate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = state_file(tmp_path, "c1")
+    file = monitor_state_file(tmp_path, "c1")
     file.parent.mkdir()
     file.write_text("{}")
     words = ("--reset-alarm", "--state-dir", str(tmp_path))
@@ -162,12 +165,12 @@ def test_reset_removes_the_memory_of_this_certificate(
     assert "there was nothing to reset" in run(monkeypatch, answers(), *words).stderr
 
 
-def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
+def test_gateway_returns_the_status(bundle: Bundle, tmp_path: Path) -> None:
     ports = free_ports(3)
     settings = MobileSettings(
         bundle=BUNDLE,
         state_dir=tmp_path,
-        certificate=written(bundle, tmp_path, thresholds={"price": 0.0, "alpha": 1.0}),
+        certificate=written(bundle, tmp_path, thresholds={"cost_weight": 0.0, "alpha": 1.0}),
         audit_share=1.0,
         fail_over=(Tier.MOBILE,),
         ledger_url=f"http://127.0.0.1:{ports[0]}",
@@ -182,7 +185,7 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
         ready = http.get("/readyz").json()
         schema = http.get("/openapi.json").json()["components"]["schemas"]["Classification"]
     expected = json.loads(settings.certificate.read_text())["certificate_id"]  # type: ignore[union-attr]
-    # offline: the mobile's own answer is under no promise, and no evidence for or against one
+    # offline: the certificate does not cover the mobile's answer, and it is not audited one
     assert (result["degraded_because"], result["certificate_id"]) == ("offline", None)
     assert ready["certificate_id"] == said["certificate_id"] == expected
     assert (said["status"], said["audits"]["share"], said["audits"]["waiting"]) == ("ok", 1.0, 0)
@@ -194,13 +197,13 @@ def test_the_gateway_says_it_too(bundle: Bundle, tmp_path: Path) -> None:
     ("header", "expected"),
     [("", "10.0.0.7"), ("x-caller", "shop"), ("x-other", "10.0.0.7"), ("x-long", "l" * 64)],
 )
-def test_who_asks_the_gateway(header: str, expected: str) -> None:
+def test_gateway_names_the_client(header: str, expected: str) -> None:
     headers = [(b"x-caller", b"shop"), (b"x-long", b"l" * 100)]
     scope = {"type": "http", "headers": headers, "client": ("10.0.0.7", 40_000)}
     assert client_name(Request(scope), header) == expected
 
 
-def test_a_closed_door_says_what_is_missing() -> None:
+def test_status_reports_a_rejected_token() -> None:
     message = "the token of mobile-1 lacks the scope status"
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -209,5 +212,5 @@ def test_a_closed_door_says_what_is_missing() -> None:
         return httpx.Response(200, json=TIER)
 
     with CLIENT(transport=httpx.MockTransport(handle)) as http:
-        report = look(http, URLS)
-    assert report.problems == [f"the mobile does not let this command in ({message})"]
+        report = collect(http, URLS)
+    assert report.problems == [f"the mobile rejects this command's token ({message})"]

@@ -1,4 +1,4 @@
-"""Checks of texts before a request is opened."""
+"""Validation of texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shared.wire import MAX_TEXT_CHARS, MAX_TEXTS
         (b"bytes", "must be a string, not bytes"),
     ],
 )
-def test_wrong_text_is_refused_with_the_reason(text: object, says: str) -> None:
+def test_wrong_text_is_reported_in_one_sentence(text: object, says: str) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
         check_text(text, "texts[2]")
     assert caught.value.message.startswith("texts[2]: ")
@@ -32,14 +32,14 @@ def test_wrong_text_is_refused_with_the_reason(text: object, says: str) -> None:
     assert caught.value.status == 422
 
 
-def test_too_large_text_is_refused_with_the_limit() -> None:
+def test_too_large_text_error_names_the_limit() -> None:
     with pytest.raises(TooLarge, match="at most 20,000") as caught:
         check_text("x" * 1_000_000)
     assert (caught.value.status, caught.value.limit) == (413, MAX_TEXT_CHARS)
     assert check_text("x" * MAX_TEXT_CHARS)
 
 
-def test_too_many_texts_are_refused() -> None:
+def test_too_many_texts_are_rejected() -> None:
     with pytest.raises(TooLarge, match="10,000 at once; at most 1,000"):
         check_inputs(["a"] * 10_000, None, False, "sst2")
     assert len(check_inputs(["a"] * MAX_TEXTS, None, False, "sst2")) == MAX_TEXTS
@@ -57,12 +57,12 @@ def test_pairs_must_match_the_task() -> None:
     assert check_inputs(["a"], ["b"], True, "mrpc") == [("a", "b")]
 
 
-def test_no_texts_are_refused() -> None:
+def test_empty_list_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="texts: is empty"):
         check_inputs([], None, False, "sst2")
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50))
-def test_valid_text_passes_unchanged(text: str) -> None:
+def test_valid_text_is_unchanged(text: str) -> None:
     if text.strip():
         assert check_text(text) == text

@@ -50,11 +50,11 @@ def test_unreachable_tier_becomes_available_again_after_a_while() -> None:
     tier_stats = stats(clock)
     tier_stats.record_exchange(Tier.CLOUD, failed(TierError("gone"), Delivery.NOT_SENT))
     tier_stats.refresh(5000)
-    assert not tier_stats.conditions.possible(Tier.CLOUD)
-    assert tier_stats.conditions.possible(Tier.EDGE)
+    assert not tier_stats.conditions.can_answer(Tier.CLOUD)
+    assert tier_stats.conditions.can_answer(Tier.EDGE)
     clock.now += OPEN_S
     tier_stats.refresh(5000)
-    assert tier_stats.conditions.possible(Tier.CLOUD)
+    assert tier_stats.conditions.can_answer(Tier.CLOUD)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_timeout_raises_the_mean_delay() -> None:
     )
     assert tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(8 + SMOOTHING * 2000)
     tier_stats.refresh(100)
-    assert not tier_stats.conditions.possible(Tier.EDGE)
+    assert not tier_stats.conditions.can_answer(Tier.EDGE)
 
 
 def tiers(world: World, texts: list[str]) -> list[Tier]:

@@ -15,9 +15,9 @@ from mobile_client.cli.explain import lines
 from mobile_client.cli.whatif import lines as whatif_lines
 from mobile_client.client import load_settings
 from mobile_client.insight.explain import explain
-from mobile_client.insight.replay import AtHand
+from mobile_client.insight.replay import ReplayContext
 from mobile_client.insight.request_trace import RequestTrace, read_request
-from mobile_client.insight.whatif import Change, WhatIf, what_if
+from mobile_client.insight.whatif import Scenario, WhatIfReport, what_if
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.tier_stats import DELAY_EXPIRES_S, TierStats
@@ -31,7 +31,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.link_profiles import LINKS
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA, CostModel
-from shared.pricing.live_prices import LOOK_EVERY_S, LivePrices
+from shared.pricing.live_prices import CHECK_INTERVAL_S, LivePrices
 from testbed.demo import sample_sentences
 from tests.support.certificates import written
 from tests.support.clock import Clock
@@ -63,16 +63,16 @@ def test_waiting_is_free_under_a_certificate(bundle: Bundle, tmp_path: Path) -> 
         assert device.tier_stats.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
-    assert AtHand.load(settings).value is not None
+    assert ReplayContext.load(settings).value is not None
 
 
 def test_cost_of_an_answer_includes_the_waiting() -> None:
     conditions = Conditions(
         CostModel.paper(12), {Tier.EDGE: 100.0}, latency_price_lambda=LATENCY_PRICE_LAMBDA
     )
-    assert conditions.waiting(Tier.EDGE) == pytest.approx(1.8)
-    assert conditions.waiting(Tier.CLOUD) == 0, "no delay is known"
-    assert conditions.cost(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
+    assert conditions.waiting_lambda(Tier.EDGE) == pytest.approx(1.8)
+    assert conditions.waiting_lambda(Tier.CLOUD) == 0, "no delay is known"
+    assert conditions.cost_lambda(Tier.EDGE, 2) == pytest.approx(2.5 + 2 + 1.8)
 
 
 def test_old_delays_are_forgotten() -> None:
@@ -139,7 +139,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RequestT
     store = world.ledger()
     yield [
         read_request([timed(entry) for entry in entries])
-        for entries in store.last(1000, "cascade-routing")
+        for entries in store.last_requests(1000, "cascade-routing")
     ]
     store.close()
 
@@ -154,8 +154,8 @@ def timed(entry: LedgerEntry) -> LedgerEntry:
 
 
 @pytest.fixture(scope="module")
-def at_hand() -> AtHand:
-    return AtHand.load(MobileSettings(bundle=BUNDLE))
+def at_hand() -> ReplayContext:
+    return ReplayContext.load(MobileSettings(bundle=BUNDLE))
 
 
 def test_decision_is_recorded_with_price_of_waiting_and_delays(
@@ -174,7 +174,7 @@ def test_decision_is_recorded_with_price_of_waiting_and_delays(
 
 
 def test_explain_shows_the_price_of_waiting_and_its_effect(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
     request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
     assert request.knew is not None
@@ -199,19 +199,19 @@ def test_explain_shows_the_price_of_waiting_and_its_effect(
 
 
 def test_replay_at_the_default_price_reproduces_decisions(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
-    report = what_if(recorded, at_hand, Change(at_hand.bundle.cost_model))
+    report = what_if(recorded, at_hand, Scenario(at_hand.bundle.cost_model))
     assert report.reproduced == 1
     assert report.modelled_before == 0
     for tier in Tier:
         live = sum(one.first.tier is tier for one in recorded) / len(recorded)
         assert mean_before(report, f"{tier.value} asked first") == pytest.approx(live)
-    assert mean_before(report, "cost λ") == pytest.approx(report.booked_lambda)
+    assert mean_before(report, "cost λ") == pytest.approx(report.recorded_lambda)
     assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
 
 
-def mean_before(report: WhatIf, name: str) -> float:
+def mean_before(report: WhatIfReport, name: str) -> float:
     return next(one.before.mean for one in report.measures if one.name == name)
 
 
@@ -224,8 +224,8 @@ def unrated(request: RequestTrace) -> RequestTrace:
 
 def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
     """The present price is another, and applies only to requests without a recorded one."""
-    dear = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
-    same = Change(dear.bundle.cost_model)
+    dear = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
+    same = Scenario(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
     assert report.reproduced == 1
     assert report.moved == 0
@@ -238,7 +238,7 @@ def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace])
     assert today.ms_lambda_before == 1
     assert not any("another price of waiting" in note for note in today.notes)
 
-    asked = what_if(recorded, dear, Change(dear.bundle.cost_model, latency_price_lambda=1.0))
+    asked = what_if(recorded, dear, Scenario(dear.bundle.cost_model, latency_price_lambda=1.0))
     assert asked.reproduced == 1
     assert asked.moved > 0
     assert (asked.ms_lambda_before, asked.ms_lambda_after) == (LATENCY_PRICE_LAMBDA, 1)
@@ -248,8 +248,8 @@ def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace])
 
 
 def test_changed_link_keeps_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
-    pure = AtHand.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
-    far = what_if(recorded, pure, Change(pure.bundle.cost_model, LINKS["satellite"]))
+    pure = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
+    far = what_if(recorded, pure, Scenario(pure.bundle.cost_model, LINKS["satellite"]))
     assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
     assert far.moved > 0
     assert not any("waiting has no price" in note for note in far.notes)
@@ -289,7 +289,7 @@ def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
     tier_stats = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
     assert tier_stats.conditions.latency_price_lambda == 0.5
     book(tmp_path)
-    clock.now += LOOK_EVERY_S
+    clock.now += CHECK_INTERVAL_S
     tier_stats.refresh(5000)
     assert tier_stats.conditions.latency_price_lambda == LATENCY_PRICE_LAMBDA
 
@@ -302,9 +302,9 @@ def test_whatif_with_a_price_book_uses_its_price_of_waiting(
     given: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on the mobile, an explicit price replaces it."""
-    seen: list[Change] = []
+    seen: list[Scenario] = []
 
-    def keep(requests: object, at_hand: AtHand, change: Change) -> None:
+    def keep(requests: object, at_hand: ReplayContext, change: Scenario) -> None:
         seen.append(change)
         raise NotFound("enough")
 
@@ -327,10 +327,10 @@ def test_whatif_with_a_price_book_uses_its_price_of_waiting(
 
 
 def test_whatif_with_another_price_of_waiting_moves_requests(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
     report = what_if(
-        recorded, at_hand, Change(at_hand.bundle.cost_model, latency_price_lambda=10.0)
+        recorded, at_hand, Scenario(at_hand.bundle.cost_model, latency_price_lambda=10.0)
     )
     assert report.ms_lambda_after == 10
     assert report.moved > 0
@@ -338,7 +338,7 @@ def test_whatif_with_another_price_of_waiting_moves_requests(
 
 
 def test_entries_without_recorded_delays_are_explained_without_waiting(
-    recorded: list[RequestTrace], at_hand: AtHand
+    recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
     request = recorded[0]
     assert request.knew is not None

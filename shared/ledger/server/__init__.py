@@ -1,1 +1,1 @@
-"""The ledger service and its database. The only place with SQL."""
+"""The ledger service and its database. All SQL of the project is in this package."""

@@ -1,4 +1,4 @@
-"""``python -m shared.ledger.server`` serves until stopped."""
+"""Run the ledger service: ``python -m shared.ledger.server``."""
 
 from shared.ledger.server.app import create_app
 from shared.ledger.server.settings import LedgerSettings

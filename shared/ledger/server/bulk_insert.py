@@ -1,4 +1,4 @@
-"""Writes a delivery in one statement, as fast as each database can take it."""
+"""Insert many entries with one statement, by the fastest way of each database."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _FIELDS = [column.name for column in entries.c if column.name != "received_at"]
 _values = attrgetter(*_FIELDS)
 _LIST = TypeAdapter(list[LedgerEntry])
 _COLUMNS = ", ".join([*_FIELDS, "received_at"])
-_FINAL = (
+_ON_CONFLICT = (
     "ON CONFLICT (attempt_id, side) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in [*_FIELDS, "received_at"])
     + f" WHERE entries.state = '{State.OPEN}' AND excluded.state <> '{State.OPEN}'"
 )
-_SQLITE = (
-    f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * (len(_FIELDS) + 1))}) {_FINAL}"
-)
-# One parameter whatever the number of rows, and the parsing is PostgreSQL's: binding every value
-# by itself takes ten times as long.
+_PLACEHOLDERS = ", ".join("?" * (len(_FIELDS) + 1))
+_SQLITE = f"INSERT INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) {_ON_CONFLICT}"
+# One JSON parameter for all rows, parsed by PostgreSQL: binding each value takes ten times as long.
 _POSTGRESQL = (
     f"INSERT INTO entries ({_COLUMNS}) SELECT {', '.join(_FIELDS)}, %s::float8 "
-    f"FROM json_populate_recordset(NULL::entries, %s::json) {_FINAL}"
+    f"FROM json_populate_recordset(NULL::entries, %s::json) {_ON_CONFLICT}"
 )
 
 
-def write(connection: sa.Connection, rows: Sequence[LedgerEntry], received_at: float) -> int:
-    """Insert rows, or end open ones; how many changed the ledger.
+def insert_entries(
+    connection: sa.Connection, rows: Sequence[LedgerEntry], received_at: float
+) -> int:
+    """Insert new rows and replace open ones by their ends; return how many rows changed.
 
-    The keys must be distinct. ``received_at``: seconds since 1970.
+    The keys of ``rows`` must be distinct. ``received_at`` is in seconds since 1970.
     """
-    # always in the order of the key: two deliveries of the same rows must not wait for each other
+    # in the order of the key: two batches with the same rows must not deadlock
     rows = sorted(rows, key=attrgetter(*KEY))
     if connection.dialect.name == "sqlite":
         values = [(*_values(row), received_at) for row in rows]

@@ -1,4 +1,8 @@
-"""``dimee ledger export | import | prune``: on the ledger's database itself, running or not."""
+"""``dimee ledger export | import | prune``: maintenance of the ledger's database.
+
+The commands open the database directly, whether or not the service runs. SQLAlchemy is imported
+only when one of them runs, so that a client installation can list them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _SECONDS = {"h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _database_option = click.option(
     "--database-url",
     envvar="DIMEE_DATABASE_URL",
-    help="sqlite:///FILE or postgresql://…; by default the file in DIMEE_STATE_DIR.",
+    help="Database: sqlite:///FILE or postgresql://…; the file in DIMEE_STATE_DIR if left out.",
 )
 _file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -31,26 +35,29 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path))
 @_file_argument
 @_database_option
 def export_command(file: Path, database_url: str | None) -> None:
-    """Write every entry to FILE, which ends with .parquet or .csv."""
-    with _opened(database_url) as store:
-        from shared.ledger.server.transfer import export
+    """Write every entry to FILE, whose name ends with .parquet or .csv."""
+    with _open_store(database_url) as store:
+        from shared.ledger.server.transfer import export_entries
 
-        click.echo(f"{export(store, file):,} entries written to {file}")
+        click.echo(f"{export_entries(store, file):,} entries written to {file}")
 
 
 @click.command("import")
 @_file_argument
 @_database_option
 def import_command(file: Path, database_url: str | None) -> None:
-    """Take every entry of an export FILE; repeating it changes nothing."""
-    with _opened(database_url, new=True) as store:
-        from shared.ledger.server.transfer import take_in
+    """Store every entry of an export FILE; importing it again changes nothing."""
+    with _open_store(database_url, new=True) as store:
+        from shared.ledger.server.transfer import import_entries
 
-        done = take_in(store, file)
-        click.echo(f"{done.stored:,} entries taken from {file}, {done.duplicates:,} known already")
+        result = import_entries(store, file)
+        click.echo(
+            f"{result.stored:,} entries imported from {file}, "
+            f"{result.duplicates:,} were in the ledger already"
+        )
 
 
-def _age(_context: Any, _option: Any, value: str) -> float:
+def _age_s(_context: Any, _option: Any, value: str) -> float:
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])", value)
     if not found or not float(found[1]):
         raise click.BadParameter(f"{value} is not an age such as 90d, 12h or 8w")
@@ -58,30 +65,37 @@ def _age(_context: Any, _option: Any, value: str) -> float:
 
 
 @click.command("prune")
-@click.option("--older-than", "older_than_s", required=True, callback=_age, help="90d, 12h, 8w.")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option(
+    "--older-than",
+    "older_than_s",
+    required=True,
+    callback=_age_s,
+    help="Age of the last entry from which a request is removed, such as 90d, 12h or 8w.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed and change nothing.")
 @_database_option
 def prune_command(older_than_s: float, dry_run: bool, database_url: str | None) -> None:
-    """Forget whole requests whose last entry is older; what is open or unpaired stays."""
-    with _opened(database_url) as store:
+    """Remove requests whose last entry is older; open and unpaired requests stay."""
+    with _open_store(database_url) as store:
         from shared.ledger.server.prune import prune
 
-        done = prune(store, older_than_s, dry_run)
+        result = prune(store, older_than_s, dry_run)
         click.echo(
-            f"{done.requests:,} requests ({done.entries:,} entries, {done.cost_lambda:,.1f} λ) "
-            + ("would be forgotten" if dry_run else "forgotten")
-            + (f"; kept as open or unpaired: {done.kept:,}" if done.kept else "")
+            f"{result.requests:,} requests ({result.entries:,} entries, "
+            f"{result.cost_lambda:,.1f} λ) "
+            + ("would be removed" if dry_run else "removed")
+            + (f"; kept because open or unpaired: {result.kept:,}" if result.kept else "")
         )
 
 
 @contextmanager
-def _opened(database_url: str | None, new: bool = False) -> Iterator[LedgerStore]:
-    open_store = _store_class()
+def _open_store(database_url: str | None, new: bool = False) -> Iterator[LedgerStore]:
+    open_store = _import_store()
     url = database_url or read_settings(LedgerSettings).store_url
     file = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not new and not file.is_file():
         raise InvalidInput(
-            f"database-url: there is no ledger in {file}; say where it is with --database-url",
+            f"database-url: there is no ledger in {file}; give its URL with --database-url",
             field="database-url",
         )
     store = open_store(url)
@@ -91,7 +105,7 @@ def _opened(database_url: str | None, new: bool = False) -> Iterator[LedgerStore
         store.close()
 
 
-def _store_class() -> Callable[[str], LedgerStore]:
+def _import_store() -> Callable[[str], LedgerStore]:
     try:
         from shared.ledger.server.store import LedgerStore
     except ModuleNotFoundError as error:

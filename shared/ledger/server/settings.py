@@ -1,4 +1,4 @@
-"""Settings of the ledger, from ``DIMEE_*`` in the environment."""
+"""Settings of the ledger service, from ``DIMEE_*`` environment variables."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from shared.settings import ServiceSettings
 
 
 class LedgerSettings(ServiceSettings):
-    """Where it listens and where it keeps its entries."""
+    """Port, database and retention of the ledger service."""
 
     port: int = 8700
+    """TCP port that the ledger listens on."""
+
     database_url: str | None = None
-    """``sqlite:///FILE`` or ``postgresql://…``; by default a file in the state directory."""
+    """URL ``sqlite:///FILE`` or ``postgresql://…``; a file in the state directory if unset."""
 
     ledger_retention_days: Annotated[float, Field(gt=0)] | None = None
-    """Forget older requests, once an hour; None: never."""
+    """Age in days after which requests are removed, checked once an hour; unset keeps them all."""
 
     @property
     def store_url(self) -> str:
-        """The database to use."""
+        """URL of the database to use."""
         return self.database_url or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"

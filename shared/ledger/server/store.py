@@ -1,4 +1,4 @@
-"""The ledger's store over SQLAlchemy: SQLite (WAL) or PostgreSQL, with one behaviour."""
+"""The ledger's store in SQLite (WAL mode) or PostgreSQL, with the same behaviour in both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,22 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from shared.domain import Side, State
 from shared.errors import InvalidInput, LedgerUnavailable
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.server.bulk_insert import KEY, write
+from shared.ledger.reports import StoreResult
+from shared.ledger.server.bulk_insert import KEY, insert_entries
 from shared.ledger.server.tables import entries
 
-_CACHE_KB = 64 * 1024  # SQLite's own 2 MB are too few for the indexes of a million entries
-_ALEMBIC = threading.Lock()  # its context is global to the process
-_MIGRATION_LOCK = 0x64696D6565  # any number that only dimee uses
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What came of a delivery: rows that changed the ledger, and rows that it had already."""
-
-    stored: int
-    duplicates: int
+_CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
+_ALEMBIC = threading.Lock()  # Alembic's context is global to the process
+_MIGRATION_LOCK = 0x64696D6565  # key of the advisory lock; no other program uses it
 
 
 class LedgerStore:
-    """Entries by (attempt_id, side). Deliveries may repeat and come in any order.
+    """Store of entries, one for each (attempt_id, side).
 
-    ``url`` is ``sqlite:///FILE`` or ``postgresql://…``. Migrates the schema at start, also when
-    two processes start at once. Raises `InvalidInput` for another kind of URL and
-    `LedgerUnavailable` where the database cannot be used.
+    The same entry may be delivered repeatedly and in any order. ``url`` is ``sqlite:///FILE`` or
+    ``postgresql://…``. The constructor migrates the schema, also when two processes start at the
+    same time. It raises `InvalidInput` for another kind of URL and `LedgerUnavailable` if the
+    database cannot be used.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,22 +51,22 @@ class LedgerStore:
         """``sqlite`` or ``postgresql``."""
         return self._engine.dialect.name
 
-    def upsert(self, delivered: Sequence[LedgerEntry]) -> Stored:
-        """Take entries in one transaction. A terminal state is final; an open one gives way."""
+    def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
+        """Store entries in one transaction; only an open entry is ever replaced, by its end."""
         if not delivered:
-            return Stored(0, 0)
+            return StoreResult()
         rows: dict[tuple[str, str], LedgerEntry] = {}
         for entry in delivered:
             key = (entry.attempt_id, entry.side.value)
             if key not in rows or not rows[key].is_terminal:
                 rows[key] = entry
         with self.connect() as connection:
-            changed = write(connection, list(rows.values()), time.time())
-        return Stored(changed, len(delivered) - changed)
+            changed = insert_entries(connection, list(rows.values()), time.time())
+        return StoreResult(stored=changed, duplicates=len(delivered) - changed)
 
-    def request(self, request_id: str) -> list[LedgerEntry]:
-        """Both sides of a request's attempts, in their order; empty if there is no such request."""
-        if "\0" in request_id:  # PostgreSQL fails on it, and no identifier has it
+    def request_entries(self, request_id: str) -> list[LedgerEntry]:
+        """Return both sides of a request's attempts, in order; empty for an unknown request."""
+        if "\0" in request_id:  # PostgreSQL rejects NUL, and no identifier contains it
             return []
         query = (
             sa.select(entries)
@@ -83,11 +76,11 @@ class LedgerStore:
         with self.connect() as connection:
             return [_entry(row) for row in connection.execute(query).mappings()]
 
-    def last(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
-        """The last ``count`` answered requests, newest first: the caller's side of their attempts.
+    def last_requests(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
+        """Return the last ``count`` answered requests, newest first, each as its caller's entries.
 
-        Newest by the ledger's own clock; those of one delivery by the mobile's. With a ``policy``
-        only what it decided.
+        The order follows the ledger's clock; requests of one delivery follow the mobile's clock.
+        With ``policy``, only requests that this policy decided are returned.
         """
         if "\0" in (policy or ""):
             return []
@@ -111,7 +104,7 @@ class LedgerStore:
         return list(found.values())
 
     def entries(self) -> Iterator[LedgerEntry]:
-        """Every entry, in the order of its key."""
+        """Yield every entry, in the order of its key."""
         query = sa.select(entries).order_by(*(entries.c[name] for name in KEY))
         with self.connect() as connection:
             for row in connection.execute(query).mappings():
@@ -124,9 +117,10 @@ class LedgerStore:
 
     @contextmanager
     def connect(self, writing: bool = False) -> Iterator[sa.Connection]:
-        """A connection in a transaction; the database's troubles become `LedgerUnavailable`.
+        """Open a connection in a transaction; database errors become `LedgerUnavailable`.
 
-        ``writing`` after reading: SQLite must know at the beginning.
+        Set ``writing`` for a transaction that reads first and writes later: SQLite must take its
+        write lock at the beginning.
         """
         try:
             with self._engine.connect() as connection:
@@ -144,7 +138,7 @@ class LedgerStore:
         self._engine.dispose()
 
     def _migrate(self) -> None:
-        with _ALEMBIC, _alone(self._engine.url):
+        with _ALEMBIC, _exclusive(self._engine.url):
             self._upgrade()
 
     def _upgrade(self) -> None:
@@ -161,8 +155,8 @@ class LedgerStore:
 
 
 @contextmanager
-def _alone(url: sa.URL) -> Iterator[None]:
-    """Hold SQLite's file for the change to WAL, which does not wait for others by itself."""
+def _exclusive(url: sa.URL) -> Iterator[None]:
+    """Lock SQLite's file: the change to WAL mode fails if another process changes it too."""
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return
@@ -196,10 +190,10 @@ def _engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
-        # the driver's own transactions would begin too late for BEGIN IMMEDIATE
+        # the driver would begin transactions too late for BEGIN IMMEDIATE
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")
-        # what is acknowledged is forgotten by its outbox: it must outlast a power cut
+        # an outbox deletes acknowledged entries, so they must survive a power cut here
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
 

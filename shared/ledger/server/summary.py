@@ -1,4 +1,4 @@
-"""Shares, percentiles, bytes and costs over the whole ledger."""
+"""Summary of the whole ledger: shares, percentiles, bytes and costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from shared.domain import Reason, Side, State
 from shared.ledger.reports import Audits, Percentiles, Summary
-from shared.ledger.server.prune import pruned
+from shared.ledger.server.prune import total_pruned
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries
 
@@ -20,9 +20,18 @@ _DURATIONS = ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip
 _ROWS_AT_ONCE = 5_000
 _by_callers = entries.c.side == Side.CALLER.value
 _audit = _by_callers & (entries.c.reason == Reason.AUDIT.value)
-# an audit answers nobody: it is in no share, no duration and no cost of an answer
+# audits give no answers, so they are left out of shares, durations and costs
 _callers = _by_callers & entries.c.reason.is_distinct_from(Reason.AUDIT.value)
-_KINDS = ("tier", "state", "reason", "policy", "exit_layer", "final", "degraded", "price_book")
+_GROUP_COLUMNS = (
+    "tier",
+    "state",
+    "reason",
+    "policy",
+    "exit_layer",
+    "final",
+    "degraded",
+    "price_book",
+)
 _SUMS = (
     "sent_bytes",
     "received_bytes",
@@ -34,45 +43,47 @@ _SUMS = (
 
 
 def summarise(store: LedgerStore) -> Summary:
-    """Summarise the callers' side: every attempt once, audits apart."""
+    """Summarise the callers' entries: every attempt once, audits separately."""
     with store.connect() as connection:
-        kinds = _kinds(connection)
-        final = [kind for kind in kinds if kind.final]
-        answered = [kind for kind in final if kind.state == State.ANSWERED.value]
+        groups = _groups(connection)
+        final = [group for group in groups if group.final]
+        answered = [group for group in final if group.state == State.ANSWERED.value]
         exits: dict[str, dict[str, int]] = {}
-        for kind in sorted(answered, key=lambda kind: (kind.tier, kind.exit_layer)):
-            layers = exits.setdefault(kind.tier, {})
-            layers[str(kind.exit_layer)] = layers.get(str(kind.exit_layer), 0) + kind.attempts
-        # requests, not attempts: one may go on twice, and end at a tier that it failed over to
+        for group in sorted(answered, key=lambda group: (group.tier, group.exit_layer)):
+            layers = exits.setdefault(group.tier, {})
+            layers[str(group.exit_layer)] = layers.get(str(group.exit_layer), 0) + group.attempts
+        # counted by request: one request may escalate twice, or fail over afterwards
         escalated = _callers & (entries.c.reason == Reason.ESCALATE.value)
         return Summary(
-            requests=_requests(connection, sa.true()),
-            answered=_attempts(answered),
-            failed=_attempts(final) - _attempts(answered),
-            failed_over=_attempts(k for k in answered if k.reason == Reason.FAIL_OVER.value),
-            escalated=_requests(connection, escalated),
-            degraded=_attempts(kind for kind in final if kind.degraded),
+            requests=_count_requests(connection, sa.true()),
+            answered=_count_attempts(answered),
+            failed=_count_attempts(final) - _count_attempts(answered),
+            failed_over=_count_attempts(
+                one for one in answered if one.reason == Reason.FAIL_OVER.value
+            ),
+            escalated=_count_requests(connection, escalated),
+            degraded=_count_attempts(group for group in final if group.degraded),
             audits=_audits(connection),
-            pruned=pruned(connection),
-            answered_by_tier=_by(answered, lambda kind: kind.tier),
+            pruned=total_pruned(connection),
+            answered_by_tier=_count_by(answered, lambda group: group.tier),
             exits_by_tier=exits,
-            attempts_by_state=_by(kinds, lambda kind: kind.state),
-            attempts_by_reason=_by(kinds, lambda kind: kind.reason),
-            requests_by_policy=_by(final, lambda kind: kind.policy),
+            attempts_by_state=_count_by(groups, lambda group: group.state),
+            attempts_by_reason=_count_by(groups, lambda group: group.reason),
+            requests_by_policy=_count_by(final, lambda group: group.policy),
             durations=_durations(connection),
-            sent_bytes=int(sum(kind.sent_bytes for kind in kinds)),
-            received_bytes=int(sum(kind.received_bytes for kind in kinds)),
-            cost_lambda=sum(kind.cost_lambda for kind in kinds),
-            all_cloud_lambda=sum(kind.all_cloud_lambda for kind in final),
-            cost_usd=sum(kind.cost_usd for kind in kinds),
-            energy_mj=sum(kind.energy_mj for kind in kinds),
-            price_books=list(_by(kinds, lambda kind: kind.price_book)),
+            sent_bytes=int(sum(group.sent_bytes for group in groups)),
+            received_bytes=int(sum(group.received_bytes for group in groups)),
+            cost_lambda=sum(group.cost_lambda for group in groups),
+            all_cloud_lambda=sum(group.all_cloud_lambda for group in final),
+            cost_usd=sum(group.cost_usd for group in groups),
+            energy_mj=sum(group.energy_mj for group in groups),
+            price_books=list(_count_by(groups, lambda group: group.price_book)),
         )
 
 
-def _kinds(connection: sa.Connection) -> list[Any]:
-    """Attempts by what is counted of them, in one pass: a few dozen rows for any ledger."""
-    columns = [entries.c[name] for name in _KINDS]
+def _groups(connection: sa.Connection) -> list[Any]:
+    """Group the attempts in one pass; the result has a few dozen rows for any ledger."""
+    columns = [entries.c[name] for name in _GROUP_COLUMNS]
     sums = [
         sa.func.coalesce(sa.func.sum(entries.c[name]), 0).cast(sa.Float(53)).label(name)
         for name in _SUMS
@@ -81,20 +92,20 @@ def _kinds(connection: sa.Connection) -> list[Any]:
     return list(connection.execute(query.where(_callers).group_by(*columns)))
 
 
-def _attempts(kinds: Iterable[Any]) -> int:
-    return sum(kind.attempts for kind in kinds)
+def _count_attempts(groups: Iterable[Any]) -> int:
+    return sum(group.attempts for group in groups)
 
 
-def _by(kinds: list[Any], name: Callable[[Any], str | None]) -> dict[str, int]:
+def _count_by(groups: list[Any], name: Callable[[Any], str | None]) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for kind in kinds:
-        named = name(kind)
+    for group in groups:
+        named = name(group)
         if named is not None:
-            counts[named] += kind.attempts
+            counts[named] += group.attempts
     return dict(sorted(counts.items()))
 
 
-def _requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
+def _count_requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
     found = sa.select(entries.c.request_id).where(condition).distinct().subquery()
     return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
 
@@ -136,7 +147,7 @@ def _audits(connection: sa.Connection) -> Audits:
 
 
 def _durations(connection: sa.Connection) -> list[Percentiles]:
-    """Exact percentiles from eight bytes a value: 20 MB for a million entries."""
+    """Compute exact percentiles; 8 bytes a value, thus 20 MB for a million entries."""
     columns = [entries.c[name] for name in _DURATIONS]
     query = sa.select(entries.c.tier, *columns).where(
         _callers & (entries.c.state == State.ANSWERED.value)

@@ -1,4 +1,7 @@
-"""The ledger's tables, for SQLite and PostgreSQL."""
+"""Tables of the ledger, for SQLite and PostgreSQL.
+
+A new column of ``entries`` also needs a field in `shared.ledger.entry.LedgerEntry` and a migration.
+"""
 
 from __future__ import annotations
 

@@ -21,31 +21,33 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidInput, MissingExtra
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.server.bulk_insert import write
-from shared.ledger.server.store import LedgerStore, Stored
+from shared.ledger.reports import StoreResult
+from shared.ledger.server.bulk_insert import insert_entries
+from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries
 from shared.validation import first_error
 
 ROWS_AT_ONCE = 10_000
 _NAMES = [column.name for column in entries.c]
 _ABSENT = "\\N"
-_END = "\\end"  # no attempt may be called so
+_END = "\\end"  # marks the last line; no attempt identifier may contain a backslash
 
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
-def export(store: LedgerStore, file: Path) -> int:
-    """Write every entry to ``file`` (``.parquet`` or ``.csv``); how many.
+def export_entries(store: LedgerStore, file: Path) -> int:
+    """Write every entry to ``file`` (``.parquet`` or ``.csv``); return their number.
 
-    One snapshot, in memory-bounded batches. The file appears when it is complete, and none is
-    overwritten. Raises `InvalidInput`, and `MissingExtra` for Parquet without pyarrow.
+    The entries are one snapshot, written in batches of bounded memory. The file appears once it is
+    complete; an existing file is not overwritten. Raises `InvalidInput`, and `MissingExtra` for
+    Parquet without pyarrow.
     """
     kind = _kind(file)
     if file.exists():
         raise InvalidInput(f"file: {file} exists; choose another name", field="file")
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    # the order in which it came in: what came together is stored together when it is taken again
+    # in the order of arrival: an import then stores each delivery together again
     query = sa.select(entries).order_by(entries.c.received_at, entries.c.attempt_id, entries.c.side)
     try:
         with store.connect() as connection:
@@ -60,23 +62,23 @@ def export(store: LedgerStore, file: Path) -> int:
     return written
 
 
-def take_in(store: LedgerStore, file: Path) -> Stored:
-    """Take every entry of an export, all or nothing; what the ledger has already stays as it is.
+def import_entries(store: LedgerStore, file: Path) -> StoreResult:
+    """Store every entry of an export file in one transaction; existing entries stay unchanged.
 
-    Raises `InvalidInput` for a file that is no export or is damaged, and then changes nothing.
+    Raises `InvalidInput` for a damaged file or one that is not an export; nothing changes then.
     """
     kind = _kind(file)
     stored = duplicates = 0
-    with store.connect(writing=True) as connection, _readable(file):
+    with store.connect(writing=True) as connection, _read_errors(file):
         read = (_read_parquet if kind == "parquet" else _read_csv)(file)
         rows = enumerate(read, start=1)
         for batch in _batches(_checked(file, *row) for row in rows):
             for received_at, same in groupby(batch, key=itemgetter(0)):
                 some = {(one.attempt_id, one.side): one for _, one in same}
-                changed = write(connection, list(some.values()), received_at)
+                changed = insert_entries(connection, list(some.values()), received_at)
                 stored += changed
                 duplicates += len(some) - changed
-    return Stored(stored, duplicates)
+    return StoreResult(stored=stored, duplicates=duplicates)
 
 
 def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
@@ -105,14 +107,14 @@ def _kind(file: Path) -> str:
 
 def _damaged(file: Path, why: str) -> InvalidInput:
     return InvalidInput(
-        f"file: {file} is not a whole ledger export ({why}); nothing was taken; "
+        f"file: {file} is not a complete ledger export ({why}); nothing was imported; "
         "write one with: dimee ledger export",
         field="file",
     )
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _read_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError, csv.Error) as error:
@@ -120,7 +122,7 @@ def _readable(file: Path) -> Iterator[None]:
         raise _damaged(file, why.splitlines()[0]) from None
 
 
-def _same_columns(file: Path, found: list[str]) -> None:
+def _check_columns(file: Path, found: list[str]) -> None:
     if found != _NAMES:
         odd = sorted(set(found) ^ set(_NAMES))
         named = f"columns differ: {', '.join(odd[:3])}" if odd else "columns in another order"
@@ -153,7 +155,7 @@ def _to_text(value: Any) -> str:
 def _read_csv(file: Path) -> Iterator[Row]:
     with file.open(newline="", encoding="utf-8") as lines:
         reader = csv.reader(lines, strict=True)
-        _same_columns(file, next(reader, []))
+        _check_columns(file, next(reader, []))
         for number, values in enumerate(reader, start=1):
             if values[:2] == [_END, str(number - 1)]:
                 return
@@ -208,7 +210,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
     pa = _arrow()
     try:
         with pa.parquet.ParquetFile(file, page_checksum_verification=True) as opened:
-            _same_columns(file, opened.schema_arrow.names)
+            _check_columns(file, opened.schema_arrow.names)
             for batch in opened.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:

@@ -1,7 +1,7 @@
-"""Matches the two sides of every attempt, in SQL, and names every row without a partner.
+"""Match the two sides of every attempt, in SQL, and name every row without a partner.
 
-A clean ledger is read three times, whatever its size: by side, by pair and by request. The rows
-themselves are asked for only where a count says that there is something to name.
+Three queries count what is wrong, by side, by pair and by request. Rows are read only where a count
+is not zero, so that a consistent ledger of any size needs three queries.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from shared.ledger.reports import Finding, Verification
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries
 
-SHOWN = 100
+MAX_FINDINGS = 100
 ROUNDING_MS = 0.01
-_WORK_MEM = "128MB"  # for the joins and groups of a million entries; PostgreSQL's own is 4 MB
+_WORK_MEM = "128MB"  # to join and group a million entries; PostgreSQL's default is 4 MB
 
 _caller = entries.alias("caller")
 _tier = entries.alias("tier_side")
@@ -41,7 +41,7 @@ def _count_if(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What may not be, and the rows that show it."""
+    """A kind of inconsistency and the condition on its rows."""
 
     kind: str
     detail: str
@@ -59,16 +59,16 @@ def _differs_ms(column: str) -> sa.ColumnElement[bool]:
 
 _caller_answered = _caller.c.state == State.ANSWERED.value
 _tier_answered = _tier.c.state == State.ANSWERED.value
-_ENDED_WELL = (State.REFUSED.value, State.FAILED.value, State.TIMED_OUT.value)
+_REFUSALS = (State.REFUSED.value, State.FAILED.value, State.TIMED_OUT.value)
 _OF_PAIRS = (
     _Rule(
         "no_tier",
-        "an answer came back that no tier booked",
+        "an answer came back that no tier recorded",
         ~_paired & (_caller.c.delivery == Delivery.ARRIVED.value),
     ),
     _Rule(
         "not_sent",
-        "the caller sent nothing, yet the tier booked it",
+        "the caller sent nothing, yet the tier recorded it",
         _paired & (_caller.c.delivery == Delivery.NOT_SENT.value),
     ),
     _Rule(
@@ -94,8 +94,8 @@ _OF_PAIRS = (
     ),
     _Rule(
         "refusal_mismatch",
-        "the caller was refused, and the tier booked no refusal",
-        _paired & (_caller.c.state == State.REFUSED.value) & ~_tier.c.state.in_(_ENDED_WELL),
+        "the caller was refused, and the tier recorded no refusal",
+        _paired & (_caller.c.state == State.REFUSED.value) & ~_tier.c.state.in_(_REFUSALS),
     ),
 )
 
@@ -131,25 +131,25 @@ _OF_REQUESTS = (
 
 
 class _Findings:
-    """Counts everything; keeps the first hundred."""
+    """Count of all findings, and the first `MAX_FINDINGS` of them."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self.total = 0
-        self.shown: list[Finding] = []
+        self.first: list[Finding] = []
 
     def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
         self.total += count
-        if count and len(self.shown) < SHOWN:
-            found = self._connection.execute(rows.limit(SHOWN - len(self.shown)))
-            self.shown += [
+        if count and len(self.first) < MAX_FINDINGS:
+            found = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
+            self.first += [
                 Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
                 for attempt_id, side in found
             ]
 
 
 def verify(store: LedgerStore) -> Verification:
-    """Match both sides of every attempt in one snapshot."""
+    """Match the two sides of every attempt, in one snapshot of the database."""
     with store.connect() as connection:
         if store.dialect == "postgresql":
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
@@ -179,10 +179,10 @@ def verify(store: LedgerStore) -> Verification:
                 entries.c.state == State.OPEN.value
             ),
         )
-        # every pair has one caller: what is left of the tiers' rows has none
+        # every pair has one caller, so the remaining rows of tiers have none
         findings.add(
             "no_caller",
-            "a tier answered an attempt that no caller booked",
+            "a tier answered an attempt that no caller recorded",
             tier_rows - by_pair[0],
             sa.select(_tier.c.attempt_id, _tier.c.side)
             .select_from(_WITHOUT_CALLER)
@@ -195,7 +195,7 @@ def verify(store: LedgerStore) -> Verification:
         for rule, count in zip(_OF_REQUESTS, by_request[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, numbered.where(rule.broken))
         requests = by_request[0]
-        if findings.total:  # a tier may name a request that no caller has
+        if findings.total:  # a tier's rows may name requests that no caller has
             every = sa.select(entries.c.request_id).distinct().subquery()
             requests = connection.execute(
                 sa.select(sa.func.count()).select_from(every)
@@ -205,5 +205,5 @@ def verify(store: LedgerStore) -> Verification:
         caller_rows=caller_rows,
         tier_rows=tier_rows,
         total_findings=findings.total,
-        findings=findings.shown,
+        findings=findings.first,
     )

@@ -1,1 +1,1 @@
-"""Alembic migrations of the ledger; run by `shared.ledger.server.store` at start."""
+"""Alembic migrations of the ledger, which `shared.ledger.server.store` runs at start."""

@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs on the connection that the store hands over."""
+"""Alembic's environment script: run the migrations on the store's connection."""
 
 from alembic import context
 

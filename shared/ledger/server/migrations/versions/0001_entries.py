@@ -1,4 +1,4 @@
-"""One table of entries, keyed by attempt and side."""
+"""The ledger's first schema: the entries, and a record of what retention removed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table and its indexes."""
+    """Create both tables and the indexes."""
     op.create_table(
         "entries",
         sa.Column("attempt_id", sa.String(64), primary_key=True),
@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("label", sa.String(64)),
         sa.Column("confidence", sa.Float(53)),
         sa.Column("exit_layer", sa.BigInteger),
+        sa.Column("resumed_after", sa.BigInteger),
         sa.Column("decision_ms", sa.Float(53)),
         sa.Column("queue_ms", sa.Float(53)),
         sa.Column("compute_ms", sa.Float(53)),
@@ -47,7 +48,19 @@ def upgrade() -> None:
         sa.Column("energy_mj", sa.Float(53)),
         sa.Column("price_book", sa.String(64)),
         sa.Column("final", sa.Boolean, nullable=False),
+        sa.Column("decision", sa.String(2000)),
+        sa.Column("certificate_id", sa.String(64)),
+        sa.Column("degraded", sa.Boolean),
         sa.Column("received_at", sa.Float(53), nullable=False),
     )
     op.create_index("entries_request_id", "entries", ["request_id"])
     op.create_index("entries_received_at", "entries", ["received_at"])
+    op.create_table(
+        "prunings",
+        sa.Column("pruned_at", sa.Float(53), primary_key=True),
+        sa.Column("received_before", sa.Float(53), nullable=False),
+        sa.Column("requests", sa.BigInteger, nullable=False),
+        sa.Column("entries", sa.BigInteger, nullable=False),
+        sa.Column("cost_lambda", sa.Float(53), nullable=False),
+        sa.Column("cost_usd", sa.Float(53), nullable=False),
+    )

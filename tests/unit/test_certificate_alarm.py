@@ -1,4 +1,4 @@
-"""The alarm: the fallback, who is told, and what survives a restart."""
+"""The alarm: everything goes to the cloud, and the state survives a restart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mobile_client.cli.render import row
-from mobile_client.monitoring.certificate_monitor import state_file
-from mobile_client.monitoring.monitor_state import watched_bound
+from mobile_client.monitoring.certificate_monitor import monitor_state_file
+from mobile_client.monitoring.monitor_state import audited_bound
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
 from shared.domain import Side, Tier
@@ -20,17 +20,17 @@ from tests.support.certificates import (
     TEXTS,
     Cloud,
     asked,
+    audited_settings,
     certificate,
     certificate_id,
     contrary,
-    promised,
 )
 from tests.support.mobile import World, attempts_of
 
 
-def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path: Path) -> None:
+def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
@@ -49,8 +49,8 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
     (alarm,) = [one for one in health.alarms if one.degrades]
     assert alarm.kind == "disagreement"
     assert alarm.since == health.degraded_since
-    assert "at most 2.00% are certified" in alarm.message
-    assert health.audits.evidence >= health.audits.raised_from == 100
+    assert "the certificate allows at most 2.00%" in alarm.message
+    assert health.audits.e_value >= health.audits.alarm_at == 100
     # one that degrades is audited no more: all its answers are the cloud's
     assert health.audits.waiting == 0
     entries = [entry for entry in world.entries() if entry.request_id == after[0].request_id]
@@ -60,9 +60,9 @@ def test_the_alarm_falls_back_to_the_cloud_and_says_so(bundle: Bundle, tmp_path:
     store.close()
 
 
-def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
+def test_alarm_persists_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> None:
     cloud, texts = contrary(bundle, tmp_path, TEXTS)
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def raise_alarm(mobile: MobileService) -> Any:
@@ -73,7 +73,7 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
     async def restarted(mobile: MobileService) -> tuple[Any, Classification, Classification]:
         known = mobile.monitor.health().alarms
         (degraded,) = await asked(mobile, texts[:1])
-        state_file(tmp_path, certificate_id(world)).unlink()
+        monitor_state_file(tmp_path, certificate_id(world)).unlink()
         (reset,) = await asked(mobile, texts[:1])
         assert mobile.monitor.health().audits.seen == 0
         return known, degraded, reset
@@ -87,11 +87,11 @@ def test_the_alarm_survives_a_restart_until_it_is_reset(bundle: Bundle, tmp_path
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 1}', "\xff", '{"a": NaN}'])
-def test_a_damaged_memory_is_set_aside(
+def test_damaged_state_file_is_renamed(
     content: str, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(tmp_path, settings=promised(bundle, tmp_path))
-    file = state_file(tmp_path, certificate_id(world))
+    world = World(tmp_path, settings=audited_settings(bundle, tmp_path))
+    file = monitor_state_file(tmp_path, certificate_id(world))
     file.parent.mkdir(parents=True)
     file.write_bytes(content.encode("latin-1"))
 
@@ -99,19 +99,19 @@ def test_a_damaged_memory_is_set_aside(
         return mobile.monitor.health().degraded
 
     assert world.run(work) is False
-    assert "counting begins anew" in caplog.text
+    assert "the counts start again" in caplog.text
     assert file.with_suffix(".damaged").exists()
 
 
-def test_another_alpha_does_not_judge_old_evidence(
+def test_running_test_keeps_its_alpha(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
 
     async def work(mobile: MobileService) -> float:
         await asked(mobile, TEXTS[:2])
         await mobile.monitor.auditor.drain()
-        return mobile.monitor.health().audits.raised_from or 0.0
+        return mobile.monitor.health().audits.alarm_at or 0.0
 
     assert World(tmp_path, up=("edge", "cloud"), settings=settings).run(work) == 100
     later = settings | {"audit_alpha": 0.5}
@@ -119,27 +119,27 @@ def test_another_alpha_does_not_judge_old_evidence(
     assert "keeps the alpha of 0.01" in caplog.text
 
 
-def test_two_mobiles_of_one_device_know_the_same(bundle: Bundle, tmp_path: Path) -> None:
-    world = World(tmp_path, up=("edge", "cloud"), settings=promised(bundle, tmp_path))
+def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) -> None:
+    world = World(tmp_path, up=("edge", "cloud"), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
-        second.watch.auditor._cloud = mobile.monitor.auditor._cloud
+        second.monitor.auditor._cloud = mobile.monitor.auditor._cloud
         second._runner._caller._tiers = mobile._runner._caller._tiers
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
-            await one.watch.auditor.drain()
-            one.watch.save()
-        seen = [one.watch.health().audits.seen for one in (mobile, second)]
+            await one.monitor.auditor.drain()
+            one.monitor.save()
+        seen = [one.monitor.health().audits.seen for one in (mobile, second)]
         await second.close(flush_s=0)
         return seen
 
     assert world.run(work) == [9, 9]
 
 
-def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path: Path) -> None:
+def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -> None:
     cloud = Cloud(bundle, bundle.manifest.labels[0])
-    settings = promised(bundle, tmp_path)
+    settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
 
     async def work(mobile: MobileService) -> tuple[Classification, Classification, Any]:
@@ -154,12 +154,10 @@ def test_a_certificate_that_expires_in_service_degrades(bundle: Bundle, tmp_path
     assert [alarm.kind for alarm in alarms] == ["expired"]
 
 
-def test_prices_that_change_in_service_change_no_promised_decision(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_price_change_in_service_keeps_certified_decisions(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text('{"version": "first"}')
-    settings = promised(bundle, tmp_path, price_book=book)
+    settings = audited_settings(bundle, tmp_path, price_book=book)
     world = World(tmp_path, up=("edge", "cloud"), settings=settings)
 
     async def work(mobile: MobileService) -> tuple[list[Classification], list[Classification], Any]:
@@ -176,12 +174,12 @@ def test_prices_that_change_in_service_change_no_promised_decision(
     assert not health.degraded
 
 
-def test_a_promise_of_accuracy_is_watched_by_its_bound_on_disagreement(
+def test_certificate_of_accuracy_is_monitored_by_its_bound_on_disagreement(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Nobody knows in service who is right; without such a bound there is no alarm."""
+    """In service the right answers are unknown; without such a bound there is no alarm."""
     plain = certificate(bundle, metric="accuracy")
-    assert watched_bound(plain) is None
-    assert watched_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04
-    assert watched_bound(certificate(bundle)) == 0.02
-    assert watched_bound(None) is None
+    assert audited_bound(plain) is None
+    assert audited_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04
+    assert audited_bound(certificate(bundle)) == 0.02
+    assert audited_bound(None) is None

@@ -1,4 +1,4 @@
-"""Bounds keep their level at finite n; the alarm is seldom false and never slow."""
+"""Level of the bounds at finite n, and false alarm rate and delay of the alarm."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_binomial_tail_is_the_distribution(errors: int, count: int, rate: float)
     assert binomial_tail(errors, count, rate) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-def test_the_edges_of_the_binomial() -> None:
+def test_binomial_bounds_at_the_extremes() -> None:
     assert binomial_upper(5, 5, 0.05) == 1
     assert binomial_upper(0, 0, 0.05) == 1
     assert binomial_tail(3, 5, 0.0) == 1
@@ -59,7 +59,7 @@ def test_the_edges_of_the_binomial() -> None:
         binomial_upper(6, 5, 0.05)
 
 
-def test_without_an_error_408_samples_certify_no_less_than_0_73_percent() -> None:
+def test_408_samples_without_error_certify_0_73_percent() -> None:
     losses_N = np.zeros(408)
     bound = upper_bound(losses_N, 0.05, DISAGREEMENT)
     assert bound == pytest.approx(0.00731567, abs=1e-7)
@@ -72,7 +72,7 @@ def test_without_an_error_408_samples_certify_no_less_than_0_73_percent() -> Non
     [(0.02, DISAGREEMENT), (0.3, DISAGREEMENT), (0.01, DROP), (-0.2, DROP), (0.1, SHARES)],
     ids=str,
 )
-def test_a_mean_above_the_bound_passes_with_delta_at_most(mean: float, kind: LossKind) -> None:
+def test_certifies_is_wrong_with_probability_at_most_delta(mean: float, kind: LossKind) -> None:
     """The worst case is a mean just above the bound; 1,000 draws of 300 losses."""
     rng = np.random.default_rng(11)
     draws_RN = _draw(rng, mean, kind, (REPETITIONS, 300))
@@ -80,8 +80,8 @@ def test_a_mean_above_the_bound_passes_with_delta_at_most(mean: float, kind: Los
     assert np.mean(passed) <= at_most(0.1)
 
 
-def test_the_betting_bound_covers_and_closes_in() -> None:
-    """Of 300 bounds at δ = 0.1 at most a tenth lie below the mean; with n they come nearer."""
+def test_betting_bound_covers_the_mean_and_tightens_with_n() -> None:
+    """Of 300 bounds at δ = 0.1 at most a tenth are below the mean; they tighten with n."""
     rng = np.random.default_rng(12)
     draws_RN = _draw(rng, 0.01, DROP, (300, 200))
     bounds_R = np.array([upper_bound(losses_N, 0.1, DROP) for losses_N in draws_RN])
@@ -93,12 +93,12 @@ def test_the_betting_bound_covers_and_closes_in() -> None:
     assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
 
 
-def test_certain_losses_have_no_bound_but_one() -> None:
+def test_constant_losses_of_one_have_the_bound_one() -> None:
     assert upper_bound([1.0] * 9, 0.05, DROP) == 1
     assert upper_bound([1.0] * 9, 0.05, DISAGREEMENT) == 1
 
 
-def test_losses_that_vary_little_are_bounded_more_closely_than_hoeffding() -> None:
+def test_betting_bound_is_tighter_than_hoeffding_for_low_variance() -> None:
     losses_N = np.zeros(4000)
     losses_N[::400] = 1
     losses_N[200::400] = -1
@@ -125,7 +125,7 @@ def test_certifies_and_upper_bound_agree_on_binary(losses: list[bool], bound: fl
         assert certifies(values, bound, 0.05, DISAGREEMENT) == (upper <= bound)
 
 
-def test_nothing_seen_proves_nothing() -> None:
+def test_no_losses_certify_nothing() -> None:
     assert upper_bound([], 0.05, DROP) == 1
     assert not certifies([], 0.5, 0.05, DROP)
     assert certifies([], 1.0, 0.05, DROP)
@@ -143,7 +143,7 @@ def test_nothing_seen_proves_nothing() -> None:
         ([0.0], 1.0, DROP, "delta: 1 is not between 0 and 1"),
     ],
 )
-def test_losses_of_another_kind_are_refused(
+def test_losses_of_another_kind_are_rejected(
     losses: list[float], delta: float, kind: LossKind, message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
@@ -164,18 +164,18 @@ def _draw(rng: np.random.Generator, mean: float, kind: LossKind, shape: tuple[in
 
 
 @pytest.mark.parametrize(("bound", "kind"), [(0.02, DISAGREEMENT), (0.005, DROP)], ids=str)
-def test_a_false_alarm_is_rarer_than_alpha_however_often_one_looks(
+def test_false_alarm_rate_is_at_most_alpha_with_continuous_checks(
     bound: float, kind: LossKind
 ) -> None:
-    """1,000 streams of 400 audits, each looked at after every audit and stopped at the first."""
+    """1,000 streams of 400 audits, checked after every audit."""
     rng = np.random.default_rng(13)
     streams_RN = _draw(rng, bound, kind, (REPETITIONS, 400))
     raised = [_watch(Alarm(bound, 0.1, kind), stream_N) is not None for stream_N in streams_RN]
     assert np.mean(raised) <= at_most(0.1)
 
 
-def test_losses_may_depend_on_the_past() -> None:
-    """A loss of mean ≤ bound given the past is enough: here errors come in bursts."""
+def test_alarm_is_valid_for_dependent_losses() -> None:
+    """It suffices that the mean given the past is at most the bound; here errors come in bursts."""
     rng = np.random.default_rng(14)
     raised = 0
     for _ in range(300):
@@ -189,15 +189,15 @@ def test_losses_may_depend_on_the_past() -> None:
     assert raised / 300 <= 0.1 + 3 * math.sqrt(0.09 / 300)
 
 
-def test_a_broken_promise_raises_it() -> None:
-    """Five times the bound is found within 300 audits in nine of ten streams."""
+def test_alarm_detects_a_violated_bound() -> None:
+    """A mean of five times the bound is detected within 300 audits in nine of ten streams."""
     rng = np.random.default_rng(15)
     streams_RN = _draw(rng, 0.1, DISAGREEMENT, (100, 300))
     found = [_watch(Alarm(0.02, 0.05), stream_N) for stream_N in streams_RN]
     assert sum(at is not None for at in found) >= 90
 
 
-def test_a_change_after_a_long_good_time_is_found() -> None:
+def test_alarm_detects_a_late_change() -> None:
     rng = np.random.default_rng(16)
     late = 0
     for _ in range(50):
@@ -215,7 +215,7 @@ def _watch(alarm: Alarm, stream_N: Any) -> int | None:
     return alarm.raised_at
 
 
-def test_once_raised_it_stays_and_counts_no_further() -> None:
+def test_raised_alarm_stays_raised() -> None:
     alarm = Alarm(0.05, 0.05)
     while not alarm.update(1.0):
         pass
@@ -223,18 +223,18 @@ def test_once_raised_it_stays_and_counts_no_further() -> None:
     assert alarm.raised
     assert alarm.raised_at == seen
     assert alarm.mean == 1.0
-    assert alarm.evidence >= 20
+    assert alarm.e_value >= 20
     assert all(alarm.update(0.0) for _ in range(100))
     assert alarm.seen == seen
 
 
-def test_a_new_alarm_has_seen_nothing() -> None:
+def test_new_alarm_is_empty() -> None:
     alarm = Alarm(0.05, 0.05)
     assert (alarm.raised, alarm.mean, alarm.seen) == (False, None, 0)
-    assert alarm.evidence == pytest.approx(1.0)
+    assert alarm.e_value == pytest.approx(1.0)
 
 
-def test_a_restored_alarm_goes_on_as_if_nothing_had_been() -> None:
+def test_restored_alarm_continues() -> None:
     rng = np.random.default_rng(17)
     stream_N = _draw(rng, 0.04, DROP, (400,))
     alarm, other = Alarm(0.01, 0.01, DROP), Alarm(0.01, 0.01, DROP)
@@ -248,15 +248,15 @@ def test_a_restored_alarm_goes_on_as_if_nothing_had_been() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"capital": [1.0]}, "its state is damaged"),
-        ({"capital": [math.inf] * 16}, "its state is damaged"),
+        ({"wealth": [1.0]}, "its state is damaged"),
+        ({"wealth": [math.inf] * 16}, "its state is damaged"),
         ({"seen": -1}, "its state is damaged"),
-        ({"capital": None}, "cannot be read"),
+        ({"wealth": None}, "cannot be read"),
         ({"bound": "much"}, "cannot be read"),
         ({"bound": 2.0}, "2 is not between 0 and 1"),
     ],
 )
-def test_a_damaged_state_is_refused(change: dict[str, Any], message: str) -> None:
+def test_damaged_state_is_rejected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         Alarm.restore(Alarm(0.05, 0.05).state() | change)
     with pytest.raises(InvalidInput, match="cannot be read"):
@@ -268,7 +268,7 @@ def test_a_damaged_state_is_refused(change: dict[str, Any], message: str) -> Non
     [(0.0, 0.05, DISAGREEMENT), (1.0, 0.05, DROP), (-1.0, 0.05, DROP), (0.1, 0.0, DROP),
      (0.1, 1.0, DROP), (math.nan, 0.05, DROP)],
 )  # fmt: skip
-def test_a_bound_or_level_outside_its_range_is_refused(
+def test_bound_or_level_out_of_range_is_rejected(
     bound: float, alpha: float, kind: LossKind
 ) -> None:
     with pytest.raises(InvalidInput, match="is not between"):
@@ -276,10 +276,10 @@ def test_a_bound_or_level_outside_its_range_is_refused(
 
 
 @pytest.mark.parametrize("loss", [-1.0, 0.5, 2.0, math.nan])
-def test_a_loss_of_another_kind_changes_nothing(loss: float) -> None:
+def test_rejected_loss_changes_nothing(loss: float) -> None:
     alarm = Alarm(0.05, 0.05)
     alarm.update(1.0)
     before = alarm.state()
-    with pytest.raises(InvalidInput, match="is not one of this alarm's"):
+    with pytest.raises(InvalidInput, match="is not a loss of this alarm's kind"):
         alarm.update(loss)
     assert alarm.state() == before

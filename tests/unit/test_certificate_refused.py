@@ -1,4 +1,4 @@
-"""A certificate that does not speak of what is served here is refused at start, in one sentence."""
+"""A certificate for another configuration is rejected at start, in one sentence."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LATER = datetime.now(UTC) + timedelta(days=1)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another bundle": ({"bundle_id": "0" * 16}, "is for the bundle 0000000000000000"),
     "other labels": ({"labels": ("yes", "no")}, "is for the labels yes, no"),
-    "expired": ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "expired 2026-01-01"),
+    "expired": ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "expired on 2026-01-01"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.parametrize("where", ["mobile", "edge", "cloud"])
-def test_a_wrong_certificate_is_refused(
+def test_wrong_certificate_is_rejected_at_start(
     where: str, what: str, bundle: Bundle, tmp_path: Path
 ) -> None:
     changes, message = WRONG[what]
@@ -54,14 +54,14 @@ def test_a_wrong_certificate_is_refused(
     assert "\n" not in caught.value.message
 
 
-def refused(bundle: Bundle, folder: Path, promise: dict[str, Any], **settings: Any) -> str:
-    file = written(bundle, folder, **promise)
+def refused(bundle: Bundle, folder: Path, content: dict[str, Any], **settings: Any) -> str:
+    file = written(bundle, folder, **content)
     with pytest.raises(DimeeError) as caught:
         MobileClient(bundle=BUNDLE, state_dir=folder, certificate=file, **settings)
     return caught.value.message
 
 
-def test_what_the_mobile_would_do_must_be_what_was_judged(bundle: Bundle, tmp_path: Path) -> None:
+def test_mobile_rejects_other_prices_and_thresholds(bundle: Bundle, tmp_path: Path) -> None:
     other = Prices.of(bundle.cost_model, PriceBook()).model_copy(update={"cloud_fee": 3.0})
     assert "cloud_fee 3, now" in refused(bundle, tmp_path, {"prices": other})
     assert "policy 'edge'" in refused(bundle, tmp_path, {"policy": "edge"})
@@ -75,10 +75,10 @@ def test_what_the_mobile_would_do_must_be_what_was_judged(bundle: Bundle, tmp_pa
 def test_an_expired_price_book_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text(json.dumps({"version": "old", "valid_until": "2026-01-01T00:00:00Z"}))
-    assert "expired 2026-01-01" in refused(bundle, tmp_path, {}, price_book=book)
+    assert "expired on 2026-01-01" in refused(bundle, tmp_path, {}, price_book=book)
 
 
-def test_no_file_and_no_certificate(tmp_path: Path) -> None:
+def test_mobile_runs_without_a_certificate_file(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot be read; make one with: dimee calibrate"):
         MobileClient(bundle=BUNDLE, state_dir=tmp_path, certificate=tmp_path / "none.json")
     (tmp_path / "other.json").write_text("{}")
@@ -86,7 +86,7 @@ def test_no_file_and_no_certificate(tmp_path: Path) -> None:
         MobileClient(bundle=BUNDLE, state_dir=tmp_path, certificate=tmp_path / "other.json")
 
 
-def test_an_empty_setting_is_no_certificate(
+def test_empty_setting_means_no_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIMEE_CERTIFICATE", "")
@@ -100,6 +100,6 @@ def test_an_empty_setting_is_no_certificate(
     [("audit_share", -0.1), ("audit_share", 1.1), ("audit_share", float("nan")),
      ("audit_alpha", 0), ("audit_alpha", 1)],
 )  # fmt: skip
-def test_shares_out_of_bounds_are_refused(name: str, value: float) -> None:
+def test_out_of_range_shares_are_rejected(name: str, value: float) -> None:
     with pytest.raises(InvalidInput, match=f"DIMEE_{name.upper()}"):
         load_settings(**{name: value})
