@@ -62,6 +62,8 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         summary=f"Layers {service.layers.first} to {service.layers.last} of a text classifier",
         version="1",
         lifespan=lifespan,
+        # OpenTelemetry would cost a tenth of a refusal's time even without an exporter
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
