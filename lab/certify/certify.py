@@ -261,7 +261,7 @@ def certify(
         "policy": CascadeRouting.name,
         "mobile_layers": manifest.mobile_layers,
         "edge_layers": manifest.edge_layers,
-        "thresholds": {"alpha": chosen.setting.alpha, "price": chosen.setting.price},
+        "thresholds": {"alpha": chosen.setting.alpha, "cost_weight": chosen.setting.price},
         "prices": Prices.of(outcomes.cost_model, book),
         "per_tier": calibration.tier_bounds() if per_tier else {},
         "disagreement": calibration.disagreement() if calibration.metric == "accuracy" else None,

@@ -189,7 +189,7 @@ def test_tokens_are_limited_to_their_scopes(
 def test_certificate_of_another_authority_is_a_clear_error(secured: SecuredTestbed) -> None:
     exchange = ask(secured, secured.credentials("mobile", ca=secured.folder / "other-ca.pem"))
     assert isinstance(exchange.error, TierUnreachable)
-    assert "not one that DIMEE_TLS_CA signed" in exchange.error.message
+    assert "DIMEE_TLS_CA has not signed its certificate" in exchange.error.message
     assert exchange.delivery is Delivery.NOT_SENT
 
 
@@ -215,7 +215,7 @@ def test_token_is_replaced_without_a_restart(secured: SecuredTestbed) -> None:
         assert (refused.status_code, error["code"]) == (503, "not_admitted"), error
         assert classify(http, "mobile").status_code == 200, "the mobile still answers alone"
         before = secured.ledger("analyst").verify().caller_rows
-        _until(lambda: "does not admit this process" in secured.log("mobile"))
+        _until(lambda: "rejects this process's token" in secured.log("mobile"))
         secured.issue_token("mobile")
         assert classify(http, "cloud").status_code == 200
     report = wait_for_consistent(secured.ledger("analyst"), wait_s=30, requests=before + 1)
@@ -224,8 +224,8 @@ def test_token_is_replaced_without_a_restart(secured: SecuredTestbed) -> None:
     assert summary.attempts_by_state.get("refused", 0) >= 2, (
         "both servers refused, and both attempts are recorded"
     )
-    assert secured.log("mobile").count("does not admit this process") == 1
-    assert "admits this process again" in secured.log("mobile")
+    assert secured.log("mobile").count("rejects this process's token") == 1
+    assert "accepts this process again" in secured.log("mobile")
     logs = "".join(secured.log(name) for name in MODULES)
     for device in DEVICES:
         assert secured.token_file(device).read_text() not in logs

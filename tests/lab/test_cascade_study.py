@@ -67,7 +67,7 @@ def test_cascade_saves_where_features_show_the_difficulty(
     made, chosen = fit_default_heads(EMBEDDING_CLASSIFIER, validation, pools, DropLimit())
     assert chosen.drop <= 0 < -chosen.cost_change
     test = toy(2000, 2)
-    trace = cascade_trace(made, float(made.price), test, pools)
+    trace = cascade_trace(made, float(made.cost_weight), test, pools)
     right = np.mean(trace.answer_N == test.labels_N)
     assert right >= all_cloud_accuracy(test) - 0.02
     assert trace.cost_N.mean() < 0.75 * COSTS.all_cloud
@@ -101,7 +101,7 @@ def test_policy_without_heads_is_refused() -> None:
 
 def test_doubled_cloud_fee_changes_the_next_decision(heads: CorrectnessHeads, pools: Pools) -> None:
     """The same policy object uses the current prices."""
-    policy = CascadeRouting(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.02)
     test = toy(300, 5)
     before = [policy.route(test.features(i)).tier for i in range(len(test))]
     assert Tier.CLOUD in before
@@ -112,7 +112,7 @@ def test_doubled_cloud_fee_changes_the_next_decision(heads: CorrectnessHeads, po
 
 def test_unavailable_and_too_slow_tiers_are_not_chosen(heads: CorrectnessHeads) -> None:
     test = toy(200, 6)
-    policy = CascadeRouting(heads, COSTS, price=0.02)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.02)
     policy.conditions.up[Tier.EDGE] = False
     policy.conditions.left_ms = 100
     policy.conditions.delay_ms[Tier.CLOUD] = 150
@@ -203,7 +203,7 @@ def test_sweep_and_policy_decide_alike(price: float, pairs: bool, pools: Pools) 
 def test_heads_of_answers_start_every_text_at_one_tier(pools: Pools) -> None:
     """They use the confidence of answers alone, which is unknown before the first answer."""
     heads = fit_heads(EMBEDDING_CLASSIFIER, toy(500, 11), pools, "answers")
-    policy = CascadeRouting(heads, COSTS, price=0.01)
+    policy = CascadeRouting(heads, COSTS, cost_weight=0.01)
     test = toy(200, 12)
     assert len({policy.route(test.features(i)).tier for i in range(len(test))}) == 1
     swept = CascadeSweep(heads, test, pools).run(0.01, COSTS)

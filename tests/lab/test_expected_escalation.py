@@ -98,7 +98,7 @@ def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> N
                 for n in heads.layers_T2[tier]
             )
             decided = min(0.0, min(0.0, lead) + sure * later_sure + (1 - sure) * later_not)
-            decided -= policy.price * (sure * cost_sure + (1 - sure) * cost_not)
+            decided -= policy.cost_weight * (sure * cost_sure + (1 - sure) * cost_not)
             everything = policy.threshold_plan_target(tier, expectation) is not None
             assert (float(policy.expected_value(tier, sure, lead)) > decided + 1e-12) is everything
             plans[everything] += 1

@@ -24,7 +24,6 @@ WORDS = {
     "crowd": "concurrency limit",
     "revive": "restart after",
     "tariff": "live prices",
-    "betting": "sequential test",
     "unlearning": "stateless policy",
     "soup": "weight averaging",
     "temper": "fit temperatures",

@@ -78,7 +78,7 @@ def test_tier_that_a_mode_excludes_is_no_failure_and_is_not_replayed(tmp_path: P
     id_ = escalated[0].request_id
     request = read_request([entry for entry in callers(found) if entry.request_id == id_])
     kept, left_out = replayable([request], escalated[0].bundle_id)
-    assert (kept, left_out) == ([], {"asked for in another mode or under a ceiling": 1})
+    assert (kept, left_out) == ([], {"restricted by a mode or a cost ceiling": 1})
 
 
 def test_ledger_records_why_the_mobile_answered(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_waiting_is_free_under_a_certificate(bundle: Bundle, tmp_path: Path) -> 
         assert device.tier_stats.conditions.cost_model == device.guard.cost_model
     finally:
         device.close()
-    assert ReplayContext.load(settings).value is not None
+    assert ReplayContext.load(settings).policy is not None
 
 
 def test_cost_of_an_answer_includes_the_waiting() -> None:
@@ -162,10 +162,10 @@ def test_decision_is_recorded_with_price_of_waiting_and_delays(
     recorded: list[RequestTrace],
 ) -> None:
     assert all(
-        one.knew is not None and one.knew.latency_price_lambda == LATENCY_PRICE_LAMBDA
+        one.decision is not None and one.decision.latency_price_lambda == LATENCY_PRICE_LAMBDA
         for one in recorded
     )
-    first, last = recorded[-1].knew, recorded[0].knew
+    first, last = recorded[-1].decision, recorded[0].decision
     assert first is not None
     assert last is not None
     assert first.delays == {}, "nothing was measured before the first request"
@@ -176,20 +176,22 @@ def test_decision_is_recorded_with_price_of_waiting_and_delays(
 def test_explain_shows_the_price_of_waiting_and_its_effect(
     recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
-    request = next(one for one in recorded if len(one.path) > 1 and one.knew and one.knew.delays)
-    assert request.knew is not None
+    request = next(
+        one for one in recorded if len(one.path) > 1 and one.decision and one.decision.delays
+    )
+    assert request.decision is not None
     story = explain(request, at_hand)
     assert story.latency_price_lambda == LATENCY_PRICE_LAMBDA
     assert story.notes == [], "the recorded rate and delays give the recorded expected_values again"
     for view in story.tiers:
-        known = (request.knew.delays or {}).get(view.tier)
+        known = (request.decision.delays or {}).get(view.tier)
         assert view.delay_ms == known
         if known is not None:
             assert view.waiting_lambda is not None
             assert view.waiting_lambda >= LATENCY_PRICE_LAMBDA * known - 1e-9
     for option in story.attempts[0].options:
-        assert option.price == pytest.approx(
-            (story.price or 0) * (option.cost_lambda + option.waiting_lambda)
+        assert option.cost == pytest.approx(
+            (story.cost_weight or 0) * (option.cost_lambda + option.waiting_lambda)
         )
     text = "\n".join(lines(story))
     assert "Waiting a second cost 18 λ (0.018 λ a millisecond)" in text
@@ -208,7 +210,7 @@ def test_replay_at_the_default_price_reproduces_decisions(
         live = sum(one.first.tier is tier for one in recorded) / len(recorded)
         assert mean_before(report, f"{tier.value} asked first") == pytest.approx(live)
     assert mean_before(report, "cost λ") == pytest.approx(report.recorded_lambda)
-    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
+    assert report.latency_price_before == report.latency_price_after == LATENCY_PRICE_LAMBDA
 
 
 def mean_before(report: WhatIfReport, name: str) -> float:
@@ -217,9 +219,9 @@ def mean_before(report: WhatIfReport, name: str) -> float:
 
 def unrated(request: RequestTrace) -> RequestTrace:
     """Return the request without its recorded price of waiting."""
-    assert request.knew is not None
-    knew = request.knew.model_copy(update={"latency_price_lambda": None})
-    return RequestTrace(request.path, request.answers, knew)
+    assert request.decision is not None
+    decision = request.decision.model_copy(update={"latency_price_lambda": None})
+    return RequestTrace(request.path, request.answers, decision)
 
 
 def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
@@ -228,30 +230,30 @@ def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace])
     same = Scenario(dear.bundle.cost_model)
     report = what_if(recorded, dear, same)
     assert report.reproduced == 1
-    assert report.moved == 0
-    assert report.ms_lambda_before == report.ms_lambda_after == LATENCY_PRICE_LAMBDA
+    assert report.rerouted == 0
+    assert report.latency_price_before == report.latency_price_after == LATENCY_PRICE_LAMBDA
     (note,) = [note for note in report.notes if "another price of waiting" in note]
     assert f"{len(recorded)} requests" in note
 
     today = what_if([unrated(one) for one in recorded], dear, same)
     assert today.reproduced < 1
-    assert today.ms_lambda_before == 1
+    assert today.latency_price_before == 1
     assert not any("another price of waiting" in note for note in today.notes)
 
     asked = what_if(recorded, dear, Scenario(dear.bundle.cost_model, latency_price_lambda=1.0))
     assert asked.reproduced == 1
-    assert asked.moved > 0
-    assert (asked.ms_lambda_before, asked.ms_lambda_after) == (LATENCY_PRICE_LAMBDA, 1)
+    assert asked.rerouted > 0
+    assert (asked.latency_price_before, asked.latency_price_after) == (LATENCY_PRICE_LAMBDA, 1)
 
     half = [unrated(one) if n % 2 else one for n, one in enumerate(recorded)]
-    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).ms_lambda_before < 1
+    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).latency_price_before < 1
 
 
 def test_changed_link_keeps_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
     pure = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
     far = what_if(recorded, pure, Scenario(pure.bundle.cost_model, LINKS["satellite"]))
-    assert far.ms_lambda_after == LATENCY_PRICE_LAMBDA
-    assert far.moved > 0
+    assert far.latency_price_after == LATENCY_PRICE_LAMBDA
+    assert far.rerouted > 0
     assert not any("waiting has no price" in note for note in far.notes)
 
 
@@ -309,7 +311,7 @@ def test_whatif_with_a_price_book_uses_its_price_of_waiting(
         raise NotFound("enough")
 
     monkeypatch.setattr(whatif_cli, "what_if", keep)
-    monkeypatch.setattr(LedgerClient, "last", lambda *_: [])
+    monkeypatch.setattr(LedgerClient, "last_requests", lambda *_: [])
     options = [
         "--bundle",
         str(BUNDLE),
@@ -332,8 +334,8 @@ def test_whatif_with_another_price_of_waiting_moves_requests(
     report = what_if(
         recorded, at_hand, Scenario(at_hand.bundle.cost_model, latency_price_lambda=10.0)
     )
-    assert report.ms_lambda_after == 10
-    assert report.moved > 0
+    assert report.latency_price_after == 10
+    assert report.rerouted > 0
     assert "waiting 0.018 → 10 λ a ms" in "\n".join(whatif_lines(report))
 
 
@@ -341,9 +343,9 @@ def test_entries_without_recorded_delays_are_explained_without_waiting(
     recorded: list[RequestTrace], at_hand: ReplayContext
 ) -> None:
     request = recorded[0]
-    assert request.knew is not None
-    knew = request.knew.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
-    story = explain(RequestTrace(request.path, request.answers, knew), at_hand)
+    assert request.decision is not None
+    decision = request.decision.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
+    story = explain(RequestTrace(request.path, request.answers, decision), at_hand)
     assert story.latency_price_lambda is None
     assert all(one.waiting_lambda is None and one.delay_ms is None for one in story.tiers)
     assert "Waiting" not in "\n".join(lines(story))
