@@ -20,7 +20,7 @@ from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.error_handlers import install_error_handlers
-from shared.serving.responses import error_response
+from shared.serving.responses import send_error
 from shared.serving.tokens import Scope as Right
 from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
 
@@ -47,7 +47,7 @@ class ConcurrencyLimitMiddleware:
         try:
             self._limiter.acquire()
         except Overloaded as error:
-            await error_response(error)(scope, receive, send)
+            await send_error(send, error)
             return
         status = 0
 

@@ -8,7 +8,6 @@ checkpoints (`Outbox.checkpoint`), so that no request waits for their syncs.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import hmac
 import logging
 import os
@@ -202,7 +201,7 @@ class Outbox:
         """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""
         content = text if pair is None else f"{text}\x1f{pair}"
         message = content.encode("utf-8", "surrogatepass")
-        return hmac.new(self._salt, message, hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._salt, message, "sha256").hex()[:32]
 
     def close(self) -> None:
         """Close the files and release the outbox to other processes."""

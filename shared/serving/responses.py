@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from starlette.responses import Response
+from starlette.types import Message, Send
 
 from shared.errors import INTERNAL, DimeeError
 
@@ -16,6 +18,37 @@ def error_response(error: DimeeError) -> Response:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     return json_response(error.payload(), error.status, headers)
+
+
+async def send_error(send: Send, error: DimeeError) -> None:
+    """Send the response for an error.
+
+    The messages of recent errors are cached: an overloaded tier sends the same refusal many times,
+    and building it takes longer than sending it.
+    """
+    facts = (error.message, error.field, error.limit, error.retry_after_s)
+    for message in _error_messages(type(error), *facts):
+        await send(message)
+
+
+@lru_cache(maxsize=256)
+def _error_messages(
+    make_error: Callable[..., DimeeError],
+    message: str,
+    field: str | None,
+    limit: float | None,
+    retry_after_s: float | None,
+) -> tuple[Message, Message]:
+    error = make_error(message, field=field, limit=limit, retry_after_s=retry_after_s)
+    response = error_response(error)
+    return (
+        {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        },
+        {"type": "http.response.body", "body": response.body},
+    )
 
 
 def internal_error_response() -> Response:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.errors import DimeeError
 from shared.serving.body_limit import replay
 from shared.serving.disconnect import CLIENT_CLOSED_REQUEST, ClientDisconnected
-from shared.serving.responses import error_response
+from shared.serving.responses import send_error
 from shared.tier_server.service import TierService
 from shared.wire import InferRequest
 
@@ -44,7 +44,7 @@ class InferEndpoint:
         try:
             response = await self._service.infer(request, receive)
         except DimeeError as error:
-            await error_response(error)(scope, receive, send)
+            await send_error(send, error)
         except ClientDisconnected:
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
         else:
