@@ -1,1 +1,1 @@
-"""The ground floor: what every tier and the lab share. Imports nothing above it."""
+"""Code that every tier, the lab and the testbed share; imports none of them."""

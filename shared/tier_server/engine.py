@@ -270,11 +270,11 @@ class Engine:
         with self._choosing:  # another worker would choose among the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
-                ahead = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
+                nearest = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
-            ready = [job for job in ahead if _prepare(job)]
+            ready = [job for job in nearest if _prepare(job)]
             batch = self._batch(ready, min(share, self._max_rows))
-            finished = {*ahead} - ({*ready} - {*batch})
+            finished = {*nearest} - ({*ready} - {*batch})
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in finished]
         return batch
