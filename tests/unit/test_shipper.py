@@ -93,8 +93,8 @@ def test_ledger_commands_show_delivered_entries(running: Testbed, outbox: Outbox
     shown = runner.invoke(ledger_command, ["show", "r1", *url]).output
     assert "route by dimee-fixed (moderate)" in shown
     assert "positive at exit 3, 75.0%" in shown
-    clean = runner.invoke(ledger_command, ["verify", *url])
-    assert (clean.exit_code, clean.output.strip().endswith("consistent")) == (0, True)
+    verified = runner.invoke(ledger_command, ["verify", *url])
+    assert (verified.exit_code, verified.output.strip().endswith("consistent")) == (0, True)
     outbox.record(caller("a9", request_id="r9"))
     assert shipper.flush(10)
     dirty = runner.invoke(ledger_command, ["verify", "--wait", "0", *url])
