@@ -153,7 +153,7 @@ class Reason(StrEnum):
 
 
 class Delivery(StrEnum):
-    """Whether an attempt reached the tier, as far as its caller knows.
+    """Arrival of an attempt at its tier, as far as the caller knows.
 
     It decides whether the tier must have an entry of the attempt. ``ARRIVED``: the tier answered or
     refused, so it has an entry. ``NOT_SENT``: there was no connection, so it has none.

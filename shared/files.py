@@ -26,7 +26,7 @@ class ChangeDetector:
 
     @property
     def exists(self) -> bool:
-        """Whether the file existed when it was last looked at."""
+        """True if the file existed when it was last looked at."""
         return self._signature is not None
 
     def mark(self) -> None:

@@ -60,13 +60,16 @@ def draw() -> Figure:
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")
 
-    box(axes, 1, 18, 50, 55, BLUE, "mobile    mobile_client/")
+    box(axes, 1, 18, 50, 55, BLUE, "mobile · mobile_client/ · layers 1..m")
     steps = (
         ("1  check options and input", "client.py, options.py, service.py"),
         ("2  tokenize, mean word embedding, policy", "local/runtime.py, shared/policies/"),
-        ("3  next action of the request", "dispatch/runner.py, request_state.py"),
+        ("3  next: attempt, retry, escalate, fail over", "dispatch/runner.py, request_state.py"),
         ("4a  answer on the device: layers 1..m", "local/runtime.py, shared/inference/"),
-        ("4b  call a tier; hedge, time out", "dispatch/tier_caller.py, shared/tier_client.py"),
+        (
+            "4b  or call edge or cloud; hedge, time out",
+            "dispatch/tier_caller.py, shared/tier_client.py",
+        ),
     )
     for number, (text, file) in enumerate(steps):
         inset = 0 if number < 3 else 7
@@ -78,7 +81,7 @@ def draw() -> Figure:
     for height in (39.2, 30.6, 22.2):
         arrow(axes, (7, height, 11, height))
 
-    box(axes, 72, 46, 47, 27, GREEN, "edge    edge_server/    layers 1..n")
+    box(axes, 72, 46, 47, 27, GREEN, "edge · edge_server/ · layers 1..n")
     served = (
         ("5  authenticate, parse", "shared/serving/, tier_server/infer_endpoint.py"),
         ("6  admit or refuse, queue, batch", "tier_server/service.py, admission.py, engine.py"),
@@ -86,16 +89,18 @@ def draw() -> Figure:
     )
     for number, (text, file) in enumerate(served):
         step(axes, 74, 61.6 - 7 * number, 43, text, file)
-    box(axes, 72, 31, 47, 12, GREEN, "cloud    cloud_server/    layers 1..l")
+    box(axes, 72, 31, 47, 12, GREEN, "cloud · cloud_server/ · layers 1..l")
     axes.text(74, 36.6, "the same code as the edge:", fontsize=8)
     where = "shared/serving/, shared/tier_server/, shared/inference/"
     axes.text(74, 33.4, where, family="monospace", fontsize=7, color="#444")
     arrow(axes, (48, 32, 72, 56), "POST /v1/infer")
-    arrow(axes, (48, 29.6, 72, 37), "escalate, fail over", drop=5.2)
+    arrow(axes, (48, 29.6, 72, 37), "POST /v1/infer", drop=4.6)
 
-    step(axes, 74, 21.4, 43, "outbox on disk, one for each process", "shared/ledger/outbox.py")
+    step(
+        axes, 74, 21.4, 43, "outbox on disk, one each for edge and cloud", "shared/ledger/outbox.py"
+    )
     arrow(axes, (95, 31, 95, 27.4), dashed=True)
-    box(axes, 72, 1, 47, 15, ORANGE, "ledger    shared/ledger/server/")
+    box(axes, 72, 1, 47, 15, ORANGE, "ledger · shared/ledger/server/")
     axes.text(74, 8.6, "two entries for each attempt: caller and tier", fontsize=8.5)
     axes.text(74, 5.4, "SQLite or PostgreSQL; verify, summary, export, prune", fontsize=8)
     arrow(axes, (95, 21.4, 95, 16), dashed=True)

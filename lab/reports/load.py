@@ -121,7 +121,7 @@ class Result:
 
     @property
     def has_other_metric(self) -> bool:
-        """Whether GLUE's metric is not plain accuracy."""
+        """True if GLUE's metric is not plain accuracy."""
         return bool(self.facts["metric"] != "accuracy")
 
     def method(self, name: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Result:
 
     @property
     def has_cascade(self) -> bool:
-        """Whether the validation part was large enough for the default policy."""
+        """True if the validation part was large enough for the default policy."""
         return "cascade_routing" in self.facts
 
     def has(self, name: str) -> bool:

@@ -33,7 +33,7 @@ class ProcessStatus:
 
     @property
     def up(self) -> bool:
-        """Whether the process is ready."""
+        """True if the process is ready."""
         return self.problem is None
 
 
@@ -47,7 +47,7 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything is up, not degraded, and has the mobile's bundle and certificate."""
+        """True if everything is up, not degraded, and has the mobile's bundle and certificate."""
         return not self.problems
 
 

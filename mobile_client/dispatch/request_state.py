@@ -156,14 +156,14 @@ class RequestState:
         # the mobile's own layers do not fail as a server does: no other tier stands in for them
         others = [] if routed is Tier.MOBILE else [one for one in self.fail_over if one != routed]
         found = self._select([routed, *others])
-        capped = not found and self.cost_capped
-        if capped:
+        only_ceiling = not found and self.cost_capped
+        if only_ceiling:
             found = self._select([Tier.MOBILE])
         if not found:
             skipped = [*self.skipped.values()]
             error = skipped[-1] if skipped else self.selector.ceiling_error()
             return self._give_up(Transition.NO_CANDIDATE, error)
-        nothing_failed = capped or not self.skipped
+        nothing_failed = only_ceiling or not self.skipped
         self._note_preferred(event.preferred)
         self.candidates = found[1:]
         if found[0] is routed:

@@ -104,12 +104,12 @@ class TierCaller:
                     for task in done:
                         ended.append((running.pop(task), task.result()))
                         if ended[-1][1].answer is not None:
-                            return self._settle(run, ended, list(running.values()))
-                return self._settle(run, ended, [])
+                            return self._close_pair(run, ended, list(running.values()))
+                return self._close_pair(run, ended, [])
             finally:
                 await _cancel(second)
 
-    def _settle(
+    def _close_pair(
         self, run: RunningRequest, ended: list[Called], cancelled: list[OpenAttempt]
     ) -> Called:
         """Close every attempt of a pair but the last that ended, and return that one."""

@@ -9,7 +9,7 @@ from shared.domain import Difficulty, Tier
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """What was known about starting at a tier; None for what does not apply or was not recorded.
+    """Facts known about starting at a tier; None for what does not apply or was not recorded.
 
     - ``right``, ``confident``: probabilities that its answer is right, and that its confidence
       reaches α.

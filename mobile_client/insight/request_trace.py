@@ -49,7 +49,7 @@ class DecisionContext(BaseModel):
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether neither a mode nor a cost ceiling restricted the policy's choice."""
+        """True if neither a mode nor a cost ceiling restricted the policy's choice."""
         return self.mode == "auto" and self.max_cost_lambda is None
 
     @model_validator(mode="after")

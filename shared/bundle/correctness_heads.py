@@ -86,7 +86,7 @@ class CorrectnessHeads:
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether the heads were fitted on the features of pairs."""
+        """True if the heads were fitted on the features of pairs."""
         return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
 
     def scaled(self, features_F: Floats) -> Floats:

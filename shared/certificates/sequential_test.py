@@ -179,7 +179,7 @@ class Alarm:
 
     @property
     def raised(self) -> bool:
-        """Whether the test has rejected 'mean <= bound'."""
+        """True if the test has rejected 'mean <= bound'."""
         return self.raised_at is not None
 
     @property

@@ -81,7 +81,7 @@ class ProcessBatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether no row is in progress."""
+        """True if no row is in progress."""
         return not self._rows
 
     @property
@@ -92,7 +92,7 @@ class ProcessBatcher:
 
     @property
     def accepts_next_batch(self) -> bool:
-        """Whether everything in progress is in its last layers; admitted rows run after it."""
+        """True if everything in progress is in its last layers; admitted rows run after it."""
         return self._nearly_idle
 
     def await_ready(self) -> None:

@@ -11,7 +11,7 @@ from shared.field_types import Amount, Count, Duration, Identifier, Word
 
 
 class LedgerEntry(BaseModel):
-    """What one side recorded of one attempt; the key is (``attempt_id``, ``side``).
+    """Record of one attempt by one side; the key is (``attempt_id``, ``side``).
 
     - Durations are in milliseconds, by the writer's own clock. ``started_at`` (seconds since 1970)
       is for display and never compared across machines.
@@ -78,5 +78,5 @@ class LedgerEntry(BaseModel):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the attempt has ended for this side."""
+        """True if the attempt has ended for this side."""
         return self.state is not State.OPEN

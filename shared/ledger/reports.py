@@ -41,7 +41,7 @@ class Verification(Report):
 
     @property
     def consistent(self) -> bool:
-        """Whether both sides of every attempt match and no attempt is open."""
+        """True if both sides of every attempt match and no attempt is open."""
         return self.total_findings == 0
 
 

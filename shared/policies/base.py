@@ -82,7 +82,7 @@ class RoutingPolicy(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether the policy learns from outcomes (`learn`)."""
+        """True if the policy learns from outcomes (`learn`)."""
         ...
 
     @property

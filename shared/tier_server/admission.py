@@ -114,7 +114,7 @@ class Admission:
 
     @property
     def overloaded(self) -> bool:
-        """Whether the queue's length caused a refusal within `OVERLOAD_COOLDOWN_S`."""
+        """True if the queue's length caused a refusal within `OVERLOAD_COOLDOWN_S`."""
         return self._is_overload(self._now())
 
     def _is_overload(self, now: float) -> bool:

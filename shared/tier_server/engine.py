@@ -183,7 +183,7 @@ class Engine:
 
     @property
     def congested(self) -> bool:
-        """Whether a request without a deadline would be refused now, read without the lock."""
+        """True if a request without a deadline would be refused now, read without the lock."""
         return self._admission.congested(len(self._jobs) + self.pending_admissions)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:
@@ -270,11 +270,11 @@ class Engine:
         with self._choosing:  # another worker would choose among the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
-                ahead = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
+                nearest = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
-            ready = [job for job in ahead if _prepare(job)]
+            ready = [job for job in nearest if _prepare(job)]
             batch = self._batch(ready, min(share, self._max_rows))
-            finished = {*ahead} - ({*ready} - {*batch})
+            finished = {*nearest} - ({*ready} - {*batch})
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in finished]
         return batch

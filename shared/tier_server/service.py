@@ -29,7 +29,7 @@ from shared.tier_server.engine import AdmissionTicket, Computed, Engine
 from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
 
 REFUSAL_DELAY_S = 0.002
-"""How long a refusal waits so that several are written to the outbox in one transaction."""
+"""Time that a refusal waits, so that several are written to the outbox in one transaction."""
 
 
 class TierService:

@@ -21,7 +21,7 @@ CONCURRENCIES = (1, 8, 64)
 SHARES = (0.5, 0.8)
 WARM_UP_S = 2.0
 TIMEOUT_S = 10.0
-"""How long the open loop waits for an answer."""
+"""Time that the open loop waits for an answer."""
 
 
 @dataclass(frozen=True)

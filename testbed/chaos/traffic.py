@@ -12,9 +12,9 @@ from testbed.load.runner import Action, PlannedRequest, run_plan
 from testbed.load.sample import PATH
 
 GRACE_S = 3.0
-"""How long after its deadline a request is abandoned."""
+"""Time after its deadline at which a request is abandoned."""
 TOLERANCE_S = 0.25
-"""How long after its deadline an answer or an error may still arrive."""
+"""Time after its deadline within which an answer or an error may still arrive."""
 EXPECTED_ERRORS = {429, 503, 504}
 
 Intervals = Sequence[tuple[float, float]]

@@ -24,7 +24,7 @@ class ConnectionOwner(Protocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether no byte may pass at the moment."""
+        """True if no byte may pass at the moment."""
 
     def connection_opened(self, connection: RelayedConnection) -> None:
         """Register a connection that a caller has opened."""

@@ -23,7 +23,7 @@ from testbed.links.client import LinkControl
 
 TOLERANCE = 0.10
 MAX_ROUNDS = 4
-"""How often the relay's own delay is estimated and subtracted before a link counts as unverified.
+"""Rounds of estimating and subtracting the relay's own delay; then a link counts as unverified.
 """
 MAX_OVERHEAD_MS = 1.0
 """Upper bound of the relay's own delay; a larger one is caused by the machine and is not hidden."""
@@ -72,7 +72,7 @@ class Measurement:
 
     @property
     def verified(self) -> bool:
-        """Whether every deviation is within `TOLERANCE`."""
+        """True if every deviation is within `TOLERANCE`."""
         return all(abs(share) <= TOLERANCE for share in self.deviation.values())
 
     def raise_if_unverified(self) -> None:

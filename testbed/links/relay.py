@@ -56,7 +56,7 @@ class Relay:
 
     @property
     def stalled(self) -> bool:
-        """Whether no byte passes at the moment."""
+        """True if no byte passes at the moment."""
         return self.outage == "stall"
 
     async def start(self) -> None:

@@ -22,10 +22,10 @@ Receive = Callable[[Answer], None]
 MAX_CONNECTIONS = 4_000
 MAX_INITIAL_CONNECTIONS = 500
 MAX_OPENING = 100
-"""How many connections may be opened at the same time."""
+"""Largest number of connections that are opened at the same time."""
 TICK_S = 0.001
 PRUNE_S = 0.05
-"""How often lost connections are removed from the count, since it costs CPU."""
+"""Interval at which lost connections are removed from the count, since it costs CPU."""
 MAX_WAIT_S = 0.05
 
 

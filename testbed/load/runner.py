@@ -13,7 +13,7 @@ from testbed.load.http_client import HttpClient
 from testbed.load.sample import Sample, request_body
 
 GRACE_S = 2.0
-"""How long after its deadline a request counts as not answered."""
+"""Time after its deadline at which a request counts as not answered."""
 
 
 @dataclass(frozen=True, slots=True)

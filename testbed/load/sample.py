@@ -13,7 +13,7 @@ from testbed.load.http_client import Answer
 
 PATH = "/v1/classify"
 ENDINGS = ("answered", "shed", "timed_out", "unavailable", "refused", "failed", "no_answer")
-"""How a request ends: status 200, 429, 504, 503, another 4xx, any other status, or no answer."""
+"""Ends of a request: status 200, 429, 504, 503, another 4xx, any other status, or no answer."""
 _ENDING_BY_STATUS = {429: "shed", 504: "timed_out", 503: "unavailable"}
 TIERS = ("mobile", "edge", "cloud")
 

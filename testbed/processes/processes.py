@@ -19,7 +19,7 @@ from shared.errors import DimeeError, NotReady
 from testbed.processes.ports import is_free
 
 STOP_S = 10.0
-"""How long a process may take to end after SIGTERM; then it is killed."""
+"""Time that a process may take to end after SIGTERM; then it is killed."""
 
 
 @dataclass(frozen=True)

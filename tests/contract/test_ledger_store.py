@@ -217,7 +217,7 @@ def test_an_empty_ledger(store: LedgerStore) -> None:
     store.ping()
 
 
-@pytest.mark.parametrize("wrong", ["", "nonsense", "mysql://a@b/c", "postgres:/x"])
+@pytest.mark.parametrize("wrong", ["", "not-a-url", "mysql://a@b/c", "postgres:/x"])
 def test_unsupported_database_url_is_rejected(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="sqlite:///FILE or postgresql://"):
         LedgerStore(wrong)
@@ -225,7 +225,7 @@ def test_unsupported_database_url_is_rejected(wrong: str) -> None:
 
 def test_missing_database_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="database-url"):
-        LedgerStore(f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none")
+        LedgerStore(f"postgresql://unknown@127.0.0.1:{free_ports(1)[0]}/none")
     (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
     with pytest.raises(LedgerUnavailable, match="database-url"):
         LedgerStore(f"sqlite:///{tmp_path / 'file'}")

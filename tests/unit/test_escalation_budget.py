@@ -28,7 +28,7 @@ TEXT = "a gripping, funny film"
 
 
 def up_one(
-    _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _sure: bool
+    _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _meets_threshold: bool
 ) -> Tier | None:
     """Escalate every answer below the cloud, as a client with crafted inputs would cause."""
     return {Tier.MOBILE: Tier.EDGE, Tier.EDGE: Tier.CLOUD}.get(outcome.tier)
@@ -83,8 +83,8 @@ def test_answers_withheld_from_escalation_are_recorded(tmp_path: Path) -> None:
         others = [one for one in rows if not one.final]
         assert all(one.error_code is None for one in others)
         assert {one.side for one in rows} == {Side.CALLER, Side.TIER}
-        told = explain(read_request(rows), at_hand).attempts[-1].verdict
-        assert told.startswith("kept: ") == answer.budget_exhausted
+        verdict = explain(read_request(rows), at_hand).attempts[-1].verdict
+        assert verdict.startswith("kept: ") == answer.budget_exhausted
     store.close()
 
 

@@ -82,7 +82,7 @@ def test_delivery_continues_on_a_full_disk(disk: SmallDisk) -> None:
 def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
     settings = MobileSettings(state_dir=disk.folder, bundle=BUNDLE, policy="mobile")
 
-    async def story() -> tuple[int, list[LedgerEntry]]:
+    async def answer_and_record() -> tuple[int, list[LedgerEntry]]:
         mobile = MobileService(settings)
         answered = 0
         with disk.full():
@@ -101,7 +101,7 @@ def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
         await mobile.close(0.0)
         return answered + 1, found
 
-    answered, found = asyncio.run(story())
+    answered, found = asyncio.run(answer_and_record())
     store = LedgerStore(f"sqlite:///{disk.folder.parent / 'ledger.sqlite'}")
     store.upsert(found)
     report = verify(store)

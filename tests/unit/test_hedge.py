@@ -48,8 +48,8 @@ def test_no_hedge_without_a_p95_or_beyond_the_ceiling(
     async def work(mobile: MobileService) -> list[Classification | DimeeError]:
         few = await one(mobile, policy="edge", deadline_ms=150)
         seen(mobile, Tier.EDGE, 5.0)
-        capped = await one(mobile, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
-        return [few, capped]
+        limited = await one(mobile, policy="edge", deadline_ms=150, max_cost_lambda=13.0)
+        return [few, limited]
 
     outcomes = world(tmp_path, "hangs", "answers", hedge="p95").run(work)
     for outcome in outcomes:

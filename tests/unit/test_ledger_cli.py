@@ -58,27 +58,27 @@ def test_exit_codes_and_json(url: str) -> None:
     assert (summary.requests, summary.cost_lambda) == (1, 3.5)
     rows = json.loads(run(url, "show", "r1", "--json").output)
     assert [LedgerEntry(**row) for row in rows] == [caller(), tier()]
-    clean = run(url, "verify", "--json")
-    assert clean.exit_code == 0
-    assert Verification.model_validate_json(clean.output).consistent
+    consistent = run(url, "verify", "--json")
+    assert consistent.exit_code == 0
+    assert Verification.model_validate_json(consistent.output).consistent
 
     deliver(url, tier("a2", request_id="r2"))
-    dirty = run(url, "verify", "--json", "--wait", "0")
-    assert dirty.exit_code == 1
-    (finding,) = Verification.model_validate_json(dirty.output).findings
+    unmatched = run(url, "verify", "--json", "--wait", "0")
+    assert unmatched.exit_code == 1
+    (finding,) = Verification.model_validate_json(unmatched.output).findings
     assert (finding.kind, finding.attempt_id, finding.side) == ("no_caller", "a2", "tier")
-    told = run(url, "verify", "--wait", "0")
-    assert told.exit_code == 1
-    assert "no_caller" in told.output
-    assert told.output.endswith("1 findings\n")
+    verified = run(url, "verify", "--wait", "0")
+    assert verified.exit_code == 1
+    assert "no_caller" in verified.output
+    assert verified.output.endswith("1 findings\n")
 
 
 def test_verify_counts_findings_beyond_the_shown_ones(url: str) -> None:
     deliver(url, *(caller(f"a{i}", request_id=f"r{i}") for i in range(130)))
-    told = run(url, "verify", "--wait", "0")
-    assert told.exit_code == 1
-    assert told.output.count("no_tier") == 100
-    assert "… and 30 more\n" in told.output
+    verified = run(url, "verify", "--wait", "0")
+    assert verified.exit_code == 1
+    assert verified.output.count("no_tier") == 100
+    assert "… and 30 more\n" in verified.output
 
 
 @pytest.mark.parametrize("request_id", ["r1?", "r1#", "r1/", "a\nb", "\0", "é", "\udcff", "%72%31"])
@@ -96,7 +96,7 @@ def test_unreachable_ledger_is_reported(arguments: tuple[str, ...]) -> None:
     assert "dimee up" in error.message
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "http://[", "http://127.0.0.1:99999", "http://a b"])
+@pytest.mark.parametrize("wrong", ["not a url", "http://[", "http://127.0.0.1:99999", "http://a b"])
 def test_invalid_address_is_reported(wrong: str) -> None:
     error = run(wrong, "summary").exception
     assert isinstance(error, LedgerUnavailable)

@@ -110,7 +110,7 @@ def test_cost_ceiling_excludes_expensive_tiers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "ceiling", "tiers", "capped"),
+    ("first", "ceiling", "tiers", "cost_capped"),
     [
         # the cloud's offload is paid, and the edge fits into the rest
         ("cloud", 18.0, ["cloud", "edge"], False),
@@ -119,13 +119,13 @@ def test_cost_ceiling_excludes_expensive_tiers(tmp_path: Path) -> None:
     ],
 )
 def test_failed_attempt_counts_towards_the_ceiling(
-    first: str, ceiling: float, tiers: list[str], capped: bool, tmp_path: Path
+    first: str, ceiling: float, tiers: list[str], cost_capped: bool, tmp_path: Path
 ) -> None:
     behaviours = {"edge": "answers", "cloud": "answers"} | {first: "broken"}
     found = world(tmp_path, **behaviours, retries=0)
     answer = answered(found.run(lambda mobile: one(mobile, policy=first, max_cost_lambda=ceiling)))
     assert answer.cost.cost_lambda <= ceiling
-    assert answer.cost_capped == capped
+    assert answer.cost_capped == cost_capped
     assert [tier for tier, _, _ in attempts_of(answer)] == tiers
 
 

@@ -15,11 +15,7 @@ from mobile_client.dispatch.events import (
     Answered,
     Failed,
     GiveUp,
-    HedgeDue,
-    HedgeEnded,
-    MakeAttempt,
     Started,
-    Wait,
 )
 from mobile_client.dispatch.request_state import (
     GRACE_MS,
@@ -27,11 +23,8 @@ from mobile_client.dispatch.request_state import (
     Transition,
     combine_errors,
 )
-from mobile_client.dispatch.tier_selector import TierSelector
 from mobile_client.local.runtime import TierAnswer
-from mobile_client.options import Mode, allowed_tiers
 from mobile_client.resilience.circuit_breaker import FAILURES
-from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Delivery, Reason, Tier
 from shared.errors import (
     DeadlineExceeded,
@@ -43,74 +36,21 @@ from shared.errors import (
     TierFailed,
     TierUnreachable,
 )
-from shared.pricing.cost_model import CostModel
-from shared.pricing.live_prices import LivePrices
-from tests.support.clock import Clock
 from tests.support.paths import REPOSITORY
-
-COSTS = CostModel.paper(6)
-LAYERS = {Tier.MOBILE: 2, Tier.EDGE: 3, Tier.CLOUD: 6}
-MOBILE, EDGE, CLOUD = Tier
-EDGE_LAMBDA = COSTS.attempt(EDGE, 3)
-CLOUD_LAMBDA = COSTS.all_cloud
-CHEAP_LAMBDA = COSTS.attempt(MOBILE, 2) + 0.1
-"""A ceiling that pays for the mobile's own layers only."""
-DEADLINE_MS = 1_000.0
-
-
-class Driver:
-    """A request state with a breaker for each server, and the rows that it went through."""
-
-    def __init__(
-        self,
-        routed: Tier,
-        *,
-        mode: Mode = "auto",
-        ceiling: float | None = None,
-        open_breakers: tuple[Tier, ...] = (),
-        hedging: bool = False,
-        **settings: Any,
-    ) -> None:
-        prices = LivePrices(COSTS)
-        self.stats = TierStats(prices, 0.0, Clock())
-        for tier in open_breakers:
-            for _ in range(FAILURES):
-                self.stats.breakers[tier].record_failure(unreachable=True)
-        selector = TierSelector(self.stats, prices, LAYERS, allowed_tiers(mode), ceiling, hedging)
-        settings = {"fail_over": (EDGE, CLOUD, MOBILE), "retries": 2} | settings
-        self.state = RequestState(routed, DEADLINE_MS, selector, **settings)
-
-    def send(self, event: Any, row: Transition, spent_ms: float = 10.0) -> Any:
-        """Handle the event, which must apply this row of the table."""
-        action = self.state.handle(event, spent_ms)
-        assert self.state.transition is row
-        return action
-
-    def start(self, row: Transition = Transition.ROUTE, **event: Any) -> Any:
-        return self.send(Started(**event), row)
-
-    def attempt(self, row: Transition = Transition.ROUTE) -> MakeAttempt:
-        action = self.start(row)
-        assert isinstance(action, MakeAttempt)
-        return action
-
-
-def answer(confidence: float = 0.6) -> TierAnswer:
-    return TierAnswer("a", 0, {"a": confidence}, confidence, False, 2, False, 1.0, 2.0)
-
-
-def answered(tier: Tier, result: TierAnswer, **event: Any) -> Answered:
-    return Answered(tier, result, COSTS.attempt(tier, LAYERS[tier]), **event)
-
-
-def failed(
-    tier: Tier, error: DimeeError, delivery: Delivery = Delivery.UNKNOWN, **event: Any
-) -> Failed:
-    return Failed(tier, error, delivery, 0.0, **event)
-
-
-def gone(tier: Tier) -> Failed:
-    return failed(tier, TierUnreachable(f"the {tier} is gone"), Delivery.NOT_SENT)
+from tests.support.request_state import (
+    CHEAP_LAMBDA,
+    CLOUD,
+    CLOUD_LAMBDA,
+    COSTS,
+    DEADLINE_MS,
+    EDGE,
+    MOBILE,
+    Driver,
+    answer,
+    answered,
+    failed,
+    gone,
+)
 
 
 @pytest.mark.parametrize("tier", Tier)
@@ -404,64 +344,6 @@ def test_another_server_is_asked_before_a_retry_and_the_mobile_after_it() -> Non
     assert driver.send(gone(EDGE), Transition.FAIL_OVER).tier is MOBILE
 
 
-def hedged(**settings: Any) -> Driver:
-    driver = Driver(EDGE, hedging=True, **settings)
-    driver.stats._round_trips[EDGE].extend([20.0] * 25)
-    return driver
-
-
-def test_attempt_is_hedged_after_the_p95_of_its_round_trips() -> None:
-    driver = hedged()
-    first = driver.attempt()
-    assert first.hedge_after_ms == 20.0
-    second = driver.send(HedgeDue(EDGE), Transition.HEDGE)
-    assert (second.tier, second.reason, second.ordinal) == (CLOUD, Reason.HEDGE, 2)
-    assert second.hedge_after_ms is None
-    assert driver.state.candidates == [MOBILE]
-
-
-def test_attempt_is_not_hedged_without_enough_round_trips_or_time() -> None:
-    assert Driver(EDGE, hedging=True).attempt().hedge_after_ms is None
-    action = hedged().send(Started(), Transition.ROUTE, spent_ms=DEADLINE_MS - 20.0)
-    assert action.hedge_after_ms is None
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"fail_over": (MOBILE,)},
-        {"ceiling": EDGE_LAMBDA + CLOUD_LAMBDA - 0.1},
-        {"open_breakers": (CLOUD,)},
-        {"mode": "edge-max"},
-    ],
-    ids=["no other server", "ceiling", "breaker", "mode"],
-)
-def test_hedge_without_a_second_server_waits(settings: dict[str, Any]) -> None:
-    driver = hedged(**settings)
-    driver.attempt()
-    assert driver.send(HedgeDue(EDGE), Transition.NO_HEDGE) == Wait()
-
-
-def test_cancelled_hedge_costs_and_is_no_failure() -> None:
-    driver = hedged()
-    driver.attempt()
-    driver.send(HedgeDue(EDGE), Transition.HEDGE)
-    assert driver.send(HedgeEnded(EDGE, 2.5), Transition.HEDGE_ENDED) == Wait()
-    better = answer()
-    assert driver.send(answered(CLOUD, better), Transition.ACCEPT) == Accept(better)
-    assert driver.state.spent_lambda == 2.5 + CLOUD_LAMBDA
-    assert (driver.state.failed, driver.state.errors) == (set(), [])
-
-
-def test_hedged_pair_that_failed_falls_over_to_the_mobile() -> None:
-    driver = hedged(retries=0)
-    driver.attempt()
-    driver.send(HedgeDue(EDGE), Transition.HEDGE)
-    driver.send(HedgeEnded(EDGE, 0.0, TierFailed("no")), Transition.HEDGE_ENDED)
-    assert driver.send(gone(CLOUD), Transition.FAIL_OVER).tier is MOBILE
-    assert driver.state.failed == {EDGE, CLOUD}
-
-
 def test_combined_error_has_the_class_and_facts_of_the_last() -> None:
     last = Overloaded("b", limit=3, retry_after_s=2.0)
     combined = combine_errors([TierFailed("a"), last])
@@ -471,7 +353,9 @@ def test_combined_error_has_the_class_and_facts_of_the_last() -> None:
 
 
 def test_every_row_of_the_table_is_tested() -> None:
-    tested = set(re.findall(r"Transition\.([A-Z_]+)", Path(__file__).read_text("utf-8")))
+    files = Path(__file__).parent.glob("test_request_state*.py")
+    text = "".join(file.read_text("utf-8") for file in files)
+    tested = set(re.findall(r"Transition\.([A-Z_]+)", text))
     assert tested == {row.name for row in Transition}
 
 

@@ -105,7 +105,7 @@ def test_invalid_file_keeps_the_tokens_and_missing_file_refuses_all(
 @pytest.mark.parametrize(
     "line",
     [
-        "nonsense",
+        "no colon",
         '{"name": "a", "sha256": "short", "scopes": ["infer"]}',
         json.dumps({"name": "a", "sha256": "0" * 64, "scopes": ["root"]}),
         json.dumps({"name": "a", "sha256": "0" * 64, "scopes": []}),
