@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from lab.reports.pages import study_page
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
-from testbed.load.link_policies import POLICIES, Answered, main, summarize
+from testbed.load.link_policies import POLICIES, PolicyAnswer, main, summarize
 from tests.support.paths import BUNDLE
 
 TEXTS = (
@@ -62,10 +62,10 @@ def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
 
 def test_row_summarizes_the_answers() -> None:
     answers = [
-        Answered("mobile", True, 10.0, 3.0, 18.0),
-        Answered("mobile", True, 20.0, 3.0, 18.0),
-        Answered("edge", False, 30.0, 6.0, 18.0),
-        Answered("cloud", True, 1000.0, 24.0, 18.0),
+        PolicyAnswer("mobile", True, 10.0, 3.0, 18.0),
+        PolicyAnswer("mobile", True, 20.0, 3.0, 18.0),
+        PolicyAnswer("edge", False, 30.0, 6.0, 18.0),
+        PolicyAnswer("cloud", True, 1000.0, 24.0, 18.0),
     ]
     row = summarize("cascade-routing", answers)
     assert row["shares"] == {"mobile": 50.0, "edge": 25.0, "cloud": 25.0}
@@ -74,7 +74,7 @@ def test_row_summarizes_the_answers() -> None:
 
 
 def test_page_names_links_that_deviate_from_their_profile() -> None:
-    row = summarize("cascade-routing", [Answered("mobile", True, 10.0, 3.0, 18.0)])
+    row = summarize("cascade-routing", [PolicyAnswer("mobile", True, 10.0, 3.0, 18.0)])
     measured = [
         {"hop": "mobile-edge", "verified": True},
         {"hop": "mobile-cloud", "verified": False},
