@@ -24,12 +24,12 @@ class Case:
 
     @property
     def less_accurate(self) -> bool:
-        """Whether the interval of accuracy lies below 0."""
+        """True if the interval of accuracy lies below 0."""
         return bool(self.facts["accuracy_interval"][1] < 0)
 
     @property
     def costs_more(self) -> bool:
-        """Whether the interval of cost lies above 0."""
+        """True if the interval of cost lies above 0."""
         return bool(self.facts["cost_interval"][0] > 0)
 
     @property
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def reason(self) -> str:
-        """What a lost case loses: accuracy, cost or both."""
+        """Reason of a lost case, such as ``less accurate, more expensive``."""
         parts = ["less accurate"] * self.less_accurate + ["more expensive"] * self.costs_more
         if self.costs_more and self.facts["accuracy_interval"][0] > 0:
             parts.append("more accurate")
