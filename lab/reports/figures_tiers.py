@@ -118,12 +118,11 @@ def _draw_pools(data: list[dict[str, Any]]) -> Figure:
         axis.set_xticks([])
         axis.set_yticks([])
         for pool, (name, colour, marker) in enumerate(POOLS):
-            members = [
-                p for p, of in zip(panel["points"], panel["pools"], strict=True) if of == pool
-            ]
+            points = zip(panel["points"], panel["pools"], strict=True)
+            members = [point for point, point_pool in points if point_pool == pool]
             axis.plot(
-                [x for x, _ in members], [y for _, y in members], marker, color=colour, markersize=2.4,
-                alpha=0.7, markeredgewidth=0, label=name,
+                [x for x, _ in members], [y for _, y in members], marker, color=colour,
+                markersize=2.4, alpha=0.7, markeredgewidth=0, label=name,
             )  # fmt: skip
     label_outer(axes, columns, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)")
     legend(figure, axes, scale=3)

@@ -1,4 +1,4 @@
-"""Study of resuming from a hidden state: its bytes, its time, and the links on which it is faster than the text.
+"""Study of resuming from a hidden state: its bytes, its time, and the links that make it faster.
 
 ``python -m lab.studies.resume`` writes ``extra/resume.json`` and ``resume.md`` of the results.
 

@@ -67,9 +67,9 @@ WARM_UP_DEADLINE_MS = 20_000
 @click.option(
     "--arrivals",
     type=click.Path(path_type=Path),
-    help="File of send times in seconds, one a line, in place of Poisson arrivals.",
+    help="File of send times in seconds, one per line, in place of Poisson arrivals.",
 )
-@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one a line.")
+@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one per line.")
 @click.option(
     "--deadline-ms",
     default=5_000.0,

@@ -61,7 +61,7 @@ def read_labelled_texts(source: Path, task: str, labels: int) -> list[LabelledTe
         ) from None
     texts = [_parse(file, n, line, fields, labels) for n, line in enumerate(lines, start=1)]
     if not texts:
-        raise InvalidInput(f"data: {file} is empty; give a file with one JSON object a line")
+        raise InvalidInput(f"data: {file} is empty; give a file with one JSON object per line")
     return texts
 
 

@@ -49,5 +49,5 @@ def read_texts(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"texts: {path} cannot be read ({error})") from None
     if not texts:
-        raise InvalidInput(f"texts: {path} has no text; write one text a line")
+        raise InvalidInput(f"texts: {path} has no text; write one text per line")
     return texts

@@ -115,7 +115,7 @@ def test_link_specification_is_parsed() -> None:
     changed = parse_link("4g,loss=0.01,up_mbps=2")
     assert (changed.loss, changed.up_mbps, changed.down_mbps) == (0.01, 2.0, 12.0)
     for wrong in ("5", "4g,loss=2", "4g,speed=1", "4g,loss=nan", "4g,loss", "4g,up_mbps=0"):
-        with pytest.raises(InvalidInput, match="choose one|allowed"):
+        with pytest.raises(InvalidInput, match=r"choose one|allowed"):
             parse_link(wrong)
 
 
