@@ -76,7 +76,8 @@ def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InvalidInput(
-                    f"data: {path} line {number} is not JSON ({error.msg}); write one object per line"
+                    f"data: {path} line {number} is not JSON ({error.msg}); "
+                    "write one object per line"
                 ) from None
             if not isinstance(row, dict):
                 raise InvalidInput(
