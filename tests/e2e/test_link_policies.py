@@ -34,13 +34,13 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "extra" / "links.json"
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         main,
         ["--data", str(data), "--out", str(out), "--limit", "3", "--link", "wifi",
          "--bundle", str(BUNDLE), "--allow-unverified"],
         catch_exceptions=False,
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     facts = json.loads(out.read_text())
     assert facts["latency_price_lambda"] == LATENCY_PRICE_LAMBDA
     (link,) = facts["links"]
@@ -55,9 +55,9 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
 
 
 def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
-    assert done.exit_code == click.ClickException.exit_code
-    assert "Error: data: " in done.output
+    result = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
+    assert result.exit_code == click.ClickException.exit_code
+    assert "Error: data: " in result.output
 
 
 def test_row_summarizes_the_answers() -> None:
