@@ -92,6 +92,9 @@ def test_page_names_links_that_deviate_from_their_profile() -> None:
         "made_at": "now",
         "commit": "x",
     }
-    assert "Off their profile by more than 10 %: 4G (mobile-cloud)." in study_page("links", facts)
+    assert (
+        "Links that deviate from their profile by more than 10 %: 4G (mobile-cloud)."
+        in study_page("links", facts)
+    )
     measured[1]["verified"] = True
-    assert "Off their profile" not in study_page("links", facts)
+    assert "deviate from their profile" not in study_page("links", facts)
