@@ -100,7 +100,7 @@ def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> N
             decided = min(
                 0.0, min(0.0, lead) + confident * later_sure + (1 - confident) * later_not
             )
-            decided -= policy.price * (confident * cost_sure + (1 - confident) * cost_not)
+            decided -= policy.cost_weight * (confident * cost_sure + (1 - confident) * cost_not)
             everything = policy.threshold_plan_target(tier, expectation) is not None
             assert (
                 float(policy.expected_value(tier, confident, lead)) > decided + 1e-12
