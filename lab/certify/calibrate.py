@@ -173,15 +173,15 @@ def samples_needed(loss_N: Floats, max_drop: float, delta: float, kind: LossKind
     return _least_count(enough, 200 if loss_N.any() else MAX_SAMPLES)
 
 
-def _least_count(enough: Callable[[int], bool], fineness: int) -> int | None:
-    """Return the least count that is enough, to one part in ``fineness``; None if there is none."""
+def _least_count(enough: Callable[[int], bool], resolution: int) -> int | None:
+    """Return the least count that is enough, to one part in ``resolution``, or None."""
     high = 1
     while not enough(high):
         if high >= MAX_SAMPLES:
             return None
         high = min(2 * high, MAX_SAMPLES)
     low = high // 2
-    while high - low > max(1, high // fineness):
+    while high - low > max(1, high // resolution):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high

@@ -196,10 +196,10 @@ class Calibration:
     def refusal(self) -> InvalidInput:
         """Return the error for a calibration in which nothing passed, with the samples needed."""
         n, points = len(self.test_rows), f"{100 * self.max_drop:g}"
-        start = f"max-drop: {points} cannot be certified with n = {n:,}"
+        beginning = f"max-drop: {points} cannot be certified with n = {n:,}"
         if not self.choice.settings:
             return InvalidInput(
-                f"{start}: at these prices no setting of the policy cascade-routing is cheaper "
+                f"{beginning}: at these prices no setting of the policy cascade-routing is cheaper "
                 "than the cloud alone, which needs no certificate",
                 field="max_drop",
             )
@@ -210,19 +210,23 @@ class Calibration:
         if count is None:
             loss = 100 * float(candidates.losses[0].loss_SN[first].mean())
             return InvalidInput(
-                f"{start}, nor with a practical number of examples: the safest setting that saves "
-                f"anything loses {loss:.2f} here; allow more, or serve from the cloud",
+                f"{beginning}, nor with a practical number of examples: the safest setting that "
+                f"saves anything loses {loss:.2f} here; allow more, or serve from the cloud",
                 field="max_drop",
             )
         if count <= n:  # these samples failed by chance
             count = 2 * n
-        more = f"needs about {_round_up(count):,} (twice that in the file: half of it is tested)"
+        requirement = (
+            f"needs about {_round_up(count):,} (twice that in the file: half of it is tested)"
+        )
         best = min(
             upper_bound(np.zeros(n), self.delta, losses.kind) for losses in candidates.losses
         )
         if best > self.max_drop:
-            more += f"; with 0 errors seen, n = {n:,} certifies no drop below {100 * best:.2f}"
-        return InvalidInput(f"{start}, {more}", field="max_drop")
+            requirement += (
+                f"; with 0 errors seen, n = {n:,} certifies no drop below {100 * best:.2f}"
+            )
+        return InvalidInput(f"{beginning}, {requirement}", field="max_drop")
 
 
 def calibrate(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     type=click.Choice(["accuracy", "consistency"]),
     default="accuracy",
     show_default=True,
-    help="What is certified: the drop of accuracy, or the share of answers that differ from "
+    help="Certified loss: the drop of accuracy, or the share of answers that differ from "
     "all-cloud's, which needs no labels.",
 )
 @click.option("--per-tier", is_flag=True, help="Also bound the loss of each tier's own answers.")
@@ -80,15 +80,15 @@ def calibrate(
         raise InvalidInput("data: one example cannot be split in two; give more", field="data")
     samples = samples_of_bundle(loaded, calibration_data.examples)
     outcomes = run_settings(loaded, samples, live_prices.cost_model)
-    done = run_calibration(outcomes, metric, max_drop / 100, delta)
+    calibration = run_calibration(outcomes, metric, max_drop / 100, delta)
     click.echo(
         f"data: {len(samples):,} examples, {calibration_data.description}; "
         f"hash {samples.data_hash[:16]}\n"
-        f"{len(done.ordering_rows):,} ordered the settings, {len(done.test_rows):,} tested them at "
-        f"delta = {delta:g}"
+        f"{len(calibration.ordering_rows):,} ordered the settings, "
+        f"{len(calibration.test_rows):,} tested them at delta = {delta:g}"
     )
-    _echo_steps(done)
-    certificate = certify(loaded, done, live_prices.book, expires, per_tier)
+    _echo_steps(calibration)
+    certificate = certify(loaded, calibration, live_prices.book, expires, per_tier)
     for tier, bound in certificate.per_tier.items():
         click.echo(
             f"{tier.value}: its {bound.n:,} answers lose at most {100 * bound.bound:.2f}, "
@@ -98,14 +98,14 @@ def calibrate(
     click.echo(f"{certificate.sentence()}\nwritten: {file}")
 
 
-def _echo_steps(done: Calibration) -> None:
+def _echo_steps(calibration: Calibration) -> None:
     """Print a row for each setting; losses and bounds are in points, like ``--max-drop``."""
     click.echo(
         f"{'Λ':>9}{'α':>8}{'cost λ':>8}{'against all-cloud':>19}"
         f"{'loss, ordering':>16}{'test':>9}{'bound':>8}"
     )
-    all_cloud = done.outcomes.cost_model.all_cloud
-    for step in done.steps():
+    all_cloud = calibration.outcomes.cost_model.all_cloud
+    for step in calibration.steps():
         change = 100 * (step.cost / all_cloud - 1)
         row = f"{step.setting.price:>9g}{step.setting.alpha:>8.4g}{step.cost:>8.2f}"
         row += f"{change:>+17.1f} %"
@@ -114,5 +114,5 @@ def _echo_steps(done: Calibration) -> None:
             row += f"{'–':>9}{'–':>8}  not tested"
         else:
             row += f"{100 * step.test_loss:>9.2f}{100 * step.bound:>8.2f}"
-            row += "  passed" if step.passed else f"  above {100 * done.max_drop:g}"
+            row += "  passed" if step.passed else f"  above {100 * calibration.max_drop:g}"
         click.echo(row)

@@ -237,16 +237,16 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
     from lab.export.bundle import pools_of_run
     from lab.models.run import Run
 
-    made = pools_of_run(Run(run), data, **options)
+    result = pools_of_run(Run(run), data, **options)
     click.echo(" alpha  expected reward    easy  moderate    hard")
-    for option in made.candidates:
-        chosen = " <- α" if option.alpha == made.alpha else ""
+    for option in result.candidates:
+        chosen = " <- α" if option.alpha == result.alpha else ""
         easy, moderate, hard = option.pool_sizes
         click.echo(
             f"{option.alpha:>6.4f} {option.expected_reward:>16.5f}"
             f" {easy:>7} {moderate:>9} {hard:>7}{chosen}"
         )
-    for name in made.empty:
+    for name in result.empty:
         click.echo(
             f"warning: no example is {name} at this α, so no text will be routed to its tier; "
             "change --mobile-layers, --edge-layers or --mu",

@@ -76,11 +76,12 @@ def _read_json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InvalidInput(
-                    f"data: {path} line {number} is not JSON ({error.msg}); write one object a line"
+                    f"data: {path} line {number} is not JSON ({error.msg}); "
+                    "write one object per line"
                 ) from None
             if not isinstance(row, dict):
                 raise InvalidInput(
-                    f"data: {path} line {number} is not a JSON object; write one object a line"
+                    f"data: {path} line {number} is not a JSON object; write one object per line"
                 )
             yield row
 

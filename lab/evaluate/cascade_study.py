@@ -81,7 +81,7 @@ ABLATION: dict[str, Part] = {
 def _ablation(
     data: EvaluationData, scorer: Scorer, fitted: CrossFitted, heads: _FittedHeads
 ) -> dict[str, Any]:
-    """Return the effect of heads and of escalation alone, each at its own settings."""
+    """Return the rows of heads alone, escalation alone, and both, each at its own settings."""
     reference = all_cloud_accuracy(data.validation)
     table: dict[str, Any] = {}
     for drop in DROPS[:2]:
@@ -99,7 +99,7 @@ class _FittedHeads:
 
     def __init__(self, embedding_classifier: tuple[Floats, Floats], data: EvaluationData) -> None:
         self._embedding_classifier, self._data = embedding_classifier, data
-        self._made: dict[tuple[float, HeadInputs], CorrectnessHeads] = {}
+        self._heads: dict[tuple[float, HeadInputs], CorrectnessHeads] = {}
         self._sweeps: dict[tuple[float, HeadInputs], CascadeSweep] = {}
 
     def sweep(self, setting: Setting) -> CascadeSweep:
@@ -111,13 +111,13 @@ class _FittedHeads:
 
     def at(self, setting: Setting) -> CorrectnessHeads:
         key = setting.alpha, setting.reads
-        if key not in self._made:
+        if key not in self._heads:
             pools = with_alpha(self._data.pools, setting.alpha)
             validation = self._data.validation
-            self._made[key] = fit_heads(
+            self._heads[key] = fit_heads(
                 self._embedding_classifier, validation, pools, setting.reads
             )
-        return self._made[key]
+        return self._heads[key]
 
 
 def _auroc(
@@ -196,15 +196,15 @@ def pair_auroc(
     }
     columns = {"edge_confident": len(TIERS) + 1, "edge_right": 1}
     result: dict[str, Any] = {}
-    for label, keep in (("before", False), ("after", True)):
+    for when, with_pairs in (("before", False), ("after", True)):
         validation, test = (
-            samples if keep else replace(samples, pair_NP=None)
+            samples if with_pairs else replace(samples, pair_NP=None)
             for samples in (data.validation, data.test)
         )
         heads = fit_heads(embedding_classifier, validation, pools)
         features_NF, _ = features_of(embedding_classifier, test)
         expected_NK = np.stack([heads.expect(row_F) for row_F in features_NF])
-        result[label] = {
+        result[when] = {
             name: auroc(target_N, expected_NK[:, columns[name]])
             for name, target_N in targets.items()
         }

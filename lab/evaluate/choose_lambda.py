@@ -35,8 +35,8 @@ ALPHAS: dict[HeadInputs, tuple[float, ...]] = {
     "text": TEXT_ALPHAS,
     "answers": (0.8, 0.9, *TEXT_ALPHAS),
 }
-"""Candidates for α in addition to the paper's. Heads that read the text have fewer: the more
-settings there are, the more often the best one on validation is best by chance."""
+"""Candidates for α in addition to the paper's. Heads that read the text have fewer: with
+more settings, the best one on validation is more often the best by chance."""
 PREFERENCE = 5.0
 """Percent of all-cloud that heads of answers alone must save beyond the others to be chosen."""
 FOLDS = 5
@@ -80,10 +80,10 @@ def assign_folds(validation: Samples) -> NDArray[np.int64]:
         group_N = np.arange(len(validation))
     _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
     fold_G = np.zeros(len(size_G), np.int64)
-    with_defaults = np.zeros(FOLDS, np.int64)
+    fold_sizes = np.zeros(FOLDS, np.int64)
     for group in np.random.default_rng(0).permutation(len(size_G)):
-        fold_G[group] = with_defaults.argmin()
-        with_defaults[fold_G[group]] += size_G[group]
+        fold_G[group] = fold_sizes.argmin()
+        fold_sizes[fold_G[group]] += size_G[group]
     fold_N: NDArray[np.int64] = fold_G[group_N]
     return fold_N
 
@@ -160,13 +160,13 @@ class CrossFitted:
                 (float(run["cost"].mean()), float(run["right"].mean()), setting)
                 for run, setting in runs
             ]
-        fit = [
+        accurate_enough = [
             (cost, setting)
             for cost, right, setting in self._swept[model, part]
             if right >= accuracy
         ]
-        if fit:
-            return min(fit)[1]
+        if accurate_enough:
+            return min(accurate_enough)[1]
         return max(self._swept[model, part], key=lambda row: (row[1], -row[0]))[2]
 
     def choose_within(self, limit: DropLimit) -> ValidatedSetting:
@@ -177,17 +177,17 @@ class CrossFitted:
         """
         cloud_N = self._validation.answers_NE[:, -1] == self._validation.labels_N
         model = self._pools.cost_model
-        found = []
+        measured = []
         for setting in self._settings:
             run = self.run(setting, model)
             loss_N = 100.0 * (cloud_N.astype(float) - run["right"])
             change = 100 * (float(run["cost"].mean()) / model.all_cloud - 1)
-            found.append(ValidatedSetting.of(setting, loss_N, self._validation, change))
+            measured.append(ValidatedSetting.of(setting, loss_N, self._validation, change))
         return min(
-            (one for one in found if one.meets(limit)),
-            key=lambda one: (
-                one.cost_change + (0.0 if one.setting.reads == "text" else PREFERENCE),
-                one.setting,
+            (candidate for candidate in measured if candidate.meets(limit)),
+            key=lambda candidate: (
+                candidate.cost_change + (0.0 if candidate.setting.reads == "text" else PREFERENCE),
+                candidate.setting,
             ),
         )
 
@@ -252,7 +252,7 @@ class ValidatedSetting:
         return cls(setting, *parts[0], *parts[1], cost_change)
 
     def meets(self, limit: DropLimit) -> bool:
-        """Return whether the drop is within ``limit``."""
+        """Return True if the drop is within ``limit``."""
         worst = self.drop + limit.standard_errors * self.drop_error
         if limit.longer_half:
             worst = max(worst, self.long_drop + limit.standard_errors * self.long_drop_error)

@@ -151,8 +151,8 @@ def _map(validation: Samples, pools: Pools) -> dict[str, Any]:
     if len(rows) < 10:
         return {"points": [], "pools": []}
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    made = TSNE(perplexity=perplexity, init="pca", random_state=0)
-    points_N2 = made.fit_transform(validation.embedding_NH[rows].astype(np.float64))
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)
+    points_N2 = tsne.fit_transform(validation.embedding_NH[rows].astype(np.float64))
     return {
         "points": [[round(float(x), 1), round(float(y), 1)] for x, y in points_N2],
         "pools": pools_of(validation, pools)[rows].tolist(),

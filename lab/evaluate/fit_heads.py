@@ -39,7 +39,7 @@ PAIR_RIDGE = 0.1
 CONFIDENCE_FACTS = 3
 """Number of an answer's facts, from the first, that hold the constant and its confidence."""
 LEAD_RIDGE = 3.0
-"""Ridge, per example, of the lead over the cloud: a small difference with much noise."""
+"""Ridge penalty per example of the lead over the cloud, a small difference with much noise."""
 
 
 def fit_embedding_classifier(
@@ -95,7 +95,7 @@ def fit_heads(
     for t in range(3):
         for u in range(t + 1, 3):
             gain_TUG[t, u] = _with_bias(facts_TNG[t], right_NT[:, u])
-    made = CorrectnessHeads(
+    heads = CorrectnessHeads(
         exit0_HC=embedding_classifier[0],
         exit0_C=embedding_classifier[1],
         mean_F=mean_F,
@@ -113,7 +113,7 @@ def fit_heads(
         alpha=np.array(pools.alpha),
         cost_weight=np.array(0.0),
     )
-    return replace(made, gains_TSQU=_typical_gains(made, facts_TNG, confident_NT))
+    return replace(heads, gains_TSQU=_typical_gains(heads, facts_TNG, confident_NT))
 
 
 def _typical_gains(

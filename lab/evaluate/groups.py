@@ -38,18 +38,18 @@ def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
     root_N = np.zeros(len(examples), np.int64)
     for i in order:
         text, runs = f" {words_of(examples[i])} ", word_runs(examples[i])
-        found = sorted({find(root_of_run[run]) for run in runs if run in root_of_run})
-        if not found:
-            found = [r for r, root in enumerate(roots) if text in root][:1]
-        if not found:
-            found = [len(roots)]
+        group_roots = sorted({find(root_of_run[run]) for run in runs if run in root_of_run})
+        if not group_roots:
+            group_roots = [r for r, root in enumerate(roots) if text in root][:1]
+        if not group_roots:
+            group_roots = [len(roots)]
             roots.append(text)
-            parents.append(found[0])
-        for other in found[1:]:
-            parents[other] = found[0]
+            parents.append(group_roots[0])
+        for root_to_merge in group_roots[1:]:
+            parents[root_to_merge] = group_roots[0]
         for run in runs:
-            root_of_run.setdefault(run, found[0])
-        root_N[i] = found[0]
+            root_of_run.setdefault(run, group_roots[0])
+        root_N[i] = group_roots[0]
     return np.array([find(int(root)) for root in root_N], np.int64)
 
 

@@ -29,7 +29,7 @@ BASELINE_ROWS = (
 )  # fmt: skip
 SEEDS = 5
 ORDERED = ("adaee", "i-splitee", "dimee-adaptive")
-"""Methods that depend on the order of the samples: run in five orders, first the file's."""
+"""Methods that depend on the order of the samples. They run in five orders, first the file's."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ class EvaluationData:
 def traces(name: str, data: EvaluationData, seeds: int = SEEDS) -> list[Trace]:
     """Simulate a method: one trace, or one for each seed if chance or order matters."""
 
-    def one(policy: RoutingPolicy, order_N: NDArray[np.int64] | None = None) -> Trace:
+    def run(policy: RoutingPolicy, order_N: NDArray[np.int64] | None = None) -> Trace:
         return simulate(policy, data.test, data.facts, data.pools.edge_layers, order_N)
 
     if name in ORDERED:
         count = len(data.test)
         orders = [np.arange(count)]
         orders += [np.random.default_rng(seed).permutation(count) for seed in range(1, seeds)]
-        return [one(make_policy(name, data.facts), order_N) for order_N in orders]
+        return [run(make_policy(name, data.facts), order_N) for order_N in orders]
     if name == "random":
-        return [one(make_policy(name, data.facts, seed)) for seed in range(seeds)]
+        return [run(make_policy(name, data.facts, seed)) for seed in range(seeds)]
     if name == "random-same-mix":
         shares = traces("dimee-fixed", data)[0].shares
         probabilities = (shares["mobile"], shares["edge"], shares["cloud"])
-        return [one(Random(seed, probabilities)) for seed in range(seeds)]
+        return [run(Random(seed, probabilities)) for seed in range(seeds)]
     if name in BASELINE_ROWS:
-        return [one(baselines.FixedDecisions(name, _baseline_tiers(name, data)))]
-    return [one(make_policy(name, data.facts))]
+        return [run(baselines.FixedDecisions(name, _baseline_tiers(name, data)))]
+    return [run(make_policy(name, data.facts))]
 
 
 def _baseline_tiers(name: str, data: EvaluationData) -> list[Any]:

@@ -17,7 +17,7 @@ METRIC_NAMES = {"cola": "Matthews", "mrpc": "F1", "qqp": "F1"}
 
 
 def resamples(count: int, seed: int = 0) -> Floats:
-    """Return ``weight_BN``: how often each sample is drawn in each bootstrap resample."""
+    """Return ``weight_BN``: the number of times that each bootstrap resample draws each sample."""
     rng = np.random.default_rng(seed)
     drawn_BN = rng.integers(0, count, (RESAMPLES, count))
     return np.stack([np.bincount(row, minlength=count) for row in drawn_BN]).astype(np.float64)

@@ -121,8 +121,8 @@ class SavedOutputs:
         facts = self.facts
         assert self._data is not None
         split = load_split(self._data, self.task, facts["split"], facts["seed"], facts.get("limit"))
-        found = data_hash(split.train + split.validation), data_hash(split.train)
-        if found != (facts["data_hash"], facts["train_hash"]):
+        hashes = data_hash(split.train + split.validation), data_hash(split.train)
+        if hashes != (facts["data_hash"], facts["train_hash"]):
             raise self._other_data()
         return split
 
@@ -187,10 +187,10 @@ def _check_shapes(samples: Samples, file: Path, layers: int, classes: int) -> No
         "tokens": (samples.tokens_N.shape, (count,)),
         "rare": (samples.rare_N.shape, (count,)),
     }
-    for name, (found, shape) in expected.items():
-        if found != shape:
+    for name, (actual, shape) in expected.items():
+        if actual != shape:
             raise InvalidInput(
-                f"outputs: {file} has {name} of shape {found} instead of {shape}; "
+                f"outputs: {file} has {name} of shape {actual} instead of {shape}; "
                 "write the folder again with dimee outputs"
             )
     labels_N = samples.labels_N

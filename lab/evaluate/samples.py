@@ -191,5 +191,5 @@ def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int 
 
 
 def _pair_features(classifier: Classifier, rows: Sequence[EncodedText]) -> Floats:
-    found = [classifier.embeddings.pair_features(row) for row in rows]
-    return np.stack([features_P for features_P in found if features_P is not None])
+    features = [classifier.embeddings.pair_features(row) for row in rows]
+    return np.stack([features_P for features_P in features if features_P is not None])

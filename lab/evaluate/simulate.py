@@ -58,8 +58,8 @@ def simulate(
                 target, confidence_NE[i], answers_NE[i], facts, edge_layers, alpha, cost
             )
         policy.learn(decision, outcome[0])
-        done = outcome[0]
-        tiers[i], exit_N[i], cost_N[i] = done.tier, done.exit_layer, done.cost_lambda
+        final = outcome[0]
+        tiers[i], exit_N[i], cost_N[i] = final.tier, final.exit_layer, final.cost_lambda
     answer_N = answers_NE[np.arange(count), exit_N - 1]
     tier_N: NDArray[np.object_] = np.empty(count, dtype=object)
     tier_N[:] = tiers
@@ -73,7 +73,7 @@ def first_answer(
     facts: PolicyFacts,
     edge_layers: int,
 ) -> tuple[Outcome, bool]:
-    """Return the first outcome of ``decision``, and whether its exit reached α."""
+    """Return the first outcome of ``decision``, and True if its exit reached α."""
     alpha = _alpha(decision, facts)
     if decision.tier is not Tier.MOBILE:
         return _answer_at(decision.tier, confidence_E, answers_E, facts, edge_layers, alpha, 0.0)

@@ -40,8 +40,10 @@ DRIFT_STEPS = (10, 100, 1000)
 def refit_for_prices(data: EvaluationData, cost_model: CostModel) -> EvaluationData:
     """Refit α, pools and centroids for other prices."""
     pools = data.pools
-    made = make_pools(data.validation, cost_model, pools.mobile_layers, pools.edge_layers, pools.mu)
-    return replace(data, pools=made)
+    refitted = make_pools(
+        data.validation, cost_model, pools.mobile_layers, pools.edge_layers, pools.mu
+    )
+    return replace(data, pools=refitted)
 
 
 def _rows(data: EvaluationData, scorer: Scorer, names: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def by_alpha(data: EvaluationData, scorer: Scorer) -> dict[str, Any]:
     names = ("early-exit", "i-splitee", "dimee-fixed", "dimee-adaptive", "edge", *BASELINE_ROWS)
     result = {}
     for alpha in sorted(grid):
-        made = make_pools(
+        refitted = make_pools(
             data.validation,
             pools.cost_model,
             pools.mobile_layers,
@@ -94,8 +96,8 @@ def by_alpha(data: EvaluationData, scorer: Scorer) -> dict[str, Any]:
             pools.mu,
             alpha,
         )
-        other = replace(data, pools=made)
-        result[str(alpha)] = {"pools": made.sizes, "methods": _rows(other, scorer, names)}
+        other = replace(data, pools=refitted)
+        result[str(alpha)] = {"pools": refitted.sizes, "methods": _rows(other, scorer, names)}
     return result
 
 
@@ -105,17 +107,17 @@ def by_layers(data: EvaluationData, scorer: Scorer) -> list[dict[str, Any]]:
     layers = pools.cost_model.layers
     for m in range(1, layers - 1):
         for n in range(m + 1, layers):
-            made = make_pools(data.validation, pools.cost_model, m, n, pools.mu)
-            other = replace(data, pools=made)
+            refitted = make_pools(data.validation, pools.cost_model, m, n, pools.mu)
+            other = replace(data, pools=refitted)
             rows.append(
-                {"m": m, "n": n, "alpha": round(made.alpha, 4)}
+                {"m": m, "n": n, "alpha": round(refitted.alpha, 4)}
                 | scorer.brief(traces("dimee-fixed", other))
             )
     return rows
 
 
 def drift(data: EvaluationData) -> dict[str, Any]:
-    """Return how far the adaptive rule has moved each centroid after k samples.
+    """Return the distance by which the adaptive rule has moved each centroid after k samples.
 
     Distances are in units of the distance to the nearest other centroid at the start; ``changed``
     is the share of the samples that the fixed rule sends to another tier.

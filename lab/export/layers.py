@@ -95,15 +95,15 @@ def write_bundle(
 ) -> Manifest:
     """Write the bundle to a temporary folder and move it to ``target``."""
     check_target(target)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as made:
-        folder = Path(made) / "bundle"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
+        folder = Path(temporary) / "bundle"
         folder.mkdir()
         shutil.copy(run.tokenizer_file, folder / TOKENIZER)
         write_embeddings(run.model, folder / EMBEDDINGS)
         write_layers(run.model, folder)
         write_router(pools, folder / ROUTER)
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
-        put_in_place(folder, target)
+        replace_bundle(folder, target)
     return manifest
 
 
@@ -118,7 +118,7 @@ def check_target(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
 
 
-def put_in_place(folder: Path, target: Path) -> None:
+def replace_bundle(folder: Path, target: Path) -> None:
     """Move a finished bundle to ``target``, replacing an older bundle."""
     old = target.with_name(f".{target.name}.old")
     if target.exists():

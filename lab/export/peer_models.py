@@ -1,10 +1,9 @@
 """Models of other inference servers with the weights of a bundle, for ``dimee bench``.
 
-``python -m lab.export.peer_models BUNDLE FOLDER`` writes the models of `write_models` that are not
-there yet. Integer weights become fp32 again. The other servers read
-a sequence classifier of ``transformers``, whose head reads the first token through a pooler; that
-head is not the bundle's, so that answers differ. The encoder, which has more than 99.9 % of the
-multiplications, is the same.
+``python -m lab.export.peer_models BUNDLE FOLDER`` writes the models of `write_models` that FOLDER
+lacks. Integer weights become fp32 again. The other servers read a sequence classifier of
+``transformers``, whose head reads the first token through a pooler; that head is not the bundle's,
+so that answers differ. The encoder, with more than 99.9 % of the multiplications, is the same.
 """
 
 from __future__ import annotations
@@ -190,21 +189,25 @@ def _graph(bundle: Bundle, number: int) -> onnx.GraphProto:
 
 
 def _arrays(bundle: Bundle, number: int) -> Arrays:
-    return {one.name: numpy_helper.to_array(one) for one in _graph(bundle, number).initializer}
+    return {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in _graph(bundle, number).initializer
+    }
 
 
 def _heads(bundle: Bundle) -> int:
     for node in _graph(bundle, 1).node:
         if node.op_type == "MultiHeadAttention":
-            return next(int(one.i) for one in node.attribute if one.name == "num_heads")
+            return next(
+                int(attribute.i) for attribute in node.attribute if attribute.name == "num_heads"
+            )
     raise ValueError(f"bundle: {bundle.path} was not written by dimee export")
 
 
 def _pooling(bundle: Bundle) -> str:
-    made = {output for node in _graph(bundle, 1).node for output in node.output}
-    if "pooled" in made:
+    outputs = {output for node in _graph(bundle, 1).node for output in node.output}
+    if "pooled" in outputs:
         return "both"
-    return "mean" if "mean" in made else "cls"
+    return "mean" if "mean" in outputs else "cls"
 
 
 def _weight(arrays: Arrays, name: str) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from lab.export.card import write_card
 from lab.export.layers import (
     check_target,
     prices_of,
-    put_in_place,
+    replace_bundle,
     save_manifest,
     sha256,
     write_router,
@@ -70,8 +70,8 @@ def refit(
     )
     validation = with_groups(validation, split.validation)
     pools, chosen = with_heads(_embedding_classifier(bundle, split), validation, pools)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".refit-") as made:
-        folder = Path(made) / "bundle"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".refit-") as temporary:
+        folder = Path(temporary) / "bundle"
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, folder / name)
@@ -95,7 +95,7 @@ def refit(
         accuracy["policies"] = policy_table(load_bundle(folder), reported)
         save_manifest(refitted, folder)
         card = write_card(load_bundle(folder))
-        put_in_place(folder, target)
+        replace_bundle(folder, target)
     return card
 
 

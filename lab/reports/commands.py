@@ -27,7 +27,7 @@ LARGE = (
 
 
 def from_outputs(result: Result) -> bool:
-    """Return whether the result was made from saved exit outputs, without the encoder's weights."""
+    """Return True if the result was made from saved exit outputs, without the encoder's weights."""
     return bool(result["run"].get("source") == "outputs")
 
 

@@ -41,7 +41,7 @@ class Case:
 
     @property
     def reason(self) -> str:
-        """Measures in which a lost case is worse: accuracy, cost or both."""
+        """Reason of a lost case, such as ``less accurate, more expensive``."""
         parts = ["less accurate"] * self.less_accurate + ["more expensive"] * self.costs_more
         if self.costs_more and self.facts["accuracy_interval"][0] > 0:
             parts.append("more accurate")

@@ -17,32 +17,32 @@ SHIFT_ROWS = ("mobile", "edge", "cloud", "random-same-mix", "dimee-fixed", "dime
 
 def plots(results: list[Result]) -> list[Plot]:
     """Return an ablation for each encoder, the drift, and the shift if a result has it."""
-    made = []
+    figures = []
     for encoder in dict.fromkeys(result.encoder for result in results):
-        here = [result for result in results if result.encoder == encoder]
-        made.append(
+        of_encoder = [result for result in results if result.encoder == encoder]
+        figures.append(
             Plot(
                 f"layers-{encoder}",
-                f"Accuracy and cost of dimee-fixed over m and n, {here[0].encoder_title}",
+                f"Accuracy and cost of dimee-fixed over m and n, {of_encoder[0].encoder_title}",
                 "α is chosen for each pair; the framed cell is the pair of the tables. Of each two "
                 "panels the left one shows accuracy, the right one cost.",
-                [_layers(result) for result in here],
+                [_layers(result) for result in of_encoder],
                 _draw_layers,
             )
         )
-    made.append(
+    figures.append(
         Plot(
             "drift",
-            "How far the adaptive rule moves its centroids",
+            "Distance by which the adaptive rule moves its centroids",
             "In units of the distance to the nearest other centroid at the start. The title has "
-            "the share of the examples that it sends to another tier than the fixed rule.",
+            "the share of the examples that the two rules send to different tiers.",
             [_drift(result) for result in results],
             _draw_drift,
         )
     )
     shifted = [result for result in results if "shift" in result.facts]
     if shifted:
-        made.append(
+        figures.append(
             Plot(
                 "shift",
                 "The adaptive rule on reviews of other goods",
@@ -52,7 +52,7 @@ def plots(results: list[Result]) -> list[Plot]:
                 _draw_shift,
             )
         )
-    return made
+    return figures
 
 
 def _layers(result: Result) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _draw_drift(data: list[dict[str, Any]]) -> Figure:
     columns = min(3, len(data))
     figure, axes = panels(len(data), columns, 3.5, 2.7)
     for axis, panel in zip(axes, data, strict=True):
-        axis.set_title(f"{panel['title']}\n{100 * panel['changed']:.1f} % sent elsewhere")
+        axis.set_title(f"{panel['title']}\n{100 * panel['changed']:.1f} % sent to another tier")
         for pool, (name, colour, marker) in enumerate(POOLS):
             moved = [step[pool] for step in panel["moved"]]
             if None not in moved:
@@ -147,9 +147,9 @@ def _draw_shift(data: list[dict[str, Any]]) -> Figure:
     figure, axes = panels(2 * len(data), 2, 5.0, 3.2)
     for number, panel in enumerate(data):
         left, right = axes[2 * number : 2 * number + 2]
-        for place, rows in enumerate(panel["domains"].values()):
+        for position, rows in enumerate(panel["domains"].values()):
             for shift, method in enumerate(SHIFT_ROWS):
-                x = place + 0.13 * (shift - 2.5)
+                x = position + 0.13 * (shift - 2.5)
                 point, low, high = rows[method]["accuracy"]
                 style: dict[str, Any] = {"color": COLOURS[method], "marker": MARKERS[method]}
                 style["label"] = method

@@ -57,16 +57,16 @@ def plots(results: list[Result]) -> list[Plot]:
 
 
 def _frontier(result: Result) -> dict[str, Any]:
-    def place(row: dict[str, Any]) -> list[float]:
+    def point_of(row: dict[str, Any]) -> list[float]:
         return [row["cost_change"], row["accuracy"]]
 
     return {
         "title": result.title,
         "curves": {
-            method: [place(point["methods"][method]) for point in result["by_alpha"].values()]
+            method: [point_of(point["methods"][method]) for point in result["by_alpha"].values()]
             for method in CURVES
         },
-        "points": {name: place(result.method(name)) for name in METHODS if name != HIDDEN},
+        "points": {name: point_of(result.method(name)) for name in METHODS if name != HIDDEN},
     }
 
 
@@ -104,14 +104,16 @@ def _draw_auroc(data: list[dict[str, Any]]) -> Figure:
     figure, axes = panels(2, 1, max(6.5, 1.35 * len(data)), 2.8)
     for axis, (target, meaning) in zip(axes, TARGETS.items(), strict=True):
         for number, (router, colour) in enumerate(ROUTERS):
-            known = [(i, panel[target][router]) for i, panel in enumerate(data)
+            defined = [(i, panel[target][router]) for i, panel in enumerate(data)
                      if panel[target][router] is not None]  # fmt: skip
-            places = [i + 0.2 * (number - 1.5) for i, _ in known]
-            bars = axis.bar(places, [value for _, value in known], 0.19, color=colour, label=router)
+            positions = [i + 0.2 * (number - 1.5) for i, _ in defined]
+            bars = axis.bar(
+                positions, [value for _, value in defined], 0.19, color=colour, label=router
+            )
             axis.bar_label(bars, fmt="%.2f", fontsize=6)
         axis.axhline(0.5, color="black", linewidth=1)
         names = [
-            f"{panel['title'].replace(', ', chr(10))}\n{100 * panel[target]['share']:.0f} % are"
+            f"{panel['title'].replace(', ', chr(10))}\n{100 * panel[target]['share']:.0f} % true"
             for panel in data
         ]
         axis.set_xticks(range(len(data)), names, fontsize=7)

@@ -33,7 +33,7 @@ PRICES = {
 
 def plots(results: list[Result]) -> list[Plot]:
     """Return Figure 3 for each run, the sweep over γ and the one over α."""
-    made = [
+    figures = [
         Plot(
             f"fig3-{result.task}-{result.encoder}",
             f"Figure 3: cost and accuracy as one price varies, {result.title}",
@@ -45,7 +45,7 @@ def plots(results: list[Result]) -> list[Plot]:
         )
         for result in results
     ]
-    made.append(
+    figures.append(
         Plot(
             "gamma",
             "Cost of every method over γ, which has no value in the paper",
@@ -56,7 +56,7 @@ def plots(results: list[Result]) -> list[Plot]:
             _draw_gamma,
         )
     )
-    made.append(
+    figures.append(
         Plot(
             "alpha",
             "Accuracy and cost of dimee-fixed over α",
@@ -66,7 +66,7 @@ def plots(results: list[Result]) -> list[Plot]:
             _draw_alpha,
         )
     )
-    return made
+    return figures
 
 
 def _prices(result: Result) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _draw_gamma(data: list[dict[str, Any]]) -> Figure:
         for method, costs in panel["methods"].items():
             axis.plot(panel["gammas"], costs, **line(method))
         axis.plot(panel["gammas"], panel["kept"], color=COLOURS["dimee-fixed"], linestyle=":",
-                  linewidth=2, label="dimee-fixed, decisions kept")  # fmt: skip
+                  linewidth=2, label="dimee-fixed, unchanged decisions")  # fmt: skip
         axis.axhline(0, color="black", linewidth=1)
         axis.axvline(panel["preset"], color="#777777", linestyle=":", linewidth=1)
         axis.text(panel["preset"], 150, f" preset\n γ = {panel['preset']:g}", va="top", fontsize=7)
@@ -157,7 +157,7 @@ def _draw_gamma(data: list[dict[str, Any]]) -> Figure:
 
 
 def _alphas(results: list[Result]) -> list[dict[str, Any]]:
-    made = []
+    encoders = []
     for encoder in dict.fromkeys(result.encoder_title for result in results):
         tasks = {}
         for result in (r for r in results if r.encoder_title == encoder):
@@ -167,8 +167,8 @@ def _alphas(results: list[Result]) -> list[dict[str, Any]]:
                 points.append([float(alpha), row["against_cloud"], row["cost_change"]])
             nearest = min(points, key=lambda point: abs(point[0] - result["alpha"]))
             tasks[result.task_title] = {"points": points, "chosen": points.index(nearest)}
-        made.append({"title": encoder, "tasks": tasks})
-    return made
+        encoders.append({"title": encoder, "tasks": tasks})
+    return encoders
 
 
 def _draw_alpha(data: list[dict[str, Any]]) -> Figure:

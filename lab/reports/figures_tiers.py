@@ -23,7 +23,7 @@ def plots(results: list[Result]) -> list[Plot]:
         {"title": f"{r.title} (α = {r['alpha']:.3g})", **r["map"]} for r in results
         if r["map"]["points"]
     ]  # fmt: skip
-    made = [
+    figures = [
         Plot(
             "fig2a-tier-accuracy",
             "Figure 2a: accuracy of each tier alone and of DIMEE",
@@ -42,7 +42,7 @@ def plots(results: list[Result]) -> list[Plot]:
         ),
     ]
     if maps:
-        made.append(
+        figures.append(
             Plot(
                 "fig2c-pools",
                 "Figure 2c: the three pools of the validation part",
@@ -53,7 +53,7 @@ def plots(results: list[Result]) -> list[Plot]:
                 _draw_pools,
             )
         )
-    return made
+    return figures
 
 
 def _tiers(result: Result) -> dict[str, Any]:
@@ -80,13 +80,13 @@ def _sized(data: list[dict[str, Any]]) -> tuple[Figure, list[Any]]:
 def _draw_accuracy(data: list[dict[str, Any]]) -> Figure:
     figure, axes = _sized(data)
     for axis, panel in zip(axes, data, strict=True):
-        for place, task in enumerate(panel["tasks"]):
-            axis.hlines(task["majority"], place - 0.4, place + 0.4, color="#999999",
+        for position, task in enumerate(panel["tasks"]):
+            axis.hlines(task["majority"], position - 0.4, position + 0.4, color="#999999",
                         label="most frequent class")  # fmt: skip
             for shift, name in enumerate(SHOWN):
                 point, low, high = task["accuracy"][name]
                 axis.errorbar(
-                    place + 0.16 * (shift - 2), point, [[point - low], [high - point]],
+                    position + 0.16 * (shift - 2), point, [[point - low], [high - point]],
                     color=COLOURS[name], marker=MARKERS[name], linestyle="", label=name,
                     markersize=5,
                 )  # fmt: skip
@@ -100,8 +100,8 @@ def _draw_cost(data: list[dict[str, Any]]) -> Figure:
     names = [name for name in SHOWN if name != "cloud"]
     for axis, panel in zip(axes, data, strict=True):
         for shift, name in enumerate(names):
-            places = [place + 0.2 * (shift - 1.5) for place in range(len(panel["tasks"]))]
-            bars = axis.bar(places, [task["saved"][name] for task in panel["tasks"]], 0.19,
+            positions = [position + 0.2 * (shift - 1.5) for position in range(len(panel["tasks"]))]
+            bars = axis.bar(positions, [task["saved"][name] for task in panel["tasks"]], 0.19,
                             color=COLOURS[name], label=name)  # fmt: skip
             axis.bar_label(bars, fmt="%.0f", fontsize=6)
     axes[0].set_ylabel("saved against the cloud (%)")
@@ -118,10 +118,11 @@ def _draw_pools(data: list[dict[str, Any]]) -> Figure:
         axis.set_xticks([])
         axis.set_yticks([])
         for pool, (name, colour, marker) in enumerate(POOLS):
-            here = [p for p, of in zip(panel["points"], panel["pools"], strict=True) if of == pool]
+            points = zip(panel["points"], panel["pools"], strict=True)
+            members = [point for point, point_pool in points if point_pool == pool]
             axis.plot(
-                [x for x, _ in here], [y for _, y in here], marker, color=colour, markersize=2.4,
-                alpha=0.7, markeredgewidth=0, label=name,
+                [x for x, _ in members], [y for _, y in members], marker, color=colour,
+                markersize=2.4, alpha=0.7, markeredgewidth=0, label=name,
             )  # fmt: skip
     label_outer(axes, columns, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)")
     legend(figure, axes, scale=3)

@@ -95,17 +95,17 @@ class Result:
     @property
     def encoder_title(self) -> str:
         """The encoder and its size: ``MiniLM 6 × 384``."""
-        known = ENCODERS.get(self.encoder, self.encoder)
-        return f"{known} {self.facts['layers']} × {self.facts['hidden_size']}"
+        name = ENCODERS.get(self.encoder, self.encoder)
+        return f"{name} {self.facts['layers']} × {self.facts['hidden_size']}"
 
     @property
     def run_title(self) -> str:
-        """``CoLA, MiniLM 6 × 384``, without the report."""
+        """Task and encoder: ``CoLA, MiniLM 6 × 384``."""
         return f"{self.task_title}, {self.encoder_title}"
 
     @property
     def title(self) -> str:
-        """``CoLA, MiniLM 6 × 384``, and the split if it is not the paper's."""
+        """Task and encoder, and the split if it is not the paper's."""
         return self.run_title + (", glue" if self.on == "glue" else "")
 
     @property
@@ -140,7 +140,7 @@ class Result:
         return "cascade_routing" in self.facts
 
     def has(self, name: str) -> bool:
-        """Return whether there is a row for the method ``name``."""
+        """Return True if there is a row for the method ``name``."""
         if name in (DEFAULT_POLICY, MEAN_POLICY):
             return self.has_cascade
         return name in self.facts["methods"]
@@ -166,16 +166,16 @@ def load_results(folder: Path) -> list[Result]:
 
 def read_result(file: Path) -> Result:
     """Read and check one JSON."""
-    again = "remove it, or write it again with dimee evaluate"
+    advice = "remove it, or write it again with dimee evaluate"
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InvalidInput(f"{file}: cannot be read as JSON ({error}); {again}") from error
+        raise InvalidInput(f"{file}: cannot be read as JSON ({error}); {advice}") from error
     if not isinstance(facts, dict) or "format" not in facts:
-        raise InvalidInput(f"{file}: is not a result of dimee evaluate; {again}")
+        raise InvalidInput(f"{file}: is not a result of dimee evaluate; {advice}")
     if facts["format"] != FORMAT:
         raise InvalidInput(
-            f"{file}: has format {facts['format']!r}, but this program reads {FORMAT}; {again}"
+            f"{file}: has format {facts['format']!r}, but this program reads {FORMAT}; {advice}"
         )
     if "price_book" in facts:
         raise InvalidInput(
@@ -186,7 +186,7 @@ def read_result(file: Path) -> Result:
     if not missing:
         missing = [f"methods/{name}" for name in METHODS if name not in facts["methods"]]
     if missing:
-        raise InvalidInput(f"{file}: lacks the part {missing[0]!r}; {again}")
+        raise InvalidInput(f"{file}: lacks the part {missing[0]!r}; {advice}")
     result = Result(facts)
     if file.stem != result.name:
         raise InvalidInput(f"{file}: holds the result {result.name}; rename it or remove it")
@@ -215,5 +215,5 @@ def one_per_run(results: list[Result]) -> list[Result]:
 
 def missing_runs(results: list[Result]) -> list[tuple[str, str, str]]:
     """Return the planned runs without a JSON, as (task, encoder, split)."""
-    have = {(result.task, result.encoder, result.on) for result in results}
-    return [(*run, on) for run in PLANNED for on in SPLITS if (*run, on) not in have]
+    present = {(result.task, result.encoder, result.on) for result in results}
+    return [(*run, on) for run in PLANNED for on in SPLITS if (*run, on) not in present]

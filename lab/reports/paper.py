@@ -1,4 +1,4 @@
-"""The paper's numbers: its claim, Tables I and II, known slips, and statements on its figures.
+"""The paper's numbers: its claim, Tables I and II, errata, and statements on its figures.
 
 Bajpai and Hanawal, *Distributed Inference on Mobile Edge and Cloud: An Early Exit based Clustering
 Approach*. A test compares every number of both tables with the text of the paper.
@@ -34,12 +34,12 @@ _TASKS_II = ("cola", "mrpc", "qnli")
 
 
 def _table(tasks: tuple[str, ...], rows: dict[str, str]) -> dict[str, dict[str, Cell]]:
-    made = {}
+    table = {}
     for method, row in rows.items():
         numbers = [float(number) for number in row.split()]
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        made[method] = {task: Cell(*pair) for task, pair in zip(tasks, pairs, strict=True)}
-    return made
+        table[method] = {task: Cell(*pair) for task, pair in zip(tasks, pairs, strict=True)}
+    return table
 
 
 TABLE_I = _table(
@@ -74,7 +74,7 @@ MISPRINT = ("dimee-fixed", "qnli")
 MISPRINT_LIKELY = 92.1
 """Table I, QNLI, Ours-F is printed as 82.1, ten points below its neighbours."""
 
-SLIPS = (
+ERRATA = (
     "Table I, QNLI, Ours-F: 82.1 is most likely 92.1 (marked † below). The tables show it as "
     "printed; changes against BERT use 92.1.",
     "Tables I and II call every score 'Acc'. It must be Matthews correlation for CoLA and F1 for "
@@ -113,6 +113,6 @@ def score_change(method: str, task: str) -> float:
 
 
 def reaches_claim(method: str, task: str) -> bool:
-    """Return whether Table I's own figures, as printed, satisfy the claim of the abstract."""
+    """Return True if Table I's own figures, as printed, satisfy the claim of the abstract."""
     saves = TABLE_I[method][task].cost_change < -CLAIMED_SAVING
     return saves and score_change(method, task) > -CLAIMED_DROP

@@ -101,12 +101,12 @@ def panels(
 
 def legend(figure: Figure, axes: list[Axes], columns: int = 5, scale: float = 1.0) -> None:
     """Add one legend below all panels, each label once, with marks ``scale`` times as large."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            handles.setdefault(label, handle)
     figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=columns,
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
         markerscale=scale,
     )  # fmt: skip
 

@@ -69,19 +69,19 @@ def _accuracy(outcomes: SettingOutcomes) -> float:
     return round(100 * float(right_N.mean()), 2)
 
 
-def _certified(done: Calibration, others: SettingOutcomes | None) -> dict[str, Any]:
+def _certified(calibration: Calibration, others: SettingOutcomes | None) -> dict[str, Any]:
     """Return the result of ``dimee calibrate`` as a row; losses are in points."""
     row: dict[str, Any] = {
-        "metric": done.metric,
-        "max_drop": 100 * done.max_drop,
-        "n": len(done.test_rows),
-        "steps": len(done.choice.settings),
-        "passed": done.choice.passed,
+        "metric": calibration.metric,
+        "max_drop": 100 * calibration.max_drop,
+        "n": len(calibration.test_rows),
+        "steps": len(calibration.choice.settings),
+        "passed": calibration.choice.passed,
     }
-    setting = done.choice.setting
+    setting = calibration.choice.setting
     if setting is None:
-        return row | {"refusal": done.refusal().message}
-    chosen = [step for step in done.steps() if step.passed][-1]
+        return row | {"refusal": calibration.refusal().message}
+    chosen = [step for step in calibration.steps() if step.passed][-1]
     assert chosen.test_loss is not None
     assert chosen.bound is not None
     row |= {
@@ -89,10 +89,12 @@ def _certified(done: Calibration, others: SettingOutcomes | None) -> dict[str, A
         "alpha": chosen.setting.alpha,
         "bound": round(100 * chosen.bound, 2),
         "test_loss": round(100 * chosen.test_loss, 2),
-        "cost_change": round(100 * (chosen.cost / done.outcomes.cost_model.all_cloud - 1), 1),
+        "cost_change": round(
+            100 * (chosen.cost / calibration.outcomes.cost_model.all_cloud - 1), 1
+        ),
     }
     if others is not None:
-        loss_N = others.candidates(done.metric).losses[0].loss_SN[setting]
+        loss_N = others.candidates(calibration.metric).losses[0].loss_SN[setting]
         row["others_loss"] = round(100 * float(loss_N.mean()), 2)
         spread = 1.96 * float(loss_N.std()) / np.sqrt(len(loss_N))
         row["others_error"] = round(100 * spread, 2)
@@ -103,16 +105,16 @@ def _held_out(candidates: Candidates, metric: Metric, drop: float) -> dict[str, 
     """Calibrate on a random half and measure on the other, `PARTITIONS` times."""
     losses, costs = [], []
     for number in range(PARTITIONS):
-        ordering_rows, test_rows, kept = _parts(candidates.count, number)
+        ordering_rows, test_rows, held_out = _parts(candidates.count, number)
         choice = choose(candidates, ordering_rows, test_rows, drop, DELTA)
         if choice.setting is not None:
-            losses.append(candidates.losses[0].loss_SN[choice.setting, kept].mean())
-            costs.append(candidates.cost_SN[choice.setting, kept].mean())
+            losses.append(candidates.losses[0].loss_SN[choice.setting, held_out].mean())
+            costs.append(candidates.cost_SN[choice.setting, held_out].mean())
     row: dict[str, Any] = {
         "metric": metric,
         "max_drop": 100 * drop,
         "n": len(test_rows),
-        "kept": len(kept),
+        "kept": len(held_out),
         "certified": len(losses),
         "of": PARTITIONS,
     }

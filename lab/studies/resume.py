@@ -1,4 +1,4 @@
-"""Study of resuming from a hidden state: its bytes and time, and when it is faster than the text.
+"""Study of resuming from a hidden state: its bytes, its time, and the links that make it faster.
 
 ``python -m lab.studies.resume`` writes ``extra/resume.json`` and ``resume.md`` of the results.
 
@@ -109,11 +109,11 @@ def _resume(classifier: Classifier, hidden_TH: Floats, after: int) -> Floats:
     """Return ``probabilities_EC`` of every exit after the layer ``after``."""
     mask_BT = np.ones((1, len(hidden_TH)), np.int32)
     hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
-    found = []
+    probabilities = []
     for layer in range(after + 1, classifier.layers.range.last + 1):
         hidden_BTH, logits_BC = classifier.layers.run_layer(layer, hidden_BTH, mask_BT)
-        found.append(softmax(logits_BC)[0])
-    return np.stack(found)
+        probabilities.append(softmax(logits_BC)[0])
+    return np.stack(probabilities)
 
 
 def _percent(right_N: NDArray[np.bool_]) -> float:
@@ -150,12 +150,12 @@ def timing(classifier: Classifier, lengths: tuple[int, ...]) -> list[dict[str, A
 
 def _fastest_ms(work: Callable[[], object]) -> float:
     """Return the time of the fastest of many runs, the one least disturbed by other load."""
-    spent = []
+    durations_s = []
     for _ in range(RUNS):
         started = time.perf_counter()
         work()
-        spent.append(time.perf_counter() - started)
-    return round(min(spent) * 1e3, 4)
+        durations_s.append(time.perf_counter() - started)
+    return round(min(durations_s) * 1e3, 4)
 
 
 def break_even(times: list[dict[str, Any]], layer: int) -> list[dict[str, Any]]:
@@ -199,8 +199,10 @@ def uplink_needed(times: list[dict[str, Any]], layers: int) -> list[dict[str, An
             row: dict[str, Any] = {"tokens": line["tokens"], "layer": layer}
             for codec in CODECS:
                 facts = line[codec]
-                left_ms = layer * line["layer_ms"] - facts["encode_ms"] - facts["decode_ms"]
-                row[codec] = round(8 * facts["bytes"] / left_ms / 1e3, 1) if left_ms > 0 else None
+                available_ms = layer * line["layer_ms"] - facts["encode_ms"] - facts["decode_ms"]
+                row[codec] = (
+                    round(8 * facts["bytes"] / available_ms / 1e3, 1) if available_ms > 0 else None
+                )
             table.append(row)
     return table
 

@@ -40,12 +40,12 @@ def search(
         for size in dict.fromkeys(batch_sizes)
         for rate in dict.fromkeys(learning_rates)
     ]
-    found: list[tuple[TrainSettings, dict[str, Any] | None]] = []
+    trained: list[tuple[TrainSettings, dict[str, Any] | None]] = []
     with tqdm(points, desc="grid", unit="point") as progress:
         for point in progress:
             progress.set_postfix_str(_name(point))
-            found.append((point, _run(point, out / "grid" / _name(point))))
-    best, best_facts = _best(found)
+            trained.append((point, _run(point, out / "grid" / _name(point))))
+    best, best_facts = _best(trained)
     _copy_winner(out / "grid" / _name(best), out)
     table = [
         {
@@ -53,7 +53,7 @@ def search(
             "learning_rate": point.learning_rate,
             "validation_accuracy_by_exit": facts and facts["validation_accuracy_by_exit"],
         }
-        for point, facts in found
+        for point, facts in trained
     ]
     part = out / "grid.part"
     part.write_text(json.dumps({"best": _name(best), "points": table}, indent=1) + "\n")
@@ -98,16 +98,16 @@ def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
 
 
 def _best(
-    found: Sequence[tuple[TrainSettings, dict[str, Any] | None]],
+    trained: Sequence[tuple[TrainSettings, dict[str, Any] | None]],
 ) -> tuple[TrainSettings, dict[str, Any]]:
     ranked = [
         (-facts["validation_accuracy_by_exit"][-1], point.learning_rate, point.batch_size, number)
-        for number, (point, facts) in enumerate(found)
+        for number, (point, facts) in enumerate(trained)
         if facts is not None
     ]
     if not ranked:
         raise Diverged("grid_learning_rates: training diverged at every point; choose lower ones")
-    point, facts = found[min(ranked)[-1]]
+    point, facts = trained[min(ranked)[-1]]
     assert facts is not None
     return point, facts
 

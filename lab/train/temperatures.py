@@ -31,15 +31,15 @@ def negative_log_likelihood(log_NC: NDArray[Any], labels_N: NDArray[np.int64], t
 def fit_temperatures(outputs: ExitOutputs) -> list[float]:
     """Return each exit's temperature of least negative log-likelihood, between 0.1 and 10."""
     log_ENC = np.log(np.clip(outputs.probabilities_ENC.astype(np.float64), 1e-12, 1))
-    found = []
+    temperatures = []
     for log_NC in log_ENC:
 
         def loss(log_t: float, log_NC: NDArray[Any] = log_NC) -> float:
             return negative_log_likelihood(log_NC, outputs.labels_N, float(np.exp(log_t)))
 
         best = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
-        found.append(float(np.exp(best.x)))
-    return found
+        temperatures.append(float(np.exp(best.x)))
+    return temperatures
 
 
 def calibration_error(probabilities_NC: NDArray[Any], labels_N: NDArray[np.int64]) -> float:

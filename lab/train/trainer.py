@@ -85,9 +85,9 @@ class Diverged(InvalidInput):
 
 def check_settings(settings: TrainSettings) -> None:
     """Raise `InvalidInput` for invalid numbers and unknown names."""
-    for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        if (value := getattr(settings, name)) not in known:
-            raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(known)}")
+    for name, allowed in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
+        if (value := getattr(settings, name)) not in allowed:
+            raise InvalidInput(f"{name}: {value!r} is not known; choose {' or '.join(allowed)}")
     if not 0 <= settings.distil < 1:
         raise InvalidInput(f"distil: {settings.distil:g} is not in [0, 1); choose a share like 0.5")
     if settings.teacher is not None and not settings.distil:
@@ -271,10 +271,10 @@ def _optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.opt
 
 def _diverged(settings: TrainSettings, out: Path, step: int) -> Diverged:
     best = out / "best.safetensors"
-    kept = f"; the best epoch so far stays in {best}" if best.is_file() else ""
+    advice = f"; the best epoch so far stays in {best}" if best.is_file() else ""
     return Diverged(
         f"learning_rate: training diverged at step {step}; choose a lower one than "
-        f"{settings.learning_rate:g} and another --out{kept}"
+        f"{settings.learning_rate:g} and another --out{advice}"
     )
 
 
@@ -298,10 +298,10 @@ def _save_if_best(
     epochs: dict[str, dict[str, Any]] = json.loads(log.read_text()) if log.is_file() else {}
     # logs of older versions have accuracies only
     epochs = {
-        done: known if isinstance(known, dict) else {"accuracy": known, "loss": None}
-        for done, known in epochs.items()
+        last_step: logged if isinstance(logged, dict) else {"accuracy": logged, "loss": None}
+        for last_step, logged in epochs.items()
     }
-    earlier = [rank(known) for done, known in epochs.items() if int(done) < step]
+    earlier = [rank(logged) for last_step, logged in epochs.items() if int(last_step) < step]
     if not earlier or rank(epoch) > max(earlier):
         part = out / "best.part"
         save_file(model.state_dict(), part)
@@ -377,12 +377,12 @@ def _resume(
         return 0
     try:
         state = torch.load(checkpoint, weights_only=True)
-        known = with_defaults(state["settings"])
+        saved_settings = with_defaults(state["settings"])
     except Exception as error:  # torch raises many kinds of exceptions
         raise InvalidInput(
             f"out: {checkpoint} cannot be read ({type(error).__name__}); remove it to start again"
         ) from error
-    if known != asdict(settings):
+    if saved_settings != asdict(settings):
         raise InvalidInput(
             f"out: {checkpoint} belongs to a run with other settings; "
             "choose another folder, or remove it to start again"

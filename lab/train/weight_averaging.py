@@ -44,12 +44,12 @@ def search_share(
 
     Candidates are 1, 0.9 … 0; the first of equal ones wins.
     """
-    found = []
+    scored = []
     for share in SHARES:
         accuracy = _accuracy(_average((first, second), (share, 1 - share)), first, data)
         echo(f"share {share:.1f}: {accuracy[-1]:.2f} at full depth on validation")
-        found.append((accuracy[-1], share))
-    return max(found, key=lambda pair: pair[0])[1]
+        scored.append((accuracy[-1], share))
+    return max(scored, key=lambda pair: pair[0])[1]
 
 
 def _average(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifier:
@@ -76,8 +76,8 @@ def _average(runs: Sequence[Run], shares: Sequence[float]) -> MultiExitClassifie
 
 
 def _comparable(run: Run) -> dict[str, Any]:
-    known = with_defaults(run.facts) | {"data_hash": run.facts["data_hash"]}
-    return {name: known[name] for name in (*EQUAL_FACTS, "data_hash")}
+    facts = with_defaults(run.facts) | {"data_hash": run.facts["data_hash"]}
+    return {name: facts[name] for name in (*EQUAL_FACTS, "data_hash")}
 
 
 def _accuracy(model: MultiExitClassifier, run: Run, data: str | None) -> list[float]:

@@ -26,8 +26,9 @@ async def send_error(send: Send, error: DimeeError) -> None:
     The messages of recent errors are cached: an overloaded tier sends the same refusal many times,
     and building it takes longer than sending it.
     """
+    make_error: Callable[..., DimeeError] = type(error)
     facts = (error.message, error.field, error.limit, error.retry_after_s)
-    for message in _error_messages(type(error), *facts):
+    for message in _error_messages(make_error, *facts):
         await send(message)
 
 

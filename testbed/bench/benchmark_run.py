@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ CONCURRENCIES = (1, 8, 64)
 SHARES = (0.5, 0.8)
 WARM_UP_S = 2.0
 TIMEOUT_S = 10.0
-"""Time that the open loop waits for an answer."""
+"""Time after which the open loop abandons a request without an answer."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class BenchmarkSettings:
     report: Callable[[str], None]
 
 
-def client_of(peer: Peer, port: int, texts: Sequence[str]) -> tuple[HttpClient, MakeBody]:
-    """Return a client of a server, and a maker of bodies with the texts in turn."""
+def make_client(peer: Peer, port: int, texts: Sequence[str]) -> tuple[HttpClient, MakeBody]:
+    """Return a client of a server, and a function that makes bodies with the texts in turn."""
 
     def body(number: int) -> bytes:
         return json.dumps(peer.body(texts[number % len(texts)])).encode()
@@ -65,9 +66,11 @@ def choose_variants(
         rates: dict[str, float] = {}
         for variant in peer.variants:
             try:
-                with serve(*_serving(peer, variant, settings)) as server:
-                    _closed(server, settings, 64, WARM_UP_S)
-                    rates[variant.name] = _closed(server, settings, 64, settings.seconds)["rps"]
+                with _serve(peer, variant, settings) as server:
+                    _measure_closed_loop(server, settings, 64, WARM_UP_S)
+                    rates[variant.name] = _measure_closed_loop(
+                        server, settings, 64, settings.seconds
+                    )["rps"]
             except DimeeError as error:
                 rates[variant.name] = 0.0
                 settings.report(f"  {error.message}")
@@ -86,14 +89,14 @@ def run_closed_loops(
     runs: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
     for number in range(settings.runs):
         for peer in peers:
-            found: dict[str, Any] = {}
-            with serve(*_serving(peer, _variant(peer, chosen), settings)) as server:
-                _closed(server, settings, 8, WARM_UP_S)
+            by_concurrency: dict[str, Any] = {}
+            with _serve(peer, _variant(peer, chosen), settings) as server:
+                _measure_closed_loop(server, settings, 8, WARM_UP_S)
                 for concurrency in CONCURRENCIES:
-                    figures = _closed(server, settings, concurrency, settings.seconds)
-                    found[str(concurrency)] = figures
-            runs[peer.name].append(found)
-            shown = " / ".join(f"{found[str(c)]['rps']:g}" for c in CONCURRENCIES)
+                    figures = _measure_closed_loop(server, settings, concurrency, settings.seconds)
+                    by_concurrency[str(concurrency)] = figures
+            runs[peer.name].append(by_concurrency)
+            shown = " / ".join(f"{by_concurrency[str(c)]['rps']:g}" for c in CONCURRENCIES)
             settings.report(f"  run {number + 1}: {peer.name} {shown} requests/s")
     return {name: {"runs": rows, "median": _medians(rows)} for name, rows in runs.items()}
 
@@ -102,23 +105,23 @@ def run_open_loops(
     peers: Sequence[Peer], chosen: dict[str, Any], settings: BenchmarkSettings, capacity: float
 ) -> dict[str, Any]:
     """Return one open loop at each of `SHARES` of the best server's ``capacity`` (requests/s)."""
-    found: dict[str, Any] = {peer.name: {} for peer in peers}
+    by_server: dict[str, Any] = {peer.name: {} for peer in peers}
     for peer in peers:
         for share in SHARES:
             times = poisson(share * capacity, settings.seconds, FLAT, settings.seed)
-            with serve(*_serving(peer, _variant(peer, chosen), settings)) as server:
-                _closed(server, settings, 8, WARM_UP_S)
-                client, body = client_of(peer, server.port, settings.texts)
+            with _serve(peer, _variant(peer, chosen), settings) as server:
+                _measure_closed_loop(server, settings, 8, WARM_UP_S)
+                client, body = make_client(peer, server.port, settings.texts)
                 tally = run(open_loop(client, body, times, TIMEOUT_S))
-            found[peer.name][f"{share:.0%}"] = describe(tally) | {"sent": len(times)}
-        settings.report(f"  open loop: {peer.name} {found[peer.name]}")
-    return found
+            by_server[peer.name][f"{share:.0%}"] = describe(tally) | {"sent": len(times)}
+        settings.report(f"  open loop: {peer.name} {by_server[peer.name]}")
+    return by_server
 
 
-def _serving(
+def _serve(
     peer: Peer, variant: Variant, settings: BenchmarkSettings
-) -> tuple[Peer, Variant, Path, Path, int]:
-    return peer, variant, settings.venvs, settings.models[peer.model], settings.port
+) -> AbstractContextManager[MeasuredServer]:
+    return serve(peer, variant, settings.venvs, settings.models[peer.model], settings.port)
 
 
 def _variant(peer: Peer, chosen: dict[str, Any]) -> Variant:
@@ -126,10 +129,10 @@ def _variant(peer: Peer, chosen: dict[str, Any]) -> Variant:
     return next(variant for variant in peer.variants if variant.name == name)
 
 
-def _closed(
+def _measure_closed_loop(
     server: MeasuredServer, settings: BenchmarkSettings, concurrency: int, seconds: float
 ) -> dict[str, Any]:
-    client, body = client_of(server.peer, server.port, settings.texts)
+    client, body = make_client(server.peer, server.port, settings.texts)
     with server.measured() as usage:
         tally = run(closed_loop(client, body, concurrency, seconds))
     return describe(tally) | {

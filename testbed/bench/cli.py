@@ -19,7 +19,7 @@ from testbed.bench.benchmark_run import (
     run_open_loops,
 )
 from testbed.bench.core_scaling import core_scaling
-from testbed.bench.latency_breakdown import latency_breakdown, picture
+from testbed.bench.latency_breakdown import draw_breakdown, latency_breakdown
 from testbed.bench.layer_speed import early_exit, layers_only
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, Peer, versions
@@ -95,7 +95,7 @@ def bench(bundle: Path | None, venvs: Path, out: Path, **options: Any) -> None:
     task, labels = loaded.manifest.task, loaded.manifest.labels
     if task_fields(task).pair is not None:
         raise InvalidInput(f"bundle: {task} has pairs of texts; use a bundle of single texts")
-    texts = [one.text for one in read_labelled_texts(options["data"], task, len(labels))]
+    texts = [row.text for row in read_labelled_texts(options["data"], task, len(labels))]
     peers = [peer for peer in PEERS if not options["only"] or peer.name in options["only"]]
     if not peers:
         raise InvalidInput(f"--only: choose from {', '.join(peer.name for peer in PEERS)}")
@@ -157,7 +157,7 @@ def _measure(
         json_file.write_text(json.dumps(report, indent=1) + "\n")
     if "latency-breakdown" in report:
         svg_file = out.with_name(out.name + "-latency-breakdown.svg")
-        picture(report["latency-breakdown"]["found"], svg_file)
+        draw_breakdown(report["latency-breakdown"]["found"], svg_file)
     page_file = out.with_name(out.name + ".md")
     page_file.write_text(bench_page(report, out.name), encoding="utf-8")
     click.echo(f"written: {json_file} and {page_file}")
@@ -173,7 +173,7 @@ def _measure_servers(peers: list[Peer], settings: BenchmarkSettings) -> dict[str
         | {
             "precision": peer.precision,
             "versions": versions(peer, settings.venvs),
-            "installs": [" ".join(one) for one in peer.installs],
+            "installs": [" ".join(arguments) for arguments in peer.installs],
         }
         for peer in peers
     }
@@ -186,8 +186,8 @@ def _measure_open_loop(
         raise InvalidInput(
             "--part open-loop: it needs the capacities of --part servers; measure those first"
         )
-    found = report["servers"]["found"]
-    capacity = max(one["median"]["64"]["rps"] for one in found.values())
-    peers = [peer for peer in peers if peer.name in found]
-    by_server = run_open_loops(peers, found, settings, capacity)
+    servers = report["servers"]["found"]
+    capacity = max(server["median"]["64"]["rps"] for server in servers.values())
+    peers = [peer for peer in peers if peer.name in servers]
+    by_server = run_open_loops(peers, servers, settings, capacity)
     return {"capacity_rps": capacity, "by_server": by_server}

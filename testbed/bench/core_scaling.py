@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.bench.benchmark_run import client_of
+from testbed.bench.benchmark_run import make_client
 from testbed.bench.latency_breakdown import tier_peer
 from testbed.bench.layer_speed import layers_only
 from testbed.bench.measured_server import serve
@@ -40,22 +40,24 @@ def core_scaling(
         os.sched_setaffinity(0, all_cores)
     return {
         "cores": len(all_cores),
-        "edge_rps": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+        "edge_rps": {name: round(statistics.median(values), 1) for name, values in rates.items()},
         "edge_ratio": _ratio(rates),
-        "layers_texts_s": {name: round(statistics.median(f), 1) for name, f in layers.items()},
+        "layers_texts_s": {
+            name: round(statistics.median(values), 1) for name, values in layers.items()
+        },
         "layers_ratio": _ratio(layers),
     }
 
 
-def _ratio(found: dict[str, list[float]]) -> float:
-    pairs = zip(found["all"], found["one"], strict=True)
-    return round(statistics.median(many / one for many, one in pairs), 2)
+def _ratio(rates: dict[str, list[float]]) -> float:
+    pairs = zip(rates["all"], rates["one"], strict=True)
+    return round(statistics.median(all_cores / one_core for all_cores, one_core in pairs), 2)
 
 
 def _rate(model: Path, venvs: Path, texts: Sequence[str], port: int, seconds: float) -> float:
     peer = tier_peer("edge")
     with serve(peer, peer.variants[0], venvs, model, port):
-        client, body = client_of(peer, port, texts)
+        client, body = make_client(peer, port, texts)
         run(closed_loop(client, body, CONCURRENCY, WARM_UP_S))
         tally = run(closed_loop(client, body, CONCURRENCY, seconds))
     return tally.count(200) / tally.seconds

@@ -35,7 +35,7 @@ def latency_breakdown(
 
     ``beyond_layers_ms`` is the median time of one exchange that is not spent in the layers.
     """
-    found: dict[str, Any] = {}
+    by_tier: dict[str, Any] = {}
     for tier in ("edge", "cloud"):
         peer = tier_peer(tier)
         with (
@@ -59,7 +59,7 @@ def latency_breakdown(
             )
         rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(done.stdout)]
         rows = rows[WARM_UP:]
-        found[tier] = {
+        by_tier[tier] = {
             "parts_us": {
                 part: round(statistics.median(row[part] for row in rows)) for part in PARTS
             },
@@ -69,7 +69,7 @@ def latency_breakdown(
             ),
             "requests": len(rows),
         }
-    return found
+    return by_tier
 
 
 def tier_peer(name: str) -> Peer:
@@ -86,16 +86,16 @@ def tier_peer(name: str) -> Peer:
     )
 
 
-def picture(found: dict[str, Any], file: Path) -> None:
+def draw_breakdown(by_tier: dict[str, Any], file: Path) -> None:
     """Draw one stacked bar a tier and write it as SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axes = figure.subplots()
-    for row, (tier, one) in enumerate(found.items()):
+    for row, (tier, figures) in enumerate(by_tier.items()):
         left = 0.0
         for index, part in enumerate(PARTS):
-            width = one["parts_us"][part]
+            width = figures["parts_us"][part]
             label = part if row == 0 else None
             axes.barh(tier, width, left=left, color=f"C{index}", label=label)
             if width > 120:

@@ -35,22 +35,24 @@ def layers_only(
     classifier.warm_up()
     rows = sorted((classifier.encoder.encode(text) for text in texts), key=lambda row: row.tokens)
     count = workers or len(os.sched_getaffinity(0))
-    found: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+    rates_by_batch: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for _ in range(runs):
         for batch in BATCHES:
             parts = [
                 classifier.embeddings.first_hidden(rows[i : i + batch])
                 for i in range(0, len(rows), batch)
             ]
-            work = partial(_run_all, classifier, parts)
-            threads = [threading.Thread(target=work) for _ in range(count)]
+            run_all = partial(_run_all, classifier, parts)
+            threads = [threading.Thread(target=run_all) for _ in range(count)]
             started = time.perf_counter()
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            found[batch].append(len(rows) / (time.perf_counter() - started))
-    return {str(batch): round(statistics.median(rates), 1) for batch, rates in found.items()}
+            rates_by_batch[batch].append(len(rows) / (time.perf_counter() - started))
+    return {
+        str(batch): round(statistics.median(rates), 1) for batch, rates in rates_by_batch.items()
+    }
 
 
 def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
@@ -75,7 +77,7 @@ def early_exit(
     classifier = Classifier(loaded, LayerRange(1, last))
     classifier.warm_up()
     rows = [classifier.encoder.encode(text) for text in texts]
-    found: dict[str, list[float]] = {"off": [], "on": []}
+    rates_by_name: dict[str, list[float]] = {"off": [], "on": []}
     for _ in range(runs):
         for name, threshold in (("off", None), ("on", alpha)):
             hidden = [classifier.embeddings.first_hidden([row])[0][0] for row in rows]
@@ -85,9 +87,9 @@ def early_exit(
                 batcher.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
                 while not batcher.idle:
                     batcher.step()
-            found[name].append(len(rows) / (time.perf_counter() - started))
-    rates = {name: statistics.median(values) for name, values in found.items()}
-    ratios = [on / off for on, off in zip(found["on"], found["off"], strict=True)]
+            rates_by_name[name].append(len(rows) / (time.perf_counter() - started))
+    rates = {name: statistics.median(values) for name, values in rates_by_name.items()}
+    ratios = [on / off for on, off in zip(rates_by_name["on"], rates_by_name["off"], strict=True)]
     return {
         "off_texts_s": round(rates["off"], 1),
         "on_texts_s": round(rates["on"], 1),

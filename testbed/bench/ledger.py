@@ -27,7 +27,7 @@ from testbed.bench.ledger_load import LedgerProcess, bodies, ledger_process, pai
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PROBES = 21
 FILL = 50_000
-"""Entries that are made in memory before they are sent, so that making them is not timed."""
+"""Number of entries that are made in memory before they are sent, so that only sending is timed."""
 
 
 def outbox_latency(folder: Path, requests: int, backlog: int, seed: int) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def outbox_latency(folder: Path, requests: int, backlog: int, seed: int) -> dict
     outbox = Outbox.claim(folder, "bench")
     for _ in range(backlog // 1_000):
         outbox.record(*(side for _ in range(500) for side in pair(rng)))
-    took = []
+    times_ms = []
     for caller, _ in (pair(rng) for _ in range(requests)):
         opened = caller.model_copy(update={"state": State.OPEN, "final": False})
         for entry in (opened, caller):
             start = time.perf_counter()
             outbox.record(entry)
-            took.append((time.perf_counter() - start) * 1e3)
+            times_ms.append((time.perf_counter() - start) * 1e3)
     outbox.close()
-    return {"backlog": backlog} | _percentiles(took)
+    return {"backlog": backlog} | _percentiles(times_ms)
 
 
 def outbox_while_shipping(folder: Path, url: str, requests: int, seed: int) -> dict[str, Any]:
@@ -56,16 +56,16 @@ def outbox_while_shipping(folder: Path, url: str, requests: int, seed: int) -> d
     outbox = Outbox.claim(folder, "bench")
     shipper = Shipper(outbox, url)
     shipper.start()
-    took = []
+    times_ms = []
     for caller, tier in (pair(rng) for _ in range(requests)):
         for entry in (caller, tier):
             start = time.perf_counter()
             outbox.record(entry)
-            took.append((time.perf_counter() - start) * 1e3)
+            times_ms.append((time.perf_counter() - start) * 1e3)
         time.sleep(0.001)  # as on a mobile with up to a thousand requests a second
     shipper.close(30)
     outbox.close()
-    return _percentiles(took)
+    return _percentiles(times_ms)
 
 
 def shipper_rate(folder: Path, url: str, entries: int, seed: int) -> float:
@@ -98,15 +98,15 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
                 part = min(FILL, to_fill - start)
                 spent_s += _fill(process.url, list(bodies(rng, part, BATCH_ENTRIES)))
             delivered = list(bodies(rng, PROBES * probe, probe))
-            took = [_ms(lambda body=body: _post(http, body)) for body in delivered]  # type: ignore[misc]
+            times_ms = [_duration_ms(lambda body=body: _post(http, body)) for body in delivered]  # type: ignore[misc]
             filled = size
             row: dict[str, Any] = {
                 "entries": size,
                 "fill_entries_per_s": to_fill / spent_s,
                 "delivery_entries": probe,
-                "delivery_ms": statistics.median(took),
+                "delivery_ms": statistics.median(times_ms),
             }
-            row["again_ms"] = _ms(lambda body=delivered[0]: _post(http, body))  # type: ignore[misc]
+            row["again_ms"] = _duration_ms(lambda body=delivered[0]: _post(http, body))  # type: ignore[misc]
             for name, path, times in (
                 ("last_200", "/v1/requests?last=200", 9),
                 ("verify", "/v1/verify", 3),
@@ -115,14 +115,14 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
                 process.reset_peak()
                 before = process.peak_mb()
                 row[f"{name}_ms"] = statistics.median(
-                    [_ms(lambda path=path: _get(http, path)) for _ in range(times)]  # type: ignore[misc]
+                    [_duration_ms(lambda path=path: _get(http, path)) for _ in range(times)]  # type: ignore[misc]
                 )
                 row[f"{name}_more_mb"] = process.peak_mb() - before
             report = http.get("/v1/verify").json()
             if report["total_findings"] or report["caller_rows"] + report["tier_rows"] != size:
                 raise RuntimeError(f"the ledger does not have the entries that were sent: {report}")
             rows.append(row)
-            click.echo(json.dumps(_short(row)))
+            click.echo(json.dumps(_rounded(row)))
     return rows
 
 
@@ -152,24 +152,24 @@ def _get(http: httpx.Client, path: str) -> None:
     http.get(path).raise_for_status()
 
 
-def _ms(work: Callable[[], object]) -> float:
+def _duration_ms(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return (time.perf_counter() - start) * 1e3
 
 
-def _percentiles(took: list[float]) -> dict[str, Any]:
-    p50, p99, p999 = np.percentile(took, (50, 99, 99.9))
-    found = {"p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "max_ms": max(took)}
-    return {"entries": len(took)} | found
+def _percentiles(times_ms: list[float]) -> dict[str, Any]:
+    p50, p99, p999 = np.percentile(times_ms, (50, 99, 99.9))
+    percentiles = {"p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "max_ms": max(times_ms)}
+    return {"entries": len(times_ms)} | percentiles
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(float(value), 4)
     if isinstance(value, dict):
-        return {name: _short(inner) for name, inner in value.items()}
-    return [_short(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
             outbox_latency(folder / f"outbox-{backlog}", 20_000, backlog, seed)
             for backlog in (0, 100_000)
         ]
-        click.echo(json.dumps(_short(figures["outbox"])))
+        click.echo(json.dumps(_rounded(figures["outbox"])))
         with _databases(folder, databases) as urls:
             for dialect, url in urls.items():
                 click.echo(dialect)
@@ -239,11 +239,11 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
                         ),
                     }
                 rest = {k: v for k, v in figures[dialect].items() if k != "growth"}
-                click.echo(json.dumps(_short(rest)))
+                click.echo(json.dumps(_rounded(rest)))
     figures["load_at_end"] = os.getloadavg()
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(_short(figures), indent=1) + "\n")
+        out.write_text(json.dumps(_rounded(figures), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -59,14 +59,14 @@ class MeasuredServer:
             stopped.set()
             sampler.join()
 
-    def _tree(self) -> list[psutil.Process]:
+    def _processes(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             return [self._process, *self._process.children(recursive=True)]
         return []
 
     def _cpu_s(self) -> float:
         total = 0.0
-        for process in self._tree():
+        for process in self._processes():
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
@@ -74,18 +74,18 @@ class MeasuredServer:
 
     def _memory_mb(self) -> float:
         total = 0
-        for process in self._tree():
+        for process in self._processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 total += process.memory_full_info().pss
         return total / 1e6
 
     def stop(self) -> None:
         """Stop the server and every process that it started."""
-        tree = self._tree()
-        for process in tree:
+        processes = self._processes()
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=10)
+        _, alive = psutil.wait_procs(processes, timeout=10)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

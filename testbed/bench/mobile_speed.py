@@ -16,10 +16,12 @@ import statistics, sys, tempfile
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.settings import MobileSettings
 from testbed.demo import sample_sentences
-device = LocalRuntime(MobileSettings())
+runtime = LocalRuntime(MobileSettings())
 texts = sample_sentences()
-policy = device.make_policy(sys.argv[1])
-rows = [device.route(device.prepare(text, None), policy, 5000) for _ in range(20) for text in texts]
+policy = runtime.make_policy(sys.argv[1])
+rows = [
+    runtime.route(runtime.prepare(text, None), policy, 5000) for _ in range(20) for text in texts
+]
 print(statistics.median(row.decision_ms for row in rows))
 """
 ANSWER = """
@@ -59,8 +61,8 @@ def main() -> None:
         ("decision (tokenise, embed, route) of dimee-fixed, p50 of 1,200", "ms", fixed),
         ("decision of cascade-routing, p50 of 1,200", "ms", cascade),
     ):
-        middle = statistics.median(values)
-        print(f"{name}: {middle:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")
+        median = statistics.median(values)
+        print(f"{name}: {median:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")
 
 
 if __name__ == "__main__":

@@ -47,15 +47,15 @@ class Peer:
     packages: tuple[str, ...] = ()
 
 
-def _text(text: str) -> dict[str, Any]:
+def _text_body(text: str) -> dict[str, Any]:
     return {"text": text}
 
 
-def _openai_like(text: str) -> dict[str, Any]:
+def _openai_body(text: str) -> dict[str, Any]:
     return {"model": "any", "input": [text]}
 
 
-def _attempt(text: str) -> dict[str, Any]:
+def _attempt_body(text: str) -> dict[str, Any]:
     return {
         "request_id": uuid.uuid4().hex,
         "attempt_id": uuid.uuid4().hex,
@@ -95,25 +95,25 @@ def _threads(threads: int, workers: int, *arguments: str) -> Variant:
     return Variant(f"{workers} workers, {threads} threads", environment, arguments)
 
 
-def _batch(size: int, *more: str) -> Variant:
-    name = " ".join(["batch", str(size), *(one.removeprefix("--") for one in more)])
-    return Variant(name, {}, ("--batch-size", str(size), *more))
+def _batch(size: int, *arguments: str) -> Variant:
+    name = " ".join(["batch", str(size), *(argument.removeprefix("--") for argument in arguments)])
+    return Variant(name, {}, ("--batch-size", str(size), *arguments))
 
 
-# The other servers bound no queue. Where layers are slow, 64 callers exceed our default bound.
+# The other servers do not limit their queue. On slow machines 64 callers exceed our default.
 OURS = (
     Variant("as shipped"),
     Variant("DIMEE_MAX_QUEUE_MS=10000", {"DIMEE_MAX_QUEUE_MS": "10000"}),
 )
 PEERS = (
-    Peer("dimee", "shipped", _dimee, "/v1/infer", _attempt, "shipped", OURS),
-    Peer("dimee fp32", "fp32", _dimee, "/v1/infer", _attempt, "fp32", OURS),
+    Peer("dimee", "shipped", _dimee, "/v1/infer", _attempt_body, "shipped", OURS),
+    Peer("dimee fp32", "fp32", _dimee, "/v1/infer", _attempt_body, "fp32", OURS),
     Peer(
         "FastAPI + transformers",
         "fp32",
         _plain,
         "/classify",
-        _text,
+        _text_body,
         "transformers",
         (_threads(2, 1), _threads(1, 1), _threads(1, 2, "--workers", "2")),
         "plain",
@@ -125,7 +125,7 @@ PEERS = (
         "fp32",
         _script("lit.py"),
         "/predict",
-        _text,
+        _text_body,
         "transformers",
         (_threads(2, 1), _threads(1, 2)),
         "litserve",
@@ -137,7 +137,7 @@ PEERS = (
         "fp32",
         _script("ray_serve.py"),
         "/classify",
-        _text,
+        _text_body,
         "transformers",
         (_threads(2, 1), _threads(1, 2)),
         "ray",
@@ -149,7 +149,7 @@ PEERS = (
         "fp32",
         _infinity("torch"),
         "/classify",
-        _openai_like,
+        _openai_body,
         "transformers",
         (_batch(32, "--no-bettertransformer"), _batch(8, "--no-bettertransformer")),
         "infinity",
@@ -161,15 +161,15 @@ PEERS = (
         "fp32",
         _infinity("optimum"),
         "/classify",
-        _openai_like,
+        _openai_body,
         "onnx",
         (_batch(32), _batch(8)),
         "optimum",
         (
             (TORCH,),
-            # newer versions do not find the file of a local model
+            # Newer versions of optimum do not find the file of a local model.
             (TORCH, "infinity-emb[optimum,server,torch]", "optimum==1.24.0"),
-            # the numpy of this version is too old for pyarrow 24
+            # The numpy of these packages is too old for pyarrow 24.
             ("transformers==4.48.3", "pyarrow<24"),
         ),
         ("infinity-emb", "optimum", "onnxruntime", "transformers"),
@@ -179,14 +179,14 @@ PEERS = (
         "dynamic int8, a scale a batch",
         _infinity("optimum"),
         "/classify",
-        _openai_like,
+        _openai_body,
         "onnx-int8",
         (_batch(32), _batch(8)),
         "optimum",
         packages=("infinity-emb", "optimum", "onnxruntime", "transformers"),
     ),
 )
-"""dimee comes first. The rows of the last server depend on the other rows of a batch."""
+"""dimee comes first. With the last server, an answer depends on the other texts of its batch."""
 
 
 def interpreter(peer: Peer, venvs: Path) -> Path:
@@ -199,12 +199,12 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment variables of a server's process."""
     common = os.environ | {"BENCH_MODEL": str(model), "TOKENIZERS_PARALLELISM": "false"}
-    # no server may contact a hub or report its use
+    # No server may contact a model hub or report its use.
     common |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     if peer.venv is not None:
         return common | {"INFINITY_ANONYMOUS_USAGE_STATS": "0", **variant.environment}
     ours = {"DIMEE_BUNDLE": str(model), "DIMEE_PORT": str(port), "DIMEE_STATE_DIR": str(state)}
-    # nothing listens on port 9: entries stay in the outbox, as when the ledger is down
+    # Nothing listens on port 9: entries stay in the outbox, as when the ledger is down.
     return common | ours | {"DIMEE_LEDGER_URL": "http://127.0.0.1:9", **variant.environment}
 
 

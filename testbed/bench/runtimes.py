@@ -83,7 +83,7 @@ def _session(file: Path, threads: int) -> Any:
 
 def _ids_call(file: Path, threads: int) -> Call:
     session = _session(file, threads)
-    names = [one.name for one in session.get_inputs()]
+    names = [port.name for port in session.get_inputs()]
 
     def call(B: int, T: int) -> None:
         ids_BT = np.full((B, T), 2003, np.int64)
@@ -99,7 +99,7 @@ def _graph_call(file: Path, threads: int) -> Call:
 
     def call(B: int, T: int) -> None:
         mask_BT = np.ones((B, T), np.int32)
-        inputs = {one.name: mask_BT for one in mask_inputs}
+        inputs = {port.name: mask_BT for port in mask_inputs}
         session.run(None, inputs | {hidden_input.name: _random_hidden(B, T, hidden_input.shape[2])})
 
     return call

@@ -1,7 +1,7 @@
 """Capacity of the load generator itself: ``python -m testbed.chaos.client_capacity``.
 
-A minimal server in a process of its own refuses every request. A rate at which the client sends
-late is an upper bound of both.
+The client sends to a minimal server, in a process of its own, that refuses every request. The rate
+from which on requests are sent late is the limit of client and server together.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def _serve(pipe: Connection) -> None:
 def measure_capacity(rate: float, seconds: float, seed: int = 0) -> dict[str, Any]:
     """Send at ``rate`` requests a second and return the figures of `describe`."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=_serve, args=(theirs,), daemon=True)
+    parent_end, child_end = context.Pipe()
+    server = context.Process(target=_serve, args=(child_end,), daemon=True)
     server.start()
     try:
-        client = tier_client(ours.recv())
+        client = tier_client(parent_end.recv())
         arrivals = poisson(rate, seconds, FLAT, seed)
         body = infer_body("capacity", 2_000, seed)
         return describe(run(open_loop(client, body, arrivals, TIMEOUT_S)), rate)
@@ -69,7 +69,7 @@ def measure_capacity(rate: float, seconds: float, seed: int = 0) -> dict[str, An
 )
 @click.option("--seconds", default=5.0, show_default=True, help="Length of each run in seconds.")
 def main(rates: tuple[float, ...], seconds: float) -> None:
-    """Print what the client achieves at each rate."""
+    """Print the figures of the client at each rate."""
     click.echo(json.dumps([measure_capacity(rate, seconds) for rate in rates], indent=2))
 
 

@@ -30,7 +30,7 @@ class FaultInjector:
 
     target: LoadTarget
     paused: dict[str, list[psutil.Process]] = field(default_factory=dict)
-    """Paused layer processes by name: one whose tier has died is no longer found as its child."""
+    """Paused layer processes by name; once their tier has died, they are no longer its children."""
 
     def pid(self, role: str) -> int:
         """Return the process id of a role now; a restarted process has a new one."""
@@ -59,11 +59,11 @@ class FaultInjector:
 
     def _layer_processes(self, kind: str, name: str) -> list[psutil.Process]:
         if kind == "continue":
-            return [one for one in self.paused.pop(name, []) if one.is_running()]
-        found = psutil.Process(self.pid(name.removesuffix("-layers"))).children()[:1]
+            return [process for process in self.paused.pop(name, []) if process.is_running()]
+        processes = psutil.Process(self.pid(name.removesuffix("-layers"))).children()[:1]
         if kind == "pause":
-            self.paused.setdefault(name, []).extend(found)
-        return found
+            self.paused.setdefault(name, []).extend(processes)
+        return processes
 
     def heal(self) -> None:
         """Restore every link, continue every process, and wait until all are ready."""
@@ -91,9 +91,9 @@ class FaultInjector:
 def resident_mb(process: psutil.Process) -> float:
     """Return the resident memory of a process and its children in MB."""
     total = 0
-    for one in (process, *process.children()):
+    for part in (process, *process.children()):
         with suppress(psutil.NoSuchProcess):  # a worker that ended in the meantime
-            total += one.memory_info().rss
+            total += part.memory_info().rss
     return total / 1e6
 
 

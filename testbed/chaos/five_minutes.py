@@ -48,8 +48,10 @@ def timeline(outcomes: Sequence[Outcome], seconds: float) -> list[dict[str, Any]
     rows = []
     for number in range(int(seconds // WINDOW_S)):
         start = number * WINDOW_S
-        window = [one for one in outcomes if start <= one.planned.at_s < start + WINDOW_S]
-        latencies = [one.latency_s for one in window if one.status == 200]
+        window = [
+            outcome for outcome in outcomes if start <= outcome.planned.at_s < start + WINDOW_S
+        ]
+        latencies = [outcome.latency_s for outcome in window if outcome.status == 200]
         rows.append(
             {
                 "at_s": start,
@@ -75,7 +77,10 @@ def timeline(outcomes: Sequence[Outcome], seconds: float) -> list[dict[str, Any]
 )
 @out_option
 def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Path | None) -> None:
-    """Exit with 1 if an invariant is violated or fewer than 99.5 % are answered."""
+    """Inject one fault after the other under a constant load.
+
+    Exit with 1 if an invariant is violated or fewer than 99.5 % of the requests are answered.
+    """
     faults = faults_in_turn(seconds)
     load_before = os.getloadavg()
     with start_fault_injector(seed, restart_after_s) as injector:
@@ -83,21 +88,23 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
         healed = time.monotonic()
         injector.heal()
         ledger_url = injector.target.ledger_url
-        found = violations(outcomes, ledger_url, DEADLINE_S)
+        violated = violations(outcomes, ledger_url, DEADLINE_S)
         settled_s = time.monotonic() - healed
         ledger = verify_ledger(ledger_url, requests=0)
-    latencies = [one.latency_s for one in outcomes if one.status == 200]
-    answered = len(latencies) / max(len(outcomes), 1)
+    latencies = [outcome.latency_s for outcome in outcomes if outcome.status == 200]
+    answered_share = len(latencies) / max(len(outcomes), 1)
     figures = {
         "seconds": seconds,
         "rate": rate,
         "seed": seed,
         "deadline_s": DEADLINE_S,
         "requests": len(outcomes),
-        "answered_share": round(answered, 5),
-        "by_status": dict(Counter(str(one.status) for one in outcomes)),
-        "errors": dict(Counter(one.error for one in outcomes if one.error).most_common(10)),
-        "not_in_time": sum(violation(one, DEADLINE_S) is not None for one in outcomes),
+        "answered_share": round(answered_share, 5),
+        "by_status": dict(Counter(str(outcome.status) for outcome in outcomes)),
+        "errors": dict(
+            Counter(outcome.error for outcome in outcomes if outcome.error).most_common(10)
+        ),
+        "not_in_time": sum(violation(outcome, DEADLINE_S) is not None for outcome in outcomes),
         "p50_ms": percentile_ms(latencies, 50),
         "p99_ms": percentile_ms(latencies, 99),
         "ledger_consistent": ledger["consistent"],
@@ -105,12 +112,12 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
         "settled_s": round(settled_s, 1),
         "cores": os.cpu_count(),
         "load_average": [load_before, os.getloadavg()],
-        "violations": found,
+        "violations": violated,
         "faults": [asdict(fault) for fault in faults],
         "timeline": timeline(outcomes, seconds),
     }
     write_figures(figures, out, only_in_file=("timeline", "faults"))
-    sys.exit(0 if not found and answered >= MIN_ANSWERED else 1)
+    sys.exit(0 if not violated and answered_share >= MIN_ANSWERED else 1)
 
 
 if __name__ == "__main__":

@@ -28,16 +28,16 @@ EXPECTED_5XX = (503, 504)
 
 Headers = dict[str, str]
 Post = Callable[[str, bytes, Headers], tuple[int, bytes]]
-"""Posts a body with headers to a path; returns status and body."""
+"""Function that posts a body with headers to a path and returns status and body."""
 CallCase = Callable[["Case[Any]"], tuple[int, bytes]]
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=400)
-"""Any characters, among them NUL, lone surrogates and control characters."""
+"""Texts of any characters, including NUL, lone surrogates and control characters."""
 texts = st.one_of(
     any_text,
     st.builds(str.__mul__, st.text(min_size=1, max_size=9), st.integers(1, 4000)),
 )
-junk = st.recursive(
+any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
     max_leaves=8,
@@ -76,7 +76,7 @@ def _has_message(body: bytes) -> bool:
         return False
 
 
-def _draw(
+def _run_examples(
     strategy: st.SearchStrategy[Any], count: int, seed: int, use: Callable[[Any], None]
 ) -> None:
     """Call ``use`` with ``count`` examples, the same ones for the same seed."""
@@ -100,7 +100,9 @@ def fuzz_schema(
     schema: BaseSchema, call: CallCase, count: int, seed: int, result: FuzzResult
 ) -> None:
     """Send ``count`` cases over all operations of an OpenAPI document, half of them invalid."""
-    operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
+    operations = [
+        operation.ok() for operation in schema.get_all_operations() if isinstance(operation, Ok)
+    ]
     each = max(1, count // (2 * len(operations)))
     for operation in operations:
         for mode in GenerationMode:
@@ -108,9 +110,9 @@ def fuzz_schema(
             def use(case: Case[Any]) -> None:
                 result.check(f"{case.method} {case.formatted_path}", lambda: call(case))
 
-            # an operation without parameters has no invalid requests
+            # An operation without parameters has no invalid requests.
             with suppress(Unsatisfiable):
-                _draw(operation.as_strategy(mode), each, seed, use)
+                _run_examples(operation.as_strategy(mode), each, seed, use)
 
 
 def fuzz_texts(post: Post, path: str, count: int, seed: int, result: FuzzResult) -> None:
@@ -127,21 +129,25 @@ def fuzz_texts(post: Post, path: str, count: int, seed: int, result: FuzzResult)
     )  # fmt: skip
     bodies = st.one_of(
         st.fixed_dictionaries(valid),
-        st.fixed_dictionaries(valid, optional={name: junk for name in names if name not in valid}),
-        st.dictionaries(st.sampled_from(names), junk),
-        junk,
+        st.fixed_dictionaries(
+            valid, optional={name: any_json for name in names if name not in valid}
+        ),
+        st.dictionaries(st.sampled_from(names), any_json),
+        any_json,
     ).map(lambda body: json.dumps(body).encode())
-    anything = st.one_of(bodies, bodies, bodies, bodies.flatmap(_damaged), st.binary(max_size=300))
+    anything = st.one_of(
+        bodies, bodies, bodies, bodies.flatmap(_corrupted), st.binary(max_size=300)
+    )
 
     def use(body: bytes) -> None:
         headers = {"content-type": "application/json"}
         result.check(f"{path} {body[:80]!r}", lambda: post(path, body, headers))
 
-    _draw(anything, count, seed, use)
+    _run_examples(anything, count, seed, use)
 
 
-def _damaged(body: bytes) -> st.SearchStrategy[bytes]:
-    """Truncate a body, or change one of its bytes."""
+def _corrupted(body: bytes) -> st.SearchStrategy[bytes]:
+    """Return a strategy that truncates a body, or changes one of its bytes."""
     positions = st.integers(0, max(0, len(body) - 1))
     changed = st.builds(
         lambda at, byte: body[:at] + bytes([byte]) + body[at + 1 :], positions, st.integers(0, 255)
@@ -168,14 +174,14 @@ def fuzz_tensors(
     )
     wrong_headers = st.builds(
         lambda header, data: struct.pack("<Q", len(header)) + header + data,
-        junk.map(lambda one: json.dumps(one).encode()),
+        any_json.map(lambda value: json.dumps(value).encode()),
         st.binary(max_size=64),
     )
     bodies = st.one_of(
-        states, states, states.flatmap(_damaged), wrong_headers, st.binary(max_size=300)
+        states, states, states.flatmap(_corrupted), wrong_headers, st.binary(max_size=300)
     )
     word = st.one_of(st.uuids().map(str), st.text(st.characters(max_codepoint=126), max_size=30))
-    facts = st.fixed_dictionaries(
+    attempt_headers = st.fixed_dictionaries(
         {"dimee-request-id": st.uuids().map(str), "dimee-attempt-id": st.uuids().map(str)},
         optional={
             "dimee-ordinal": word | st.just("2"),
@@ -193,4 +199,4 @@ def fuzz_tensors(
         printable["content-type"] = "application/octet-stream"
         result.check(f"/v1/resume {body[:60]!r}", lambda: post("/v1/resume", body, printable))
 
-    _draw(st.tuples(bodies, facts), count, seed, use)
+    _run_examples(st.tuples(bodies, attempt_headers), count, seed, use)

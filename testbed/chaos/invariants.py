@@ -1,4 +1,4 @@
-"""Invariants after a fault: every request ended properly, and the ledger has each attempt once."""
+"""Invariants after a fault, of the requests and of the ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def violations(
     outcomes: Iterable[Outcome],
     ledger_url: str,
     deadline_s: float,
-    mobile_away: Intervals = (),
+    mobile_down: Intervals = (),
     wait_s: float = 45.0,
 ) -> list[str]:
     """Return a sentence for each violation, at most `MAX_SHOWN` of each kind of the ledger's.
@@ -27,16 +27,16 @@ def violations(
     Waits up to ``wait_s`` for the outboxes to deliver their entries.
     """
     outcomes = list(outcomes)
-    found = []
-    for one in outcomes:
-        why = violation(one, deadline_s, mobile_away)
-        if why is not None:
-            policy = one.planned.policy or "the default policy"
-            found.append(f"request at {one.planned.at_s:.2f} s by {policy}: {why}")
-    answered = [one for one in outcomes if one.request_id is not None]
+    problems = []
+    for outcome in outcomes:
+        problem = violation(outcome, deadline_s, mobile_down)
+        if problem is not None:
+            policy = outcome.planned.policy or "the default policy"
+            problems.append(f"request at {outcome.planned.at_s:.2f} s by {policy}: {problem}")
+    answered = [outcome for outcome in outcomes if outcome.request_id is not None]
     ledger = LedgerClient(ledger_url)
     try:
-        return found + _ledger_violations(answered, ledger, wait_s)
+        return problems + _ledger_violations(answered, ledger, wait_s)
     finally:
         ledger.close()
 
@@ -53,23 +53,26 @@ def _ledger_violations(answered: list[Outcome], ledger: LedgerClient, wait_s: fl
         return missing
     shown = report.findings[:MAX_SHOWN]
     return [
-        *(f"verify: {one.kind} {one.attempt_id} {one.side}: {one.detail}" for one in shown),
+        *(
+            f"verify: {finding.kind} {finding.attempt_id} {finding.side}: {finding.detail}"
+            for finding in shown
+        ),
         f"verify: {report.total_findings} findings after {wait_s:.0f} s",
     ]
 
 
 def _missing_attempts(answered: list[Outcome], ledger: LedgerClient) -> list[str]:
     """Return a sentence for each answered attempt that is not in the ledger exactly once."""
-    found = []
-    for one in answered:
-        assert one.request_id is not None
+    problems = []
+    for outcome in answered:
+        assert outcome.request_id is not None
         try:
-            rows = ledger.request_entries(one.request_id)
+            rows = ledger.request_entries(outcome.request_id)
         except DimeeError as error:
-            found.append(f"request {one.request_id} was answered: {error.message}")
+            problems.append(f"request {outcome.request_id} was answered: {error.message}")
             continue
         counts = Counter(row.attempt_id for row in rows if row.side is Side.CALLER)
-        for attempt_id in one.attempt_ids:
+        for attempt_id in outcome.attempt_ids:
             if counts[attempt_id] != 1:
-                found.append(f"attempt {attempt_id} is {counts[attempt_id]} times in the ledger")
-    return found[:MAX_SHOWN]
+                problems.append(f"attempt {attempt_id} is {counts[attempt_id]} times in the ledger")
+    return problems[:MAX_SHOWN]

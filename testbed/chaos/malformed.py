@@ -26,7 +26,7 @@ SHARES = {"schema": 0.5, "text": 0.3, "tensor": 0.2}
 ROUNDS = 10
 
 
-def poster(http: httpx.Client) -> Post:
+def make_post(http: httpx.Client) -> Post:
     """Return a function that posts a body unchanged."""
 
     def post(path: str, body: bytes, headers: Headers) -> tuple[int, bytes]:
@@ -55,7 +55,7 @@ def run_round(
     paths = {"mobile": "/v1/classify", "edge": "/v1/infer", "cloud": "/v1/infer"}
     for role, path in paths.items():
         with httpx.Client(base_url=injector.url(role), trust_env=False, timeout=30.0) as http:
-            post = poster(http)
+            post = make_post(http)
             fuzz_texts(post, path, int(cases * SHARES["text"] / 3), seed, results[role])
             if role != "mobile":
                 count, hidden = int(cases * SHARES["tensor"] / 2), bundle.manifest.hidden_size
@@ -84,25 +84,25 @@ def main(cases: int, seed: int, out: Path | None) -> None:
         pids = {role: injector.pid(role) for role in ROLES}
         # A schema with few operations gives fewer cases than planned, so that rounds are repeated.
         number = 0
-        while (done := sum(one.cases for one in results.values())) < cases:
+        while (done := sum(result.cases for result in results.values())) < cases:
             memory.append({"cases": done} | memory_mb(injector))
             run_round(injector, max(200, cases // ROUNDS), seed * 1000 + number, results)
             number += 1
-        total = sum(one.cases for one in results.values())
+        total = sum(result.cases for result in results.values())
         memory.append({"cases": total} | memory_mb(injector))
         died = [role for role in ROLES if injector.pid(role) != pids[role]]
     after_first = memory[min(1, len(memory) - 1)]
     growth = {role: round(memory[-1][role] - after_first[role], 1) for role in ROLES}
-    failures = [f"{role}: {one}" for role in ROLES for one in results[role].failures]
+    failures = [f"{role}: {failure}" for role in ROLES for failure in results[role].failures]
     figures = {
         "cases": total,
         "by_role": {
             role: {
-                "cases": one.cases,
-                "by_status": {str(status): n for status, n in sorted(one.by_status.items())},
-                "slowest_s": round(one.slowest_s, 3),
+                "cases": result.cases,
+                "by_status": {str(status): n for status, n in sorted(result.by_status.items())},
+                "slowest_s": round(result.slowest_s, 3),
             }
-            for role, one in results.items()
+            for role, result in results.items()
         },
         "growth_mb": growth,
         "memory_mb": memory,

@@ -1,7 +1,7 @@
 """Overload of one tier: ``python -m testbed.chaos.overload``.
 
 The tier runs at 80 % of its capacity and at 2, 5 and 10 times it. The client shares the tier's
-cores unless it is told to ``--pin``; the capacity is measured with the same client. There is no
+cores unless ``--pin`` is given; the capacity is measured with the same client. There is no
 ledger: entries stay in the outbox.
 """
 
@@ -43,7 +43,7 @@ def tier_client(port: int) -> HttpClient:
 
 
 def infer_body(tag: str, deadline_ms: float, seed: int) -> MakeBody:
-    """Return a maker of bodies for `PATH`, each an attempt of its own."""
+    """Return a function that makes bodies for `PATH`, each with ids of its own."""
     texts = [json.dumps(text) for text in make_texts(TEXTS, seed)]
 
     def body(number: int) -> bytes:
@@ -72,7 +72,7 @@ def describe(tally: Tally, intended_rps: float | None = None) -> dict[str, Any]:
         "client_late_p99_ms": tally.late_ms(99),
         "connections": tally.connections,
         "client_cores": round(tally.cpu_s / tally.seconds, 2),
-        "load_average": [round(one, 2) for one in os.getloadavg()],
+        "load_average": [round(load, 2) for load in os.getloadavg()],
     }
 
 
@@ -83,19 +83,19 @@ async def measure(port: int, seconds: float, deadline_ms: float, seed: int) -> d
     body = infer_body("full", deadline_ms, seed)
     closed = await closed_loop(client, body, CLIENTS, seconds)
     capacity = closed.count(200) / closed.seconds
-    found: dict[str, Any] = {"capacity_rps": round(capacity, 1), "closed": describe(closed)}
+    results: dict[str, Any] = {"capacity_rps": round(capacity, 1), "closed": describe(closed)}
     for name, factor in RATES.items():
         rate = capacity * factor
         arrivals = poisson(rate, seconds, FLAT, seed, max_requests=MAX_CHAOS_REQUESTS)
         body = infer_body(name, deadline_ms, seed)
         tally = await open_loop(client, body, arrivals, deadline_ms / 1e3 + 2)
-        figures = found[name] = describe(tally, rate)
+        figures = results[name] = describe(tally, rate)
         figures["goodput_of_capacity"] = round(figures["goodput_rps"] / capacity, 3)
-        normal_p99_ms = found["at_80_percent"]["admitted_p99_ms"]
+        normal_p99_ms = results["at_80_percent"]["admitted_p99_ms"]
         if figures["admitted_p99_ms"] and normal_p99_ms:
             figures["p99_ratio"] = round(figures["admitted_p99_ms"] / normal_p99_ms, 2)
         await asyncio.sleep(PAUSE_S)
-    return found
+    return results
 
 
 @click.command()
@@ -127,8 +127,8 @@ def main(
 ) -> None:
     """Measure a tier under overload.
 
-    Exit with 1 if at ten times the capacity goodput is below 90 % of it, or p99 of admitted
-    requests is twice that at 80 % or more.
+    Exit with 1 if, at ten times the capacity, goodput is below 90 % of the capacity, or the p99
+    latency of admitted requests is at least twice that at 80 % of the capacity.
     """
     settings = {"DIMEE_LEDGER_URL": "http://127.0.0.1:9"}
     if workers is not None:
@@ -148,11 +148,11 @@ def main(
         testbed.start_all()
         if pin:
             os.sched_setaffinity(0, cores[1:])
-        found = run(measure(role.port, seconds, deadline_ms, seed))
-    found |= {"tier": tier, "settings": settings, "seconds": seconds, "deadline_ms": deadline_ms}
-    found |= {"cores": os.cpu_count(), "pinned": pin, "seed": seed}
-    write_figures(found, out)
-    at_10 = found["at_10_times"]
+        results = run(measure(role.port, seconds, deadline_ms, seed))
+    results |= {"tier": tier, "settings": settings, "seconds": seconds, "deadline_ms": deadline_ms}
+    results |= {"cores": os.cpu_count(), "pinned": pin, "seed": seed}
+    write_figures(results, out)
+    at_10 = results["at_10_times"]
     passed = (
         at_10["goodput_of_capacity"] >= MIN_GOODPUT and at_10.get("p99_ratio", 99.0) < MAX_P99_RATIO
     )

@@ -90,9 +90,9 @@ async def send_with_faults(
 ) -> tuple[list[Outcome], Intervals]:
     """Send traffic while the faults are injected.
 
-    Returns the outcomes, and the intervals in which the mobile itself was away.
+    Returns the outcomes, and the intervals in which the mobile itself was down.
     """
-    away: list[tuple[float, float]] = []
+    down: list[tuple[float, float]] = []
 
     def act(fault: TimedFault) -> None:
         since = time.monotonic()
@@ -104,14 +104,14 @@ async def send_with_faults(
             time.sleep(fault.for_s)
             injector.inject("link" if fault.kind == "link" else "continue", fault.name)
         if fault.name == "mobile":
-            away.append((since, time.monotonic()))
+            down.append((since, time.monotonic()))
 
     actions = [
         Action(fault.at_s, f"{fault.kind} {fault.name}", partial(act, fault)) for fault in faults
     ]
     plan = make_plan(seed, seconds, rate)
     outcomes, started = await send_traffic(injector.target.url, plan, DEADLINE_S, actions)
-    return outcomes, [(since - started, until - started) for since, until in away]
+    return outcomes, [(since - started, until - started) for since, until in down]
 
 
 def run_schedule(
@@ -125,39 +125,39 @@ def run_schedule(
     began = time.monotonic()
     if faults is None:
         faults = make_faults(seed, seconds)
-    outcomes, away = asyncio.run(send_with_faults(injector, seed, seconds, rate, faults))
+    outcomes, down = asyncio.run(send_with_faults(injector, seed, seconds, rate, faults))
     injector.heal()
-    found = violations(outcomes, injector.target.ledger_url, DEADLINE_S, away)
+    violated = violations(outcomes, injector.target.ledger_url, DEADLINE_S, down)
     return {
         "seed": seed,
         "faults": [asdict(fault) for fault in faults],
         "requests": len(outcomes),
-        "by_status": dict(Counter(str(one.status) for one in outcomes)),
-        "mobile_away_s": round(sum(until - since for since, until in away), 2),
-        "violations": found,
+        "by_status": dict(Counter(str(outcome.status) for outcome in outcomes)),
+        "mobile_down_s": round(sum(until - since for since, until in down), 2),
+        "violations": violated,
         "wall_s": round(time.monotonic() - began, 1),
     }
 
 
 def run_all(seeds: Sequence[int], seconds: float, rate: float) -> list[dict[str, Any]]:
     """Run the schedules of all seeds; after a violation a new testbed is started."""
-    found: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
     waiting = list(seeds)
     while waiting:
         with start_fault_injector(waiting[0], RESTART_AFTER_S) as injector:
             for _ in range(min(PER_TESTBED, len(waiting))):
-                one = run_schedule(injector, waiting.pop(0), seconds, rate)
-                found.append(one)
+                run = run_schedule(injector, waiting.pop(0), seconds, rate)
+                runs.append(run)
                 click.echo(
-                    f"seed {one['seed']}: {one['requests']} requests {one['by_status']} "
-                    f"{'FAILED' if one['violations'] else 'passed'} ({one['wall_s']} s)",
+                    f"seed {run['seed']}: {run['requests']} requests {run['by_status']} "
+                    f"{'FAILED' if run['violations'] else 'passed'} ({run['wall_s']} s)",
                     err=True,
                 )
-                for violation in one["violations"]:
+                for violation in run["violations"]:
                     click.echo(f"  {violation}", err=True)
-                if one["violations"]:
+                if run["violations"]:
                     break
-    return found
+    return runs
 
 
 def run_in_parallel(
@@ -166,14 +166,23 @@ def run_in_parallel(
     """Run the schedules on several testbeds at once and return them sorted by seed."""
     parts = [seeds[number::testbeds] for number in range(testbeds)]
     with ProcessPoolExecutor(testbeds) as pool:
-        found = [pool.submit(run_all, part, seconds, rate) for part in parts if part]
-        return sorted((one for part in found for one in part.result()), key=lambda one: one["seed"])
+        futures = [pool.submit(run_all, part, seconds, rate) for part in parts if part]
+        return sorted(
+            (run for future in futures for run in future.result()), key=lambda run: run["seed"]
+        )
 
 
 @click.command()
 @click.option("--count", default=200, show_default=True, help="Number of schedules.")
-@click.option("--seconds", default=20.0, show_default=True, help="Length of each in seconds.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the first; others count on.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, help="Length of each schedule in seconds."
+)
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    help="Seed of the first schedule; each later one is higher by 1.",
+)
 @click.option("--rate", default=10.0, show_default=True, help="Requests a second.")
 @click.option("--testbeds", default=1, show_default=True, help="Number of testbeds at once.")
 @out_option
@@ -182,20 +191,20 @@ def main(
 ) -> None:
     """Inject random faults; exit with 1 and print the seeds where an invariant was violated."""
     began = time.monotonic()
-    found = run_in_parallel(range(seed, seed + count), seconds, rate, testbeds)
-    failed = [one["seed"] for one in found if one["violations"]]
+    runs = run_in_parallel(range(seed, seed + count), seconds, rate, testbeds)
+    failed = [run["seed"] for run in runs if run["violations"]]
     figures = {
-        "schedules": len(found),
+        "schedules": len(runs),
         "seconds_each": seconds,
         "rate": rate,
         "testbeds": testbeds,
-        "requests": sum(one["requests"] for one in found),
-        "faults": sum(len(one["faults"]) for one in found),
+        "requests": sum(run["requests"] for run in runs),
+        "faults": sum(len(run["faults"]) for run in runs),
         "failed_seeds": failed,
         "wall_s": round(time.monotonic() - began, 1),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
-        "runs": found,
+        "runs": runs,
     }
     write_figures(figures, out, only_in_file=("runs",))
     if failed:

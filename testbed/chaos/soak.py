@@ -70,9 +70,9 @@ def memory_growth(rows: Sequence[dict[str, float]], role: str, warm_up_s: float)
     later = [row for row in rows if row["at_s"] >= warm_up_s]
     if len(later) < 3:
         return None
-    few = max(1, min(6, len(later) // 3))
-    first = float(np.median([row[role] for row in later[:few]]))
-    last = float(np.median([row[role] for row in later[-few:]]))
+    window = max(1, min(6, len(later) // 3))
+    first = float(np.median([row[role] for row in later[:window]]))
+    last = float(np.median([row[role] for row in later[-window:]]))
     return round(last / first - 1, 4)
 
 
@@ -95,9 +95,9 @@ def gateway_capacity(url: str, seconds: float) -> float:
 def p99_by_minute(outcomes: Sequence[Outcome]) -> list[float]:
     """Return p99 of the answers of each minute in ms."""
     minutes: dict[int, list[float]] = {}
-    for one in outcomes:
-        if one.status == 200:
-            minutes.setdefault(int(one.planned.at_s // 60), []).append(one.latency_s)
+    for outcome in outcomes:
+        if outcome.status == 200:
+            minutes.setdefault(int(outcome.planned.at_s // 60), []).append(outcome.latency_s)
     return [percentile_ms(latencies, 99) or 0.0 for _, latencies in sorted(minutes.items())]
 
 
@@ -110,7 +110,11 @@ def p99_by_minute(outcomes: Sequence[Outcome]) -> list[float]:
 @click.option("--seed", default=1, show_default=True, help="Seed of arrivals and texts.")
 @out_option
 def main(minutes: float, share: float, rate: float | None, seed: int, out: Path | None) -> None:
-    """Exit with 1 if memory grew by 5 % after five minutes, or p99 grew by half."""
+    """Send a steady load, and measure memory and latency.
+
+    Exit with 1 if memory grew by 5 % after the first five minutes, if the p99 latency grew by half,
+    or if the ledger is not consistent.
+    """
     seconds = minutes * 60
     warm_up_s = min(WARM_UP_S, seconds / 2)
     with start_fault_injector(seed, restart_after_s=1.0, hops=()) as injector:
@@ -128,7 +132,7 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
         "capacity_rps": round(capacity, 1),
         "intended_rps": round(intended, 1),
         "requests": len(outcomes),
-        "by_status": dict(Counter(str(one.status) for one in outcomes)),
+        "by_status": dict(Counter(str(outcome.status) for outcome in outcomes)),
         "warm_up_s": warm_up_s,
         "growth": growth,
         "p99_ms_by_minute": p99_ms,
@@ -140,7 +144,7 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
         "memory_mb": memory.rows,
     }
     write_figures(figures, out, only_in_file=("memory_mb",))
-    memory_is_flat = all((one or 0.0) < MAX_GROWTH for one in growth.values())
+    memory_is_flat = all((share or 0.0) < MAX_GROWTH for share in growth.values())
     latency_is_flat = (figures["p99_ratio"] or 1.0) < MAX_P99_RATIO
     sys.exit(0 if memory_is_flat and latency_is_flat and ledger["consistent"] else 1)
 

@@ -14,11 +14,11 @@ from testbed.load.sample import PATH
 GRACE_S = 3.0
 """Time after its deadline at which a request is abandoned."""
 TOLERANCE_S = 0.25
-"""Time after its deadline within which an answer or an error may still arrive."""
+"""Time after the deadline within which an answer or an error still counts as in time."""
 EXPECTED_ERRORS = {429, 503, 504}
 
 Intervals = Sequence[tuple[float, float]]
-"""Start and end of each time in which the mobile itself was away, in seconds from the start."""
+"""Start and end of each time in which the mobile itself was down, in seconds from the start."""
 
 
 @dataclass(slots=True)
@@ -52,28 +52,30 @@ class Outcome:
             if answer.status == 200:
                 result = body["items"][0]["result"]
                 self.request_id = result["request_id"]
-                self.attempt_ids = [one["attempt_id"] for one in result["attempts"]]
+                self.attempt_ids = [attempt["attempt_id"] for attempt in result["attempts"]]
             else:
                 self.error = str(body["error"]["message"])
         except (ValueError, LookupError, TypeError) as error:
             self.error, self.status = f"unknown format: {error}"[:80], -answer.status
 
 
-def violation(one: Outcome, deadline_s: float, mobile_away: Intervals = ()) -> str | None:
+def violation(outcome: Outcome, deadline_s: float, mobile_down: Intervals = ()) -> str | None:
     """Return how an outcome violates the contract, or None.
 
     The contract is an answer or a clear error within the deadline. A request that was under way
-    while the mobile itself was away is exempt.
+    while the mobile itself was down is exempt.
     """
-    started, ended = one.planned.at_s, max(one.ended_s, one.planned.at_s)
-    if any(started <= until and since <= ended for since, until in mobile_away):
+    started, ended = outcome.planned.at_s, max(outcome.ended_s, outcome.planned.at_s)
+    if any(started <= until and since <= ended for since, until in mobile_down):
         return None
-    if one.status == 0:
-        return f"no answer after {one.latency_s:.2f} s ({one.error})"
-    if one.status != 200 and (one.status not in EXPECTED_ERRORS or not one.error):
-        return f"status {one.status} without a clear error ({one.error[:80]})"
-    if one.latency_s > deadline_s + TOLERANCE_S:
-        return f"status {one.status} after {one.latency_s:.2f} s, deadline {deadline_s:.2f} s"
+    if outcome.status == 0:
+        return f"no answer after {outcome.latency_s:.2f} s ({outcome.error})"
+    if outcome.status != 200 and (outcome.status not in EXPECTED_ERRORS or not outcome.error):
+        return f"status {outcome.status} without a clear error ({outcome.error[:80]})"
+    if outcome.latency_s > deadline_s + TOLERANCE_S:
+        return (
+            f"status {outcome.status} after {outcome.latency_s:.2f} s, deadline {deadline_s:.2f} s"
+        )
     return None
 
 
@@ -85,7 +87,7 @@ async def send_traffic(
     Returns the outcomes in the order of the plan, and the time of the start (``time.monotonic``).
     Raises `DimeeError` if an action failed.
     """
-    outcomes = [Outcome(one) for one in plan]
+    outcomes = [Outcome(planned) for planned in plan]
     started, records = await run_plan(
         HttpClient(url, PATH),
         plan,

@@ -43,7 +43,7 @@ async def run(settings: RelaySettings) -> None:
 
 
 def precise_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop whose timers are finer than 1 ms, which those of epoll are not."""
+    """Return an event loop with timers finer than 1 ms; those of epoll are not."""
     if sys.platform == "linux":
         # By default Linux may wake a sleeping thread up to 50 µs late.
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -66,8 +66,8 @@ def set_link(hop: str, spec: str, state_dir: Path | None) -> None:
 def probe(hop: str, as_json: bool, state_dir: Path | None) -> None:
     """Measure a link; exit with 2 if it deviates from its specification by more than 10 %."""
     measurement = measure(_control(hop, state_dir))
-    found = measurement.as_json()
-    click.echo(json.dumps(found, indent=2) if as_json else describe(found))
+    figures = measurement.as_json()
+    click.echo(json.dumps(figures, indent=2) if as_json else describe(figures))
     measurement.raise_if_unverified()
 
 

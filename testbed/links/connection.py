@@ -24,7 +24,7 @@ class ConnectionOwner(Protocol):
 
     @property
     def stalled(self) -> bool:
-        """True if no byte may pass at the moment."""
+        """True while no byte may pass."""
 
     def connection_opened(self, connection: RelayedConnection) -> None:
         """Register a connection that a caller has opened."""
@@ -43,14 +43,14 @@ class DirectedStream:
         self,
         owner: ConnectionOwner,
         direction: LinkDirection,
-        opens: float,
+        opens_at: float,
         finished: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._direction = direction
         self._finished = finished
-        self._delivery = InOrderDelivery(direction, opens)
+        self._delivery = InOrderDelivery(direction, opens_at)
         self._queue: deque[tuple[float, bytes]] = deque()
         self.queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -234,7 +234,7 @@ class Endpoint(asyncio.Protocol):
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Close a connection with a TCP reset, of which the peer learns at once."""
-    one: socket.socket = transport.get_extra_info("socket")
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Close a connection with a TCP reset, which the peer notices at once."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

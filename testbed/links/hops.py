@@ -56,8 +56,8 @@ def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
     for option in options:
         name, _, spec = option.partition("=")
         if name not in HOPS:
-            known = ", ".join(HOPS)
-            raise InvalidInput(f"--link: {name[:40]!r} is not a hop; choose one of {known}")
+            names = ", ".join(HOPS)
+            raise InvalidInput(f"--link: {name[:40]!r} is not a hop; choose one of {names}")
         if name in specs:
             raise InvalidInput(f"--link: {name} has two links; give it one")
         read_schedule(spec)
@@ -67,7 +67,7 @@ def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
 
 
 def with_links(roles: Iterable[Role], hops: Iterable[Hop]) -> list[Role]:
-    """Return the relays, then the roles; a caller over a hop gets the address of its relay."""
+    """Return the relays, then the roles; the caller of a hop gets the address of its relay."""
     by_name = {role.name: role for role in roles}
     relays = []
     for hop in hops:

@@ -23,8 +23,8 @@ from testbed.links.client import LinkControl
 
 TOLERANCE = 0.10
 MAX_ROUNDS = 4
-"""Rounds of estimating and subtracting the relay's own delay; then a link counts as unverified.
-"""
+"""Largest number of round-trip measurements. After each but the last, the relay's own delay is
+estimated and subtracted."""
 MAX_OVERHEAD_MS = 1.0
 """Upper bound of the relay's own delay; a larger one is caused by the machine and is not hidden."""
 ECHO_S = 1.5
@@ -140,10 +140,10 @@ def measure(control: LinkControl) -> Measurement:
 
 
 def _connect(port: int, kind: bytes) -> socket.socket:
-    one = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
-    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    one.sendall(kind)
-    return one
+    sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(kind)
+    return sock
 
 
 def _measure_round_trips(port: int, link: Link) -> list[float]:
@@ -156,38 +156,38 @@ def _measure_round_trips(port: int, link: Link) -> list[float]:
     every_s = 0.0 if rtt_s < SHORT_S else max(rtt_s / 50, 2 * link.jitter_ms / 1e3, 0.01)
     count = int(max(MIN_ECHOES, min(MAX_ECHOES, ECHO_S / max(every_s or rtt_s, 1e-4))))
     sent: deque[float] = deque()
-    spent: list[float] = []
-    with _connect(port, _ECHO) as one:
-        _echo_once(one)  # the first ones include the set-up of the connection
-        _echo_once(one)
-        next_at, made = time.perf_counter(), 0
-        while len(spent) < count:
+    round_trips_s: list[float] = []
+    with _connect(port, _ECHO) as sock:
+        _echo_once(sock)  # The first echoes include the set-up of the connection.
+        _echo_once(sock)
+        next_at, sent_count = time.perf_counter(), 0
+        while len(round_trips_s) < count:
             now = time.perf_counter()
-            if made < count and now >= next_at and (every_s or not sent):
+            if sent_count < count and now >= next_at and (every_s or not sent):
                 sent.append(time.perf_counter())
-                one.sendall(b"x")
-                made += 1
+                sock.sendall(b"x")
+                sent_count += 1
                 next_at += every_s
                 continue
-            wait_s = TIMEOUT_S if made == count or not every_s else next_at - now
-            if select.select([one], [], [], wait_s)[0]:
-                got = len(one.recv(64))
+            wait_s = TIMEOUT_S if sent_count == count or not every_s else next_at - now
+            if select.select([sock], [], [], wait_s)[0]:
+                received = len(sock.recv(64))
                 arrived = time.perf_counter()
-                if not got:
+                if not received:
                     raise ConnectionError("the probe's connection was closed")
-                spent += [arrived - sent.popleft() for _ in range(got)]
+                round_trips_s += [arrived - sent.popleft() for _ in range(received)]
             elif wait_s == TIMEOUT_S:
                 raise TimeoutError("no echo came back")
-    return spent
+    return round_trips_s
 
 
-def _echo_once(one: socket.socket) -> None:
-    one.sendall(b"x")
-    _receive_exactly(one, 1)
+def _echo_once(sock: socket.socket) -> None:
+    sock.sendall(b"x")
+    _receive_exactly(sock, 1)
 
 
 def _measure_rate(port: int, link: Link, direction: str) -> float:
-    """Return the rate in Mbit/s; a second try is made where another process disturbed the first."""
+    """Return the rate in Mbit/s; one that is not within the tolerance is measured a second time."""
     nominal = link.up_mbps if direction == "up" else link.down_mbps
     rate = 0.0
     for _ in range(2):
@@ -199,31 +199,31 @@ def _measure_rate(port: int, link: Link, direction: str) -> float:
 
 def _transfer(port: int, nominal_mbps: float, direction: str) -> float:
     size = int(min(max(nominal_mbps * 1e6 / 8 * BULK_S, MIN_BULK_BYTES), MAX_BULK_BYTES))
-    with _connect(port, _SINK if direction == "up" else _SOURCE) as one:
-        one.sendall(size.to_bytes(8, "big"))
+    with _connect(port, _SINK if direction == "up" else _SOURCE) as sock:
+        sock.sendall(size.to_bytes(8, "big"))
         if direction == "down":
-            return _receive_rate(one, size)
-        one.sendall(bytes(size))
-        return float(_receive_exactly(one, 32).decode().strip())
+            return _receive_rate(sock, size)
+        sock.sendall(bytes(size))
+        return float(_receive_exactly(sock, 32).decode().strip())
 
 
-def _receive_rate(one: socket.socket, size: int) -> float:
+def _receive_rate(sock: socket.socket, size: int) -> float:
     """Receive ``size`` bytes and return their rate in Mbit/s, from the first bytes to the last."""
     buffer = bytearray(2**18)
-    first = got = one.recv_into(buffer)
+    first = received = sock.recv_into(buffer)
     started = time.perf_counter()
-    while got < size:
-        more = one.recv_into(buffer)
+    while received < size:
+        more = sock.recv_into(buffer)
         if not more:
             raise ConnectionError("the probe's connection was closed")
-        got += more
-    return (got - first) * 8e-6 / max(time.perf_counter() - started, 1e-9)
+        received += more
+    return (received - first) * 8e-6 / max(time.perf_counter() - started, 1e-9)
 
 
-def _receive_exactly(one: socket.socket, size: int) -> bytes:
+def _receive_exactly(sock: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        more = one.recv(size - len(data))
+        more = sock.recv(size - len(data))
         if not more:
             raise ConnectionError("the probe's connection was closed")
         data += more
@@ -240,12 +240,12 @@ def _probe_target() -> Iterator[str]:
         def accept() -> None:
             while not ended.is_set():
                 try:
-                    one, _ = server.accept()
+                    sock, _ = server.accept()
                 except TimeoutError:
                     continue
                 except OSError:
                     return
-                threading.Thread(target=_serve_probe, args=(one,), daemon=True).start()
+                threading.Thread(target=_serve_probe, args=(sock,), daemon=True).start()
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
@@ -256,22 +256,22 @@ def _probe_target() -> Iterator[str]:
             thread.join()
 
 
-def _serve_probe(one: socket.socket) -> None:
+def _serve_probe(sock: socket.socket) -> None:
     """Echo bytes, receive a bulk transfer and report its rate, or send one."""
-    with one:
-        one.settimeout(TIMEOUT_S)
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with sock:
+        sock.settimeout(TIMEOUT_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            kind = _receive_exactly(one, 1)
+            kind = _receive_exactly(sock, 1)
             if kind == _ECHO:
-                while data := one.recv(64):
-                    one.sendall(data)
+                while data := sock.recv(64):
+                    sock.sendall(data)
                 return
-            size = int.from_bytes(_receive_exactly(one, 8), "big")
+            size = int.from_bytes(_receive_exactly(sock, 8), "big")
             if kind == _SOURCE:
-                one.sendall(bytes(min(size, MAX_BULK_BYTES)))
-                one.recv(1)  # returns when the near end has read everything and closes
+                sock.sendall(bytes(min(size, MAX_BULK_BYTES)))
+                sock.recv(1)  # returns when the near end has read everything and closes
             else:
-                one.sendall(f"{_receive_rate(one, size):32.6f}"[:32].encode())
+                sock.sendall(f"{_receive_rate(sock, size):32.6f}"[:32].encode())
         except OSError:
             return

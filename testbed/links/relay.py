@@ -14,8 +14,8 @@ from testbed.links.schedule import LinkState, Outage, Schedule
 from testbed.links.timing import LinkDirection
 
 MAX_CONNECTIONS = 400
-"""select takes 1,024 descriptors, and a connection has two. Of all event loops only the one with
-select has timers finer than 1 ms."""
+"""Upper bound, since select handles 1,024 descriptors and a connection has two. Only the event loop
+with select has timers finer than 1 ms."""
 TARGET_POLL_S = 0.1
 
 Directions = tuple[LinkDirection, LinkDirection]
@@ -56,7 +56,7 @@ class Relay:
 
     @property
     def stalled(self) -> bool:
-        """True if no byte passes at the moment."""
+        """True while no byte may pass."""
         return self.outage == "stall"
 
     async def start(self) -> None:
@@ -110,7 +110,7 @@ class Relay:
             connection.deliver()
 
     def set_overhead(self, overhead_ms: float) -> None:
-        """Subtract from the delay what the relay itself adds to each direction."""
+        """Set the relay's own delay in each direction; the link's delay is reduced by it."""
         self.overhead_ms = overhead_ms
         self._update_directions()
 
@@ -125,9 +125,11 @@ class Relay:
         self._schedule = schedule or self._schedule
         if self._schedule_task is not None:
             self._schedule_task.cancel()
-        self._schedule_task = asyncio.get_running_loop().create_task(self._follow(self._schedule))
+        self._schedule_task = asyncio.get_running_loop().create_task(
+            self._follow_schedule(self._schedule)
+        )
 
-    async def _follow(self, schedule: Schedule) -> None:
+    async def _follow_schedule(self, schedule: Schedule) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self.change(schedule.state_at(0.0))
@@ -162,7 +164,7 @@ class Relay:
         self._count_bytes(connection)
 
     def target_lost(self, target: Address) -> None:
-        """Stop listening, if nothing listens on the target any more, until something does."""
+        """If nothing listens on the target any more, stop listening until something does."""
         if target == self._target and not self._polling_target:
             self._polling_target = True
             self._spawn(self._poll_target())
@@ -199,7 +201,7 @@ class Relay:
             "overhead_ms": self.overhead_ms,
             "listening": self._server is not None,
             "open_connections": len(self.connections),
-            "retransmissions": sum(one.retransmissions for one in self._directions),
+            "retransmissions": sum(direction.retransmissions for direction in self._directions),
             **self._counts,
         }
 

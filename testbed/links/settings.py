@@ -20,7 +20,7 @@ class RelaySettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address of the control endpoint; loopback only, since it asks for no token."""
+    """Address of the control endpoint; loopback only, since it requires no authentication."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8720
     """Port of the control endpoint."""
     link_listen: HostPort = "127.0.0.1:8710"
@@ -36,14 +36,14 @@ class RelaySettings(BaseSettings):
     @classmethod
     def _is_loopback(cls, value: str) -> str:
         if not is_loopback(value):
-            raise ValueError("is not loopback; the control endpoint asks for no token")
+            raise ValueError("is not loopback; the control endpoint requires no authentication")
         return value
 
     @field_validator("link_listen", "link_target")
     @classmethod
     def _has_a_port(cls, value: str) -> str:
         if not 1 <= int(value.rpartition(":")[2]) <= 65_535:
-            raise ValueError("the port is not within 1 and 65,535")
+            raise ValueError("the port is not between 1 and 65,535")
         return value
 
 

@@ -12,10 +12,10 @@ from shared.link_profiles import Link
 SEGMENT_BYTES = 1448
 """Payload of a TCP segment on Ethernet (1500 bytes less IPv4, TCP and its timestamps)."""
 MIN_RTO_S = 0.2
-"""The shortest retransmission timeout of Linux; RFC 6298 has a second."""
+"""Shortest retransmission timeout of Linux; RFC 6298 specifies one second."""
 MAX_RTO_DOUBLINGS = 5
 CHUNK_S = 0.002
-"""On a fast link a chunk is larger than a segment, up to this long, which costs less CPU."""
+"""Transmission time of a chunk on a fast link; a chunk larger than a segment saves CPU time."""
 MAX_CHUNK_BYTES = 65_536
 QUEUE_S = 0.1
 """Size of the queue in front of a link, as time at the link's rate. When it is full the relay stops
@@ -33,10 +33,10 @@ class TokenBucket:
         self._depth_s = depth / self._bytes_per_s
         self._empty_until = 0.0
 
-    def passes(self, now: float, size: int) -> float:
+    def take(self, now: float, size: int) -> float:
         """Take ``size`` tokens and return when the last of these bytes has passed."""
-        begun = max(self._empty_until, now - self._depth_s)
-        self._empty_until = begun + size / self._bytes_per_s
+        start = max(self._empty_until, now - self._depth_s)
+        self._empty_until = start + size / self._bytes_per_s
         return max(now, self._empty_until)
 
 
@@ -72,7 +72,7 @@ class LinkDirection:
     def delivery_time(self, now: float, size: int) -> float:
         """Return when a chunk that is sent now is delivered, regardless of earlier chunks."""
         jitter_s = self._random.uniform(-self._jitter_s, self._jitter_s) if self._jitter_s else 0.0
-        sent = self._bucket.passes(now, size)
+        sent = self._bucket.take(now, size)
         return sent + self._delay_s + jitter_s + self._retransmission_s(size)
 
     def _retransmission_s(self, size: int) -> float:
@@ -92,17 +92,17 @@ class LinkDirection:
 class InOrderDelivery:
     """Delivery times of one connection in one direction: a chunk never overtakes an earlier one.
 
-    Nothing is delivered of what is sent before ``opens``, the time at which a real connection
-    would be established.
+    Bytes that are sent before ``opens_at``, when a real connection would be established, count as
+    sent at that time.
     """
 
-    def __init__(self, direction: LinkDirection, opens: float = 0.0) -> None:
+    def __init__(self, direction: LinkDirection, opens_at: float = 0.0) -> None:
         self._direction = direction
-        self._opens = opens
+        self._opens_at = opens_at
         self._last = 0.0
 
     def delivery_time(self, now: float, size: int) -> float:
         """Return when a chunk that is sent now is delivered."""
-        sent = max(now, self._opens)
+        sent = max(now, self._opens_at)
         self._last = max(self._last, self._direction.delivery_time(sent, size))
         return self._last

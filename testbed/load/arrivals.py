@@ -56,7 +56,7 @@ def poisson(
 
 
 def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
-    """Read times in seconds from the start, one a line.
+    """Read times in seconds from the start, one per line.
 
     Returns them sorted, and how many were left out because they are after ``duration_s``. Raises
     `InvalidInput` at the first line that is not a time.

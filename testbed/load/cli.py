@@ -67,9 +67,9 @@ WARM_UP_DEADLINE_MS = 20_000
 @click.option(
     "--arrivals",
     type=click.Path(path_type=Path),
-    help="File of send times in seconds, one a line, in place of Poisson arrivals.",
+    help="File of send times in seconds, one per line, in place of Poisson arrivals.",
 )
-@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one a line.")
+@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one per line.")
 @click.option(
     "--deadline-ms",
     default=5_000.0,
@@ -116,19 +116,19 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     duration_s, seed = options["duration_s"], options["seed"]
     arrivals, rate, left_out = _arrivals(chosen, options)
     texts = read_texts(options["texts"]) if options["texts"] else make_texts(TEXTS, seed)
-    made = provenance()
+    origin = provenance()
     credentials = Credentials.from_environment()
     with _target(chosen, allow_unverified, options) as target:
         links = target.measure_links(allow_unverified)
-        for one in links:
-            click.echo(f"  {describe(one)}")
+        for measurement in links:
+            click.echo(f"  {describe(measurement)}")
         ready = _readiness(target.url, credentials)
         client = HttpClient(target.url, PATH, credentials)
         plan = _plan(client, target.url, chosen, arrivals, texts, options)
         click.echo(f"sending {len(plan):,} requests in {duration_s:g} s …")
         actions = _actions(target, chosen, duration_s)
         samples, records = run(run_load(client, plan, options["deadline_ms"], actions))
-        answered = sum(one.ending == "answered" for one in samples)
+        answered = sum(sample.ending == "answered" for sample in samples)
         ledger = verify_ledger(target.ledger_url, answered, credentials=credentials)
     book = options["price_book"]
     facts = {
@@ -147,7 +147,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         "links": links,
         **_link_verdict(links, options),
         "ledger": ledger,
-        **made,
+        **origin,
     }
     report = make_report(facts, samples, records, duration_s, options["deadline_ms"])
     _write(out, report)
@@ -185,16 +185,16 @@ def _target(
     links = dict(link.partition("=")[::2] for link in options["links"])
     if len(links) < len(options["links"]):
         raise InvalidInput("--link: a hop has two links; give it one")
-    more: list[str] = ["--allow-unverified"] if allow_unverified else []
+    up_options: list[str] = ["--allow-unverified"] if allow_unverified else []
     if options["price_book"]:
         read_price_file(options["price_book"])  # an invalid book fails before anything starts
     for name in ("bundle", "policy", "price_book"):
         if options[name]:
-            more += [f"--{name.replace('_', '-')}", str(options[name])]
-    share = chosen.restart_after
-    restart_after_s = None if share is None else share * options["duration_s"]
+            up_options += [f"--{name.replace('_', '-')}", str(options[name])]
+    restart_share = chosen.restart_after
+    restart_after_s = None if restart_share is None else restart_share * options["duration_s"]
     click.echo("starting a testbed …")
-    return start_testbed(chosen.links | links, options["seed"], restart_after_s, tuple(more))
+    return start_testbed(chosen.links | links, options["seed"], restart_after_s, tuple(up_options))
 
 
 def _running_target(chosen: Scenario, options: dict[str, Any]) -> LoadTarget:
@@ -246,7 +246,7 @@ def _plan(
         _classify(client, url, texts[:WARM_UP], policy)
         return [PlannedRequest(at, rng.choice(texts), policy) for at in arrivals]
     samples = _classify(client, url, texts, "cascade-routing")
-    escalating = [text for text, one in zip(texts, samples, strict=True) if one.escalated]
+    escalating = [text for text, sample in zip(texts, samples, strict=True) if sample.escalated]
     if not escalating:
         raise DimeeError(
             f"none of {len(texts)} texts escalates under the policy cascade-routing with this "
@@ -290,21 +290,20 @@ def _actions(target: LoadTarget, chosen: Scenario, duration_s: float) -> list[Ac
 
 
 def _link_verdict(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, str | None]:
-    unverified = [one["hop"] for one in links if not one["verified"]]
+    unverified = [link["hop"] for link in links if not link["verified"]]
     if unverified:
-        why = f"deviation of more than 10 %: {', '.join(unverified)}"
+        reason = f"deviation of more than 10 %: {', '.join(unverified)}"
     elif not links:
-        why = "nothing was measured" if options["url"] else "the testbed has no emulated link"
+        reason = "nothing was measured" if options["url"] else "the testbed has no emulated link"
     else:
-        specs = ", ".join(f"{one['hop']}={one['spec']}" for one in links)
+        specs = ", ".join(f"{link['hop']}={link['spec']}" for link in links)
         return {"verified_links": specs, "unverified_because": None}
-    return {"verified_links": None, "unverified_because": why}
+    return {"verified_links": None, "unverified_because": reason}
 
 
 def _write(out: Path, report: dict[str, Any]) -> None:
-    from testbed.load.page import (
-        load_page,
-    )  # of the extra testbed, which dimee --help need not have
+    # needs the extra testbed, without which dimee --help must work
+    from testbed.load.page import load_page
 
     out.parent.mkdir(parents=True, exist_ok=True)
     files = (out.with_name(out.name + ".json"), out.with_name(out.name + ".html"))

@@ -17,20 +17,20 @@ from testbed.load.http_client import Answer, Connection, HttpClient
 from testbed.load.tally import Tally
 
 MakeBody = Callable[[int], bytes]
-"""Returns the body of the request with a number."""
+"""Function that returns the body of a request, given its number."""
 Receive = Callable[[Answer], None]
 MAX_CONNECTIONS = 4_000
 MAX_INITIAL_CONNECTIONS = 500
 MAX_OPENING = 100
-"""Largest number of connections that are opened at the same time."""
+"""Largest number of connections that are being opened at the same time."""
 TICK_S = 0.001
 PRUNE_S = 0.05
-"""Interval at which lost connections are removed from the count, since it costs CPU."""
+"""Least time between removals of lost connections from the count, since each costs CPU time."""
 MAX_WAIT_S = 0.05
 
 
 class OpenLoop:
-    """Sends a request at each of ``times`` (seconds from the start), whatever was answered.
+    """Sends a request at each of ``times`` (seconds from the start), without waiting for answers.
 
     A request is sent on a free connection, or on a new one. A request without an answer
     ``timeout_s`` after its intended time is abandoned. Each `Answer` goes to ``receive``.
@@ -166,7 +166,7 @@ class OpenLoop:
     def _open_connections(self, now: float) -> None:
         if len(self._open) >= MAX_CONNECTIONS and now > self._pruned_at + PRUNE_S:
             self._pruned_at = now
-            self._open = {one for one in self._open if not one.lost}
+            self._open = {connection for connection in self._open if not connection.lost}
         allowed = min(MAX_CONNECTIONS - len(self._open), MAX_OPENING) - len(self._opening)
         due = self._next
         while due < len(self._times) and due - self._next < len(self._opening) + allowed:
@@ -219,7 +219,7 @@ async def closed_loop(client: HttpClient, body: MakeBody, workers: int, seconds:
 
     async def work() -> None:
         nonlocal number
-        answers = _Answers(client)
+        answers = _AwaitingConnection(client)
         while time.monotonic() < started + seconds:
             number += 1
             tally.add(await answers.send(body(number - 1), number - 1))
@@ -234,7 +234,7 @@ async def send_in_turn(
     client: HttpClient, bodies: Sequence[bytes], timeout_s: float = 30.0
 ) -> list[Answer]:
     """Send each body when the one before it was answered; raises `TimeoutError`."""
-    connection, answers = _Answers(client), []
+    connection, answers = _AwaitingConnection(client), []
     for number, body in enumerate(bodies):
         async with asyncio.timeout(timeout_s):
             answers.append(await connection.send(body, number))
@@ -242,8 +242,8 @@ async def send_in_turn(
     return answers
 
 
-class _Answers:
-    """One connection of which each answer can be awaited."""
+class _AwaitingConnection:
+    """Connection that sends one request at a time and waits for its answer."""
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""HTTP/1.1 client for load generation, whose own CPU time is small.
+"""HTTP/1.1 client for load generation that needs little CPU time itself.
 
 The client shares the cores with the servers that it measures, so that a heavier one would lower
 the measured capacity. It sends POST requests with JSON bodies, keeps connections open, and reads
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """Kept connection with one request at a time.
+    """Persistent connection with one request at a time.
 
     ``finished`` is called with the connection, a status and a body; with status 0 and the reason
     in place of the body if the connection breaks.
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
 
 
 def _read_body(data: bytes, head_end: int) -> bytes | None:
-    """Return the body of a response whose head ends at ``head_end``; None: it is not complete."""
+    """Return the body after a head that ends at ``head_end``, or None while it is incomplete."""
     start = head_end + 4
     length = _LENGTH.search(data, 0, head_end)
     if length is not None:

@@ -61,7 +61,7 @@ def read_labelled_texts(source: Path, task: str, labels: int) -> list[LabelledTe
         ) from None
     texts = [_parse(file, n, line, fields, labels) for n, line in enumerate(lines, start=1)]
     if not texts:
-        raise InvalidInput(f"data: {file} is empty; give a file with one JSON object a line")
+        raise InvalidInput(f"data: {file} is empty; give a file with one JSON object per line")
     return texts
 
 
@@ -75,8 +75,8 @@ def _parse(file: Path, number: int, line: str, fields: Fields, labels: int) -> L
         raise InvalidInput(
             f"data: {file} line {number} is not a JSON object with the fields {names}"
         ) from None
-    for one in (text, pair) if fields.pair else (text,):
-        if not isinstance(one, str) or not one.strip():
+    for value in (text, pair) if fields.pair else (text,):
+        if not isinstance(value, str) or not value.strip():
             raise InvalidInput(f"data: {file} line {number} has an empty text")
     if type(label) is not int or not 0 <= label < labels:
         raise InvalidInput(

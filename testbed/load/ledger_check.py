@@ -17,22 +17,22 @@ def verify_ledger(
 ) -> dict[str, Any]:
     """Wait until the ledger has ``requests`` consistent requests; return the result as JSON.
 
-    ``consistent`` is None without a URL, and false with an ``error`` where the ledger is away.
+    ``consistent`` is None without a URL, and false with an ``error`` if the ledger does not answer.
     """
     if not url:
         return {"consistent": None, "error": "not verified: give --ledger-url"}
     client = LedgerClient(url, credentials=credentials or Credentials())
     try:
-        found = wait_for_consistent(client, wait_s, requests)
+        report = wait_for_consistent(client, wait_s, requests)
     except DimeeError as error:
         return {"consistent": False, "error": error.message}
     finally:
         client.close()
     return {
-        "consistent": found.consistent,
+        "consistent": report.consistent,
         "error": None,
-        "requests": found.requests,
-        "caller_rows": found.caller_rows,
-        "total_findings": found.total_findings,
-        "findings": [one.model_dump(mode="json") for one in found.findings[:20]],
+        "requests": report.requests,
+        "caller_rows": report.caller_rows,
+        "total_findings": report.total_findings,
+        "findings": [finding.model_dump(mode="json") for finding in report.findings[:20]],
     }

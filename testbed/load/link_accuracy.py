@@ -34,8 +34,8 @@ from testbed.processes.processes import Testbed
 )
 def main(out: Path) -> None:
     """Measure all profiles, one after the other; exit with 1 if one deviates by more than 10 %."""
-    made = provenance() | {"command": f"python -m testbed.load.link_accuracy --out {out}"}
-    report: dict[str, Any] = {"tolerance": TOLERANCE, **made, "links": []}
+    origin = provenance() | {"command": f"python -m testbed.load.link_accuracy --out {out}"}
+    report: dict[str, Any] = {"tolerance": TOLERANCE, **origin, "links": []}
     for name in LINKS:
         with relay(name) as control:
             measurement = measure(control).as_json()
@@ -44,7 +44,7 @@ def main(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_name(out.name + ".json").write_text(json.dumps(report, indent=1) + "\n")
     out.with_name(out.name + ".md").write_text(page(report, out.name + ".json"), encoding="utf-8")
-    if not all(one["verified"] for one in report["links"]):
+    if not all(link["verified"] for link in report["links"]):
         raise SystemExit(1)
 
 

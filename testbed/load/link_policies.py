@@ -41,11 +41,11 @@ DEADLINE_MS = 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """Outcome of one request: answering tier, whether the label was right, latency and cost."""
+class PolicyAnswer:
+    """Outcome of one request: answering tier, correctness of the label, latency and cost."""
 
     tier: str
-    right: bool
+    correct: bool
     latency_ms: float
     cost_lambda: float
     all_cloud_lambda: float
@@ -53,16 +53,19 @@ class Answered:
 
 def classify(
     client: HttpClient, texts: Sequence[LabelledText], labels: Sequence[str], policy: str
-) -> list[Answered]:
+) -> list[PolicyAnswer]:
     """Send each text when the one before it was answered; raises `DimeeError` if one fails."""
     bodies = [
-        json.dumps(request_body(one.text, policy, DEADLINE_MS, one.pair)).encode() for one in texts
+        json.dumps(request_body(text.text, policy, DEADLINE_MS, text.pair)).encode()
+        for text in texts
     ]
     answers = run(send_in_turn(client, bodies, DEADLINE_MS / 1e3 + 10))
-    return [_outcome(answer, labels[one.label]) for answer, one in zip(answers, texts, strict=True)]
+    return [
+        _outcome(answer, labels[text.label]) for answer, text in zip(answers, texts, strict=True)
+    ]
 
 
-def _outcome(answer: Answer, label: str) -> Answered:
+def _outcome(answer: Answer, label: str) -> PolicyAnswer:
     if answer.status == 0:
         raise DimeeError(f"the gateway did not answer ({answer.error}); see the testbed's logs")
     if answer.status != HTTPStatus.OK:
@@ -71,7 +74,7 @@ def _outcome(answer: Answer, label: str) -> Answered:
     if item.result is None:
         raise from_payload({"error": item.error}, 500)
     cost = item.result.cost
-    return Answered(
+    return PolicyAnswer(
         item.result.tier.value,
         item.result.label == label,
         answer.latency_s * 1e3,
@@ -80,20 +83,20 @@ def _outcome(answer: Answer, label: str) -> Answered:
     )
 
 
-def summarize(policy: str, answers: Sequence[Answered]) -> dict[str, Any]:
+def summarize(policy: str, answers: Sequence[PolicyAnswer]) -> dict[str, Any]:
     """Return a row: shares and accuracy in %, cost in λ and against all-cloud, latency in ms."""
-    latency_N = [one.latency_ms for one in answers]
-    cost = sum(one.cost_lambda for one in answers)
-    all_cloud = sum(one.all_cloud_lambda for one in answers)
+    latency_N = [answer.latency_ms for answer in answers]
+    cost = sum(answer.cost_lambda for answer in answers)
+    all_cloud = sum(answer.all_cloud_lambda for answer in answers)
     p50, p95 = np.percentile(latency_N, (50, 95))
     return {
         "policy": policy,
         "requests": len(answers),
         "shares": {
-            tier: round(100 * sum(one.tier == tier for one in answers) / len(answers), 2)
+            tier: round(100 * sum(answer.tier == tier for answer in answers) / len(answers), 2)
             for tier in TIERS
         },
-        "accuracy": round(100 * sum(one.right for one in answers) / len(answers), 2),
+        "accuracy": round(100 * sum(answer.correct for answer in answers) / len(answers), 2),
         "cost_lambda": round(cost / len(answers), 4),
         "cost_change": round(100 * (cost / all_cloud - 1), 2) if all_cloud else None,
         "p50_ms": round(float(p50), 2),
@@ -195,7 +198,7 @@ def main(
     allow_unverified: bool,
 ) -> None:
     """Measure the policies over each link, and write the figures."""
-    made = provenance()
+    origin = provenance()
     command = ["python -m testbed.load.link_policies", f"--data {data}", f"--out {out}"]
     command += [f"--limit {limit}", f"--seed {seed}", *(f"--link {name}" for name in links)]
     if latency_price != LATENCY_PRICE_LAMBDA:
@@ -211,7 +214,7 @@ def main(
         random.Random(seed).shuffle(texts)
         texts = texts[:limit]
         facts: dict[str, Any] = {
-            **made,
+            **origin,
             "command": " ".join(command),
             "bundle_id": loaded.bundle_id,
             "task": loaded.manifest.task,

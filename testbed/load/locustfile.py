@@ -4,7 +4,7 @@
 
 Each user sends DIMEE_LOAD_RATE requests a second (default 1) at random times that do not depend on
 the answers. As in `dimee load`, response times count from the intended time. A user has one request
-under way at a time; the ones that became due in the meantime follow at once, and their wait counts.
+under way at a time; those that become due in the meantime follow at once, and their wait counts.
 A name in Locust's table is ``PATH [ending]``. More settings: DIMEE_LOAD_PATH (policy, mobile, edge,
 cloud), DIMEE_LOAD_SEED, DIMEE_LOAD_DEADLINE_MS, DIMEE_LOAD_ALLOW_REMOTE=1.
 """
@@ -26,7 +26,7 @@ from testbed.load.texts import make_texts
 _numbers = itertools.count()
 
 
-class Caller(HttpUser):  # type: ignore[misc]  # checked without Locust too
+class Caller(HttpUser):  # type: ignore[misc]  # mypy also runs without Locust
     """A caller of the mobile's gateway."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

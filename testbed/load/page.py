@@ -21,14 +21,14 @@ def load_page(report: dict[str, Any]) -> str:
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
     bins, duration_s = report["over_time"], report["duration_s"]
-    actions = [(one["at_s"], one["name"]) for one in report["actions"]]
+    actions = [(row["at_s"], row["name"]) for row in report["actions"]]
     series = {
-        percentile: [((one["from_s"] + one["until_s"]) / 2, one[percentile]) for one in bins]
+        percentile: [((row["from_s"] + row["until_s"]) / 2, row[percentile]) for row in bins]
         for percentile in ("p50", "p95", "p99")
     }
-    used = {name for one in bins for name in one["endings"]}
+    used = {name for row in bins for name in row["endings"]}
     names = [name for name in (*TIERS, *ENDINGS) if name in used]
-    columns = [(one["from_s"], one["until_s"], one["endings"]) for one in bins]
+    columns = [(row["from_s"], row["until_s"], row["endings"]) for row in bins]
     answered = {tier: float(count) for tier, count in report["answered_by"].items() if count}
     cost = report["cost"]
     costs = {"this run": {"λ": cost["lambda"]}, "all in the cloud": {"λ": cost["all_cloud_lambda"]}}

@@ -25,59 +25,61 @@ def make_report(
     deadline_ms: float,
 ) -> dict[str, Any]:
     """Return everything that the page shows; ``facts`` are settings and provenance of the run."""
-    answered = [one for one in samples if one.ending == "answered"]
-    endings = Counter(one.ending for one in samples)
-    over = sum(one.latency_ms > deadline_ms + 50 for one in samples)
-    cost = sum(one.cost_lambda for one in answered)
-    all_cloud = sum(one.all_cloud_lambda for one in answered)
-    attempts = Counter(attempt for one in answered for attempt in one.attempts)
+    answered = [sample for sample in samples if sample.ending == "answered"]
+    endings = Counter(sample.ending for sample in samples)
+    over_deadline = sum(sample.latency_ms > deadline_ms + 50 for sample in samples)
+    cost = sum(sample.cost_lambda for sample in answered)
+    all_cloud = sum(sample.all_cloud_lambda for sample in answered)
+    attempts = Counter(attempt for sample in answered for attempt in sample.attempts)
     return {
         "format": FORMAT,
         **facts,
         "requests": len(samples),
         "endings": {name: endings[name] for name in ENDINGS if endings[name]},
-        "error_codes": dict(Counter(one.error_code for one in samples if one.error_code)),
+        "error_codes": dict(Counter(sample.error_code for sample in samples if sample.error_code)),
         "answered_share": len(answered) / len(samples),
-        "over_deadline_by_50_ms": over,
-        "latency_ms": _percentiles([one.latency_ms for one in answered]),
-        "latency_from_sending_ms": _percentiles([one.latency_ms - one.late_ms for one in answered]),
-        "sent_late_ms": _percentiles([one.late_ms for one in samples]),
-        "answered_by": {tier: sum(one.tier == tier for one in answered) for tier in TIERS},
-        "failed_over": sum(one.failed_over for one in answered),
-        "escalated": sum(one.escalated for one in answered),
-        "degraded": sum(one.degraded for one in answered),
+        "over_deadline_by_50_ms": over_deadline,
+        "latency_ms": _percentiles([sample.latency_ms for sample in answered]),
+        "latency_from_sending_ms": _percentiles(
+            [sample.latency_ms - sample.late_ms for sample in answered]
+        ),
+        "sent_late_ms": _percentiles([sample.late_ms for sample in samples]),
+        "answered_by": {tier: sum(sample.tier == tier for sample in answered) for tier in TIERS},
+        "failed_over": sum(sample.failed_over for sample in answered),
+        "escalated": sum(sample.escalated for sample in answered),
+        "degraded": sum(sample.degraded for sample in answered),
         "hops_ms": _hops(answered),
         "attempts": dict(sorted(attempts.items())),
         "cost": {
             "lambda": cost,
             "all_cloud_lambda": all_cloud,
             "against_all_cloud": cost / all_cloud if all_cloud else None,
-            "usd": sum(one.cost_usd for one in answered),
+            "usd": sum(sample.cost_usd for sample in answered),
         },
         "over_time": _over_time(samples, duration_s),
-        "actions": [asdict(one) for one in actions],
+        "actions": [asdict(action) for action in actions],
     }
 
 
 def _percentiles(values: list[float]) -> dict[str, float] | None:
     if not values:
         return None
-    found = np.percentile(values, PERCENTILES)
-    named = {f"p{p}": float(value) for p, value in zip(PERCENTILES, found, strict=True)}
+    percentiles = np.percentile(values, PERCENTILES)
+    named = {f"p{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)}
     return named | {"mean": float(np.mean(values)), "max": float(np.max(values))}
 
 
 def _hops(answered: Sequence[Sample]) -> dict[str, dict[str, float]]:
     """Return mean ms by answering tier and part; the parts sum to the tier's mean latency."""
-    found = {}
+    by_tier = {}
     for tier in TIERS:
-        samples = [one.hops_ms for one in answered if one.tier == tier]
+        samples = [sample.hops_ms for sample in answered if sample.tier == tier]
         parts = dict.fromkeys(name for hops in samples for name in hops)
         if samples:
-            found[tier] = {
+            by_tier[tier] = {
                 part: float(np.mean([hops.get(part, 0.0) for hops in samples])) for part in parts
             }
-    return found
+    return by_tier
 
 
 def _over_time(samples: Sequence[Sample], duration_s: float) -> list[dict[str, Any]]:
@@ -87,10 +89,12 @@ def _over_time(samples: Sequence[Sample], duration_s: float) -> list[dict[str, A
     table = []
     for number in range(bins):
         start = number * width_s
-        inside = [one for one in samples if start <= one.intended_s < start + width_s]
-        answered = [one for one in inside if one.ending == "answered"]
-        endings = Counter(one.tier if one.ending == "answered" else one.ending for one in inside)
-        latency = _percentiles([one.latency_ms for one in answered]) or {}
+        inside = [sample for sample in samples if start <= sample.intended_s < start + width_s]
+        answered = [sample for sample in inside if sample.ending == "answered"]
+        endings = Counter(
+            sample.tier if sample.ending == "answered" else sample.ending for sample in inside
+        )
+        latency = _percentiles([sample.latency_ms for sample in answered]) or {}
         table.append(
             {
                 "from_s": start,

@@ -27,7 +27,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something to do during the run, in a thread of its own."""
+    """Function to call at a time of the run, in a thread of its own."""
 
     at_s: float
     name: str
@@ -36,7 +36,7 @@ class Action:
 
 @dataclass(slots=True)
 class ActionRecord:
-    """When an action began, in seconds from the start, and its error if it failed."""
+    """Start of an action, in seconds from the start of the run, and its error if it failed."""
 
     at_s: float
     name: str
@@ -57,11 +57,11 @@ async def run_plan(
     """
 
     def body(number: int) -> bytes:
-        one = plan[number]
-        return json.dumps(request_body(one.text, one.policy, deadline_ms)).encode()
+        request = plan[number]
+        return json.dumps(request_body(request.text, request.policy, deadline_ms)).encode()
 
     timeout_s = deadline_ms / 1e3 + grace_s
-    loop = OpenLoop(client, body, [one.at_s for one in plan], timeout_s, receive)
+    loop = OpenLoop(client, body, [planned.at_s for planned in plan], timeout_s, receive)
     await loop.connect()
     started = loop.start()
     records: list[ActionRecord] = []
@@ -89,7 +89,7 @@ async def run_load(
     grace_s: float = GRACE_S,
 ) -> tuple[list[Sample], list[ActionRecord]]:
     """Run a plan; return one sample a request, in the order of the plan, and the actions."""
-    samples = [Sample(number, one.at_s) for number, one in enumerate(plan)]
+    samples = [Sample(number, request.at_s) for number, request in enumerate(plan)]
     _, records = await run_plan(
         client,
         plan,

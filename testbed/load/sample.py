@@ -13,7 +13,7 @@ from testbed.load.http_client import Answer
 
 PATH = "/v1/classify"
 ENDINGS = ("answered", "shed", "timed_out", "unavailable", "refused", "failed", "no_answer")
-"""Ends of a request: status 200, 429, 504, 503, another 4xx, any other status, or no answer."""
+"""Ways to end: status 200, 429, 504, 503, another 4xx, any other status, no answer."""
 _ENDING_BY_STATUS = {429: "shed", 504: "timed_out", 503: "unavailable"}
 TIERS = ("mobile", "edge", "cloud")
 
@@ -77,24 +77,25 @@ class Sample:
         self.all_cloud_lambda = result.cost.all_cloud_lambda
         self.cost_usd = result.cost.cost_usd
         self.attempts = [
-            f"{one.tier.value} {one.reason.value} {one.state.value}" for one in result.attempts
+            f"{attempt.tier.value} {attempt.reason.value} {attempt.state.value}"
+            for attempt in result.attempts
         ]
         self.hops_ms = self._split_latency(result)
 
     def _split_latency(self, result: Classification) -> dict[str, float]:
         hops = {"decision": result.decision_ms}
         failed_ms = 0.0
-        for one in result.attempts:
-            if one.state.value != "answered":
-                failed_ms += one.round_trip_ms or 0.0
+        for attempt in result.attempts:
+            if attempt.state.value != "answered":
+                failed_ms += attempt.round_trip_ms or 0.0
                 continue
             for part, part_ms in (
-                ("network", one.network_ms),
-                ("queue", one.queue_ms),
-                ("compute", one.compute_ms),
+                ("network", attempt.network_ms),
+                ("queue", attempt.queue_ms),
+                ("compute", attempt.compute_ms),
             ):
-                if part_ms and not (one.tier.value == "mobile" and part == "network"):
-                    name = f"{one.tier.value} {part}"
+                if part_ms and not (attempt.tier.value == "mobile" and part == "network"):
+                    name = f"{attempt.tier.value} {part}"
                     hops[name] = hops.get(name, 0.0) + part_ms
         if failed_ms:
             hops["failed attempts"] = failed_ms

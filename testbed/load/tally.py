@@ -14,7 +14,7 @@ from testbed.load.http_client import Answer
 class Tally:
     """Latencies in seconds by status; status 0 stands for no answer.
 
-    ``late_s`` is how late each request was sent, where ``counts_lateness``.
+    ``late_s`` has the lateness of each request when it was sent, if ``counts_lateness``.
     """
 
     by_status: dict[int, list[float]] = field(default_factory=dict)

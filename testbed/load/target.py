@@ -63,15 +63,15 @@ class LoadTarget:
     def measure_links(self, allow_unverified: bool) -> list[dict[str, Any]]:
         """Return a measurement of each link; raises `LinkUnverified` unless ``allow_unverified``.
 
-        A testbed of our own has just measured its links, so that those figures are returned.
+        A testbed that this process started has just measured its links; those figures are returned.
         """
         if self.folder is not None:
             return list(self.measurements)
-        found = [measure(control) for control in self.links.values()]
+        measurements = [measure(control) for control in self.links.values()]
         if not allow_unverified:
-            for one in found:
-                one.raise_if_unverified()
-        return [one.as_json() for one in found]
+            for measurement in measurements:
+                measurement.raise_if_unverified()
+        return [measurement.as_json() for measurement in measurements]
 
 
 @contextmanager
@@ -132,9 +132,9 @@ def find_testbed(folder: Path, started_here: bool = False) -> LoadTarget:
     return LoadTarget(
         facts["roles"]["mobile"]["url"],
         facts["roles"]["ledger"]["url"],
-        {hop: LinkControl(hop, one["control"]) for hop, one in links.items()},
-        {hop: one["spec"] for hop, one in links.items()},
-        tuple(one["measurement"] for one in links.values()),
+        {hop: LinkControl(hop, link["control"]) for hop, link in links.items()},
+        {hop: link["spec"] for hop, link in links.items()},
+        tuple(link["measurement"] for link in links.values()),
         folder if started_here else None,
     )
 

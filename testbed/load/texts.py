@@ -29,17 +29,17 @@ _SENTENCES = (
     "if this is the best of the year, the year is in trouble",
     "small, strange and quite wonderful",
 )
-_JOINTS = (", ", " and ", "; ", ", but ", ", although ")
+_CONJUNCTIONS = (", ", " and ", "; ", ", but ", ", although ")
 
 
 def make_texts(count: int, seed: int) -> list[str]:
     """Return ``count`` texts of one to three sentences each, the same for the same seed."""
     rng = random.Random(seed)
-    made = []
+    texts = []
     for _ in range(count):
         parts = rng.sample(_SENTENCES, rng.choice((1, 1, 1, 2, 2, 3)))
-        made.append(rng.choice(_JOINTS).join(parts))
-    return made
+        texts.append(rng.choice(_CONJUNCTIONS).join(parts))
+    return texts
 
 
 def read_texts(path: Path) -> list[str]:
@@ -49,5 +49,5 @@ def read_texts(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"texts: {path} cannot be read ({error})") from None
     if not texts:
-        raise InvalidInput(f"texts: {path} has no text; write one text a line")
+        raise InvalidInput(f"texts: {path} has no text; write one text per line")
     return texts

@@ -89,9 +89,9 @@ def report_lines(measured: dict[Tier, MeasuredTier], book: PriceFile) -> list[st
     """Return the measurements and the prices that follow as lines of text."""
     lines = [f"{'tier':<8}{'requests':>9}{'ms a layer':>12}{'compute ms':>12}{'network ms':>12}"]
     lines += [
-        f"{tier:<8}{one.requests:>9}{one.layer_ms:>12.3f}{one.compute_ms:>12.3f}"
-        f"{one.network_ms:>12.3f}"
-        for tier, one in measured.items()
+        f"{tier:<8}{figures.requests:>9}{figures.layer_ms:>12.3f}{figures.compute_ms:>12.3f}"
+        f"{figures.network_ms:>12.3f}"
+        for tier, figures in measured.items()
     ]
     lines += ["", f"{'price':<22}{'λ':>10}"]
     for name, meaning in PRICES.items():

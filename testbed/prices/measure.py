@@ -45,14 +45,14 @@ def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[str]) -> Measur
     for text in texts[:WARM_UP]:
         _classify(http, tier, text)
     answers = [_classify(http, tier, text) for text in texts]
-    layers = [one.exit_layer or 1 for one in answers]
-    compute_ms = [one.compute_ms or 0.0 for one in answers]
+    layers = [answer.exit_layer or 1 for answer in answers]
+    compute_ms = [answer.compute_ms or 0.0 for answer in answers]
     return MeasuredTier(
         tier,
         len(answers),
-        statistics.median(ms / ran for ms, ran in zip(compute_ms, layers, strict=True)),
+        statistics.median(ms / count for ms, count in zip(compute_ms, layers, strict=True)),
         statistics.median(compute_ms),
-        statistics.median(one.network_ms or 0.0 for one in answers),
+        statistics.median(answer.network_ms or 0.0 for answer in answers),
         max(layers),
     )
 
@@ -83,8 +83,10 @@ def _classify(http: httpx.Client, tier: Tier, text: str) -> AttemptReport:
     return first
 
 
-def _gateway_error(http: httpx.Client, why: str) -> DimeeError:
-    return DimeeError(f"no gateway answers at {http.base_url} ({why}); start a testbed: dimee up")
+def _gateway_error(http: httpx.Client, reason: str) -> DimeeError:
+    return DimeeError(
+        f"no gateway answers at {http.base_url} ({reason}); start a testbed: dimee up"
+    )
 
 
 def measured_prices(
@@ -121,14 +123,14 @@ def price_file(
     """Return the price book of a measurement; its version is the minute, its note the figures.
 
     ``links`` maps a tier to the link that leads to it from the mobile. Waiting costs nothing in
-    this book, since its prices of offloads already are the links' milliseconds.
+    this book, since its offload prices already contain the time on the links.
     """
     now = now or datetime.now(UTC)
-    over = ", ".join(f"{tier}={link}" for tier, link in links.items())
+    link_list = ", ".join(f"{tier}={link}" for tier, link in links.items())
     edge_ms, cloud = measured[Tier.EDGE].layer_ms, measured[Tier.CLOUD]
     figures = ", ".join(
-        f"{tier} {one.layer_ms:.3f} ms a layer and {one.network_ms:.3f} ms of network"
-        for tier, one in measured.items()
+        f"{tier} {row.layer_ms:.3f} ms a layer and {row.network_ms:.3f} ms of network"
+        for tier, row in measured.items()
     )
     fee = (
         f"γ is the cost of the cloud's own {cloud.last_layer} layers"
@@ -139,7 +141,7 @@ def price_file(
         version=f"measured {now:%Y-%m-%dT%H:%MZ}",
         note=f"Medians of {cloud.requests} texts a tier, sent one at a time: {figures}. "
         f"1 λ = {edge_ms:.3f} ms, one layer on the edge; {fee}."
-        + (f" Links: {over}." if over else ""),
+        + (f" Links: {link_list}." if link_list else ""),
         latency_price_lambda=0.0,
         cost_model=measured_prices(measured, cloud_fee),
     )

@@ -19,7 +19,7 @@ from shared.errors import DimeeError, NotReady
 from testbed.processes.ports import is_free
 
 STOP_S = 10.0
-"""Time that a process may take to end after SIGTERM; then it is killed."""
+"""Time after SIGTERM at which a process that still runs is killed."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Role:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Address of the process."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
@@ -46,7 +46,7 @@ class Testbed:
     """
 
     __test__ = False
-    """pytest collects classes whose name begins with Test; this is none."""
+    """Tells pytest that this class, whose name begins with Test, holds no tests."""
 
     def __init__(
         self,

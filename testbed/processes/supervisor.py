@@ -19,9 +19,9 @@ POLL_S = 0.2
 
 def write_testbed_file(folder: Path, facts: dict[str, Any]) -> None:
     """Write addresses, process ids and links of a testbed that is ready, in one atomic step."""
-    written = folder / f"{TESTBED_FILE}.new"
-    written.write_text(json.dumps(facts | {"pid": os.getpid()}, indent=2), encoding="utf-8")
-    written.replace(folder / TESTBED_FILE)
+    part = folder / f"{TESTBED_FILE}.new"
+    part.write_text(json.dumps(facts | {"pid": os.getpid()}, indent=2), encoding="utf-8")
+    part.replace(folder / TESTBED_FILE)
 
 
 def read_testbed_file(folder: Path) -> dict[str, Any]:

@@ -115,11 +115,11 @@ def test_killed_mobile_closes_its_open_attempts_on_restart(tmp_path: Path) -> No
                 except httpx.HTTPError as error:
                     failed.append(error)
 
-        request = threading.Thread(target=ask)
-        request.start()
+        sender = threading.Thread(target=ask)
+        sender.start()
         _until_cloud_works(testbed)
         testbed.kill("mobile")
-        request.join(60)
+        sender.join(60)
         assert failed, "the mobile answered before it was killed"
         testbed.start("mobile")
         testbed.wait_ready("mobile")

@@ -137,14 +137,12 @@ def test_entries_survive_ten_minutes_without_a_ledger(
         shipper.start()
         assert clock.reached.wait(60)
         assert outbox.count_pending() == 6_000, "all on disk"
-        assert len(outbox.pending(BATCH_ENTRIES)) == BATCH_ENTRIES, (
-            "and of them one batch in memory"
-        )
+        assert len(outbox.pending(BATCH_ENTRIES)) == BATCH_ENTRIES, "one batch of them is in memory"
         assert max(after - before for before, after in pairwise(tried_at_s)) <= MAX_BACKOFF_S
         tries = sum(1 for at_s in tried_at_s if at_s < 600.0)
-        assert 120 <= tries < 300, "it goes on, and does not knock all the time"
+        assert 120 <= tries < 300, "the shipper goes on, with pauses between its tries"
         assert max(clock.slept) <= CHECKPOINT_INTERVAL_S, (
-            "and meanwhile moves what is recorded in small parts"
+            "and checkpoints its outbox during the pauses"
         )
         testbed.start_all()
         assert shipper.flush(60)

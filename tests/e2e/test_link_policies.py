@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from lab.reports.pages import study_page
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
-from testbed.load.link_policies import POLICIES, Answered, main, summarize
+from testbed.load.link_policies import POLICIES, PolicyAnswer, main, summarize
 from tests.support.paths import BUNDLE
 
 TEXTS = (
@@ -34,13 +34,13 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "extra" / "links.json"
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         main,
         ["--data", str(data), "--out", str(out), "--limit", "3", "--link", "wifi",
          "--bundle", str(BUNDLE), "--allow-unverified"],
         catch_exceptions=False,
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     facts = json.loads(out.read_text())
     assert facts["latency_price_lambda"] == LATENCY_PRICE_LAMBDA
     (link,) = facts["links"]
@@ -55,17 +55,17 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
 
 
 def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
-    assert done.exit_code == click.ClickException.exit_code
-    assert "Error: data: " in done.output
+    result = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
+    assert result.exit_code == click.ClickException.exit_code
+    assert "Error: data: " in result.output
 
 
 def test_row_summarizes_the_answers() -> None:
     answers = [
-        Answered("mobile", True, 10.0, 3.0, 18.0),
-        Answered("mobile", True, 20.0, 3.0, 18.0),
-        Answered("edge", False, 30.0, 6.0, 18.0),
-        Answered("cloud", True, 1000.0, 24.0, 18.0),
+        PolicyAnswer("mobile", True, 10.0, 3.0, 18.0),
+        PolicyAnswer("mobile", True, 20.0, 3.0, 18.0),
+        PolicyAnswer("edge", False, 30.0, 6.0, 18.0),
+        PolicyAnswer("cloud", True, 1000.0, 24.0, 18.0),
     ]
     row = summarize("cascade-routing", answers)
     assert row["shares"] == {"mobile": 50.0, "edge": 25.0, "cloud": 25.0}
@@ -74,7 +74,7 @@ def test_row_summarizes_the_answers() -> None:
 
 
 def test_page_names_links_that_deviate_from_their_profile() -> None:
-    row = summarize("cascade-routing", [Answered("mobile", True, 10.0, 3.0, 18.0)])
+    row = summarize("cascade-routing", [PolicyAnswer("mobile", True, 10.0, 3.0, 18.0)])
     measured = [
         {"hop": "mobile-edge", "verified": True},
         {"hop": "mobile-cloud", "verified": False},
@@ -92,6 +92,9 @@ def test_page_names_links_that_deviate_from_their_profile() -> None:
         "made_at": "now",
         "commit": "x",
     }
-    assert "Off their profile by more than 10 %: 4G (mobile-cloud)." in study_page("links", facts)
+    assert (
+        "Links that deviate from their profile by more than 10 %: 4G (mobile-cloud)."
+        in study_page("links", facts)
+    )
     measured[1]["verified"] = True
-    assert "Off their profile" not in study_page("links", facts)
+    assert "deviate from their profile" not in study_page("links", facts)

@@ -25,12 +25,12 @@ from tests.support.running_testbed import sentences
 def book(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("prices") / "prices.json"
     url = testbed.roles["mobile"].url
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         prices,
         ["measure", "--url", url, "--requests", "12", "--out", str(file)],
         catch_exceptions=False,
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     return file
 
 
@@ -50,12 +50,12 @@ def test_whatif_uses_the_book(book: Path, testbed: Testbed, gateway: httpx.Clien
     assert gateway.post("/v1/classify", json=body).status_code == httpx.codes.OK
     wait_for_consistent(ledger, wait_s=30, requests=requests + 20)
     arguments = ["--last", "20", "--json", "--ledger-url", testbed.roles["ledger"].url]
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         whatif,
         [*arguments, "--bundle", str(BUNDLE), "--price-book", str(book), "--cloud-fee", "+100%"],
         catch_exceptions=False,
     )
-    after = json.loads(done.output)["prices_after"]
+    after = json.loads(result.output)["prices_after"]
     expected = read_price_file(book).cost_model
     assert after["mobile_layer"] == expected.mobile_layer
     assert after["cloud_fee"] == pytest.approx(2 * (expected.cloud_fee or 0))
@@ -63,13 +63,13 @@ def test_whatif_uses_the_book(book: Path, testbed: Testbed, gateway: httpx.Clien
 
 @pytest.mark.long
 def test_load_passes_the_book_to_its_testbed(book: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         load,
         ["--price-book", str(book), "--bundle", str(BUNDLE), "--path", "cloud", "--rate", "5",
          "--duration", "3", "--out", str(tmp_path / "load")],
         catch_exceptions=False,
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "load.json").read_text())
     price_book = read_price_file(book)
     assert report["price_book"] == price_book.version

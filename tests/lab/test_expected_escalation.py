@@ -91,15 +91,19 @@ def test_expected_value_is_that_of_the_better_plan(heads: CorrectnessHeads) -> N
     for i in range(len(test)):
         expectation = policy.expect(test.features(i))
         for tier in range(2):
-            sure, lead = expectation.expected[3 + tier], expectation.lead[tier]
+            confident, lead = expectation.expected[3 + tier], expectation.lead[tier]
             later_sure, later_not = policy._mean_best_gains(tier)
             cost_sure, cost_not = (
                 policy.conditions.cost_lambda(list(Tier)[tier], float(n))
                 for n in heads.layers_T2[tier]
             )
-            decided = min(0.0, min(0.0, lead) + sure * later_sure + (1 - sure) * later_not)
-            decided -= policy.cost_weight * (sure * cost_sure + (1 - sure) * cost_not)
+            decided = min(
+                0.0, min(0.0, lead) + confident * later_sure + (1 - confident) * later_not
+            )
+            decided -= policy.cost_weight * (confident * cost_sure + (1 - confident) * cost_not)
             everything = policy.threshold_plan_target(tier, expectation) is not None
-            assert (float(policy.expected_value(tier, sure, lead)) > decided + 1e-12) is everything
+            assert (
+                float(policy.expected_value(tier, confident, lead)) > decided + 1e-12
+            ) is everything
             plans[everything] += 1
     assert min(plans.values()) > 0, "both plans must win for some texts"

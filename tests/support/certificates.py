@@ -49,7 +49,7 @@ def certificate(bundle: Bundle, **changes: Any) -> Certificate:
 
 
 def written(bundle: Bundle, folder: Path, **changes: Any) -> Path:
-    """Write `certificate` to a file."""
+    """Write `certificate` to a file and return its path."""
     file = folder / "certificate.json"
     certificate(bundle, **changes).write(file)
     return file

@@ -47,10 +47,10 @@ class Hosts(httpx.AsyncBaseTransport):
 
 @dataclass
 class World:
-    """A mobile, the tiers that are ``up``, and handlers that play others.
+    """A mobile, the tiers that are ``up``, and handlers that simulate others.
 
     With ``virtual_time`` sleeps and timeouts pass at once, and work takes no time: the test does
-    not depend on the machine's speed. Only played tiers may be used then.
+    not depend on the machine's speed. Only simulated tiers may be used then.
     """
 
     folder: Path

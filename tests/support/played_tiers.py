@@ -1,4 +1,4 @@
-"""Tiers that a handler plays, and a mobile that uses them."""
+"""Tiers simulated by a handler, and a mobile that uses them."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def callers(found: World) -> list[LedgerEntry]:
 
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
-    """Let the mobile have measured this round trip so many times."""
+    """Record ``count`` measured round trips of this length to a tier."""
     mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)

@@ -17,13 +17,13 @@ PLAIN = Link("plain", one_way_ms=50.0, up_mbps=8.0, down_mbps=80.0)  # 1,000 byt
 
 def test_bucket_passes_bytes_at_its_rate() -> None:
     bucket = TokenBucket(8.0)
-    assert [bucket.passes(0.0, 1_000) for _ in range(3)] == pytest.approx([0.001, 0.002, 0.003])
-    assert bucket.passes(1.0, 1_000) == pytest.approx(1.001), "a pause accumulates no tokens"
+    assert [bucket.take(0.0, 1_000) for _ in range(3)] == pytest.approx([0.001, 0.002, 0.003])
+    assert bucket.take(1.0, 1_000) == pytest.approx(1.001), "a pause accumulates no tokens"
 
 
 def test_deep_bucket_passes_one_burst() -> None:
     bucket = TokenBucket(8.0, depth=2_000)
-    passed = [bucket.passes(1.0, 1_000) for _ in range(3)]
+    passed = [bucket.take(1.0, 1_000) for _ in range(3)]
     assert passed == pytest.approx([1.0, 1.0, 1.001])
 
 
@@ -93,7 +93,7 @@ def test_same_seed_gives_same_times() -> None:
 
 def test_connection_takes_a_round_trip_to_open() -> None:
     direction = LinkDirection(PLAIN, up=True, seed=1)
-    assert InOrderDelivery(direction, opens=direction.round_trip_s).delivery_time(
+    assert InOrderDelivery(direction, opens_at=direction.round_trip_s).delivery_time(
         0.0, 1_000
     ) == pytest.approx(0.151)
 

@@ -1,4 +1,4 @@
-"""``dimee load``: seeded arrivals, honest latencies, and no load on other hosts."""
+"""``dimee load``: seeded arrivals, latencies from the intended time, and no load on other hosts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
 class Classify(ls.LitAPI):
-    """A batch of texts to a batch of probabilities."""
+    """LitServe API that classifies batches of texts."""
 
     def setup(self, device: str) -> None:
         """Load the model in the worker."""
@@ -20,11 +20,11 @@ class Classify(ls.LitAPI):
         self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
     def decode_request(self, request: dict[str, str]) -> str:
-        """The text of a request."""
+        """Return the text of a request."""
         return request["text"]
 
     def predict(self, texts: list[str]) -> list[list[float]]:
-        """Answer a batch."""
+        """Return the probabilities of each text of a batch."""
         with torch.inference_mode():
             inputs = self.tokenizer(
                 texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
@@ -32,7 +32,7 @@ class Classify(ls.LitAPI):
             return self.model(**inputs).logits.softmax(-1).tolist()
 
     def encode_response(self, output: list[float]) -> dict[str, Any]:
-        """The answer of one text."""
+        """Return the response body of one text."""
         return {"probabilities": output}
 
 

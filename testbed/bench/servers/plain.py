@@ -1,4 +1,4 @@
-"""FastAPI and transformers, one text a request, as the tutorials do it.
+"""FastAPI with transformers, one text per request, as in tutorials.
 
 Runs in a virtual environment of its own, by uvicorn: ``plain:app``.
 """
@@ -17,14 +17,14 @@ app = FastAPI()
 
 
 class Text(BaseModel):
-    """One text."""
+    """Request body."""
 
     text: str
 
 
 @app.post("/classify")
 def classify(body: Text) -> dict[str, object]:
-    """The probabilities of one text, in a thread of the pool."""
+    """Return the probabilities of one text; FastAPI calls this in its thread pool."""
     with torch.inference_mode():
         inputs = tokenizer(body.text, truncation=True, max_length=256, return_tensors="pt")
         return {"probabilities": model(**inputs).logits.softmax(-1)[0].tolist()}

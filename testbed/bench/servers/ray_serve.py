@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
     ray_actor_options={"num_cpus": 0.5},
 )
 class Classify:
-    """A batch of texts to a batch of probabilities."""
+    """Ray Serve deployment that classifies batches of texts."""
 
     def __init__(self) -> None:
         torch.set_num_threads(int(os.environ["BENCH_THREADS"]))
@@ -26,7 +26,7 @@ class Classify:
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
     async def answer(self, texts: list[str]) -> list[list[float]]:
-        """Answer a batch."""
+        """Return the probabilities of each text of a batch."""
         with torch.inference_mode():
             inputs = self.tokenizer(
                 texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
@@ -34,7 +34,7 @@ class Classify:
             return self.model(**inputs).logits.softmax(-1).tolist()
 
     async def __call__(self, request: Request) -> dict[str, object]:
-        """Answer one request."""
+        """Return the response body of one request."""
         return {"probabilities": await self.answer((await request.json())["text"])}
 
 

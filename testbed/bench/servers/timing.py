@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 Call = Callable[[int, int], None]
-"""Runs a model once on a number of rows and a number of tokens."""
+"""Function that runs a model once on so many rows of so many tokens."""
 
 
 def time_calls(
@@ -17,7 +17,7 @@ def time_calls(
 
     They are medians of ``runs`` rounds of ``count`` calls; the names alternate within a round.
     """
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in calls}
+    times_ms: dict[str, dict[str, list[float]]] = {name: {} for name in calls}
     for rows, tokens in shapes:
         for call in calls.values():
             call(rows, tokens)
@@ -28,8 +28,8 @@ def time_calls(
                 for _ in range(count):
                     call(rows, tokens)
                 call_ms = (time.perf_counter() - started) * 1e3 / count
-                found[name].setdefault(f"{rows}x{tokens}", []).append(call_ms)
+                times_ms[name].setdefault(f"{rows}x{tokens}", []).append(call_ms)
     return {
         name: {shape: round(statistics.median(ms), 3) for shape, ms in shapes_ms.items()}
-        for name, shapes_ms in found.items()
+        for name, shapes_ms in times_ms.items()
     }
