@@ -115,9 +115,9 @@ class _Auth(httpx.Auth):
         yield request
 
 
-def _bearer(token: str, where: str) -> dict[str, str]:
+def _bearer(token: str, source: str) -> dict[str, str]:
     if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
-        raise InvalidInput(f"{where}: is not a token; give the line that dimee token new printed")
+        raise InvalidInput(f"{source}: is not a token; give the line that dimee token new printed")
     return {"authorization": f"Bearer {token}"}
 
 

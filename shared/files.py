@@ -46,9 +46,9 @@ class ChangeDetector:
 
         Call it before reading: a change while the file is read then counts as another one.
         """
-        known = self._signature
+        previous = self._signature
         self.mark()
-        return self._signature != known
+        return self._signature != previous
 
     def _read_signature(self) -> Signature | None:
         try:

@@ -72,11 +72,11 @@ def parse_link(spec: str) -> Link:
     """Return the link for ``4g`` or ``4g,loss=0.01,up_mbps=2``; raises `InvalidInput`."""
     name, *changes = (word.strip() for word in spec.split(","))
     if name not in LINKS:
-        known = ", ".join(LINKS)
+        names = ", ".join(LINKS)
         raise InvalidInput(
-            f"link: {name[:40]!r} is not a link; choose one of {known}", field="link"
+            f"link: {name[:40]!r} is not a link; choose one of {names}", field="link"
         )
-    given: dict[str, float] = {}
+    overrides: dict[str, float] = {}
     for change in changes:
         field, _, value = change.partition("=")
         low, high = _BOUNDS.get(field, (1.0, 0.0))
@@ -87,16 +87,16 @@ def parse_link(spec: str) -> Link:
         if not low <= number <= high:
             limits = ", ".join(f"{key} {a:g} to {b:g}" for key, (a, b) in _BOUNDS.items())
             raise InvalidInput(f"link: {change[:40]!r} is invalid; allowed: {limits}", field="link")
-        given[field] = number
-    if not given:
+        overrides[field] = number
+    if not overrides:
         return LINKS[name]
     link = LINKS[name]
     return replace(
         link,
         title=f"{link.title}, changed",
-        one_way_ms=given.get("one_way_ms", link.one_way_ms),
-        jitter_ms=given.get("jitter_ms", link.jitter_ms),
-        up_mbps=given.get("up_mbps", link.up_mbps),
-        down_mbps=given.get("down_mbps", link.down_mbps),
-        loss=given.get("loss", link.loss),
+        one_way_ms=overrides.get("one_way_ms", link.one_way_ms),
+        jitter_ms=overrides.get("jitter_ms", link.jitter_ms),
+        up_mbps=overrides.get("up_mbps", link.up_mbps),
+        down_mbps=overrides.get("down_mbps", link.down_mbps),
+        loss=overrides.get("loss", link.loss),
     )

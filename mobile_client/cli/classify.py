@@ -66,9 +66,11 @@ def classify(
         if not as_json:
             click.echo(HEADER)
         for start in range(0, len(texts), MAX_TEXTS):
-            part = texts[start : start + MAX_TEXTS]
-            part_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
-            for one, outcome in zip(part, mobile.classify_many(part, part_pairs), strict=True):
+            batch = texts[start : start + MAX_TEXTS]
+            batch_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
+            for input_text, outcome in zip(
+                batch, mobile.classify_many(batch, batch_pairs), strict=True
+            ):
                 failed |= isinstance(outcome, DimeeError)
                 unserved |= isinstance(outcome, TierError)
                 substitutes.add(outcome)
@@ -76,7 +78,7 @@ def classify(
                 if as_json:
                     results.append(_as_json(outcome))
                 else:
-                    click.echo(row(one, outcome))
+                    click.echo(row(input_text, outcome))
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif marks := legend(classified):
@@ -103,16 +105,19 @@ class _Substitutes:
         if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "certificate"):
             return
         self.answers += 1
-        for one in outcome.attempts:
-            if one.error_code is not None and one.state is not State.ANSWERED:
-                self.servers[one.tier.value] = one.error_code.removeprefix("tier_")
+        for attempt in outcome.attempts:
+            if attempt.error_code is not None and attempt.state is not State.ANSWERED:
+                self.servers[attempt.tier.value] = attempt.error_code.removeprefix("tier_")
         self.servers |= {tier.value: "skipped: unavailable" for tier in outcome.skipped}
 
     def message(self) -> str:
-        names: dict[str, list[str]] = {}
+        servers_by_reason: dict[str, list[str]] = {}
         for server, reason in self.servers.items():
-            names.setdefault(reason, []).append(server)
-        servers = "; ".join(f"{', '.join(found)} ({reason})" for reason, found in names.items())
+            servers_by_reason.setdefault(reason, []).append(server)
+        servers = "; ".join(
+            f"{', '.join(servers_with_reason)} ({reason})"
+            for reason, servers_with_reason in servers_by_reason.items()
+        )
         count = f"{self.answers} answers come" if self.answers > 1 else "1 answer comes"
         return (
             f"dimee: {count} from the mobile because servers did not answer: {servers}; is the "

@@ -26,7 +26,12 @@ LEGEND = {
 
 def legend(outcomes: Iterable[Classification | DimeeError]) -> str:
     """Return the meaning of the marks that occur in ``outcomes``; empty without marks."""
-    used = {mark for one in outcomes if not isinstance(one, DimeeError) for mark in marks(one)}
+    used = {
+        mark
+        for outcome in outcomes
+        if not isinstance(outcome, DimeeError)
+        for mark in marks(outcome)
+    }
     return "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in used)
 
 

@@ -259,9 +259,9 @@ class AttemptRecorder:
                 raise
             # a full disk: the next attempt is not made, so that this one was the final one
             attempt.closed = True
-            *others, caller_side = rows
+            *other_rows, caller_side = rows
             final = caller_side.model_copy(update={"final": True})
-            self._outbox.record_or_buffer(*others, final)
+            self._outbox.record_or_buffer(*other_rows, final)
             raise
         attempt.closed = True
 
@@ -337,8 +337,8 @@ def _decision_context(request: RoutedRequest) -> str | None:
         "mode": None if request.mode == "auto" else request.mode,
         "max_cost_lambda": request.max_cost_lambda,
     }
-    known = {name: _rounded(value) for name, value in facts.items() if value is not None}
-    return json.dumps(known, separators=(",", ":")) if known else None
+    recorded = {name: _rounded(value) for name, value in facts.items() if value is not None}
+    return json.dumps(recorded, separators=(",", ":")) if recorded else None
 
 
 def _rounded(value: Any) -> Any:
@@ -346,9 +346,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
+        return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_rounded(part) for part in value]
+        return [_rounded(item) for item in value]
     return value
 
 

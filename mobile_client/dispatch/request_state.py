@@ -154,23 +154,25 @@ class RequestState:
             return self._give_up(Transition.TOO_LATE, late)
         routed = self.routed_tier
         # the mobile's own layers do not fail as a server does: no other tier stands in for them
-        others = [] if routed is Tier.MOBILE else [one for one in self.fail_over if one != routed]
-        found = self._select([routed, *others])
-        capped = not found and self.cost_capped
+        others = (
+            [] if routed is Tier.MOBILE else [tier for tier in self.fail_over if tier != routed]
+        )
+        candidates = self._select([routed, *others])
+        capped = not candidates and self.cost_capped
         if capped:
-            found = self._select([Tier.MOBILE])
-        if not found:
+            candidates = self._select([Tier.MOBILE])
+        if not candidates:
             skipped = [*self.skipped.values()]
             error = skipped[-1] if skipped else self.selector.ceiling_error()
             return self._give_up(Transition.NO_CANDIDATE, error)
         nothing_failed = capped or not self.skipped
-        self._note_preferred(event.preferred)
-        self.candidates = found[1:]
-        if found[0] is routed:
-            return self._attempt(Transition.ROUTE, found[0], Reason.ROUTE)
+        self._mark_preferred_unavailable(event.preferred)
+        self.candidates = candidates[1:]
+        if candidates[0] is routed:
+            return self._attempt(Transition.ROUTE, candidates[0], Reason.ROUTE)
         if nothing_failed:
-            return self._attempt(Transition.REROUTE, found[0], Reason.ROUTE)
-        return self._attempt(Transition.SKIP, found[0], Reason.FAIL_OVER)
+            return self._attempt(Transition.REROUTE, candidates[0], Reason.ROUTE)
+        return self._attempt(Transition.SKIP, candidates[0], Reason.FAIL_OVER)
 
     def _answered(self, event: Answered) -> Action:
         self.spent_lambda += event.cost_lambda
@@ -179,22 +181,24 @@ class RequestState:
             return self._accept(Transition.REUSED, event)
         target = event.escalate_to
         if target is None and event.tier is Tier.MOBILE:
-            self._note_preferred(event.preferred)
+            self._mark_preferred_unavailable(event.preferred)
         if target is None or target in self.failed or self.left_ms <= 0:
             return self._accept(Transition.ACCEPT, event)
         # the mobile is no candidate: the answer at hand is returned if no server gives a better one
-        known = {Tier.MOBILE, event.tier, target, *self.failed}
-        found = self._select([target, *(one for one in self.fail_over if one not in known)])
-        if found and not self.take_escalation():
+        excluded = {Tier.MOBILE, event.tier, target, *self.failed}
+        candidates = self._select(
+            [target, *(tier for tier in self.fail_over if tier not in excluded)]
+        )
+        if candidates and not self.take_escalation():
             self.budget_exhausted = True
-        if not found or self.budget_exhausted:
+        if not candidates or self.budget_exhausted:
             self.preferred_unavailable |= target in self.skipped
             return self._accept(Transition.ACCEPT, event)
         self.best_answer = event.answer
-        self.candidates = found[1:]
-        direct = found[0] is target or target not in self.skipped
+        self.candidates = candidates[1:]
+        direct = candidates[0] is target or target not in self.skipped
         reason = Reason.ESCALATE if direct else Reason.FAIL_OVER
-        return self._attempt(Transition.ESCALATE, found[0], reason)
+        return self._attempt(Transition.ESCALATE, candidates[0], reason)
 
     def _failed(self, event: Failed) -> Action:
         self.spent_lambda += event.cost_lambda
@@ -220,12 +224,12 @@ class RequestState:
 
     def _hedge_due(self, event: HedgeDue) -> Action:
         both_lambda = self.selector.max_attempt_lambda(event.tier)
-        found = self._select(self._servers(), both_lambda)
-        if not found:
+        candidates = self._select(self._servers(), both_lambda)
+        if not candidates:
             self.transition = Transition.NO_HEDGE
             return Wait()
-        self.candidates.remove(found[0])
-        return self._attempt(Transition.HEDGE, found[0], Reason.HEDGE)
+        self.candidates.remove(candidates[0])
+        return self._attempt(Transition.HEDGE, candidates[0], Reason.HEDGE)
 
     def _hedge_ended(self, event: HedgeEnded) -> Action:
         self.transition = Transition.HEDGE_ENDED
@@ -263,7 +267,7 @@ class RequestState:
         if tier not in self.failed:
             self.skipped.setdefault(tier, error)
 
-    def _note_preferred(self, tier: Tier | None) -> None:
+    def _mark_preferred_unavailable(self, tier: Tier | None) -> None:
         """Note that the policy chose the mobile because ``tier`` is unavailable."""
         error = None if tier is None else self.selector.unavailable(tier)
         if tier is not None and error is not None:

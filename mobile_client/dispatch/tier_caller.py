@@ -104,16 +104,18 @@ class TierCaller:
                     for task in done:
                         ended.append((running.pop(task), task.result()))
                         if ended[-1][1].answer is not None:
-                            return self._settle(run, ended, list(running.values()))
-                return self._settle(run, ended, [])
+                            return self._close_losers(run, ended, list(running.values()))
+                return self._close_losers(run, ended, [])
             finally:
                 await _cancel(second)
 
-    def _settle(
+    def _close_losers(
         self, run: RunningRequest, ended: list[Called], cancelled: list[OpenAttempt]
     ) -> Called:
         """Close every attempt of a pair but the last that ended, and return that one."""
-        losers: list[tuple[OpenAttempt, Exchange | None]] = [(one, None) for one in cancelled]
+        losers: list[tuple[OpenAttempt, Exchange | None]] = [
+            (attempt, None) for attempt in cancelled
+        ]
         for attempt, exchange in [*losers, *ended[:-1]]:
             entry = self._recorder.close_unused(attempt, exchange)
             error = exchange.error if exchange is not None else None

@@ -51,13 +51,13 @@ class ConcurrencyLimitMiddleware:
             return
         status = 0
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record_status)
         finally:
             if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
                 took_s = time.perf_counter() - arrived
@@ -152,8 +152,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
 def client_name(message: Request, header: str) -> str:
     """Return the client's name: the proxy's ``header``, else the token's name, else the address."""
-    named = message.headers.get(header) if header else None
-    return (named or principal_of(message).display_name)[:64]
+    header_value = message.headers.get(header) if header else None
+    return (header_value or principal_of(message).display_name)[:64]
 
 
 def _required_scope(_method: str, path: str) -> Right:

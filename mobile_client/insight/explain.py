@@ -170,8 +170,8 @@ def _changed_values(
 
 def _why_nearest(first: LedgerEntry, distances: tuple[float, ...]) -> str:
     nearest = first.difficulty.value if first.difficulty else "?"
-    found = sorted(distance for distance in distances if math.isfinite(distance))
-    margin = f", {found[1] - found[0]:.4f} closer than the next" if len(found) > 1 else ""
+    finite = sorted(distance for distance in distances if math.isfinite(distance))
+    margin = f", {finite[1] - finite[0]:.4f} closer than the next" if len(finite) > 1 else ""
     adapted = " at that time" if first.policy == "dimee-adaptive" else ""
     return (
         f"{first.tier}: the text's mean word embedding is closest to the centroid of the "
@@ -182,7 +182,7 @@ def _why_nearest(first: LedgerEntry, distances: tuple[float, ...]) -> str:
 def _centroid_view(
     tier: Tier, request: RequestTrace, distances: tuple[float, ...], context: ReplayContext | None
 ) -> TierView:
-    difficulty = next(one for one in DIFFICULTIES if one.tier is tier)
+    difficulty = next(candidate for candidate in DIFFICULTIES if candidate.tier is tier)
     distance = distances[DIFFICULTIES.index(difficulty)]
     return replace(
         _cost_view(tier, request, context),
@@ -206,7 +206,9 @@ def _cost_view(tier: Tier, request: RequestTrace, context: ReplayContext | None)
 
 
 def _recorded_view(tier: Tier, request: RequestTrace) -> TierView:
-    entry = next((one for one in request.path if one is request.answers.get(tier)), None)
+    entry = next(
+        (attempt for attempt in request.path if attempt is request.answers.get(tier)), None
+    )
     if entry is None:
         return TierView(tier)
     return TierView(tier, recorded_lambda=entry.cost_lambda, recorded_usd=entry.cost_usd)

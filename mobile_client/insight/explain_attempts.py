@@ -89,8 +89,8 @@ def _options(
 
 
 def _verdict(target: Tier | None, options: list[EscalationOption]) -> str:
-    gainful = [one for one in options if one.net_gain > 0]
-    best = max(gainful, key=lambda one: one.net_gain).tier if gainful else None
+    gainful = [option for option in options if option.net_gain > 0]
+    best = max(gainful, key=lambda option: option.net_gain).tier if gainful else None
     if target is best:
         if target is not None:
             return f"escalated to {target}: the gain exceeds the cost"

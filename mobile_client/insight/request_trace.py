@@ -44,8 +44,8 @@ class DecisionContext(BaseModel):
         """Known delays by tier; None if no delays were recorded."""
         if self.delay_ms is None:
             return None
-        known = zip(Tier, self.delay_ms, strict=True)
-        return {tier: delay for tier, delay in known if delay is not None}
+        delays = zip(Tier, self.delay_ms, strict=True)
+        return {tier: delay for tier, delay in delays if delay is not None}
 
     @property
     def is_unrestricted(self) -> bool:
@@ -54,8 +54,8 @@ class DecisionContext(BaseModel):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
-        found = self.expectation
-        if found is not None and (len(found.expected), len(found.lead)) != (5, 3):
+        expectation = self.expectation
+        if expectation is not None and (len(expectation.expected), len(expectation.lead)) != (5, 3):
             raise ValueError("an expectation needs 5 probabilities and 3 leads")
         return self
 
@@ -126,7 +126,7 @@ def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
 def _repeats_earlier_answer(entry: LedgerEntry, before: Sequence[LedgerEntry]) -> bool:
     """Return whether the mobile returned an earlier answer because other tiers failed."""
     failed_over = entry.reason is Reason.FAIL_OVER and entry.tier is Tier.MOBILE
-    return failed_over and any(one.state is State.ANSWERED for one in before)
+    return failed_over and any(attempt.state is State.ANSWERED for attempt in before)
 
 
 def _parse_decision(decision: str | None) -> DecisionContext | None:

@@ -37,8 +37,8 @@ class Resumption:
         self._uplink_mbps = settings.uplink_mbps
         self._bundle_id = bundle_id
         self.last_layers = last_layers
-        known = self._uplink_mbps is not None
-        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and known)
+        uplink_known = self._uplink_mbps is not None
+        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and uplink_known)
         """True if hidden states may be sent, so that they have to be retained."""
         self._encode_ms: float | None = None
         self._layer_ms_per_token: dict[Tier, float] = {}

@@ -133,7 +133,7 @@ class TierShares:
     def update(self, tier: Tier) -> list[tuple[str, str]]:
         """Add one request that ``tier`` answered; return (kind, message) of each new alarm."""
         raised = [share.update(share.tier is tier) for share in self._tiers.values()]
-        return [one for one in raised if one is not None]
+        return [alarm for alarm in raised if alarm is not None]
 
     def report(self) -> dict[str, ShareReport]:
         """Return the calibrated and the present shares."""

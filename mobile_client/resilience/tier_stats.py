@@ -122,5 +122,9 @@ class TierStats:
 
     def p95_ms(self, tier: Tier) -> float | None:
         """Return the p95 of the tier's last round trips with an answer; None: too few."""
-        seen = self._round_trips[tier]
-        return float(np.percentile(seen, 95)) if len(seen) >= MIN_ROUND_TRIPS else None
+        round_trips_ms = self._round_trips[tier]
+        return (
+            float(np.percentile(round_trips_ms, 95))
+            if len(round_trips_ms) >= MIN_ROUND_TRIPS
+            else None
+        )

@@ -87,12 +87,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     for name, checksum in manifest.files.items():
         try:
             with (folder / name).open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError:
             raise BundleError(
                 f"bundle: {folder / name} is missing; copy the whole folder again"
             ) from None
-        if found != checksum:
+        if digest != checksum:
             raise BundleError(
                 f"bundle: {folder / name} is damaged (its checksum differs from the manifest); "
                 "copy the folder again"

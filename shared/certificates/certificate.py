@@ -147,11 +147,11 @@ class Certificate(CertificateContent):
 
     def write(self, file: Path) -> None:
         """Write the certificate as JSON, atomically; raises `InvalidInput` if that fails."""
-        part = file.with_suffix(".part")
+        temporary = file.with_suffix(".part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(file)
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            temporary.replace(file)
         except OSError as error:
             raise InvalidInput(
                 f"out: {file} cannot be written ({error.strerror}); give another file", field="out"

@@ -101,7 +101,7 @@ def binomial_upper(errors: int, count: int, delta: float) -> float:
     return _smallest(lambda rate: binomial_tail(errors, count, rate) <= delta, errors / count)
 
 
-def _smallest(proved: Callable[[float], bool], low: float) -> float:
+def _smallest(holds: Callable[[float], bool], low: float) -> float:
     """Return the smallest value in [low, 1] that is proved, rounded up, by bisection.
 
     All values above a proved one must be proved too.
@@ -109,7 +109,7 @@ def _smallest(proved: Callable[[float], bool], low: float) -> float:
     high = 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if proved(middle):
+        if holds(middle):
             high = middle
         else:
             low = middle
@@ -147,8 +147,8 @@ def _checked_losses(losses: Sequence[float] | Floats, delta: float, kind: LossKi
     if kind.binary:
         fit_N &= (losses_N == 0) | (losses_N == 1)
     if not fit_N.all():
-        what = "0 or 1" if kind.binary else f"in [{kind.low:g}, 1]"
-        raise InvalidInput(f"losses: {losses_N[~fit_N][0]:g} is not {what}", field="losses")
+        allowed = "0 or 1" if kind.binary else f"in [{kind.low:g}, 1]"
+        raise InvalidInput(f"losses: {losses_N[~fit_N][0]:g} is not {allowed}", field="losses")
     return losses_N
 
 

@@ -97,7 +97,10 @@ class _Worker:
                 del self._numbers[row]
             return
         self._low_priority = message.low_priority
-        rows = {Row(one.source, one.after, one.alpha): one.number for one in message.rows}
+        rows = {
+            Row(numbered.source, numbered.after, numbered.alpha): numbered.number
+            for numbered in message.rows
+        }
         self._numbers |= rows
         if message.follows:
             self._next.append(list(rows))

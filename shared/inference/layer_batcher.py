@@ -95,8 +95,12 @@ class LayerBatcher:
         paused yet."""
         if not self._groups:
             return True
-        (first, *others) = self._groups
-        return not others and not first.has_waited and len(first.rows) <= MIN_FILL * self.max_rows
+        (first, *other_groups) = self._groups
+        return (
+            not other_groups
+            and not first.has_waited
+            and len(first.rows) <= MIN_FILL * self.max_rows
+        )
 
     @property
     def accepts_next_batch(self) -> bool:
@@ -125,11 +129,13 @@ class LayerBatcher:
             for (row, _), hidden_TH in zip(texts, states, strict=True):
                 row.source = hidden_TH
         for after in sorted({row.after for row in rows}):
-            same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
-            while same:
-                count = self._group_size(same)
-                self._groups.append(_padded(same[:count]))
-                same = same[count:]
+            waiting = sorted(
+                (row for row in rows if row.after == after), key=lambda row: row.tokens
+            )
+            while waiting:
+                count = self._group_size(waiting)
+                self._groups.append(_padded(waiting[:count]))
+                waiting = waiting[count:]
 
     def wake(self) -> None:
         """Do nothing: the caller can admit rows after every layer."""
@@ -152,7 +158,7 @@ class LayerBatcher:
         If the layer fails, the group is split into single rows, so that only the row that causes
         the failure ends with the exception.
         """
-        group = min(self._groups, key=lambda one: one.after)
+        group = min(self._groups, key=lambda candidate: candidate.after)
         started = time.perf_counter()
         layer = group.after + 1
         try:
@@ -252,9 +258,11 @@ def _select(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -
 
 def _merge(group: _Group, other: _Group, width: int) -> None:
     parts = []
-    for one in (group, other):
-        rest = width - one.mask_BT.shape[1]
-        hidden_BTH = np.pad(one.hidden_BTH, ((0, 0), (0, rest), (0, 0)))
-        parts.append((hidden_BTH, np.pad(one.mask_BT, ((0, 0), (0, rest)))))
-    group.hidden_BTH, group.mask_BT = (np.concatenate(both) for both in zip(*parts, strict=True))
+    for member in (group, other):
+        padding = width - member.mask_BT.shape[1]
+        hidden_BTH = np.pad(member.hidden_BTH, ((0, 0), (0, padding), (0, 0)))
+        parts.append((hidden_BTH, np.pad(member.mask_BT, ((0, 0), (0, padding)))))
+    group.hidden_BTH, group.mask_BT = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
     group.rows += other.rows

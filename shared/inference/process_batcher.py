@@ -164,22 +164,22 @@ class ProcessBatcher:
             self._process.wait()
 
     def _start_worker(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        server_end, worker_end = socket.socketpair()
+        with worker_end:
             process = subprocess.Popen(
-                [sys.executable, "-m", "shared.inference.batcher_worker", str(theirs.fileno())],
+                [sys.executable, "-m", "shared.inference.batcher_worker", str(worker_end.fileno())],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
             )
-        connection = Connection(ours.detach())
+        connection = Connection(server_end.detach())
         connection.send(self._start)
         return process, connection
 
     def _make_poller(self) -> select.poll:
         poller = select.poll()
-        for one in (self._connection, self._woken):
-            poller.register(one.fileno(), select.POLLIN)
+        for source in (self._connection, self._woken):
+            poller.register(source.fileno(), select.POLLIN)
         return poller
 
     def _send(self, message: Admit | Drop) -> None:

@@ -113,10 +113,10 @@ class Outbox:
             self._write([_row(entry) for entry in entries])
         except (sqlite3.Error, ValueError) as error:
             # only the database's message: a validation error would contain the entry
-            why = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
-            log.error("%d entries could not be written to the outbox: %s", len(entries), why)
+            reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+            log.error("%d entries could not be written to the outbox: %s", len(entries), reason)
             raise NotReady(
-                f"the outbox in {self._file.parent} cannot be written ({why}), and no request is "
+                f"the outbox in {self._file.parent} cannot be written ({reason}), and no request is "
                 "answered without its ledger entries; make room there or set DIMEE_STATE_DIR"
             ) from None
         finally:
@@ -236,7 +236,7 @@ class Outbox:
                 self.quarantine(attempt_id, side)
         # the final attempt of each request: audits never are; of a hedged pair it is the first
         final_entries: dict[str, LedgerEntry] = {}
-        for entry in sorted(entries, key=lambda one: one.ordinal, reverse=True):
+        for entry in sorted(entries, key=lambda entry: entry.ordinal, reverse=True):
             if entry.side is Side.CALLER and entry.reason is not Reason.AUDIT:
                 final_entries[entry.request_id] = entry
         for entry in entries:
@@ -246,10 +246,10 @@ class Outbox:
                 changes |= {"delivery": Delivery.UNKNOWN, "final": final}
             self.record_or_buffer(entry.model_copy(update=changes))
 
-    def _adopt_others(self, directory: Path, mine: int) -> None:
+    def _adopt_others(self, directory: Path, own_number: int) -> None:
         for file in sorted(directory.glob("outbox-*.sqlite")):
             number = file.stem.removeprefix("outbox-")
-            if number == str(mine):
+            if number == str(own_number):
                 continue
             lock = _try_lock(file.with_suffix(".lock"))
             if lock is None:
@@ -315,10 +315,10 @@ def _salt(directory: Path) -> bytes:
     """Return the directory's random salt. It is created once, atomically by a hard link."""
     file = directory / "salt"
     if not file.exists():
-        part = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
-        part.write_bytes(os.urandom(32))
-        part.chmod(0o600)
+        temporary = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
+        temporary.write_bytes(os.urandom(32))
+        temporary.chmod(0o600)
         with suppress(FileExistsError):
-            os.link(part, file)
-        part.unlink()
+            os.link(temporary, file)
+        temporary.unlink()
     return file.read_bytes()

@@ -182,14 +182,14 @@ class CascadeRouting:
         second plan, confident answers differ from the cloud's as they did on validation data.
         Without ``may_escalate`` the first answer stays.
         """
-        where = TIERS[tier]
-        if not self.conditions.can_answer(where):
+        place = TIERS[tier]
+        if not self.conditions.can_answer(place):
             return -math.inf
-        if where is Tier.CLOUD:
-            cost_lambda = self.conditions.cost_lambda(where, self._layers[tier][0])
+        if place is Tier.CLOUD:
+            cost_lambda = self.conditions.cost_lambda(place, self._layers[tier][0])
             return -self.cost_weight * cost_lambda
         cost_confident, cost_not = (
-            self.conditions.cost_lambda(where, layer) for layer in self._layers[tier]
+            self.conditions.cost_lambda(place, layer) for layer in self._layers[tier]
         )
         cost = self.cost_weight * (confident * cost_confident + (1 - confident) * cost_not)
         # a positive lead over the cloud is usually noise, so it must not attract texts

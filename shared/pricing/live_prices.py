@@ -101,8 +101,8 @@ class LivePrices:
         return True
 
     def _apply(self, file: PriceFile) -> None:
-        others = {"cost_model", "valid_until", "note", "latency_price_lambda"}
-        money = file.model_dump(exclude=others, exclude_none=True)
+        not_money = {"cost_model", "valid_until", "note", "latency_price_lambda"}
+        money = file.model_dump(exclude=not_money, exclude_none=True)
         self.latency_price_lambda = file.latency_price_lambda
         self.book = replace(PriceBook(), **money)
         self.cost_model = replace(self._base, **file.cost_model.model_dump(exclude_none=True))

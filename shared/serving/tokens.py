@@ -63,11 +63,11 @@ def digest(secret: str | bytes) -> str:
 
 def find(tokens: Sequence[Token], secret: bytes) -> Token | None:
     """Return the token of a secret, or None; the time taken does not depend on the outcome."""
-    sent, found = digest(secret), None
+    sent, match = digest(secret), None
     for token in tokens:
         if hmac.compare_digest(token.sha256, sent):
-            found = token
-    return found
+            match = token
+    return match
 
 
 def read_tokens(file: Path) -> list[Token]:
@@ -144,30 +144,32 @@ def new_token(
         token = Token.model_validate(facts | {"not_before": not_before, "expires": expires})
     except ValidationError as error:
         field = first_error(error, whole="token")[0].partition(".")[0]
-        known = f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
-        raise InvalidInput(f"{field}: is wrong; take {known}", field=field) from None
-    with _writing(file):
-        _write(file, [*_tokens_of(file), token])
+        allowed = (
+            f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
+        )
+        raise InvalidInput(f"{field}: is wrong; take {allowed}", field=field) from None
+    with _locked(file):
+        _write(file, [*_read_if_exists(file), token])
     return secret, token
 
 
 def revoke_token(file: Path, name: str) -> list[Token]:
     """Remove and return the tokens with this name or id; raise `NotFound` if there is none."""
-    with _writing(file):
+    with _locked(file):
         tokens = read_tokens(file)
-        gone = [token for token in tokens if name in (token.name, token.token_id)]
-        if not gone:
+        revoked = [token for token in tokens if name in (token.name, token.token_id)]
+        if not revoked:
             raise NotFound(f"{name[:64]}: {file} has no such token; see: dimee token list")
-        _write(file, [token for token in tokens if token not in gone])
-    return gone
+        _write(file, [token for token in tokens if token not in revoked])
+    return revoked
 
 
-def _tokens_of(file: Path) -> list[Token]:
+def _read_if_exists(file: Path) -> list[Token]:
     return read_tokens(file) if file.exists() else []
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[None]:
+def _locked(file: Path) -> Iterator[None]:
     """Lock the file's folder while it is written; the file itself is replaced."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -88,19 +88,19 @@ class Admission:
         wait_ms = self.wait_ms(waiting)
         limit_ms = self._limit_ms(now)
         if waiting >= self._max_queue:
-            why, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
+            reason, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
             self._refused_at = now
         elif wait_ms > deadline_ms:
-            why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
+            reason = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
             limit = deadline_ms
         elif wait_ms > limit_ms:
-            why, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
+            reason, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
             self._refused_at = now
         else:
             return
         retry_s = max(wait_ms / 1e3, 0.1)
         raise Overloaded(
-            f"{why}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
+            f"{reason}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
         )
 
     def _limit_ms(self, now: float) -> float:

@@ -44,18 +44,18 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
                 return result
             after = page[-1].request_id
             old = [row for row in page if row.received_at < before]
-            gone = [row for row in old if not row.unfinished]
-            part = Pruned(
+            removable = [row for row in old if not row.unfinished]
+            page_result = Pruned(
                 received_before=before,
-                requests=len(gone),
-                entries=sum(row.entries for row in gone),
-                kept=len(old) - len(gone),
-                cost_lambda=sum(row.cost_lambda for row in gone),
-                cost_usd=sum(row.cost_usd for row in gone),
+                requests=len(removable),
+                entries=sum(row.entries for row in removable),
+                kept=len(old) - len(removable),
+                cost_lambda=sum(row.cost_lambda for row in removable),
+                cost_usd=sum(row.cost_usd for row in removable),
             )
-            result += part
-            if gone and not dry_run:
-                names = [row.request_id for row in gone]
+            result += page_result
+            if removable and not dry_run:
+                names = [row.request_id for row in removable]
                 connection.execute(entries.delete().where(entries.c.request_id.in_(names)))
                 _record_pruning(connection, now, result)
 

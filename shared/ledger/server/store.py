@@ -91,17 +91,19 @@ class LedgerStore:
         )
         if policy is not None:
             newest = newest.where(entries.c.policy == policy)
-        when = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
-        newest = newest.order_by(*(column.desc() for column in when)).limit(count)
+        order = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
+        newest = newest.order_by(*(column.desc() for column in order)).limit(count)
         with self.connect() as connection:
-            found: dict[str, list[LedgerEntry]] = {name: [] for name in connection.scalars(newest)}
+            by_request: dict[str, list[LedgerEntry]] = {
+                name: [] for name in connection.scalars(newest)
+            }
             query = sa.select(entries).where(
-                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(found)
+                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(by_request)
             )
             query = query.order_by(entries.c.ordinal, entries.c.attempt_id)
             for row in connection.execute(query).mappings():
-                found[row["request_id"]].append(_entry(row))
-        return list(found.values())
+                by_request[row["request_id"]].append(_entry(row))
+        return list(by_request.values())
 
     def entries(self) -> Iterator[LedgerEntry]:
         """Yield every entry, in the order of its key."""
@@ -174,10 +176,10 @@ def _engine(url: str) -> sa.Engine:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         parsed = sa.make_url(url)
-        known = parsed.get_backend_name() in ("sqlite", "postgresql")
+        supported = parsed.get_backend_name() in ("sqlite", "postgresql")
     except (ArgumentError, NoSuchModuleError):
-        known = False
-    if not known:
+        supported = False
+    if not supported:
         raise InvalidInput(
             "database-url: must be sqlite:///FILE or postgresql://USER@HOST/NAME",
             field="database-url",

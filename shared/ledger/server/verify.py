@@ -141,10 +141,10 @@ class _Findings:
     def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
         self.total += count
         if count and len(self.first) < MAX_FINDINGS:
-            found = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
+            result = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
             self.first += [
                 Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
-                for attempt_id, side in found
+                for attempt_id, side in result
             ]
 
 
