@@ -1,1 +1,1 @@
-"""The ground floor: what every tier and the lab share. Imports nothing above it."""
+"""Code that all tiers and the lab share. It imports no other package of the project."""

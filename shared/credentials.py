@@ -22,7 +22,7 @@ class Credentials:
     """A bearer token and TLS files for calling other services.
 
     ``token_file`` is read again when it changes. Without a token no header is sent; without ``ca``
-    servers are checked against the system's certificate authorities. Raise `InvalidInput` for a
+    servers are checked against the system's certificate authorities. Raises `InvalidInput` for a
     token or file that cannot be used.
     """
 
@@ -69,7 +69,7 @@ class Credentials:
             try:
                 self._read(self._changes.file)
             except InvalidInput as error:
-                log.error("%s; the token read before is used", error.message)
+                log.error("%s; the previous token stays in use", error.message)
         return self._headers
 
     @cached_property

@@ -15,7 +15,7 @@ from shared.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link: its delay in one direction in ms, and its rates in megabits per second.
+    """A link with its delay in one direction (ms) and its rates (megabits per second).
 
     ``jitter_ms`` is the largest difference of a delay from ``one_way_ms``, ``loss`` the share of
     segments that are lost on their first transmission.
@@ -34,7 +34,7 @@ class Link:
         return 2 * self.one_way_ms
 
     def network_ms(self, sent_bytes: float, received_bytes: float) -> float:
-        """Return the time in ms that an exchange of so many bytes takes on the link."""
+        """Return the time in ms that an exchange of this size takes on the link."""
         bits_ms = sent_bytes / self.up_mbps + received_bytes / self.down_mbps
         return self.round_trip_ms + 8 * bits_ms / 1e3
 

@@ -48,8 +48,9 @@ def classify(
 ) -> None:
     """Classify each TEXT; with - as the only TEXT, read one text a line from stdin.
 
-    This process is the mobile. Texts that the policy sends to the edge or the cloud need those
-    servers (dimee up). Exits with 1 if a text got no answer and with 2 if the input is wrong.
+    The mobile client runs in this process. Texts that the policy sends to the edge or the cloud
+    need those servers (dimee up). Exits with 1 if a text got no answer, and with 2 if the input is
+    wrong.
     """
     texts = _texts(text)
     settings = load_settings(
@@ -93,7 +94,7 @@ def classify(
 
 @dataclass
 class _Substitutes:
-    """Answers of the mobile in place of a server, and why the servers did not answer."""
+    """Counts the answers that the mobile gave in place of a server, and notes the reasons."""
 
     answers: int = 0
     servers: dict[str, str] = field(default_factory=dict)

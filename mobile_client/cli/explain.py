@@ -32,7 +32,7 @@ LEGEND = {
     "value": "expected value in percentage points: P(right) against the cloud less the cost",
     "paid λ": "recorded cost of the tier's answer",
 }
-"""Meaning of the columns that do not explain themselves."""
+"""Meanings of the columns, printed below the table."""
 
 
 @click.command("explain")
@@ -71,8 +71,8 @@ def lines(explanation: Explanation) -> list[str]:
     if explanation.latency_price_lambda:
         result.append(
             f"Waiting a second cost {1e3 * explanation.latency_price_lambda:g} λ "
-            f"({explanation.latency_price_lambda:g} λ a millisecond); delays are those that the "
-            "mobile had measured."
+            f"({explanation.latency_price_lambda:g} λ a millisecond); the delays were measured by "
+            "the mobile."
         )
     elif explanation.latency_price_lambda is not None:
         result.append("Waiting cost nothing (0 λ a millisecond).")
@@ -154,15 +154,12 @@ def _range(view: TierView) -> str:
 def _attempt_lines(attempt: AttemptView, alpha: float | None) -> list[str]:
     parts = [f"{attempt.ordinal}. {attempt.tier} ({attempt.reason.replace('_', ' ')})"]
     if attempt.label is not None:
-        parts.append(
-            f"{attempt.label} at exit {attempt.exit_layer}, confidence {attempt.confidence or 0:.1%}"
-        )
+        confidence = attempt.confidence or 0
+        parts.append(f"{attempt.label} at exit {attempt.exit_layer}, confidence {confidence:.1%}")
         if alpha is not None and attempt.tier != "cloud":
             parts[-1] += f" (α {alpha:.1%})"
     else:
-        parts.append(
-            f"{attempt.state.replace('_', ' ')}: {attempt.error_code or 'no reason given'}"
-        )
+        parts.append(f"{attempt.state.replace('_', ' ')}: {attempt.error_code or 'no error code'}")
     if attempt.right is not None:
         parts.append(f"right with probability {attempt.right:.1%}")
     if attempt.round_trip_ms is not None:

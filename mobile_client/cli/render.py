@@ -21,7 +21,7 @@ LEGEND = {
     "!": "degraded: the certificate does not hold, or a server was unavailable",
     "$": "kept because the client's escalation budget is used up",
 }
-"""Marks behind a tier, and what they mean."""
+"""Meanings of the marks that follow a tier."""
 
 
 def legend(outcomes: Iterable[Classification | DimeeError]) -> str:

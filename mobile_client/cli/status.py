@@ -25,7 +25,7 @@ TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """Status that one process returned; ``problem`` says why there is none."""
+    """Status that one process returned; ``problem`` is the reason if it returned none."""
 
     url: str
     body: dict[str, Any]
@@ -84,7 +84,7 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
         mobile = None
         if processes["mobile"].up:
             problems.append(
-                "the mobile has another version; install the same version of dimee everywhere"
+                "the mobile runs another version of dimee; install the same version everywhere"
             )
     if mobile is None:
         return Status(processes, None, problems)

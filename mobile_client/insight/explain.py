@@ -1,4 +1,4 @@
-"""Explanation of a recorded request: why it went to its first tier, and what the others offered."""
+"""Explanation of a recorded request: the reason for its first tier, and the alternatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DIFFICULTIES
 
 SAME = 1e-4
-"""Expected values that differ by less, in probability, are equal: the ledger rounds them."""
+"""Expected values (probabilities) that differ by less are equal, since the ledger rounds them."""
 
 FIXED_REASONS = {
     "random": "chosen at random, independent of the text",
@@ -43,8 +43,8 @@ FIXED_REASONS = {
 def explain(request: RequestTrace, context: ReplayContext) -> Explanation:
     """Explain the first tier, what the others would have cost, and the result of each attempt.
 
-    If the request was answered with another bundle than the context's, the explanation holds only
-    what the ledger has, and a note says so.
+    If the request was answered with another bundle than the context's, the explanation contains
+    only what the ledger recorded, with a note about it.
     """
     first = request.first
     same_bundle = first.bundle_id == context.bundle.bundle_id

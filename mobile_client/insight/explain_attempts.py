@@ -1,4 +1,4 @@
-"""Explanation of a request's attempts: what was answered, and why it was escalated or kept."""
+"""Explanation of a request's attempts: each answer, and why it was escalated or kept."""
 
 from __future__ import annotations
 

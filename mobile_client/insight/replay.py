@@ -140,7 +140,7 @@ def _escalated_cost_lambda(policy: CascadeRouting, prices: Conditions, tier: Tie
 def correct_probability(
     policy: CascadeRouting, expectation: Expectation, outcome: Outcome, by: Tier
 ) -> float:
-    """Return P(``by`` is right) after an answer of the same or of a lower tier."""
+    """Return the probability that ``by`` is right, given an answer of the same or a lower tier."""
     heads, tier = policy.heads, TIERS.index(outcome.tier)
     facts_G = answer_facts(
         outcome.confidence,
@@ -160,10 +160,10 @@ def correct_probability(
 
 @dataclass(frozen=True, slots=True)
 class ReplayedRequest:
-    """Result of a replay: the ``first`` tier, and expected values of everything else.
+    """Result of a replay: the ``first`` tier, and expected cost, accuracy and latency.
 
     ``answered_T`` holds the probability that each tier gives the final answer, ``right`` the
-    probability that this answer is right. ``modelled`` means that the policy's expectation replaces
+    probability that this answer is right. ``modelled`` is True if the policy's expectation replaces
     an answer that was not recorded.
     """
 
@@ -179,7 +179,7 @@ class Replay:
     """Replays requests with ``policy`` at the prices of its conditions.
 
     A tier that answered the request gives its recorded answer again. For other tiers, the policy's
-    expectation is used: of the text, or of the answer before. ``delays`` give the latency. With
+    expectation is used, given the text or the previous answer. ``delays`` give the latency. With
     ``use_recorded_delays`` and ``use_recorded_latency_price``, decisions use the recorded delays
     and price of waiting of each request instead of those in the policy's conditions.
     """
@@ -226,7 +226,7 @@ class Replay:
         )
 
     def reproduces(self, request: RequestTrace) -> bool:
-        """Return whether the replay makes the recorded decisions, first and after each answer."""
+        """Return whether the replay repeats the recorded routing and every escalation decision."""
         expectation, policy = expectation_of(request), self._policy_for(request)
         return policy.plan(expectation).tier is request.first.tier and all(
             policy.replan(expectation, self._context.outcome(entry)) is recorded_tier

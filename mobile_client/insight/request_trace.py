@@ -17,11 +17,11 @@ Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
 class DecisionContext(BaseModel):
-    """Content of `LedgerEntry.decision`: what the policy knew and computed for the first tier.
+    """Content of `LedgerEntry.decision`: inputs and results of the policy's first decision.
 
     - ``expected_values``: of `cascade-routing`; None for a tier that could not answer.
     - ``distances``: of the centroid policies; infinite for an empty pool.
-    - ``delay_ms``: each tier's delay as the mobile knew it; None if unknown.
+    - ``delay_ms``: each tier's delay as the mobile had measured it; None if unknown.
     - ``latency_price_lambda``: the price of waiting a millisecond that `cascade-routing` used.
     - ``mode`` and ``max_cost_lambda``: restrictions of the request.
     """
@@ -85,7 +85,7 @@ class RequestTrace:
     def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
         """Yield each answer that the policy could escalate, and the tier that it escalated to.
 
-        Answers that were kept because budget or servers were missing are left out: the policy did
+        Answers that were kept for lack of budget or servers are left out, because the policy did
         not decide about them.
         """
         for number, entry in enumerate(self.path):
@@ -100,7 +100,7 @@ class RequestTrace:
 
 
 def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
-    """Return the trace of a request's entries, of both sides or of the caller's side only.
+    """Return the trace of a request from its entries; only the caller's side is used.
 
     Raises `NotFound` if the mobile's entries have not arrived in the ledger.
     """

@@ -32,15 +32,15 @@ Floats = NDArray[np.float64]
 BOOTSTRAP_SAMPLES = 2_000
 CONFIDENCE = 0.95
 MIN_REQUESTS = 30
-"""With fewer requests, a note says that the intervals are rough."""
+"""With fewer requests, the report notes that the intervals are rough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Prices in λ, link and price of waiting a millisecond (in λ) to compare with.
+    """Prices in λ, link and price of waiting one millisecond (in λ) to compare with.
 
-    ``link`` None keeps the measured delays; ``latency_price_lambda`` None keeps the price of
-    waiting that each request was decided at.
+    Without ``link`` the measured delays apply; without ``latency_price_lambda`` each request keeps
+    the price of waiting of its recorded decision.
     """
 
     prices: CostModel
@@ -135,7 +135,7 @@ def what_if(
             Conditions(scenario.prices, delays[1].means_ms(), latency_price_lambda=latency_price),
         ),
     )
-    # a scenario with other delays decides by their means
+    # a scenario that changes the delays decides by mean delays, not by each request's own
     same_delays = scenario.link is None and (
         scenario.latency_price_lambda is None
         or {scenario.latency_price_lambda} == set(latency_prices_N)
@@ -236,7 +236,7 @@ def _position(name: str) -> int:
 
 def _compare(names: list[str], before_NM: Floats, after_NM: Floats, seed: int) -> list[Measure]:
     count = len(before_NM)
-    # how often each request is drawn; the same draws for before, after and their difference
+    # number of times that each request is drawn, equal for before, after and their difference
     weights_BN = np.random.default_rng(seed).multinomial(
         count, np.full(count, 1 / count), size=BOOTSTRAP_SAMPLES
     )

@@ -60,7 +60,7 @@ class StateFile:
             return self.set_aside(f"cannot be read ({type(error).__name__})")
 
     def set_aside(self, problem: str) -> None:
-        """Rename a damaged file, so that it can be examined, and log a warning."""
+        """Rename a damaged file, which keeps it for examination, and log a warning."""
         aside = self.file.with_suffix(".damaged")
         log.warning(
             "%s %s; it is renamed to %s, and the counts start again", self.file, problem, aside.name

@@ -1,4 +1,4 @@
-"""Load a bundle and check every file of it against its checksum."""
+"""Loads a bundle and checks each of its files against its checksum."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class LayerRanges:
 
 
 def tier_layers(bundle: Bundle, mobile_layers: int | None, edge_layers: int | None) -> LayerRanges:
-    """Return the layers of each tier for m and n; None takes the bundle's.
+    """Return the layers of each tier for m and n; the default for both is the bundle's.
 
     Raises `BundleError` unless 1 <= m < n <= l.
     """

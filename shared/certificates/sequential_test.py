@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 LARGEST_BET = 0.9
 """Largest share of its capital that a bet risks on one loss."""
 HALVINGS = 32
-"""Halvings of an interval of length 2 or less: bounds are exact to 1e-9 and rounded up."""
+"""Bisection steps on an interval of length 2 or less: bounds are exact to 1e-9 and rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ def binomial_upper(errors: int, count: int, delta: float) -> float:
 
 
 def _smallest(holds: Callable[[float], bool], low: float) -> float:
-    """Return the smallest value in [low, 1] that is proved, rounded up, by bisection.
+    """Return the smallest value in [low, 1] for which ``holds`` is True, rounded up, by bisection.
 
-    All values above a proved one must be proved too.
+    If ``holds`` is True for a value, it must be True for every larger one.
     """
     high = 1.0
     for _ in range(HALVINGS):
@@ -184,7 +184,7 @@ class Alarm:
 
     @property
     def e_value(self) -> float:
-        """Present wealth of an initial wealth of 1; the alarm is raised at 1/alpha."""
+        """Current wealth, from an initial wealth of 1; the alarm is raised at 1/alpha."""
         return sum(self._wealth) + _reserve(self.seen)
 
     @property

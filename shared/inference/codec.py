@@ -98,7 +98,7 @@ def encode(hidden_TH: Floats, layer: int, bundle_id: str, codec: Codec = "int8")
         tensors: dict[str, NDArray[Any]] = {"hidden": clamped_TH.astype(_DTYPES["F16"])}
     else:
         tensors = _quantise(clamped_TH)
-    # safetensors writes the buffer as it is in memory, and selected columns are not contiguous rows
+    # safetensors writes the raw buffer, and an array of selected columns is not contiguous
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     return save(contiguous, {name: str(value) for name, value in facts.items()})
 
@@ -127,7 +127,7 @@ def outlier_channels(hidden_size: int) -> int:
 
 
 def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
-    """Return the size that `encode` will produce, to within a hundred bytes."""
+    """Return the size of the output of `encode`, to within a hundred bytes."""
     if codec == "fp16":
         return 250 + tokens * 2 * hidden_size
     outliers = outlier_channels(hidden_size)
@@ -137,10 +137,10 @@ def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
 def worth_resuming(
     sent_bytes: int, uplink_mbps: float, encode_ms: float, decode_ms: float, skipped_ms: float
 ) -> bool:
-    """Return whether sending a state takes less time than the layers it saves the next tier.
+    """Return whether sending a state takes less time than the layers that the next tier skips.
 
-    ``8 · bytes / bandwidth + encode + decode < i · t_layer``. The text itself is a hundred times
-    smaller, and the time to send it is neglected.
+    ``8 · bytes / bandwidth + encode + decode < i · t_layer``. The time to send the text itself is
+    neglected, because the text is a hundred times smaller.
     """
     return uplink_ms(sent_bytes, uplink_mbps) + encode_ms + decode_ms < skipped_ms
 
@@ -153,7 +153,7 @@ def uplink_ms(sent_bytes: int, uplink_mbps: float) -> float:
 def decode(body: bytes, limits: ResumeLimits) -> ResumeState:
     """Decode an untrusted body.
 
-    Every size is checked against ``len(body)`` and ``limits`` before an array is allocated. Raise
+    Every size is checked against ``len(body)`` and ``limits`` before an array is allocated. Raises
     `BundleMismatch` for the state of another bundle, and `InvalidInput` for an unknown version or
     codec, wrong sizes or types, values that are not finite, or a layer from which the tier cannot
     resume.
@@ -243,7 +243,7 @@ def _check_limits(header: _Header, limits: ResumeLimits) -> None:
 def _arrays(
     entries: dict[str, Any], data: memoryview, header: _Header
 ) -> dict[str, NDArray[np.generic]]:
-    """Return views on the data after checking that its tensors are the codec's and fill it."""
+    """Return views on the data; raise `InvalidInput` unless it has exactly the codec's tensors."""
     expected = _expected_tensors(entries, header)
     if set(entries) != set(expected):
         raise _state_error(

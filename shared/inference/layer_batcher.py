@@ -1,8 +1,8 @@
-"""Batched early exit: rows pass the layers together, and each leaves at its own exit.
+"""Batched early exit: rows run through the layers together, and each leaves at its own exit.
 
-After every layer, the rows whose confidence meets their threshold and those at the last layer leave
-the batch. A group with few rows left pauses once, until new rows have reached the same layer, and
-the two are merged. A row's answer and exit layer are the same alone and in a batch.
+After every layer, rows leave the batch if their confidence meets their threshold or if the layer is
+the last one. A group with few rows left pauses once, until new rows have reached the same layer;
+then the two groups are merged. A row's answer and exit layer are the same alone and in a batch.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -25,7 +25,7 @@ MAX_TOKENS = 2048
 MIN_FILL = 0.25
 """A group with at most this share of ``max_rows`` pauses once until new rows reach it."""
 LOOKAHEAD = 2
-"""A batch is nearly done this many layers before its last one; the next may then be chosen."""
+"""The next batch may be chosen when a batch is at most this many layers from its last one."""
 LAYER_OVERHEAD_TOKENS = 10
 """Fixed cost of running a layer, in tokens. Merging two groups may add at most this padding."""
 
@@ -36,8 +36,8 @@ class Row:
 
     ``source`` is a tokenised text, or ``hidden_TH``, the output of layer ``after`` (0: the
     embeddings). ``alpha`` is the row's exit threshold; with None it leaves at the last layer.
-    ``compute_ms`` is its share, by tokens, of the time of the layers it went through. ``waited`` is
-    set once its group has paused for others.
+    ``compute_ms`` is its share, by tokens, of the time of its layers. ``waited`` is True once its
+    group has paused for other rows.
     """
 
     source: EncodedText | TokenIds | Floats
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def tokens(self) -> int:
-        """T."""
+        """Number of tokens T."""
         return len(self.source)
 
 
@@ -91,8 +91,10 @@ class LayerBatcher:
 
     @property
     def accepts_rows(self) -> bool:
-        """Whether rows may be admitted: none is in progress, or one small group that has not
-        paused yet."""
+        """Whether rows may be admitted.
+
+        True if no row is in progress, or only one small group that has not paused yet.
+        """
         if not self._groups:
             return True
         (first, *other_groups) = self._groups
@@ -153,7 +155,7 @@ class LayerBatcher:
                 self._merge_or_remove(group)
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Run one layer of the group with the fewest layers done; return the finished rows.
+        """Run one layer of the group that has done the fewest layers; return the finished rows.
 
         If the layer fails, the group is split into single rows, so that only the row that causes
         the failure ends with the exception.

@@ -1,4 +1,4 @@
-"""Logging of unexpected exceptions without their messages, which may contain a request's text."""
+"""Logs unexpected exceptions without their messages, which may contain a request's text."""
 
 from __future__ import annotations
 

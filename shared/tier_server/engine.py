@@ -1,6 +1,6 @@
-"""Engine of a tier: a bounded queue and workers that batch the waiting texts.
+"""Engine of a tier: a bounded queue and workers that run the waiting texts in batches.
 
-A worker does not wait for a batch to fill. It takes its share of the texts that are waiting.
+A worker does not wait for a full batch. It takes its share of the waiting texts.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Engine:
 
     Each executor has a worker thread and should have a core, with layers that run in one thread:
     threads that share a layer wait for each other after every product. Batches are small (the
-    executors' ``max_rows`` and ``max_tokens``), so that their data stays in the core's cache.
+    executors' ``max_rows`` and ``max_tokens``), so that their data fits in the core's cache.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Engine:
             self._admission.check(len(self._jobs), deadline_ms)
             now = time.perf_counter()
             self._jobs.append(_Job(read, future, loop, now, deadline_ms, now + deadline_ms / 1e3))
-        # after the other requests that the loop has read, so that they go into the same batch
+        # wake it after the event loop has handled the requests already read: they join the batch
         loop.call_soon(self._wake_worker)
         return await future
 
@@ -237,7 +237,7 @@ class Engine:
                 self._add_in_progress(-len(cancelled))
 
     def _accepts_jobs(self, executor: BatchExecutor) -> bool:
-        # ahead of time only for a full batch: a partial one may still grow
+        # in advance only if a full batch is waiting, because a partial one may still grow
         return executor.accepts_rows or (
             executor.accepts_next_batch and len(self._jobs) >= self._max_rows
         )
@@ -265,9 +265,9 @@ class Engine:
     def _next_batch(self) -> list[_Job]:
         """Remove and return the next batch: the most urgent job and others of similar length.
 
-        It may be empty: another worker took the jobs, or their clients have disconnected.
+        It is empty if another worker took the jobs or their clients have disconnected.
         """
-        with self._choosing:  # another worker would choose among the same jobs
+        with self._choosing:  # otherwise two workers could choose the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
                 ahead = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
@@ -356,5 +356,5 @@ def _resolve(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
                 job.future.set_result(outcome)
 
     for loop in {job.loop for job, _ in outcomes}:
-        with suppress(RuntimeError):  # the loop is closed, so that no caller waits
+        with suppress(RuntimeError):  # the loop is closed, and its callers no longer wait
             loop.call_soon_threadsafe(resolve, [pair for pair in outcomes if pair[0].loop is loop])

@@ -99,7 +99,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert back.startswith("2 entries imported")
     assert "2 were in the ledger already" in back
     wrong = CliRunner().invoke(ledger_command, ["prune", "--older-than", "soon"])
-    assert "soon is not an age such as 90d" in wrong.output
+    assert "soon is not an age; give one such as 90d" in wrong.output
     nowhere = CliRunner().invoke(
         ledger_command,
         ["export", str(tmp_path / "y.csv"), "--database-url", f"sqlite:///{tmp_path / 'no'}"],

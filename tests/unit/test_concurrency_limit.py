@@ -15,7 +15,7 @@ from mobile_client.dispatch import request_state
 from mobile_client.gateway.app import create_app
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import (
-    GOOD_TIME,
+    FAST_SHARE,
     MIN_DECREASE_INTERVAL_S,
     MIN_LIMIT,
     AIMDLimiter,
@@ -56,7 +56,7 @@ def test_late_answers_lower_the_limit_once_per_interval() -> None:
     assert limiter.limit == 90
     clock.now += 2 * MIN_DECREASE_INTERVAL_S
     fill(limiter)
-    limiter.release(GOOD_TIME + 0.01, 1.0, late=False)  # before the deadline, but close to it
+    limiter.release(FAST_SHARE + 0.01, 1.0, late=False)  # before the deadline, but close to it
     assert limiter.limit == 81
 
 

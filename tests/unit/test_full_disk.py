@@ -129,7 +129,7 @@ def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk
                 number += 1
         assert number > 0
         assert said[0] == 503
-        assert "make room there" in said[1]
+        assert "free disk space" in said[1]
         assert ask(http, number + 1)[0] == 200
     outbox = Outbox.claim(disk.folder / "edge", "edge")
     states = {entry.attempt_id: entry.state for entry in entries(outbox)}

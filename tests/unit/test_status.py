@@ -75,7 +75,7 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"edge": None}, ["the edge cannot be reached (refused)"]),
         ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
         ({"ledger": "<html>"}, ["the ledger returned no JSON; another program"]),
-        ({"mobile": {"status": "ok"}}, ["the mobile has another version"]),
+        ({"mobile": {"status": "ok"}}, ["the mobile runs another version"]),
         (
             {"mobile": DEGRADED},
             ["degraded: the certificate does not hold, and everything goes to the cloud"],

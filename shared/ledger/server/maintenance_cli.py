@@ -60,7 +60,7 @@ def import_command(file: Path, database_url: str | None) -> None:
 def _age_s(_context: Any, _option: Any, value: str) -> float:
     match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])", value)
     if not match or not float(match[1]):
-        raise click.BadParameter(f"{value} is not an age such as 90d, 12h or 8w")
+        raise click.BadParameter(f"{value} is not an age; give one such as 90d, 12h or 8w")
     return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -13,7 +13,7 @@ from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries, prunings
 
 REQUESTS_PER_TRANSACTION = 2_000
-"""Requests removed in one transaction; a delivery waits no longer than one transaction."""
+"""Requests examined in one transaction; a delivery waits for at most one transaction."""
 
 _partner = entries.alias("partner")
 _unpaired = _partner.c.attempt_id.is_(None)
@@ -30,8 +30,8 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
     """Remove the requests whose last entry arrived more than ``older_than_s`` seconds ago.
 
     Age is measured by the ledger's clock. Requests with an open or unpaired attempt are kept and
-    counted. If the process is killed half-way, every request is either complete or gone, and the
-    removed ones are recorded. With ``dry_run`` nothing is changed.
+    counted. If the process is killed meanwhile, every request is either complete or removed, and
+    the removed ones are recorded. With ``dry_run`` nothing is changed.
     """
     now = time.time()
     before = now - older_than_s
@@ -61,7 +61,7 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
 
 
 def total_pruned(connection: sa.Connection) -> Pruned | None:
-    """Return the sum of everything that was ever removed; None if nothing was."""
+    """Return the sum of all removals; None if nothing has been removed."""
     total = prunings.c
     row = connection.execute(
         sa.select(

@@ -52,7 +52,7 @@ class LedgerStore:
         return self._engine.dialect.name
 
     def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
-        """Store entries in one transaction; only an open entry is ever replaced, by its end."""
+        """Store entries in one transaction; of stored entries, only open ones are replaced."""
         if not delivered:
             return StoreResult()
         rows: dict[tuple[str, str], LedgerEntry] = {}
@@ -158,7 +158,7 @@ class LedgerStore:
 
 @contextmanager
 def _exclusive(url: sa.URL) -> Iterator[None]:
-    """Lock SQLite's file: the change to WAL mode fails if another process changes it too."""
+    """Lock SQLite's file, because two processes cannot switch it to WAL mode at the same time."""
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return

@@ -1,8 +1,8 @@
-"""The whole ledger to a file and back, between any two databases: Parquet or CSV, in batches.
+"""Export of the whole ledger to a Parquet or CSV file, and import into any database.
 
-Lossless, with the time at which each entry came in. CSV marks an absent value as ``\\N`` and puts a
-backslash before a word that begins with one, as PostgreSQL's own text format does; its last row is
-``\\end`` and the number of entries, so that a file that was cut is known.
+The file is lossless; it includes the time at which each entry arrived. CSV marks an absent value as
+``\\N`` and puts a backslash before a value that begins with one, as PostgreSQL's text format does.
+Its last row is ``\\end`` and the number of entries, so that a truncated file is detected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def export_entries(store: LedgerStore, file: Path) -> int:
     if file.exists():
         raise InvalidInput(f"file: {file} exists; choose another name", field="file")
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    # in the order of arrival: an import then stores each delivery together again
+    # in the order of arrival, so that an import stores each delivery as one batch again
     query = sa.select(entries).order_by(entries.c.received_at, entries.c.attempt_id, entries.c.side)
     try:
         with store.connect() as connection:
@@ -65,7 +65,7 @@ def export_entries(store: LedgerStore, file: Path) -> int:
 def import_entries(store: LedgerStore, file: Path) -> StoreResult:
     """Store every entry of an export file in one transaction; existing entries stay unchanged.
 
-    Raises `InvalidInput` for a damaged file or one that is not an export; nothing changes then.
+    Raises `InvalidInput`, without a change, for a damaged file or one that is not an export.
     """
     kind = _kind(file)
     stored = duplicates = 0
