@@ -1,1 +1,1 @@
-"""Code that all tiers and the lab share. It imports no other package of the project."""
+"""Code that every tier, the lab and the testbed share; imports none of them."""

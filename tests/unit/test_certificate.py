@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """Content of a certificate for the shipped bundle."""
+    """Return the content of a certificate for the shipped bundle."""
     return {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,

@@ -1,4 +1,4 @@
-"""Adaptive limit of concurrent calls, and deadlines that count from the arrival."""
+"""The limit on concurrent calls adapts, and deadlines count from the arrival of a call."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_limit_has_a_minimum_and_recovers() -> None:
 
 
 def test_late_answers_at_low_concurrency_do_not_lower_the_limit() -> None:
-    """A hung server makes its callers late, although the mobile is not busy."""
+    """A server that hangs delays its callers although the mobile is not busy."""
     limiter = AIMDLimiter(100)
     for _ in range(1_000):
         limiter.acquire()

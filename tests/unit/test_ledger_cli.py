@@ -37,7 +37,7 @@ def run(url: str, *arguments: str) -> Result:
     return CliRunner().invoke(ledger, [*arguments, "--ledger-url", url])
 
 
-def test_an_empty_ledger(url: str) -> None:
+def test_commands_report_an_empty_ledger(url: str) -> None:
     summary = run(url, "summary")
     assert (summary.exit_code, "the ledger is empty" in summary.output) == (0, True)
     assert Summary.model_validate_json(run(url, "summary", "--json").output).requests == 0
@@ -49,7 +49,7 @@ def test_an_empty_ledger(url: str) -> None:
     assert shown.exit_code == 1
 
 
-def test_exit_codes_and_json(url: str) -> None:
+def test_commands_have_exit_codes_and_json(url: str) -> None:
     deliver(url, caller(), tier())
     for command in ("summary", "verify"):
         assert run(url, command).exit_code == 0
@@ -58,27 +58,27 @@ def test_exit_codes_and_json(url: str) -> None:
     assert (summary.requests, summary.cost_lambda) == (1, 3.5)
     rows = json.loads(run(url, "show", "r1", "--json").output)
     assert [LedgerEntry(**row) for row in rows] == [caller(), tier()]
-    clean = run(url, "verify", "--json")
-    assert clean.exit_code == 0
-    assert Verification.model_validate_json(clean.output).consistent
+    consistent = run(url, "verify", "--json")
+    assert consistent.exit_code == 0
+    assert Verification.model_validate_json(consistent.output).consistent
 
     deliver(url, tier("a2", request_id="r2"))
-    dirty = run(url, "verify", "--json", "--wait", "0")
-    assert dirty.exit_code == 1
-    (finding,) = Verification.model_validate_json(dirty.output).findings
+    inconsistent = run(url, "verify", "--json", "--wait", "0")
+    assert inconsistent.exit_code == 1
+    (finding,) = Verification.model_validate_json(inconsistent.output).findings
     assert (finding.kind, finding.attempt_id, finding.side) == ("no_caller", "a2", "tier")
-    told = run(url, "verify", "--wait", "0")
-    assert told.exit_code == 1
-    assert "no_caller" in told.output
-    assert told.output.endswith("1 findings\n")
+    result = run(url, "verify", "--wait", "0")
+    assert result.exit_code == 1
+    assert "no_caller" in result.output
+    assert result.output.endswith("1 findings\n")
 
 
 def test_verify_counts_findings_beyond_the_shown_ones(url: str) -> None:
     deliver(url, *(caller(f"a{i}", request_id=f"r{i}") for i in range(130)))
-    told = run(url, "verify", "--wait", "0")
-    assert told.exit_code == 1
-    assert told.output.count("no_tier") == 100
-    assert "… and 30 more\n" in told.output
+    result = run(url, "verify", "--wait", "0")
+    assert result.exit_code == 1
+    assert result.output.count("no_tier") == 100
+    assert "… and 30 more\n" in result.output
 
 
 @pytest.mark.parametrize("request_id", ["r1?", "r1#", "r1/", "a\nb", "\0", "é", "\udcff", "%72%31"])

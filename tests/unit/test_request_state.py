@@ -1,4 +1,4 @@
-"""The state of one request, driven through every row of its table, without any I/O."""
+"""`RequestState` applies every row of its transition table, without any I/O."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ DEADLINE_MS = 1_000.0
 
 
 class Driver:
-    """A request state with a breaker for each server, and the rows that it went through."""
+    """A request state with a breaker for each server; checks the row that each event applies."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Driver:
         self.state = RequestState(routed, DEADLINE_MS, selector, **settings)
 
     def send(self, event: Any, row: Transition, spent_ms: float = 10.0) -> Any:
-        """Handle the event, which must apply this row of the table."""
+        """Handle the event, check that it applied ``row``, and return the action."""
         action = self.state.handle(event, spent_ms)
         assert self.state.transition is row
         return action
@@ -109,8 +109,8 @@ def failed(
     return Failed(tier, error, delivery, 0.0, **event)
 
 
-def gone(tier: Tier) -> Failed:
-    return failed(tier, TierUnreachable(f"the {tier} is gone"), Delivery.NOT_SENT)
+def unreachable(tier: Tier) -> Failed:
+    return failed(tier, TierUnreachable(f"the {tier} is unreachable"), Delivery.NOT_SENT)
 
 
 @pytest.mark.parametrize("tier", Tier)
@@ -123,7 +123,7 @@ def test_routed_tier_is_attempted_first(tier: Tier) -> None:
     assert driver.state.candidates == ([] if tier is MOBILE else others)
 
 
-def test_tier_with_a_stand_in_gets_half_of_the_time() -> None:
+def test_tier_with_a_fail_over_candidate_gets_half_of_the_time() -> None:
     assert Driver(CLOUD).attempt().time_share == 0.5
     assert Driver(CLOUD, fail_over=()).attempt().time_share == 1.0
 
@@ -146,7 +146,7 @@ def test_ceiling_reroutes_to_a_cheaper_tier_as_the_first_choice() -> None:
     assert driver.state.cost_capped
 
 
-def test_ceiling_reroutes_to_the_mobile_even_if_it_is_no_stand_in() -> None:
+def test_ceiling_reroutes_to_the_mobile_even_without_fail_over_to_it() -> None:
     driver = Driver(CLOUD, ceiling=CHEAP_LAMBDA, fail_over=())
     action = driver.start(Transition.REROUTE)
     assert (action.tier, action.reason) == (MOBILE, Reason.ROUTE)
@@ -195,7 +195,7 @@ def test_uncertain_answer_is_escalated_and_retained() -> None:
     driver = Driver(MOBILE)
     result = escalated(driver)
     assert driver.state.best_answer is result
-    assert driver.state.candidates == [EDGE]  # not the mobile, which has answered
+    assert driver.state.candidates == [EDGE]  # without the mobile, which has answered
 
 
 def test_answer_of_the_escalation_is_accepted() -> None:
@@ -242,7 +242,7 @@ def test_open_breaker_makes_an_escalation_a_fail_over() -> None:
     assert (action.tier, action.reason) == (EDGE, Reason.FAIL_OVER)
 
 
-def test_exhausted_budget_accepts_the_answer_and_says_so() -> None:
+def test_exhausted_budget_accepts_and_marks_the_answer() -> None:
     driver = Driver(MOBILE, take_escalation=lambda: False)
     driver.attempt()
     driver.send(answered(MOBILE, answer(), escalate_to=CLOUD), Transition.ACCEPT)
@@ -271,7 +271,7 @@ def test_answer_that_an_unavailable_server_would_have_given_is_degraded(when: st
 def test_failed_tier_is_failed_over_until_the_mobile_answers() -> None:
     driver = Driver(CLOUD)
     driver.attempt()
-    action = driver.send(gone(CLOUD), Transition.FAIL_OVER)
+    action = driver.send(unreachable(CLOUD), Transition.FAIL_OVER)
     assert (action.tier, action.reason, action.ordinal) == (EDGE, Reason.FAIL_OVER, 2)
     action = driver.send(failed(EDGE, TierFailed("no")), Transition.FAIL_OVER)
     assert (action.tier, action.reuses) == (MOBILE, None)
@@ -283,23 +283,23 @@ def test_failed_tier_is_failed_over_until_the_mobile_answers() -> None:
 def test_mobile_in_place_of_unreachable_servers_is_offline() -> None:
     driver = Driver(CLOUD, fail_over=(MOBILE,), retries=0)
     driver.attempt()
-    driver.send(gone(CLOUD), Transition.FAIL_OVER)
+    driver.send(unreachable(CLOUD), Transition.FAIL_OVER)
     driver.send(answered(MOBILE, answer()), Transition.ACCEPT)
     assert driver.state.degraded_because == "offline"
 
 
-def test_failed_escalation_falls_back_to_the_answer_at_hand() -> None:
+def test_failed_escalation_falls_back_to_the_escalated_answer() -> None:
     driver = Driver(MOBILE)
     result = escalated(driver)
-    assert driver.send(gone(CLOUD), Transition.FAIL_OVER).tier is EDGE
-    action = driver.send(gone(EDGE), Transition.FALL_BACK)
+    assert driver.send(unreachable(CLOUD), Transition.FAIL_OVER).tier is EDGE
+    action = driver.send(unreachable(EDGE), Transition.FALL_BACK)
     assert (action.tier, action.reason, action.reuses) == (MOBILE, Reason.FAIL_OVER, result)
     reused = Answered(MOBILE, result, 0.0)
     assert driver.send(reused, Transition.REUSED) == Accept(result)
     assert driver.state.degraded_because == "offline"
 
 
-def test_refused_input_is_not_taken_to_another_tier() -> None:
+def test_refused_input_is_not_sent_to_another_tier() -> None:
     driver = Driver(CLOUD)
     driver.attempt()
     error = InvalidInput("text: no")
@@ -317,9 +317,9 @@ def test_failure_without_time_left_is_given_up() -> None:
 def test_given_up_request_names_every_tier() -> None:
     driver = Driver(CLOUD, fail_over=(EDGE,), retries=0)
     driver.attempt()
-    driver.send(gone(CLOUD), Transition.FAIL_OVER)
-    action = driver.send(gone(EDGE), Transition.GIVE_UP)
-    assert action.error.message == ("no tier answered: the cloud is gone; the edge is gone")
+    driver.send(unreachable(CLOUD), Transition.FAIL_OVER)
+    action = driver.send(unreachable(EDGE), Transition.GIVE_UP)
+    assert action.error.message == ("no tier answered: the cloud is gone; the edge is unreachable")
 
 
 @pytest.mark.parametrize("error", [InvalidInput("state: no"), NotFound("path: no")])
@@ -330,7 +330,7 @@ def test_refused_hidden_state_is_followed_by_the_text(error: DimeeError) -> None
     action = driver.send(event, Transition.SEND_TEXT)
     assert (action.tier, action.reason, action.wait_ms) == (CLOUD, Reason.RETRY, 0.0)
     assert not driver.state.resumable
-    assert driver.state.candidates == [EDGE]  # should the text fail as well
+    assert driver.state.candidates == [EDGE]  # if the text fails as well
 
 
 def test_busy_tier_that_refused_a_hidden_state_is_not_sent_the_text() -> None:
@@ -343,7 +343,7 @@ def test_busy_tier_that_refused_a_hidden_state_is_not_sent_the_text() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        gone(CLOUD),
+        unreachable(CLOUD),
         failed(CLOUD, Overloaded("full"), Delivery.ARRIVED),
         failed(CLOUD, NotReady("starting"), Delivery.ARRIVED),
     ],
@@ -369,7 +369,7 @@ def test_retry_waits_at_least_as_long_as_the_tier_asks() -> None:
     [
         (failed(CLOUD, TierUnreachable("broke")), {}),
         (failed(CLOUD, TierFailed("500"), Delivery.ARRIVED), {}),
-        (gone(CLOUD), {"retries": 0}),
+        (unreachable(CLOUD), {"retries": 0}),
         (failed(CLOUD, Overloaded("full", retry_after_s=0.3), Delivery.ARRIVED), {}),
     ],
     ids=["may have been done", "failed inside", "no retries", "wait too long"],
@@ -392,16 +392,16 @@ def test_retry_is_not_made_beyond_the_ceiling_or_past_an_open_breaker() -> None:
     driver.attempt()
     for _ in range(FAILURES):
         driver.stats.breakers[CLOUD].record_failure()
-    driver.send(gone(CLOUD), Transition.GIVE_UP)
+    driver.send(unreachable(CLOUD), Transition.GIVE_UP)
 
 
 def test_another_server_is_asked_before_a_retry_and_the_mobile_after_it() -> None:
     driver = Driver(CLOUD)
     driver.attempt()
-    assert driver.send(gone(CLOUD), Transition.FAIL_OVER).tier is EDGE
-    assert driver.send(gone(EDGE), Transition.RETRY).tier is EDGE
-    driver.send(gone(EDGE), Transition.RETRY)
-    assert driver.send(gone(EDGE), Transition.FAIL_OVER).tier is MOBILE
+    assert driver.send(unreachable(CLOUD), Transition.FAIL_OVER).tier is EDGE
+    assert driver.send(unreachable(EDGE), Transition.RETRY).tier is EDGE
+    driver.send(unreachable(EDGE), Transition.RETRY)
+    assert driver.send(unreachable(EDGE), Transition.FAIL_OVER).tier is MOBILE
 
 
 def hedged(**settings: Any) -> Driver:
@@ -453,12 +453,12 @@ def test_cancelled_hedge_costs_and_is_no_failure() -> None:
     assert (driver.state.failed, driver.state.errors) == (set(), [])
 
 
-def test_hedged_pair_that_failed_falls_over_to_the_mobile() -> None:
+def test_hedged_pair_that_failed_fails_over_to_the_mobile() -> None:
     driver = hedged(retries=0)
     driver.attempt()
     driver.send(HedgeDue(EDGE), Transition.HEDGE)
     driver.send(HedgeEnded(EDGE, 0.0, TierFailed("no")), Transition.HEDGE_ENDED)
-    assert driver.send(gone(CLOUD), Transition.FAIL_OVER).tier is MOBILE
+    assert driver.send(unreachable(CLOUD), Transition.FAIL_OVER).tier is MOBILE
     assert driver.state.failed == {EDGE, CLOUD}
 
 

@@ -60,7 +60,7 @@ def test_restart_of_the_ledger_loses_and_doubles_nothing(running: Testbed, outbo
     assert shipper.flush(20)
     report = LedgerClient(running.roles["ledger"].url).verify()
     assert (report.requests, report.caller_rows) == (700, 700)
-    assert report.total_findings == 700, "no tier has booked them"
+    assert report.total_findings == 700, "the tiers recorded no entries"
     shipper.close(1)
 
 
@@ -74,8 +74,8 @@ def test_rejected_row_does_not_block_the_others(
     shipper = Shipper(outbox, running.roles["ledger"].url)
     assert shipper.flush(20)
     assert LedgerClient(running.roles["ledger"].url).verify().caller_rows == 8
-    kept = other.execute("SELECT attempt_id FROM outbox").fetchall()
-    assert kept == [("a4",)]
+    remaining = other.execute("SELECT attempt_id FROM outbox").fetchall()
+    assert remaining == [("a4",)]
     other.close()
     shipper.close(1)
 
