@@ -270,11 +270,11 @@ class Engine:
         with self._choosing:  # otherwise two workers could choose the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
-                ahead = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
+                most_urgent = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
-            ready = [job for job in ahead if _prepare(job)]
+            ready = [job for job in most_urgent if _prepare(job)]
             batch = self._choose_batch(ready, min(share, self._max_rows))
-            finished = {*ahead} - ({*ready} - {*batch})
+            finished = {*most_urgent} - ({*ready} - {*batch})
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in finished]
         return batch

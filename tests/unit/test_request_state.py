@@ -319,7 +319,9 @@ def test_given_up_request_names_every_tier() -> None:
     driver.attempt()
     driver.send(unreachable(CLOUD), Transition.FAIL_OVER)
     action = driver.send(unreachable(EDGE), Transition.GIVE_UP)
-    assert action.error.message == ("no tier answered: the cloud is unreachable; the edge is unreachable")
+    assert action.error.message == (
+        "no tier answered: the cloud is unreachable; the edge is unreachable"
+    )
 
 
 @pytest.mark.parametrize("error", [InvalidInput("state: no"), NotFound("path: no")])
