@@ -219,7 +219,7 @@ def test_empty_ledger_is_consistent(store: LedgerStore) -> None:
     store.ping()
 
 
-@pytest.mark.parametrize("wrong", ["", "nonsense", "mysql://a@b/c", "postgres:/x"])
+@pytest.mark.parametrize("wrong", ["", "invalid", "mysql://a@b/c", "postgres:/x"])
 def test_unsupported_database_url_is_rejected(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="sqlite:///FILE or postgresql://"):
         LedgerStore(wrong)
@@ -227,7 +227,7 @@ def test_unsupported_database_url_is_rejected(wrong: str) -> None:
 
 def test_missing_database_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="database-url"):
-        LedgerStore(f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none")
+        LedgerStore(f"postgresql://user@127.0.0.1:{free_ports(1)[0]}/none")
     (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
     with pytest.raises(LedgerUnavailable, match="database-url"):
         LedgerStore(f"sqlite:///{tmp_path / 'file'}")

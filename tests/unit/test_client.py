@@ -74,8 +74,8 @@ def test_unreachable_tiers_are_named_and_recorded_as_not_sent(settings: MobileSe
         entries = entries_of(mobile)
         mobile.close(flush_s=0)
     assert settings.cloud_url in caught.value.message
-    story = sorted((entry.ordinal, entry.tier.value, entry.state.value) for entry in entries)
-    assert story == [(1, "cloud", "failed"), (2, "edge", "failed")]
+    attempts = sorted((entry.ordinal, entry.tier.value, entry.state.value) for entry in entries)
+    assert attempts == [(1, "cloud", "failed"), (2, "edge", "failed")]
     assert {entry.delivery for entry in entries} == {Delivery.NOT_SENT}
     assert {entry.cost_lambda for entry in entries} == {0.0}
     assert sorted(entry.final for entry in entries) == [False, True]

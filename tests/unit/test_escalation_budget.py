@@ -28,7 +28,7 @@ TEXT = "a gripping, funny film"
 
 
 def escalate_to_next_tier(
-    _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _sure: bool
+    _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _meets_threshold: bool
 ) -> Tier | None:
     """Escalate every answer below the cloud, as a client with crafted inputs would cause."""
     return {Tier.MOBILE: Tier.EDGE, Tier.EDGE: Tier.CLOUD}.get(outcome.tier)

@@ -96,7 +96,7 @@ def test_unreachable_ledger_is_reported(arguments: tuple[str, ...]) -> None:
     assert "dimee up" in error.message
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "http://[", "http://127.0.0.1:99999", "http://a b"])
+@pytest.mark.parametrize("wrong", ["invalid", "http://[", "http://127.0.0.1:99999", "http://a b"])
 def test_invalid_address_is_reported(wrong: str) -> None:
     error = run(wrong, "summary").exception
     assert isinstance(error, LedgerUnavailable)
