@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class MobileClient:
-    """A mobile in this process.
+    """Mobile client that runs in this process.
 
     ::
 
@@ -30,9 +30,8 @@ class MobileClient:
 
     Settings come from ``DIMEE_*`` in the environment or from ``settings``; keyword arguments
     override them (see `MobileSettings`). `RequestOptions` override them for one call. The client
-    runs one event loop in a thread of its own: it serves sync and async callers from any thread,
-    and texts are routed in the order of their arrival. Raises `BundleError` if the bundle cannot be
-    used.
+    runs an event loop in its own thread, so that sync and async callers can use it from any thread.
+    It routes texts in the order of arrival. Raises `BundleError` if the bundle cannot be used.
     """
 
     def __init__(self, settings: MobileSettings | None = None, **overrides: Any) -> None:
@@ -70,9 +69,9 @@ class MobileClient:
     ) -> list[Classification | DimeeError]:
         """Return the answers for up to 1,000 texts in their order.
 
-        A text whose request failed has its error in place of an answer. A text that cannot be
-        classified fails the call before any request is opened: `InvalidInput` or `TooLarge` names
-        it as ``texts[i]``.
+        A text whose request failed has its error in place of an answer. If a text cannot be
+        classified, the call raises `InvalidInput` or `TooLarge` before any request is made; the
+        error names the text as ``texts[i]``.
         """
         return self._submit(self._mobile.classify(texts, pairs, options)).result()
 
@@ -97,13 +96,13 @@ class MobileClient:
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._closed:
             work.close()
-            raise RuntimeError("this MobileClient is closed; make a new one")
+            raise RuntimeError("this MobileClient is closed; create a new one")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self, flush_s: float = 2.0) -> None:
         """Deliver ledger entries for up to ``flush_s`` seconds, and close.
 
-        Entries that are not delivered stay on disk, for the next mobile to deliver.
+        Undelivered entries stay on disk; the next mobile client delivers them.
         """
         if self._closed:
             return

@@ -44,7 +44,7 @@ class RequestOptions:
     """Most that all attempts of one text may cost together, in λ."""
 
     def __post_init__(self) -> None:
-        """Check the values that are given, except the policy's name, which the bundle decides."""
+        """Check all values except the policy's name, which the mobile checks when it routes."""
         if self.deadline_ms is not None and not 0 < self.deadline_ms <= MAX_DEADLINE_MS:
             raise InvalidInput(
                 f"deadline_ms: {self.deadline_ms:g} is out of bounds; give a time above 0 and at "
@@ -76,7 +76,7 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedOptions:
-    """Options of a request after the settings have filled in what the call left out."""
+    """Options of a request, with values from the settings for those that the call left out."""
 
     policy: str
     deadline_ms: float
@@ -90,15 +90,15 @@ class ResolvedOptions:
 
 
 def allowed_tiers(mode: Mode) -> frozenset[Tier]:
-    """Return the tiers that ``mode`` allows, for any attempt of a request."""
+    """Return the tiers that ``mode`` allows."""
     return _ALLOWED_TIERS[mode]
 
 
 def apply_mode(routing: RoutingDecision, mode: Mode) -> RoutingDecision:
-    """Return the decision that ``mode`` makes of the policy's.
+    """Return the policy's decision, or another one if ``mode`` does not allow it.
 
-    A decision that the mode overrules becomes that of the policy which always chooses the new tier:
-    the ledger's ``policy`` is ``cloud`` where ``prefer-cloud`` sent a request there.
+    The new decision names the policy that always chooses its tier. For example, the ledger's
+    ``policy`` is ``cloud`` if ``prefer-cloud`` sent the request there.
     """
     if mode == "prefer-cloud":
         tier = Tier.CLOUD

@@ -1,4 +1,4 @@
-"""Core of the mobile: routes texts in their order, answers them, and lets the policy learn."""
+"""Core of the mobile client: routes and answers texts, and updates policies that learn."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from shared.wire import Classification
 class _Call:
     """Values that all texts of one call share.
 
-    ``unrestricted`` is True if the policy alone decides where requests go. ``since`` is the time of
-    the service's clock from which the deadline counts; None: each text's counts from its turn.
+    ``unrestricted`` is True if no mode or cost ceiling restricts the policy. ``since`` is the time
+    of the service's clock from which the deadline counts; None if it counts from each text's
+    routing.
     """
 
     policy: RoutingPolicy
@@ -53,9 +54,9 @@ class _Item:
 
 
 class MobileService:
-    """Answers texts within one event loop, the one that it is first used on.
+    """Answers texts; use one instance in one event loop only.
 
-    ``clock`` returns seconds and is what deadlines are measured by.
+    ``clock`` returns seconds and measures deadlines.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class MobileService:
         self.settings = settings
         self._clock = clock
         self.runtime = LocalRuntime(settings, clock)
-        self.runtime.make_policy(settings.policy)  # refuses an unknown name at start
+        self.runtime.make_policy(settings.policy)  # raises for an unknown name
         credentials = Credentials.of(settings)
-        credentials.verify  # noqa: B018 - refuses unusable files before anything is open
+        credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
         self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=credentials)
         self._shipper.start()
@@ -101,7 +102,7 @@ class MobileService:
 
         ``client`` names the caller for budgets and alarms. The deadline of a single text counts
         from ``since``, in seconds of the service's clock (now if it is None); in a call of several
-        texts, the deadline of each counts from its turn.
+        texts, the deadline of each counts from the start of its routing.
 
         The policy routes the texts one after the other in their order, and the answers are then
         fetched concurrently. A policy that learns routes each text only after it has learned from
@@ -186,7 +187,7 @@ class MobileService:
         except DimeeError as error:
             return error
         finally:
-            # answers that the budget or missing servers caused are not what a certificate covers
+            # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
@@ -198,7 +199,7 @@ class MobileService:
     async def close(self, flush_s: float = 2.0) -> None:
         """Run waiting audits, close connections and deliver entries, each for up to ``flush_s``.
 
-        Entries that are not delivered stay in the outbox on disk, for the next mobile to deliver.
+        Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
         await self.monitor.close(flush_s)
         for tier in self._tiers.values():

@@ -43,8 +43,7 @@ class MobileSettings(BundleSettings):
     `LATENCY_PRICE_LAMBDA`; 0 with a certificate."""
     fail_over: tuple[Tier, ...] = (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)
     """Tiers that are asked, in this order, when the chosen one fails. Without "mobile", a request
-    that no server answers is an error; an answer of the mobile that was escalated is returned in
-    any case."""
+    that no server answers fails, unless it has an answer that was to be escalated."""
     mode: Mode = "auto"
     """Tiers that requests may use: ``auto`` all, ``only-on-device`` the mobile, ``edge-max`` the
     mobile and the edge, ``prefer-cloud`` all, starting in the cloud."""
@@ -78,8 +77,8 @@ class MobileSettings(BundleSettings):
     """Header in which your proxy names the gateway's client. Empty: the name of the client's
     token, else its address."""
     escalation_budget: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
-    """Escalations that each request earns its client; 0.5 is one for two requests. A client that
-    has none left gets the answer at hand, marked as such. Unset: no budget."""
+    """Escalations that each request earns its client; 0.5 is one for two requests. For a client
+    without escalations, answers are not escalated and are marked. Unset: no budget."""
     escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Escalations that a client starts with, and the most that it can save."""
 
@@ -92,7 +91,7 @@ class MobileSettings(BundleSettings):
     def waiting_price_lambda(self) -> float:
         """Price of waiting one millisecond, in λ, unless the price book has one.
 
-        A certificate is computed without it, so that it is 0 there by default.
+        With a certificate the default is 0, because certificates are computed without it.
         """
         if self.latency_price_lambda is not None:
             return self.latency_price_lambda

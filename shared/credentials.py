@@ -22,7 +22,7 @@ class Credentials:
     """A bearer token and TLS files for calling other services.
 
     ``token_file`` is read again when it changes. Without a token no header is sent; without ``ca``
-    servers are checked against the system's certificate authorities. Raise `InvalidInput` for a
+    servers are checked against the system's certificate authorities. Raises `InvalidInput` for a
     token or file that cannot be used.
     """
 
@@ -69,7 +69,7 @@ class Credentials:
             try:
                 self._read(self._changes.file)
             except InvalidInput as error:
-                log.error("%s; the token read before is used", error.message)
+                log.error("%s; the previous token stays in use", error.message)
         return self._headers
 
     @cached_property
@@ -115,9 +115,9 @@ class _Auth(httpx.Auth):
         yield request
 
 
-def _bearer(token: str, where: str) -> dict[str, str]:
+def _bearer(token: str, source: str) -> dict[str, str]:
     if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
-        raise InvalidInput(f"{where}: is not a token; give the line that dimee token new printed")
+        raise InvalidInput(f"{source}: is not a token; give the line that dimee token new printed")
     return {"authorization": f"Bearer {token}"}
 
 

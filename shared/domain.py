@@ -65,10 +65,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """Tier that answers a request first, how it does so, and what the policy knew.
+    """First tier of a request, how it answers, and the inputs of the decision.
 
     The defaults are the paper's: the mobile compares the confidence of its exits 1..m with the
-    bundle's α and answers at exit m in any case.
+    bundle's α, and answers at exit m with any confidence.
 
     - ``alpha``: another threshold, which also applies at the edge.
     - ``first_exit``, ``last_layer``: the first exit to use and the last layer to run on the mobile.
@@ -153,11 +153,12 @@ class Reason(StrEnum):
 
 
 class Delivery(StrEnum):
-    """Arrival of an attempt at its tier, as far as the caller knows.
+    """Caller's knowledge of whether an attempt reached the tier.
 
-    It decides whether the tier must have an entry of the attempt. ``ARRIVED``: the tier answered or
-    refused, so it has an entry. ``NOT_SENT``: there was no connection, so it has none.
-    ``UNKNOWN``: nothing came back, or authentication or rate limiting rejected the request.
+    `verify` uses it to decide whether the tier must have an entry of the attempt. ``ARRIVED``: the
+    tier answered or refused, so it has an entry. ``NOT_SENT``: there was no connection, so it has
+    none. ``UNKNOWN``: no response arrived, or authentication or rate limiting rejected the request;
+    the tier may have an entry.
     """
 
     ARRIVED = "arrived"

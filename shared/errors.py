@@ -22,8 +22,8 @@
         └── TierFailed          500  an error inside the tier
 
 The client raises the class that the server raised (`from_payload`). A message is one sentence that
-says what is wrong and what to do. Any other exception becomes
-`INTERNAL` over HTTP, without details.
+says what is wrong and what to do. Over HTTP, any other exception becomes `INTERNAL`, without
+details.
 """
 
 from __future__ import annotations

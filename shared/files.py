@@ -1,4 +1,4 @@
-"""Noticing that a file has changed since it was last read."""
+"""Detects that a file has changed since it was last read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ Signature = tuple[int, int, int]
 
 
 class ChangeDetector:
-    """Tells whether a file differs from when `changed` or `mark` was last called.
+    """Compares a file with its state at the last call of `changed` or `mark`.
 
-    It compares modification time, size and inode. A missing file is a state of its own. Example::
+    It compares modification time, size and inode; a missing file also counts as a state. Example::
 
         detector = ChangeDetector(path)
         content = path.read_text()
@@ -26,29 +26,29 @@ class ChangeDetector:
 
     @property
     def exists(self) -> bool:
-        """True if the file existed when it was last looked at."""
+        """Whether the file existed at the last check."""
         return self._signature is not None
 
     def mark(self) -> None:
-        """Take the file's present state as the known one."""
+        """Remember the file's present state."""
         self._signature = self._read_signature()
 
     def forget(self) -> None:
-        """Take the file as missing, so that an existing one counts as changed."""
+        """Remember the file as missing, so that an existing file counts as changed."""
         self._signature = None
 
     def differs(self) -> bool:
-        """Return whether the file differs from the known state."""
+        """Return whether the file differs from the remembered state."""
         return self._read_signature() != self._signature
 
     def changed(self) -> bool:
-        """Return whether the file differs from the known state, and make its state the known one.
+        """Return whether the file differs from the remembered state, and remember its new state.
 
-        Call it before reading: a change while the file is read then counts as another one.
+        Call it before you read the file, so that a change while you read counts as another change.
         """
-        known = self._signature
+        previous = self._signature
         self.mark()
-        return self._signature != known
+        return self._signature != previous
 
     def _read_signature(self) -> Signature | None:
         try:

@@ -15,7 +15,7 @@ from shared.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link: its delay in one direction in ms, and its rates in megabits per second.
+    """A link with its delay in one direction (ms) and its rates (megabits per second).
 
     ``jitter_ms`` is the largest difference of a delay from ``one_way_ms``, ``loss`` the share of
     segments that are lost on their first transmission.
@@ -34,7 +34,7 @@ class Link:
         return 2 * self.one_way_ms
 
     def network_ms(self, sent_bytes: float, received_bytes: float) -> float:
-        """Return the time in ms that an exchange of so many bytes takes on the link."""
+        """Return the time in ms that an exchange of this size takes on the link."""
         bits_ms = sent_bytes / self.up_mbps + received_bytes / self.down_mbps
         return self.round_trip_ms + 8 * bits_ms / 1e3
 
@@ -72,11 +72,11 @@ def parse_link(spec: str) -> Link:
     """Return the link for ``4g`` or ``4g,loss=0.01,up_mbps=2``; raises `InvalidInput`."""
     name, *changes = (word.strip() for word in spec.split(","))
     if name not in LINKS:
-        known = ", ".join(LINKS)
+        names = ", ".join(LINKS)
         raise InvalidInput(
-            f"link: {name[:40]!r} is not a link; choose one of {known}", field="link"
+            f"link: {name[:40]!r} is not a link; choose one of {names}", field="link"
         )
-    given: dict[str, float] = {}
+    overrides: dict[str, float] = {}
     for change in changes:
         field, _, value = change.partition("=")
         low, high = _BOUNDS.get(field, (1.0, 0.0))
@@ -87,16 +87,16 @@ def parse_link(spec: str) -> Link:
         if not low <= number <= high:
             limits = ", ".join(f"{key} {a:g} to {b:g}" for key, (a, b) in _BOUNDS.items())
             raise InvalidInput(f"link: {change[:40]!r} is invalid; allowed: {limits}", field="link")
-        given[field] = number
-    if not given:
+        overrides[field] = number
+    if not overrides:
         return LINKS[name]
     link = LINKS[name]
     return replace(
         link,
         title=f"{link.title}, changed",
-        one_way_ms=given.get("one_way_ms", link.one_way_ms),
-        jitter_ms=given.get("jitter_ms", link.jitter_ms),
-        up_mbps=given.get("up_mbps", link.up_mbps),
-        down_mbps=given.get("down_mbps", link.down_mbps),
-        loss=given.get("loss", link.loss),
+        one_way_ms=overrides.get("one_way_ms", link.one_way_ms),
+        jitter_ms=overrides.get("jitter_ms", link.jitter_ms),
+        up_mbps=overrides.get("up_mbps", link.up_mbps),
+        down_mbps=overrides.get("down_mbps", link.down_mbps),
+        loss=overrides.get("loss", link.loss),
     )

@@ -32,14 +32,14 @@ def default_state_dir() -> Path:
 
 
 def default_bundle() -> Path:
-    """Return the ready bundle below the working directory, else the one beside the code."""
+    """Return the bundle in the working directory, else the one in the code's repository."""
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[1] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach ``host``; of names only localhost counts."""
+    """Return whether only this machine can reach ``host``, an address or the name localhost."""
     if host == "localhost":
         return True
     try:
@@ -140,5 +140,5 @@ class TierSettings(BundleSettings):
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait in the queue."""
     max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
-    """Longest expected wait in milliseconds at which a request is accepted; in overload a sixth of
-    it."""
+    """Longest expected wait in milliseconds at which a request is accepted; a sixth of it in
+    overload."""

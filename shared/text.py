@@ -1,4 +1,4 @@
-"""Checks of a call's texts, before any request is opened."""
+"""Checks of a call's texts, before any request is made."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def check_text(text: object, field: str = "text") -> str:
     """Return ``text`` if it can be classified.
 
-    Raises `TooLarge` for more than `MAX_TEXT_CHARS` characters, and `InvalidInput` for anything
-    but a string and for a string of white space only, with lone surrogates or with control
-    characters other than tab and line breaks.
+    Raises `TooLarge` for more than `MAX_TEXT_CHARS` characters. Raises `InvalidInput` for a value
+    that is not a string, and for a string of white space only, with lone surrogates, or with
+    control characters other than tab and line breaks.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"{field}: must be a string, not {type(text).__name__}", field=field)
@@ -61,12 +61,14 @@ def check_inputs(
             limit=MAX_TEXTS,
         )
     if pairs is None and task_has_pairs:
-        raise InvalidInput(f"pairs: the task {task} needs a second text for each", field="pairs")
+        raise InvalidInput(
+            f"pairs: the task {task} needs a second text for each text", field="pairs"
+        )
     if pairs is not None and not task_has_pairs:
-        raise InvalidInput(f"pairs: the task {task} has none; leave them out", field="pairs")
+        raise InvalidInput(f"pairs: the task {task} uses none; leave them out", field="pairs")
     if pairs is not None and len(pairs) != len(texts):
         raise InvalidInput(
-            f"pairs: {len(pairs)} for {len(texts)} texts; give as many",
+            f"pairs: {len(pairs)} for {len(texts)} texts; give one for each text",
             field="pairs",
             limit=len(texts),
         )

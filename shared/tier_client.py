@@ -1,4 +1,4 @@
-"""HTTP client for the edge and the cloud that reports what arrived."""
+"""HTTP client for the edge and the cloud that reports delivery, bytes and round-trip time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Exchange:
 class TierClient:
     """Sends attempts to one tier.
 
-    Failures of the tier and of the network are no exceptions, but the ``error`` of an `Exchange`.
+    It does not raise failures of the tier or the network; they are the ``error`` of an `Exchange`.
     ``clock`` returns seconds and measures the round trips.
     """
 
@@ -68,7 +68,7 @@ class TierClient:
         self._credentials = credentials or Credentials()
         self._clock = clock
         # httpx's transport without its client, whose cookies, redirects and hooks took 0.12 ms of a
-        # request; trust_env=False, since a proxy of the environment would be one more hop
+        # request; trust_env=False, so that a proxy in the environment adds no hop
         self._transport = transport or httpx.AsyncHTTPTransport(
             trust_env=False,
             verify=self._credentials.verify,
@@ -76,7 +76,7 @@ class TierClient:
         )
 
     async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
-        """Send one attempt and wait at most ``timeout_s`` for all of its answer."""
+        """Send one attempt and wait at most ``timeout_s`` for the complete answer."""
         body = request.model_dump_json(exclude_none=True).encode()
         return await self._exchange(
             "/v1/infer", body, {"content-type": "application/json"}, timeout_s
@@ -140,8 +140,8 @@ class TierClient:
             error = from_payload(body, response.status_code)
             if isinstance(error, Unauthorised | Forbidden):
                 error = NotAdmitted(
-                    f"the {self.tier} at {self.url} does not admit this mobile ({error.code}); put "
-                    "a token of it with the scope infer into DIMEE_TOKEN or DIMEE_TOKEN_FILE"
+                    f"the {self.tier} at {self.url} does not admit this mobile ({error.code}); set "
+                    "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
                 )
             return None, error
         try:

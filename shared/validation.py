@@ -1,4 +1,4 @@
-"""The first validation error of pydantic as one sentence."""
+"""Converts pydantic's validation errors into one sentence about the first of them."""
 
 from __future__ import annotations
 

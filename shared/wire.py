@@ -19,7 +19,7 @@ Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
 class Contract(BaseModel):
-    """A JSON body; unknown fields and wrong types are refused."""
+    """Base of all JSON bodies, which refuse unknown fields and wrong types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -66,8 +66,8 @@ class ResumeRequest(AttemptRequest):
 class InferResponse(Contract):
     """A tier's answer, with its own queue, compute and total milliseconds.
 
-    ``exit_layer`` counts from layer 1, also if the tier resumed after layer ``resumed_after``. Such
-    a tier has not seen the text, and reports it as not ``truncated``.
+    ``exit_layer`` counts from layer 1, also if the tier resumed after layer ``resumed_after``. A
+    tier that resumes does not get the text and reports ``truncated`` as False.
     """
 
     attempt_id: str
@@ -100,7 +100,7 @@ class InferResponse(Contract):
 
 
 class ClassifyRequest(Contract):
-    """``POST /v1/classify``: one text or many, with one of ``pairs`` for each of ``texts``."""
+    """``POST /v1/classify``: one text or many; ``pairs`` holds the second text of each."""
 
     texts: list[str]
     pairs: list[str] | None = None
@@ -111,7 +111,7 @@ class ClassifyRequest(Contract):
 
 
 class AttemptReport(Contract):
-    """One attempt from the mobile's side; the ledger has more under the same ``attempt_id``."""
+    """One attempt from the mobile's side; the ledger has its full entry (``attempt_id``)."""
 
     attempt_id: str
     tier: Annotated[Tier, Field(strict=False)]
@@ -130,7 +130,7 @@ class AttemptReport(Contract):
 
 
 class CostReport(Contract):
-    """A request's cost in λ and in money, and its λ if the cloud alone had answered."""
+    """A request's cost in λ and in money, and its cost in λ if the cloud alone had answered."""
 
     cost_lambda: float
     all_cloud_lambda: float
@@ -151,9 +151,9 @@ class Classification(Contract):
     policy: str
     difficulty: str | None = None
     failed_over: bool = False
-    """True if another tier stood in for one that failed."""
+    """True if another tier replaced one that failed."""
     escalated: bool = False
-    """True if another tier took over an answer of too little confidence."""
+    """True if another tier took over because the confidence was too low."""
     truncated: bool = False
     """True if the text was longer than the model reads."""
     degraded: bool = False
@@ -164,9 +164,9 @@ class Classification(Contract):
     the cloud. ``offline``: the mobile answered because no server could be reached.
     ``unavailable``: the mobile answered because the servers failed or were too slow."""
     skipped: list[Annotated[Tier, Field(strict=False)]] = Field(default_factory=list)
-    """Tiers that were not asked because they have failed before."""
+    """Tiers that were skipped because they failed before."""
     cost_capped: bool = False
-    """True if a tier was not asked because of the cost ceiling."""
+    """True if the cost ceiling excluded a tier."""
     budget_exhausted: bool = False
     """True if the answer was not escalated because the client has no escalations left. No
     certificate covers such an answer."""

@@ -48,8 +48,9 @@ def classify(
 ) -> None:
     """Classify each TEXT; with - as the only TEXT, read one text a line from stdin.
 
-    This process is the mobile. Texts that the policy sends to the edge or the cloud need those
-    servers (dimee up). Exits with 1 if a text got no answer and with 2 if the input is wrong.
+    The mobile client runs in this process. Texts that the policy sends to the edge or the cloud
+    need those servers (dimee up). Exits with 1 if a text got no answer, and with 2 if the input is
+    wrong.
     """
     texts = _texts(text)
     settings = load_settings(
@@ -66,9 +67,11 @@ def classify(
         if not as_json:
             click.echo(HEADER)
         for start in range(0, len(texts), MAX_TEXTS):
-            part = texts[start : start + MAX_TEXTS]
-            part_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
-            for one, outcome in zip(part, mobile.classify_many(part, part_pairs), strict=True):
+            batch = texts[start : start + MAX_TEXTS]
+            batch_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
+            for input_text, outcome in zip(
+                batch, mobile.classify_many(batch, batch_pairs), strict=True
+            ):
                 failed |= isinstance(outcome, DimeeError)
                 unserved |= isinstance(outcome, TierError)
                 substitutes.add(outcome)
@@ -76,7 +79,7 @@ def classify(
                 if as_json:
                     results.append(_as_json(outcome))
                 else:
-                    click.echo(row(one, outcome))
+                    click.echo(row(input_text, outcome))
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif marks := legend(classified):
@@ -91,7 +94,7 @@ def classify(
 
 @dataclass
 class _Substitutes:
-    """Answers of the mobile in place of a server, and why the servers did not answer."""
+    """Counts the answers that the mobile gave in place of a server, and notes the reasons."""
 
     answers: int = 0
     servers: dict[str, str] = field(default_factory=dict)
@@ -103,16 +106,19 @@ class _Substitutes:
         if isinstance(outcome, DimeeError) or outcome.degraded_because in (None, "certificate"):
             return
         self.answers += 1
-        for one in outcome.attempts:
-            if one.error_code is not None and one.state is not State.ANSWERED:
-                self.servers[one.tier.value] = one.error_code.removeprefix("tier_")
+        for attempt in outcome.attempts:
+            if attempt.error_code is not None and attempt.state is not State.ANSWERED:
+                self.servers[attempt.tier.value] = attempt.error_code.removeprefix("tier_")
         self.servers |= {tier.value: "skipped: unavailable" for tier in outcome.skipped}
 
     def message(self) -> str:
-        names: dict[str, list[str]] = {}
+        servers_by_reason: dict[str, list[str]] = {}
         for server, reason in self.servers.items():
-            names.setdefault(reason, []).append(server)
-        servers = "; ".join(f"{', '.join(found)} ({reason})" for reason, found in names.items())
+            servers_by_reason.setdefault(reason, []).append(server)
+        servers = "; ".join(
+            f"{', '.join(servers_with_reason)} ({reason})"
+            for reason, servers_with_reason in servers_by_reason.items()
+        )
         count = f"{self.answers} answers come" if self.answers > 1 else "1 answer comes"
         return (
             f"dimee: {count} from the mobile because servers did not answer: {servers}; is the "

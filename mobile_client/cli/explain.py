@@ -32,7 +32,7 @@ LEGEND = {
     "value": "expected value in percentage points: P(right) against the cloud less the cost",
     "paid λ": "recorded cost of the tier's answer",
 }
-"""Meaning of the columns that do not explain themselves."""
+"""Meanings of the columns, printed below the table."""
 
 
 @click.command("explain")
@@ -71,8 +71,8 @@ def lines(explanation: Explanation) -> list[str]:
     if explanation.latency_price_lambda:
         result.append(
             f"Waiting a second cost {1e3 * explanation.latency_price_lambda:g} λ "
-            f"({explanation.latency_price_lambda:g} λ a millisecond); delays are those that the "
-            "mobile had measured."
+            f"({explanation.latency_price_lambda:g} λ a millisecond); the delays were measured by "
+            "the mobile."
         )
     elif explanation.latency_price_lambda is not None:
         result.append("Waiting cost nothing (0 λ a millisecond).")
@@ -84,28 +84,31 @@ def lines(explanation: Explanation) -> list[str]:
 
 def _table(tiers: list[TierView], chosen: str) -> list[str]:
     columns: list[tuple[str, list[str]]] = [
-        ("first tier", [f"{one.tier}{' ◄' * (one.tier == chosen)}" for one in tiers]),
-        ("pool", [one.difficulty.value if one.difficulty else "" for one in tiers]),
-        ("distance", [_number(one.distance, ".4f") for one in tiers]),
-        ("P(right)", [_number(one.right, ".1%") for one in tiers]),
-        ("P(≥ α)", [_number(one.confident, ".1%") for one in tiers]),
-        ("if ≥ α", _escalations([one.escalates_confident for one in tiers], omit_empty=True)),
-        ("if < α", _escalations([one.escalates_not_confident for one in tiers])),
-        ("expected λ", [_number(one.cost_lambda, ".2f") for one in tiers]),
-        ("delay, ms", [_number(one.delay_ms, ".1f") for one in tiers]),
-        ("waiting, λ", [_number(one.waiting_lambda, ".2f") for one in tiers]),
-        ("λ range", [_range(one) for one in tiers]),
+        ("first tier", [f"{view.tier}{' ◄' * (view.tier == chosen)}" for view in tiers]),
+        ("pool", [view.difficulty.value if view.difficulty else "" for view in tiers]),
+        ("distance", [_format_number(view.distance, ".4f") for view in tiers]),
+        ("P(right)", [_format_number(view.right, ".1%") for view in tiers]),
+        ("P(≥ α)", [_format_number(view.confident, ".1%") for view in tiers]),
+        ("if ≥ α", _escalations([view.escalates_confident for view in tiers], omit_empty=True)),
+        ("if < α", _escalations([view.escalates_not_confident for view in tiers])),
+        ("expected λ", [_format_number(view.cost_lambda, ".2f") for view in tiers]),
+        ("delay, ms", [_format_number(view.delay_ms, ".1f") for view in tiers]),
+        ("waiting, λ", [_format_number(view.waiting_lambda, ".2f") for view in tiers]),
+        ("λ range", [_range(view) for view in tiers]),
         (
             "value",
-            [_number(one.expected_value and 100 * one.expected_value, "+.2f") for one in tiers],
+            [
+                _format_number(view.expected_value and 100 * view.expected_value, "+.2f")
+                for view in tiers
+            ],
         ),
-        ("paid λ", [_number(one.recorded_lambda, ".2f") for one in tiers]),
-        ("paid USD", [_number(one.recorded_usd, ".9f") for one in tiers]),
+        ("paid λ", [_format_number(view.recorded_lambda, ".2f") for view in tiers]),
+        ("paid USD", [_format_number(view.recorded_usd, ".9f") for view in tiers]),
     ]
-    shown = [(title, cells) for title, cells in columns if any(cells)]
-    rows = [[title for title, _ in shown]]
-    rows += [[cells[i] or "–" for _, cells in shown] for i in range(len(tiers))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
+    used_columns = [(title, cells) for title, cells in columns if any(cells)]
+    rows = [[title for title, _ in used_columns]]
+    rows += [[cells[i] or "–" for _, cells in used_columns] for i in range(len(tiers))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(used_columns))]
     table = [
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
@@ -113,11 +116,11 @@ def _table(tiers: list[TierView], chosen: str) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    legend = [f"  {title:<10}  {LEGEND[title]}" for title, _ in shown if title in LEGEND]
+    legend = [f"  {title:<10}  {LEGEND[title]}" for title, _ in used_columns if title in LEGEND]
     return [*table, *_threshold_plans(tiers), *legend]
 
 
-def _number(value: float | None, spec: str) -> str:
+def _format_number(value: float | None, spec: str) -> str:
     return "" if value is None else format(value, spec)
 
 
@@ -125,7 +128,7 @@ def _escalations(shares: list[dict[Tier, float] | None], omit_empty: bool = Fals
     """Return a cell for each tier; empty cells if ``omit_empty`` and no tier escalates."""
     if omit_empty and not any(shares):
         return ["" for _ in shares]
-    return ["" if one is None else _escalation(one) for one in shares]
+    return ["" if tier_shares is None else _escalation(tier_shares) for tier_shares in shares]
 
 
 def _escalation(shares: dict[Tier, float]) -> str:
@@ -134,36 +137,37 @@ def _escalation(shares: dict[Tier, float]) -> str:
 
 def _threshold_plans(tiers: list[TierView]) -> list[str]:
     return [
-        f"The value of {one.tier} is that of escalating every answer below α to the "
-        f"{one.threshold_target}; each answer is then decided by its own gain."
-        for one in tiers
-        if one.threshold_target
+        f"The value of {view.tier} is that of escalating every answer below α to the "
+        f"{view.threshold_target}; each answer is then decided by its own gain."
+        for view in tiers
+        if view.threshold_target
     ]
 
 
-def _range(one: TierView) -> str:
-    if one.min_lambda is None or one.max_lambda is None:
+def _range(view: TierView) -> str:
+    if view.min_lambda is None or view.max_lambda is None:
         return ""
-    low, high = f"{one.min_lambda:.1f}", f"{one.max_lambda:.1f}"
+    low, high = f"{view.min_lambda:.1f}", f"{view.max_lambda:.1f}"
     return low if low == high else f"{low} to {high}"
 
 
-def _attempt_lines(one: AttemptView, alpha: float | None) -> list[str]:
-    parts = [f"{one.ordinal}. {one.tier} ({one.reason.replace('_', ' ')})"]
-    if one.label is not None:
-        parts.append(f"{one.label} at exit {one.exit_layer}, confidence {one.confidence or 0:.1%}")
-        if alpha is not None and one.tier != "cloud":
+def _attempt_lines(attempt: AttemptView, alpha: float | None) -> list[str]:
+    parts = [f"{attempt.ordinal}. {attempt.tier} ({attempt.reason.replace('_', ' ')})"]
+    if attempt.label is not None:
+        confidence = attempt.confidence or 0
+        parts.append(f"{attempt.label} at exit {attempt.exit_layer}, confidence {confidence:.1%}")
+        if alpha is not None and attempt.tier != "cloud":
             parts[-1] += f" (α {alpha:.1%})"
     else:
-        parts.append(f"{one.state.replace('_', ' ')}: {one.error_code or 'no reason given'}")
-    if one.right is not None:
-        parts.append(f"right with probability {one.right:.1%}")
-    if one.round_trip_ms is not None:
-        parts.append(f"{one.round_trip_ms:.1f} ms")
-    if one.cost_lambda is not None:
-        parts.append(f"{one.cost_lambda:.2f} λ, {one.cost_usd or 0:.9f} USD")
+        parts.append(f"{attempt.state.replace('_', ' ')}: {attempt.error_code or 'no error code'}")
+    if attempt.right is not None:
+        parts.append(f"right with probability {attempt.right:.1%}")
+    if attempt.round_trip_ms is not None:
+        parts.append(f"{attempt.round_trip_ms:.1f} ms")
+    if attempt.cost_lambda is not None:
+        parts.append(f"{attempt.cost_lambda:.2f} λ, {attempt.cost_usd or 0:.9f} USD")
     result = [" · ".join(parts)]
-    for option in one.options:
+    for option in attempt.options:
         waiting = f" and {option.waiting_lambda:.2f} λ of waiting" if option.waiting_lambda else ""
         comparison = "gain exceeds cost" if option.net_gain > 0 else "cost exceeds gain"
         result.append(
@@ -171,4 +175,4 @@ def _attempt_lines(one: AttemptView, alpha: float | None) -> list[str]:
             f"{option.cost_lambda:.2f} λ{waiting} = {percentage_points(option.cost, sign=False)}: "
             f"{comparison}"
         )
-    return [*result, f"     {one.verdict}"]
+    return [*result, f"     {attempt.verdict}"]

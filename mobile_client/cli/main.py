@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with their summaries, and the extra that a command is missing."""
+        """List each command with its summary, or with the extra that it needs."""
         rows = []
         for name in self.list_commands(ctx):
             try:

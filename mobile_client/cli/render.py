@@ -21,12 +21,17 @@ LEGEND = {
     "!": "degraded: the certificate does not hold, or a server was unavailable",
     "$": "kept because the client's escalation budget is used up",
 }
-"""Marks behind a tier, and what they mean."""
+"""Meanings of the marks that follow a tier."""
 
 
 def legend(outcomes: Iterable[Classification | DimeeError]) -> str:
     """Return the meaning of the marks that occur in ``outcomes``; empty without marks."""
-    used = {mark for one in outcomes if not isinstance(one, DimeeError) for mark in marks(one)}
+    used = {
+        mark
+        for outcome in outcomes
+        if not isinstance(outcome, DimeeError)
+        for mark in marks(outcome)
+    }
     return "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in used)
 
 

@@ -25,7 +25,7 @@ TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """Status that one process returned; ``problem`` says why there is none."""
+    """Status that one process returned; ``problem`` is the reason if it returned none."""
 
     url: str
     body: dict[str, Any]
@@ -75,14 +75,16 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
         name: fetch_status(http, url, "/v1/status" if name == "mobile" else "/readyz")
         for name, url in urls.items()
     }
-    problems = [f"the {name} {one.problem}" for name, one in processes.items() if one.problem]
+    problems = [
+        f"the {name} {process.problem}" for name, process in processes.items() if process.problem
+    ]
     try:
         mobile = MobileHealth.model_validate(processes["mobile"].body)
     except ValidationError:
         mobile = None
         if processes["mobile"].up:
             problems.append(
-                "the mobile has another version; install the same version of dimee everywhere"
+                "the mobile runs another version of dimee; install the same version everywhere"
             )
     if mobile is None:
         return Status(processes, None, problems)
@@ -91,10 +93,12 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
     for name in (Tier.EDGE.value, Tier.CLOUD.value):
         body = processes[name].body
         for field in ("bundle_id", "certificate_id"):
-            theirs, ours = body.get(field), getattr(mobile, field)
+            tier_value, mobile_value = body.get(field), getattr(mobile, field)
             # a tier may run without a certificate
-            if theirs is not None and theirs != ours:
-                problems.append(f"the {name} has the {field} {theirs}, the mobile {ours or 'none'}")
+            if tier_value is not None and tier_value != mobile_value:
+                problems.append(
+                    f"the {name} has the {field} {tier_value}, the mobile {mobile_value or 'none'}"
+                )
     return Status(processes, mobile, problems)
 
 
@@ -165,14 +169,14 @@ def _reset(state_dir: Path, certificate_id: str | None) -> None:
 
 def show(report: Status) -> None:
     """Print the status."""
-    for name, one in report.processes.items():
-        state = "up" if one.up else "down"
-        facts = [f"{name:<7} {state:<5} {one.url}"]
-        if bundle_id := one.body.get("bundle_id"):
+    for name, process in report.processes.items():
+        state = "up" if process.up else "down"
+        facts = [f"{name:<7} {state:<5} {process.url}"]
+        if bundle_id := process.body.get("bundle_id"):
             facts.append(f"bundle {bundle_id}")
         for field in ("policy", "store", "layers"):
-            if one.body.get(field):
-                facts.append(f"{field} {one.body[field]}")
+            if process.body.get(field):
+                facts.append(f"{field} {process.body[field]}")
         click.echo("   ".join(facts))
     if report.mobile is not None:
         _show_mobile(report.mobile)
@@ -223,7 +227,9 @@ def _show_mobile(mobile: MobileHealth) -> None:
 
 
 def _as_json(report: Status) -> dict[str, Any]:
-    processes = {name: asdict(one) | {"up": one.up} for name, one in report.processes.items()}
+    processes = {
+        name: asdict(process) | {"up": process.up} for name, process in report.processes.items()
+    }
     return {
         "healthy": report.healthy,
         "problems": report.problems,

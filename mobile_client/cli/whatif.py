@@ -36,10 +36,10 @@ LARGEST_PRICE = 1e9
 
 def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add one option for each price of the cost model."""
-    for name, what in reversed(PRICES.items()):
+    for name, description in reversed(PRICES.items()):
         flag = f"--{name.replace('_', '-')}"
         command = click.option(
-            flag, metavar="λ|±%", help=f"{what} Give λ, or a change such as +30% or -20%."
+            flag, metavar="λ|±%", help=f"{description} Give λ, or a change such as +30% or -20%."
         )(command)
     return command
 
@@ -107,10 +107,10 @@ def whatif(
     click.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(lines(report)))
 
 
-def _changed(today: CostModel, given: dict[str, str | None]) -> CostModel:
+def _changed(today: CostModel, options: dict[str, str | None]) -> CostModel:
     changes: dict[str, Any] = {
         name: new_price(name, getattr(today, name), text)
-        for name, text in given.items()
+        for name, text in options.items()
         if text is not None
     }
     return replace(today, **changes)
@@ -183,13 +183,15 @@ def _measure_row(measure: Measure) -> str:
     percent = measure.name not in ("cost λ", "latency ms")
     digits = 2 if measure.name == "cost λ" else 1
     cells = [
-        _interval_cell(one, percent, digits, sign)
-        for one, sign in ((measure.before, ""), (measure.after, ""), (measure.change, "+"))
+        _interval_cell(interval, percent, digits, sign)
+        for interval, sign in ((measure.before, ""), (measure.after, ""), (measure.change, "+"))
     ]
     return f"{measure.name:<20}{cells[0]:>24}{cells[1]:>26}{cells[2]:>26}"
 
 
-def _interval_cell(one: Interval, percent: bool, digits: int, sign: str) -> str:
+def _interval_cell(interval: Interval, percent: bool, digits: int, sign: str) -> str:
     scale, unit = (100, "%" if not sign else " pt") if percent else (1, "")
-    mean, low, high = (value * scale + 0.0 for value in (one.mean, one.low, one.high))
+    mean, low, high = (
+        value * scale + 0.0 for value in (interval.mean, interval.low, interval.high)
+    )
     return f"{mean:{sign}.{digits}f}{unit} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"

@@ -1,4 +1,4 @@
-"""The mobile's attempts in the outbox: opened before anything is sent, closed where they end."""
+"""Records the mobile's attempts in the outbox: opened before sending, closed at their end."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class RoutedRequest:
 class OpenAttempt:
     """An attempt that has not ended.
 
-    ``hedges`` is the attempt that this one was started beside. It bears the request's ``final``
-    mark if both are cancelled, unless it has lost (``lost``) by then.
+    For the second attempt of a hedged pair, ``hedges`` is the first one. If both are cancelled, the
+    first is the request's final attempt, unless it has already lost (``lost``).
     """
 
     entry: LedgerEntry
@@ -69,11 +69,11 @@ class OpenAttempt:
     hedges: OpenAttempt | None = None
     lost: bool = False
     waiting: bool = False
-    """True until a retry has waited: nothing has been sent."""
+    """True while a retry waits; nothing has been sent yet."""
     closed: bool = False
 
     def start(self) -> None:
-        """Begin to measure; a retry begins after its wait."""
+        """Start the attempt's clock; a retry starts it after its wait."""
         if self.waiting:
             self.entry = self.entry.model_copy(update={"started_at": time.time()})
             self.waiting = False
@@ -85,11 +85,11 @@ class OpenAttempt:
 
 
 class AttemptRecorder:
-    """Records the caller's side of every attempt, and both sides of the mobile's own.
+    """Records the caller's side of every attempt, and both sides of attempts on the mobile.
 
-    The end of an attempt and the beginning of the next are written in one transaction. If the
-    process dies, the outbox's next owner therefore finds exactly one open attempt of the request,
-    and ends it as the final one.
+    The end of an attempt and the start of the next one are written in one transaction. If the
+    process dies, the next process that opens the outbox finds exactly one open attempt of the
+    request and closes it as the final one.
     """
 
     def __init__(self, outbox: Outbox, live_prices: LivePrices, bundle_id: str) -> None:
@@ -105,7 +105,7 @@ class AttemptRecorder:
         reason: Reason,
         resumed_after: int | None = None,
     ) -> OpenAttempt:
-        """Return an attempt for `open`, or for ``following`` of a closing call.
+        """Return a new attempt, to be opened by `open` or as ``following`` of a closing call.
 
         ``resumed_after`` is the layer whose output the tier gets instead of the text.
         """
@@ -143,7 +143,8 @@ class AttemptRecorder:
     def ensure_closed(self, attempt: OpenAttempt) -> Iterator[None]:
         """Close the attempt as abandoned, timed out or failed if its work is cancelled or raises.
 
-        It is the request's final attempt then, unless it is an audit or one of a hedged pair.
+        The attempt is then the request's final one, unless it is an audit or the second of a hedged
+        pair whose first attempt has not lost.
         """
         try:
             yield
@@ -166,10 +167,10 @@ class AttemptRecorder:
         following: OpenAttempt | None = None,
         withheld_because: str | None = None,
     ) -> LedgerEntry:
-        """Close an attempt of the mobile itself, which is caller and tier in one.
+        """Close an attempt on the mobile and record it as both caller and tier.
 
-        ``reused``: the answer is that of an earlier attempt, which bears its work and cost. For
-        ``following`` and ``withheld_because`` see `close_exchange`.
+        If ``reused``, the answer comes from an earlier attempt, which has the work and the cost.
+        For ``following`` and ``withheld_because`` see `close_exchange`.
         """
         facts: dict[str, Any] = {
             "state": State.ANSWERED,
@@ -200,18 +201,19 @@ class AttemptRecorder:
     ) -> LedgerEntry:
         """Close an attempt at another tier.
 
-        ``following`` is the request's next attempt, which is opened in the same transaction;
-        without one this attempt is the request's final one. ``withheld_because`` is the reason for
-        which a final answer is not the one that the policy chose, and is under no certificate.
+        ``following`` is the request's next attempt, which is opened in the same transaction.
+        Without it, this attempt is the request's final one. ``withheld_because`` is the reason why
+        a final answer is not the policy's choice; no certificate covers such an answer.
         """
         entry = self._ended_by(attempt, exchange, following is None, withheld_because)
         self._write_end(attempt, [entry], following)
         return entry
 
     def close_unused(self, attempt: OpenAttempt, exchange: Exchange | None) -> LedgerEntry:
-        """Close an attempt whose outcome the request does not wait for: an audit or a lost hedge.
+        """Close an audit or the lost attempt of a hedged pair, whose answer is not used.
 
-        Without an exchange it was cancelled. Never raises: a full disk fails no other attempt.
+        ``exchange`` is None if the attempt was cancelled. Does not raise if the disk is full, so
+        that no other attempt fails.
         """
         attempt.lost = attempt.closed = True
         if exchange is not None:
@@ -224,13 +226,13 @@ class AttemptRecorder:
         return entry
 
     def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange | None) -> float:
-        """Return the λ of an attempt that ended with ``exchange``; None: it was cancelled."""
+        """Return the cost in λ of an attempt; ``exchange`` is None if it was cancelled."""
         tier, model = attempt.entry.tier, self._live_prices.cost_model
         if exchange is None:
             return model.wasted(tier, sent=not attempt.waiting)
         if exchange.answer is None:
             return model.wasted(tier, exchange.delivery is not Delivery.NOT_SENT)
-        # the edge is paid by the layer, the cloud by the request: oc + γ, resumed or not
+        # the edge charges by the layer; the cloud charges oc + γ for a request, resumed or not
         layers = exchange.answer.exit_layer - (attempt.entry.resumed_after or 0)
         return model.attempt(tier, layers)
 
@@ -257,11 +259,11 @@ class AttemptRecorder:
         except NotReady:
             if following is None:
                 raise
-            # a full disk: the next attempt is not made, so that this one was the final one
+            # the disk is full: the next attempt is not made, so this one is the final one
             attempt.closed = True
-            *others, caller_side = rows
+            *other_rows, caller_side = rows
             final = caller_side.model_copy(update={"final": True})
-            self._outbox.record_or_buffer(*others, final)
+            self._outbox.record_or_buffer(*other_rows, final)
             raise
         attempt.closed = True
 
@@ -325,7 +327,7 @@ def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:
 
 
 def _decision_context(request: RoutedRequest) -> str | None:
-    """Return as JSON what the decision was made from, for ``dimee explain`` and ``whatif``."""
+    """Return the inputs of the decision as JSON, for ``dimee explain`` and ``dimee whatif``."""
     routing = request.routed.routing
     facts: dict[str, Any] = {
         "distances": routing.distances,
@@ -337,8 +339,8 @@ def _decision_context(request: RoutedRequest) -> str | None:
         "mode": None if request.mode == "auto" else request.mode,
         "max_cost_lambda": request.max_cost_lambda,
     }
-    known = {name: _rounded(value) for name, value in facts.items() if value is not None}
-    return json.dumps(known, separators=(",", ":")) if known else None
+    recorded = {name: _rounded(value) for name, value in facts.items() if value is not None}
+    return json.dumps(recorded, separators=(",", ":")) if recorded else None
 
 
 def _rounded(value: Any) -> Any:
@@ -346,9 +348,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
+        return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_rounded(part) for part in value]
+        return [_rounded(item) for item in value]
     return value
 
 

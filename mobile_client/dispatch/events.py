@@ -1,4 +1,4 @@
-"""Events and actions of `RequestState`: an event comes in, the next action goes out."""
+"""Input events and output actions of `RequestState`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import DimeeError
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request was routed. ``preferred``: see `Answered`."""
+    """The request was routed. For ``preferred`` see `Answered`."""
 
     preferred: Tier | None = None
 
@@ -51,7 +51,7 @@ class HedgeDue:
 
 @dataclass(frozen=True, slots=True)
 class HedgeEnded:
-    """An attempt of a hedged pair ended, and the other one decides; no error: it was cancelled."""
+    """The attempt of a hedged pair that is not used has ended; without ``error`` by cancelling."""
 
     tier: Tier
     cost_lambda: float

@@ -1,4 +1,4 @@
-"""State of one request: an event comes in, the next action goes out. No I/O, and no clock."""
+"""State machine of one request: turns each event into the next action, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Transition(Enum):
     ACCEPT       = "Answered",   "otherwise",                               "accept"
 
     SEND_TEXT    = "Failed",     "the tier refused a hidden state",         "retry with the text"
-    RETRY        = "Failed",     "a retry is safe, and nothing else left",  "retry after a wait"
+    RETRY        = "Failed",     "a retry is safe, and no other is left",   "retry after a wait"
     FAIL_OVER    = "Failed",     "a candidate may do better",               "attempt it"
     FALL_BACK    = "Failed",     "an earlier answer exists",                "return it (mobile)"
     GIVE_UP      = "Failed",     "otherwise",                               "give up"
@@ -67,7 +67,7 @@ class Transition(Enum):
 
 
 GRACE_MS = 100.0
-"""An answer that is at hand is still given this long after the deadline."""
+"""An answer is still returned if it comes at most this long after the deadline."""
 FIRST_WAIT_MS = 50.0
 """Longest wait before the first retry; each further retry doubles it. The wait is a random share
 of it (full jitter), so that clients which failed together do not retry together."""
@@ -79,9 +79,10 @@ MAX_WAIT_SHARE = 0.25
 class RequestState:
     """A request in flight; only `handle` changes it.
 
-    ``fail_over`` lists the tiers that may stand in for a failed one, ``retries`` bounds the retries
-    at one tier, ``jitter`` returns a random number in [0, 1), and ``take_escalation`` takes one
-    escalation from the client's budget, or returns False.
+    ``fail_over`` lists the tiers that may replace a failed one, in order. ``retries`` is the
+    maximum number of retries at one tier. ``jitter`` returns a random number in [0, 1).
+    ``take_escalation`` takes one escalation from the client's budget; it returns False if none is
+    left.
     """
 
     routed_tier: Tier
@@ -103,9 +104,9 @@ class RequestState:
     failed: set[Tier] = field(default_factory=set, init=False)
     errors: list[DimeeError] = field(default_factory=list, init=False)
     skipped: dict[Tier, TierError] = field(default_factory=dict, init=False)
-    """Tiers that were not asked because they have failed before."""
+    """Tiers that were skipped because they failed before, with the reason."""
     cost_capped: bool = field(default=False, init=False)
-    """True if a tier was not asked because of the cost ceiling."""
+    """True if the cost ceiling excluded a tier."""
     budget_exhausted: bool = field(default=False, init=False)
     """True if an answer was not escalated because the client had no escalations left."""
     preferred_unavailable: bool = field(default=False, init=False)
@@ -153,24 +154,24 @@ class RequestState:
         if (late := self.deadline_error(spent_ms)) is not None:
             return self._give_up(Transition.TOO_LATE, late)
         routed = self.routed_tier
-        # the mobile's own layers do not fail as a server does: no other tier stands in for them
-        others = [] if routed is Tier.MOBILE else [one for one in self.fail_over if one != routed]
-        found = self._select([routed, *others])
-        only_ceiling = not found and self.cost_capped
-        if only_ceiling:
-            found = self._select([Tier.MOBILE])
-        if not found:
+        # the mobile's own layers do not fail as a server does, so no other tier replaces them
+        substitutes = () if routed is Tier.MOBILE else self.fail_over
+        candidates = self._select([routed, *(tier for tier in substitutes if tier != routed)])
+        rerouted_to_mobile = not candidates and self.cost_capped
+        if rerouted_to_mobile:
+            candidates = self._select([Tier.MOBILE])
+        if not candidates:
             skipped = [*self.skipped.values()]
             error = skipped[-1] if skipped else self.selector.ceiling_error()
             return self._give_up(Transition.NO_CANDIDATE, error)
-        nothing_failed = only_ceiling or not self.skipped
-        self._note_preferred(event.preferred)
-        self.candidates = found[1:]
-        if found[0] is routed:
-            return self._attempt(Transition.ROUTE, found[0], Reason.ROUTE)
+        nothing_failed = rerouted_to_mobile or not self.skipped
+        self._mark_preferred_unavailable(event.preferred)
+        self.candidates = candidates[1:]
+        if candidates[0] is routed:
+            return self._attempt(Transition.ROUTE, candidates[0], Reason.ROUTE)
         if nothing_failed:
-            return self._attempt(Transition.REROUTE, found[0], Reason.ROUTE)
-        return self._attempt(Transition.SKIP, found[0], Reason.FAIL_OVER)
+            return self._attempt(Transition.REROUTE, candidates[0], Reason.ROUTE)
+        return self._attempt(Transition.SKIP, candidates[0], Reason.FAIL_OVER)
 
     def _answered(self, event: Answered) -> Action:
         self.spent_lambda += event.cost_lambda
@@ -179,22 +180,24 @@ class RequestState:
             return self._accept(Transition.REUSED, event)
         target = event.escalate_to
         if target is None and event.tier is Tier.MOBILE:
-            self._note_preferred(event.preferred)
+            self._mark_preferred_unavailable(event.preferred)
         if target is None or target in self.failed or self.left_ms <= 0:
             return self._accept(Transition.ACCEPT, event)
-        # the mobile is no candidate: the answer at hand is returned if no server gives a better one
-        known = {Tier.MOBILE, event.tier, target, *self.failed}
-        found = self._select([target, *(one for one in self.fail_over if one not in known)])
-        if found and not self.take_escalation():
+        # the mobile is no candidate: this answer is returned if no server gives a better one
+        excluded = {Tier.MOBILE, event.tier, target, *self.failed}
+        candidates = self._select(
+            [target, *(tier for tier in self.fail_over if tier not in excluded)]
+        )
+        if candidates and not self.take_escalation():
             self.budget_exhausted = True
-        if not found or self.budget_exhausted:
+        if not candidates or self.budget_exhausted:
             self.preferred_unavailable |= target in self.skipped
             return self._accept(Transition.ACCEPT, event)
         self.best_answer = event.answer
-        self.candidates = found[1:]
-        direct = found[0] is target or target not in self.skipped
+        self.candidates = candidates[1:]
+        direct = candidates[0] is target or target not in self.skipped
         reason = Reason.ESCALATE if direct else Reason.FAIL_OVER
-        return self._attempt(Transition.ESCALATE, found[0], reason)
+        return self._attempt(Transition.ESCALATE, candidates[0], reason)
 
     def _failed(self, event: Failed) -> Action:
         self.spent_lambda += event.cost_lambda
@@ -220,12 +223,12 @@ class RequestState:
 
     def _hedge_due(self, event: HedgeDue) -> Action:
         both_lambda = self.selector.max_attempt_lambda(event.tier)
-        found = self._select(self._servers(), both_lambda)
-        if not found:
+        candidates = self._select(self._servers(), both_lambda)
+        if not candidates:
             self.transition = Transition.NO_HEDGE
             return Wait()
-        self.candidates.remove(found[0])
-        return self._attempt(Transition.HEDGE, found[0], Reason.HEDGE)
+        self.candidates.remove(candidates[0])
+        return self._attempt(Transition.HEDGE, candidates[0], Reason.HEDGE)
 
     def _hedge_ended(self, event: HedgeEnded) -> Action:
         self.transition = Transition.HEDGE_ENDED
@@ -252,7 +255,7 @@ class RequestState:
         return [tier for tier in self.candidates if tier is not Tier.MOBILE]
 
     def _select(self, tiers: Iterable[Tier], more_lambda: float = 0.0) -> list[Tier]:
-        """Return the candidates of ``tiers``, and note why others are none."""
+        """Return the candidates among ``tiers``; record why the others are excluded."""
         selection = self.selector.select(tiers, self.spent_lambda + more_lambda)
         self.cost_capped |= selection.cost_capped
         for tier, error in selection.unavailable.items():
@@ -263,8 +266,8 @@ class RequestState:
         if tier not in self.failed:
             self.skipped.setdefault(tier, error)
 
-    def _note_preferred(self, tier: Tier | None) -> None:
-        """Note that the policy chose the mobile because ``tier`` is unavailable."""
+    def _mark_preferred_unavailable(self, tier: Tier | None) -> None:
+        """Record that the policy chose the mobile because ``tier`` is unavailable."""
         error = None if tier is None else self.selector.unavailable(tier)
         if tier is not None and error is not None:
             self._skip(tier, error)
@@ -320,7 +323,7 @@ def accepts_text_instead(error: DimeeError) -> bool:
 
 
 def combine_errors(errors: list[DimeeError]) -> DimeeError:
-    """Return one error for a request without an answer: the last one's class, all messages."""
+    """Return one error of the last error's class, with all messages."""
     last = errors[-1]
     if len(errors) == 1:
         return last

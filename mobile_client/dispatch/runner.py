@@ -1,4 +1,4 @@
-"""Runs the attempts of a request: executes each action of its state until one ends it."""
+"""Runs a request: executes the actions of its `RequestState` until it is answered or fails."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class RequestRunner:
         )
 
     def _prepare(self, run: RunningRequest, action: Action) -> Prepared | None:
-        """Return the attempt of ``action``, ready to be opened; None: it is no attempt."""
+        """Return the attempt that ``action`` asks for, not yet opened; None for other actions."""
         if not isinstance(action, MakeAttempt):
             return None
         state = run.hidden_state if run.state.resumable else None
@@ -163,7 +163,7 @@ class RequestRunner:
     ) -> tuple[Action, Prepared | None]:
         """Make one exchange with the edge or the cloud, or a hedged pair of them."""
         attempt, exchange = await self._caller.call(run, action, attempt, hidden_state)
-        with self._recorder.ensure_closed(attempt):  # of a hedged pair it may be the second
+        with self._recorder.ensure_closed(attempt):  # may be the second attempt of a hedged pair
             spent_ms = run.spent_ms()
             late = run.state.deadline_error(spent_ms)
             if late is not None:
@@ -194,7 +194,7 @@ class RequestRunner:
         return Answered(tier, answer, cost_lambda, escalate_to)
 
     def _escalate(self, run: RunningRequest, outcome: Outcome, answer: TierAnswer) -> Tier | None:
-        """Return the tier that the policy lets take over the answer, at present conditions."""
+        """Return the tier that the policy escalates to in the present conditions, if any."""
         if run.policy.uses_conditions:
             self._runtime.tier_stats.refresh(run.state.deadline_ms - run.spent_ms())
         features, routing = run.request.routed.features, run.routing
@@ -225,7 +225,7 @@ class RequestRunner:
             confidence=answer.confidence,
             meets_alpha=tier is Tier.CLOUD or bool(meets_threshold(answer.confidence, alpha)),
             exit_layer=answer.exit_layer,
-            # a tier that got a hidden state does not know whether the text was cut
+            # a tier that resumes from a hidden state does not know whether the text was truncated
             truncated=answer.truncated or run.request.routed.encoded.truncated,
             queue_ms=0.0,
             compute_ms=0.0,
@@ -273,7 +273,7 @@ def _classification(run: RunningRequest, answer: TierAnswer) -> Classification:
 
 
 def _attempt_report(entry: LedgerEntry) -> AttemptReport:
-    """Return the part of a ledger entry that an answer shows of its attempt."""
+    """Return the report of an attempt from its ledger entry."""
     assert entry.reason is not None
     return AttemptReport(
         attempt_id=entry.attempt_id,

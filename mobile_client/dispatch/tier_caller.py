@@ -1,4 +1,4 @@
-"""Exchanges with the edge and the cloud, hedged by a second one where that is wanted."""
+"""Exchanges with the edge and the cloud, with a hedge if the first one is slow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.wire import InferRequest, ResumeRequest
 
 Called = tuple[OpenAttempt, Exchange]
 MIN_LEFT_MS = 0.001
-"""Time for an attempt whose deadline passed while it was being opened."""
+"""Timeout of an attempt whose deadline passed while it was being opened."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class TierCaller:
     ) -> Called:
         """Make the attempt and return it with its exchange.
 
-        If it is hedged, return the attempt that decides; the other one is closed by then.
+        Of a hedged pair, return the attempt that is used; the other one is already closed.
         """
         if action.hedge_after_ms is None:
             return attempt, await self._exchange(run, action, attempt, hidden_state)
@@ -104,16 +104,18 @@ class TierCaller:
                     for task in done:
                         ended.append((running.pop(task), task.result()))
                         if ended[-1][1].answer is not None:
-                            return self._close_pair(run, ended, list(running.values()))
-                return self._close_pair(run, ended, [])
+                            return self._close_losers(run, ended, list(running.values()))
+                return self._close_losers(run, ended, [])
             finally:
                 await _cancel(second)
 
-    def _close_pair(
+    def _close_losers(
         self, run: RunningRequest, ended: list[Called], cancelled: list[OpenAttempt]
     ) -> Called:
-        """Close every attempt of a pair but the last that ended, and return that one."""
-        losers: list[tuple[OpenAttempt, Exchange | None]] = [(one, None) for one in cancelled]
+        """Close every attempt of a pair except the last one that ended, and return that one."""
+        losers: list[tuple[OpenAttempt, Exchange | None]] = [
+            (attempt, None) for attempt in cancelled
+        ]
         for attempt, exchange in [*losers, *ended[:-1]]:
             entry = self._recorder.close_unused(attempt, exchange)
             error = exchange.error if exchange is not None else None
@@ -129,7 +131,7 @@ class TierCaller:
         attempt: OpenAttempt,
         hidden_state: bytes | None,
     ) -> asyncio.Task[Exchange]:
-        """Start the exchange as a task, which frees its breaker even if it never gets to run."""
+        """Start the exchange as a task; its breaker is released even if the task never runs."""
         breaker = self._runtime.tier_stats.breakers[action.tier]
         token = breaker.begin_attempt()
         task = asyncio.create_task(self._exchange(run, action, attempt, hidden_state, token))

@@ -1,4 +1,4 @@
-"""Candidates for the next attempt of a request: by mode, cost ceiling and circuit breakers."""
+"""Selects the tiers that a request may try next, by mode, cost ceiling and circuit breakers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from shared.errors import InvalidInput, NotReady, TierError, TierUnreachable
 from shared.pricing.live_prices import LivePrices
 
 ROUNDING_LAMBDA = 1e-9
-"""Costs are sums of floats; a ceiling that is exceeded by this much is not exceeded."""
+"""Tolerance of the cost ceiling for rounding errors in sums of floats."""
 
 
 @dataclass(slots=True)
 class Selection:
-    """Candidates in the order asked for, and the reasons for which others are none.
+    """Candidates in the requested order, and the reasons why other tiers are excluded.
 
     ``unavailable`` holds an error for each tier that its circuit breaker excludes;
-    ``cost_capped`` is True if the cost ceiling excludes one.
+    ``cost_capped`` is True if the cost ceiling excludes a tier.
     """
 
     candidates: list[Tier] = field(default_factory=list)
@@ -33,7 +33,7 @@ class TierSelector:
     """Chooses candidates for the attempts of one request.
 
     ``layers`` is the number of layers that each tier runs at most, and ``allowed`` the tiers that
-    the request's mode allows. ``hedging`` lets a second tier be asked when the first is slow.
+    the request's mode allows. With ``hedging`` a second tier is asked if the first is slow.
     """
 
     tier_stats: TierStats
@@ -44,7 +44,7 @@ class TierSelector:
     hedging: bool = False
 
     def select(self, tiers: Iterable[Tier], spent_lambda: float) -> Selection:
-        """Return those of ``tiers`` that may be asked next, after ``spent_lambda`` was spent."""
+        """Return the candidates among ``tiers`` for a request that has cost ``spent_lambda``."""
         selection = Selection()
         ceiling_lambda = self.max_cost_lambda
         for tier in tiers:
@@ -77,15 +77,15 @@ class TierSelector:
         return self.live_prices.cost_model.attempt(tier, self.layers[tier])
 
     def hedge_after_ms(self, tier: Tier) -> float | None:
-        """Return after how long a second tier is asked; None: never."""
+        """Return the milliseconds after which a second tier is asked; None for never."""
         return self.tier_stats.p95_ms(tier) if self.hedging and tier is not Tier.MOBILE else None
 
     def ceiling_error(self) -> InvalidInput:
-        """Return the error for a ceiling that pays for no attempt at all."""
+        """Return the error for a cost ceiling below the price of any attempt."""
         least_lambda = min(self.max_attempt_lambda(tier) for tier in self.allowed)
         return InvalidInput(
             f"max_cost_lambda: {self.max_cost_lambda:g} λ pays for no attempt; give at least "
-            f"{least_lambda:g}, which pays for all layers of the cheapest tier",
+            f"{least_lambda:g}, the price of all layers of the cheapest tier",
             field="max_cost_lambda",
             limit=least_lambda,
         )

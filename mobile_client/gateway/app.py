@@ -39,7 +39,7 @@ class ConcurrencyLimitMiddleware:
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a call on, and adapt the limit to how long it took."""
+        """Handle a call, and adapt the limit to its duration."""
         if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -51,13 +51,13 @@ class ConcurrencyLimitMiddleware:
             return
         status = 0
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record_status)
         finally:
             if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
                 took_s = time.perf_counter() - arrived
@@ -83,7 +83,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     app = FastAPI(
         title="dimee mobile",
-        summary="Classifies texts here, on the edge or in the cloud",
+        summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
     )
@@ -97,8 +97,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
         """Answer each text; a text without an answer has an error in place of a result.
 
         A call with a single text fails as a whole, with the status of its error. Its deadline
-        counts from the arrival of the call; in a call of several texts, the deadline of each counts
-        from its turn.
+        counts from the arrival of the call. In a call of several texts, the deadline of each counts
+        from the start of its routing.
         """
         if len(request.texts) == 1:
             message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
@@ -152,8 +152,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
 def client_name(message: Request, header: str) -> str:
     """Return the client's name: the proxy's ``header``, else the token's name, else the address."""
-    named = message.headers.get(header) if header else None
-    return (named or principal_of(message).display_name)[:64]
+    header_value = message.headers.get(header) if header else None
+    return (header_value or principal_of(message).display_name)[:64]
 
 
 def _required_scope(_method: str, path: str) -> Right:

@@ -16,9 +16,9 @@ class Delays:
     """Milliseconds until an answer of each tier: the tier's own time and the network's.
 
     With a ``link``, the network's time is computed for the recorded bytes on that link; without
-    one, it is the measured time. For a tier without recorded answers (``unmeasured``), the own time
-    is the mean time per layer of the other tiers times ``layers``, and its network time and bytes
-    are the means of the other tiers.
+    one, it is the measured time. For a tier without recorded answers (``unmeasured``), the tier's
+    own time is the other tiers' mean time per layer times ``layers``; its network time and bytes
+    are the means over the offloaded answers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Explanation of a recorded request: why it went to its first tier, and what the others offered."""
+"""Explanation of a recorded request: the reason for its first tier, and the alternatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DIFFICULTIES
 
 SAME = 1e-4
-"""Expected values that differ by less, in probability, are equal: the ledger rounds them."""
+"""Expected values (probabilities) that differ by less are equal, since the ledger rounds them."""
 
 FIXED_REASONS = {
     "random": "chosen at random, independent of the text",
@@ -43,8 +43,8 @@ FIXED_REASONS = {
 def explain(request: RequestTrace, context: ReplayContext) -> Explanation:
     """Explain the first tier, what the others would have cost, and the result of each attempt.
 
-    If the request was answered with another bundle than the context's, the explanation holds only
-    what the ledger has, and a note says so.
+    If the request was answered with another bundle than the context's, the explanation contains
+    only what the ledger recorded, with a note about it.
     """
     first = request.first
     same_bundle = first.bundle_id == context.bundle.bundle_id
@@ -170,8 +170,8 @@ def _changed_values(
 
 def _why_nearest(first: LedgerEntry, distances: tuple[float, ...]) -> str:
     nearest = first.difficulty.value if first.difficulty else "?"
-    found = sorted(distance for distance in distances if math.isfinite(distance))
-    margin = f", {found[1] - found[0]:.4f} closer than the next" if len(found) > 1 else ""
+    finite = sorted(distance for distance in distances if math.isfinite(distance))
+    margin = f", {finite[1] - finite[0]:.4f} closer than the next" if len(finite) > 1 else ""
     adapted = " at that time" if first.policy == "dimee-adaptive" else ""
     return (
         f"{first.tier}: the text's mean word embedding is closest to the centroid of the "
@@ -182,7 +182,7 @@ def _why_nearest(first: LedgerEntry, distances: tuple[float, ...]) -> str:
 def _centroid_view(
     tier: Tier, request: RequestTrace, distances: tuple[float, ...], context: ReplayContext | None
 ) -> TierView:
-    difficulty = next(one for one in DIFFICULTIES if one.tier is tier)
+    difficulty = next(candidate for candidate in DIFFICULTIES if candidate.tier is tier)
     distance = distances[DIFFICULTIES.index(difficulty)]
     return replace(
         _cost_view(tier, request, context),
@@ -206,7 +206,9 @@ def _cost_view(tier: Tier, request: RequestTrace, context: ReplayContext | None)
 
 
 def _recorded_view(tier: Tier, request: RequestTrace) -> TierView:
-    entry = next((one for one in request.path if one is request.answers.get(tier)), None)
+    entry = next(
+        (attempt for attempt in request.path if attempt is request.answers.get(tier)), None
+    )
     if entry is None:
         return TierView(tier)
     return TierView(tier, recorded_lambda=entry.cost_lambda, recorded_usd=entry.cost_usd)

@@ -1,4 +1,4 @@
-"""Explanation of a request's attempts: what was answered, and why it was escalated or kept."""
+"""Explanation of a request's attempts: each answer, and why it was escalated or kept."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def _options(
 
 
 def _verdict(target: Tier | None, options: list[EscalationOption]) -> str:
-    gainful = [one for one in options if one.net_gain > 0]
-    best = max(gainful, key=lambda one: one.net_gain).tier if gainful else None
+    gainful = [option for option in options if option.net_gain > 0]
+    best = max(gainful, key=lambda option: option.net_gain).tier if gainful else None
     if target is best:
         if target is not None:
             return f"escalated to {target}: the gain exceeds the cost"

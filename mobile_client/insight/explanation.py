@@ -9,7 +9,7 @@ from shared.domain import Difficulty, Tier
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """Facts known about starting at a tier; None for what does not apply or was not recorded.
+    """Facts about starting at one tier; None where a fact does not apply or was not recorded.
 
     - ``right``, ``confident``: probabilities that its answer is right, and that its confidence
       reaches α.
@@ -19,7 +19,8 @@ class TierView:
       value comes from; None if that plan decides after the answer.
     - ``cost_lambda``: expected cost, escalations included; ``min_lambda`` and ``max_lambda`` bound
       the cost for policies without an expectation. All three are at the present prices.
-    - ``delay_ms``: delay that the mobile knew. ``waiting_lambda``: expected price of waiting.
+    - ``delay_ms``: delay that the mobile had measured. ``waiting_lambda``: expected price of
+      waiting, in λ.
     - ``expected_value``: in probability of a right answer; None if the tier could not answer.
     - ``difficulty``, ``distance``: the tier's pool, and the distance to its centroid.
     - ``recorded_lambda``, ``recorded_usd``: cost of its answer to this request.
@@ -87,8 +88,9 @@ class AttemptView:
 class Explanation:
     """Explanation of one request.
 
-    ``why`` explains the first tier in one sentence, and ``notes`` say what is unknown.
-    ``cost_weight`` is Λ, ``latency_price_lambda`` the price of waiting a millisecond that was used.
+    ``why`` explains the first tier in one sentence, and ``notes`` list limits of the explanation.
+    ``cost_weight`` is Λ. ``latency_price_lambda`` is the price of waiting one millisecond, in λ,
+    that the decision used.
     """
 
     request_id: str

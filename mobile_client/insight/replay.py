@@ -44,9 +44,9 @@ class ReplayContext:
         try:
             bundle, policy = runtime.bundle, None
             if bundle.correctness_heads() is not None:
-                made = runtime.make_policy(CascadeRouting.name)
-                assert isinstance(made, CascadeRouting)
-                policy = made
+                cascade = runtime.make_policy(CascadeRouting.name)
+                assert isinstance(cascade, CascadeRouting)
+                policy = cascade
             layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
             certified = settings.certificate is not None
             return cls(bundle, policy, layers.mobile.last, layers.edge.last, certified)
@@ -140,7 +140,7 @@ def _escalated_cost_lambda(policy: CascadeRouting, prices: Conditions, tier: Tie
 def correct_probability(
     policy: CascadeRouting, expectation: Expectation, outcome: Outcome, by: Tier
 ) -> float:
-    """Return P(``by`` is right) after an answer of the same or of a lower tier."""
+    """Return the probability that ``by`` is right, given an answer of the same or a lower tier."""
     heads, tier = policy.heads, TIERS.index(outcome.tier)
     facts_G = answer_facts(
         outcome.confidence,
@@ -148,16 +148,22 @@ def correct_probability(
         expectation.margin,
         expectation.length,
     )
-    this = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, float(facts_G @ heads.this_TG[tier])))))
-    return this if by is outcome.tier else this + heads.gain(tier, TIERS.index(by), facts_G)
+    probability = 1.0 / (
+        1.0 + math.exp(-max(-30.0, min(30.0, float(facts_G @ heads.this_TG[tier]))))
+    )
+    return (
+        probability
+        if by is outcome.tier
+        else probability + heads.gain(tier, TIERS.index(by), facts_G)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedRequest:
-    """Result of a replay: the ``first`` tier, and expected values of everything else.
+    """Result of a replay: the ``first`` tier, and expected cost, accuracy and latency.
 
     ``answered_T`` holds the probability that each tier gives the final answer, ``right`` the
-    probability that this answer is right. ``modelled`` means that the policy's expectation replaces
+    probability that this answer is right. ``modelled`` is True if the policy's expectation replaces
     an answer that was not recorded.
     """
 
@@ -173,7 +179,7 @@ class Replay:
     """Replays requests with ``policy`` at the prices of its conditions.
 
     A tier that answered the request gives its recorded answer again. For other tiers, the policy's
-    expectation is used: of the text, or of the answer before. ``delays`` give the latency. With
+    expectation is used, given the text or the previous answer. ``delays`` give the latency. With
     ``use_recorded_delays`` and ``use_recorded_latency_price``, decisions use the recorded delays
     and price of waiting of each request instead of those in the policy's conditions.
     """
@@ -208,7 +214,7 @@ class Replay:
             if to is None:
                 right = correct_probability(policy, expectation, outcome, tier)
                 return ReplayedRequest(
-                    first, _certainly(tier), cost, right, latency_ms, modelled=False
+                    first, _certain_answer(tier), cost, right, latency_ms, modelled=False
                 )
             tier = to
         rest = self._expected_remainder(policy, tier, expectation, outcome)
@@ -220,11 +226,11 @@ class Replay:
         )
 
     def reproduces(self, request: RequestTrace) -> bool:
-        """Return whether the replay makes the recorded decisions, first and after each answer."""
+        """Return whether the replay repeats the recorded routing and every escalation decision."""
         expectation, policy = expectation_of(request), self._policy_for(request)
         return policy.plan(expectation).tier is request.first.tier and all(
-            policy.replan(expectation, self._context.outcome(entry)) is asked
-            for entry, asked in request.second_decisions()
+            policy.replan(expectation, self._context.outcome(entry)) is recorded_tier
+            for entry, recorded_tier in request.second_decisions()
         )
 
     def _policy_for(self, request: RequestTrace) -> CascadeRouting:
@@ -243,7 +249,9 @@ class Replay:
             # the heads do not predict a second escalation
             right = correct_probability(policy, expectation, after, tier)
             cost = _escalated_cost_lambda(policy, self._prices, tier)
-            return ReplayedRequest(tier, _certainly(tier), cost, right, latency_ms, modelled=True)
+            return ReplayedRequest(
+                tier, _certain_answer(tier), cost, right, latency_ms, modelled=True
+            )
         shares, right = escalation_shares(policy, tier, expectation), expectation.expected[index]
         if shares:
             escalations = policy.typical_escalations(index)
@@ -251,7 +259,7 @@ class Replay:
         answered = {tier: 1 - sum(shares.values())} | shares
         return ReplayedRequest(
             tier,
-            tuple(answered.get(one, 0.0) for one in TIERS),
+            tuple(answered.get(answering, 0.0) for answering in TIERS),
             expected_cost_lambda(policy, tier, expectation),
             min(1.0, max(0.0, right)),
             latency_ms + sum(share * self._delays.mean_ms(to) for to, share in shares.items()),
@@ -276,15 +284,15 @@ def replayable(
     requests: Iterable[RequestTrace], bundle_id: str
 ) -> tuple[list[RequestTrace], dict[str, int]]:
     """Return the requests that this bundle can replay, and a count of the others by reason."""
-    kept: list[RequestTrace] = []
+    accepted: list[RequestTrace] = []
     left_out: dict[str, int] = {}
     for request in requests:
         reason = _exclusion_reason(request, bundle_id)
         if reason is None:
-            kept.append(request)
+            accepted.append(request)
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
-    return kept, left_out
+    return accepted, left_out
 
 
 def _exclusion_reason(request: RequestTrace, bundle_id: str) -> str | None:
@@ -297,5 +305,5 @@ def _exclusion_reason(request: RequestTrace, bundle_id: str) -> str | None:
     return None if request.first.bundle_id == bundle_id else "of another bundle"
 
 
-def _certainly(tier: Tier) -> tuple[float, ...]:
-    return tuple(1.0 if one is tier else 0.0 for one in TIERS)
+def _certain_answer(tier: Tier) -> tuple[float, ...]:
+    return tuple(1.0 if candidate is tier else 0.0 for candidate in TIERS)

@@ -17,11 +17,11 @@ Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
 class DecisionContext(BaseModel):
-    """Content of `LedgerEntry.decision`: what the policy knew and computed for the first tier.
+    """Content of `LedgerEntry.decision`: inputs and results of the policy's first decision.
 
     - ``expected_values``: of `cascade-routing`; None for a tier that could not answer.
     - ``distances``: of the centroid policies; infinite for an empty pool.
-    - ``delay_ms``: each tier's delay as the mobile knew it; None if unknown.
+    - ``delay_ms``: each tier's delay as the mobile had measured it; None if unknown.
     - ``latency_price_lambda``: the price of waiting a millisecond that `cascade-routing` used.
     - ``mode`` and ``max_cost_lambda``: restrictions of the request.
     """
@@ -44,8 +44,8 @@ class DecisionContext(BaseModel):
         """Known delays by tier; None if no delays were recorded."""
         if self.delay_ms is None:
             return None
-        known = zip(Tier, self.delay_ms, strict=True)
-        return {tier: delay for tier, delay in known if delay is not None}
+        delays = zip(Tier, self.delay_ms, strict=True)
+        return {tier: delay for tier, delay in delays if delay is not None}
 
     @property
     def is_unrestricted(self) -> bool:
@@ -54,8 +54,8 @@ class DecisionContext(BaseModel):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
-        found = self.expectation
-        if found is not None and (len(found.expected), len(found.lead)) != (5, 3):
+        expectation = self.expectation
+        if expectation is not None and (len(expectation.expected), len(expectation.lead)) != (5, 3):
             raise ValueError("an expectation needs 5 probabilities and 3 leads")
         return self
 
@@ -85,7 +85,7 @@ class RequestTrace:
     def second_decisions(self) -> Iterator[tuple[LedgerEntry, Tier | None]]:
         """Yield each answer that the policy could escalate, and the tier that it escalated to.
 
-        Answers that were kept because budget or servers were missing are left out: the policy did
+        Answers that were kept for lack of budget or servers are left out, because the policy did
         not decide about them.
         """
         for number, entry in enumerate(self.path):
@@ -100,7 +100,7 @@ class RequestTrace:
 
 
 def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
-    """Return the trace of a request's entries, of both sides or of the caller's side only.
+    """Return the trace of a request from its entries; only the caller's side is used.
 
     Raises `NotFound` if the mobile's entries have not arrived in the ledger.
     """
@@ -126,7 +126,7 @@ def read_request(entries: Sequence[LedgerEntry]) -> RequestTrace:
 def _repeats_earlier_answer(entry: LedgerEntry, before: Sequence[LedgerEntry]) -> bool:
     """Return whether the mobile returned an earlier answer because other tiers failed."""
     failed_over = entry.reason is Reason.FAIL_OVER and entry.tier is Tier.MOBILE
-    return failed_over and any(one.state is State.ANSWERED for one in before)
+    return failed_over and any(attempt.state is State.ANSWERED for attempt in before)
 
 
 def _parse_decision(decision: str | None) -> DecisionContext | None:

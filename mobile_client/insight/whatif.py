@@ -32,15 +32,15 @@ Floats = NDArray[np.float64]
 BOOTSTRAP_SAMPLES = 2_000
 CONFIDENCE = 0.95
 MIN_REQUESTS = 30
-"""With fewer requests, a note says that the intervals are rough."""
+"""With fewer requests, the report notes that the intervals are rough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Prices in λ, link and price of waiting a millisecond (in λ) to compare with.
+    """Prices in λ, link and price of waiting one millisecond (in λ) to compare with.
 
-    ``link`` None keeps the measured delays; ``latency_price_lambda`` None keeps the price of
-    waiting that each request was decided at.
+    Without ``link`` the measured delays apply; without ``latency_price_lambda`` each request keeps
+    the price of waiting of its recorded decision.
     """
 
     prices: CostModel
@@ -111,13 +111,13 @@ def what_if(
             "bundle: it has no correctness heads, without which the policy cascade-routing cannot "
             "be replayed; export it again"
         )
-    kept, left_out = replayable(requests, context.bundle.bundle_id)
-    if not kept:
+    replayed, left_out = replayable(requests, context.bundle.bundle_id)
+    if not replayed:
         raise NotFound(_no_requests(left_out, context.bundle.bundle_id))
     layers = _layers(policy)
-    delays = Delays(kept, layers), Delays(kept, layers, scenario.link)
+    delays = Delays(replayed, layers), Delays(replayed, layers, scenario.link)
     now = policy.conditions
-    latency_prices_N = _recorded_latency_prices(kept, now.latency_price_lambda)
+    latency_prices_N = _recorded_latency_prices(replayed, now.latency_price_lambda)
     latency_price = (
         now.latency_price_lambda
         if scenario.latency_price_lambda is None
@@ -135,7 +135,7 @@ def what_if(
             Conditions(scenario.prices, delays[1].means_ms(), latency_price_lambda=latency_price),
         ),
     )
-    # a scenario with other delays decides by their means
+    # a scenario that changes the delays decides by mean delays, not by each request's own
     same_delays = scenario.link is None and (
         scenario.latency_price_lambda is None
         or {scenario.latency_price_lambda} == set(latency_prices_N)
@@ -162,22 +162,22 @@ def what_if(
         if scenario.latency_price_lambda is None
         else scenario.latency_price_lambda
     )
-    before, after = ([replay.run(request) for request in kept] for replay in replays)
+    before, after = ([replay.run(request) for request in replayed] for replay in replays)
     # a saving is undefined against a cloud that costs nothing
     saving = min(now.cost_model.all_cloud, scenario.prices.all_cloud) > 0
     names, before_NM = _measures(before, now.cost_model, saving)
     _, after_NM = _measures(after, scenario.prices, saving)
     return WhatIfReport(
-        requests=len(kept),
+        requests=len(replayed),
         left_out=left_out,
-        reproduced=float(np.mean([replays[0].reproduces(request) for request in kept])),
-        modelled_before=float(np.mean([one.modelled for one in before])),
-        modelled_after=float(np.mean([one.modelled for one in after])),
+        reproduced=float(np.mean([replays[0].reproduces(request) for request in replayed])),
+        modelled_before=float(np.mean([result.modelled for result in before])),
+        modelled_after=float(np.mean([result.modelled for result in after])),
         rerouted=float(
             np.mean([a.first is not b.first for a, b in zip(before, after, strict=True)])
         ),
         recorded_lambda=float(
-            np.mean([sum(e.cost_lambda or 0.0 for e in request.path) for request in kept])
+            np.mean([sum(e.cost_lambda or 0.0 for e in request.path) for request in replayed])
         ),
         prices_before=now.cost_model,
         prices_after=scenario.prices,
@@ -186,16 +186,16 @@ def what_if(
         latency_price_before=latency_price_before,
         latency_price_after=latency_price_after,
         measures=_compare(names, before_NM, after_NM, seed),
-        notes=_notes(kept, context, scenario, delays[1], latency_prices_N),
+        notes=_notes(replayed, context, scenario, delays[1], latency_prices_N),
     )
 
 
-def _recorded_latency_prices(kept: list[RequestTrace], today: float) -> list[float]:
+def _recorded_latency_prices(requests: list[RequestTrace], today: float) -> list[float]:
     """Return each request's recorded price of waiting; the present one if none is recorded."""
-    known = [
-        request.decision.latency_price_lambda if request.decision else None for request in kept
+    recorded = [
+        request.decision.latency_price_lambda if request.decision else None for request in requests
     ]
-    return [today if rate is None else rate for rate in known]
+    return [today if rate is None else rate for rate in recorded]
 
 
 def _mean(latency_prices_N: list[float]) -> float:
@@ -218,13 +218,13 @@ def _measures(
     """Return the names and ``values_NM`` of the measures of each request."""
     columns: dict[str, list[float]] = {}
     for index, tier in enumerate(TIERS):
-        columns[f"{tier.value} asked first"] = [float(one.first is tier) for one in replayed]
-        columns[f"{tier.value} answers"] = [one.answered_T[index] for one in replayed]
-    columns["cost λ"] = [one.cost_lambda for one in replayed]
+        columns[f"{tier.value} asked first"] = [float(result.first is tier) for result in replayed]
+        columns[f"{tier.value} answers"] = [result.answered_T[index] for result in replayed]
+    columns["cost λ"] = [result.cost_lambda for result in replayed]
     if saving:
-        columns["saving"] = [1 - one.cost_lambda / prices.all_cloud for one in replayed]
-    columns["expected accuracy"] = [one.right for one in replayed]
-    columns["latency ms"] = [one.latency_ms for one in replayed]
+        columns["saving"] = [1 - result.cost_lambda / prices.all_cloud for result in replayed]
+    columns["expected accuracy"] = [result.right for result in replayed]
+    columns["latency ms"] = [result.latency_ms for result in replayed]
     order = sorted(columns, key=_position)
     return order, np.array([columns[name] for name in order]).T
 
@@ -236,13 +236,13 @@ def _position(name: str) -> int:
 
 def _compare(names: list[str], before_NM: Floats, after_NM: Floats, seed: int) -> list[Measure]:
     count = len(before_NM)
-    # how often each request is drawn; the same draws for before, after and their difference
+    # number of times that each request is drawn, equal for before, after and their difference
     weights_BN = np.random.default_rng(seed).multinomial(
         count, np.full(count, 1 / count), size=BOOTSTRAP_SAMPLES
     )
     tables = [before_NM, after_NM, after_NM - before_NM]
-    found = [_intervals(table_NM, weights_BN / count) for table_NM in tables]
-    return [Measure(name, *(column[i] for column in found)) for i, name in enumerate(names)]
+    intervals = [_intervals(table_NM, weights_BN / count) for table_NM in tables]
+    return [Measure(name, *(column[i] for column in intervals)) for i, name in enumerate(names)]
 
 
 def _intervals(table_NM: Floats, weights_BN: Floats) -> list[Interval]:
@@ -255,7 +255,7 @@ def _intervals(table_NM: Floats, weights_BN: Floats) -> list[Interval]:
 
 
 def _notes(
-    kept: list[RequestTrace],
+    requests: list[RequestTrace],
     context: ReplayContext,
     scenario: Scenario,
     delays: Delays,
@@ -265,11 +265,11 @@ def _notes(
     now = context.policy.conditions.cost_model.all_cloud
     today = context.policy.conditions.latency_price_lambda
     notes = []
-    if len(kept) < MIN_REQUESTS:
-        notes.append(f"only {len(kept)} requests: the intervals are rough")
+    if len(requests) < MIN_REQUESTS:
+        notes.append(f"only {len(requests)} requests: the intervals are rough")
     others = sum(
         1
-        for request in kept
+        for request in requests
         if request.last.all_cloud_lambda is not None
         and abs(request.last.all_cloud_lambda - now) > 1e-6
     )

@@ -21,7 +21,7 @@ from shared.pricing.price_book import PriceBook
 
 @dataclass(slots=True)
 class CertificateGuard:
-    """The certificate in force; ``degraded`` is True once an alarm found that it does not hold."""
+    """The certificate in use; ``degraded`` is True once an alarm found that it does not hold."""
 
     certificate: Certificate | None = None
     certified: CascadeRouting | None = None
@@ -43,7 +43,7 @@ class CertificateGuard:
         return self.certified.conditions.cost_model if self.certified else None
 
     def guarded(self, policy: RoutingPolicy) -> RoutingPolicy:
-        """Return the policy as it runs under the certificate, if that covers it."""
+        """Return the certified version of the policy, or the policy itself if it is not covered."""
         if self.certified is None or not self.covers(policy):
             return policy
         return CertifiedCascadeRouting(self.certified, self)
@@ -68,7 +68,7 @@ class CertifiedCascadeRouting(CascadeRouting):
 def load_guard(
     settings: MobileSettings, bundle: Bundle, live_prices: LivePrices
 ) -> CertificateGuard:
-    """Return the guard of ``settings.certificate``, or one without a certificate.
+    """Return a guard for ``settings.certificate``, or a guard without a certificate if unset.
 
     Raises `BundleError` if the certificate was computed for another bundle, other labels, another
     policy, other layers or other prices, or if it has expired.
@@ -95,7 +95,7 @@ def load_guard(
 
 
 def price_changes(certificate: Certificate, model: CostModel) -> str | None:
-    """Return the differences between the certificate's λ prices and ``model``'s; None: none."""
+    """Describe how ``model`` differs from the certificate's prices in λ; None if it does not."""
     current = Prices.of(model, PriceBook()).model_dump(exclude={"price_book"})
     certified = certificate.prices.model_dump(exclude={"price_book"})
     changes = [

@@ -24,7 +24,7 @@ class HiddenState:
 
 
 class Resumption:
-    """Chooses for each attempt, by the measured times of encoding and of the tiers' layers.
+    """Chooses the faster of the two for each attempt, by measured encoding and layer times.
 
     ``last_layers`` is the number of layers that each tier runs, by the mobile's settings.
     """
@@ -37,9 +37,9 @@ class Resumption:
         self._uplink_mbps = settings.uplink_mbps
         self._bundle_id = bundle_id
         self.last_layers = last_layers
-        known = self._uplink_mbps is not None
-        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and known)
-        """True if hidden states may be sent, so that they have to be retained."""
+        uplink_known = self._uplink_mbps is not None
+        self.needs_hidden_states = self._mode == "always" or (self._mode == "auto" and uplink_known)
+        """True if hidden states may be sent and must therefore be kept."""
         self._encode_ms: float | None = None
         self._layer_ms_per_token: dict[Tier, float] = {}
 
@@ -50,7 +50,7 @@ class Resumption:
         return None if rate_ms is None else rate_ms * tokens
 
     def choose(self, state: HiddenState, tier: Tier) -> bytes | None:
-        """Return the encoded state for ``tier``; None: send the text."""
+        """Return the encoded state to send to ``tier``, or None to send the text."""
         # a tier without further layers, such as the mobile itself, cannot resume
         last = self.last_layers.get(tier, 0)
         if state.layer >= last or not self._saves_time(state, tier):
@@ -77,7 +77,7 @@ class Resumption:
         return worth_resuming(sent_bytes, uplink_mbps, encode_ms, decode_ms, saved_ms)
 
     def learn(self, tier: Tier, answer: InferResponse) -> None:
-        """Update the estimate of a tier's layers from the times in its answer."""
+        """Update the estimated time of a tier's layers from its answer."""
         layers = answer.exit_layer - (answer.resumed_after or 0)
         if layers > 0 and answer.tokens > 0:
             mean_ms = self._layer_ms_per_token.get(tier)

@@ -23,7 +23,7 @@ from shared.pricing.live_prices import LivePrices
 
 @dataclass(frozen=True, slots=True)
 class PreparedText:
-    """A tokenized text, its features for the policy, and how long preparing them took."""
+    """A tokenized text, its features for the policy, and the time to prepare them."""
 
     encoded: EncodedText
     features: TextFeatures
@@ -45,8 +45,8 @@ class TierAnswer:
     """A tier's prediction for one text.
 
     ``meets_alpha`` is True if the confidence reaches the decision's α; an answer of the cloud
-    always does. ``queue_ms`` and ``compute_ms`` are those of the mobile's own answers, 0 for
-    others. ``hidden_state`` is what another tier can resume from, where that is possible.
+    always does. ``queue_ms`` and ``compute_ms`` are set for answers of the mobile and 0 for others.
+    ``hidden_state`` is the state from which another tier can resume, if it was kept.
     """
 
     label: str
@@ -64,7 +64,7 @@ class TierAnswer:
 class LocalRuntime:
     """The mobile's bundle, with its policies by name and the classifier of its own layers.
 
-    The first policy that runs layers beyond m loads them, and they stay loaded.
+    Layers beyond m are loaded when a policy first needs them, and stay loaded.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LocalRuntime:
         return self._classifier.layers.range.last
 
     def make_policy(self, name: str) -> RoutingPolicy:
-        """Return the policy of this name, made once with the layers that it runs.
+        """Return the policy with this name; the first call creates it and loads its layers.
 
         Raises `InvalidInput` for an unknown name and `BundleError` if a layer cannot be run.
         """
@@ -110,7 +110,7 @@ class LocalRuntime:
         return self._policies[name]
 
     async def policy(self, name: str) -> RoutingPolicy:
-        """Return what `make_policy` returns; layers load off the event loop, in callers' order."""
+        """Return the result of `make_policy`, computed off the event loop, in order of calls."""
         async with self._making_policy:
             if name in self._policies:
                 return self._policies[name]
@@ -118,7 +118,7 @@ class LocalRuntime:
             return await loop.run_in_executor(self._worker, self.make_policy, name)
 
     def prepare(self, text: str, pair: str | None) -> PreparedText:
-        """Tokenize and compute the mean word embedding; raise `InvalidInput` for no tokens."""
+        """Tokenize a text and compute its features; raise `InvalidInput` if it has no tokens."""
         started = time.perf_counter()
         encoded = self._classifier.encoder.encode(text, pair)
         embedding_H = self._classifier.embeddings.mean_word_embedding(encoded)
@@ -141,10 +141,10 @@ class LocalRuntime:
         return self.bundle.manifest.alpha if routing.alpha is None else routing.alpha
 
     async def answer(self, routed: RoutedText, check_deadline: Callable[[], None]) -> TierAnswer:
-        """Run layers 1 to the decision's last, up to the first exit whose confidence reaches α.
+        """Run layers up to the first exit whose confidence reaches α.
 
-        The last exit answers at any confidence. ``check_deadline`` raises `DeadlineExceeded` if the
-        work would begin too late.
+        The decision's last layer answers at any confidence. ``check_deadline`` raises
+        `DeadlineExceeded` if the work would begin too late.
         """
         routing = routed.routing
         queued = self._clock()

@@ -1,1 +1,1 @@
-"""Certificates in service: audits, drift detection, alarms."""
+"""Monitoring of certificates in production: audits, drift detection, alarms."""

@@ -1,4 +1,4 @@
-"""Audits: compare a small share of the answers with the cloud's, later and in batches."""
+"""Audits: compare a small share of the answers with the cloud's, in the background."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_WAITING = 256
 """Largest number of waiting audits. Their texts are in memory only; the oldest is dropped."""
 BATCH_AUDITS = 16
 AUDIT_INTERVAL_S = 5.0
-"""Waiting audits are sent after this time, or as soon as a batch is complete."""
+"""Waiting audits are sent after this many seconds, or as soon as a batch is complete."""
 MAX_CONCURRENT = 2
 """Largest number of concurrent audits, so that requests keep most of the cloud's capacity."""
 TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ def is_audited(number: int, share: float) -> bool:
 class AuditSample:
     """An answered request to audit.
 
-    ``from_cloud`` means that the cloud answered from the text itself.
+    ``from_cloud`` is True if the cloud gave the answer, from the text and not a hidden state.
     """
 
     request: RoutedRequest

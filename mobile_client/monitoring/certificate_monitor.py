@@ -1,4 +1,4 @@
-"""Monitor of the certificate in service, which sees every covered request in order of arrival."""
+"""Monitor of the certificate in use; it observes covered requests in the order of arrival."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class _PendingRequest:
 class CertificateMonitor:
     """Audits, sequential tests and alarms, with their state on disk.
 
-    Use it from the mobile's event loop; it never fails a request. It covers the requests that the
-    certificate covers, or without a certificate those of the mobile's default policy. While the
-    mobile is degraded, nothing is tested, because all answers come from the cloud.
+    Use it from the mobile's event loop. Its errors fail no request. It covers the requests that the
+    certificate covers; without a certificate, those of the mobile's default policy. While the
+    mobile is degraded it tests nothing, because all answers come from the cloud.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class CertificateMonitor:
             self._pending.popitem(last=False)
 
     def request_ended(self, request: RoutedRequest, answer: Classification | None) -> None:
-        """Register a request's answer, or None for a failure; unknown requests are ignored."""
+        """Register a request's answer (None if it failed); unknown requests are ignored."""
         pending = self._pending.get(request.request_id)
         if pending is None or pending.ended:
             return
@@ -178,7 +178,7 @@ class CertificateMonitor:
         self.save()
 
     def save(self) -> None:
-        """Save the state, merged with what other processes have saved since."""
+        """Save the state, merged with the changes that other processes have saved since."""
         self._saved_at = time.monotonic()
         if self._file is None or not self._unsaved:
             self._unsaved.clear()

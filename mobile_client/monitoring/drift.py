@@ -1,6 +1,6 @@
-"""Drift detection: compare answered requests with the calibration, by tier and by client.
+"""Drift detection: compares answered requests with the calibration, by tier and by client.
 
-The tests get the requests in the order of arrival. They raise alarms and change no decision.
+The tests take the requests in the order of arrival. Their alarms do not change decisions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from shared.domain import Tier
 from shared.errors import InvalidInput
 
 MAX_SHARE_CHANGE = 0.1
-"""Largest difference between a tier's share and the calibrated one that raises no alarm."""
+"""Alarm ``tier-share`` is raised if a tier's share differs from the calibrated one by more."""
 ESCALATION_FACTOR = 2.0
 ESCALATION_MARGIN = 0.05
-"""A client's share of escalations is suspicious above `ESCALATION_FACTOR` times the usual share
-plus `ESCALATION_MARGIN`."""
+"""Alarm ``client`` is raised if a client's share of escalations is above `ESCALATION_FACTOR` times
+the usual share plus `ESCALATION_MARGIN`."""
 MIN_REQUESTS = 100
-"""Number of requests from which the usual share of escalations is estimated without calibration."""
+"""Without calibration, the usual share of escalations is known after this many requests."""
 MAX_CLIENTS = 1_000
 
 
@@ -125,7 +125,7 @@ class TierShare:
 
 
 class TierShares:
-    """The share of every tier that was calibrated."""
+    """Tests of the shares of all calibrated tiers."""
 
     def __init__(self, calibrated: Mapping[Tier, float], n: int, alpha: float) -> None:
         self._tiers = {tier: TierShare(tier, share, n, alpha) for tier, share in calibrated.items()}
@@ -133,7 +133,7 @@ class TierShares:
     def update(self, tier: Tier) -> list[tuple[str, str]]:
         """Add one request that ``tier`` answered; return (kind, message) of each new alarm."""
         raised = [share.update(share.tier is tier) for share in self._tiers.values()]
-        return [one for one in raised if one is not None]
+        return [alarm for alarm in raised if alarm is not None]
 
     def report(self) -> dict[str, ShareReport]:
         """Return the calibrated and the present shares."""

@@ -18,7 +18,7 @@ class Report(BaseModel):
 class AlarmReport(Report):
     """An alarm and the time at which it was raised.
 
-    ``degrades`` means that everything goes to the cloud since then.
+    If ``degrades`` is True, every request goes to the cloud until the alarm is reset.
     """
 
     kind: AlarmKind
@@ -28,10 +28,10 @@ class AlarmReport(Report):
 
 
 class AuditReport(Report):
-    """Results of the audits: of ``seen`` requests, ``differ`` answers were not the cloud's.
+    """Results of the audits: of ``seen`` answers, ``differ`` differed from the cloud's.
 
-    ``sent`` audits went to the cloud, ``failed`` returned no answer, ``dropped`` were given
-    up because the queue was full or the process ended, ``waiting`` are not sent yet. ``share`` is
+    ``sent`` audits went to the cloud, ``failed`` returned no answer, ``dropped`` were discarded
+    because the queue was full or the process ended, ``waiting`` are not sent yet. ``share`` is
     the share of requests that are audited. The alarm is raised when ``e_value`` (of the test that
     disagreement is at most ``bound``) reaches ``alarm_at``; all three are None without a bound.
     """

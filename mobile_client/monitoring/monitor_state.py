@@ -20,7 +20,7 @@ from shared.validation import first_error
 log = logging.getLogger(__name__)
 
 MAX_REPORTS = 100
-"""Largest number of reports of alarms; alarms that degrade are always reported."""
+"""Largest number of alarm reports; alarms that degrade are reported beyond it."""
 
 Count = Annotated[int, Field(ge=0)]
 Event = tuple[str, Any]
@@ -52,7 +52,7 @@ class _Saved(BaseModel):
 def audited_bound(certificate: Certificate | None) -> float | None:
     """Return the bound on the share of answers that differ from the cloud's; None without one.
 
-    In service the right answers are unknown, so audits can only measure disagreement with the
+    In production the right answers are unknown, so audits can only measure disagreement with the
     cloud. A certificate of consistency bounds it directly. A certificate of accuracy is monitored
     by its additional bound on disagreement, if it has one; neither bound implies the other.
     """
@@ -67,8 +67,8 @@ def audited_bound(certificate: Certificate | None) -> float | None:
 class MonitorState:
     """State that results from applying events in the order of the requests.
 
-    The same events lead to the same state. ``alpha`` bounds the probability that each test ever
-    raises a false alarm.
+    The same events always give the same state. ``alpha`` is the largest probability that a test
+    ever raises a false alarm.
     """
 
     def __init__(

@@ -59,11 +59,11 @@ class StateFile:
         except (OSError, ValueError) as error:
             return self.set_aside(f"cannot be read ({type(error).__name__})")
 
-    def set_aside(self, why: str) -> None:
-        """Rename a damaged file, so that it can be examined, and log a warning."""
+    def set_aside(self, problem: str) -> None:
+        """Rename a damaged file, which keeps it for examination, and log a warning."""
         aside = self.file.with_suffix(".damaged")
         log.warning(
-            "%s %s; it is renamed to %s, and the counts start again", self.file, why, aside.name
+            "%s %s; it is renamed to %s, and the counts start again", self.file, problem, aside.name
         )
         with suppress(OSError):
             self.file.replace(aside)
@@ -71,9 +71,9 @@ class StateFile:
 
     def write(self, content: Any) -> None:
         """Replace the file's content atomically."""
-        part = self.file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(self.file)
+        temporary = self.file.with_suffix(f".{os.getpid()}.part")
+        temporary.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(self.file)
         self._changes.mark()
 
     def remove(self) -> bool:

@@ -1,9 +1,9 @@
 """Circuit breaker for one tier: after repeated failures it gets no requests for a while.
 
-Own code, because the dispatcher asks before an attempt whether it may be made (an attempt is in the
-ledger before anything is sent, and the attempt before it must know whether it is the final one),
-and because a half-open breaker lets exactly one attempt through. Libraries for asyncio raise inside
-the call.
+This is our own code for two reasons. The dispatcher must know before an attempt whether it is
+allowed, because the attempt is recorded before anything is sent, together with the end of the
+previous one; asyncio libraries raise inside the call instead. And a half-open breaker must allow
+exactly one attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ State = Literal["closed", "open", "half-open"]
 FAILURES = 3
 """Number of failures in a row that open the breaker."""
 OPEN_S, MAX_OPEN_S = 5.0, 60.0
-"""Seconds that it stays open the first time, and at most; each failed trial doubles them."""
+"""Seconds that the breaker stays open at first, and at most; each failed trial doubles the time."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class CircuitBreaker:
 
     @property
     def left_s(self) -> float:
-        """Seconds until it is half-open."""
+        """Seconds until the breaker is half-open; 0 if it is closed."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - self.clock())
 
     def allows_attempt(self) -> bool:
@@ -54,10 +54,10 @@ class CircuitBreaker:
 
     @property
     def available(self) -> bool:
-        """False if a policy should not plan with the tier.
+        """Whether a policy should plan with the tier.
 
-        That holds while no attempt is allowed, and for `OPEN_S` after the tier was unreachable. A
-        request that needs the tier may still ask it until the breaker opens.
+        False while no attempt is allowed, and for `OPEN_S` after the tier was unreachable. A
+        request that needs the tier may still try it until the breaker opens.
         """
         return self.allows_attempt() and self.clock() >= self._unreachable_until
 
@@ -69,7 +69,7 @@ class CircuitBreaker:
         return token
 
     def record_success(self) -> None:
-        """Close the breaker: the tier answered, or refused as a working tier does."""
+        """Close the breaker, because the tier answered or refused as a working tier does."""
         self.failures, self._open_until, self._trial, self._open_s = 0, None, None, OPEN_S
         self._unreachable_until = -math.inf
 
@@ -87,6 +87,6 @@ class CircuitBreaker:
             self._open_until = self.clock() + self._open_s
 
     def discard(self, token: object) -> None:
-        """Forget an attempt that was cancelled or had too little time: it proves nothing."""
+        """Ignore the outcome of an attempt that was cancelled or had too little time."""
         if token is self._trial:
             self._trial = None

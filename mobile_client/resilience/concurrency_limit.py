@@ -1,8 +1,8 @@
-"""Limit on concurrent calls of the gateway that adapts to how fast they are answered.
+"""Limit on concurrent calls of the gateway that adapts to their response times.
 
 Additive increase, multiplicative decrease, as in TCP's congestion control (Chiu and Jain 1989):
-each answer in good time raises the limit a little, a late one lowers it by a tenth. Answers count
-as late by their deadline only, so that a long link does not lower the limit.
+each fast answer raises the limit a little, and each slow one lowers it by a tenth. Slow is relative
+to the call's deadline, so that a long link does not lower the limit.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from shared.errors import Overloaded
 
 MIN_LIMIT = 8
 """The limit never falls below this number of calls."""
-GOOD_TIME = 0.75
-"""An answer that took at most this share of its deadline came in good time."""
+FAST_SHARE = 0.75
+"""An answer is fast if it took at most this share of its deadline."""
 DECREASE = 0.9
-"""Factor by which a late answer lowers the limit."""
+"""Factor by which a slow answer lowers the limit."""
 MIN_DECREASE_INTERVAL_S = 0.1
-"""Shortest time between two decreases: calls admitted before the first prove nothing new."""
+"""Shortest time between two decreases, so that calls admitted before a decrease cause no other."""
 RETRY_AFTER_S = 1.0
 
 
 class AIMDLimiter:
-    """Counts the calls in flight and adapts their limit; for one event loop."""
+    """Counts the calls in flight and adapts their limit. For use in one event loop."""
 
     def __init__(self, max_limit: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._max = max_limit
@@ -43,7 +43,7 @@ class AIMDLimiter:
         """Take a slot; raise `Overloaded` if none is free."""
         if self.in_flight >= self.limit:
             raise Overloaded(
-                f"the mobile has {self.in_flight} requests in flight and answers no more in time; "
+                f"the mobile has {self.in_flight} requests in flight and accepts no more; "
                 f"try again in {RETRY_AFTER_S:.0f} s",
                 limit=self.limit,
                 retry_after_s=RETRY_AFTER_S,
@@ -51,14 +51,14 @@ class AIMDLimiter:
         self.in_flight += 1
 
     def discard(self) -> None:
-        """Release a slot without adjusting the limit, as for wrong input or a client that left."""
+        """Release a slot without adjusting the limit, e.g. after invalid input or a disconnect."""
         self.in_flight -= 1
 
     def release(self, took_s: float, deadline_s: float, late: bool) -> None:
         """Release a slot and adjust the limit; ``late`` if the call's deadline passed."""
         half_used = self.in_flight > self.limit / 2
         self.in_flight -= 1
-        if late or took_s > GOOD_TIME * deadline_s:
+        if late or took_s > FAST_SHARE * deadline_s:
             if half_used and self._clock() - self._decreased_at >= MIN_DECREASE_INTERVAL_S:
                 self._limit = max(self._min, self._limit * DECREASE)
                 self._decreased_at = self._clock()

@@ -1,4 +1,4 @@
-"""Budget of escalations for each client: crafted inputs could otherwise never exit early."""
+"""Budget of escalations for each client, which limits the cost of inputs that never exit early."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 MAX_CLIENTS = 10_000
 EXHAUSTED = "budget_exhausted"
 OFFLINE, UNAVAILABLE = "offline", "unavailable"
-"""The ledger's ``error_code`` of an answer that was not escalated because the budget was exhausted,
-or that the mobile gave in place of a server."""
+"""Values of the ledger's ``error_code`` for an answer that was not escalated because the budget was
+exhausted (`EXHAUSTED`), or that the mobile gave because no server did (the other two)."""
 CERTIFICATE = "certificate"
 """``degraded_because`` of an answer of the cloud after an alarm about the certificate."""
 WITHHELD = frozenset({EXHAUSTED, OFFLINE, UNAVAILABLE})
@@ -22,12 +22,12 @@ class _Account:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """One request's access to its client's account; without an account it is not limited."""
+    """Permission of one request to escalate; without ``account`` it is not limited."""
 
     account: _Account | None = None
 
     def take(self) -> bool:
-        """Pay for one escalation; return False if the account does not suffice."""
+        """Take one escalation from the account; return False if none is left."""
         if self.account is None:
             return True
         if self.account.credits < 1:
@@ -40,8 +40,8 @@ class EscalationBudget:
     """Each request earns its client ``share`` escalations, and each escalation costs one.
 
     A client starts with ``burst`` and never has more: of n requests at most share · n + burst are
-    escalated, whatever the inputs and their rate. Beyond ``max_clients``
-    the least recently seen client is forgotten, and starts anew.
+    escalated, for any inputs and any rate. Beyond ``max_clients``, the least recently seen client
+    is removed; if it returns, it starts with ``burst`` again.
     """
 
     def __init__(self, share: float, burst: float, max_clients: int = MAX_CLIENTS) -> None:

@@ -1,4 +1,4 @@
-"""Measured delay and availability of each tier, as input of routing decisions."""
+"""Measured delay and availability of each tier, for routing decisions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from shared.tier_client import Exchange
 SMOOTHING = 0.125
 """Weight of the newest delay in the mean, as TCP's for round trips (RFC 6298)."""
 FAIR_TIMEOUT_MS = 100.0
-"""A tier that did not answer within less time than this has not failed: callers choose deadlines,
-and a short one must not exclude the tier for others."""
+"""A timeout after less time than this does not count as a failure of the tier. Callers choose the
+deadlines, and a short one must not exclude the tier for others."""
 DELAY_EXPIRES_S = 60.0
-"""A delay that was not measured again for this long is forgotten, so that a tier whose delay made
-it too expensive is tried again: its link may be better by then."""
+"""A delay that has not been measured for this long is discarded, so that a tier that was too slow
+is tried again: its link may have improved."""
 MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
-"""A p95 needs this many round trips, and uses at most the last so many."""
+"""Smallest and largest number of recent round trips that a p95 is computed from."""
 
 
 class TierStats:
@@ -57,7 +57,7 @@ class TierStats:
         }
 
     def refresh(self, left_ms: float) -> None:
-        """Bring the conditions up to date for a request that has ``left_ms``."""
+        """Update the conditions for a request that has ``left_ms`` until its deadline."""
         self._live_prices.refresh()
         self.conditions.cost_model = self._cost_model()
         self.conditions.latency_price_lambda = self._waiting_price()
@@ -76,7 +76,7 @@ class TierStats:
 
     @contextmanager
     def assume_all_available(self) -> Iterator[None]:
-        """Set the conditions as if no server had failed, to ask a policy what it would prefer."""
+        """Treat every server as available, to find the tier that a policy would prefer."""
         up, self.conditions.up = self.conditions.up, {}
         try:
             yield
@@ -98,7 +98,7 @@ class TierStats:
                 del self._measured_at[tier], self.conditions.delay_ms[tier]
 
     def record_exchange(self, tier: Tier, exchange: Exchange, token: object = None) -> None:
-        """Learn a delay or a failure from an exchange; ``token`` is that of its breaker."""
+        """Record the delay or the failure of an exchange; ``token`` comes from its breaker."""
         self._update_breaker(self.breakers[tier], exchange, token)
         if exchange.answer is not None:
             self.record_delay(tier, exchange.round_trip_ms)
@@ -121,6 +121,6 @@ class TierStats:
             breaker.record_success()
 
     def p95_ms(self, tier: Tier) -> float | None:
-        """Return the p95 of the tier's last round trips with an answer; None: too few."""
-        seen = self._round_trips[tier]
-        return float(np.percentile(seen, 95)) if len(seen) >= MIN_ROUND_TRIPS else None
+        """Return the p95 of the tier's last answered round trips; None if there are too few."""
+        times_ms = self._round_trips[tier]
+        return float(np.percentile(times_ms, 95)) if len(times_ms) >= MIN_ROUND_TRIPS else None

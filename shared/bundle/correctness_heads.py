@@ -25,7 +25,7 @@ from shared.errors import BundleError
 Floats = NDArray[np.float64]
 TIERS = tuple(Tier)
 EXTRA = 8
-"""Number of features beside the embedding or the features of a pair."""
+"""Number of features in addition to the embedding or the features of a pair."""
 QUANTILES = 32
 """Number of typical answers of each state."""
 
@@ -46,7 +46,7 @@ class CorrectnessHeads:
     - ``diff_FT``, ``diff_T``: for a text, 'tier t is right' minus 'the cloud is right'.
     - ``gains_TSQU``: for answers of tier t that are confident (S = 0) or not (S = 1), `QUANTILES`
       typical gains of each other tier. `CascadeRouting` values later escalations by them.
-    - ``alpha``: threshold of the exits that all of this was fitted at. ``cost_weight``: default Λ.
+    - ``alpha``: threshold of the exits for which the heads were fitted. ``cost_weight``: default Λ.
     """
 
     exit0_HC: Floats
@@ -90,7 +90,7 @@ class CorrectnessHeads:
         return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
 
     def scaled(self, features_F: Floats) -> Floats:
-        """Return standardised features; an unknown feature (NaN) gets its mean."""
+        """Return standardised features; an unknown feature (NaN) is replaced by its mean."""
         x_F: Floats = (features_F - self.mean_F) / self.scale_F
         if self.reads_pairs:  # only features of pairs can be unknown
             return np.nan_to_num(x_F, nan=0.0)

@@ -1,4 +1,4 @@
-"""Load a bundle and check every file of it against its checksum."""
+"""Loads a bundle and checks each of its files against its checksum."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     for name, checksum in manifest.files.items():
         try:
             with (folder / name).open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError:
             raise BundleError(
                 f"bundle: {folder / name} is missing; copy the whole folder again"
             ) from None
-        if found != checksum:
+        if digest != checksum:
             raise BundleError(
                 f"bundle: {folder / name} is damaged (its checksum differs from the manifest); "
                 "copy the folder again"
@@ -109,7 +109,7 @@ class LayerRanges:
 
 
 def tier_layers(bundle: Bundle, mobile_layers: int | None, edge_layers: int | None) -> LayerRanges:
-    """Return the layers of each tier for m and n; None takes the bundle's.
+    """Return the layers of each tier for m and n; the default for both is the bundle's.
 
     Raises `BundleError` unless 1 <= m < n <= l.
     """

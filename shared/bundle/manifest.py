@@ -23,9 +23,8 @@ def layer_file(layer: int) -> str:
 class Manifest(BaseModel):
     """Content of ``manifest.json``.
 
-    ``accuracy`` holds the figures measured at export. ``training`` holds the settings of the runs
-    that the layers come from; it is empty if they were not recorded. ``files`` maps the path of
-    each file to its SHA-256.
+    ``accuracy`` holds the figures measured at export. ``training`` holds the settings of the
+    training runs, if they were recorded. ``files`` maps the path of each file to its SHA-256.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

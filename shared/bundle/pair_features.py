@@ -1,4 +1,4 @@
-"""Features of a pair of texts that need no layer.
+"""Features of a pair of texts, computed without running a layer.
 
 The mean word embedding of a whole pair does not show how its texts relate. These features compare
 the mean word embeddings, the tokens and the lengths of the two texts.

@@ -1,1 +1,1 @@
-"""Certificates: tested statements of how much accuracy a policy may lose."""
+"""Certificates: statistical guarantees of how much accuracy a policy loses at most."""

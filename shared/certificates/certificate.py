@@ -1,4 +1,4 @@
-"""Certificate of a calibration: an upper bound on the loss, and the setting that it holds for.
+"""Certificate of a calibration: an upper bound on the loss, and the settings it is valid for.
 
 ``dimee calibrate`` writes a certificate, and the tiers load it with `load_certificate`. It covers
 one bundle at one m and n. `certified_policy` returns the policy that it covers.
@@ -77,8 +77,8 @@ class CertificateContent(_Frozen):
 
     - ``metric``: ``consistency`` counts answers that differ from the cloud's, ``accuracy`` counts
       right answers that are lost.
-    - ``bound``: the upper bound of the chosen setting alone; what is certified is ``max_drop``.
-    - ``n``: number of test samples. ``data_hash``: the examples of which they are one half.
+    - ``bound``: the upper bound of the chosen setting alone; the certified bound is ``max_drop``.
+    - ``n``: number of test samples. ``data_hash``: hash of the examples, half of which are tested.
     - ``per_tier``: bounds for the tiers, which hold together with probability 1 − ``delta``.
     - ``disagreement``: in a certificate of accuracy also an upper bound on the share of answers
       that differ from the cloud's, with probability 1 − ``delta``.
@@ -122,7 +122,7 @@ class Certificate(CertificateContent):
     @model_validator(mode="after")
     def _check_id(self) -> Self:
         if self.certificate_id != _content_id(self):
-            raise ValueError("does not match the content, which was changed")
+            raise ValueError("does not match the content; the file was changed")
         return self
 
     @classmethod
@@ -135,7 +135,7 @@ class Certificate(CertificateContent):
         return self.expires is not None and (now or datetime.now(UTC)) >= self.expires
 
     def sentence(self) -> str:
-        """Return what is certified, in one sentence."""
+        """Return the certified statement as one sentence."""
         claim = f"at most {100 * self.max_drop:g} % of the answers differ from all-cloud's"
         if self.metric == "accuracy":
             points = f"{100 * self.max_drop:g} point{'' if self.max_drop == 0.01 else 's'}"
@@ -147,11 +147,11 @@ class Certificate(CertificateContent):
 
     def write(self, file: Path) -> None:
         """Write the certificate as JSON, atomically; raises `InvalidInput` if that fails."""
-        part = file.with_suffix(".part")
+        temporary = file.with_suffix(".part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(file)
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            temporary.replace(file)
         except OSError as error:
             raise InvalidInput(
                 f"out: {file} cannot be written ({error.strerror}); give another file", field="out"
@@ -173,7 +173,7 @@ def load_certificate(
 ) -> Certificate:
     """Read a certificate and check that it is valid for ``bundle`` at ``now`` (default: the clock).
 
-    Raises `BundleError`, whose message says what to do, if the file cannot be read, was changed or
+    Raises `BundleError`, whose message says what to do, if the file cannot be read, was modified or
     has expired, or is for other labels, another bundle, or other m and n (where given).
     """
     certificate = read_certificate(Path(path))
@@ -209,10 +209,11 @@ def load_certificate(
 def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting:
     """Return the policy `cascade-routing` at the certified thresholds and prices.
 
-    The certificate covers this object in its initial conditions. It decides differently at other
-    prices, with a price of waiting, with a deadline that a tier cannot meet, or while a tier is
-    down. (A request that fails over to the cloud gets the cloud's answer.) Raises `BundleError`
-    for another policy's certificate or a bundle without correctness heads.
+    The certificate covers this policy object in its initial conditions. The object decides
+    differently at other prices, with a price of waiting, with a deadline that a tier cannot meet,
+    or while a tier is unavailable. (A request that fails over to the cloud gets the cloud's
+    answer.) Raises `BundleError` for another policy's certificate or a bundle without correctness
+    heads.
     """
     if (
         certificate.policy != CascadeRouting.name
@@ -232,7 +233,7 @@ def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting
 
 
 def read_certificate(file: Path) -> Certificate:
-    """Read a certificate without checking what it is for; raises `BundleError`."""
+    """Read a certificate without checking it against a bundle; raises `BundleError`."""
     try:
         with file.open("rb") as content:
             raw = content.read(LARGEST_BYTES + 1)

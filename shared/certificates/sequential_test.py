@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 LARGEST_BET = 0.9
 """Largest share of its capital that a bet risks on one loss."""
 HALVINGS = 32
-"""Halvings of an interval of length 2 or less: bounds are exact to 1e-9 and rounded up."""
+"""Bisection steps on an interval of length 2 or less: bounds are exact to 1e-9 and rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,15 @@ def binomial_upper(errors: int, count: int, delta: float) -> float:
     return _smallest(lambda rate: binomial_tail(errors, count, rate) <= delta, errors / count)
 
 
-def _smallest(proved: Callable[[float], bool], low: float) -> float:
-    """Return the smallest value in [low, 1] that is proved, rounded up, by bisection.
+def _smallest(holds: Callable[[float], bool], low: float) -> float:
+    """Return the smallest value in [low, 1] for which ``holds`` is True, rounded up, by bisection.
 
-    All values above a proved one must be proved too.
+    If ``holds`` is True for a value, it must be True for every larger one.
     """
     high = 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if proved(middle):
+        if holds(middle):
             high = middle
         else:
             low = middle
@@ -147,8 +147,8 @@ def _checked_losses(losses: Sequence[float] | Floats, delta: float, kind: LossKi
     if kind.binary:
         fit_N &= (losses_N == 0) | (losses_N == 1)
     if not fit_N.all():
-        what = "0 or 1" if kind.binary else f"in [{kind.low:g}, 1]"
-        raise InvalidInput(f"losses: {losses_N[~fit_N][0]:g} is not {what}", field="losses")
+        allowed = "0 or 1" if kind.binary else f"in [{kind.low:g}, 1]"
+        raise InvalidInput(f"losses: {losses_N[~fit_N][0]:g} is not {allowed}", field="losses")
     return losses_N
 
 
@@ -184,7 +184,7 @@ class Alarm:
 
     @property
     def e_value(self) -> float:
-        """Present wealth of an initial wealth of 1; the alarm is raised at 1/alpha."""
+        """Current wealth, from an initial wealth of 1; the alarm is raised at 1/alpha."""
         return sum(self._wealth) + _reserve(self.seen)
 
     @property

@@ -1,1 +1,1 @@
-"""Running a bundle's layers: tokens, embeddings, layers with exits. numpy and onnxruntime only."""
+"""Inference with a bundle: tokenizer, embeddings, layers with exits. Needs no torch."""

@@ -1,4 +1,4 @@
-"""Choosing the waiting texts of similar length that form a batch with the most urgent one."""
+"""Choice of waiting texts of similar length that form a batch with the most urgent one."""
 
 from __future__ import annotations
 

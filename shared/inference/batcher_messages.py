@@ -35,7 +35,7 @@ class NumberedRow(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """Rows to add: at once, or with ``follows`` when nothing else is in progress.
+    """Rows to add at once, or (``follows``) when nothing else is in progress.
 
     With ``low_priority`` the layers run at a lower scheduling priority from now on.
     """
@@ -56,4 +56,4 @@ class Done(NamedTuple):
 
     rows: Sequence[tuple[int, Prediction | Exception, float]]
     nearly_idle: bool = False
-    """Everything in progress ends within `LOOKAHEAD` layers."""
+    """True if everything in progress ends within `LOOKAHEAD` layers."""

@@ -24,7 +24,7 @@ from shared.inference.layer_batcher import LayerBatcher, Row
 
 log = logging.getLogger(__name__)
 NICE = 10
-"""Niceness at low priority: beside a busy process of niceness 0, layers get a tenth of a core."""
+"""Niceness at low priority. On a core shared with a busy process, layers get a tenth of it."""
 
 
 def main(connection: Connection) -> None:
@@ -61,7 +61,7 @@ class _Worker:
         self._poller.register(connection.fileno(), select.POLLIN | select.POLLHUP)
 
     def run(self, low_priority: bool) -> None:
-        """Run admitted rows until some are admitted with another ``low_priority``."""
+        """Run admitted rows until rows arrive with a different ``low_priority``."""
         while True:
             self._receive()
             if self._low_priority is not low_priority:
@@ -97,7 +97,10 @@ class _Worker:
                 del self._numbers[row]
             return
         self._low_priority = message.low_priority
-        rows = {Row(one.source, one.after, one.alpha): one.number for one in message.rows}
+        rows = {
+            Row(numbered.source, numbered.after, numbered.alpha): numbered.number
+            for numbered in message.rows
+        }
         self._numbers |= rows
         if message.follows:
             self._next.append(list(rows))

@@ -1,4 +1,4 @@
-"""Classifying texts with a bundle: tokenizer, embeddings and layers."""
+"""Classifier of a bundle: tokenizer, embeddings and layers."""
 
 from __future__ import annotations
 

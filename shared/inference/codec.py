@@ -83,7 +83,7 @@ class _Header:
 def encode(hidden_TH: Floats, layer: int, bundle_id: str, codec: Codec = "int8") -> bytes:
     """Encode the output of ``layer`` for one text; raise `InvalidInput` if it is not finite."""
     if not np.isfinite(hidden_TH).all():
-        raise _wrong(f"the output of layer {layer} is not finite; send the text instead")
+        raise _state_error(f"the output of layer {layer} is not finite; send the text instead")
     tokens, hidden_size = hidden_TH.shape
     clamped_TH = np.clip(hidden_TH, -LARGEST, LARGEST)
     facts = {
@@ -97,13 +97,13 @@ def encode(hidden_TH: Floats, layer: int, bundle_id: str, codec: Codec = "int8")
     if codec == "fp16":
         tensors: dict[str, NDArray[Any]] = {"hidden": clamped_TH.astype(_DTYPES["F16"])}
     else:
-        tensors = _eight_bits(clamped_TH)
-    # safetensors writes the buffer as it is in memory, and selected columns are not contiguous rows
-    in_rows = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    return save(in_rows, {name: str(value) for name, value in facts.items()})
+        tensors = _quantise(clamped_TH)
+    # safetensors writes the raw buffer, and an array of selected columns is not contiguous
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return save(contiguous, {name: str(value) for name, value in facts.items()})
 
 
-def _eight_bits(hidden_TH: Floats) -> dict[str, NDArray[Any]]:
+def _quantise(hidden_TH: Floats) -> dict[str, NDArray[Any]]:
     """Quantise with one scale per token; the few channels with large values stay in fp16."""
     hidden_size = hidden_TH.shape[1]
     outliers = outlier_channels(hidden_size)
@@ -127,7 +127,7 @@ def outlier_channels(hidden_size: int) -> int:
 
 
 def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
-    """Return the size that `encode` will produce, to within a hundred bytes."""
+    """Return the size of the output of `encode`, to within a hundred bytes."""
     if codec == "fp16":
         return 250 + tokens * 2 * hidden_size
     outliers = outlier_channels(hidden_size)
@@ -137,10 +137,10 @@ def encoded_bytes(tokens: int, hidden_size: int, codec: Codec) -> int:
 def worth_resuming(
     sent_bytes: int, uplink_mbps: float, encode_ms: float, decode_ms: float, skipped_ms: float
 ) -> bool:
-    """Return whether sending a state takes less time than the layers it saves the next tier.
+    """Return whether sending a state takes less time than the layers that the next tier skips.
 
-    ``8 · bytes / bandwidth + encode + decode < i · t_layer``. The text itself is a hundred times
-    smaller, and the time to send it is neglected.
+    ``8 · bytes / bandwidth + encode + decode < i · t_layer``. The time to send the text itself is
+    neglected, because the text is a hundred times smaller.
     """
     return uplink_ms(sent_bytes, uplink_mbps) + encode_ms + decode_ms < skipped_ms
 
@@ -153,32 +153,32 @@ def uplink_ms(sent_bytes: int, uplink_mbps: float) -> float:
 def decode(body: bytes, limits: ResumeLimits) -> ResumeState:
     """Decode an untrusted body.
 
-    Every size is checked against ``len(body)`` and ``limits`` before an array is allocated. Raise
+    Every size is checked against ``len(body)`` and ``limits`` before an array is allocated. Raises
     `BundleMismatch` for the state of another bundle, and `InvalidInput` for an unknown version or
     codec, wrong sizes or types, values that are not finite, or a layer from which the tier cannot
     resume.
     """
-    entries, facts, data = _frame(body)
-    header = _header(facts)
+    entries, facts, data = _parse_safetensors(body)
+    header = _parse_header(facts)
     _check_limits(header, limits)
     arrays = _arrays(entries, data, header)
     if header.codec == "fp16":
         hidden_TH = arrays["hidden"].astype(np.float32)
     else:
-        hidden_TH = _from_eight_bits(arrays, header.hidden_size)
+        hidden_TH = _dequantise(arrays, header.hidden_size)
     # a comparison with NaN is false, so that NaN is refused as well
     if not (np.abs(hidden_TH) <= LARGEST).all():
-        raise _wrong(f"holds a value that is not a number within ±{LARGEST:,.0f}")
+        raise _state_error(f"holds a value that is not a number within ±{LARGEST:,.0f}")
     return ResumeState(hidden_TH, header.layer, header.bundle_id, header.codec)
 
 
-def _frame(body: bytes) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
+def _parse_safetensors(body: bytes) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
     """Split a body into tensor entries, metadata and data: length (8 bytes), JSON header, data."""
     if len(body) < 8:
-        raise _wrong("is too short for safetensors; send the codec's whole output")
+        raise _state_error("is too short for safetensors; send the codec's whole output")
     (length,) = struct.unpack_from("<Q", body)
     if length > MAX_HEADER_BYTES or length > len(body) - 8:
-        raise _wrong(
+        raise _state_error(
             f"declares a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are accepted, "
             f"and {len(body) - 8:,} were sent",
             MAX_HEADER_BYTES,
@@ -186,32 +186,32 @@ def _frame(body: bytes) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
     try:
         entries = json.loads(body[8 : 8 + length])
     except (ValueError, RecursionError):
-        raise _wrong("its header is not JSON; send the codec's output unchanged") from None
+        raise _state_error("its header is not JSON; send the codec's output unchanged") from None
     facts = entries.pop("__metadata__", None) if isinstance(entries, dict) else None
     if not isinstance(facts, dict) or set(facts) != _METADATA:
-        raise _wrong(f"its metadata must be exactly {', '.join(sorted(_METADATA))}")
+        raise _state_error(f"its metadata must be exactly {', '.join(sorted(_METADATA))}")
     return entries, facts, memoryview(body)[8 + length :]
 
 
-def _header(facts: dict[str, Any]) -> _Header:
+def _parse_header(facts: dict[str, Any]) -> _Header:
     if facts["format_version"] != str(FORMAT_VERSION):
-        raise _wrong(f"is not of format version {FORMAT_VERSION}, the only one supported")
-    codec = next((known for known in CODECS if known == facts["codec"]), None)
+        raise _state_error(f"is not of format version {FORMAT_VERSION}, the only one supported")
+    codec = next((candidate for candidate in CODECS if candidate == facts["codec"]), None)
     if codec is None:
-        raise _wrong(f"has an unknown codec; supported are {', '.join(CODECS)}")
+        raise _state_error(f"has an unknown codec; supported are {', '.join(CODECS)}")
     bundle_id = facts["bundle_id"]
-    named = isinstance(bundle_id, str) and bundle_id.isascii() and bundle_id.isalnum()
-    if not named or len(bundle_id) > 64:
-        raise _wrong("its bundle_id is not a valid bundle id")
-    numbers = [_number(facts, name) for name in ("layer", "tokens", "hidden_size")]
+    valid_id = isinstance(bundle_id, str) and bundle_id.isascii() and bundle_id.isalnum()
+    if not valid_id or len(bundle_id) > 64:
+        raise _state_error("its bundle_id is not a valid bundle id")
+    numbers = [_positive_integer(facts, name) for name in ("layer", "tokens", "hidden_size")]
     return _Header(bundle_id, numbers[0], codec, numbers[1], numbers[2])
 
 
-def _number(facts: dict[str, Any], name: str) -> int:
+def _positive_integer(facts: dict[str, Any], name: str) -> int:
     value = facts[name]
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9
     if not digits or int(value) < 1:
-        raise _wrong(f"its {name} is not a whole number of at least 1")
+        raise _state_error(f"its {name} is not a whole number of at least 1")
     return int(value)
 
 
@@ -223,17 +223,17 @@ def _check_limits(header: _Header, limits: ResumeLimits) -> None:
             field="state",
         )
     if header.hidden_size != limits.hidden_size:
-        raise _wrong(
+        raise _state_error(
             f"has hidden size {header.hidden_size:,}; the bundle has {limits.hidden_size:,}",
             limits.hidden_size,
         )
     if header.tokens > limits.max_tokens:
-        raise _wrong(
+        raise _state_error(
             f"holds {header.tokens:,} tokens; the bundle takes at most {limits.max_tokens:,}",
             limits.max_tokens,
         )
     if header.layer >= limits.layers:
-        raise _wrong(
+        raise _state_error(
             f"is after layer {header.layer}, and this tier's last layer is {limits.layers}: "
             "no layer is left to run; send the text instead",
             limits.layers - 1,
@@ -243,29 +243,33 @@ def _check_limits(header: _Header, limits: ResumeLimits) -> None:
 def _arrays(
     entries: dict[str, Any], data: memoryview, header: _Header
 ) -> dict[str, NDArray[np.generic]]:
-    """Return views on the data after checking that its tensors are the codec's and fill it."""
-    expected = _expected(entries, header)
+    """Return views on the data; raise `InvalidInput` unless it has exactly the codec's tensors."""
+    expected = _expected_tensors(entries, header)
     if set(entries) != set(expected):
-        raise _wrong(f"the codec {header.codec} has exactly the tensors {', '.join(expected)}")
+        raise _state_error(
+            f"the codec {header.codec} has exactly the tensors {', '.join(expected)}"
+        )
     arrays: dict[str, NDArray[np.generic]] = {}
     spans = []
     for name, (dtype, shape) in expected.items():
         entry = entries[name]
         size = int(np.prod(shape)) * _DTYPES[dtype].itemsize
         begin, end = _offsets(entry)
-        right = isinstance(entry, dict) and entry.get("dtype") == dtype
-        right = right and entry.get("shape") == list(shape) and end - begin == size
-        if not right or end > len(data):
-            raise _wrong(f"its {name} must be {dtype} of shape {list(shape)}, {size:,} bytes")
+        valid = isinstance(entry, dict) and entry.get("dtype") == dtype
+        valid = valid and entry.get("shape") == list(shape) and end - begin == size
+        if not valid or end > len(data):
+            raise _state_error(f"its {name} must be {dtype} of shape {list(shape)}, {size:,} bytes")
         spans.append((begin, end))
         arrays[name] = np.frombuffer(data[begin:end], _DTYPES[dtype]).reshape(shape)
     edges = [0, *(end for _, end in sorted(spans))]
     if [begin for begin, _ in sorted(spans)] != edges[:-1] or edges[-1] != len(data):
-        raise _wrong("its tensors must be contiguous and fill the body")
+        raise _state_error("its tensors must be contiguous and fill the body")
     return arrays
 
 
-def _expected(entries: dict[str, Any], header: _Header) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _expected_tensors(
+    entries: dict[str, Any], header: _Header
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     tokens, hidden_size = header.tokens, header.hidden_size
     if header.codec == "fp16":
         return {"hidden": ("F16", (tokens, hidden_size))}
@@ -273,7 +277,7 @@ def _expected(entries: dict[str, Any], header: _Header) -> dict[str, tuple[str, 
     begin, end = _offsets(channels)
     outliers = (end - begin) // 4
     if not 0 <= outliers <= min(MAX_OUTLIERS, hidden_size - 1):
-        raise _wrong(f"has more than {MAX_OUTLIERS} outlier channels", MAX_OUTLIERS)
+        raise _state_error(f"has more than {MAX_OUTLIERS} outlier channels", MAX_OUTLIERS)
     return {
         "hidden": ("I8", (tokens, hidden_size - outliers)),
         "scale": ("F32", (tokens,)),
@@ -284,22 +288,22 @@ def _expected(entries: dict[str, Any], header: _Header) -> dict[str, tuple[str, 
 
 def _offsets(entry: object) -> tuple[int, int]:
     """Return a tensor's begin and end; (0, -1), which no tensor has, for an invalid entry."""
-    found = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if not isinstance(found, list) or len(found) != 2:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not isinstance(offsets, list) or len(offsets) != 2:
         return 0, -1
-    if not all(type(value) is int and 0 <= value < 2**40 for value in found):
+    if not all(type(value) is int and 0 <= value < 2**40 for value in offsets):
         return 0, -1
-    return found[0], found[1]
+    return offsets[0], offsets[1]
 
 
-def _from_eight_bits(arrays: dict[str, NDArray[Any]], hidden_size: int) -> Floats:
+def _dequantise(arrays: dict[str, NDArray[Any]], hidden_size: int) -> Floats:
     channels_K = arrays["channels"]
     inside = bool((channels_K >= 0).all() and (channels_K < hidden_size).all())
     if not inside or not (np.diff(channels_K) > 0).all():
-        raise _wrong(f"its channels must be ascending and between 0 and {hidden_size - 1:,}")
+        raise _state_error(f"its channels must be ascending and between 0 and {hidden_size - 1:,}")
     scale_T = arrays["scale"]
     if not ((scale_T > 0) & (scale_T <= LARGEST)).all():
-        raise _wrong(f"its scale must be above 0 and at most {LARGEST:,.0f}")
+        raise _state_error(f"its scale must be above 0 and at most {LARGEST:,.0f}")
     hidden_TH = np.empty((len(scale_T), hidden_size), np.float32)
     hidden_TH[:, _rest(channels_K, hidden_size)] = arrays["hidden"] * scale_T[:, None]
     hidden_TH[:, channels_K] = arrays["outliers"]
@@ -312,5 +316,5 @@ def _rest(channels_K: NDArray[Any], hidden_size: int) -> NDArray[np.bool_]:
     return rest_H
 
 
-def _wrong(what: str, limit: float | None = None) -> InvalidInput:
-    return InvalidInput(f"state: {what}", field="state", limit=limit)
+def _state_error(problem: str, limit: float | None = None) -> InvalidInput:
+    return InvalidInput(f"state: {problem}", field="state", limit=limit)

@@ -29,7 +29,7 @@ def pair_features_of(
 ) -> NDArray[np.float64] | None:
     """Return ``pair_P`` of a pair (`shared.bundle.pair_features`); None for a single text.
 
-    All features are NaN if one of the texts has no known token, as with invisible characters.
+    All features are NaN if one of the texts has no known token, such as invisible characters only.
     """
     if encoded.second_T is None:
         return None
@@ -53,7 +53,7 @@ class Embeddings:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 tables = {name: tensors.get_tensor(name) for name in TABLES}
-        except Exception as error:  # safetensors raises its own kind and OSError
+        except Exception as error:  # safetensors' exceptions have no public base class
             raise BundleError(
                 f"bundle: {file} does not hold embedding tables ({error}); export it again"
             ) from None

@@ -1,8 +1,8 @@
-"""Batched early exit: rows pass the layers together, and each leaves at its own exit.
+"""Batched early exit: rows run through the layers together, and each leaves at its own exit.
 
-After every layer, the rows whose confidence meets their threshold and those at the last layer leave
-the batch. A group with few rows left pauses once, until new rows have reached the same layer, and
-the two are merged. A row's answer and exit layer are the same alone and in a batch.
+After every layer, rows leave the batch if their confidence meets their threshold or if the layer is
+the last one. A group with few rows left pauses once, until new rows have reached the same layer;
+then the two groups are merged. A row's answer and exit layer are the same alone and in a batch.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """
@@ -25,7 +25,7 @@ MAX_TOKENS = 2048
 MIN_FILL = 0.25
 """A group with at most this share of ``max_rows`` pauses once until new rows reach it."""
 LOOKAHEAD = 2
-"""A batch is nearly done this many layers before its last one; the next may then be chosen."""
+"""The next batch may be chosen when a batch is at most this many layers from its last one."""
 LAYER_OVERHEAD_TOKENS = 10
 """Fixed cost of running a layer, in tokens. Merging two groups may add at most this padding."""
 
@@ -36,8 +36,8 @@ class Row:
 
     ``source`` is a tokenised text, or ``hidden_TH``, the output of layer ``after`` (0: the
     embeddings). ``alpha`` is the row's exit threshold; with None it leaves at the last layer.
-    ``compute_ms`` is its share, by tokens, of the time of the layers it went through. ``waited`` is
-    set once its group has paused for others.
+    ``compute_ms`` is its share, by tokens, of the time of its layers. ``waited`` is True once its
+    group has paused for other rows.
     """
 
     source: EncodedText | TokenIds | Floats
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def tokens(self) -> int:
-        """T."""
+        """Number of tokens T."""
         return len(self.source)
 
 
@@ -86,17 +86,23 @@ class LayerBatcher:
 
     @property
     def idle(self) -> bool:
-        """True if no row is in progress."""
+        """Whether no row is in progress."""
         return not self._groups
 
     @property
     def accepts_rows(self) -> bool:
-        """True if rows may be admitted: none is in progress, or one small group that has not
-        paused yet."""
+        """Whether rows may be admitted.
+
+        True if no row is in progress, or only one small group that has not paused yet.
+        """
         if not self._groups:
             return True
-        (first, *others) = self._groups
-        return not others and not first.has_waited and len(first.rows) <= MIN_FILL * self.max_rows
+        (first, *other_groups) = self._groups
+        return (
+            not other_groups
+            and not first.has_waited
+            and len(first.rows) <= MIN_FILL * self.max_rows
+        )
 
     @property
     def accepts_next_batch(self) -> bool:
@@ -105,7 +111,7 @@ class LayerBatcher:
 
     @property
     def nearly_idle(self) -> bool:
-        """True if everything in progress ends within `LOOKAHEAD` steps."""
+        """Whether everything in progress ends within `LOOKAHEAD` steps."""
         return (
             len(self._groups) == 1 and self._groups[0].after >= self.layers.range.last - LOOKAHEAD
         )
@@ -125,11 +131,13 @@ class LayerBatcher:
             for (row, _), hidden_TH in zip(texts, states, strict=True):
                 row.source = hidden_TH
         for after in sorted({row.after for row in rows}):
-            same = sorted((row for row in rows if row.after == after), key=lambda row: row.tokens)
-            while same:
-                count = self._group_size(same)
-                self._groups.append(_padded(same[:count]))
-                same = same[count:]
+            waiting = sorted(
+                (row for row in rows if row.after == after), key=lambda row: row.tokens
+            )
+            while waiting:
+                count = self._group_size(waiting)
+                self._groups.append(_padded(waiting[:count]))
+                waiting = waiting[count:]
 
     def wake(self) -> None:
         """Do nothing: the caller can admit rows after every layer."""
@@ -147,12 +155,12 @@ class LayerBatcher:
                 self._merge_or_remove(group)
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Run one layer of the group with the fewest layers done; return the finished rows.
+        """Run one layer of the group that has done the fewest layers; return the finished rows.
 
         If the layer fails, the group is split into single rows, so that only the row that causes
         the failure ends with the exception.
         """
-        group = min(self._groups, key=lambda one: one.after)
+        group = min(self._groups, key=lambda candidate: candidate.after)
         started = time.perf_counter()
         layer = group.after + 1
         try:
@@ -252,9 +260,11 @@ def _select(group: _Group, index_B: np.ndarray[tuple[int], np.dtype[np.intp]]) -
 
 def _merge(group: _Group, other: _Group, width: int) -> None:
     parts = []
-    for one in (group, other):
-        rest = width - one.mask_BT.shape[1]
-        hidden_BTH = np.pad(one.hidden_BTH, ((0, 0), (0, rest), (0, 0)))
-        parts.append((hidden_BTH, np.pad(one.mask_BT, ((0, 0), (0, rest)))))
-    group.hidden_BTH, group.mask_BT = (np.concatenate(both) for both in zip(*parts, strict=True))
+    for member in (group, other):
+        padding = width - member.mask_BT.shape[1]
+        hidden_BTH = np.pad(member.hidden_BTH, ((0, 0), (0, padding), (0, 0)))
+        parts.append((hidden_BTH, np.pad(member.mask_BT, ((0, 0), (0, padding)))))
+    group.hidden_BTH, group.mask_BT = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
     group.rows += other.rows

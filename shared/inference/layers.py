@@ -1,4 +1,4 @@
-"""Running the layers of a bundle with their exit heads: all, some, or resumed after a layer.
+"""Runs the layers of a bundle with their exit heads, from the start or resumed after a layer.
 
 Shape suffixes: B rows, T tokens, H hidden size, C classes.
 """

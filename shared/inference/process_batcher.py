@@ -1,7 +1,7 @@
 """A `LayerBatcher` in a worker process.
 
-A batch needs the Python interpreter between two layers. In the server's process it would wait there
-for the event loop and the other workers, and they for it.
+A batch needs Python's interpreter lock between two layers. In the server's process, batches, the
+event loop and the other workers would wait for each other's lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESTART_PAUSE_S = 1.0
 def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[ProcessBatcher]:
     """Start ``count`` worker processes and wait until their layers are loaded.
 
-    Raise `BundleError`, with all processes ended, if a process cannot load them.
+    Raises `BundleError` if a process cannot load its layers; all processes are then ended.
     """
     batchers: list[ProcessBatcher] = []
     try:
@@ -50,9 +50,9 @@ def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[Proc
 class ProcessBatcher:
     """Runs a `LayerBatcher` in a worker process. Not thread-safe, except for `wake`.
 
-    The worker announces some layers ahead when it will be idle, so that the next batch is ready in
-    time. A worker that ends (killed, out of memory) is started again; its rows fail with
-    `NotReady`, so that a caller can ask another tier.
+    The worker announces a few layers in advance that it will be idle, so that the next batch is
+    ready in time. If the worker process dies (killed, out of memory), another one is started; the
+    rows of the dead one fail with `NotReady`, so that a caller can ask another tier.
     """
 
     def __init__(
@@ -81,28 +81,28 @@ class ProcessBatcher:
 
     @property
     def idle(self) -> bool:
-        """True if no row is in progress."""
+        """Whether no row is in progress."""
         return not self._rows
 
     @property
     def accepts_rows(self) -> bool:
-        """As `LayerBatcher.accepts_rows`, without asking the worker."""
+        """Estimate of `LayerBatcher.accepts_rows` that needs no message to the worker."""
         small = len(self._rows) <= MIN_FILL * self.max_rows and not self._merged
         return small or self.idle
 
     @property
     def accepts_next_batch(self) -> bool:
-        """True if everything in progress is in its last layers; admitted rows run after it."""
+        """Whether all rows in progress are in their last layers; admitted rows run after them."""
         return self._nearly_idle
 
     def await_ready(self) -> None:
-        """Return when the layers are loaded; raise `BundleError` if they cannot be."""
+        """Wait until the layers are loaded; raise `BundleError` if loading fails."""
         if not self._connection.poll(START_TIMEOUT_S):
             raise BundleError(f"bundle: its layers took more than {START_TIMEOUT_S:.0f} s to load")
         try:
             started: Started = self._connection.recv()
         except EOFError:
-            raise BundleError("bundle: the process that loads its layers ended") from None
+            raise BundleError("bundle: the process that loads its layers died") from None
         if started.error is not None:
             raise BundleError(started.error)
 
@@ -152,7 +152,7 @@ class ProcessBatcher:
             self._waker.send(b"1")
 
     def close(self) -> None:
-        """End the worker and discard what is in progress."""
+        """End the worker and discard the rows in progress."""
         self._closed = True
         self._waker.close()
         self._woken.close()
@@ -164,22 +164,22 @@ class ProcessBatcher:
             self._process.wait()
 
     def _start_worker(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        server_end, worker_end = socket.socketpair()
+        with worker_end:
             process = subprocess.Popen(
-                [sys.executable, "-m", "shared.inference.batcher_worker", str(theirs.fileno())],
+                [sys.executable, "-m", "shared.inference.batcher_worker", str(worker_end.fileno())],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
             )
-        connection = Connection(ours.detach())
+        connection = Connection(server_end.detach())
         connection.send(self._start)
         return process, connection
 
     def _make_poller(self) -> select.poll:
         poller = select.poll()
-        for one in (self._connection, self._woken):
-            poller.register(one.fileno(), select.POLLIN)
+        for source in (self._connection, self._woken):
+            poller.register(source.fileno(), select.POLLIN)
         return poller
 
     def _send(self, message: Admit | Drop) -> None:

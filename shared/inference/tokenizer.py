@@ -1,4 +1,4 @@
-"""Tokenising texts and pairs of texts."""
+"""Tokenizer for texts and pairs of texts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TextEncoder:
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
         """Tokenise a text or pair, truncated to the model's limit, the longer text first.
 
-        Raise `InvalidInput` if no token but special ones remains (invisible characters only).
+        Raises `InvalidInput` if only special tokens remain (a text of invisible characters).
         """
         encoding = self._encoding(text, pair)
         return EncodedText(
@@ -84,7 +84,7 @@ class TextEncoder:
         )
 
     def ids(self, text: str, pair: str | None = None) -> TokenIds:
-        """Return the token ids only, for running layers without routing; raise as `encode`."""
+        """Return only the token ids, which suffice without routing; raises as `encode`."""
         encoding = self._encoding(text, pair)
         return TokenIds(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
 

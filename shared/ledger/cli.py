@@ -1,4 +1,4 @@
-"""``dimee ledger``: print summaries, requests and the consistency of the ledger."""
+"""``dimee ledger``: print a summary, print a request, verify the ledger."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
 def wait_for_consistent(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
     """Verify until the ledger is consistent and holds ``requests`` requests, or ``wait_s`` pass.
 
-    Outboxes deliver with a delay, and an empty ledger is consistent: give the number of requests
-    that were sent to wait for all of them.
+    Outboxes deliver with a delay, and an empty ledger is consistent. To wait for all requests, give
+    the number that were sent.
     """
     until = time.monotonic() + wait_s
     report = client.verify()
@@ -183,7 +183,7 @@ def print_audits(report: Summary) -> None:
 
 
 def print_pruned(pruned: Pruned) -> None:
-    """Print what retention removed; no other line includes it."""
+    """Print the removed requests and their cost, which no other line includes."""
     day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
     click.echo(
         f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "

@@ -1,4 +1,4 @@
-"""The ledger's entry: what one side recorded of one attempt."""
+"""The ledger's entry: one side's record of one attempt."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from shared.field_types import Amount, Count, Duration, Identifier, Word
 
 
 class LedgerEntry(BaseModel):
-    """Record of one attempt by one side; the key is (``attempt_id``, ``side``).
+    """One side's record of one attempt; the key is (``attempt_id``, ``side``).
 
     - Durations are in milliseconds, by the writer's own clock. ``started_at`` (seconds since 1970)
       is for display and never compared across machines.
     - The text is not recorded: ``text_hash`` is salted, ``text_chars`` is its length.
     - ``resumed_after`` is the layer whose hidden state the tier continued from; None if it started
       from the text.
-    - ``decision`` is JSON on a request's first attempt: what the policy knew and decided.
+    - ``decision`` is JSON on a request's first attempt: the policy's inputs and results.
     - ``certificate_id`` names the certificate that covered the request; ``degraded`` means that
       this certificate was known not to hold.
-    - Costs and energy are recorded by the caller only, so that their sum is the bill.
+    - Only the caller records costs and energy, so that their sum counts each attempt once.
     - ``final`` marks the attempt that the request ended with.
     """
 
@@ -78,5 +78,5 @@ class LedgerEntry(BaseModel):
 
     @property
     def is_terminal(self) -> bool:
-        """True if the attempt has ended for this side."""
+        """Whether the attempt has ended for this side."""
         return self.state is not State.OPEN

@@ -16,7 +16,7 @@ class GroupCommitWriter:
     """Writes all entries that arrive within ``delay_s`` in one transaction.
 
     With a delay of 0 these are the entries of one iteration of the event loop, such as those of one
-    batch. For use on one event loop.
+    batch. For use in one event loop.
     """
 
     def __init__(self, outbox: Outbox, delay_s: float) -> None:

@@ -1,7 +1,7 @@
-"""The durable outbox: a process's entries on disk until the ledger has them.
+"""The durable outbox: keeps a process's entries on disk until the ledger has stored them.
 
-The outbox is an SQLite file in WAL mode without a sync per commit. Recorded entries survive the end
-of the process; the last commits before a power cut may be lost. The shipper's thread makes the
+The outbox is an SQLite file in WAL mode without a sync for each commit. Recorded entries survive
+the death of the process; a power cut may lose the last commits. The shipper's thread makes the
 checkpoints (`Outbox.checkpoint`), so that no request waits for their syncs.
 """
 
@@ -27,12 +27,14 @@ log = logging.getLogger(__name__)
 
 MAX_BUFFERED = 10_000
 """Entries kept in memory while the disk is full; about a kilobyte each."""
-_ROWS_PER_TRANSACTION = 100  # a request waits for the deletion of at most so many rows
-_CHECKPOINT_ROWS = (
-    500  # written rows between two checkpoints: about SQLite's default of 1,000 pages
-)
-_WAL_PAGES = 10_000  # 40 MB: a request makes a checkpoint only if the shipper made none for long
-_IN_MEMORY = -1  # version of a row that is only in memory
+# a request waits for the deletion of at most this many rows
+_ROWS_PER_TRANSACTION = 100
+# written rows between two checkpoints: about SQLite's default of 1,000 pages
+_CHECKPOINT_ROWS = 500
+# 40 MB; a commit then makes a checkpoint itself, because the shipper has made none for long
+_WAL_PAGES = 10_000
+# version of a row that is only in memory
+_IN_MEMORY = -1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -55,7 +57,7 @@ WHERE outbox.terminal = 0
 
 
 class Outbox:
-    """Entries of one process that the ledger does not have yet; thread-safe."""
+    """Entries of one process that are not yet delivered to the ledger. Thread-safe."""
 
     def __init__(self, file: Path, lock: int, salt: bytes) -> None:
         self._file_lock = lock
@@ -74,15 +76,14 @@ class Outbox:
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         self._db.executescript(_SCHEMA)
         self._read_lock = threading.Lock()
-        self._reader = _connect(
-            file
-        )  # a connection of its own: reading a long backlog does not block writers
+        # a separate connection, so that reading a long backlog does not block writers
+        self._reader = _connect(file)
 
     @classmethod
     def claim(cls, directory: Path, writer: str) -> Outbox:
         """Open the first outbox in ``directory`` that no live process holds, or a new one.
 
-        This process then also delivers what earlier processes left there: their open attempts end
+        This process then also delivers the entries of earlier processes: their open attempts end
         as abandoned, and the rows of every other unused outbox move into this one. ``writer`` names
         the process in errors. Raises `DimeeError` if the directory cannot be used.
         """
@@ -105,18 +106,18 @@ class Outbox:
     def record(self, *entries: LedgerEntry) -> None:
         """Write new entries or the ends of open ones in one transaction.
 
-        A terminal state is never changed. Raises `NotReady` if the entries cannot be written: no
-        request starts and no answer is given without its entries.
+        A terminal state is never changed. Raises `NotReady` if the entries cannot be written,
+        because no request may start and no answer be given without its entries.
         """
         try:
             self._write([_row(entry) for entry in entries])
         except (sqlite3.Error, ValueError) as error:
             # only the database's message: a validation error would contain the entry
-            why = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
-            log.error("%d entries could not be written to the outbox: %s", len(entries), why)
+            reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+            log.error("%d entries could not be written to the outbox: %s", len(entries), reason)
             raise NotReady(
-                f"the outbox in {self._file.parent} cannot be written ({why}), and no request is "
-                "answered without its ledger entries; make room there or set DIMEE_STATE_DIR"
+                f"the outbox in {self._file.parent} cannot be written ({reason}), and no request "
+                "is answered without its ledger entries; free disk space or set DIMEE_STATE_DIR"
             ) from None
         finally:
             self.recorded.set()
@@ -124,8 +125,8 @@ class Outbox:
     def record_or_buffer(self, *entries: LedgerEntry) -> None:
         """Record the ends of attempts without raising.
 
-        Entries that cannot be written wait in memory, at most `MAX_BUFFERED`, and are delivered
-        from there. For attempts whose caller no longer waits for an answer.
+        Entries that cannot be written are kept in memory, at most `MAX_BUFFERED`, and delivered
+        from there. Use it for attempts whose caller no longer waits for an answer.
         """
         for entry in entries:
             try:
@@ -165,7 +166,7 @@ class Outbox:
             )
 
     def mark_delivered(self, rows: list[tuple[str, str, int]]) -> None:
-        """Delete delivered rows, except those that are open or have changed since."""
+        """Delete delivered rows; keep those that are open or have changed since they were sent."""
         for attempt_id, side, version in rows:
             if version == _IN_MEMORY:
                 self._buffered.pop((attempt_id, side), None)
@@ -228,14 +229,13 @@ class Outbox:
         for attempt_id, side, body in rows:
             try:
                 entries.append(LedgerEntry.model_validate_json(body))
-            except (
-                ValidationError
-            ):  # written by another version; this process must start nevertheless
+            except ValidationError:
+                # another version wrote it; this process must start nevertheless
                 log.error("the outbox's open entry %s cannot be read", attempt_id)
                 self.quarantine(attempt_id, side)
-        # the final attempt of each request: audits never are; of a hedged pair it is the first
+        # the final attempt of each request is the first open one; audits are never final
         final_entries: dict[str, LedgerEntry] = {}
-        for entry in sorted(entries, key=lambda one: one.ordinal, reverse=True):
+        for entry in sorted(entries, key=lambda entry: entry.ordinal, reverse=True):
             if entry.side is Side.CALLER and entry.reason is not Reason.AUDIT:
                 final_entries[entry.request_id] = entry
         for entry in entries:
@@ -245,19 +245,18 @@ class Outbox:
                 changes |= {"delivery": Delivery.UNKNOWN, "final": final}
             self.record_or_buffer(entry.model_copy(update=changes))
 
-    def _adopt_others(self, directory: Path, mine: int) -> None:
+    def _adopt_others(self, directory: Path, own_number: int) -> None:
         for file in sorted(directory.glob("outbox-*.sqlite")):
             number = file.stem.removeprefix("outbox-")
-            if number == str(mine):
+            if number == str(own_number):
                 continue
             lock = _try_lock(file.with_suffix(".lock"))
             if lock is None:
                 continue
             try:
                 self._adopt(file)
-            except (
-                sqlite3.Error
-            ) as error:  # corrupt, or its process died before it created the table
+            except sqlite3.Error as error:
+                # the file is corrupt, or its process died before it created the table
                 log.error("the entries of %s cannot be adopted: %s", file, error)
             finally:
                 os.close(lock)
@@ -314,10 +313,10 @@ def _salt(directory: Path) -> bytes:
     """Return the directory's random salt. It is created once, atomically by a hard link."""
     file = directory / "salt"
     if not file.exists():
-        part = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
-        part.write_bytes(os.urandom(32))
-        part.chmod(0o600)
+        temporary = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
+        temporary.write_bytes(os.urandom(32))
+        temporary.chmod(0o600)
         with suppress(FileExistsError):
-            os.link(part, file)
-        part.unlink()
+            os.link(temporary, file)
+        temporary.unlink()
     return file.read_bytes()

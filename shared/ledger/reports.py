@@ -12,14 +12,14 @@ class Report(BaseModel):
 
 
 class StoreResult(Report):
-    """Result of storing entries: how many changed the ledger, and how many it had already."""
+    """Result of storing entries: number of new or changed ones, and of those already stored."""
 
     stored: int = 0
     duplicates: int = 0
 
 
 class Finding(Report):
-    """One inconsistency, and the row that shows it."""
+    """One inconsistency, and the row in which it was found."""
 
     kind: str
     attempt_id: str
@@ -60,10 +60,10 @@ class Percentiles(Report):
 
 
 class Audits(Report):
-    """Attempts that compared an answer with the cloud's answer, and what they cost.
+    """Attempts that compared an answer with the cloud's answer, and their cost.
 
-    ``compared`` counts those that returned the cloud's answer, ``differ`` those of them whose
-    answer was different from the one that was given.
+    ``compared`` counts the attempts that the cloud answered, ``differ`` those whose answer differs
+    from the request's.
     """
 
     attempts: int = 0

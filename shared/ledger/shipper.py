@@ -1,4 +1,4 @@
-"""Background delivery of an outbox to the ledger, at least once."""
+"""Background delivery of an outbox to the ledger, at least once for each entry."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Shipper:
     """Thread that posts pending entries to ``{ledger_url}/v1/entries``.
 
     It wakes when an entry is recorded and waits ``interval_s`` to collect a batch. While the ledger
-    is unavailable it backs off, doubling to 5 s with jitter. It repeats a delivery until the ledger
-    confirms it; the ledger ignores entries that it has. Memory holds one batch at a time.
-    ``pause`` waits for a number of seconds, for tests.
+    is unavailable it waits longer, doubling to 5 s with jitter. It repeats a delivery until the
+    ledger confirms it; the ledger ignores entries that it already has. Memory holds one batch at a
+    time. ``pause(seconds)`` replaces the waiting in tests.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Shipper:
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Deliver everything now; return False if that failed or took longer than ``timeout_s``."""
+        """Deliver all entries; return False if that fails or takes longer than ``timeout_s``."""
         until = time.monotonic() + timeout_s
         while self._outbox.pending(1):
             left_s = until - time.monotonic()
@@ -151,7 +151,7 @@ class Shipper:
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
 
     def _log_access(self, problem: str | None) -> None:
-        """Log a problem that an operator must solve, once, and its end (None)."""
+        """Log once a problem that an operator must solve; None logs that it is solved."""
         if problem is not None and problem != self._logged_problem:
             log.error("%s; until then entries stay in the outbox", problem)
         elif problem is None and self._logged_problem is not None:

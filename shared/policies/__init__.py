@@ -1,4 +1,4 @@
-"""Routing policies: they choose the tier that answers a request first, and escalations.
+"""Routing policies, which choose the tier that answers a request first, and escalations.
 
 To add a policy, write a class with the methods of `RoutingPolicy` in a file of its own and list it
 in `registry`.

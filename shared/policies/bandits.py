@@ -25,7 +25,7 @@ def thresholds(classes: int) -> list[float]:
 
 
 class Ucb1:
-    """The UCB1 bandit: every arm once in order, then the arm with the highest mean + √(2 ln t / n).
+    """The UCB1 bandit: plays each arm once, then the arm with the highest mean + √(2 ln t / n).
 
     For rewards in [0, 1] the expected regret after T plays is at most
     8 Σ (ln T / Δ_i) + (1 + π²/3) Σ Δ_i over the arms that are not the best (theorem 1).
@@ -36,7 +36,7 @@ class Ucb1:
         self.means = [0.0] * arms
 
     def choose(self) -> int:
-        """Return the arm to play next; on a tie the first."""
+        """Return the arm to play next; in a tie the first one."""
         for arm, plays in enumerate(self.plays):
             if plays == 0:
                 return arm
@@ -51,7 +51,7 @@ class Ucb1:
 
 
 class _Bandit(EscalateBelowThreshold):
-    """Policy whose arms are decisions, rewarded by eq. 2."""
+    """Bandit policy whose arms are routing decisions and whose reward is eq. 2."""
 
     learns = True
 

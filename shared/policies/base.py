@@ -17,7 +17,7 @@ from shared.pricing.cost_model import CostModel
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """Features of a text that need no layer.
+    """Features of a text, computed without running a layer.
 
     ``embedding_H`` is the mean word embedding, ``tokens`` the number of tokens including special
     ones, ``rare_pieces`` the number of tokens that continue a word. ``pair_P`` holds the features
@@ -32,7 +32,7 @@ class TextFeatures:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """Data that policies are built from, out of a bundle or computed by the lab.
+    """Data from which policies are built; they come from a bundle or the lab.
 
     ``mu`` is the confidence that equals the cost of one answer from the cloud in eq. 2 (μ).
     """
@@ -91,11 +91,11 @@ class RoutingPolicy(Protocol):
         ...
 
     def use_conditions(self, conditions: Conditions) -> None:
-        """Decide by ``conditions`` from now on; their owner keeps them up to date."""
+        """Decide by ``conditions`` from now on; the caller keeps them up to date."""
         ...
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Return where and how a text is answered first."""
+        """Return the tier that answers a text first, and how it does so."""
         ...
 
     def escalate(

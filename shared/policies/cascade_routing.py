@@ -1,4 +1,4 @@
-"""Cascade routing: choose the tier with the highest expected value, and again after each answer.
+"""Cascade routing: chooses the tier with the highest expected value, and again after each answer.
 
 Cascade routing (Dekoninck et al. 2025) maximises P(right) − Λ · cost. Λ (``cost_weight``) is the
 probability of a right answer that one λ is worth. Before any layer runs, the correctness heads
@@ -39,8 +39,9 @@ STATES = 2
 class TypicalEscalations:
     """Tiers to which typical answers of one tier are escalated.
 
-    ``share_ST`` is the share of answers in each state that go to each tier; the others stay.
-    ``gain_ST`` is the mean gain in probability of a right answer of those that go; 0 if none goes.
+    ``share_ST`` is the share of answers in each state that are escalated to each tier; the others
+    stay. ``gain_ST`` is the mean gain in probability of a right answer over the escalated answers;
+    0 if there are none.
     """
 
     share_ST: Floats
@@ -60,7 +61,7 @@ class TypicalEscalations:
 class CascadeRouting:
     """Routing policy that routes and escalates by expected value.
 
-    ``cost_weight`` is Λ and ``alpha`` the threshold of the exits; None takes the bundle's.
+    ``cost_weight`` is Λ and ``alpha`` the threshold of the exits; the default is the bundle's.
     """
 
     name = "cascade-routing"
@@ -102,7 +103,7 @@ class CascadeRouting:
         return self.plan(self.expect(features))
 
     def expect(self, features: TextFeatures) -> Expectation:
-        """Return what the correctness heads predict for a text, with one matrix product."""
+        """Return the correctness heads' prediction for a text."""
         heads = self.heads
         features_F, label = raw_features(
             heads.exit0_HC,
@@ -127,7 +128,7 @@ class CascadeRouting:
             float(self.expected_value(tier, confident[tier], expectation.lead[tier]))
             for tier in range(len(TIERS))
         ]
-        # of equal values take the higher tier, which is right more often
+        # in a tie take the higher tier, which is right more often
         best = max(range(len(TIERS)), key=lambda tier: (values[tier], tier))
         if not math.isfinite(values[best]):
             best = 0
@@ -148,7 +149,7 @@ class CascadeRouting:
         outcome: Outcome,
         meets_threshold: bool,
     ) -> Tier | None:
-        """Return the tier whose gain over this answer exceeds its cost by most, if any."""
+        """Return the tier whose gain exceeds its cost by most; None if no gain does."""
         return self.replan(decision.expectation or self.expect(features), outcome)
 
     def replan(self, expectation: Expectation, outcome: Outcome) -> Tier | None:
@@ -182,14 +183,14 @@ class CascadeRouting:
         second plan, confident answers differ from the cloud's as they did on validation data.
         Without ``may_escalate`` the first answer stays.
         """
-        where = TIERS[tier]
-        if not self.conditions.can_answer(where):
+        place = TIERS[tier]
+        if not self.conditions.can_answer(place):
             return -math.inf
-        if where is Tier.CLOUD:
-            cost_lambda = self.conditions.cost_lambda(where, self._layers[tier][0])
+        if place is Tier.CLOUD:
+            cost_lambda = self.conditions.cost_lambda(place, self._layers[tier][0])
             return -self.cost_weight * cost_lambda
         cost_confident, cost_not = (
-            self.conditions.cost_lambda(where, layer) for layer in self._layers[tier]
+            self.conditions.cost_lambda(place, layer) for layer in self._layers[tier]
         )
         cost = self.cost_weight * (confident * cost_confident + (1 - confident) * cost_not)
         # a positive lead over the cloud is usually noise, so it must not attract texts
@@ -203,7 +204,7 @@ class CascadeRouting:
         return best - cost
 
     def typical_escalations(self, tier: int) -> TypicalEscalations:
-        """Return where typical answers of ``tier`` are escalated, each by its own gain.
+        """Return the shares and gains of typical answers of ``tier`` that are escalated.
 
         A typical answer goes to the available tier with the largest positive difference of gain
         and Λ times cost. `expected_value` values escalation by the same choices.
@@ -215,7 +216,7 @@ class CascadeRouting:
         for target in range(tier + 1, len(TIERS)):
             if not self.conditions.can_answer(TIERS[target]):
                 continue
-            # of equal gains take the first tier, as `replan` does
+            # in a tie take the first tier, as `replan` does
             goes_SQ = remaining_SQ & (
                 gains_SQU[:, :, target] - self._weighted_cost(target) == best_SQ
             )
@@ -226,15 +227,15 @@ class CascadeRouting:
         return TypicalEscalations(share_ST, gain_ST)
 
     def threshold_plan_target(self, tier: int, expectation: Expectation) -> Tier | None:
-        """Return where answers that are not confident go, if `expected_value` is that plan's.
+        """Return the target of the plan that escalates every answer that is not confident.
 
-        None means that the plan which decides after the answer has the higher value. `escalate`
+        Return None if the plan that decides after the answer has the higher value. `escalate`
         decides after the answer in both cases, so costs follow `typical_escalations`.
         """
         if TIERS[tier] is Tier.CLOUD:
             return None
         confident, lead = expectation.expected[len(TIERS) + tier], expectation.lead[tier]
-        # of equal values take the first plan
+        # in a tie take the first plan
         plans = self._plans(tier, confident, min(0.0, lead))
         target, _ = max(plans, key=lambda plan: float(plan[1]))
         return None if target is None else TIERS[target]

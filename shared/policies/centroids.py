@@ -31,7 +31,7 @@ class DimeeFixed(StatelessPolicy):
         self.counts_D = counts_D.copy()
 
     def route(self, features: TextFeatures) -> RoutingDecision:
-        """Return the tier of the nearest pool; on a tie of the easier one."""
+        """Return the tier of the nearest pool; in a tie that of the easier one."""
         embedding_H = features.embedding_H
         difference_DH = self.centroids_DH - embedding_H
         distance_D = np.sqrt((difference_DH * difference_DH).sum(1))

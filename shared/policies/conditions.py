@@ -1,4 +1,4 @@
-"""Current conditions of a decision: prices, delays, available tiers and the time left."""
+"""Current conditions of a decision: prices, delays, available tiers and remaining time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.pricing.cost_model import CostModel
 
 @dataclass
 class Conditions:
-    """Prices, and what the mobile knows of each tier.
+    """Prices, and the mobile's knowledge of each tier.
 
     ``delay_ms`` is the expected delay by tier, ``up`` whether a tier is available (default: yes).
     ``latency_price_lambda`` is the price of waiting one millisecond, in λ. ``left_ms`` is the time

@@ -42,7 +42,7 @@ class AllLayersOnMobile(StatelessPolicy):
 
 
 class Random(StatelessPolicy):
-    """Choose a tier at random: each with probability 1/3, or with its part of ``shares``."""
+    """Choose a tier at random, with probability 1/3 each or with the given ``shares``."""
 
     name = "random"
 

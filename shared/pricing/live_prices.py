@@ -32,7 +32,7 @@ class _Strict(BaseModel):
 
 
 class LambdaPrices(_Strict):
-    """Prices in λ that replace the bundle's; a price that is None stays the bundle's."""
+    """Prices in λ that replace the bundle's; None leaves the bundle's price."""
 
     mobile_layer: Price | None = None
     edge_layer: Price | None = None
@@ -62,7 +62,7 @@ class PriceFile(_Strict):
 
 
 class LivePrices:
-    """Cost model and price book in force, read from ``file`` and again when it changes.
+    """Current cost model and price book, read from ``file`` again whenever it changes.
 
     ``latency_price_lambda``, the price of waiting, is None if the file has none. Without a file,
     the prices are ``cost_model`` and the default `PriceBook`. The constructor raises `InvalidInput`
@@ -101,8 +101,8 @@ class LivePrices:
         return True
 
     def _apply(self, file: PriceFile) -> None:
-        others = {"cost_model", "valid_until", "note", "latency_price_lambda"}
-        money = file.model_dump(exclude=others, exclude_none=True)
+        not_money = {"cost_model", "valid_until", "note", "latency_price_lambda"}
+        money = file.model_dump(exclude=not_money, exclude_none=True)
         self.latency_price_lambda = file.latency_price_lambda
         self.book = replace(PriceBook(), **money)
         self.cost_model = replace(self._base, **file.cost_model.model_dump(exclude_none=True))
@@ -120,7 +120,7 @@ def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
         ) from None
     if len(raw) > LARGEST_BYTES:
         raise InvalidInput(
-            f"price-book: {file} has more than {LARGEST_BYTES:,} bytes; give a price book"
+            f"price-book: {file} has more than {LARGEST_BYTES:,} bytes; give a smaller file"
         )
     try:
         prices = PriceFile.model_validate_json(raw)

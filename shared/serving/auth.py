@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
-"""Paths that need no token and count for no limit, for the probes of a container platform."""
+"""Paths without authentication and rate limit, for the probes of a container platform."""
 POLICY_VIOLATION = 1008
 """Close code of a refused websocket (RFC 6455)."""
 
@@ -75,8 +75,8 @@ def require(scope: Scope) -> RequiredScope:
 class Authenticator(AuthenticationBackend):
     """Checks a request's bearer token, its scope and the caller's rate limit.
 
-    Without ``tokens`` every caller is accepted and is known by its address. A wrong token counts
-    against the address, which also limits guessing.
+    Without ``tokens`` every caller is accepted and identified by its address. A request with a
+    wrong token counts against its address, which also limits guessing.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ def principal_of(request: HTTPConnection) -> Principal:
 def refuse_unprotected_service(settings: ServiceSettings) -> None:
     """Raise `InvalidInput` if other machines can reach the service and no tokens are set.
 
-    Also raise it if the token file cannot be read, before the service opens anything.
+    Also raises it if the token file cannot be read. Call it before the service opens anything.
     """
     address = settings.publish_address or settings.host
     if settings.tokens is not None:

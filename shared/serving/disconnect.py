@@ -1,4 +1,4 @@
-"""Cancelling a request's work when its client disconnects."""
+"""Cancels a request's work when its client disconnects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499
-"""Status that servers log for a request whose client disconnected; it reaches no client."""
+"""Status for a request whose client disconnected; no client receives it."""
 
 
 class ClientDisconnected(Exception):

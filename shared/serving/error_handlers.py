@@ -34,7 +34,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
-            return error_response(NotFound("path: there is nothing here; see /docs"))
+            return error_response(NotFound("path: is not known; see /docs"))
         if error.status_code == 400:  # FastAPI's answer to a body that cannot be decoded
             return error_response(InvalidInput("body: is not valid JSON", field="body"))
         body = {"error": {"code": "http", "message": str(error.detail)}}

@@ -1,4 +1,4 @@
-"""Logging of unexpected exceptions without their messages, which may contain a request's text."""
+"""Logs unexpected exceptions without their messages, which may contain a request's text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def redacted(error: BaseException) -> str:
     The result contains no message and no value.
     """
     parts = []
-    one: BaseException | None = error
-    while one is not None:
-        frames = traceback.extract_tb(one.__traceback__)
+    current: BaseException | None = error
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
         locations = "".join(f"\n  {frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-        parts.append(f"{type(one).__module__}.{type(one).__qualname__}{locations}")
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        parts.append(f"{type(current).__module__}.{type(current).__qualname__}{locations}")
+        current = current.__cause__ or (
+            None if current.__suppress_context__ else current.__context__
+        )
     return "\ncaused by ".join(parts)
 
 

@@ -58,9 +58,9 @@ def internal_error_response() -> Response:
 
 
 def json_response(body: object, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """Return ``body`` as JSON in ASCII: a message may contain characters that UTF-8 cannot encode.
+    """Return ``body`` as a JSON response.
 
-    ``body`` must be serialisable by `json.dumps`.
+    The JSON is ASCII, because a message may contain characters that UTF-8 cannot encode.
     """
     content = json.dumps(body, ensure_ascii=True)
     return Response(content, status, headers, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Running a service's application with uvicorn."""
+"""Runs a service's application with uvicorn."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 SWITCH_INTERVAL_S = 0.00005
-"""Interval at which Python threads hand over the interpreter. The event loop needs it after every
-read and write: beside a busy thread it answered only 1,500 requests a second at 0.5 ms."""
+"""Interval in seconds at which Python threads pass on the interpreter lock. The event loop takes
+the lock after every read and write; with a busy thread and 0.5 ms, it answered only 1,500 requests
+a second."""
 MAX_OPEN_FILES = 65_536
 SERVER_OPTIONS: dict[str, Any] = {
     "access_log": False,
@@ -53,7 +54,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         log.warning("tokens and texts cross the network unencrypted; set DIMEE_TLS_CERT")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     raise_open_files_limit()
-    # Exclude what is loaded from garbage collection: a full collection would pause every request.
+    # Exclude loaded objects from garbage collection: a full collection would pause all requests.
     gc.collect()
     gc.freeze()
     uvicorn.run(

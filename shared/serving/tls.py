@@ -12,7 +12,7 @@ from shared.settings import ServiceSettings
 def tls_options(settings: ServiceSettings) -> dict[str, Any]:
     """Return the TLS options of `uvicorn.run`; empty without ``tls_cert``.
 
-    Raise `InvalidInput` that names the file that is missing, invalid or has a password.
+    Raises `InvalidInput`, which names the file, if a file is missing, invalid or has a password.
     """
     cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
     if cert is None:

@@ -50,7 +50,7 @@ class Token(BaseModel):
         return self.sha256[:ID_CHARS]
 
     def valid(self, now: datetime) -> bool:
-        """Return whether ``now`` is within the token's period of validity."""
+        """Return whether the token is valid at ``now``."""
         begun = self.not_before is None or self.not_before <= now
         return begun and (self.expires is None or now < self.expires)
 
@@ -63,15 +63,19 @@ def digest(secret: str | bytes) -> str:
 
 def find(tokens: Sequence[Token], secret: bytes) -> Token | None:
     """Return the token of a secret, or None; the time taken does not depend on the outcome."""
-    sent, found = digest(secret), None
+    sent, match = digest(secret), None
     for token in tokens:
         if hmac.compare_digest(token.sha256, sent):
-            found = token
-    return found
+            match = token
+    return match
 
 
 def read_tokens(file: Path) -> list[Token]:
-    """Return all tokens of the file; raise `InvalidInput` that names a wrong line's number only."""
+    """Return all tokens of the file.
+
+    Raises `InvalidInput` for a file that cannot be read or has an invalid line; the message has the
+    line's number and not its content.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -92,7 +96,7 @@ def read_tokens(file: Path) -> list[Token]:
         except ValidationError as error:
             field, _ = first_error(error, whole="line")
             raise InvalidInput(
-                f"DIMEE_TOKENS: {file}, line {number}: {field} is wrong; "
+                f"DIMEE_TOKENS: {file}, line {number}: {field} is invalid; "
                 "write tokens with: dimee token new"
             ) from None
     return tokens
@@ -101,8 +105,8 @@ def read_tokens(file: Path) -> list[Token]:
 class TokenFile:
     """The accepted tokens, read again when the file changes.
 
-    If the changed file cannot be read, an error is logged and the tokens read before stay valid. If
-    the file is missing, every token is refused. Raise `InvalidInput` if the first reading fails.
+    If the changed file cannot be read, an error is logged and the previous tokens stay valid. If
+    the file is missing, every token is refused. Raises `InvalidInput` if the first reading fails.
     """
 
     def __init__(self, file: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -127,7 +131,7 @@ class TokenFile:
         try:
             self._tokens = read_tokens(self._file)
         except InvalidInput as error:
-            log.error("%s; the tokens read before stay valid", error.message)
+            log.error("%s; the previous tokens stay valid", error.message)
 
 
 def new_token(
@@ -144,31 +148,33 @@ def new_token(
         token = Token.model_validate(facts | {"not_before": not_before, "expires": expires})
     except ValidationError as error:
         field = first_error(error, whole="token")[0].partition(".")[0]
-        known = f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
-        raise InvalidInput(f"{field}: is wrong; take {known}", field=field) from None
-    with _writing(file):
-        _write(file, [*_tokens_of(file), token])
+        allowed = (
+            f"one or more of {', '.join(SCOPES)}" if field == "scopes" else "A-Z a-z 0-9 _ . -"
+        )
+        raise InvalidInput(f"{field}: is invalid; use {allowed}", field=field) from None
+    with _locked(file):
+        _write(file, [*_read_if_exists(file), token])
     return secret, token
 
 
 def revoke_token(file: Path, name: str) -> list[Token]:
     """Remove and return the tokens with this name or id; raise `NotFound` if there is none."""
-    with _writing(file):
+    with _locked(file):
         tokens = read_tokens(file)
-        gone = [token for token in tokens if name in (token.name, token.token_id)]
-        if not gone:
+        revoked = [token for token in tokens if name in (token.name, token.token_id)]
+        if not revoked:
             raise NotFound(f"{name[:64]}: {file} has no such token; see: dimee token list")
-        _write(file, [token for token in tokens if token not in gone])
-    return gone
+        _write(file, [token for token in tokens if token not in revoked])
+    return revoked
 
 
-def _tokens_of(file: Path) -> list[Token]:
+def _read_if_exists(file: Path) -> list[Token]:
     return read_tokens(file) if file.exists() else []
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """Lock the file's folder while it is written; the file itself is replaced."""
+def _locked(file: Path) -> Iterator[None]:
+    """Lock the file's folder while the file is replaced."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(file.parent, os.O_RDONLY)

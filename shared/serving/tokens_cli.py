@@ -20,8 +20,8 @@ _file_option = click.option(
 )
 
 
-def _file(given: Path | None) -> Path:
-    return given or default_state_dir() / "tokens.jsonl"
+def _token_file(file: Path | None) -> Path:
+    return file or default_state_dir() / "tokens.jsonl"
 
 
 @click.group()
@@ -66,10 +66,12 @@ def new(
         expires = (not_before_utc or datetime.now(UTC)).replace(microsecond=0) + timedelta(
             days=days
         )
-    path = _file(file)
-    secret, made = new_token(path, name, scopes, not_before_utc, expires)
+    path = _token_file(file)
+    secret, created = new_token(path, name, scopes, not_before_utc, expires)
     click.echo(secret)
-    click.echo(f"{made.name} {made.token_id}: {', '.join(made.scopes)}; in {path}", err=True)
+    click.echo(
+        f"{created.name} {created.token_id}: {', '.join(created.scopes)}; in {path}", err=True
+    )
 
 
 @token.command("list")
@@ -77,13 +79,13 @@ def new(
 @_file_option
 def list_tokens(as_json: bool, file: Path | None) -> None:
     """Show names, ids, scopes and validity of all tokens."""
-    tokens = read_tokens(_file(file))
+    tokens = read_tokens(_token_file(file))
     if as_json:
-        shown = [t.model_dump(mode="json", exclude={"sha256"}) | {"id": t.token_id} for t in tokens]
-        click.echo(json.dumps(shown, indent=2))
+        rows = [t.model_dump(mode="json", exclude={"sha256"}) | {"id": t.token_id} for t in tokens]
+        click.echo(json.dumps(rows, indent=2))
         return
-    for one in tokens:
-        click.echo(_line(one, datetime.now(UTC)))
+    for listed in tokens:
+        click.echo(_token_line(listed, datetime.now(UTC)))
     if not tokens:
         click.echo("no tokens: every request is refused")
 
@@ -93,13 +95,15 @@ def list_tokens(as_json: bool, file: Path | None) -> None:
 @_file_option
 def revoke(name: str, file: Path | None) -> None:
     """Revoke all tokens with this NAME or id, from the next request on."""
-    for one in revoke_token(_file(file), name):
-        click.echo(f"revoked {one.name} {one.token_id}")
+    for revoked in revoke_token(_token_file(file), name):
+        click.echo(f"revoked {revoked.name} {revoked.token_id}")
 
 
-def _line(one: Token, now: datetime) -> str:
+def _token_line(listed: Token, now: datetime) -> str:
     state = "valid"
-    if not one.valid(now):
-        state = "expired" if one.expires is not None and one.expires <= now else "not yet valid"
-    until = f" until {one.expires:%Y-%m-%d %H:%M} UTC" if one.expires else ""
-    return f"{one.name:<16} {one.token_id}  {', '.join(one.scopes)}  {state}{until}"
+    if not listed.valid(now):
+        state = (
+            "expired" if listed.expires is not None and listed.expires <= now else "not yet valid"
+        )
+    until = f" until {listed.expires:%Y-%m-%d %H:%M} UTC" if listed.expires else ""
+    return f"{listed.name:<16} {listed.token_id}  {', '.join(listed.scopes)}  {state}{until}"

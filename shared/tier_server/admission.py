@@ -1,6 +1,6 @@
 """Admission control: accepts or refuses a request by queue length, expected wait and deadline.
 
-It keeps running averages, so that a decision takes constant time.
+Running averages make a decision take constant time.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ QUEUE_MS = 150.0
 """Longest expected wait during a burst, on a fast tier."""
 BURST_TEXTS = 80
 """Texts that may arrive at once on any tier. 64 clients that each wait for their answer are no
-overload, and some of those that send again at once still count as in progress."""
+overload; some of them send again while their previous text still counts as in progress."""
 MIN_TEXTS_PER_WORKER = 24
-"""Texts that keep a worker busy in overload: a running batch of eight, the next one, and one to
-choose from."""
+"""Texts that keep a worker busy in overload: three batches of eight, which are the running one, the
+next one, and one more to choose from."""
 DECAY = 0.98
-"""Weight of the past with every finished step: about the last fifty steps count."""
+"""Factor by which each finished step lowers the weight of earlier ones: about fifty steps count."""
 OVERLOAD_SHARE = 1 / 6
-"""Share of the burst's wait that is allowed in overload. With less, workers run out of texts while
+"""Share of the longest wait that is allowed in overload. With less, workers run out of texts while
 the server reads requests that it refuses."""
 OVERLOAD_COOLDOWN_S = 1.0
 """Overload ends when no request has been refused for this long."""
 
 
 class Admission:
-    """Refuses requests that would wait too long. Not thread-safe: its owner holds a lock.
+    """Refuses requests that would wait too long. Not thread-safe: the caller holds a lock.
 
     A request is refused, with the time after which to try again, if
 
@@ -88,19 +88,19 @@ class Admission:
         wait_ms = self.wait_ms(waiting)
         limit_ms = self._limit_ms(now)
         if waiting >= self._max_queue:
-            why, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
+            reason, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
             self._refused_at = now
         elif wait_ms > deadline_ms:
-            why = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
+            reason = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
             limit = deadline_ms
         elif wait_ms > limit_ms:
-            why, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
+            reason, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
             self._refused_at = now
         else:
             return
         retry_s = max(wait_ms / 1e3, 0.1)
         raise Overloaded(
-            f"{why}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
+            f"{reason}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
         )
 
     def _limit_ms(self, now: float) -> float:

@@ -1,6 +1,6 @@
-"""Engine of a tier: a bounded queue and workers that batch the waiting texts.
+"""Engine of a tier: a bounded queue and workers that run the waiting texts in batches.
 
-A worker does not wait for a batch to fill. It takes its share of the texts that are waiting.
+A worker does not wait for a full batch. It takes its share of the waiting texts.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Engine:
 
     Each executor has a worker thread and should have a core, with layers that run in one thread:
     threads that share a layer wait for each other after every product. Batches are small (the
-    executors' ``max_rows`` and ``max_tokens``), so that their data stays in the core's cache.
+    executors' ``max_rows`` and ``max_tokens``), so that their data fits in the core's cache.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Engine:
         self._choosing = threading.Lock()
         self._workers = [
             threading.Thread(
-                target=self._work, args=[executor], name=f"worker-{number}", daemon=True
+                target=self._run_worker, args=[executor], name=f"worker-{number}", daemon=True
             )
             for number, executor in enumerate(executors)
         ]
@@ -138,7 +138,7 @@ class Engine:
             row = Row(ids, 0, self._threshold(alpha))
             return _Prepared(row, len(ids), ids.truncated, None)
 
-        return await self._queued(read, deadline_ms)
+        return await self._enqueue(read, deadline_ms)
 
     async def resume(
         self, body: bytes, limits: ResumeLimits, deadline_ms: float, alpha: float | None = None
@@ -153,12 +153,12 @@ class Engine:
             row = Row(state.hidden_TH, state.layer, self._threshold(alpha))
             return _Prepared(row, row.tokens, False, state.layer)
 
-        return await self._queued(read, deadline_ms)
+        return await self._enqueue(read, deadline_ms)
 
-    def _threshold(self, asked: float | None) -> float | None:
-        return self._alpha if self._alpha is None or asked is None else asked
+    def _threshold(self, requested: float | None) -> float | None:
+        return self._alpha if self._alpha is None or requested is None else requested
 
-    async def _queued(self, read: Callable[[], _Prepared], deadline_ms: float) -> Computed:
+    async def _enqueue(self, read: Callable[[], _Prepared], deadline_ms: float) -> Computed:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Computed] = loop.create_future()
         with self._changed:
@@ -167,7 +167,7 @@ class Engine:
             self._admission.check(len(self._jobs), deadline_ms)
             now = time.perf_counter()
             self._jobs.append(_Job(read, future, loop, now, deadline_ms, now + deadline_ms / 1e3))
-        # after the other requests that the loop has read, so that they go into the same batch
+        # wake it after the event loop has handled the requests already read: they join the batch
         loop.call_soon(self._wake_worker)
         return await future
 
@@ -183,7 +183,7 @@ class Engine:
 
     @property
     def congested(self) -> bool:
-        """True if a request without a deadline would be refused now, read without the lock."""
+        """Whether a request without a deadline would be refused now, read without the lock."""
         return self._admission.congested(len(self._jobs) + self.pending_admissions)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:
@@ -205,7 +205,7 @@ class Engine:
         for executor in self._executors:
             executor.close()
 
-    def _work(self, executor: BatchExecutor) -> None:
+    def _run_worker(self, executor: BatchExecutor) -> None:
         in_progress: dict[Row, _Job] = {}
         busy_since = 0.0
         while True:
@@ -219,7 +219,7 @@ class Engine:
                 in_progress |= rows
                 if rows:
                     executor.admit(list(rows), low_priority=self._admission.overloaded)
-                    self._count(len(rows))
+                    self._add_in_progress(len(rows))
             if executor.idle:
                 continue
             done = [(row, in_progress.pop(row), outcome) for row, outcome in executor.step()]
@@ -228,21 +228,21 @@ class Engine:
                 self._observe([row for row, _, _ in done], (now - busy_since) * 1e3)
                 busy_since = now
                 # after the update: an answered client may send again at once
-                _resolve([(job, _outcome(job, outcome)) for _, job, outcome in done])
+                _resolve([(job, _computed(job, outcome)) for _, job, outcome in done])
             cancelled = {row for row, job in in_progress.items() if job.future.cancelled()}
             if cancelled:
                 executor.drop(cancelled)
                 for row in cancelled:
                     del in_progress[row]
-                self._count(-len(cancelled))
+                self._add_in_progress(-len(cancelled))
 
     def _accepts_jobs(self, executor: BatchExecutor) -> bool:
-        # ahead of time only for a full batch: a partial one may still grow
+        # in advance only if a full batch is waiting, because a partial one may still grow
         return executor.accepts_rows or (
             executor.accepts_next_batch and len(self._jobs) >= self._max_rows
         )
 
-    def _count(self, more: int) -> None:
+    def _add_in_progress(self, more: int) -> None:
         with self._changed:
             self._admission.in_progress += more
 
@@ -265,21 +265,21 @@ class Engine:
     def _next_batch(self) -> list[_Job]:
         """Remove and return the next batch: the most urgent job and others of similar length.
 
-        It may be empty: another worker took the jobs, or their clients have disconnected.
+        It is empty if another worker took the jobs or their clients have disconnected.
         """
-        with self._choosing:  # another worker would choose among the same jobs
+        with self._choosing:  # otherwise two workers could choose the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
-                nearest = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
+                most_urgent = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
                 share = -(-len(self._jobs) // len(self._workers))
-            ready = [job for job in nearest if _prepare(job)]
-            batch = self._batch(ready, min(share, self._max_rows))
-            finished = {*nearest} - ({*ready} - {*batch})
+            ready = [job for job in most_urgent if _prepare(job)]
+            batch = self._choose_batch(ready, min(share, self._max_rows))
+            finished = {*most_urgent} - ({*ready} - {*batch})
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in finished]
         return batch
 
-    def _batch(self, ready: list[_Job], most: int) -> list[_Job]:
+    def _choose_batch(self, ready: list[_Job], most: int) -> list[_Job]:
         if not ready:
             return []
         first = ready[0]
@@ -327,7 +327,7 @@ def _prepare(job: _Job) -> bool:
     return True
 
 
-def _outcome(job: _Job, outcome: Prediction | Exception) -> Computed | Exception:
+def _computed(job: _Job, outcome: Prediction | Exception) -> Computed | Exception:
     if isinstance(outcome, Exception):
         return outcome
     assert job.prepared is not None
@@ -356,5 +356,5 @@ def _resolve(outcomes: list[tuple[_Job, Computed | Exception]]) -> None:
                 job.future.set_result(outcome)
 
     for loop in {job.loop for job, _ in outcomes}:
-        with suppress(RuntimeError):  # the loop is closed, so that no caller waits
-            loop.call_soon_threadsafe(resolve, [one for one in outcomes if one[0].loop is loop])
+        with suppress(RuntimeError):  # the loop is closed, and its callers no longer wait
+            loop.call_soon_threadsafe(resolve, [pair for pair in outcomes if pair[0].loop is loop])

@@ -22,8 +22,8 @@ class InferEndpoint:
     FastAPI takes longer for a request than the rest of the server. Every request that is invalid or
     unusual goes on to FastAPI with its body unchanged, and FastAPI answers it.
 
-    Install it inside of authentication, `BodyLimit` and `RedactErrors`, which then apply to both.
-    `BodyLimit` delivers the whole body in one message.
+    Authentication, `BodyLimit` and `RedactErrors` must wrap this middleware, so that they apply to
+    both ways. `BodyLimit` delivers the whole body in one message.
     """
 
     def __init__(self, app: ASGIApp, service: TierService) -> None:

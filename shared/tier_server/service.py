@@ -35,8 +35,8 @@ REFUSAL_DELAY_S = 0.002
 class TierService:
     """One tier: its layers, its engine and its side of the ledger.
 
-    Every attempt that reaches `infer` or `resume` leaves a terminal entry in the outbox, also one
-    that fails or whose client disconnects.
+    Every attempt that reaches `infer` or `resume` gets a terminal entry in the outbox, even if it
+    fails or its client disconnects.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TierService:
         self.ready = True
 
     def close(self) -> None:
-        """Finish running work and deliver what can be delivered within two seconds."""
+        """Finish running work and deliver ledger entries for up to two seconds."""
         self.ready = False
         self._engine.close()
         self._shipper.close(2.0)
@@ -89,8 +89,8 @@ class TierService:
         """Answer an attempt from its text, unless its client disconnects first.
 
         ``receive`` is the HTTP request's ASGI callable, after its body. An overloaded tier refuses
-        before any other work. From here until it is in the engine's queue, an accepted request
-        counts as waiting: one free slot must not admit every request that arrives at that moment.
+        before any other work. An accepted request counts as waiting at once, before it is in the
+        engine's queue; otherwise one free slot would admit all requests that arrive together.
         """
         await self._refuse_if_overloaded(request)
         ticket = AdmissionTicket(self._engine)
@@ -112,7 +112,7 @@ class TierService:
         return await cancel_on_disconnect(receive, self._recorded(request, entry, compute))
 
     async def _refuse_if_overloaded(self, request: InferRequest) -> None:
-        """Raise `Overloaded` once the refusal is in the outbox; return at once if there is room."""
+        """Record a refusal and raise `Overloaded` if the tier is overloaded."""
         if not (self.ready and self._engine.congested):
             return
         error = self._engine.refusal(request.deadline_ms)
@@ -170,8 +170,8 @@ class TierService:
     ) -> InferResponse:
         """Record the open attempt, compute its answer and record the end.
 
-        Raises `NotReady` if the outbox cannot be written: an attempt without entries is neither
-        begun nor answered.
+        Raises `NotReady` if the outbox cannot be written, because no attempt may start or be
+        answered without its entries.
         """
         started = time.perf_counter()
         end: dict[str, Any] = {"state": State.ABANDONED}

@@ -28,26 +28,26 @@ def delivery(number: int) -> list[LedgerEntry]:
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = SmallDisk(folder, 32)
-    if not made.mounted:
+    small_disk = SmallDisk(folder, 32)
+    if not small_disk.mounted:
         pytest.skip("a small file system needs the right to mount one")
     ensure_prefix_permissions(folder)
-    yield made
-    made.close()
+    yield small_disk
+    small_disk.close()
 
 
 @pytest.fixture
 def url(postgres: str, disk: SmallDisk) -> Iterator[str]:
     """The URL of an empty database on the small disk."""
     name = f"t{uuid.uuid4().hex}"
-    place = disk.folder / "pg"
-    place.mkdir()
+    location = disk.folder / "pg"
+    location.mkdir()
     with psycopg.connect(postgres, autocommit=True) as connection:
         owner = connection.execute("SHOW data_directory").fetchone()
         assert owner is not None
         data = Path(owner[0])
-        shutil.chown(place, data.stat().st_uid, data.stat().st_gid)
-        connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+        shutil.chown(location, data.stat().st_uid, data.stat().st_gid)
+        connection.execute(f"CREATE TABLESPACE {name} LOCATION '{location}'")
         connection.execute(f"CREATE DATABASE {name} TABLESPACE {name}")
         yield postgres.replace("/postgres?", f"/{name}?", 1)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -56,21 +56,21 @@ def url(postgres: str, disk: SmallDisk) -> Iterator[str]:
 
 def test_delivery_on_a_full_disk_is_stored_whole_or_not_at_all(url: str, disk: SmallDisk) -> None:
     store = LedgerStore(url)
-    taken = 0
+    stored = 0
     with disk.full():
-        said = ""
-        while not said:
+        message = ""
+        while not message:
             try:
-                store.upsert(delivery(taken))
+                store.upsert(delivery(stored))
             except LedgerUnavailable as refused:
-                said = str(refused)
+                message = str(refused)
             else:
-                taken += 1
-        assert "no space left" in said.lower()
-        assert taken > 0
-        assert verify(store).caller_rows == taken * 100, "and it can still be read"
-    assert store.upsert(delivery(taken)).stored == 200
+                stored += 1
+        assert "no space left" in message.lower()
+        assert stored > 0
+        assert verify(store).caller_rows == stored * 100, "the full ledger can still be read"
+    assert store.upsert(delivery(stored)).stored == 200
     report = verify(store)
     assert report.consistent
-    assert report.caller_rows == (taken + 1) * 100
+    assert report.caller_rows == (stored + 1) * 100
     store.close()

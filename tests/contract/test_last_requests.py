@@ -1,4 +1,4 @@
-"""The last answered requests, from both stores and over HTTP."""
+"""The last answered requests, read from both stores and over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.entries import caller, tier
 
 
 def answered(number: int, policy: str = "cascade-routing") -> list[LedgerEntry]:
-    """Both sides of request ``r<number>``, which started in second ``number``."""
+    """Return both sides of request ``r<number>``, which started in second ``number``."""
     facts = {"request_id": f"r{number}", "policy": policy, "started_at": float(number)}
     first = {**facts, "final": False, "ordinal": 1}
     last = {**facts, "ordinal": 2, "tier": Tier.CLOUD, "reason": Reason.ESCALATE}
@@ -31,16 +31,16 @@ def answered(number: int, policy: str = "cascade-routing") -> list[LedgerEntry]:
     ]
 
 
-def names(found: list[list[LedgerEntry]]) -> list[str]:
-    assert all(len({entry.request_id for entry in entries}) == 1 for entries in found)
-    return [entries[0].request_id for entries in found]
+def names(requests: list[list[LedgerEntry]]) -> list[str]:
+    assert all(len({entry.request_id for entry in entries}) == 1 for entries in requests)
+    return [entries[0].request_id for entries in requests]
 
 
 def test_last_requests_are_newest_first_with_ordered_caller_entries(store: LedgerStore) -> None:
     store.upsert([entry for number in (2, 4, 1, 3) for entry in answered(number)])
-    found = store.last_requests(3)
-    assert names(found) == ["r4", "r3", "r2"]
-    assert found[0] == [answered(4)[0], answered(4)[2]]
+    requests = store.last_requests(3)
+    assert names(requests) == ["r4", "r3", "r2"]
+    assert requests[0] == [answered(4)[0], answered(4)[2]]
     assert names(store.last_requests(100)) == ["r4", "r3", "r2", "r1"]
     assert store.last_requests(100, "random") == []
 
@@ -72,24 +72,26 @@ def test_last_requests_of_an_empty_ledger_are_empty(store: LedgerStore) -> None:
     assert store.last_requests(1) == []
 
 
-def test_last_requests_up_to_the_maximum(store: LedgerStore) -> None:
+def test_up_to_the_maximum_of_last_requests_is_returned(store: LedgerStore) -> None:
     rows = [caller(f"a{i}", request_id=f"r{i:04}", started_at=i) for i in range(MAX_LAST)]
     store.upsert(rows[:500])
     store.upsert(rows[500:])
     assert names(store.last_requests(MAX_LAST)) == [f"r{i:04}" for i in reversed(range(MAX_LAST))]
 
 
-def test_last_requests_over_http(url: str, tmp_path: Path) -> None:
+def test_last_requests_are_served_over_http(url: str, tmp_path: Path) -> None:
     app = create_app(LedgerSettings(database_url=url, state_dir=tmp_path))
     with TestClient(app, base_url="http://ledger") as http:
-        delivery = {"entries": [one.model_dump(mode="json") for n in (1, 2) for one in answered(n)]}
+        delivery = {
+            "entries": [entry.model_dump(mode="json") for n in (1, 2) for entry in answered(n)]
+        }
         http.post("/v1/entries", json=delivery).raise_for_status()
 
-        def passed_on(request: httpx.Request) -> httpx.Response:
-            got = http.get(str(request.url))
-            return httpx.Response(got.status_code, content=got.content)
+        def forward(request: httpx.Request) -> httpx.Response:
+            response = http.get(str(request.url))
+            return httpx.Response(response.status_code, content=response.content)
 
-        client = LedgerClient("http://ledger", httpx.MockTransport(passed_on))
+        client = LedgerClient("http://ledger", httpx.MockTransport(forward))
         assert names(client.last_requests(10, "cascade-routing")) == ["r2", "r1"]
         assert client.last_requests(10, "cascade-routing")[0] == [answered(2)[0], answered(2)[2]]
         assert client.last_requests(10, "ümlaut & co") == []

@@ -98,8 +98,8 @@ def test_concurrent_starts_migrate_once(url: str) -> None:
     assert len(opened) == 4
     opened[0].upsert([caller()])
     assert opened[1].request_entries("r1") == [caller()]
-    for one in opened:
-        one.close()
+    for store in opened:
+        store.close()
 
 
 def kinds(store: LedgerStore, *delivered: LedgerEntry) -> set[str]:
@@ -131,7 +131,9 @@ REFUSED = caller(state=State.REFUSED)
         (caller(), tier(compute_ms=2.000_001)),
     ],
 )
-def test_allowed_cases_match(store: LedgerStore, delivered: tuple[LedgerEntry, ...]) -> None:
+def test_permitted_differences_are_consistent(
+    store: LedgerStore, delivered: tuple[LedgerEntry, ...]
+) -> None:
     assert kinds(store, *delivered) == set()
 
 
@@ -211,13 +213,13 @@ def test_summary_counts_audits_separately(store: LedgerStore) -> None:
     assert (report.cost_lambda, report.sent_bytes) == (7.0, 600)
 
 
-def test_an_empty_ledger(store: LedgerStore) -> None:
+def test_empty_ledger_is_consistent(store: LedgerStore) -> None:
     assert verify(store).consistent
     assert summarise(store).requests == 0
     store.ping()
 
 
-@pytest.mark.parametrize("wrong", ["", "not-a-url", "mysql://a@b/c", "postgres:/x"])
+@pytest.mark.parametrize("wrong", ["", "invalid", "mysql://a@b/c", "postgres:/x"])
 def test_unsupported_database_url_is_rejected(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="sqlite:///FILE or postgresql://"):
         LedgerStore(wrong)
@@ -225,14 +227,14 @@ def test_unsupported_database_url_is_rejected(wrong: str) -> None:
 
 def test_missing_database_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="database-url"):
-        LedgerStore(f"postgresql://unknown@127.0.0.1:{free_ports(1)[0]}/none")
+        LedgerStore(f"postgresql://user@127.0.0.1:{free_ports(1)[0]}/none")
     (tmp_path / "file").write_text("no database at all, and long enough to be read as a header")
     with pytest.raises(LedgerUnavailable, match="database-url"):
         LedgerStore(f"sqlite:///{tmp_path / 'file'}")
 
 
 def test_nul_characters_are_rejected_for_both_stores(store: LedgerStore) -> None:
-    """PostgreSQL cannot store NUL, and the outbox would repeat the delivery for ever."""
+    """PostgreSQL cannot store NUL, so the outbox would repeat the delivery endlessly."""
     for name in ("writer", "label", "policy", "error_code", "price_book", "text_hash"):
         with pytest.raises(ValidationError):
             caller(**{name: "a\0b"})
@@ -265,11 +267,13 @@ def test_first_end_wins_over_late_open_entries_and_second_ends(store: LedgerStor
 
 
 def test_findings_name_only_the_inconsistent_rows(store: LedgerStore) -> None:
-    """Two inconsistent attempts among pairs that match."""
+    """The ledger holds two inconsistent attempts among pairs that match."""
     store.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(5) for side in (caller, tier)])
     store.upsert([caller("b1", request_id="x1"), tier("b2", request_id="x2")])
-    found = [(one.kind, one.attempt_id, one.side) for one in verify(store).findings]
-    assert found == [("no_caller", "b2", "tier"), ("no_tier", "b1", "caller")]
+    findings = [
+        (finding.kind, finding.attempt_id, finding.side) for finding in verify(store).findings
+    ]
+    assert findings == [("no_caller", "b2", "tier"), ("no_tier", "b1", "caller")]
 
 
 def test_gaps_and_duplicates_of_ordinals_are_reported(store: LedgerStore) -> None:

@@ -1,6 +1,7 @@
-"""Malformed requests to the four services, in this process: no 5xx but 503 and 504, a sentence.
+"""Malformed requests to the four services get an error sentence and no 5xx except 503 and 504.
 
-In short and seeded; `python -m testbed.chaos.malformed` asks the real processes twenty thousand.
+The services run in the test's process, and the requests are seeded. The long form,
+`python -m testbed.chaos.malformed`, sends twenty thousand requests to real processes.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def posting(http: TestClient) -> Post:
 
 @pytest.mark.parametrize("make", [mobile, edge, cloud, ledger])
 def test_generated_requests_get_documented_answers(make: Make, tmp_path: Path) -> None:
-    app, found = make(tmp_path), FuzzResult()
+    app, result = make(tmp_path), FuzzResult()
     with asgi.get_client(app, max_stream_events=None) as http:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
@@ -77,27 +78,27 @@ def test_generated_requests_get_documented_answers(make: Make, tmp_path: Path) -
             answer = case.call(session=http)
             return answer.status_code, answer.content
 
-        fuzz_schema(schema, call, 400, SEED, found)
-    assert not found.failures, found.failures[:5]
-    assert found.by_status[200] > 0
-    assert found.cases >= 50
+        fuzz_schema(schema, call, 400, SEED, result)
+    assert not result.failures, result.failures[:5]
+    assert result.by_status[200] > 0
+    assert result.cases >= 50
 
 
 @pytest.mark.parametrize(("make", "path"), [(mobile, "/v1/classify"), (edge, "/v1/infer")])
-def test_texts_and_pairs(make: Make, path: str, tmp_path: Path) -> None:
-    found = FuzzResult()
+def test_texts_and_pairs_get_documented_answers(make: Make, path: str, tmp_path: Path) -> None:
+    result = FuzzResult()
     with TestClient(make(tmp_path), raise_server_exceptions=False) as http:
-        fuzz_texts(posting(http), path, 150, SEED, found)
-    assert not found.failures, found.failures[:5]
-    assert found.by_status[200] > 0
-    assert found.by_status[422] > 0
+        fuzz_texts(posting(http), path, 150, SEED, result)
+    assert not result.failures, result.failures[:5]
+    assert result.by_status[200] > 0
+    assert result.by_status[422] > 0
 
 
-def test_tensors(bundle: Bundle, tmp_path: Path) -> None:
-    found = FuzzResult()
+def test_tensors_get_documented_answers(bundle: Bundle, tmp_path: Path) -> None:
+    result = FuzzResult()
     with TestClient(edge(tmp_path), raise_server_exceptions=False) as http:
         hidden = bundle.manifest.hidden_size
-        fuzz_tensors(posting(http), bundle.bundle_id, hidden, 200, SEED, found)
-    assert not found.failures, found.failures[:5]
-    assert found.by_status[200] > 0
-    assert found.by_status[422] > 0
+        fuzz_tensors(posting(http), bundle.bundle_id, hidden, 200, SEED, result)
+    assert not result.failures, result.failures[:5]
+    assert result.by_status[200] > 0
+    assert result.by_status[422] > 0

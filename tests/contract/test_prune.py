@@ -54,24 +54,24 @@ def test_prune_removes_finished_requests(
     put(store, 100, caller("u", request_id="unsent", state=State.FAILED,
                            delivery=Delivery.NOT_SENT))  # fmt: skip
     before = verify(store).findings
-    tried = prune(store, 90 * DAY_S, dry_run=True)
+    dry_run = prune(store, 90 * DAY_S, dry_run=True)
     assert summarise(store).pruned is None
     assert len(left(store)) == 18
     done = prune(store, 90 * DAY_S)
     assert (done.requests, done.entries, done.kept) == (11, 21, 5)
-    assert (tried.requests, tried.entries, tried.kept) == (11, 21, 5)
+    assert (dry_run.requests, dry_run.entries, dry_run.kept) == (11, 21, 5)
     assert left(store) == {"young", "late", "open", "half", "alone", "one", "other"}
-    assert verify(store).findings == before, "none was made and none was hidden"
-    said = summarise(store).pruned
-    assert said is not None
-    assert (said.requests, said.entries, said.cost_lambda) == (11, 21, pytest.approx(38.5))
+    assert verify(store).findings == before, "pruning neither causes nor hides findings"
+    pruned = summarise(store).pruned
+    assert pruned is not None
+    assert (pruned.requests, pruned.entries, pruned.cost_lambda) == (11, 21, pytest.approx(38.5))
     again = prune(store, 90 * DAY_S)
     assert (again.requests, again.kept) == (0, 5)
     put(store, 80, *pair("next"))
     prune(store, 60 * DAY_S)
-    said = summarise(store).pruned
-    assert said is not None
-    assert said.requests == 12
+    pruned = summarise(store).pruned
+    assert pruned is not None
+    assert pruned.requests == 12
 
 
 def test_prune_measures_age_by_the_time_of_arrival(store: LedgerStore) -> None:
@@ -80,7 +80,7 @@ def test_prune_measures_age_by_the_time_of_arrival(store: LedgerStore) -> None:
     assert prune(store, 0.5 * DAY_S).requests == 1
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_export_import_and_prune_commands_report_their_counts(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     store = LedgerStore(url)
     put(store, 100, *pair("old"))
@@ -99,7 +99,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert back.startswith("2 entries imported")
     assert "2 were in the ledger already" in back
     wrong = CliRunner().invoke(ledger_command, ["prune", "--older-than", "soon"])
-    assert "soon is not an age such as 90d" in wrong.output
+    assert "soon is not an age; give one such as 90d" in wrong.output
     nowhere = CliRunner().invoke(
         ledger_command,
         ["export", str(tmp_path / "y.csv"), "--database-url", f"sqlite:///{tmp_path / 'no'}"],
@@ -113,7 +113,7 @@ def test_service_prunes_by_its_retention_setting(url: str, tmp_path: Path) -> No
     put(store, 1, *pair("new"))
     settings = LedgerSettings(database_url=url, state_dir=tmp_path, ledger_retention_days=90)
     with TestClient(create_app(settings)) as http:
-        for _ in range(1_000):  # each asks a database; no clock
+        for _ in range(1_000):  # bounded by requests instead of time
             if http.get("/v1/summary").json()["pruned"]:
                 break
         report = http.get("/v1/summary").json()

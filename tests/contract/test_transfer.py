@@ -22,14 +22,14 @@ KINDS = ["parquet", "csv"]
 
 
 def rows(store: LedgerStore) -> list[dict[str, Any]]:
-    """Every row, with its time of arrival."""
+    """Return every row with its time of arrival."""
     query = sa.select(entries).order_by(entries.c.attempt_id, entries.c.side)
     with store.connect() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def odd_entries() -> list[LedgerEntry]:
-    """Words that a text format could change, the largest numbers, and a minimal entry."""
+    """Return entries with words that a text format could change, large numbers, few fields."""
     words = ["", "\\N", "\\", "a,b", 'say "so"', "two\nlines", "\r", "λ", "true", " x ", "1.0"]
     odd = [caller(f"w{i}", request_id=f"w{i}", label=word) for i, word in enumerate(words)]
     bare = LedgerEntry(
@@ -58,21 +58,21 @@ def other(tmp_path: Path, postgres: str) -> Iterator[LedgerStore]:
 def test_export_and_import_preserve_every_entry(
     kind: str, tmp_path: Path, other: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite to PostgreSQL and back to SQLite, in many batches."""
+    """The entries go from SQLite to PostgreSQL and back to SQLite, in many batches."""
     monkeypatch.setattr(transfer, "ROWS_AT_ONCE", 7)
     first = LedgerStore(f"sqlite:///{tmp_path / 'a.sqlite'}")
     first.upsert(odd_entries())
     first.upsert([side(f"a{i}", request_id=f"r{i}") for i in range(20) for side in (caller, tier)])
-    there, back = tmp_path / f"there.{kind}", tmp_path / f"back.{kind}"
+    exported, exported_again = tmp_path / f"there.{kind}", tmp_path / f"back.{kind}"
     count = len(rows(first))
-    assert transfer.export_entries(first, there) == count
-    assert transfer.import_entries(other, there).stored == count
-    assert transfer.import_entries(other, there).stored == 0, "repeating changes nothing"
-    assert transfer.export_entries(other, back) == count
+    assert transfer.export_entries(first, exported) == count
+    assert transfer.import_entries(other, exported).stored == count
+    assert transfer.import_entries(other, exported).stored == 0, "repeating changes nothing"
+    assert transfer.export_entries(other, exported_again) == count
     last = LedgerStore(f"sqlite:///{tmp_path / 'b.sqlite'}")
-    transfer.import_entries(last, back)
+    transfer.import_entries(last, exported_again)
     assert rows(last) == rows(other) == rows(first)
-    assert there.read_bytes() == back.read_bytes()
+    assert exported.read_bytes() == exported_again.read_bytes()
     assert verify(last) == verify(first)
     first.close()
     last.close()
@@ -90,19 +90,21 @@ def test_import_keeps_ended_attempts(kind: str, store: LedgerStore, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_ledger(kind: str, store: LedgerStore, tmp_path: Path) -> None:
+def test_empty_ledger_is_exported_and_imported(
+    kind: str, store: LedgerStore, tmp_path: Path
+) -> None:
     assert transfer.export_entries(store, tmp_path / f"x.{kind}") == 0
     assert transfer.import_entries(store, tmp_path / f"x.{kind}").stored == 0
 
 
-def damaged(kind: str, how: str, whole: bytes) -> bytes:
-    if how == "short":
+def damaged(kind: str, damage: str, whole: bytes) -> bytes:
+    if damage == "short":
         return b"".join(whole.splitlines(keepends=True)[:-2])
-    if how == "cut":
+    if damage == "cut":
         return whole[: len(whole) * 2 // 3 - 3]
-    if how == "foreign":
+    if damage == "foreign":
         return b"name,value\nx,1\n" if kind == "csv" else b"PK\x03\x04 something else" * 9
-    if how == "empty":
+    if damage == "empty":
         return b""
     if kind == "csv":  # a value that no entry may have, in the last row
         head, _, last = whole.rpartition(b"answered")
@@ -127,7 +129,7 @@ def test_import_rejects_a_damaged_file_without_changes(
     with pytest.raises(InvalidInput, match="is not a complete ledger export") as refused:
         transfer.import_entries(store, file)
     assert "\n" not in refused.value.message
-    assert rows(store) == [], "also what came before the damage"
+    assert rows(store) == [], "rows before the damage were imported"
 
 
 def test_unusable_file_names_are_rejected(store: LedgerStore, tmp_path: Path) -> None:

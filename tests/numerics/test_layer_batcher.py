@@ -16,8 +16,8 @@ from testbed.demo import sample_sentences
 from tests.support.paths import BUNDLE
 
 CLOSE = 0.02
-"""Attention sums in fp32: padding may move a probability in the last bits, and a rounding to
-8 bits after it by this much at the very most."""
+"""Largest difference of a probability. Padding changes the last bits of fp32 sums in attention, and
+rounding to 8 bits may then increase the difference to this much."""
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def test_row_exits_at_the_same_layer_alone_and_in_a_batch(
     assert set(done) == set(rows)
     for row, i in zip(rows, indices, strict=True):
         expected = alone(STATES[i], row.alpha)
-        found = done[row]
+        actual = done[row]
         at_alpha = row.alpha is not None and abs(expected.confidence - row.alpha) < CLOSE
         if not at_alpha:
-            assert found.exit_layer == expected.exit_layer
-        if found.exit_layer == expected.exit_layer and expected.confidence > 0.5 + CLOSE:
-            assert found.label_index == expected.label_index
-            assert found.probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
+            assert actual.exit_layer == expected.exit_layer
+        if actual.exit_layer == expected.exit_layer and expected.confidence > 0.5 + CLOSE:
+            assert actual.label_index == expected.label_index
+            assert actual.probabilities == pytest.approx(expected.probabilities, abs=CLOSE)
 
 
 def test_resumed_rows_join_the_others(whole: Classifier) -> None:
@@ -87,7 +87,7 @@ def test_resumed_rows_join_the_others(whole: Classifier) -> None:
     after_2 = state[None]
     for layer in (1, 2):
         after_2, _ = whole.layers.run_layer(layer, after_2, mask_BT)
-    rows = [Row(after_2[0], 2, None), *(Row(one, 0, None) for one in STATES[:5])]
+    rows = [Row(after_2[0], 2, None), *(Row(hidden_TH, 0, None) for hidden_TH in STATES[:5])]
     done = run(LayerBatcher(whole.layers), [rows])
     expected = alone(state, None)
     for row in rows[:2]:

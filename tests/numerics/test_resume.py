@@ -49,7 +49,7 @@ def hidden_state_of(whole: Classifier, row: EncodedText, layer: int) -> Floats:
 
 
 def every_exit(whole: Classifier, hidden_TH: Floats, after: int) -> list[Prediction]:
-    """Return the prediction of each exit beyond ``after``, made the last one."""
+    """Return the prediction of each exit after layer ``after``, as if it were the last one."""
     mask_BT = np.ones((1, len(hidden_TH)), np.int32)
     hidden_BTH = np.ascontiguousarray(hidden_TH)[None]
     layers = range(after + 1, whole.layers.range.last + 1)
@@ -74,7 +74,7 @@ def test_resuming_without_encoding_is_bitwise_identical(
 def test_resumed_answer_is_within_the_codecs_error_bound(
     layer: int, codec: Codec, whole: Classifier, rows: list[EncodedText], limits: ResumeLimits
 ) -> None:
-    assert whole.layers.range.last == 6, "the layers above are the shipped bundle's"
+    assert whole.layers.range.last == 6, "adjust the layers of this test to the shipped bundle"
     bound = BOUND[codec]
     for row in rows:
         hidden_TH = hidden_state_of(whole, row, layer)
@@ -100,14 +100,14 @@ def test_resumed_row_exits_at_the_same_layer(
 def test_hidden_state_of_a_row_is_the_same_in_a_batch(
     whole: Classifier, rows: list[EncodedText]
 ) -> None:
-    some = rows[:12]
-    kept: dict[int, Floats] = {}
-    together = whole.classify(some, 0.9, last=3, keep=kept)
-    assert sorted(kept) == list(range(len(some)))
-    for i, row in enumerate(some):
-        assert kept[i].shape == (row.tokens, 384)
+    batch = rows[:12]
+    states: dict[int, Floats] = {}
+    together = whole.classify(batch, 0.9, last=3, keep=states)
+    assert sorted(states) == list(range(len(batch)))
+    for i, row in enumerate(batch):
+        assert states[i].shape == (row.tokens, 384)
         alone = hidden_state_of(whole, row, together[i].exit_layer)
-        np.testing.assert_allclose(kept[i], alone, atol=1e-3)
+        np.testing.assert_allclose(states[i], alone, atol=1e-3)
 
 
 def test_published_results_are_of_the_shipped_bundle_and_within_bounds(bundle: Bundle) -> None:
@@ -115,7 +115,7 @@ def test_published_results_are_of_the_shipped_bundle_and_within_bounds(bundle: B
     written = (PUBLISHED / "resume.md").read_text(encoding="utf-8")
     assert written == study_page("resume", facts), "run: python -m lab.studies.resume"
     assert facts["bundle_id"] == bundle.bundle_id, (
-        "another bundle; run: python -m lab.studies.resume"
+        "the results are of another bundle; run: python -m lab.studies.resume"
     )
     for line in facts["accuracy"]:
         for codec in CODECS:

@@ -1,4 +1,4 @@
-"""The shipped bundle: equal answers for any split, batch and padding; figures of the card."""
+"""The shipped bundle gives equal answers for any split, batch and padding; its card is right."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_resuming_after_any_layer_gives_the_same_answer(bundle: Bundle, whole: C
 
 
 @pytest.mark.parametrize("alpha", [None, 0.6, 0.9, 0.99])
-def test_row_is_the_same_alone_and_in_any_batch(alpha: float | None, whole: Classifier) -> None:
+def test_answer_is_the_same_alone_and_in_any_batch(alpha: float | None, whole: Classifier) -> None:
     texts = sample_sentences()
     rows = [whole.encoder.encode(text) for text in texts]
     alone = [whole.classify([row], alpha)[0] for row in rows]
@@ -77,7 +77,7 @@ def test_first_exit_and_last_layer_are_respected(
         assert alone.label_index == in_batch.label_index == by_hand.argmax()
 
 
-def test_layers_can_be_run_once_they_are_loaded(bundle: Bundle, whole: Classifier) -> None:
+def test_only_loaded_layers_can_be_run(bundle: Bundle, whole: Classifier) -> None:
     few = Classifier(bundle, LayerRange(1, 2), threads=2)
     row = few.encoder.encode("it almost works, and that is what hurts")
     for last in (0, 3):
@@ -98,11 +98,11 @@ def test_card_has_the_measured_accuracies(bundle: Bundle, whole: Classifier, glu
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
     right_EN = np.empty((bundle.manifest.layers, len(rows)), bool)
     for start in range(0, len(order), 64):
-        part = order[start : start + 64]
-        hidden_BTH, mask_BT = whole.embeddings.first_hidden([rows[i] for i in part])
+        batch = order[start : start + 64]
+        hidden_BTH, mask_BT = whole.embeddings.first_hidden([rows[i] for i in batch])
         for layer in range(1, bundle.manifest.layers + 1):
             hidden_BTH, logits_BC = whole.layers.run_layer(layer, hidden_BTH, mask_BT)
-            right_EN[layer - 1, part] = softmax(logits_BC).argmax(1) == labels[part]
+            right_EN[layer - 1, batch] = softmax(logits_BC).argmax(1) == labels[batch]
     table = bundle.manifest.accuracy["reported"]
     assert table["examples"] == len(rows)
     measured = 100 * right_EN.mean(1)

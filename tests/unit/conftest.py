@@ -1,4 +1,4 @@
-"""Unit tests run a tier's layers in threads, which start fast and which a test can hold.
+"""Unit tests run a tier's layers in threads, which start fast and which a test can pause.
 
 `test_process_batcher` and the tests that start a real tier cover the worker processes.
 """
@@ -14,7 +14,7 @@ from shared.inference.layer_batcher import LayerBatcher
 
 
 def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[LayerBatcher]:
-    """Replacement of `shared.inference.process_batcher.start_processes` without processes."""
+    """Replace `shared.inference.process_batcher.start_processes` by batchers in this process."""
     classifier = Classifier(bundle, layers)
     return [LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(count)]
 

@@ -67,7 +67,7 @@ def test_burst_is_accepted_up_to_the_longest_wait() -> None:
 
 
 @pytest.mark.parametrize("text_ms", [0.5, 2.3, 2.4, 30])
-def test_clients_that_wait_for_their_answers_are_no_overload(text_ms: float) -> None:
+def test_clients_that_wait_for_their_answers_cause_no_overload(text_ms: float) -> None:
     admission = Admission(max_queue=256, max_queue_ms=None, workers=1)
     admission.observe(100 * text_ms, 100)
     admission.in_progress = 8
@@ -117,7 +117,7 @@ def test_bursts_are_accepted_again_after_the_overload() -> None:
     admission.check(20, LONG_DEADLINE_MS)
 
 
-def test_refusals_for_short_deadlines_are_no_overload() -> None:
+def test_refusals_for_short_deadlines_cause_no_overload() -> None:
     admission = make_admission(Clock())
     with pytest.raises(Overloaded, match="deadline"):
         admission.check(19, deadline_ms=10)
@@ -157,6 +157,6 @@ def test_engine_refuses_by_deadline_at_once(
 
     took_s, answered = asyncio.run(send_all())
     engine.close()
-    assert took_s < 1.0  # while the worker was held
+    assert took_s < 1.0  # the refusal did not wait for the paused worker
     assert len(answered) == 2
     assert engine._admission.in_progress == 0

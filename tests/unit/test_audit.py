@@ -175,7 +175,7 @@ def test_full_audit_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> No
     world = World(tmp_path, up=("edge",), settings=audited_settings(bundle, tmp_path))
 
     async def work(mobile: MobileService) -> tuple[int, int]:
-        async with mobile.monitor.auditor._drain_lock:  # no audit starts
+        async with mobile.monitor.auditor._drain_lock:  # prevents audits
             await asked(mobile, texts)
             return mobile.monitor.auditor.waiting, mobile.monitor.health().audits.dropped
 
@@ -183,7 +183,7 @@ def test_full_audit_queue_drops_the_oldest(bundle: Bundle, tmp_path: Path) -> No
 
 
 def test_losses_are_recorded_in_the_order_of_requests(bundle: Bundle, tmp_path: Path) -> None:
-    """A fast answer waits for a slower one before it, to keep the order of the losses."""
+    """The loss of a fast answer is recorded after those of earlier, slower requests."""
 
     async def work(mobile: MobileService) -> tuple[list[int], list[str]]:
         policy = mobile.runtime.make_policy("cascade-routing")
@@ -192,7 +192,7 @@ def test_losses_are_recorded_in_the_order_of_requests(bundle: Bundle, tmp_path: 
         waiting = []
         for request in reversed(requests):
             answer = await mobile._runner.answer(request, policy, 5_000, time.perf_counter())
-            # the third got no answer and blocks no other
+            # the third request gets no answer and must not block the others
             mobile.monitor.request_ended(request, None if request is requests[2] else answer)
             waiting.append(mobile.monitor.auditor.waiting)
         return waiting, [one.request.text for one in mobile.monitor.auditor._queue]

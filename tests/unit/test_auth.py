@@ -156,8 +156,8 @@ def test_wrong_tokens_are_limited_by_address_and_do_not_block_valid_ones(
     secret = bearer(new_token(file, "reader", ["ledger:read"])[0])
     settings = LedgerSettings(state_dir=tmp_path, tokens=file, rate_limit=0.01, rate_burst=3)
     with TestClient(create_app(settings)) as http:
-        seen = [http.get("/v1/summary", headers=bearer("guess")).status_code for _ in range(5)]
-        assert seen == [401, 401, 401, 429, 429]
+        statuses = [http.get("/v1/summary", headers=bearer("guess")).status_code for _ in range(5)]
+        assert statuses == [401, 401, 401, 429, 429]
         assert http.get("/v1/summary", headers=secret).status_code == 200
         assert http.get("/readyz").status_code == 200
 
@@ -195,7 +195,7 @@ def test_principal_is_the_token_name_and_refused_bodies_are_not_read(
     tmp_path: Path, file: Path
 ) -> None:
     secret, _ = new_token(file, "mobile-1", ["infer"])
-    seen: list[Principal] = []
+    principals: list[Principal] = []
 
     class Recorder:
         """Innermost middleware that records the caller and answers nothing."""
@@ -204,7 +204,7 @@ def test_principal_is_the_token_name_and_refused_bodies_are_not_read(
             pass
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            seen.append(principal_of(HTTPConnection(scope)))
+            principals.append(principal_of(HTTPConnection(scope)))
 
     app = FastAPI()
     app.add_middleware(Recorder)
@@ -213,7 +213,7 @@ def test_principal_is_the_token_name_and_refused_bodies_are_not_read(
     assert call(app, f"bearer {secret}") == []
     assert call(app, "Bearer guess")[0]["status"] == 401
     assert call(app, f"Bearer {secret}")[0]["status"] == 429
-    assert [one.display_name for one in seen] == ["mobile-1"]
+    assert [one.display_name for one in principals] == ["mobile-1"]
 
 
 def test_websocket_without_a_valid_token_is_closed_with_1008(tmp_path: Path, file: Path) -> None:

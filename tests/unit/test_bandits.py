@@ -101,9 +101,9 @@ def test_i_splitee_reward_is_eq_2_and_last_layer_does_not_escalate() -> None:
         assert (decision.tier, decision.alpha) == (Tier.MOBILE, None)
         assert decision.first_exit == decision.last_layer == layer
         assert decision.escalate_to == (Tier.CLOUD if layer < 12 else None)
-        stays = layer % 2 == 0 or layer == 12
-        cost = 1.5 * layer + (0 if stays else 18.0)
-        tier, exit_layer = (Tier.MOBILE, layer) if stays else (Tier.CLOUD, 12)
+        confident = layer % 2 == 0 or layer == 12
+        cost = 1.5 * layer + (0 if confident else 18.0)
+        tier, exit_layer = (Tier.MOBILE, layer) if confident else (Tier.CLOUD, 12)
         policy.learn(decision, Outcome(tier, exit_layer, 0.8, cost))
     assert policy.bandit.means == pytest.approx(
         [0.8 - 0.1 * (1.5 * i + (0 if i % 2 == 0 else 18)) / 18 for i in range(1, 13)]

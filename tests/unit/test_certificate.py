@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """Content of a certificate for the shipped bundle."""
+    """Return the content of a certificate for the shipped bundle."""
     return {
         "bundle_id": bundle.bundle_id,
         "labels": bundle.manifest.labels,
@@ -151,9 +151,9 @@ def test_other_layers_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_drop": 0.03}, "does not match the content, which was changed"),
-        ({"thresholds": {"alpha": 0.5, "cost_weight": 0.06}}, "which was changed"),
-        ({"expires": "2099-01-01T00:00:00Z"}, "which was changed"),
+        ({"max_drop": 0.03}, "does not match the content; the file was changed"),
+        ({"thresholds": {"alpha": 0.5, "cost_weight": 0.06}}, "the file was changed"),
+        ({"expires": "2099-01-01T00:00:00Z"}, "the file was changed"),
         ({"bound": 0.5}, "bound 0.5 is above max_drop 0.02"),
         ({"n": 0}, "n: "),
         ({"delta": 1.0}, "delta: "),

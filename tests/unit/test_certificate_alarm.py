@@ -1,4 +1,4 @@
-"""The alarm: everything goes to the cloud, and the state survives a restart."""
+"""After the alarm every request goes to the cloud, and the alarm survives a restart."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_alarm_sends_everything_to_the_cloud(bundle: Bundle, tmp_path: Path) -> 
     assert alarm.since == health.degraded_since
     assert "the certificate allows at most 2.00%" in alarm.message
     assert health.audits.e_value >= health.audits.alarm_at == 100
-    # one that degrades is audited no more: all its answers are the cloud's
+    # a degraded mobile makes no audits, because all its answers come from the cloud
     assert health.audits.waiting == 0
     entries = [entry for entry in world.entries() if entry.request_id == after[0].request_id]
     assert {entry.degraded for entry in entries if entry.side is Side.CALLER} == {True}
@@ -71,16 +71,16 @@ def test_alarm_persists_until_it_is_reset(bundle: Bundle, tmp_path: Path) -> Non
         return mobile.monitor.health().alarms
 
     async def restarted(mobile: MobileService) -> tuple[Any, Classification, Classification]:
-        known = mobile.monitor.health().alarms
+        alarms = mobile.monitor.health().alarms
         (degraded,) = await asked(mobile, texts[:1])
         monitor_state_file(tmp_path, certificate_id(world)).unlink()
         (reset,) = await asked(mobile, texts[:1])
         assert mobile.monitor.health().audits.seen == 0
-        return known, degraded, reset
+        return alarms, degraded, reset
 
     alarms = world.run(raise_alarm)
-    known, degraded, reset = world.run(restarted)
-    assert known == alarms
+    restored_alarms, degraded, reset = world.run(restarted)
+    assert restored_alarms == alarms
     assert degraded.degraded
     assert not reset.degraded
     assert reset.tier is not Tier.CLOUD
@@ -137,7 +137,9 @@ def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) 
     assert world.run(work) == [9, 9]
 
 
-def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -> None:
+def test_certificate_that_expires_degrades_the_running_mobile(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     cloud = Cloud(bundle, bundle.manifest.labels[0])
     settings = audited_settings(bundle, tmp_path)
     world = World(tmp_path, up=("edge",), played={"cloud": cloud}, settings=settings)
@@ -154,7 +156,7 @@ def test_expiry_in_service_degrades_the_mobile(bundle: Bundle, tmp_path: Path) -
     assert [alarm.kind for alarm in alarms] == ["expired"]
 
 
-def test_price_change_in_service_keeps_certified_decisions(bundle: Bundle, tmp_path: Path) -> None:
+def test_price_change_does_not_change_certified_decisions(bundle: Bundle, tmp_path: Path) -> None:
     book = tmp_path / "prices.json"
     book.write_text('{"version": "first"}')
     settings = audited_settings(bundle, tmp_path, price_book=book)
@@ -177,7 +179,7 @@ def test_price_change_in_service_keeps_certified_decisions(bundle: Bundle, tmp_p
 def test_certificate_of_accuracy_is_monitored_by_its_bound_on_disagreement(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    """In service the right answers are unknown; without such a bound there is no alarm."""
+    """In production the right answers are unknown; without such a bound there is no alarm."""
     plain = certificate(bundle, metric="accuracy")
     assert audited_bound(plain) is None
     assert audited_bound(certificate(bundle, metric="accuracy", disagreement=0.04)) == 0.04

@@ -78,7 +78,7 @@ def test_an_expired_price_book_is_refused(bundle: Bundle, tmp_path: Path) -> Non
     assert "expired on 2026-01-01" in refused(bundle, tmp_path, {}, price_book=book)
 
 
-def test_mobile_runs_without_a_certificate_file(tmp_path: Path) -> None:
+def test_unreadable_certificate_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot be read; make one with: dimee calibrate"):
         MobileClient(bundle=BUNDLE, state_dir=tmp_path, certificate=tmp_path / "none.json")
     (tmp_path / "other.json").write_text("{}")

@@ -84,7 +84,7 @@ def test_cancelled_trial_allows_another(clock: Clock) -> None:
     assert breaker.allows_attempt()
 
 
-def test_attempts_from_before_do_not_end_the_trial(clock: Clock) -> None:
+def test_earlier_attempts_do_not_end_the_trial(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     before = [breaker.begin_attempt() for _ in range(3)]
     for _ in range(FAILURES):
@@ -109,7 +109,7 @@ def test_unreachable_tier_is_not_available_to_policies(clock: Clock) -> None:
     assert breaker.available
 
 
-def test_late_failures_from_before_do_not_prolong_the_open_time(clock: Clock) -> None:
+def test_late_failures_of_earlier_attempts_do_not_prolong_the_open_time(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 1
     breaker.record_failure()

@@ -17,7 +17,7 @@ DIMEE = Path(sys.executable).parent / "dimee"
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """Settings with which no server can be reached."""
+    """Return settings with which no server can be reached."""
     ledger, edge, cloud = (f"http://127.0.0.1:{port}" for port in free_ports(3))
     return {
         "DIMEE_LEDGER_URL": ledger,
@@ -115,7 +115,7 @@ def test_cost_ceiling_below_every_answer_is_rejected(offline: dict[str, str]) ->
         (("classify", ""), b"", b"texts[0]: is empty"),
         (("classify", "-"), b"", b"contains no text"),
         (("classify", "-"), b"\xff\xfe", b"byte 1 is not UTF-8"),
-        (("classify", "a", "--pair", "b"), b"", b"the task sst2 has none"),
+        (("classify", "a", "--pair", "b"), b"", b"the task sst2 uses none"),
         (("classify", "x" * 30_000), b"", b"at most 20,000"),
         (("classify", "a", "--bundle", "/nowhere"), b"", b"dimee export"),
         (("classify", "a", "--policy", "best"), b"", b"'best' is not one of"),

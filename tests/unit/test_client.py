@@ -1,4 +1,4 @@
-"""The SDK and the gateway, without any other tier."""
+"""The SDK and the gateway answer without other tiers, and refuse wrong input."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_wrong_input_opens_no_request(settings: MobileSettings) -> None:
             mobile.classify_many(["a"] * 10_000)
         with pytest.raises(InvalidInput, match=r"texts\[1\]: is empty"):
             mobile.classify_many(["a", " "])
-        with pytest.raises(InvalidInput, match="the task sst2 has none"):
+        with pytest.raises(InvalidInput, match="the task sst2 uses none"):
             mobile.classify("a", pair="b")
         with pytest.raises(InvalidInput, match="choose one of"):
             mobile.classify("a", options=RequestOptions("best"))

@@ -36,14 +36,14 @@ MAX_ALLOCATED = 200_000  # bytes, for bodies of at most 2,000
 
 
 def states(tokens: int = T, seed: int = 1) -> Floats:
-    """Return values like a layer's output: around one, with two channels of large values."""
+    """Return values like a layer's output: about 1, with two channels of large values."""
     hidden_TH = np.random.default_rng(seed).normal(size=(tokens, H)).astype(np.float32)
     hidden_TH[:, [3, 17]] += np.float32(40)
     return hidden_TH
 
 
 def written(codec: Codec = "int8") -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata as `encode` writes them, for a test to change and write again."""
+    """Return tensors and metadata as `encode` writes them, to be changed by a test."""
     body = encode(states(), 2, BUNDLE, codec)
     (length,) = struct.unpack_from("<Q", body)
     return dict(load(body)), json.loads(body[8 : 8 + length])["__metadata__"]
@@ -170,7 +170,7 @@ def test_invalid_tensors_are_refused(name: str, tensor: Any, says: str) -> None:
 
 
 def hostile_headers() -> dict[str, bytes]:
-    """Return bodies that a reader must refuse."""
+    """Return bodies that `decode` must refuse."""
     _, facts = written("fp16")
     ten_gb = facts | {"tokens": "16"}
 
@@ -245,7 +245,7 @@ def refused_without_allocation(body: bytes) -> None:
 
 
 def measured(body: bytes) -> None:
-    """Decode; fail if the peak of memory exceeds what the body can need."""
+    """Decode; fail if the peak of memory exceeds the need of a body of this size."""
     tracemalloc.start()
     try:
         decode(body, LIMITS)

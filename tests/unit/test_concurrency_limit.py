@@ -1,4 +1,4 @@
-"""Adaptive limit of concurrent calls, and deadlines that count from the arrival."""
+"""The limit on concurrent calls adapts, and deadlines count from the arrival of a call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mobile_client.dispatch import request_state
 from mobile_client.gateway.app import create_app
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import (
-    GOOD_TIME,
+    FAST_SHARE,
     MIN_DECREASE_INTERVAL_S,
     MIN_LIMIT,
     AIMDLimiter,
@@ -56,7 +56,7 @@ def test_late_answers_lower_the_limit_once_per_interval() -> None:
     assert limiter.limit == 90
     clock.now += 2 * MIN_DECREASE_INTERVAL_S
     fill(limiter)
-    limiter.release(GOOD_TIME + 0.01, 1.0, late=False)  # before the deadline, but close to it
+    limiter.release(FAST_SHARE + 0.01, 1.0, late=False)  # before the deadline, but close to it
     assert limiter.limit == 81
 
 
@@ -75,7 +75,7 @@ def test_limit_has_a_minimum_and_recovers() -> None:
 
 
 def test_late_answers_at_low_concurrency_do_not_lower_the_limit() -> None:
-    """A hung server makes its callers late, although the mobile is not busy."""
+    """A server that hangs delays its callers although the mobile is not busy."""
     limiter = AIMDLimiter(100)
     for _ in range(1_000):
         limiter.acquire()

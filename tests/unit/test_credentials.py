@@ -18,20 +18,20 @@ from shared.wire import InferRequest
 
 
 def send(credentials: Credentials, answer: httpx.Response) -> tuple[Exchange, httpx.Request]:
-    seen: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def edge(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
+        requests.append(request)
         return answer
 
-    async def one() -> Exchange:
+    async def exchange_once() -> Exchange:
         client = TierClient(Tier.EDGE, "http://edge", httpx.MockTransport(edge), credentials)
         request = InferRequest(request_id="r", attempt_id="a", text="fine")
         exchange = await client.infer(request, 5)
         await client.close()
         return exchange
 
-    return asyncio.run(one()), seen[0]
+    return asyncio.run(exchange_once()), requests[0]
 
 
 def refusal(status: int, code: str) -> httpx.Response:

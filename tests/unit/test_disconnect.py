@@ -1,4 +1,4 @@
-"""A client that disconnects while its text runs: the work stops, the attempt is abandoned."""
+"""If a client disconnects while its text runs, the work stops and the attempt is abandoned."""
 
 from __future__ import annotations
 

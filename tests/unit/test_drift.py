@@ -52,7 +52,7 @@ def test_tier_without_calibrated_share_raises_no_alarm() -> None:
     assert not any(watch.update(False) for _ in range(10_000))
 
 
-def test_later_runs_need_to_be_longer() -> None:
+def test_later_runs_must_be_longer_to_raise_an_alarm() -> None:
     """The j-th run has the level α / (j (j + 1)), which sums to α."""
     first, tenth = (TierShare(Tier.EDGE, 0.05, 10_000, ALPHA) for _ in range(2))
     for _ in range(9):
@@ -74,7 +74,7 @@ def test_changed_share_raises_an_alarm(tier: Tier) -> None:
 
 
 def test_false_alarm_rate_of_tier_shares_is_at_most_alpha() -> None:
-    """200 streams of 1,000 requests, checked after each request; α is 5 % for both kinds."""
+    """200 streams of 1,000 requests are checked after each request; α is 5 % for both kinds."""
     alpha = 0.05
     raised = {"tier-unused": 0, "tier-share": 0}
     for seed in range(200):
@@ -127,7 +127,7 @@ def test_single_client_is_compared_with_its_first_requests() -> None:
 
 
 def test_equal_clients_raise_no_alarm() -> None:
-    """200 clients at the usual share; the level α is for all tests together."""
+    """200 clients escalate at the usual share; the level α holds for all tests together."""
     rng = np.random.default_rng(4)
     clients = ClientEscalations(0.05, calibrated=0.2)
     alarms = [

@@ -39,7 +39,7 @@ def processes(bundle: Bundle, classifier: Classifier) -> Iterator[Engine]:
     engine.close()
 
 
-async def all_of(engine: Engine, texts: list[str]) -> list[Computed]:
+async def run_all(engine: Engine, texts: list[str]) -> list[Computed]:
     return await asyncio.gather(*(engine.run(text, None, LONG_DEADLINE_MS) for text in texts))
 
 
@@ -54,7 +54,7 @@ def test_worker_processes_give_the_same_answers(processes: Engine, classifier: C
 
 
 def check_answers(engine: Engine, classifier: Classifier) -> None:
-    together = asyncio.run(all_of(engine, TEXTS * 3))
+    together = asyncio.run(run_all(engine, TEXTS * 3))
     for text, computed in zip(TEXTS * 3, together, strict=True):
         row = classifier.encoder.encode(text)
         (alone,) = classifier.classify([row], ALPHA)
@@ -79,7 +79,7 @@ def test_workers_run_at_the_same_time(
 
     monkeypatch.setattr(classifier.layers, "run_layer", run_together)
     engine = engine_of(classifier, None, workers=2)
-    answers = asyncio.run(all_of(engine, TEXTS[:2]))
+    answers = asyncio.run(run_all(engine, TEXTS[:2]))
     engine.close()
     assert [one.prediction.exit_layer for one in answers] == [3, 3]
 
@@ -121,7 +121,7 @@ def test_cancelled_texts_are_dropped(
         return await engine.run(TEXTS[2], None, LONG_DEADLINE_MS)
 
     assert asyncio.run(cancel_two()).prediction.exit_layer <= 3
-    assert sum(gate.sizes) == 2  # the one cancelled in the queue was never run
+    assert sum(gate.sizes) == 2  # the text cancelled in the queue never ran
 
 
 def test_invalid_state_fails_alone(engine: Engine, bundle: Bundle) -> None:
@@ -142,7 +142,7 @@ def test_failing_layer_fails_only_the_text_that_causes_it(
 ) -> None:
     run_layer = classifier.layers.run_layer
     length = classifier.encoder.encode(TEXTS[0]).tokens
-    others = [text for text in TEXTS[1:9] if classifier.encoder.encode(text).tokens != length]
+    other_texts = [text for text in TEXTS[1:9] if classifier.encoder.encode(text).tokens != length]
 
     def fail_for_length(layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
         if (mask_BT.sum(1) == length).any():
@@ -152,7 +152,7 @@ def test_failing_layer_fails_only_the_text_that_causes_it(
     monkeypatch.setattr(classifier.layers, "run_layer", fail_for_length)
 
     async def send_all() -> list[object]:
-        work = [engine.run(text, None, LONG_DEADLINE_MS) for text in [TEXTS[0], *others]]
+        work = [engine.run(text, None, LONG_DEADLINE_MS) for text in [TEXTS[0], *other_texts]]
         return list(await asyncio.gather(*work, return_exceptions=True))
 
     failed, *answered = asyncio.run(send_all())
@@ -160,7 +160,7 @@ def test_failing_layer_fails_only_the_text_that_causes_it(
     assert all(isinstance(one, Computed) for one in answered)
 
 
-def test_full_queue_and_closed_engine_refuse(
+def test_full_queue_and_closed_engine_refuse_texts(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(classifier, None, max_queue=3)

@@ -1,4 +1,4 @@
-"""Error bodies: one format for every error, without the input and without internals."""
+"""Every error has the same body format, which contains neither the input nor internals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Escalation of uncertain answers, and the mobile's own answer as the last resort."""
+"""Escalation of uncertain answers; the mobile's own answer is returned if all servers fail."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def ask(world: World, text: str, **options: Any) -> Classification:
 
 
 def checked(world: World) -> LedgerStore:
-    """Return a ledger with all entries, which must be consistent."""
+    """Return a ledger with all entries, after checking that it is consistent."""
     store = world.ledger()
     report = verify(store)
     assert report.consistent, report
@@ -196,7 +196,7 @@ def test_mobile_answer_is_final_without_time_left(uncertain: str, tmp_path: Path
 def test_end_of_an_attempt_is_durable_before_the_next_is_sent(
     uncertain: str, tmp_path: Path
 ) -> None:
-    """The outbox as a mobile leaves it that is killed while the cloud works."""
+    """The outbox is read while the cloud works, as after a kill of the mobile at that moment."""
     left: list[LedgerEntry] = []
     mobiles: list[MobileService] = []
 
@@ -220,7 +220,7 @@ def test_end_of_an_attempt_is_durable_before_the_next_is_sent(
 def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
     uncertain: str, tmp_path: Path
 ) -> None:
-    """The end of the first attempt and the beginning of the second are one transaction."""
+    """The end of the first attempt and the start of the second are written together."""
     copies: list[Path] = []
 
     async def work(mobile: MobileService) -> None:

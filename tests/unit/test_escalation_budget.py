@@ -1,4 +1,4 @@
-"""Escalation budget: bounded for each client, marked in answers, recorded in the ledger."""
+"""The escalation budget bounds each client, and its effect is marked and recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARE = 0.25
 TEXT = "a gripping, funny film"
 
 
-def up_one(
+def escalate_to_next_tier(
     _features: TextFeatures, _routing: RoutingDecision, outcome: Outcome, _meets_threshold: bool
 ) -> Tier | None:
     """Escalate every answer below the cloud, as a client with crafted inputs would cause."""
@@ -35,8 +35,8 @@ def up_one(
 
 
 async def ask(mobile: MobileService, count: int, client: str, policy: str = "mobile") -> list[Any]:
-    asked = mobile.runtime.make_policy(policy)
-    asked.escalate = up_one  # type: ignore[method-assign]
+    bandit = mobile.runtime.make_policy(policy)
+    bandit.escalate = escalate_to_next_tier  # type: ignore[method-assign]
     return [
         answered((await mobile.classify([TEXT], options=RequestOptions(policy), client=client))[0])
         for _ in range(count)
@@ -48,7 +48,7 @@ def world(folder: Path, **settings: Any) -> World:
     return World(folder, up=("edge", "cloud"), settings=limits | settings)
 
 
-def hops(answer: Classification) -> int:
+def escalations(answer: Classification) -> int:
     return len(answer.attempts) - 1
 
 
@@ -57,9 +57,9 @@ def test_escalations_of_one_client_are_bounded_and_others_are_not_affected(tmp_p
         return await ask(mobile, 20, "mallory"), await ask(mobile, 1, "alice")
 
     mallory, alice = world(tmp_path).run(work)
-    assert sum(map(hops, mallory)) <= SHARE * 20 + BURST
-    assert hops(mallory[0]) == 2, "a client starts with a burst"
-    assert hops(alice[0]) == 2
+    assert sum(map(escalations, mallory)) <= SHARE * 20 + BURST
+    assert escalations(mallory[0]) == 2, "a client starts with a burst"
+    assert escalations(alice[0]) == 2
     assert not alice[0].budget_exhausted
     withheld = [answer for answer in mallory if answer.budget_exhausted]
     assert len(withheld) >= 12
@@ -68,22 +68,22 @@ def test_escalations_of_one_client_are_bounded_and_others_are_not_affected(tmp_p
     assert "mobile$" in row(TEXT, withheld[-1])
 
 
-def test_answers_withheld_from_escalation_are_recorded(tmp_path: Path) -> None:
+def test_answers_kept_for_lack_of_escalations_are_recorded(tmp_path: Path) -> None:
     tried = world(tmp_path)
     answers = tried.run(lambda mobile: ask(mobile, 12, "mallory"))
     store = tried.ledger()
     report = verify(store)
     assert report.consistent, report
-    at_hand = ReplayContext.load(MobileSettings(bundle=BUNDLE))
+    context = ReplayContext.load(MobileSettings(bundle=BUNDLE))
     for answer in answers:
         rows = store.request_entries(answer.request_id)
-        (final,) = [one for one in rows if one.final]
+        (final,) = [row for row in rows if row.final]
         assert final.state is State.ANSWERED
         assert final.error_code == (EXHAUSTED if answer.budget_exhausted else None)
-        others = [one for one in rows if not one.final]
-        assert all(one.error_code is None for one in others)
-        assert {one.side for one in rows} == {Side.CALLER, Side.TIER}
-        verdict = explain(read_request(rows), at_hand).attempts[-1].verdict
+        others = [row for row in rows if not row.final]
+        assert all(row.error_code is None for row in others)
+        assert {row.side for row in rows} == {Side.CALLER, Side.TIER}
+        verdict = explain(read_request(rows), context).attempts[-1].verdict
         assert verdict.startswith("kept: ") == answer.budget_exhausted
     store.close()
 
@@ -94,8 +94,8 @@ def test_first_tier_answers_without_escalations_left(first: str, tmp_path: Path)
         return await ask(mobile, 2, "mallory", first)
 
     one, other = world(tmp_path, escalation_budget=0.0, escalation_burst=1).run(work)
-    assert hops(one) == 1
-    assert (hops(other), other.tier.value, other.budget_exhausted) == (0, first, True)
+    assert escalations(one) == 1
+    assert (escalations(other), other.tier.value, other.budget_exhausted) == (0, first, True)
 
 
 def test_without_a_budget_escalations_are_unlimited(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_without_a_budget_escalations_are_unlimited(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("budget", "seen"), [(0.0, 0), (None, 6)])
-def test_answers_withheld_from_escalation_are_not_audited(
+def test_answers_kept_for_lack_of_escalations_are_not_audited(
     budget: float | None, seen: int, tmp_path: Path
 ) -> None:
     """Otherwise one client could trigger the alarm that sends all requests to the cloud."""
@@ -117,7 +117,7 @@ def test_answers_withheld_from_escalation_are_not_audited(
 
     limits = {"escalation_budget": budget, "escalation_burst": 1, "audit_share": 1.0}
     tried = world(tmp_path, policy="mobile", **limits)
-    found, answers = tried.run(work)
-    # without a budget all six reach the cloud; else each wants two hops and gets one at most
+    audited, answers = tried.run(work)
+    # without a budget all six reach the cloud; with one, each escalates at most once
     assert sum(answer.budget_exhausted for answer in answers) == 6 - seen
-    assert found == seen
+    assert audited == seen

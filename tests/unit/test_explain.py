@@ -42,7 +42,7 @@ TEXTS = sample_sentences()
 
 @pytest.fixture(scope="module")
 def ledger_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerStore]:
-    """Ledger of a real mobile and servers with several policies; waiting has no price."""
+    """Return the ledger of a mobile and servers with several policies and free waiting."""
     world = World(
         tmp_path_factory.mktemp("live"),
         up=("edge", "cloud"),
@@ -78,8 +78,10 @@ def changed(context: ReplayContext, **prices: float) -> CostModel:
 
 
 def first_asked(report: WhatIfReport, tier: Tier) -> float:
-    (found,) = (one for one in report.measures if one.name == f"{tier.value} asked first")
-    return found.after.mean
+    (matching,) = (
+        measure for measure in report.measures if measure.name == f"{tier.value} asked first"
+    )
+    return matching.after.mean
 
 
 def test_replay_at_unchanged_prices_repeats_the_recorded_decisions(
@@ -169,7 +171,7 @@ def test_explanation_shows_what_each_tier_offered(
 
 
 def test_explained_costs_add_up(recorded: list[RequestTrace], context: ReplayContext) -> None:
-    """The expected λ is that of the first answer and of the escalated shares."""
+    """The expected λ is the sum over the first answer and the escalated shares."""
     assert context.policy is not None
     prices, layers_T2 = context.bundle.cost_model, context.policy.heads.layers_T2
     later = {
@@ -185,7 +187,9 @@ def test_explained_costs_add_up(recorded: list[RequestTrace], context: ReplayCon
         assert view.confident is not None
         assert view.escalates_confident is not None
         assert view.escalates_not_confident is not None
-        assert 0 < sum(view.escalates_not_confident.values()) < 1, "some escalate, and some stay"
+        assert 0 < sum(view.escalates_not_confident.values()) < 1, (
+            "the texts must include escalated and kept answers"
+        )
         start, layer = (
             (0.0, prices.mobile_layer)
             if view.tier is Tier.MOBILE
@@ -213,7 +217,7 @@ def test_explained_costs_add_up(recorded: list[RequestTrace], context: ReplayCon
 def test_replay_without_answers_uses_expectations(
     recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    """Shares, λ, latency and accuracy describe the same answers."""
+    """Shares, λ, latency and accuracy are expectations over the same answers."""
     policy = context.policy
     assert policy is not None
     delays = Delays(recorded, dict.fromkeys(Tier, 2.0))
@@ -270,7 +274,7 @@ def test_explanation_notes_another_bundle(
         what_if(recorded, other, Scenario(context.bundle.cost_model))
 
 
-def test_explanation_without_a_recorded_decision(
+def test_explanation_reports_a_missing_decision(
     recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     old = read_request([entry.model_copy(update={"decision": None}) for entry in recorded[0].path])
@@ -286,7 +290,9 @@ def test_recorded_decisions_contain_no_text(recorded: list[RequestTrace]) -> Non
         assert all(text not in request.first.decision for text in TEXTS)
 
 
-def test_explanation_of_a_mobile_without_servers(tmp_path: Path, context: ReplayContext) -> None:
+def test_explanation_of_failed_attempts_ends_on_the_mobile(
+    tmp_path: Path, context: ReplayContext
+) -> None:
     world = World(tmp_path, settings={"fail_over": (Tier.EDGE, Tier.CLOUD, Tier.MOBILE)})
 
     async def work(mobile: MobileService) -> str:

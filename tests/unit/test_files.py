@@ -1,4 +1,4 @@
-"""Noticing that a file has changed."""
+"""`ChangeDetector` detects changed, replaced and missing files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_replaced_file_of_equal_size_has_changed(tmp_path: Path) -> None:
     assert detector.changed()
 
 
-def test_missing_file_is_a_state_of_its_own(tmp_path: Path) -> None:
+def test_missing_file_counts_as_a_state(tmp_path: Path) -> None:
     file = tmp_path / "file"
     detector = ChangeDetector(file)
     assert not detector.exists

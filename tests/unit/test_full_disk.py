@@ -1,4 +1,4 @@
-"""On a full disk there is no answer without its entries, and recovery needs no restart."""
+"""On a full disk no answer is given without its entries; recovery needs no restart."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.support.small_disk import SmallDisk
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = SmallDisk(folder, 8)
-    yield made
-    made.close()
+    small_disk = SmallDisk(folder, 8)
+    yield small_disk
+    small_disk.close()
 
 
 def entries(outbox: Outbox) -> list[LedgerEntry]:
@@ -40,7 +40,7 @@ def entries(outbox: Outbox) -> list[LedgerEntry]:
 
 
 def until_refused(work: Callable[[int], object]) -> int:
-    """Return how often ``work`` succeeded before it failed."""
+    """Return the number of times that ``work`` succeeded before it failed."""
     for number in range(100_000):
         try:
             work(number)
@@ -52,16 +52,16 @@ def until_refused(work: Callable[[int], object]) -> int:
 def test_entries_recorded_before_the_disk_was_full_are_kept(disk: SmallDisk) -> None:
     outbox = Outbox.claim(disk.folder, "mobile")
     with disk.full():
-        taken = until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
+        recorded_count = until_refused(lambda i: outbox.record(caller(f"a{i}", request_id=f"r{i}")))
         outbox.record_or_buffer(caller("kept", request_id="kept"))
-        assert taken > 0
-        assert outbox.count_pending() == taken + 1, "on disk or in memory"
+        assert recorded_count > 0
+        assert outbox.count_pending() == recorded_count + 1, "on disk or in memory"
     outbox.checkpoint()
     outbox.record(caller("after", request_id="after"))
     outbox.close()
     again = Outbox.claim(disk.folder, "mobile")
     names = {entry.attempt_id for entry in entries(again)}
-    assert names == {"kept", "after", *(f"a{i}" for i in range(taken))}
+    assert names == {"kept", "after", *(f"a{i}" for i in range(recorded_count))}
     again.close()
 
 
@@ -82,7 +82,7 @@ def test_delivery_continues_on_a_full_disk(disk: SmallDisk) -> None:
 def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
     settings = MobileSettings(state_dir=disk.folder, bundle=BUNDLE, policy="mobile")
 
-    async def answer_and_record() -> tuple[int, list[LedgerEntry]]:
+    async def fill_and_recover() -> tuple[int, list[LedgerEntry]]:
         mobile = MobileService(settings)
         answered = 0
         with disk.full():
@@ -92,21 +92,21 @@ def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
                     break
                 answered += 1
             assert answered > 0
-            assert isinstance(got, NotReady), "a clear 503"
+            assert isinstance(got, NotReady), "the error is a 503 with a reason"
             assert got.status == 503
         (after,) = await mobile.classify(["a fine film"])
         assert not isinstance(after, DimeeError)
         mobile._outbox.checkpoint()
-        found = entries(mobile._outbox)
+        recorded = entries(mobile._outbox)
         await mobile.close(0.0)
-        return answered + 1, found
+        return answered + 1, recorded
 
-    answered, found = asyncio.run(answer_and_record())
+    answered, recorded = asyncio.run(fill_and_recover())
     store = LedgerStore(f"sqlite:///{disk.folder.parent / 'ledger.sqlite'}")
-    store.upsert(found)
+    store.upsert(recorded)
     report = verify(store)
     assert report.consistent, report
-    ended = [e for e in found if e.final and e.state is State.ANSWERED]
+    ended = [e for e in recorded if e.final and e.state is State.ANSWERED]
     assert len(ended) == answered
     store.close()
 
@@ -115,11 +115,11 @@ def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk
     app = create_edge(EdgeSettings(state_dir=disk.folder, bundle=BUNDLE, workers=1))
 
     def ask(http: TestClient, number: int) -> tuple[int, str]:
-        asked = InferRequest(
+        request = InferRequest(
             request_id=f"r{number}", attempt_id=f"a{number}", ordinal=1, text="a fine film",
             deadline_ms=5_000,
         )  # fmt: skip
-        answer = http.post("/v1/infer", json=asked.model_dump(mode="json"))
+        answer = http.post("/v1/infer", json=request.model_dump(mode="json"))
         return answer.status_code, answer.text
 
     with TestClient(app) as http:
@@ -129,7 +129,7 @@ def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk
                 number += 1
         assert number > 0
         assert said[0] == 503
-        assert "make room there" in said[1]
+        assert "free disk space" in said[1]
         assert ask(http, number + 1)[0] == 200
     outbox = Outbox.claim(disk.folder / "edge", "edge")
     states = {entry.attempt_id: entry.state for entry in entries(outbox)}
@@ -140,24 +140,24 @@ def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk
 
 
 def test_ledger_on_a_full_disk_stores_nothing_and_recovers(disk: SmallDisk) -> None:
-    """A delivery is stored whole or not at all, and its outbox repeats it."""
+    """A delivery is stored whole or not at all, and the outbox sends it again."""
     store = LedgerStore(f"sqlite:///{disk.folder / 'ledger.sqlite'}")
 
     def delivery(number: int) -> list[LedgerEntry]:
         names = [(f"a{number}-{i}", f"r{number}-{i}") for i in range(100)]
         return [side(a, request_id=r) for a, r in names for side in (caller, tier)]
 
-    taken = 0
+    stored = 0
     with disk.full():
-        while taken < 10_000:
+        while stored < 10_000:
             try:
-                store.upsert(delivery(taken))
+                store.upsert(delivery(stored))
             except LedgerUnavailable:
                 break
-            taken += 1
-    assert taken > 0
-    assert verify(store).caller_rows == taken * 100
-    assert store.upsert(delivery(taken)).stored == 200
+            stored += 1
+    assert stored > 0
+    assert verify(store).caller_rows == stored * 100
+    assert store.upsert(delivery(stored)).stored == 200
     assert verify(store).consistent
     with store.connect() as connection:
         assert connection.execute(sa.text("PRAGMA integrity_check")).scalar_one() == "ok"

@@ -1,4 +1,4 @@
-"""Hedged pairs: the winner, the entries, and exactly one final attempt."""
+"""A hedged pair returns the first answer and records both attempts, exactly one as final."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_hedge_that_answers_first_wins_and_both_are_recorded(tmp_path: Path) -> 
         seen(mobile, Tier.EDGE, 5.0)
         return await one(mobile, policy="edge")
 
-    found = world(tmp_path, "hangs", "answers", hedge="p95")
-    answer = answered(found.run(work))
+    entries = world(tmp_path, "hangs", "answers", hedge="p95")
+    answer = answered(entries.run(work))
     assert answer.tier is Tier.CLOUD
     assert sorted(attempts_of(answer)) == [
         ("cloud", "hedge", "answered"),
@@ -38,7 +38,7 @@ def test_hedge_that_answers_first_wins_and_both_are_recorded(tmp_path: Path) -> 
     assert answer.cost.cost_lambda == pytest.approx(
         COSTS.all_cloud + COSTS.offload_edge
     )  # the loser's offload is paid as well
-    finals = [entry.final for entry in callers(found) if entry.state is not State.OPEN]
+    finals = [entry.final for entry in callers(entries) if entry.state is not State.OPEN]
     assert sorted(finals) == [False, True]
 
 
@@ -58,7 +58,7 @@ def test_no_hedge_without_a_p95_or_beyond_the_ceiling(
 
 
 def test_hedge_gets_only_the_remaining_time_of_the_request(tmp_path: Path) -> None:
-    """The hedge starts after 100 ms of 300."""
+    """The hedge starts after 100 of the request's 300 ms."""
     given_ms: list[float] = []
 
     async def hang(request: httpx.Request) -> httpx.Response:
@@ -94,7 +94,7 @@ def hedged_request(mobile: MobileService, both_asked: asyncio.Event) -> asyncio.
     return asyncio.create_task(one(mobile, policy="edge"))
 
 
-def finals(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
+def attempts_by_ordinal(entries: list[LedgerEntry]) -> list[tuple[str, str, bool]]:
     entries = sorted(entries, key=lambda entry: entry.ordinal)
     return [(str(entry.reason), entry.state.value, entry.final) for entry in entries]
 
@@ -113,7 +113,9 @@ def test_mobile_that_dies_during_a_hedge_leaves_one_final_attempt(tmp_path: Path
 
     found = World(tmp_path, settings={"hedge": "p95"})
     found.run(work)
-    assert finals(callers(found)) == BOTH_ABANDONED  # closed by the next owner of its outbox
+    assert (
+        attempts_by_ordinal(callers(found)) == BOTH_ABANDONED
+    )  # closed by the next owner of its outbox
 
 
 def test_cancelled_hedged_pair_leaves_one_final_attempt(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_cancelled_hedged_pair_leaves_one_final_attempt(tmp_path: Path) -> None:
 
     found = World(tmp_path, settings={"hedge": "p95"})
     found.run(work)
-    assert finals(callers(found)) == BOTH_ABANDONED
+    assert attempts_by_ordinal(callers(found)) == BOTH_ABANDONED
 
 
 def test_winner_whose_processing_fails_is_the_final_attempt(tmp_path: Path) -> None:
@@ -143,10 +145,13 @@ def test_winner_whose_processing_fails_is_the_final_attempt(tmp_path: Path) -> N
 
     found = world(tmp_path, "hangs", "answers", hedge="p95")
     found.run(work)
-    assert finals(callers(found)) == [("route", "abandoned", False), ("hedge", "failed", True)]
+    assert attempts_by_ordinal(callers(found)) == [
+        ("route", "abandoned", False),
+        ("hedge", "failed", True),
+    ]
 
 
-def test_trial_that_is_cancelled_before_it_ran_frees_the_breaker(tmp_path: Path) -> None:
+def test_trial_that_is_cancelled_before_it_ran_releases_the_breaker(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         seen(mobile, Tier.EDGE, 5.0)
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]

@@ -37,7 +37,7 @@ def run(url: str, *arguments: str) -> Result:
     return CliRunner().invoke(ledger, [*arguments, "--ledger-url", url])
 
 
-def test_an_empty_ledger(url: str) -> None:
+def test_commands_report_an_empty_ledger(url: str) -> None:
     summary = run(url, "summary")
     assert (summary.exit_code, "the ledger is empty" in summary.output) == (0, True)
     assert Summary.model_validate_json(run(url, "summary", "--json").output).requests == 0
@@ -49,7 +49,7 @@ def test_an_empty_ledger(url: str) -> None:
     assert shown.exit_code == 1
 
 
-def test_exit_codes_and_json(url: str) -> None:
+def test_commands_have_exit_codes_and_json(url: str) -> None:
     deliver(url, caller(), tier())
     for command in ("summary", "verify"):
         assert run(url, command).exit_code == 0
@@ -63,22 +63,22 @@ def test_exit_codes_and_json(url: str) -> None:
     assert Verification.model_validate_json(consistent.output).consistent
 
     deliver(url, tier("a2", request_id="r2"))
-    unmatched = run(url, "verify", "--json", "--wait", "0")
-    assert unmatched.exit_code == 1
-    (finding,) = Verification.model_validate_json(unmatched.output).findings
+    inconsistent = run(url, "verify", "--json", "--wait", "0")
+    assert inconsistent.exit_code == 1
+    (finding,) = Verification.model_validate_json(inconsistent.output).findings
     assert (finding.kind, finding.attempt_id, finding.side) == ("no_caller", "a2", "tier")
-    verified = run(url, "verify", "--wait", "0")
-    assert verified.exit_code == 1
-    assert "no_caller" in verified.output
-    assert verified.output.endswith("1 findings\n")
+    result = run(url, "verify", "--wait", "0")
+    assert result.exit_code == 1
+    assert "no_caller" in result.output
+    assert result.output.endswith("1 findings\n")
 
 
 def test_verify_counts_findings_beyond_the_shown_ones(url: str) -> None:
     deliver(url, *(caller(f"a{i}", request_id=f"r{i}") for i in range(130)))
-    verified = run(url, "verify", "--wait", "0")
-    assert verified.exit_code == 1
-    assert verified.output.count("no_tier") == 100
-    assert "… and 30 more\n" in verified.output
+    result = run(url, "verify", "--wait", "0")
+    assert result.exit_code == 1
+    assert result.output.count("no_tier") == 100
+    assert "… and 30 more\n" in result.output
 
 
 @pytest.mark.parametrize("request_id", ["r1?", "r1#", "r1/", "a\nb", "\0", "é", "\udcff", "%72%31"])
@@ -96,7 +96,7 @@ def test_unreachable_ledger_is_reported(arguments: tuple[str, ...]) -> None:
     assert "dimee up" in error.message
 
 
-@pytest.mark.parametrize("wrong", ["not a url", "http://[", "http://127.0.0.1:99999", "http://a b"])
+@pytest.mark.parametrize("wrong", ["invalid", "http://[", "http://127.0.0.1:99999", "http://a b"])
 def test_invalid_address_is_reported(wrong: str) -> None:
     error = run(wrong, "summary").exception
     assert isinstance(error, LedgerUnavailable)

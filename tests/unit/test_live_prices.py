@@ -1,4 +1,4 @@
-"""Prices from a file, which is read again when it changes and rejected when it has expired."""
+"""Prices come from a file that is read again when it changes and rejected when it has expired."""
 
 from __future__ import annotations
 

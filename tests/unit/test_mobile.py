@@ -1,4 +1,4 @@
-"""Policies on the mobile: whole models, learning, and what must not be learned."""
+"""Policies on the mobile load their layers and learn only from the answers that count."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_bandit_learns_each_answer_before_the_next_decision(
 
 
 def test_concurrent_calls_take_turns_with_a_bandit(tmp_path: Path) -> None:
-    """If they were routed together, they would all play the first arm."""
+    """Texts routed together would all play the first arm."""
 
     async def work(mobile: MobileService) -> list[int]:
         texts = sample_sentences()[:3]
@@ -125,7 +125,7 @@ def test_concurrent_calls_take_turns_with_a_bandit(tmp_path: Path) -> None:
 
 
 class RecordingPolicy(EscalateBelowThreshold):
-    """Sends every text to one tier, and keeps the outcomes that it should learn."""
+    """Policy that sends every text to one tier and records the outcomes passed to `learn`."""
 
     name = "recording"
     policy_layers = None

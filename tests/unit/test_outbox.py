@@ -80,7 +80,7 @@ def test_recorded_entries_survive_sigkill(tmp_path: Path, repository: Path) -> N
     assert process.stdout is not None
     assert process.stdout.readline() == "recorded\n"
     beside = Outbox.claim(tmp_path, "mobile")
-    assert read(beside) == [], "a live process's outbox is its own"
+    assert read(beside) == [], "the outbox of a live process is not adopted"
     beside.close()
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -134,7 +134,7 @@ def test_unwritable_entries_raise_and_ends_are_buffered(tmp_path: Path) -> None:
     other.close()
     assert read(outbox) == [caller(), tier()], "deliverable from memory"
     outbox.checkpoint()
-    assert [row[2] for row in outbox.pending(10)] == [1, 1], "and on disk as soon as there is one"
+    assert [row[2] for row in outbox.pending(10)] == [1, 1], "written to disk as soon as it works"
     assert outbox.dropped == 0
     outbox.close()
 
@@ -190,7 +190,9 @@ def test_row_changed_during_delivery_is_delivered_once_more(tmp_path: Path) -> N
     assert read(outbox) == [caller()], "the tier's side did not change"
     outbox.mark_delivered([row[:3] for row in outbox.pending(10)])
     outbox.record(OPEN)
-    assert len(outbox.pending(10)) == 1, "what is forgotten may come again; the ledger ignores it"
+    assert len(outbox.pending(10)) == 1, (
+        "a deleted row may be recorded again; the ledger ignores it"
+    )
     outbox.close()
 
 

@@ -25,13 +25,13 @@ ADMITTED = {"deadline_ms": 60_000}
 
 @pytest.fixture(params=["application/json", "application/json; charset=utf-8"])
 def content_type(request: pytest.FixtureRequest) -> str:
-    """Plain JSON is answered by the endpoint, the other one by FastAPI."""
+    """Content type of a request: the endpoint answers plain JSON, FastAPI the other one."""
     return str(request.param)
 
 
 @pytest.fixture
 def overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tier refuses, except for deadlines of 60 s."""
+    """Make every tier refuse requests, except those with the deadline of `ADMITTED`."""
 
     def refusal(_: Engine, deadline_ms: float) -> Overloaded | None:
         if deadline_ms == ADMITTED["deadline_ms"]:
@@ -62,12 +62,12 @@ class HeldRecords:
         patch.setattr(GroupCommitWriter, "record", held)
 
     async def wait_for(self, count: int) -> None:
-        """Wait until ``count`` calls are held."""
+        """Wait until ``count`` calls are held back."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.count >= count)
 
     def release(self) -> None:
-        """Make the held calls, and hold no more."""
+        """Make the calls that were held back, and hold back no more."""
         self._released.set()
 
 
@@ -117,14 +117,14 @@ def test_refusals_carry_retry_after_and_are_recorded_in_groups(
 @pytest.mark.usefixtures("overloaded")
 def test_endpoint_and_fastapi_send_the_same_refusal(tmp_path: Path) -> None:
     async def client(_: uvicorn.Server, port: int) -> list[Any]:
-        found = []
+        responses = []
         for number, lines in enumerate([(), ("connection: close",)]):
             for content_type in ("application/json", "application/json; charset=utf-8"):
                 request = post(infer_body(number), *lines, content_type=content_type)
                 response = await send_and_receive(port, request)
                 response[1].pop("date")
-                found.append(response)
-        return found
+                responses.append(response)
+        return responses
 
     kept, kept_fastapi, closed, closed_fastapi = run_with_server(create_edge(tmp_path), client)
     assert kept == kept_fastapi
@@ -236,20 +236,20 @@ def test_authentication_comes_before_the_refusal_and_counts_once(
 
     async def client(_: uvicorn.Server, port: int) -> list[Any]:
         connection = await RawConnection.open(port)
-        found: list[Any] = []
+        responses: list[Any] = []
         for token in (None, "wrong", other, secret, secret, secret, secret, secret, secret):
             lines = [] if token is None else [f"authorization: Bearer {token}"]
-            fields = ADMITTED if len(found) == 4 else {}
-            body = infer_body(len(found), **fields)
+            fields = ADMITTED if len(responses) == 4 else {}
+            body = infer_body(len(responses), **fields)
             connection.send(post(body, *lines, content_type=content_type))
             status, headers, answer = await connection.response()
             code = answer["error"]["code"] if "error" in answer else "answered"
-            found.append((status, code, headers.get("www-authenticate")))
+            responses.append((status, code, headers.get("www-authenticate")))
         connection.close()
-        return found
+        return responses
 
-    found = run_with_server(app, client)
-    assert [one[:2] for one in found] == [
+    responses = run_with_server(app, client)
+    assert [one[:2] for one in responses] == [
         (401, "unauthorised"),
         (401, "unauthorised"),
         (403, "forbidden"),
@@ -258,7 +258,7 @@ def test_authentication_comes_before_the_refusal_and_counts_once(
         *[(429, "overloaded")] * 3,
         (429, "rate_limited"),
     ]
-    assert found[0][2] == 'bearer realm="dimee"'
+    assert responses[0][2] == 'bearer realm="dimee"'
 
 
 @pytest.mark.usefixtures("overloaded")
@@ -289,10 +289,10 @@ def test_shutdown_waits_for_refusals_and_incomplete_requests(
     assert run_with_server(create_edge(tmp_path), client) == ["close", "close"]
 
 
-def test_requests_on_the_way_to_the_queue_count_as_waiting(
+def test_admitted_requests_count_as_waiting_before_they_are_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content_type: str
 ) -> None:
-    """Three requests arrive before the first is in the queue, which has two places."""
+    """Three requests arrive before the first is in the queue, which holds two."""
 
     async def client(_: uvicorn.Server, port: int) -> list[int]:
         held = HeldRecords(monkeypatch, State.OPEN)

@@ -17,7 +17,7 @@ COUNTS = np.array([3, 1, 1])
 
 
 def at(*point: float) -> TextFeatures:
-    """A text whose mean word embedding is this point."""
+    """Return the features of a text whose mean word embedding is this point."""
     return TextFeatures(np.array(point, np.float32), tokens=5)
 
 
@@ -88,7 +88,7 @@ def test_random_follows_given_shares() -> None:
     assert 760 < tiers.count(Tier.MOBILE) < 840
 
 
-def test_bert_and_early_exit_stay_on_the_mobile(bundle: Bundle) -> None:
+def test_bert_and_early_exit_always_choose_the_mobile(bundle: Bundle) -> None:
     """``bert`` uses exit l only, ``early-exit`` every exit; neither leaves the mobile."""
     facts = PolicyFacts.of(bundle)
     layers = bundle.manifest.layers

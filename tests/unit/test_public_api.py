@@ -1,4 +1,4 @@
-"""Public face of the mobile client: what ``from mobile_client import ...`` offers."""
+"""Public API of the mobile client: the names that ``from mobile_client import ...`` exports."""
 
 from __future__ import annotations
 

@@ -69,15 +69,15 @@ def test_escalations_stay_within_share_and_burst(
     share: float, burst: int, requests: int, hops: int
 ) -> None:
     budget = EscalationBudget(share, burst)
-    made = sum(
+    taken = sum(
         sum(allowance.take() for _ in range(hops))
         for allowance in (budget.allowance("a") for _ in range(requests))
     )
-    assert made <= share * requests + burst + 1e-6
-    assert made >= min(requests, burst), "the burst is always allowed"
+    assert taken <= share * requests + burst + 1e-6
+    assert taken >= min(requests, burst), "the burst is always allowed"
 
 
-def test_budgets_of_others_and_none() -> None:
+def test_budgets_are_separate_bounded_and_optional() -> None:
     budget = EscalationBudget(0.0, 1, max_clients=2)
     first, second = budget.allowance("a"), budget.allowance("a")
     assert (first.take(), second.take()) == (True, False)

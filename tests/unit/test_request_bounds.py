@@ -112,9 +112,9 @@ def test_cost_ceiling_excludes_expensive_tiers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "ceiling", "tiers", "cost_capped"),
     [
-        # the cloud's offload is paid, and the edge fits into the rest
+        # after the cloud's offload is paid, the ceiling still pays for the edge
         ("cloud", 18.0, ["cloud", "edge"], False),
-        # the edge's offload is paid, and the cloud, which alone would fit, does not any more
+        # after the edge's offload is paid, the ceiling no longer pays for the cloud
         ("edge", 20.0, ["edge", "mobile"], True),
     ],
 )

@@ -1,4 +1,4 @@
-"""Resuming from hidden states: what tiers accept and record, and when the mobile sends one."""
+"""Tiers resume from hidden states, and the mobile sends one if that saves time."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tier(folder: Path, name: str) -> FastAPI:
 def post(app: FastAPI, body: bytes, path: str = "/v1/resume", **headers: str) -> httpx.Response:
     given = {"dimee-request-id": "r1", "dimee-attempt-id": "a1"} | headers
 
-    async def talk() -> httpx.Response:
+    async def send_request() -> httpx.Response:
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://tier") as http:
@@ -73,7 +73,7 @@ def post(app: FastAPI, body: bytes, path: str = "/v1/resume", **headers: str) ->
                     return await http.get(path)
                 return await http.post(path, content=body, headers=given)
 
-    return asyncio.run(talk())
+    return asyncio.run(send_request())
 
 
 def entry_of(folder: Path, name: str) -> LedgerEntry:
@@ -140,13 +140,13 @@ def test_refused_state_is_recorded(
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", bytes(100), b"\xff" * 1000])
-def test_body_that_is_no_state_is_422(body: bytes, tmp_path: Path) -> None:
+def test_body_that_is_no_state_is_refused_with_422(body: bytes, tmp_path: Path) -> None:
     response = post(tier(tmp_path, "cloud"), body)
     assert response.status_code == 422
     assert response.json()["error"]["field"] == "state"
 
 
-def test_body_that_is_too_large_is_413(tmp_path: Path) -> None:
+def test_body_that_is_too_large_is_refused_with_413(tmp_path: Path) -> None:
     assert post(tier(tmp_path, "cloud"), bytes(MAX_BODY_BYTES + 1)).status_code == 413
 
 
@@ -339,14 +339,14 @@ def test_settings_decide_whether_the_state_is_sent(
     world = World(tmp_path, up=("cloud",), settings=settings)
 
     async def work(mobile: MobileService) -> list[Classification]:
-        found = []
+        answers = []
         for _ in resumed:
             # restart the learning policy at its first arm
             mobile.runtime._policies.clear()
-            found.append(
+            answers.append(
                 answered((await mobile.classify([uncertain], options=RequestOptions(POLICY)))[0])
             )
-        return found
+        return answers
 
     answers = world.run(work)
     assert [one.attempts[-1].resumed_after for one in answers] == resumed

@@ -28,8 +28,8 @@ SHARES = LossKind(0.0, binary=False)
 REPETITIONS = 1000
 
 
-def at_most(delta: float) -> float:
-    """A rate of ``delta`` seen in `REPETITIONS`, and three standard deviations."""
+def largest_observed_rate(delta: float) -> float:
+    """Return ``delta`` plus three standard deviations of a rate over `REPETITIONS` draws."""
     return delta + 3 * math.sqrt(delta * (1 - delta) / REPETITIONS)
 
 
@@ -73,11 +73,11 @@ def test_408_samples_without_error_certify_0_73_percent() -> None:
     ids=str,
 )
 def test_certifies_is_wrong_with_probability_at_most_delta(mean: float, kind: LossKind) -> None:
-    """The worst case is a mean just above the bound; 1,000 draws of 300 losses."""
+    """1,000 samples of 300 losses are drawn with the worst case, a mean just above the bound."""
     rng = np.random.default_rng(11)
     draws_RN = _draw(rng, mean, kind, (REPETITIONS, 300))
     passed = [certifies(losses_N, mean - 1e-9, 0.1, kind) for losses_N in draws_RN]
-    assert np.mean(passed) <= at_most(0.1)
+    assert np.mean(passed) <= largest_observed_rate(0.1)
 
 
 def test_betting_bound_covers_the_mean_and_tightens_with_n() -> None:
@@ -93,7 +93,7 @@ def test_betting_bound_covers_the_mean_and_tightens_with_n() -> None:
     assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
 
 
-def test_constant_losses_of_one_have_the_bound_one() -> None:
+def test_losses_of_one_have_the_bound_one() -> None:
     assert upper_bound([1.0] * 9, 0.05, DROP) == 1
     assert upper_bound([1.0] * 9, 0.05, DISAGREEMENT) == 1
 
@@ -125,7 +125,7 @@ def test_certifies_and_upper_bound_agree_on_binary(losses: list[bool], bound: fl
         assert certifies(values, bound, 0.05, DISAGREEMENT) == (upper <= bound)
 
 
-def test_no_losses_certify_nothing() -> None:
+def test_empty_sample_certifies_nothing() -> None:
     assert upper_bound([], 0.05, DROP) == 1
     assert not certifies([], 0.5, 0.05, DROP)
     assert certifies([], 1.0, 0.05, DROP)
@@ -153,7 +153,7 @@ def test_losses_of_another_kind_are_rejected(
 
 
 def _draw(rng: np.random.Generator, mean: float, kind: LossKind, shape: tuple[int, ...]) -> Any:
-    """Losses of this mean: 0 or 1; of −1, 0, 1 with few that are not 0; or of a beta."""
+    """Draw losses with this mean: 0 or 1; −1, 0 or 1 with mostly 0; or from a beta distribution."""
     if kind.binary:
         return (rng.random(shape) < mean).astype(float)
     if kind is SHARES:
@@ -167,15 +167,17 @@ def _draw(rng: np.random.Generator, mean: float, kind: LossKind, shape: tuple[in
 def test_false_alarm_rate_is_at_most_alpha_with_continuous_checks(
     bound: float, kind: LossKind
 ) -> None:
-    """1,000 streams of 400 audits, checked after every audit."""
+    """1,000 streams of 400 audits are checked after every audit."""
     rng = np.random.default_rng(13)
     streams_RN = _draw(rng, bound, kind, (REPETITIONS, 400))
-    raised = [_watch(Alarm(bound, 0.1, kind), stream_N) is not None for stream_N in streams_RN]
-    assert np.mean(raised) <= at_most(0.1)
+    raised = [
+        _run_until_alarm(Alarm(bound, 0.1, kind), stream_N) is not None for stream_N in streams_RN
+    ]
+    assert np.mean(raised) <= largest_observed_rate(0.1)
 
 
 def test_alarm_is_valid_for_dependent_losses() -> None:
-    """It suffices that the mean given the past is at most the bound; here errors come in bursts."""
+    """The mean given the past must be at most the bound; the errors of this test come in bursts."""
     rng = np.random.default_rng(14)
     raised = 0
     for _ in range(300):
@@ -193,8 +195,8 @@ def test_alarm_detects_a_violated_bound() -> None:
     """A mean of five times the bound is detected within 300 audits in nine of ten streams."""
     rng = np.random.default_rng(15)
     streams_RN = _draw(rng, 0.1, DISAGREEMENT, (100, 300))
-    found = [_watch(Alarm(0.02, 0.05), stream_N) for stream_N in streams_RN]
-    assert sum(at is not None for at in found) >= 90
+    detected = [_run_until_alarm(Alarm(0.02, 0.05), stream_N) for stream_N in streams_RN]
+    assert sum(at is not None for at in detected) >= 90
 
 
 def test_alarm_detects_a_late_change() -> None:
@@ -203,12 +205,12 @@ def test_alarm_detects_a_late_change() -> None:
     for _ in range(50):
         good_N = _draw(rng, 0.005, DISAGREEMENT, (1000,))
         bad_N = _draw(rng, 0.2, DISAGREEMENT, (300,))
-        at = _watch(Alarm(0.02, 0.05), np.concatenate([good_N, bad_N]))
+        at = _run_until_alarm(Alarm(0.02, 0.05), np.concatenate([good_N, bad_N]))
         late += at is not None and at > 1000
     assert late >= 45
 
 
-def _watch(alarm: Alarm, stream_N: Any) -> int | None:
+def _run_until_alarm(alarm: Alarm, stream_N: Any) -> int | None:
     for loss in stream_N.tolist():
         if alarm.update(loss):
             break

@@ -60,7 +60,7 @@ def test_restart_of_the_ledger_loses_and_doubles_nothing(running: Testbed, outbo
     assert shipper.flush(20)
     report = LedgerClient(running.roles["ledger"].url).verify()
     assert (report.requests, report.caller_rows) == (700, 700)
-    assert report.total_findings == 700, "no tier has recorded them"
+    assert report.total_findings == 700, "the tiers recorded no entries"
     shipper.close(1)
 
 
@@ -69,13 +69,13 @@ def test_rejected_row_does_not_block_the_others(
 ) -> None:
     outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(9)))
     other = sqlite3.connect(tmp_path / "outbox" / "outbox-0.sqlite")
-    other.execute("UPDATE outbox SET body = '{\"surplus\": 1}' WHERE attempt_id = 'a4'")
+    other.execute("UPDATE outbox SET body = '{\"unknown_field\": 1}' WHERE attempt_id = 'a4'")
     other.commit()
     shipper = Shipper(outbox, running.roles["ledger"].url)
     assert shipper.flush(20)
     assert LedgerClient(running.roles["ledger"].url).verify().caller_rows == 8
-    kept = other.execute("SELECT attempt_id FROM outbox").fetchall()
-    assert kept == [("a4",)]
+    remaining = other.execute("SELECT attempt_id FROM outbox").fetchall()
+    assert remaining == [("a4",)]
     other.close()
     shipper.close(1)
 
@@ -90,11 +90,11 @@ def test_ledger_commands_show_delivered_entries(running: Testbed, outbox: Outbox
     summary = runner.invoke(ledger_command, ["summary", *url])
     assert "requests 1   answered 1" in summary.output
     assert max(map(len, summary.output.splitlines())) <= 100
-    shown = runner.invoke(ledger_command, ["show", "r1", *url]).output
-    assert "route by dimee-fixed (moderate)" in shown
-    assert "positive at exit 3, 75.0%" in shown
-    verified = runner.invoke(ledger_command, ["verify", *url])
-    assert (verified.exit_code, verified.output.strip().endswith("consistent")) == (0, True)
+    output = runner.invoke(ledger_command, ["show", "r1", *url]).output
+    assert "route by dimee-fixed (moderate)" in output
+    assert "positive at exit 3, 75.0%" in output
+    clean = runner.invoke(ledger_command, ["verify", *url])
+    assert (clean.exit_code, clean.output.strip().endswith("consistent")) == (0, True)
     outbox.record(caller("a9", request_id="r9"))
     assert shipper.flush(10)
     dirty = runner.invoke(ledger_command, ["verify", "--wait", "0", *url])
@@ -136,7 +136,7 @@ def test_ledger_rejects_invalid_batches(content: bytes, status: int, running: Te
         if status != 200:
             error = answer.json()["error"]
             assert error["code"]
-            assert "surplus" not in error["message"]
+            assert "unknown_field" not in error["message"]
 
 
 def test_rejected_token_is_logged_once_and_loses_nothing(

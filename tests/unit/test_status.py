@@ -53,11 +53,11 @@ DEGRADED = health(
 
 
 def answers(**bodies: Any) -> httpx.MockTransport:
-    known = {"mobile": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
-    known |= bodies
+    responses = {"mobile": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
+    responses |= bodies
 
     def handle(request: httpx.Request) -> httpx.Response:
-        body = known[request.url.host]
+        body = responses[request.url.host]
         if body is None:
             raise httpx.ConnectError("refused", request=request)
         if isinstance(body, int):
@@ -75,7 +75,7 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"edge": None}, ["the edge cannot be reached (refused)"]),
         ({"cloud": 503}, ["the cloud is not ready (status 503)"]),
         ({"ledger": "<html>"}, ["the ledger returned no JSON; another program"]),
-        ({"mobile": {"status": "ok"}}, ["the mobile has another version"]),
+        ({"mobile": {"status": "ok"}}, ["the mobile runs another version"]),
         (
             {"mobile": DEGRADED},
             ["degraded: the certificate does not hold, and everything goes to the cloud"],
@@ -107,7 +107,9 @@ def test_status_shows_mode_and_open_breakers(capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_status_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_processes_certificate_audits_and_alarms(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with httpx.Client(transport=answers()) as http:
         show(collect(http, URLS))
     lines = capsys.readouterr().out.splitlines()
@@ -140,7 +142,7 @@ def run(monkeypatch: pytest.MonkeyPatch, transport: httpx.MockTransport, *words:
     return CliRunner().invoke(status, ["--mobile-url", URLS["mobile"], *urls, *words])
 
 
-def test_status_exit_codes_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_exit_code_and_json_show_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, answers(), "--json")
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
@@ -185,7 +187,7 @@ def test_gateway_returns_the_status(bundle: Bundle, tmp_path: Path) -> None:
         ready = http.get("/readyz").json()
         schema = http.get("/openapi.json").json()["components"]["schemas"]["Classification"]
     expected = json.loads(settings.certificate.read_text())["certificate_id"]  # type: ignore[union-attr]
-    # offline: the certificate does not cover the mobile's answer, and it is not audited one
+    # offline: the certificate does not cover the mobile's answer, which is not audited
     assert (result["degraded_because"], result["certificate_id"]) == ("offline", None)
     assert ready["certificate_id"] == said["certificate_id"] == expected
     assert (said["status"], said["audits"]["share"], said["audits"]["waiting"]) == ("ok", 1.0, 0)

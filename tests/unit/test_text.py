@@ -46,7 +46,7 @@ def test_too_many_texts_are_rejected() -> None:
 
 
 def test_pairs_must_match_the_task() -> None:
-    with pytest.raises(InvalidInput, match="the task sst2 has none"):
+    with pytest.raises(InvalidInput, match="the task sst2 uses none"):
         check_inputs(["a"], ["b"], False, "sst2")
     with pytest.raises(InvalidInput, match="the task mrpc needs a second text"):
         check_inputs(["a"], None, True, "mrpc")

@@ -61,7 +61,7 @@ def test_unreachable_tier_becomes_available_again_after_a_while() -> None:
     ("took_ms", "state"), [(FAIR_TIMEOUT_MS - 1, "closed"), (FAIR_TIMEOUT_MS, "open")]
 )
 def test_timeout_counts_as_a_failure_only_after_a_fair_time(took_ms: float, state: str) -> None:
-    """Otherwise one caller's deadlines of a millisecond would exclude the tier for all others."""
+    """Otherwise a caller with deadlines of 1 ms would exclude the tier for all others."""
     tier_stats = stats(Clock())
     for _ in range(FAILURES):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, took_ms)

@@ -51,13 +51,13 @@ def cloud(tmp_path: Path) -> FastAPI:
 
 
 def ask(app: FastAPI, send: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
-    async def talk() -> T:
+    async def send_request() -> T:
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://tier") as http:
                 return await send(http)
 
-    return asyncio.run(talk())
+    return asyncio.run(send_request())
 
 
 def infer(app: FastAPI, **fields: Any) -> httpx.Response:
@@ -100,7 +100,7 @@ def test_edge_exits_early_or_at_its_last_layer(edge: FastAPI, bundle: Bundle) ->
     [
         ({"text": ""}, 422, "is empty"),
         ({"text": "x" * 100_000}, 413, "at most 20,000"),
-        ({"text": "a", "pair": "b"}, 422, "the task sst2 has none"),
+        ({"text": "a", "pair": "b"}, 422, "the task sst2 uses none"),
         ({"bundle_id": "0123456789abcdef"}, 409, "start both with the same bundle"),
         ({"text": "\u200b"}, 422, "at least 1 word"),
     ],
@@ -181,7 +181,7 @@ def exchange(handler: Callable[[httpx.Request], httpx.Response], timeout_s: floa
     return asyncio.run(send())
 
 
-def test_exchange_says_whether_the_request_arrived() -> None:
+def test_exchange_reports_whether_the_request_arrived() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 

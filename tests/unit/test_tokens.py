@@ -33,14 +33,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_file_contains_the_hash_and_not_the_secret(file: Path) -> None:
-    secret, made = new_token(file, "mobile-1", ["infer", "ledger:write"])
+    secret, token = new_token(file, "mobile-1", ["infer", "ledger:write"])
     written = file.read_text()
     assert secret not in written
     assert secret.removeprefix("dimee_") not in written
     assert digest(secret) in written
-    assert len(secret) >= len("dimee_") + 43, "256 random bits"
+    assert len(secret) >= len("dimee_") + 43, "a secret has 256 random bits"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert read_tokens(file) == [made]
+    assert read_tokens(file) == [token]
 
 
 def test_two_tokens_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None:
@@ -56,12 +56,12 @@ def test_two_tokens_of_a_name_are_valid_until_one_is_revoked(file: Path) -> None
 
 def test_token_is_valid_only_within_its_period(file: Path) -> None:
     clock = [NOW]
-    secret, made = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
+    secret, token = new_token(file, "guest", ["classify"], NOW, NOW + timedelta(days=1))
     token_file = TokenFile(file, lambda: clock[0])
-    seen = []
+    results = []
     for clock[0] in (NOW - timedelta(seconds=1), NOW, NOW + timedelta(days=1)):
-        seen.append(token_file.find_valid(secret.encode()))
-    assert seen == [None, made, None]
+        results.append(token_file.find_valid(secret.encode()))
+    assert results == [None, token, None]
 
 
 def test_every_hash_is_compared_whichever_matches(
@@ -86,20 +86,20 @@ def test_every_hash_is_compared_whichever_matches(
 def test_invalid_file_keeps_the_tokens_and_missing_file_refuses_all(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret, made = new_token(file, "mobile-1", ["infer"])
-    whole = file.read_text()
+    secret, token = new_token(file, "mobile-1", ["infer"])
+    valid_content = file.read_text()
     token_file = TokenFile(file)
-    file.write_text(whole + '{"name": "half')
+    file.write_text(valid_content + '{"name": "half')
     with caplog.at_level(logging.ERROR):
-        assert token_file.find_valid(secret.encode()) == made
-        assert token_file.find_valid(secret.encode()) == made
-    assert len(caplog.records) == 1, "said once"
+        assert token_file.find_valid(secret.encode()) == token
+        assert token_file.find_valid(secret.encode()) == token
+    assert len(caplog.records) == 1, "the error is logged once"
     assert "line 2" in caplog.text
     assert "half" not in caplog.text
     file.unlink()
     assert token_file.find_valid(secret.encode()) is None
-    file.write_text(whole)
-    assert token_file.find_valid(secret.encode()) == made
+    file.write_text(valid_content)
+    assert token_file.find_valid(secret.encode()) == token
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_command_creates_lists_and_revokes(file: Path) -> None:
     run = run_command(file)
     printed = run("new", "mobile-1", "--scope", "infer", "--scope", "ledger:write", "--days", "90")
     secret = printed.splitlines()[0]
-    (made,) = read_tokens(file)
-    assert made.sha256 == digest(secret)
-    assert made.expires is not None
+    (created,) = read_tokens(file)
+    assert created.sha256 == digest(secret)
+    assert created.expires is not None
     listed = run("list")
     assert secret not in listed
-    expected = f"{'mobile-1':<16} {made.token_id}  infer, ledger:write  valid until"
+    expected = f"{'mobile-1':<16} {created.token_id}  infer, ledger:write  valid until"
     assert listed.startswith(expected)
-    assert json.loads(run("list", "--json"))[0]["id"] == made.token_id
-    assert run("revoke", "mobile-1") == f"revoked mobile-1 {made.token_id}\n"
+    assert json.loads(run("list", "--json"))[0]["id"] == created.token_id
+    assert run("revoke", "mobile-1") == f"revoked mobile-1 {created.token_id}\n"
     assert "every request is refused" in run("list")

@@ -180,20 +180,22 @@ def test_explain_shows_the_price_of_waiting_and_its_effect(
         one for one in recorded if len(one.path) > 1 and one.decision and one.decision.delays
     )
     assert request.decision is not None
-    story = explain(request, at_hand)
-    assert story.latency_price_lambda == LATENCY_PRICE_LAMBDA
-    assert story.notes == [], "the recorded rate and delays give the recorded expected_values again"
-    for view in story.tiers:
+    explained = explain(request, at_hand)
+    assert explained.latency_price_lambda == LATENCY_PRICE_LAMBDA
+    assert explained.notes == [], (
+        "the recorded rate and delays give the recorded expected_values again"
+    )
+    for view in explained.tiers:
         known = (request.decision.delays or {}).get(view.tier)
         assert view.delay_ms == known
         if known is not None:
             assert view.waiting_lambda is not None
             assert view.waiting_lambda >= LATENCY_PRICE_LAMBDA * known - 1e-9
-    for option in story.attempts[0].options:
+    for option in explained.attempts[0].options:
         assert option.cost == pytest.approx(
-            (story.cost_weight or 0) * (option.cost_lambda + option.waiting_lambda)
+            (explained.cost_weight or 0) * (option.cost_lambda + option.waiting_lambda)
         )
-    text = "\n".join(lines(story))
+    text = "\n".join(lines(explained))
     assert "Waiting a second cost 18 λ (0.018 λ a millisecond)" in text
     assert "waiting, λ" in text
     assert "λ of waiting = " in text
@@ -287,8 +289,8 @@ def test_price_book_sets_the_price_of_waiting(bundle: Bundle, tmp_path: Path) ->
 
 def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
     clock = Clock()
-    tariff = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
-    tier_stats = TierStats(tariff, LATENCY_PRICE_LAMBDA, clock)
+    live_prices = LivePrices(CostModel.paper(6), book(tmp_path, latency_price_lambda=0.5), clock)
+    tier_stats = TierStats(live_prices, LATENCY_PRICE_LAMBDA, clock)
     assert tier_stats.conditions.latency_price_lambda == 0.5
     book(tmp_path)
     clock.now += CHECK_INTERVAL_S
@@ -345,7 +347,7 @@ def test_entries_without_recorded_delays_are_explained_without_waiting(
     request = recorded[0]
     assert request.decision is not None
     decision = request.decision.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
-    story = explain(RequestTrace(request.path, request.answers, decision), at_hand)
-    assert story.latency_price_lambda is None
-    assert all(one.waiting_lambda is None and one.delay_ms is None for one in story.tiers)
-    assert "Waiting" not in "\n".join(lines(story))
+    explained = explain(RequestTrace(request.path, request.answers, decision), at_hand)
+    assert explained.latency_price_lambda is None
+    assert all(one.waiting_lambda is None and one.delay_ms is None for one in explained.tiers)
+    assert "Waiting" not in "\n".join(lines(explained))

@@ -129,8 +129,8 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         policy: Annotated[str | None, Query(max_length=64)] = None,
     ) -> LastRequests:
         """Return the last answered requests, newest first, as their callers recorded them."""
-        found = store.last_requests(last, policy)
-        return LastRequests(requests=[RequestEntries(entries=entries) for entries in found])
+        requests = store.last_requests(last, policy)
+        return LastRequests(requests=[RequestEntries(entries=entries) for entries in requests])
 
     @app.get("/v1/requests/{request_id}")
     def request_entries(request_id: str) -> RequestEntries:
@@ -152,7 +152,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
-        """Report whether the database answers; 503 where it does not."""
+        """Answer 200 if the database answers, else 503."""
         store.ping()
         return {"status": "ready", "store": store.dialect}
 

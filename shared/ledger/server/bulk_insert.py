@@ -1,4 +1,4 @@
-"""Insert many entries with one statement, by the fastest way of each database."""
+"""Inserts many entries with one statement, in the fastest way of each database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _POSTGRESQL = (
 def insert_entries(
     connection: sa.Connection, rows: Sequence[LedgerEntry], received_at: float
 ) -> int:
-    """Insert new rows and replace open ones by their ends; return how many rows changed.
+    """Insert new rows and replace open ones by their ends; return the number of changed rows.
 
     The keys of ``rows`` must be distinct. ``received_at`` is in seconds since 1970.
     """

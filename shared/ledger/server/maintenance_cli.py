@@ -58,10 +58,10 @@ def import_command(file: Path, database_url: str | None) -> None:
 
 
 def _age_s(_context: Any, _option: Any, value: str) -> float:
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])", value)
-    if not found or not float(found[1]):
-        raise click.BadParameter(f"{value} is not an age such as 90d, 12h or 8w")
-    return float(found[1]) * _SECONDS[found[2]]
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])", value)
+    if not match or not float(match[1]):
+        raise click.BadParameter(f"{value} is not an age; give one such as 90d, 12h or 8w")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 @click.command("prune")

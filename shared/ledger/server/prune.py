@@ -13,7 +13,7 @@ from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries, prunings
 
 REQUESTS_PER_TRANSACTION = 2_000
-"""Requests removed in one transaction; a delivery waits no longer than one transaction."""
+"""Requests examined in one transaction; a delivery waits for at most one transaction."""
 
 _partner = entries.alias("partner")
 _unpaired = _partner.c.attempt_id.is_(None)
@@ -30,8 +30,8 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
     """Remove the requests whose last entry arrived more than ``older_than_s`` seconds ago.
 
     Age is measured by the ledger's clock. Requests with an open or unpaired attempt are kept and
-    counted. If the process is killed half-way, every request is either complete or gone, and the
-    removed ones are recorded. With ``dry_run`` nothing is changed.
+    counted. If the process is killed meanwhile, every request is either complete or removed, and
+    the removed ones are recorded. With ``dry_run`` nothing is changed.
     """
     now = time.time()
     before = now - older_than_s
@@ -44,24 +44,24 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
                 return result
             after = page[-1].request_id
             old = [row for row in page if row.received_at < before]
-            gone = [row for row in old if not row.unfinished]
-            part = Pruned(
+            removable = [row for row in old if not row.unfinished]
+            page_result = Pruned(
                 received_before=before,
-                requests=len(gone),
-                entries=sum(row.entries for row in gone),
-                kept=len(old) - len(gone),
-                cost_lambda=sum(row.cost_lambda for row in gone),
-                cost_usd=sum(row.cost_usd for row in gone),
+                requests=len(removable),
+                entries=sum(row.entries for row in removable),
+                kept=len(old) - len(removable),
+                cost_lambda=sum(row.cost_lambda for row in removable),
+                cost_usd=sum(row.cost_usd for row in removable),
             )
-            result += part
-            if gone and not dry_run:
-                names = [row.request_id for row in gone]
+            result += page_result
+            if removable and not dry_run:
+                names = [row.request_id for row in removable]
                 connection.execute(entries.delete().where(entries.c.request_id.in_(names)))
                 _record_pruning(connection, now, result)
 
 
 def total_pruned(connection: sa.Connection) -> Pruned | None:
-    """Return the sum of everything that was ever removed; None if nothing was."""
+    """Return the sum of all removals; None if nothing has been removed."""
     total = prunings.c
     row = connection.execute(
         sa.select(

@@ -52,7 +52,7 @@ class LedgerStore:
         return self._engine.dialect.name
 
     def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
-        """Store entries in one transaction; only an open entry is ever replaced, by its end."""
+        """Store entries in one transaction; of stored entries, only open ones are replaced."""
         if not delivered:
             return StoreResult()
         rows: dict[tuple[str, str], LedgerEntry] = {}
@@ -91,17 +91,19 @@ class LedgerStore:
         )
         if policy is not None:
             newest = newest.where(entries.c.policy == policy)
-        when = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
-        newest = newest.order_by(*(column.desc() for column in when)).limit(count)
+        order = (entries.c.received_at, entries.c.started_at, entries.c.request_id)
+        newest = newest.order_by(*(column.desc() for column in order)).limit(count)
         with self.connect() as connection:
-            found: dict[str, list[LedgerEntry]] = {name: [] for name in connection.scalars(newest)}
+            by_request: dict[str, list[LedgerEntry]] = {
+                name: [] for name in connection.scalars(newest)
+            }
             query = sa.select(entries).where(
-                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(found)
+                entries.c.side == Side.CALLER.value, entries.c.request_id.in_(by_request)
             )
             query = query.order_by(entries.c.ordinal, entries.c.attempt_id)
             for row in connection.execute(query).mappings():
-                found[row["request_id"]].append(_entry(row))
-        return list(found.values())
+                by_request[row["request_id"]].append(_entry(row))
+        return list(by_request.values())
 
     def entries(self) -> Iterator[LedgerEntry]:
         """Yield every entry, in the order of its key."""
@@ -156,7 +158,7 @@ class LedgerStore:
 
 @contextmanager
 def _exclusive(url: sa.URL) -> Iterator[None]:
-    """Lock SQLite's file: the change to WAL mode fails if another process changes it too."""
+    """Lock SQLite's file, because two processes cannot switch it to WAL mode at the same time."""
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return
@@ -174,10 +176,10 @@ def _engine(url: str) -> sa.Engine:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         parsed = sa.make_url(url)
-        known = parsed.get_backend_name() in ("sqlite", "postgresql")
+        supported = parsed.get_backend_name() in ("sqlite", "postgresql")
     except (ArgumentError, NoSuchModuleError):
-        known = False
-    if not known:
+        supported = False
+    if not supported:
         raise InvalidInput(
             "database-url: must be sqlite:///FILE or postgresql://USER@HOST/NAME",
             field="database-url",

@@ -59,7 +59,7 @@ def summarise(store: LedgerStore) -> Summary:
             answered=_count_attempts(answered),
             failed=_count_attempts(final) - _count_attempts(answered),
             failed_over=_count_attempts(
-                one for one in answered if one.reason == Reason.FAIL_OVER.value
+                group for group in answered if group.reason == Reason.FAIL_OVER.value
             ),
             escalated=_count_requests(connection, escalated),
             degraded=_count_attempts(group for group in final if group.degraded),
@@ -99,15 +99,15 @@ def _count_attempts(groups: Iterable[Any]) -> int:
 def _count_by(groups: list[Any], name: Callable[[Any], str | None]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for group in groups:
-        named = name(group)
-        if named is not None:
-            counts[named] += group.attempts
+        key = name(group)
+        if key is not None:
+            counts[key] += group.attempts
     return dict(sorted(counts.items()))
 
 
 def _count_requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
-    found = sa.select(entries.c.request_id).where(condition).distinct().subquery()
-    return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+    distinct = sa.select(entries.c.request_id).where(condition).distinct().subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(distinct)).scalar_one()
 
 
 def _audits(connection: sa.Connection) -> Audits:
@@ -122,14 +122,14 @@ def _audits(connection: sa.Connection) -> Audits:
             for name in ("sent_bytes", "received_bytes", "cost_lambda", "cost_usd", "energy_mj")
         ),
     ]
-    given = (
+    same_request = (
         (final.c.request_id == entries.c.request_id)
         & (final.c.side == Side.CALLER.value)
         & final.c.final
     )
     row = connection.execute(
-        sa.select(sa.func.count(), *(sa.func.coalesce(sa.func.sum(one), 0) for one in sums))
-        .select_from(entries.outerjoin(final, given))
+        sa.select(sa.func.count(), *(sa.func.coalesce(sa.func.sum(column), 0) for column in sums))
+        .select_from(entries.outerjoin(final, same_request))
         .where(_audit)
     ).one()
     attempts, n, differing, sent, received = (int(value) for value in row[:5])
@@ -152,14 +152,14 @@ def _durations(connection: sa.Connection) -> list[Percentiles]:
     query = sa.select(entries.c.tier, *columns).where(
         _callers & (entries.c.state == State.ANSWERED.value)
     )
-    found: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
+    values_ms: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
     streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
     for tier, *values in streamed:
         for number, value in enumerate(values):
             if value is not None:
-                found[tier, number].append(value)
+                values_ms[tier, number].append(value)
     result = []
-    for (tier, number), ms in sorted(found.items()):
+    for (tier, number), ms in sorted(values_ms.items()):
         p50, p95, p99 = (float(p) for p in np.percentile(np.frombuffer(ms), (50, 95, 99)))
         what = _DURATIONS[number]
         result.append(Percentiles(tier=tier, what=what, count=len(ms), p50=p50, p95=p95, p99=p99))

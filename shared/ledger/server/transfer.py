@@ -1,8 +1,8 @@
-"""The whole ledger to a file and back, between any two databases: Parquet or CSV, in batches.
+"""Export of the whole ledger to a Parquet or CSV file, and import into any database.
 
-Lossless, with the time at which each entry came in. CSV marks an absent value as ``\\N`` and puts a
-backslash before a word that begins with one, as PostgreSQL's own text format does; its last row is
-``\\end`` and the number of entries, so that a file that was cut is known.
+The file is lossless; it includes the time at which each entry arrived. CSV marks an absent value as
+``\\N`` and puts a backslash before a value that begins with one, as PostgreSQL's text format does.
+Its last row is ``\\end`` and the number of entries, so that a truncated file is detected.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ def export_entries(store: LedgerStore, file: Path) -> int:
     kind = _kind(file)
     if file.exists():
         raise InvalidInput(f"file: {file} exists; choose another name", field="file")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    # in the order of arrival: an import then stores each delivery together again
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # in the order of arrival, so that an import stores each delivery as one batch again
     query = sa.select(entries).order_by(entries.c.received_at, entries.c.attempt_id, entries.c.side)
     try:
         with store.connect() as connection:
-            found = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
-            rows = (dict(row) for row in found.mappings())
-            written = (_write_parquet if kind == "parquet" else _write_csv)(part, rows)
-        part.replace(file)
+            result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
+            rows = (dict(row) for row in result.mappings())
+            written = (_write_parquet if kind == "parquet" else _write_csv)(temporary, rows)
+        temporary.replace(file)
     except OSError as error:
         raise InvalidInput(f"file: {file} cannot be written ({error})", field="file") from None
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return written
 
 
 def import_entries(store: LedgerStore, file: Path) -> StoreResult:
     """Store every entry of an export file in one transaction; existing entries stay unchanged.
 
-    Raises `InvalidInput` for a damaged file or one that is not an export; nothing changes then.
+    Raises `InvalidInput`, without a change, for a damaged file or one that is not an export.
     """
     kind = _kind(file)
     stored = duplicates = 0
@@ -73,17 +73,17 @@ def import_entries(store: LedgerStore, file: Path) -> StoreResult:
         read = (_read_parquet if kind == "parquet" else _read_csv)(file)
         rows = enumerate(read, start=1)
         for batch in _batches(_checked(file, *row) for row in rows):
-            for received_at, same in groupby(batch, key=itemgetter(0)):
-                some = {(one.attempt_id, one.side): one for _, one in same}
-                changed = insert_entries(connection, list(some.values()), received_at)
+            for received_at, delivery in groupby(batch, key=itemgetter(0)):
+                by_key = {(entry.attempt_id, entry.side): entry for _, entry in delivery}
+                changed = insert_entries(connection, list(by_key.values()), received_at)
                 stored += changed
-                duplicates += len(some) - changed
+                duplicates += len(by_key) - changed
     return StoreResult(stored=stored, duplicates=duplicates)
 
 
 def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(rows)
-    while batch := list(islice(rest, ROWS_AT_ONCE)):
+    iterator = iter(rows)
+    while batch := list(islice(iterator, ROWS_AT_ONCE)):
         yield batch
 
 
@@ -105,9 +105,9 @@ def _kind(file: Path) -> str:
     return kind
 
 
-def _damaged(file: Path, why: str) -> InvalidInput:
+def _damaged(file: Path, problem: str) -> InvalidInput:
     return InvalidInput(
-        f"file: {file} is not a complete ledger export ({why}); nothing was imported; "
+        f"file: {file} is not a complete ledger export ({problem}); nothing was imported; "
         "write one with: dimee ledger export",
         field="file",
     )
@@ -118,15 +118,19 @@ def _read_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _damaged(file, why.splitlines()[0]) from None
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _damaged(file, problem.splitlines()[0]) from None
 
 
-def _check_columns(file: Path, found: list[str]) -> None:
-    if found != _NAMES:
-        odd = sorted(set(found) ^ set(_NAMES))
-        named = f"columns differ: {', '.join(odd[:3])}" if odd else "columns in another order"
-        raise _damaged(file, named)
+def _check_columns(file: Path, columns: list[str]) -> None:
+    if columns != _NAMES:
+        different = sorted(set(columns) ^ set(_NAMES))
+        problem = (
+            f"columns differ: {', '.join(different[:3])}"
+            if different
+            else "columns in another order"
+        )
+        raise _damaged(file, problem)
 
 
 def _write_csv(file: Path, rows: Iterable[Row]) -> int:

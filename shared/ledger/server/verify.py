@@ -1,7 +1,7 @@
-"""Match the two sides of every attempt, in SQL, and name every row without a partner.
+"""Matches the two sides of every attempt in SQL, and finds every row without a partner.
 
-Three queries count what is wrong, by side, by pair and by request. Rows are read only where a count
-is not zero, so that a consistent ledger of any size needs three queries.
+Three queries count the inconsistencies by side, by pair and by request. Rows are read only where a
+count is not zero, so that a consistent ledger of any size needs three queries.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ _REFUSALS = (State.REFUSED.value, State.FAILED.value, State.TIMED_OUT.value)
 _OF_PAIRS = (
     _Rule(
         "no_tier",
-        "an answer came back that no tier recorded",
+        "the caller got a response, but the tier recorded nothing",
         ~_paired & (_caller.c.delivery == Delivery.ARRIVED.value),
     ),
     _Rule(
         "not_sent",
-        "the caller sent nothing, yet the tier recorded it",
+        "the caller sent nothing, but the tier recorded the attempt",
         _paired & (_caller.c.delivery == Delivery.NOT_SENT.value),
     ),
     _Rule(
@@ -94,7 +94,7 @@ _OF_PAIRS = (
     ),
     _Rule(
         "refusal_mismatch",
-        "the caller was refused, and the tier recorded no refusal",
+        "the caller was refused, but the tier recorded no refusal",
         _paired & (_caller.c.state == State.REFUSED.value) & ~_tier.c.state.in_(_REFUSALS),
     ),
 )
@@ -141,10 +141,10 @@ class _Findings:
     def add(self, kind: str, detail: str, count: int, rows: sa.Select[Any]) -> None:
         self.total += count
         if count and len(self.first) < MAX_FINDINGS:
-            found = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
+            result = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
             self.first += [
                 Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
-                for attempt_id, side in found
+                for attempt_id, side in result
             ]
 
 
@@ -179,7 +179,7 @@ def verify(store: LedgerStore) -> Verification:
                 entries.c.state == State.OPEN.value
             ),
         )
-        # every pair has one caller, so the remaining rows of tiers have none
+        # the query of pairs starts from callers' rows, so tiers' rows that it lacks have no caller
         findings.add(
             "no_caller",
             "a tier answered an attempt that no caller recorded",
@@ -195,7 +195,7 @@ def verify(store: LedgerStore) -> Verification:
         for rule, count in zip(_OF_REQUESTS, by_request[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, numbered.where(rule.broken))
         requests = by_request[0]
-        if findings.total:  # a tier's rows may name requests that no caller has
+        if findings.total:  # tiers' rows may contain requests that no caller recorded
             every = sa.select(entries.c.request_id).distinct().subquery()
             requests = connection.execute(
                 sa.select(sa.func.count()).select_from(every)

@@ -1,4 +1,4 @@
-"""The ledger's first schema: the entries, and a record of what retention removed."""
+"""The ledger's first schema: the entries, and a record of removed requests."""
 
 import sqlalchemy as sa
 from alembic import op
