@@ -19,7 +19,7 @@ from shared.bundle.correctness_heads import TIERS, answer_facts
 from shared.bundle.loading import Bundle, tier_layers
 from shared.domain import Expectation, Outcome, Tier
 from shared.ledger.entry import LedgerEntry
-from shared.policies.cascade_routing import CascadeRouting
+from shared.policies.cascade_routing import CascadeRouting, as_cascade_routing
 from shared.policies.conditions import Conditions
 
 
@@ -44,9 +44,7 @@ class ReplayContext:
         try:
             bundle, policy = runtime.bundle, None
             if bundle.correctness_heads() is not None:
-                cascade = runtime.make_policy(CascadeRouting.name)
-                assert isinstance(cascade, CascadeRouting)
-                policy = cascade
+                policy = as_cascade_routing(runtime.make_policy(CascadeRouting.name))
             layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
             certified = settings.certificate is not None
             return cls(bundle, policy, layers.mobile.last, layers.edge.last, certified)

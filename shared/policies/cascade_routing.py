@@ -25,7 +25,7 @@ from shared.bundle.correctness_heads import (
 )
 from shared.domain import Expectation, Outcome, RoutingDecision, Tier
 from shared.errors import BundleError
-from shared.policies.base import TextFeatures
+from shared.policies.base import RoutingPolicy, TextFeatures
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
 
@@ -281,3 +281,10 @@ class CascadeRouting:
         """Return Λ times the cost of escalating to ``target``, in probability."""
         cost_lambda = self.conditions.cost_lambda(TIERS[target], self._layers[target][1])
         return self.cost_weight * cost_lambda
+
+
+def as_cascade_routing(policy: RoutingPolicy) -> CascadeRouting:
+    """Return ``policy`` with its own type; raise `TypeError` if it is not cascade routing."""
+    if not isinstance(policy, CascadeRouting):
+        raise TypeError(f"the policy {policy.name} is not {CascadeRouting.name}")
+    return policy

@@ -150,6 +150,7 @@ def test_entries_survive_ten_minutes_without_a_ledger(
         assert (report.requests, report.total_findings) == (3_000, 0)
 
 
+@pytest.mark.long
 def test_deliveries_stay_whole_when_the_ledger_is_killed(
     tmp_path: Path, outbox: Outbox, closing: ExitStack
 ) -> None:

@@ -23,6 +23,7 @@ print(json.dumps([answer.label, answer.tier, sorted({name.split(".")[0] for name
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_mobile_installs_and_answers_without_server_and_training_packages(
     repository: Path, tmp_path: Path
