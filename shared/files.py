@@ -26,7 +26,7 @@ class ChangeDetector:
 
     @property
     def exists(self) -> bool:
-        """Whether the file existed at the last check."""
+        """True if the file existed at the last check."""
         return self._signature is not None
 
     def mark(self) -> None:

@@ -54,7 +54,7 @@ class CircuitBreaker:
 
     @property
     def available(self) -> bool:
-        """Whether a policy should plan with the tier.
+        """True if a policy should plan with the tier.
 
         False while no attempt is allowed, and for `OPEN_S` after the tier was unreachable. A
         request that needs the tier may still try it until the breaker opens.

@@ -86,12 +86,12 @@ class LayerBatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether no row is in progress."""
+        """True if no row is in progress."""
         return not self._groups
 
     @property
     def accepts_rows(self) -> bool:
-        """Whether rows may be admitted.
+        """True if rows may be admitted.
 
         True if no row is in progress, or only one small group that has not paused yet.
         """
@@ -111,7 +111,7 @@ class LayerBatcher:
 
     @property
     def nearly_idle(self) -> bool:
-        """Whether everything in progress ends within `LOOKAHEAD` steps."""
+        """True if everything in progress ends within `LOOKAHEAD` steps."""
         return (
             len(self._groups) == 1 and self._groups[0].after >= self.layers.range.last - LOOKAHEAD
         )

@@ -81,7 +81,7 @@ class ProcessBatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether no row is in progress."""
+        """True if no row is in progress."""
         return not self._rows
 
     @property
@@ -92,7 +92,7 @@ class ProcessBatcher:
 
     @property
     def accepts_next_batch(self) -> bool:
-        """Whether all rows in progress are in their last layers; admitted rows run after them."""
+        """True if all rows in progress are in their last layers; admitted rows run after them."""
         return self._nearly_idle
 
     def await_ready(self) -> None:

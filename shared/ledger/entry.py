@@ -78,5 +78,5 @@ class LedgerEntry(BaseModel):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the attempt has ended for this side."""
+        """True if the attempt has ended for this side."""
         return self.state is not State.OPEN

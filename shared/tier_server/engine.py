@@ -183,7 +183,7 @@ class Engine:
 
     @property
     def congested(self) -> bool:
-        """Whether a request without a deadline would be refused now, read without the lock."""
+        """True if a request without a deadline would be refused now, read without the lock."""
         return self._admission.congested(len(self._jobs) + self.pending_admissions)
 
     def refusal(self, deadline_ms: float) -> Overloaded | None:

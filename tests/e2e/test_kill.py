@@ -66,7 +66,10 @@ class RequestLoop:
         return self.outcomes
 
 
-@pytest.mark.parametrize("role", ["edge", pytest.param("cloud", marks=pytest.mark.long), "ledger"])
+LONG_ROLES = [pytest.param(role, marks=pytest.mark.long) for role in ("edge", "cloud")]
+
+
+@pytest.mark.parametrize("role", [*LONG_ROLES, "ledger"])
 def test_killed_service_loses_no_request_and_recovers(role: str, tmp_path: Path) -> None:
     policy = "edge" if role == "ledger" else role
     with start(tmp_path) as testbed:
