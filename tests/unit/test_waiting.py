@@ -57,12 +57,12 @@ def test_price_of_waiting_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_waiting_is_free_under_a_certificate(bundle: Bundle, tmp_path: Path) -> None:
     """A certificate is computed without it, and needs no further setting."""
     settings = MobileSettings(bundle=BUNDLE, certificate=written(bundle, tmp_path))
-    device = LocalRuntime(settings)
+    runtime = LocalRuntime(settings)
     try:
-        assert device.tier_stats.conditions.latency_price_lambda == 0
-        assert device.tier_stats.conditions.cost_model == device.guard.cost_model
+        assert runtime.tier_stats.conditions.latency_price_lambda == 0
+        assert runtime.tier_stats.conditions.cost_model == runtime.guard.cost_model
     finally:
-        device.close()
+        runtime.close()
     assert ReplayContext.load(settings).policy is not None
 
 
@@ -112,7 +112,7 @@ def test_mobile_tier_is_preferred_over_a_satellite_link(tmp_path: Path) -> None:
 
     priced = share(first_tiers(tmp_path / "default"))
     assert priced > 0.5
-    assert priced > share(first_tiers(tmp_path / "pure", latency_price_lambda=0.0))
+    assert priced > share(first_tiers(tmp_path / "no_latency_price", latency_price_lambda=0.0))
 
 
 FIXED_MS = {Tier.MOBILE: 3.0, Tier.EDGE: 60.0, Tier.CLOUD: 180.0}
@@ -154,7 +154,7 @@ def timed(entry: LedgerEntry) -> LedgerEntry:
 
 
 @pytest.fixture(scope="module")
-def at_hand() -> ReplayContext:
+def context() -> ReplayContext:
     return ReplayContext.load(MobileSettings(bundle=BUNDLE))
 
 
@@ -174,16 +174,16 @@ def test_decision_is_recorded_with_price_of_waiting_and_delays(
 
 
 def test_explain_shows_the_price_of_waiting_and_its_effect(
-    recorded: list[RequestTrace], at_hand: ReplayContext
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     request = next(
         one for one in recorded if len(one.path) > 1 and one.decision and one.decision.delays
     )
     assert request.decision is not None
-    explained = explain(request, at_hand)
+    explained = explain(request, context)
     assert explained.latency_price_lambda == LATENCY_PRICE_LAMBDA
     assert explained.notes == [], (
-        "the recorded rate and delays give the recorded expected_values again"
+        "the recorded rate and delays give the recorded expected values again"
     )
     for view in explained.tiers:
         known = (request.decision.delays or {}).get(view.tier)
@@ -203,9 +203,9 @@ def test_explain_shows_the_price_of_waiting_and_its_effect(
 
 
 def test_replay_at_the_default_price_reproduces_decisions(
-    recorded: list[RequestTrace], at_hand: ReplayContext
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
-    report = what_if(recorded, at_hand, Scenario(at_hand.bundle.cost_model))
+    report = what_if(recorded, context, Scenario(context.bundle.cost_model))
     assert report.reproduced == 1
     assert report.modelled_before == 0
     for tier in Tier:
@@ -219,7 +219,7 @@ def mean_before(report: WhatIfReport, name: str) -> float:
     return next(one.before.mean for one in report.measures if one.name == name)
 
 
-def unrated(request: RequestTrace) -> RequestTrace:
+def without_latency_price(request: RequestTrace) -> RequestTrace:
     """Return the request without its recorded price of waiting."""
     assert request.decision is not None
     decision = request.decision.model_copy(update={"latency_price_lambda": None})
@@ -228,32 +228,36 @@ def unrated(request: RequestTrace) -> RequestTrace:
 
 def test_replay_uses_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
     """The present price is another, and applies only to requests without a recorded one."""
-    dear = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
-    same = Scenario(dear.bundle.cost_model)
-    report = what_if(recorded, dear, same)
+    high_price = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=1.0))
+    same = Scenario(high_price.bundle.cost_model)
+    report = what_if(recorded, high_price, same)
     assert report.reproduced == 1
     assert report.rerouted == 0
     assert report.latency_price_before == report.latency_price_after == LATENCY_PRICE_LAMBDA
     (note,) = [note for note in report.notes if "another price of waiting" in note]
     assert f"{len(recorded)} requests" in note
 
-    today = what_if([unrated(one) for one in recorded], dear, same)
+    today = what_if([without_latency_price(one) for one in recorded], high_price, same)
     assert today.reproduced < 1
     assert today.latency_price_before == 1
     assert not any("another price of waiting" in note for note in today.notes)
 
-    asked = what_if(recorded, dear, Scenario(dear.bundle.cost_model, latency_price_lambda=1.0))
+    asked = what_if(
+        recorded, high_price, Scenario(high_price.bundle.cost_model, latency_price_lambda=1.0)
+    )
     assert asked.reproduced == 1
     assert asked.rerouted > 0
     assert (asked.latency_price_before, asked.latency_price_after) == (LATENCY_PRICE_LAMBDA, 1)
 
-    half = [unrated(one) if n % 2 else one for n, one in enumerate(recorded)]
-    assert LATENCY_PRICE_LAMBDA < what_if(half, dear, same).latency_price_before < 1
+    half = [without_latency_price(one) if n % 2 else one for n, one in enumerate(recorded)]
+    assert LATENCY_PRICE_LAMBDA < what_if(half, high_price, same).latency_price_before < 1
 
 
 def test_changed_link_keeps_the_recorded_price_of_waiting(recorded: list[RequestTrace]) -> None:
-    pure = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
-    far = what_if(recorded, pure, Scenario(pure.bundle.cost_model, LINKS["satellite"]))
+    no_latency_price = ReplayContext.load(MobileSettings(bundle=BUNDLE, latency_price_lambda=0.0))
+    far = what_if(
+        recorded, no_latency_price, Scenario(no_latency_price.bundle.cost_model, LINKS["satellite"])
+    )
     assert far.latency_price_after == LATENCY_PRICE_LAMBDA
     assert far.rerouted > 0
     assert not any("waiting has no price" in note for note in far.notes)
@@ -267,11 +271,11 @@ def book(folder: Path, **facts: float) -> Path:
 
 def rate_of(**settings: Any) -> float:
     """Return the price of waiting in the decisions of a mobile with these settings."""
-    device = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
+    runtime = LocalRuntime(MobileSettings(bundle=BUNDLE, **settings))
     try:
-        return device.tier_stats.conditions.latency_price_lambda
+        return runtime.tier_stats.conditions.latency_price_lambda
     finally:
-        device.close()
+        runtime.close()
 
 
 def test_price_book_sets_the_price_of_waiting(bundle: Bundle, tmp_path: Path) -> None:
@@ -283,8 +287,11 @@ def test_price_book_sets_the_price_of_waiting(bundle: Bundle, tmp_path: Path) ->
         rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), latency_price_lambda=0.25)
         == 0.25
     )
-    promise = written(bundle, tmp_path)
-    assert rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=promise) == 0
+    certificate_file = written(bundle, tmp_path)
+    assert (
+        rate_of(price_book=book(tmp_path, latency_price_lambda=0.5), certificate=certificate_file)
+        == 0
+    )
 
 
 def test_price_of_waiting_changes_with_the_price_book(tmp_path: Path) -> None:
@@ -308,7 +315,7 @@ def test_whatif_with_a_price_book_uses_its_price_of_waiting(
     """As on the mobile, an explicit price replaces it."""
     seen: list[Scenario] = []
 
-    def keep(requests: object, at_hand: ReplayContext, change: Scenario) -> None:
+    def keep(requests: object, context: ReplayContext, change: Scenario) -> None:
         seen.append(change)
         raise NotFound("enough")
 
@@ -331,10 +338,10 @@ def test_whatif_with_a_price_book_uses_its_price_of_waiting(
 
 
 def test_whatif_with_another_price_of_waiting_moves_requests(
-    recorded: list[RequestTrace], at_hand: ReplayContext
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     report = what_if(
-        recorded, at_hand, Scenario(at_hand.bundle.cost_model, latency_price_lambda=10.0)
+        recorded, context, Scenario(context.bundle.cost_model, latency_price_lambda=10.0)
     )
     assert report.latency_price_after == 10
     assert report.rerouted > 0
@@ -342,12 +349,12 @@ def test_whatif_with_another_price_of_waiting_moves_requests(
 
 
 def test_entries_without_recorded_delays_are_explained_without_waiting(
-    recorded: list[RequestTrace], at_hand: ReplayContext
+    recorded: list[RequestTrace], context: ReplayContext
 ) -> None:
     request = recorded[0]
     assert request.decision is not None
     decision = request.decision.model_copy(update={"delay_ms": None, "latency_price_lambda": None})
-    explained = explain(RequestTrace(request.path, request.answers, decision), at_hand)
+    explained = explain(RequestTrace(request.path, request.answers, decision), context)
     assert explained.latency_price_lambda is None
     assert all(one.waiting_lambda is None and one.delay_ms is None for one in explained.tiers)
     assert "Waiting" not in "\n".join(lines(explained))
