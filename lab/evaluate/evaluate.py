@@ -61,7 +61,7 @@ def evaluate(
     labels = {"validation": validation.labels_N.tolist(), "reported": test.labels_N.tolist()}
     check_classes(labels, source.task)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
-    data = EvaluationData(source.task.name, validation, test, pools)
+    data = EvaluationData(source.task.metric, validation, test, pools)
     result = _facts(source, on, data)
     if price_book is not None:
         result["price_book"] = live_prices.book.version
@@ -89,7 +89,7 @@ def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any
         "on": on,
         "layers": source.layers,
         "hidden_size": source.hidden_size,
-        "metric": METRIC_NAMES.get(source.task.name, "accuracy"),
+        "metric": METRIC_NAMES[source.task.metric],
         "labels": list(source.task.labels),
         "reported": reported,
         "reported_hash": data.test.data_hash,
@@ -165,7 +165,7 @@ def _shift(source: OutputSource, data: EvaluationData, folder: Path) -> dict[str
     for name in SHIFT_DOMAINS:
         examples = load_examples(str(folder / f"{name}.jsonl"), source.task, name)
         shifted = EvaluationData(
-            data.task, data.validation, source.samples_of(examples, name), data.pools
+            data.metric, data.validation, source.samples_of(examples, name), data.pools
         )
         scorer = Scorer(shifted)
         names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from lab.data.tasks import get_task
+from lab.data.tasks import task_of_facts
 from lab.models.encoders import check_bert_like, load_encoder
 from shared.errors import InvalidInput
 
@@ -115,7 +115,7 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
     facts: dict[str, Any] = json.loads(facts_file.read_text())
     config = AutoConfig.from_pretrained(folder)
     encoder = AutoModel.from_config(config, dtype=torch.float32)
-    classes = len(get_task(facts["task"]).labels)
+    classes = len(task_of_facts(facts).labels)
     pooling, head_hidden = facts.get("pooling", "cls"), facts.get("head_hidden", 0)
     model = MultiExitClassifier(encoder, classes, pooling, head_hidden)
     model.load_state_dict(load_file(folder / "weights.safetensors"))

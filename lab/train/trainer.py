@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lab.data.examples import Example, Split, check_classes, data_hash, load_split
-from lab.data.tasks import get_task
+from lab.data.examples import Example, check_classes, data_hash
+from lab.data.splits import Split, load_split
+from lab.data.tasks import task_of_facts
 from lab.models.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
 from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.models.predict import accuracy_by_exit, predict, validation_loss
@@ -32,13 +33,13 @@ class TrainSettings:
     """Settings of a training run; a checkpoint is resumed with equal settings only."""
 
     task: str
-    """Name of the GLUE task."""
+    """Name of a GLUE task, or of your own, which the fields from `text_field` on describe."""
     data: str
-    """Folder of JSON lines, or ``owner/name:config`` of a hub."""
+    """A file or folder of CSV, TSV, JSON lines or Parquet, or ``owner/name:config`` of a hub."""
     encoder: str
     """A packaged encoder, a Hugging Face folder, or a name on a hub."""
     split: str = "paper"
-    """``paper`` or ``glue`` (`lab.data.examples.load_split`)."""
+    """``paper``, ``grouped``, ``glue`` or ``files`` (`lab.data.splits.load_split`)."""
     pooling: str = "mean"
     """Input of the exits: ``mean``, ``cls`` or ``both``."""
     loss: str = "sum"
@@ -77,6 +78,18 @@ class TrainSettings:
     """Layers on the mobile, m, for the loss ``segment``."""
     edge_layers: int = 3
     """Layers on the edge, n, for the loss ``segment``."""
+    text_field: str | None = None
+    """Field of the text; None for a GLUE task, whose fields are known."""
+    pair_field: str | None = None
+    """Field of the second text, for a task of pairs."""
+    label_field: str | None = None
+    """Field of the label; default: ``label``."""
+    labels: list[str] | None = None
+    """Names of the labels in their order; needed with `text_field`."""
+    metric: str | None = None
+    """Metric of the task, one of `lab.data.tasks.METRICS`; default: ``accuracy``."""
+    hold_out: str | None = None
+    """Hold-out by ``texts`` or by ``phrases`` (`lab.data.splits.hold_out`); default: ``texts``."""
 
 
 class Diverged(InvalidInput):
@@ -121,7 +134,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     Raises `InvalidInput` for wrong settings or data, before anything is trained, and `Diverged`.
     """
     check_settings(settings)
-    task = get_task(settings.task)
+    task = task_of_facts(asdict(settings))
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
     parts = {"training": split.train, "validation": split.validation}
     check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)

@@ -64,6 +64,8 @@ def row(text: str, outcome: Classification | DimeeError) -> str:
 def _fit(text: str) -> str:
     """Truncate or pad a text to `TEXT_WIDTH` columns; wide characters count as two."""
     line = " ".join(text.split())
+    # a terminal would execute control characters
+    line = "".join("\ufffd" if unicodedata.category(char) == "Cc" else char for char in line)
     shown, width = "", 0
     for char in line:
         columns = 2 if unicodedata.east_asian_width(char) in "WF" else 1
