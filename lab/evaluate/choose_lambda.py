@@ -19,7 +19,7 @@ from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
 from lab.models.embedding_tables import mean_embeddings
 from lab.models.run import Run
-from shared.bundle.correctness_heads import CorrectnessHeads, Floats
+from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES, CorrectnessHeads, Floats
 from shared.errors import InvalidInput
 from shared.inference.tokenizer import TextEncoder
 from shared.policies.cascade_routing import CascadeRouting
@@ -103,10 +103,10 @@ class CrossFitted:
     def __init__(
         self, embedding_classifier: tuple[Floats, Floats], validation: Samples, pools: Pools
     ) -> None:
-        if len(validation) < 20 * FOLDS:
+        if len(validation) < MIN_HEAD_EXAMPLES:
             raise InvalidInput(
                 f"data: {len(validation)} validation examples are too few for correctness heads; "
-                f"give at least {20 * FOLDS}"
+                f"give at least {MIN_HEAD_EXAMPLES}"
             )
         self._validation, self._pools = validation, pools
         fold_N = assign_folds(validation)
