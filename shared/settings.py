@@ -19,7 +19,7 @@ from shared.validation import first_error
 OPTIONAL = {
     *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
     *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
-    *("escalation_budget", "max_queue_ms", "price_book", "latency_price_lambda"),
+    *("escalation_budget", "max_queue_ms", "price_book", "latency_price_lambda", "policy"),
 }
 """Fields whose value may be empty, which means unset."""
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
