@@ -67,11 +67,11 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
     """Write ``layers/NN.onnx``: each layer and its exit head, in fp32 if ``bits`` is None."""
     check_exportable(model)
     (folder / "layers").mkdir(parents=True, exist_ok=True)
-    pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
-    for number, (layer, head) in enumerate(
-        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    parts = zip(model.encoder.encoder.layer, model.exit_heads, model.shapes, strict=True)
+    for number, (layer, head, shape) in enumerate(
+        tqdm(list(parts), desc="layers", unit="layer", delay=2), start=1
     ):
-        graph = layer_graph(layer, head, bits, model.pooling)
+        graph = layer_graph(layer, head, bits, shape.pooling)
         onnx.save(graph, str(folder / layer_file(number)))
 
 
