@@ -138,11 +138,11 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
 def write_fp32_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle with fp32 layers, for a comparison at equal precision."""
     shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-    heads = [_exit(_graph(bundle, number)) for number in range(1, bundle.manifest.layers + 1)]
+    exits = read_exits(bundle)
     model = MultiExitClassifier(
-        read_encoder(bundle), len(bundle.manifest.labels), shapes=[shape for shape, _ in heads]
+        read_encoder(bundle), len(bundle.manifest.labels), shapes=[shape for shape, _ in exits]
     )
-    for head, (_, weights) in zip(model.exit_heads, heads, strict=True):
+    for head, (_, weights) in zip(model.exit_heads, exits, strict=True):
         head.load_state_dict(weights)
     write_layers(model.eval(), folder, bits=None)
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -150,6 +150,11 @@ def write_fp32_bundle(bundle: Bundle, folder: Path) -> None:
         manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     manifest["precision"] = "fp32"
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
+
+
+def read_exits(bundle: Bundle) -> list[tuple[ExitShape, dict[str, torch.Tensor]]]:
+    """Return the shape and the state dict of each exit head of an exported bundle."""
+    return [_exit(_graph(bundle, number)) for number in range(1, bundle.manifest.layers + 1)]
 
 
 def write_fused_graph(bundle: Path, file: Path) -> None:

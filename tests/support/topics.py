@@ -58,7 +58,7 @@ _WORDS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def make_topics(count: int, seed: int = 1) -> list[tuple[str, str]]:
-    """Return ``count`` different texts with their labels, a third of each topic, in random order."""
+    """Return ``count`` different texts with labels, a third of each topic, in random order."""
     rng = random.Random(seed)
     rows: dict[str, str] = {}
     while len(rows) < count:
