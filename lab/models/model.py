@@ -1,4 +1,4 @@
-"""A pretrained BERT-like encoder with an exit head after every layer (paper, section III).
+"""A pretrained encoder with an exit head after every layer (paper, section III).
 
 Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 """
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from lab.data.tasks import get_task
-from lab.models.encoders import check_bert_like, load_encoder
+from lab.models.encoders import load_encoder
 from lab.models.exit_heads import ExitShape, facts_of, make_head, pool, shapes_of
+from lab.models.families import family_of
 from shared.errors import InvalidInput
 
 
@@ -39,12 +40,12 @@ class MultiExitClassifier(nn.Module):
         shapes: Sequence[ExitShape] | None = None,
     ) -> None:
         super().__init__()
-        check_bert_like(encoder.config)
+        self.family = family_of(encoder.config)
         if hasattr(encoder, "pooler"):
             encoder.pooler = None  # the exits pool their own layer
         self.encoder = encoder
         config = encoder.config
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(self.family.dropout)
         layers = config.num_hidden_layers
         self.shapes = tuple(shapes or [ExitShape(pooling, head_hidden)] * layers)
         self.exit_heads = nn.ModuleList(

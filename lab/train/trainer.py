@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lab.data.examples import Example, Split, check_classes, data_hash, load_split
 from lab.data.tasks import get_task
-from lab.models.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
+from lab.models.encoders import encoder_licence, load_tokenizer
 from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.models.predict import accuracy_by_exit, predict, validation_loss
 from lab.train.loss import LOSSES, isolate_segments, joint_loss
@@ -150,8 +150,8 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         logits_NC = teacher_logits(Path(settings.teacher), split.train, len(task.labels))
         teacher_NC = torch.from_numpy(logits_NC)
     tokenizer = load_tokenizer(settings.encoder)
-    check_tokenizer(tokenizer, model.encoder.config)
-    check_tokens(settings.max_tokens, model.encoder.config)
+    model.family.check_tokenizer(tokenizer)
+    model.family.check_tokens(settings.max_tokens)
     if settings.token_dropout and tokenizer.mask_token_id is None:
         raise InvalidInput(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
