@@ -129,7 +129,7 @@ def write_manifest(
         task=run.task.name,
         labels=run.task.labels,
         pairs=run.task.pair_field is not None,
-        encoder=facts["encoder"],
+        encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],
         layers=model.layers,
         hidden_size=model.encoder.config.hidden_size,
