@@ -161,7 +161,7 @@ def train(
     """
     require_lab()
     from lab.train.grid import EPOCHS, search
-    from lab.train.trainer import TrainSettings
+    from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,8 @@ def load_bundle(path: Path | str) -> Bundle:
     file = folder / MANIFEST
     try:
         raw = file.read_bytes()
+    except PermissionError:
+        raise _unreadable(file) from None
     except OSError:
         raise BundleError(
             f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
@@ -92,6 +95,13 @@ def load_bundle(path: Path | str) -> Bundle:
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
 
 
+def _unreadable(file: Path) -> BundleError:
+    return BundleError(
+        f"bundle: user {os.getuid()} may not read {file}; run chmod -R a+rX on the bundle's folder "
+        "(a container's user is not yours), and check that its parent folders can be entered"
+    )
+
+
 def _check_files(folder: Path, manifest: Manifest) -> None:
     expected = {TOKENIZER, EMBEDDINGS, ROUTER}
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
@@ -104,6 +114,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         try:
             with (folder / name).open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except PermissionError:
+            raise _unreadable(folder / name) from None
         except OSError:
             raise BundleError(
                 f"bundle: {folder / name} is missing; copy the whole folder again"

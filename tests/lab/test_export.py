@@ -202,13 +202,6 @@ def test_cached_samples_are_used_for_equal_data_only(
     assert len(set((tmp_path / "outputs").iterdir())) == len(files) + 1
 
 
-def test_encoder_with_another_activation_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
-    model = new_model(str(tiny_encoder), 2, "mean")
-    model.encoder.config.hidden_act = "relu"
-    with pytest.raises(InvalidInput, match="bert with relu cannot be exported"):
-        write_layers(model, tmp_path)
-
-
 def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(pools, [str(tmp_path)])
     assert "holds no trained model" in str(done.exception)
