@@ -102,8 +102,8 @@ def what_if(
 ) -> WhatIfReport:
     """Replay the requests at present prices and in ``scenario``.
 
-    Raises `InvalidInput` if the bundle has no correctness heads, and `NotFound` if no request can be
-    replayed.
+    Raises `InvalidInput` if the bundle has no correctness heads, and `NotFound` if no request can
+    be replayed.
     """
     policy = context.policy
     if policy is None:
