@@ -89,7 +89,7 @@ def load_bundle(path: Path | str) -> Bundle:
         field, problem = first_error(error, whole="content")
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({field}: {problem}); export the bundle again"
+            f"({field}: {problem}); export its run again with this version of dimee"
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
@@ -107,7 +107,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
     if missing := sorted(expected - set(manifest.files)):
         raise BundleError(
-            f"bundle: {folder / MANIFEST} does not list {missing[0]}; export the bundle again"
+            f"bundle: {folder / MANIFEST} does not list {missing[0]}; copy the whole folder again, "
+            "or export its run again"
         )
     for name, checksum in manifest.files.items():
         try:
