@@ -259,13 +259,19 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
 @click.argument("bundle", type=PATH)
 @data_option
 @_pool_options
-def export(run: Path, bundle: Path, data: str | None, **options: Any) -> None:
+@click.option(
+    "--no-samples",
+    is_flag=True,
+    help="Leave out the sample texts: up to 60 texts of the data, for dimee demo and dimee load.",
+)
+def export(run: Path, bundle: Path, data: str | None, no_samples: bool, **options: Any) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
-    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest and card.
+    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
+    sample texts of the data.
     """
     require_lab()
     from lab.export.bundle import export_run
     from lab.models.run import Run
 
-    click.echo(export_run(Run(run), bundle, data, **options))
+    click.echo(export_run(Run(run), bundle, data, not no_samples, **options))

@@ -20,10 +20,12 @@ from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.samples import Samples, samples_of_bundle, samples_of_run
 from lab.export.card import write_card
 from lab.export.layers import write_bundle
+from lab.export.samples import choose_samples
 from lab.models.embedding_tables import mean_embeddings
 from lab.models.run import Run
 from shared.bundle.correctness_heads import Floats
 from shared.bundle.loading import load_bundle
+from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.inference.tokenizer import TextEncoder
 from shared.pricing.cost_model import CostModel
@@ -63,9 +65,12 @@ def with_heads(
     return replace(pools, heads=heads), chosen
 
 
-def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
+def export_run(
+    run: Run, target: Path, data: str | None, with_samples: bool = True, **options: Any
+) -> str:
     """Export ``run`` to ``target``, measure the bundle on both parts, and write manifest and card.
 
+    ``with_samples`` puts sample texts of the reported part into the bundle.
     Returns the card. Raises `InvalidInput`, and writes no bundle, if the exported precision loses
     more than `MAX_LOSS` points at any exit on the reported part.
     """
@@ -85,7 +90,11 @@ def export_run(run: Run, target: Path, data: str | None, **options: Any) -> str:
             accuracy[name] = exit_table(samples_of_run(run, examples, name), shipped)
         accuracy["policies"] = policy_table(bundle, shipped)
     _check_loss(accuracy["reported"])
-    write_bundle(run, pools, target, max_tokens, accuracy)
+    samples: list[InputText] = []
+    if with_samples:
+        confidence_NE, labels = shipped.confidence_NE, bundle.manifest.labels
+        samples = choose_samples(split.test, labels, confidence_NE, run.facts["seed"])
+    write_bundle(run, pools, target, max_tokens, accuracy, samples)
     return write_card(load_bundle(target))
 
 
