@@ -189,9 +189,7 @@ class TextReader:
             return None
         if value is None or value == "":
             if self.label_required:
-                raise InvalidInput(
-                    f"has no label in {field!r}"
-                )
+                raise InvalidInput(f"has no label in {field!r}")
             return None
         return label_name(value, self.labels)
 
