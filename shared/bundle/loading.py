@@ -18,13 +18,15 @@ from shared.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     ROUTER,
+    SAMPLES,
     TOKENIZER,
     Manifest,
     layer_file,
 )
-from shared.domain import LayerRange
-from shared.errors import BundleError
+from shared.domain import InputText, LayerRange
+from shared.errors import BundleError, InvalidInput
 from shared.pricing.cost_model import CostModel
+from shared.text_files import FieldNames, TextReader
 from shared.validation import first_error
 
 POLICY_WITH_HEADS = "cascade-routing"
@@ -59,6 +61,28 @@ class Bundle:
         """Return the heads of the policy ``cascade-routing``; None if the bundle has none."""
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
+
+    def samples(self) -> list[InputText]:
+        """Return the sample texts of the bundle, from easy to hard; empty if it has none.
+
+        Raises `BundleError` if they are not texts of this bundle's task.
+        """
+        if SAMPLES not in self.manifest.files:
+            return []
+        reader = TextReader(self.manifest.pairs, self.manifest.labels)
+        try:
+            return reader.read_file(self.path / SAMPLES)
+        except InvalidInput as error:
+            raise BundleError(f"bundle: {error.message}; export the bundle again") from None
+
+    def field_names(self) -> FieldNames:
+        """Return the names of the fields in the data that the bundle was trained on."""
+        facts, default = self.manifest.training, FieldNames()
+        return FieldNames(
+            facts.get("text_field") or default.text,
+            facts.get("pair_field") or default.pair,
+            facts.get("label_field") or default.label,
+        )
 
     @cached_property
     def default_policy(self) -> str:
