@@ -27,12 +27,11 @@ RECOVERED = "the ledger accepts this process again"
 def without_ledger(tmp_path: Path) -> Iterator[Testbed]:
     """Mobile, edge and cloud, whose ledger is not started."""
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    settings = {
-        "DIMEE_BUNDLE": str(BUNDLE),
-        "DIMEE_UNDELIVERED_WARNING_S": "0.5",
-        "DIMEE_LEDGER_URL": f"http://user:s3cret@127.0.0.1:{ports['ledger']}",
-    }
+    settings = {"DIMEE_BUNDLE": str(BUNDLE), "DIMEE_UNDELIVERED_WARNING_S": "0.5"}
     testbed = make_testbed(ports, tmp_path, settings)
+    for name in TIERS:
+        url = f"http://user:s3cret@127.0.0.1:{ports['ledger']}"
+        testbed.roles[name].settings["DIMEE_LEDGER_URL"] = url
     with testbed:
         for name in TIERS:
             testbed.start(name)
