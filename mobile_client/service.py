@@ -69,7 +69,8 @@ class MobileService:
         self.settings = settings
         self._clock = clock
         self.runtime = LocalRuntime(settings, clock)
-        self.runtime.make_policy(settings.policy)  # raises for an unknown name
+        self._default_options = self.runtime.request_options
+        self.runtime.make_policy(self._default_options.policy)  # raises for an unknown name
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
@@ -89,7 +90,6 @@ class MobileService:
         }
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
-        self._default_options = settings.request_options
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)

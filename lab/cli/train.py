@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.common import PATH, data_option, require_lab
+from lab.cli.common import PATH, data_option, echo_export, require_lab
 from shared.errors import InvalidInput
 
 
@@ -161,7 +161,7 @@ def train(
     """
     require_lab()
     from lab.train.grid import EPOCHS, search
-    from lab.train.trainer import TrainSettings
+    from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -259,13 +259,23 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
 @click.argument("bundle", type=PATH)
 @data_option
 @_pool_options
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of accuracy that an exit may lose by the exported precision. The export is "
+    "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
+)
 def export(run: Path, bundle: Path, data: str | None, **options: Any) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
     A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest and card.
+    Notes on stderr say what the amount of data did not allow.
     """
     require_lab()
     from lab.export.bundle import export_run
     from lab.models.run import Run
 
-    click.echo(export_run(Run(run), bundle, data, **options))
+    exported = export_run(Run(run), bundle, data, **options)
+    echo_export(exported.card, exported.notes)

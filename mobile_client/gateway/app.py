@@ -146,7 +146,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "status": "ready",
             "tier": "mobile",
             "bundle_id": mobile.runtime.bundle.bundle_id,
-            "policy": settings.policy,
+            "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
             "ledger": mobile.undelivered(),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from shared.domain import LayerRange
 from shared.errors import BundleError
 from shared.pricing.cost_model import CostModel
 from shared.validation import first_error
+
+POLICY_WITH_HEADS = "cascade-routing"
+"""Default policy of a bundle that has correctness heads."""
+POLICY_WITHOUT_HEADS = "dimee-fixed"
+"""Default policy of a bundle without correctness heads; every bundle can run it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,15 @@ class Bundle:
         """Return the heads of the policy ``cascade-routing``; None if the bundle has none."""
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
+
+    @cached_property
+    def default_policy(self) -> str:
+        """Name of the policy of requests and settings that name none.
+
+        It is ``cascade-routing``, or ``dimee-fixed`` if the bundle was exported with too few
+        validation examples for correctness heads.
+        """
+        return POLICY_WITHOUT_HEADS if self.correctness_heads() is None else POLICY_WITH_HEADS
 
 
 def load_bundle(path: Path | str) -> Bundle:
