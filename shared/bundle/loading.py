@@ -103,10 +103,7 @@ def load_bundle(path: Path | str) -> Bundle:
     except PermissionError:
         raise _unreadable(file) from None
     except OSError:
-        raise BundleError(
-            f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
-            "or make one with: dimee export"
-        ) from None
+        raise BundleError(f"bundle: {_instead_of_a_bundle(folder)}") from None
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
@@ -117,6 +114,22 @@ def load_bundle(path: Path | str) -> Bundle:
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _instead_of_a_bundle(path: Path) -> str:
+    """Return in words what a path without a manifest is, and how to get a bundle."""
+    for run in (path, path.parent):
+        if (run / "model" / "dimee.json").is_file():
+            return f"{run} is a training run; export it first: dimee export {run} BUNDLE"
+    if (path / "config.json").is_file():
+        return (
+            f"{path} is a Hugging Face model; train exits for it and export the run: dimee train "
+            f"--from-classifier {path} --out RUN, then dimee export RUN BUNDLE"
+        )
+    return (
+        f"{path / MANIFEST} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
+        "or make one with: dimee export"
+    )
 
 
 def _unreadable(file: Path) -> BundleError:
