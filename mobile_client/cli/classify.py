@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
+from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.render import HEADER, legend, row
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import State
 from shared.errors import DimeeError, InvalidInput, TierError
-from shared.policies import POLICY_NAMES
 from shared.wire import MAX_TEXTS, Classification
 
 
@@ -24,7 +24,7 @@ from shared.wire import MAX_TEXTS, Classification
     "--pair", "pairs", multiple=True, help="Second text of a pair; repeat it, once for each TEXT."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-@click.option("--policy", type=click.Choice(POLICY_NAMES), help="Policy that chooses the tier.")
+@click.option("--policy", metavar="POLICY", help=f"Policy that chooses the tier: {POLICY_HELP}")
 @click.option("--bundle", type=click.Path(), help="Folder of the bundle.")
 @click.option(
     "--deadline-ms", type=click.FloatRange(1, 60_000), help="Time limit for each answer, in ms."

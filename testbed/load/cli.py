@@ -13,6 +13,7 @@ from typing import Any
 import click
 import httpx
 
+from mobile_client.cli.policy_help import POLICY_HELP
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.pricing.live_prices import read_price_file
@@ -84,7 +85,11 @@ WARM_UP_DEADLINE_MS = 20_000
     "--allow-unverified", is_flag=True, help="Accept links that deviate by more than 10 %."
 )
 @click.option("--bundle", type=click.Path(), help="Folder of the model bundle.")
-@click.option("--policy", help="Routing policy of the testbed's mobile, used by --path policy.")
+@click.option(
+    "--policy",
+    metavar="POLICY",
+    help=f"Routing policy of the testbed's mobile, used by --path policy: {POLICY_HELP}",
+)
 @click.option(
     "--price-book",
     type=click.Path(path_type=Path),
