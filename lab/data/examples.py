@@ -62,10 +62,11 @@ def labels_of_data(source: str, text_field: str, label_field: str) -> tuple[str,
 
 
 def check_classes(parts: dict[str, Iterable[int]], task: Task) -> None:
-    """Raise `InvalidInput` if the labels of a part lack one of the task's classes."""
+    """Raise `InvalidInput` if the training part lacks a class, or another part has only one."""
     for name, labels in parts.items():
-        missing = set(range(len(task.labels))) - set(labels)
-        if missing:
+        present = set(labels)
+        missing = set(range(len(task.labels))) - present
+        if missing and (name == "training" or len(present) < 2):
             raise InvalidInput(
                 f"data: the {name} part has no example of {task.labels[min(missing)]!r}; "
                 "give more data, or another --seed"

@@ -34,11 +34,12 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
     | kind | parts |
     |---|---|
     | ``paper`` | 80/10/10 of the training file, at random |
-    | ``grouped`` | a tenth of the training file is reported, a tenth of the rest is the validation
-    part; rows that share a text are in one part (`hold_out`) |
-    | ``glue`` | the validation file is reported, as it is for GLUE; the validation part is held out
-    of the training file |
-    | ``files`` | the files ``train``, ``validation`` and ``test``; like ``glue`` without ``test`` |
+    | ``grouped`` | a part of the training file is held out to report, and a part of the rest is the
+    validation part; rows that share a text are in one part (`hold_out`, `held_out_rows`) |
+    | ``glue`` | the validation file is reported, as it is for GLUE; a tenth of the training file is
+    held out as the validation part |
+    | ``files`` | the files ``train``, ``validation`` and ``test``; without ``test``, the validation
+    file is reported, and the validation part is held out of the training file |
 
     One file is the training file. ``limit`` is the number of its rows that are used. Raises
     `InvalidInput` for data that cannot be split so.
@@ -88,14 +89,20 @@ def split_examples(examples: Sequence[Example], task: Task, kind: str, seed: int
     test: list[Example] = []
     rest = list(examples)
     if kind == "grouped":
-        rest, test = hold_out(rest, task, seed)
+        rest, test = hold_out(rest, task, seed, held_out_rows(len(rest)))
         seed += 1
-    train, validation = hold_out(rest, task, seed)
+    rows = None if kind == "glue" else held_out_rows(len(rest))
+    train, validation = hold_out(rest, task, seed, rows)
     return Split(train, validation, test)
 
 
+def held_out_rows(rows: int) -> int:
+    """Return how many of ``rows`` to hold out: a tenth, but up to 100 of small data a fifth."""
+    return max(1, rows // 10, min(100, rows // 5))
+
+
 def hold_out(
-    examples: Sequence[Example], task: Task, seed: int
+    examples: Sequence[Example], task: Task, seed: int, rows: int | None = None
 ) -> tuple[list[Example], list[Example]]:
     """Hold out texts as the task says: by texts (`hold_out_texts`) or by phrases.
 
@@ -105,24 +112,25 @@ def hold_out(
     """
     if task.hold_out == "phrases":
         return hold_out_sentences(examples, seed)
-    return hold_out_texts(examples, seed, task.labels)
+    return hold_out_texts(examples, seed, task.labels, rows)
 
 
 def hold_out_texts(
-    examples: Sequence[Example], seed: int, labels: Sequence[str] = ()
+    examples: Sequence[Example], seed: int, labels: Sequence[str] = (), rows: int | None = None
 ) -> tuple[list[Example], list[Example]]:
-    """Hold out at most a tenth so that no text, first or second of a pair, is in both parts.
+    """Hold out at most ``rows`` (default: a tenth) so that no text is in both parts.
 
-    Rows that share a text form a group (a question of QQP occurs in several pairs), and whole
-    groups are held out. A group larger than the rest of the tenth is never held out. If a part
-    would lack a class, groups are chosen by class (`groups_by_class`); ``labels`` are the names for
-    its message.
+    Rows that share a text, first or second of a pair, form a group (a question of QQP occurs in
+    several pairs), and whole groups are held out. A group larger than what remains to hold out
+    never is. If a part would lack a class, groups are chosen by class (`groups_by_class`);
+    ``labels`` are the names for its message.
     """
     groups = groups_over_shared_texts(examples)
     sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
-    remaining, held = max(1, len(examples) // 10), set()
+    count = max(1, len(examples) // 10) if rows is None else rows
+    remaining, held = count, set()
     for group in order:
         if sizes[group] <= remaining:
             held.add(group)
@@ -134,7 +142,7 @@ def hold_out_texts(
             "or use the split 'paper'"
         )
     if _lacks_class(examples, train, validation):
-        held = groups_by_class([row.label for row in examples], groups, order, labels)
+        held = groups_by_class([row.label for row in examples], groups, order, count, labels)
         train, validation = _parts(examples, groups, held)
     random.Random(seed).shuffle(train)
     return train, validation

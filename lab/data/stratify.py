@@ -34,9 +34,13 @@ def cut_by_class(
 
 
 def groups_by_class(
-    labels: Sequence[int], groups: Sequence[str], order: Sequence[str], names: Sequence[str]
+    labels: Sequence[int],
+    groups: Sequence[str],
+    order: Sequence[str],
+    rows: int,
+    names: Sequence[str],
 ) -> set[str]:
-    """Return groups to hold out so that both parts have each class, about a tenth of the rows.
+    """Return groups to hold out so that both parts have each class, about ``rows`` rows in all.
 
     First comes the smallest group for each class, rare classes first, then groups in ``order``.
     Raises `InvalidInput` for a class whose texts are all in one group.
@@ -45,7 +49,7 @@ def groups_by_class(
     for label, group in zip(labels, groups, strict=True):
         counts[group][label] += 1
     left = Counter(labels)
-    remaining = max(1, len(labels) // 10)
+    remaining = rows
     held: set[str] = set()
 
     def can_hold(group: str) -> bool:

@@ -141,11 +141,13 @@ def task_of_facts(facts: Mapping[str, Any]) -> Task:
 
 def facts_of_task(task: Task) -> dict[str, Any]:
     """Return the name and the `TASK_FACTS` of ``task``; `task_of_facts` is the inverse."""
-    facts: dict[str, Any] = {"task": task.name}
-    if task == TASKS.get(task.name):
-        return facts
-    facts |= {name: getattr(task, name) for name in TASK_FACTS}
-    return facts | {"labels": list(task.labels)}
+    return {"task": task.name} if task == TASKS.get(task.name) else all_facts_of_task(task)
+
+
+def all_facts_of_task(task: Task) -> dict[str, Any]:
+    """Return the name and the `TASK_FACTS` of ``task``, also of one of the `TASKS`."""
+    facts = {name: getattr(task, name) for name in TASK_FACTS}
+    return {"task": task.name} | facts | {"labels": list(task.labels)}
 
 
 def task_of_bundle(manifest: Manifest, path: object) -> Task:
@@ -154,12 +156,13 @@ def task_of_bundle(manifest: Manifest, path: object) -> Task:
     Raises `InvalidInput` if its labels are not those of the task, or if the task is none of the
     `TASKS` and the bundle has no facts of its training.
     """
-    if manifest.training.get("text_field") is None and manifest.task not in TASKS:
+    facts = {**manifest.training, "task": manifest.task}
+    if facts.get("text_field") is None and manifest.task not in TASKS:
         raise InvalidInput(
             f"bundle: {path} does not say which fields of the data the task {manifest.task} reads; "
             "export it again from its run"
         )
-    task = task_of_facts({**manifest.training, "task": manifest.task})
+    task = task_of_facts(facts)
     if task.labels != manifest.labels:
         raise InvalidInput(
             f"bundle: {path} has the labels {', '.join(manifest.labels)}, and "

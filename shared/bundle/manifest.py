@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 EMBEDDINGS = "embeddings.safetensors"
 ROUTER = "router.npz"
+SAMPLES = "samples.jsonl"
 FORMAT_VERSION = 1
 
 Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
@@ -27,7 +28,8 @@ class Manifest(BaseModel):
     """Content of ``manifest.json``.
 
     ``accuracy`` holds the figures measured at export. ``training`` holds the settings of the
-    training runs, if they were recorded. ``files`` maps the path of each file to its SHA-256.
+    training runs, if they were recorded. ``files`` maps the path of each file to its SHA-256; it
+    lists `SAMPLES` if the bundle has sample texts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -242,9 +242,8 @@ def test_training_data_of_the_bundle_is_refused(bundle: Bundle, folder: Path) ->
     seen = {row.text for row in split.train + split.validation}
     assert data.examples == [row for row in split.test if row.text not in seen]
     assert "the test part of" in data.description
-    made = trained_on(
-        bundle, "glue", [row for part in hold_out_sentences(train, 13) for row in part]
-    )
+    parts = hold_out_sentences(train, bundle.manifest.seed)
+    made = trained_on(bundle, "glue", [*parts[0], *parts[1]])
     with pytest.raises(InvalidInput, match="correctness heads were fitted on"):
         load_calibration_examples(made, str(folder / "train.jsonl"))
     made = trained_on(bundle, "paper", train)
