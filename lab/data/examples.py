@@ -110,10 +110,10 @@ def _example(row: Row, task: Task, table: Table, labelled: bool) -> Example:
                 f"data: {table.source} {row.place} has no label (−1): GLUE does not publish those "
                 "of its test files; use the training or validation file"
             )
-        numbers = f"0 to {len(task.labels) - 1}: " if task.numbered else ""
+        numbers = f", or 0 to {len(task.labels) - 1}" if task.numbered else ""
         raise InvalidInput(
             f"data: {table.source} {row.place} has label {row.values[task.label_field]!r}; "
-            f"{task.name} has {numbers}{listed(task.labels)}; correct it, or the labels of the task"
+            f"{task.name} has {listed(task.labels)}{numbers}; correct it, or the labels of the task"
         )
     return Example(text, pair, index)
 

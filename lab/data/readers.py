@@ -32,7 +32,8 @@ class Row(NamedTuple):
 class Table:
     """Rows of ``source``; ``columns`` is None if each row has its own fields.
 
-    ``class_names`` has the names of numbered labels by field, which only hubs give.
+    ``class_names`` has the names of numbered labels by field, which hubs and some Parquet files
+    give.
     """
 
     source: str
@@ -185,7 +186,20 @@ def _read_parquet(path: Path) -> Table:
                 number += 1
                 yield Row(number, None, dict(zip(columns, values, strict=True)))
 
-    return Table(str(path), columns, rows(), {})
+    return Table(str(path), columns, rows(), _class_names(file.schema_arrow.metadata or {}))
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return the names of labels that the library ``datasets`` wrote into a Parquet file."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {
+            field: tuple(feature["names"])
+            for field, feature in features.items()
+            if feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 READERS: dict[str, Callable[[Path], Table]] = {

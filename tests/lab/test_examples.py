@@ -15,7 +15,10 @@ from shared.errors import InvalidInput
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"sentence": "a", "label": 2}', "row 1 has label 2; sst2 has 0 to 1"),
+        (
+            '{"sentence": "a", "label": 2}',
+            "row 1 has label 2; sst2 has negative, positive, or 0 to 1",
+        ),
         ('{"sentence": "a", "label": true}', "row 1 has label True"),
         ('{"text": "a", "label": 0}', "row 1 has no field 'sentence'"),
         ('{"sentence": "a", "label": -1}', "row 1 has no label"),
