@@ -18,13 +18,15 @@ from shared.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     ROUTER,
+    SAMPLES,
     TOKENIZER,
     Manifest,
     layer_file,
 )
-from shared.domain import LayerRange
-from shared.errors import BundleError
+from shared.domain import InputText, LayerRange
+from shared.errors import BundleError, InvalidInput
 from shared.pricing.cost_model import CostModel
+from shared.text_files import FieldNames, TextReader
 from shared.validation import first_error
 
 POLICY_WITH_HEADS = "cascade-routing"
@@ -64,6 +66,28 @@ class Bundle:
         """Raise `BundleError` unless a file still has its checksum in the manifest."""
         _check_file(self.path / name, self.manifest.files[name])
 
+    def samples(self) -> list[InputText]:
+        """Return the sample texts of the bundle, from easy to hard; empty if it has none.
+
+        Raises `BundleError` if they are not texts of this bundle's task.
+        """
+        if SAMPLES not in self.manifest.files:
+            return []
+        reader = TextReader(self.manifest.pairs, self.manifest.labels)
+        try:
+            return reader.read_file(self.path / SAMPLES)
+        except InvalidInput as error:
+            raise BundleError(f"bundle: {error.message}; export the bundle again") from None
+
+    def field_names(self) -> FieldNames:
+        """Return the names of the fields in the data that the bundle was trained on."""
+        facts, default = self.manifest.training, FieldNames()
+        return FieldNames(
+            facts.get("text_field") or default.text,
+            facts.get("pair_field") or default.pair,
+            facts.get("label_field") or default.label,
+        )
+
     @cached_property
     def default_policy(self) -> str:
         """Name of the policy of requests and settings that name none.
@@ -90,7 +114,7 @@ def load_bundle(path: Path | str) -> Bundle:
         field, problem = first_error(error, whole="content")
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({field}: {problem}); export the bundle again"
+            f"({field}: {problem}); export its run again with this version of dimee"
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
@@ -124,7 +148,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
     if missing := sorted(expected - set(manifest.files)):
         raise BundleError(
-            f"bundle: {folder / MANIFEST} does not list {missing[0]}; export the bundle again"
+            f"bundle: {folder / MANIFEST} does not list {missing[0]}; copy the whole folder again, "
+            "or export its run again"
         )
     for name, checksum in manifest.files.items():
         _check_file(folder / name, checksum)
