@@ -18,10 +18,11 @@ from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
-from shared.domain import Outcome, Tier
-from shared.errors import DimeeError, InvalidInput
+from shared.domain import Outcome, Tier, margin_of
+from shared.errors import DimeeError, InvalidInput, PolicyFailed
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
+from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
 from shared.text import check_inputs
 from shared.tier_client import TierClient
@@ -56,7 +57,7 @@ class _Item:
 class MobileService:
     """Answers texts; use one instance in one event loop only.
 
-    ``clock`` returns seconds and measures deadlines.
+    ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
     """
 
     def __init__(
@@ -64,15 +65,22 @@ class MobileService:
         settings: MobileSettings,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        policy: RoutingPolicy | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self.runtime = LocalRuntime(settings, clock)
-        self.runtime.make_policy(settings.policy)  # raises for an unknown name
+        self.runtime.use_policy(policy or self.runtime.request_options.policy)
+        self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
-        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=credentials)
+        self._shipper = Shipper(
+            self._outbox,
+            settings.ledger_url,
+            credentials=credentials,
+            warning_s=settings.undelivered_warning_s,
+        )
         self._shipper.start()
         recorder = AttemptRecorder(
             self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
@@ -83,11 +91,14 @@ class MobileService:
         }
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
-        self._default_options = settings.request_options
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+
+    def undelivered(self) -> UndeliveredReport | None:
+        """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
+        return self._shipper.undelivered()
 
     async def classify(
         self,
@@ -97,10 +108,13 @@ class MobileService:
         *,
         client: str = "mobile",
         since: float | None = None,
+        may_import: bool = False,
     ) -> list[Classification | DimeeError]:
         """Return an answer for each text, or the error with which its request ended.
 
-        ``client`` names the caller for budgets and alarms. The deadline of a single text counts
+        ``client`` names the caller for budgets and alarms. ``may_import`` says that the options
+        come from the user of this process, so that a policy ``module:Class`` is imported. The
+        deadline of a single text counts
         from ``since``, in seconds of the service's clock (now if it is None); in a call of several
         texts, the deadline of each counts from the start of its routing.
 
@@ -114,7 +128,7 @@ class MobileService:
         resolved = (options or RequestOptions()).resolve(self._default_options)
         single = len(texts) == 1
         call = _Call(
-            await self.runtime.policy(resolved.policy),
+            await self.runtime.policy(resolved.policy, may_import),
             resolved,
             resolved.unrestricted,
             client,
@@ -151,8 +165,13 @@ class MobileService:
 
     def _route(self, item: _Item, call: _Call) -> RoutedRequest:
         options, guard, budget = call.options, self.runtime.guard, self._budget
-        routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
-        routing = apply_mode(routed.routing, options.mode)
+        error: PolicyFailed | None = None
+        try:
+            routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
+        except PolicyFailed as failure:
+            error = failure
+            routed = self.runtime.unrouted(item.prepared, call.policy)
+        routing = routed.routing if error else apply_mode(routed.routing, options.mode)
         if routing is not routed.routing:
             routed = replace(routed, routing=routing)
         # a certificate covers only requests that may go where the policy sends them
@@ -168,6 +187,7 @@ class MobileService:
             allowance=Allowance() if budget is None else budget.allowance(call.client),
             mode=options.mode,
             max_cost_lambda=options.max_cost_lambda,
+            error=error,
         )
         if call.unrestricted and self.monitor.covers(call.policy):
             self.monitor.request_started(request, call.client)
@@ -191,7 +211,12 @@ class MobileService:
             self.monitor.request_ended(request, chosen_by_policy)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
-                answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
+                answer.tier,
+                answer.exit_layer,
+                answer.confidence,
+                answer.cost.cost_lambda,
+                self.runtime.bundle.manifest.labels.index(answer.label),
+                margin_of(list(answer.probabilities.values())),
             )
             call.policy.learn(request.routed.routing, outcome)
         return answer

@@ -36,7 +36,8 @@ from lab.models.families import family_of
 from lab.models.model import MultiExitClassifier, load_model, new_model
 from lab.models.run import Run
 from lab.train.loss import joint_loss
-from lab.train.trainer import TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 from shared.errors import InvalidInput
 from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows, write_rows
 
