@@ -6,7 +6,6 @@ rounding of the exported layers differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,20 @@ from lab.evaluate.samples import samples_of_bundle, samples_of_run
 from lab.export import layers as export_layers
 from lab.export.bundle import pools_of_run
 from lab.export.layers import write_bundle, write_embeddings, write_layers
-from lab.models.families import MODEL_TYPES, family_of
+from lab.models.families import MODEL_TYPES
 from lab.models.inputs import torch_inputs
-from lab.models.model import MultiExitClassifier, new_model
+from lab.models.model import new_model
 from lab.models.run import Run
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS
 from shared.domain import LayerRange
-from shared.errors import InvalidInput
 from shared.inference.classifier import Classifier
 from shared.inference.embeddings import Embeddings
 from shared.inference.layers import Layers
 from shared.inference.tokenizer import EncodedText, TextEncoder
-from tests.support.tiny_encoders import CONFIGS, make_config, randomise, write_encoder
+from tests.support.tiny_data import make_pair_rows, make_rows, write_rows
+from tests.support.tiny_encoders import CONFIGS, randomise, write_encoder
+from tests.support.tiny_runs import write_fixed_run
 
 TOKENS = 64
 LAYERS = 3
@@ -131,9 +131,7 @@ def test_layers_equal_torchs_from_every_split(tiny: Tiny) -> None:
             for layer in range(split, LAYERS):
                 hidden_BTH, logits_BC = parts[layer].run_layer(layer + 1, hidden_BTH, mask_BT)
                 np.testing.assert_allclose(logits_BC, logits_EBC[layer, batch], atol=2e-4)
-                assert_close(
-                    content(hidden_BTH, some), content(states[layer + 1][batch], some)
-                )
+                assert_close(content(hidden_BTH, some), content(states[layer + 1][batch], some))
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
@@ -145,9 +143,67 @@ def test_other_activations_equal_torchs(
     encoder = write_encoder(kind, tmp_path / "encoder", TOKENS, **{name: activation})
     tiny = Tiny(tmp_path / "exported", bundle, encoder, 0)
     rows = tiny.rows()
-    states, logits_EBC = tiny.expected(rows)
+    _, logits_EBC = tiny.expected(rows)
     hidden_BTH, mask_BT = tiny.embeddings.first_hidden(rows)
     for layer in range(1, LAYERS + 1):
         part = Layers(tiny.exported, LayerRange(layer, layer), threads=1)
         hidden_BTH, logits_BC = part.run_layer(layer, hidden_BTH, mask_BT)
         np.testing.assert_allclose(logits_BC, logits_EBC[layer - 1], atol=2e-4)
+
+
+def whole_bundle(run: Path, folder: Path, bits: int | None, monkeypatch: Any) -> Bundle:
+    """Write the bundle of a run, in fp32 or in 8 bits, and load it."""
+    monkeypatch.setattr(export_layers, "write_layers", partial(write_layers, bits=bits))
+    loaded = Run(run)
+    pools = pools_of_run(loaded, None, 1, 2, 0.1, None, 256)
+    write_bundle(loaded, pools, folder, 256, {})
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module", params=["sst2", "mrpc"])
+def fixed_run(
+    encoder: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of each family on single texts and on pairs, with random weights."""
+    folder = tmp_path_factory.mktemp("run")
+    rows = make_rows(200, 3) if request.param == "sst2" else make_pair_rows(200, 3)
+    data = write_rows(folder / "data" / "train.jsonl", rows).parent
+    return write_fixed_run(folder / "run", data, encoder, request.param, fix=randomise)
+
+
+def test_bundle_in_fp32_has_the_probabilities_and_embeddings_of_its_run(
+    fixed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer, the tables and the layers together, on single texts and on pairs."""
+    bundle = whole_bundle(fixed_run, tmp_path / "bundle", None, monkeypatch)
+    assert bundle.manifest.max_tokens == TOKENS
+    run = Run(fixed_run)
+    examples = run.split().test
+    direct = samples_of_run(run, examples, "test")
+    exported = samples_of_bundle(bundle, examples)
+    np.testing.assert_allclose(direct.probabilities_NEC, exported.probabilities_NEC, atol=1e-3)
+    np.testing.assert_allclose(direct.embedding_NH, exported.embedding_NH, atol=1e-6)
+    np.testing.assert_array_equal(direct.tokens_N, exported.tokens_N)
+    assert direct.embedding_NH.shape[1] == run.model.family.embedding_size
+    if direct.pair_NP is not None and exported.pair_NP is not None:
+        np.testing.assert_allclose(direct.pair_NP, exported.pair_NP, atol=1e-5)
+
+
+def test_bundle_in_8_bits_answers_alike_alone_in_a_batch_and_resumed(
+    fixed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding may round an activation to the next of its 255 steps; a resumed row has none."""
+    bundle = whole_bundle(fixed_run, tmp_path / "bundle", 8, monkeypatch)
+    whole = Classifier(bundle, LayerRange(1, LAYERS))
+    rows = [whole.encoder.encode(row.text, row.pair) for row in Run(fixed_run).split().test]
+    long = "very dull " * 60
+    rows.append(whole.encoder.encode(long, long if bundle.manifest.pairs else None))
+    together = whole.classify(rows, None)
+    for row, in_batch in zip(rows, together, strict=True):
+        keep: dict[int, NDArray[np.float32]] = {}
+        (alone,) = whole.classify([row], None, keep=keep)
+        np.testing.assert_allclose(alone.probabilities, in_batch.probabilities, atol=0.05)
+        for layer in range(1, LAYERS):
+            whole.classify([row], None, layer, keep=keep)
+            assert keep[0].shape == (row.tokens, 32)
+            assert whole.resume(keep[0], layer, None) == alone

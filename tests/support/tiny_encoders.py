@@ -49,7 +49,7 @@ def make_tokenizer(kind: str) -> Any:
 
     Every kind has the words of `tests.support.tiny_data` as pieces, and single characters.
     """
-    pieces = (*WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS))
+    pieces = tuple(dict.fromkeys([*WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]))
     word_piece = {
         "bert": BertTokenizer,
         "distilbert": DistilBertTokenizer,
