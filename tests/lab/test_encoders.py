@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -23,7 +24,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from lab.evaluate.samples import samples_of_run
+from lab.evaluate.samples import samples_of_bundle, samples_of_run
+from lab.export.bundle import export_run
 from lab.models.encoders import (
     encoder_path,
     load_encoder,
@@ -35,6 +37,7 @@ from lab.models.run import Run
 from lab.train.loss import joint_loss
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
+from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
 from tests.support.tiny_data import make_rows, write_rows
 from tests.support.tiny_encoders import CONFIGS, write_encoder
@@ -65,7 +68,7 @@ def data(folder: Path, task: str, classes: int, pairs: tuple[str, str] | None) -
         ("mnli", 3, ("premise", "hypothesis")),
     ],
 )
-def test_each_kind_trains_and_gives_samples(
+def test_each_kind_trains_and_is_exported(
     encoder: Path, task: str, classes: int, pairs: tuple[str, str] | None, tmp_path: Path
 ) -> None:
     source = data(tmp_path, task, classes, pairs)
@@ -76,6 +79,13 @@ def test_each_kind_trains_and_gives_samples(
     samples = samples_of_run(run, run.split().test, "test")
     assert samples.probabilities_NEC.shape == (12, 3, classes)
     assert samples.embedding_NH.shape == (12, run.model.family.embedding_size)
+    options = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None}
+    export_run(run, tmp_path / "bundle", None, max_loss=100, max_tokens=256, **options)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.max_tokens == 64
+    shipped = samples_of_bundle(bundle, run.split().test)
+    assert shipped.embedding_NH.shape == samples.embedding_NH.shape
+    np.testing.assert_array_equal(shipped.tokens_N, samples.tokens_N)
 
 
 def test_row_is_the_same_alone_and_padded(encoder: Path) -> None:

@@ -19,6 +19,7 @@ from lab.evaluate.samples import samples_of_bundle, samples_of_run
 from lab.export import layers as export_layers
 from lab.export.bundle import pools_of_run
 from lab.export.layers import write_bundle, write_embeddings, write_layers
+from lab.models.encoders import load_tokenizer
 from lab.models.families import MODEL_TYPES
 from lab.models.inputs import torch_inputs
 from lab.models.model import new_model
@@ -50,13 +51,15 @@ Floats = NDArray[np.float64]
 class Tiny:
     """A tiny model of a family, its tokenizer, and its layers and embeddings in fp32."""
 
-    def __init__(self, folder: Path, bundle: Bundle, encoder: Path, pad: int) -> None:
+    def __init__(
+        self, folder: Path, bundle: Bundle, encoder: Path, pad: int, tokens: int = TOKENS
+    ) -> None:
         self.model = randomise(new_model(str(encoder), 2, "mean"), 7).eval()
         write_layers(self.model, folder, bits=None)
         write_embeddings(self.model, folder / EMBEDDINGS)
         self.exported = Bundle(folder, bundle.manifest, "none")
         self.embeddings = Embeddings(folder / EMBEDDINGS)
-        self.encoder = TextEncoder(encoder / "tokenizer.json", TOKENS)
+        self.encoder = TextEncoder(encoder / "tokenizer.json", tokens)
         self.pad = pad
         self.model.double()
 
@@ -83,8 +86,6 @@ def tiny(encoder: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 
 
 def _padding(encoder: Path) -> int:
-    from lab.models.encoders import load_tokenizer
-
     return int(load_tokenizer(str(encoder)).pad_token_id)
 
 
@@ -143,6 +144,20 @@ def test_other_activations_equal_torchs(
     encoder = write_encoder(kind, tmp_path / "encoder", TOKENS, **{name: activation})
     tiny = Tiny(tmp_path / "exported", bundle, encoder, 0)
     rows = tiny.rows()
+    _, logits_EBC = tiny.expected(rows)
+    hidden_BTH, mask_BT = tiny.embeddings.first_hidden(rows)
+    for layer in range(1, LAYERS + 1):
+        part = Layers(tiny.exported, LayerRange(layer, layer), threads=1)
+        hidden_BTH, logits_BC = part.run_layer(layer, hidden_BTH, mask_BT)
+        np.testing.assert_allclose(logits_BC, logits_EBC[layer - 1], atol=2e-4)
+
+
+def test_relative_bias_at_distances_of_all_buckets(bundle: Bundle, tmp_path: Path) -> None:
+    """From 128 tokens on, all distances share a bucket."""
+    encoder = write_encoder("mpnet", tmp_path / "encoder", 300)
+    tiny = Tiny(tmp_path / "exported", bundle, encoder, 1, 300)
+    rows = [tiny.encoder.encode("fine warm night " * words) for words in (100, 40)]
+    assert [row.tokens for row in rows] == [300, 122]
     _, logits_EBC = tiny.expected(rows)
     hidden_BTH, mask_BT = tiny.embeddings.first_hidden(rows)
     for layer in range(1, LAYERS + 1):
