@@ -15,7 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from lab.evaluate.outputs import SavedOutputs, write_outputs
 from lab.evaluate.samples import samples_of_bundle, samples_of_run
+from lab.evaluate.source import RunOutputs
 from lab.export import layers as export_layers
 from lab.export.bundle import pools_of_run
 from lab.export.layers import write_bundle, write_embeddings, write_layers
@@ -222,3 +224,15 @@ def test_bundle_in_8_bits_answers_alike_alone_in_a_batch_and_resumed(
             whole.classify([row], None, layer, keep=keep)
             assert keep[0].shape == (row.tokens, 32)
             assert whole.resume(keep[0], layer, None) == alone
+
+
+def test_outputs_have_the_width_of_the_layers_not_of_the_embeddings(tmp_path: Path) -> None:
+    encoder = write_encoder("electra", tmp_path / "encoder")
+    for name, rows in (("train", 200), ("validation", 40)):
+        write_rows(tmp_path / "data" / f"{name}.jsonl", make_rows(rows, 3))
+    run = write_fixed_run(tmp_path / "run", tmp_path / "data", encoder, split="glue", fix=randomise)
+    source = RunOutputs(Run(run))
+    write_outputs(source, tmp_path / "outputs", None, train_logits=False)
+    written = SavedOutputs(tmp_path / "outputs", str(tmp_path / "data"))
+    assert source.hidden_size == written.hidden_size == 32
+    assert written.validation().embedding_NH.shape[1] == 16
