@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lab.models.encoders import PACKAGED_ENCODERS
-from shared.bundle.loading import load_bundle
-from shared.bundle.manifest import EMBEDDINGS, layer_file
+from lab.models.encoders import PACKAGED_ENCODERS, load_tokenizer
+from shared.bundle.loading import Bundle, load_bundle
+from shared.bundle.manifest import EMBEDDINGS, TOKENIZER, layer_file
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
+from shared.inference.tokenizer import TextEncoder
 from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
 from tests.support.paths import REPOSITORY
 from tests.support.running_testbed import start
@@ -55,6 +57,16 @@ def dimee(environment: dict[str, str], *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def check_token_ids(bundle: Bundle, encoder: Path) -> None:
+    """Check the bundle's token ids against transformers' tokenizer of the encoder."""
+    tokenizer = load_tokenizer(str(encoder))
+    reader = TextEncoder(bundle.path / TOKENIZER, 32)
+    plain = [text for text in TEXTS if "</s>" not in text]
+    for text, pair in [*((text, None) for text in plain), *itertools.pairwise(plain)]:
+        expected = tokenizer(text, pair, truncation="longest_first", max_length=32)
+        assert reader.encode(text, pair).ids_T.tolist() == expected["input_ids"]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_mpnet_is_trained_exported_and_served_on_three_tiers(
@@ -68,6 +80,7 @@ def test_mpnet_is_trained_exported_and_served_on_three_tiers(
     dimee(environment, "export", run, folder, "--data", data, *split)
 
     bundle = load_bundle(folder)
+    check_token_ids(bundle, Path(environment["XDG_CACHE_HOME"]) / "dimee" / "encoders" / ENCODER)
     assert (bundle.manifest.layers, bundle.manifest.hidden_size) == (12, 768)
     # weights in 8 bits: 7 MB a layer and 25 MB of embeddings, a quarter of fp32
     assert (folder / layer_file(1)).stat().st_size < 8_000_000

@@ -5,6 +5,7 @@ Training and serving both use it. The tokenizers are WordPiece, byte-level BPE a
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from transformers import AddedToken, AutoTokenizer, BertTokenizer
 from lab.models.encoders import load_tokenizer
 from lab.models.families import MODEL_TYPES, family_of
 from lab.models.inputs import torch_inputs
+from shared.bundle.loading import Bundle
+from shared.bundle.manifest import TOKENIZER
 from shared.inference.tokenizer import TextEncoder
+from testbed.texts import sample_sentences
 from tests.support.tiny_data import NEUTRAL, SPECIAL
 from tests.support.tiny_encoders import CONFIGS, CONTROL, make_config, write_encoder
 
@@ -168,6 +172,20 @@ def test_common_words_are_a_single_piece(text: str, pieces: int, folder: Path) -
     assert encoder.encode(f"{text} zzxqj").rare_pieces > pieces
     both = encoder.encode(text, f"{text} zzxqj")
     assert both.rare_pieces == encoder.encode(f"{text} zzxqj").rare_pieces
+
+
+def test_shipped_tokenizer_equals_that_of_its_encoder(bundle: Bundle) -> None:
+    """Real sentences, real vocabulary: ids, types and truncation, alone and in pairs."""
+    tokenizer = load_tokenizer(bundle.manifest.encoder)
+    encoder = TextEncoder(bundle.path / TOKENIZER, 24)
+    texts = sample_sentences()[:20]
+    for text, pair in [*((text, None) for text in texts), *itertools.pairwise(texts)]:
+        expected = tokenizer(
+            text, pair, truncation="longest_first", max_length=24, return_token_type_ids=True
+        )
+        row = encoder.encode(text, pair)
+        assert row.ids_T.tolist() == expected["input_ids"]
+        assert row.type_ids_T.tolist() == expected["token_type_ids"]
 
 
 def test_vocabulary_without_tokenizer_json_is_converted(tmp_path: Path) -> None:
