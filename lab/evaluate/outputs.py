@@ -81,8 +81,9 @@ class SavedOutputs:
 
     @property
     def hidden_size(self) -> int:
-        """Width of the encoder."""
-        return int(self.validation().embedding_NH.shape[1])
+        """Width of the encoder; folders of older versions lack it, and have equal embeddings."""
+        written = self.facts.get("hidden_size")
+        return int(written or self.validation().embedding_NH.shape[1])
 
     def validation(self) -> Samples:
         """Return the samples of the validation part."""
@@ -234,6 +235,7 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
         np.save(out / LOGITS, logits_NC.astype(np.float16), allow_pickle=False)
     facts = portable_facts(run.facts) | {
         "layers": run.model.layers,
+        "hidden_size": run.model.encoder.config.hidden_size,
         "train_hash": data_hash(split.train),
         "weights_sha256": run.model_hash(),
         **{f"{name}_accuracy_by_exit": _accuracy(samples) for name, samples in parts.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,18 @@ def fix_weights(model: MultiExitClassifier, seed: int) -> MultiExitClassifier:
 
 
 def write_fixed_run(
-    folder: Path, data: Path, encoder: Path, task: str = "sst2", split: str = "paper", seed: int = 1
+    folder: Path,
+    data: Path,
+    encoder: Path,
+    task: str = "sst2",
+    split: str = "paper",
+    seed: int = 1,
+    fix: Callable[[MultiExitClassifier, int], MultiExitClassifier] = fix_weights,
 ) -> Path:
     """Write a run with fixed weights, as if ``dimee train`` had made it; returns ``folder``."""
     settings = TrainSettings(task, str(data), str(encoder), split=split, bf16=False)
     parts = load_split(settings.data, get_task(task), split, settings.seed)
-    model = fix_weights(new_model(str(encoder), len(get_task(task).labels), "mean"), seed)
+    model = fix(new_model(str(encoder), len(get_task(task).labels), "mean"), seed)
     facts: dict[str, Any] = asdict(settings) | {
         "licence": "none",
         "before": None,
