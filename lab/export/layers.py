@@ -147,6 +147,7 @@ def write_manifest(
     manifest = Manifest(
         task=run.task.name,
         labels=run.task.labels,
+        metric=run.task.metric,
         pairs=run.task.pair_field is not None,
         encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],

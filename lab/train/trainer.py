@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from lab.data.examples import Split, check_classes, data_hash, load_split
-from lab.data.tasks import Task, get_task
+from lab.data.examples import check_classes, data_hash
+from lab.data.labels import listed
+from lab.data.splits import Split, load_split
+from lab.data.tasks import Task, task_of_facts
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.encoders import encoder_licence, load_tokenizer
 from lab.models.exit_heads import ExitShape
@@ -99,11 +101,16 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
 
 
 def task_of(settings: TrainSettings) -> Task:
-    """Return the task of the data; the labels are those of the classifier, if one is given."""
-    task = get_task(settings.task)
-    if settings.from_classifier is None:
-        return task
-    return replace(task, labels=read_classifier(settings.from_classifier).labels)
+    """Return the task of the data; raises `InvalidInput` if a classifier has other labels."""
+    task = task_of_facts(asdict(settings))
+    if settings.from_classifier is not None:
+        labels = read_classifier(settings.from_classifier).labels
+        if task.labels != labels:
+            raise InvalidInput(
+                f"labels: {settings.from_classifier} has {listed(labels)}, not "
+                f"{listed(task.labels)}; give the classifier's labels in its order, or none"
+            )
+    return task
 
 
 def untrained_model(settings: TrainSettings, classes: int) -> MultiExitClassifier:

@@ -272,7 +272,7 @@ def gpt2(folder: Path) -> Path:
             lambda f: rewrite(f, problem_type="multi_label_classification"),
             "gives a text several labels .* give a single-label classifier",
         ),
-        (without_head, "the weights of .* lack 'classifier.bias', 'classifier.weight'; give the"),
+        (without_head, "the weights of .* lack classifier.bias, classifier.weight; give the"),
         (
             lambda f: rewrite(f, id2label={"0": "a", "1": "b", "2": "a"}),
             "does not name each of its 3 classes once",
