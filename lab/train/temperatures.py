@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from lab.models.model import last_linear, save_model
-from lab.models.predict import ExitOutputs, predict
+from lab.models.predict import ExitOutputs
 from lab.models.run import Run
 
 BINS = 15
@@ -57,7 +57,7 @@ def calibration_error(probabilities_NC: NDArray[Any], labels_N: NDArray[np.int64
 def write_calibrated_run(run: Run, out: Path, data: str | None) -> dict[str, Any]:
     """Write ``run`` with a fitted temperature in each exit to ``out``; returns its facts."""
     validation = run.split(data).validation
-    outputs = predict(run.model, run.tokenizer, validation, run.facts["max_tokens"])
+    outputs = run.predict(validation)
     temperatures = fit_temperatures(outputs)
     model = run.model
     with torch.no_grad():

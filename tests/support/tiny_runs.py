@@ -14,6 +14,7 @@ from lab.data.tasks import get_task
 from lab.models.embedding_tables import quantised_rows
 from lab.models.encoders import load_tokenizer
 from lab.models.model import MultiExitClassifier, new_model, save_model
+from lab.models.run import TIME_FACTS
 from lab.train.settings import TrainSettings
 
 
@@ -32,6 +33,11 @@ def fix_weights(model: MultiExitClassifier, seed: int) -> MultiExitClassifier:
         word_VH, scale_V = quantised_rows(words.numpy())
         words.copy_(torch.from_numpy(word_VH * scale_V[:, None]))
     return model
+
+
+def without_times(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run that are equal for equal trainings."""
+    return {name: value for name, value in facts.items() if name not in TIME_FACTS}
 
 
 def write_fixed_run(

@@ -1,0 +1,28 @@
+"""Padded torch inputs from rows of `shared.inference.tokenizer.TextEncoder`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shared.inference.tokenizer import EncodedText, TokenIds
+
+
+def torch_inputs(rows: Sequence[EncodedText | TokenIds], config: Any) -> dict[str, Tensor]:
+    """Return ``input_ids``, ``attention_mask`` and, if the encoder takes them, ``token_type_ids``.
+
+    All have the shape (rows, tokens of the longest row).
+    """
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.full((len(rows), longest), config.pad_token_id or 0)
+    mask_BT = torch.zeros((len(rows), longest), dtype=torch.int64)
+    types_BT = torch.zeros_like(mask_BT)
+    for i, row in enumerate(rows):
+        ids_BT[i, : len(row)] = torch.as_tensor(row.ids_T)
+        types_BT[i, : len(row)] = torch.as_tensor(row.type_ids_T)
+        mask_BT[i, : len(row)] = 1
+    inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
+    return inputs | ({"token_type_ids": types_BT} if config.model_type == "bert" else {})
