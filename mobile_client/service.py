@@ -22,6 +22,7 @@ from shared.domain import Outcome, Tier
 from shared.errors import DimeeError, InvalidInput
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
+from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
 from shared.text import check_inputs
 from shared.tier_client import TierClient
@@ -68,11 +69,17 @@ class MobileService:
         self.settings = settings
         self._clock = clock
         self.runtime = LocalRuntime(settings, clock)
-        self.runtime.make_policy(settings.policy)  # raises for an unknown name
+        self._default_options = self.runtime.request_options
+        self.runtime.make_policy(self._default_options.policy)  # raises for an unknown name
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
-        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=credentials)
+        self._shipper = Shipper(
+            self._outbox,
+            settings.ledger_url,
+            credentials=credentials,
+            warning_s=settings.undelivered_warning_s,
+        )
         self._shipper.start()
         recorder = AttemptRecorder(
             self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
@@ -83,11 +90,14 @@ class MobileService:
         }
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
-        self._default_options = settings.request_options
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+
+    def undelivered(self) -> UndeliveredReport | None:
+        """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
+        return self._shipper.undelivered()
 
     async def classify(
         self,

@@ -24,8 +24,9 @@ class MobileSettings(BundleSettings):
     """TCP port of the gateway."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that run each of the mobile's layers."""
-    policy: str = "cascade-routing"
-    """Routing policy of requests that name none."""
+    policy: str | None = None
+    """Routing policy of requests that name none. Unset: the bundle's default, ``cascade-routing``,
+    or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
     edge_url: str = "http://127.0.0.1:8702"
@@ -82,10 +83,10 @@ class MobileSettings(BundleSettings):
     escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Escalations that a client starts with, and the most that it can save."""
 
-    @property
-    def request_options(self) -> ResolvedOptions:
-        """Options of a request that gives none."""
-        return ResolvedOptions(self.policy, self.deadline_ms, self.mode, self.max_cost_lambda)
+    def request_options(self, default_policy: str) -> ResolvedOptions:
+        """Return the options of a request that gives none; the bundle has the default policy."""
+        policy = default_policy if self.policy is None else self.policy
+        return ResolvedOptions(policy, self.deadline_ms, self.mode, self.max_cost_lambda)
 
     @property
     def waiting_price_lambda(self) -> float:

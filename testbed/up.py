@@ -104,10 +104,9 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
             "DIMEE_TLS_CERT: the testbed uses plain HTTP on loopback; unset it, or start the "
             "processes one by one (python -m edge_server …)"
         )
-    environment = {
-        "DIMEE_POLICY": settings.policy,
-        "DIMEE_BUNDLE": str(Path(settings.bundle).absolute()),
-    }
+    environment = {"DIMEE_BUNDLE": str(Path(settings.bundle).absolute())}
+    if settings.policy is not None:
+        environment["DIMEE_POLICY"] = settings.policy
     if settings.price_book is not None:
         environment["DIMEE_PRICE_BOOK"] = str(settings.price_book.absolute())
     for name in ("mobile_layers", "edge_layers", "database_url"):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.common import PATH, data_option, device_option, require_lab
+from lab.cli.common import PATH, data_option, device_option, echo_export, require_lab
 from shared.errors import InvalidInput
 
 
@@ -270,15 +270,24 @@ def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
 @data_option
 @device_option
 @_pool_options
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of accuracy that an exit may lose by the exported precision. The export is "
+    "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
+)
 def export(run: Path, bundle: Path, data: str | None, device: str, **options: Any) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
     A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest and card.
+    Notes on stderr say what the amount of data did not allow.
     """
     require_lab()
     from lab.export.bundle import export_run
     from lab.models.device import choose_device
     from lab.models.run import Run
 
-    chosen = choose_device(device)
-    click.echo(export_run(Run(run, chosen), bundle, data, **options))
+    exported = export_run(Run(run, choose_device(device)), bundle, data, **options)
+    echo_export(exported.card, exported.notes)

@@ -1,4 +1,4 @@
-"""A pretrained BERT-like encoder with an exit head after every layer (paper, section III).
+"""A pretrained encoder with an exit head after every layer (paper, section III).
 
 Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 """
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from lab.data.tasks import get_task
-from lab.models.encoders import check_bert_like, load_encoder
+from lab.models.encoders import load_encoder
+from lab.models.families import family_of
 from shared.errors import InvalidInput
 
 POOLINGS = ("mean", "cls", "both")
@@ -39,12 +40,12 @@ class MultiExitClassifier(nn.Module):
         if pooling not in POOLINGS:
             raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean, cls or both")
         self.pooling = pooling
-        check_bert_like(encoder.config)
+        self.family = family_of(encoder.config)
         if hasattr(encoder, "pooler"):
             encoder.pooler = None  # the exits pool their own layer
         self.encoder = encoder
         config = encoder.config
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(self.family.dropout)
         size = config.hidden_size * (2 if pooling == "both" else 1)
         sizes = [size, head_hidden, classes] if head_hidden else [size, classes]
         heads = [_head(sizes, config.initializer_range) for _ in range(config.num_hidden_layers)]
@@ -55,6 +56,11 @@ class MultiExitClassifier(nn.Module):
     def layers(self) -> int:
         """Number of transformer layers and of exits, l."""
         return len(self.exit_heads)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding; the attention mask excludes it."""
+        return int(self.encoder.config.pad_token_id or 0)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the logits of every exit, ``logits_EBC``."""

@@ -63,7 +63,7 @@ def _probabilities(
     probabilities_ENC = np.empty((model.layers, len(rows), model.classes), np.float32)
     for start in tqdm(range(0, len(order), BATCH), desc="predict", mininterval=2, delay=2):
         part = order[start : start + BATCH]
-        inputs = torch_inputs([rows[i] for i in part], model.encoder.config)
+        inputs = torch_inputs([rows[i] for i in part], model.family, model.pad_id)
         logits_EBC = model(move_inputs(inputs, device))
         probabilities_ENC[:, part] = logits_EBC.softmax(-1).cpu().numpy()
     return probabilities_ENC

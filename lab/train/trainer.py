@@ -20,15 +20,9 @@ from tqdm import tqdm
 
 from lab.data.examples import Example, Split, check_classes, data_hash, load_split
 from lab.data.tasks import Task, get_task
-from lab.models.device import (
-    CPU,
-    device_name,
-    explained_memory_error,
-    has_bfloat16,
-    move_inputs,
-)
+from lab.models.device import CPU, device_name, explained_memory_error, has_bfloat16, move_inputs
 from lab.models.encoded_examples import EncodedExamples, content_mask
-from lab.models.encoders import check_tokenizer, check_tokens, encoder_licence, load_tokenizer
+from lab.models.encoders import encoder_licence, load_tokenizer
 from lab.models.inputs import torch_inputs
 from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.models.predict import accuracy_by_exit, predict_encoded
@@ -81,8 +75,8 @@ def train(
     if settings.start_from is not None:
         before = _start_from(Path(settings.start_from), model, split)
     tokenizer = load_tokenizer(settings.encoder)
-    check_tokenizer(tokenizer, model.encoder.config)
-    check_tokens(settings.max_tokens, model.encoder.config)
+    model.family.check_tokenizer(tokenizer)
+    model.family.check_tokens(settings.max_tokens)
     if settings.token_dropout and tokenizer.mask_token_id is None:
         raise InvalidInput(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
@@ -240,7 +234,7 @@ def _batch_loss(
     bf16: bool,
 ) -> Tensor:
     rows = [data.train[i] for i in batch]
-    inputs = torch_inputs(rows, model.encoder.config)
+    inputs = torch_inputs(rows, model.family, model.pad_id)
     if settings.token_dropout:
         assert data.mask_id is not None
         inputs["input_ids"] = mask_tokens(

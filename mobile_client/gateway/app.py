@@ -126,8 +126,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     @app.get("/v1/status")
     async def status() -> MobileHealth:
-        """Return the certificate in force, the audits so far, and the alarms."""
-        return mobile.monitor.health()
+        """Return the certificate in force, the audits, the alarms and undelivered entries."""
+        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -136,15 +136,19 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Return 200 once the bundle is loaded and checked, else 503."""
+        """Return 200 once the bundle is loaded and checked, else 503.
+
+        ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
         return {
             "status": "ready",
             "tier": "mobile",
             "bundle_id": mobile.runtime.bundle.bundle_id,
-            "policy": settings.policy,
+            "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
+            "ledger": mobile.undelivered(),
         }
 
     return app

@@ -88,6 +88,7 @@ class LocalRuntime:
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
         self._seed = settings.policy_seed
+        self.request_options = settings.request_options(self.bundle.default_policy)
         self._policies: dict[str, RoutingPolicy] = {}
         self._making_policy = asyncio.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")

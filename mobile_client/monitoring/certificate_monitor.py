@@ -101,7 +101,7 @@ class CertificateMonitor:
     def covers(self, policy: RoutingPolicy) -> bool:
         """Return whether the monitor covers requests of this policy."""
         if self._guard.certificate is None:
-            return policy.name == self._settings.policy
+            return policy.name == self._runtime.request_options.policy
         return self._guard.covers(policy)
 
     def request_started(self, request: RoutedRequest, client: str) -> None:
@@ -154,7 +154,7 @@ class CertificateMonitor:
         return MobileHealth(
             status="degraded" if self._guard.degraded else "ok",
             bundle_id=self._runtime.bundle.bundle_id,
-            policy=self._settings.policy,
+            policy=self._runtime.request_options.policy,
             certificate_id=self._guard.certificate_id,
             certificate=certificate.sentence() if certificate else None,
             degraded=self._guard.degraded,

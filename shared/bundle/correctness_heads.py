@@ -28,6 +28,8 @@ EXTRA = 8
 """Number of features in addition to the embedding or the features of a pair."""
 QUANTILES = 32
 """Number of typical answers of each state."""
+MIN_HEAD_EXAMPLES = 100
+"""Least number of validation examples on which heads are fitted."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,11 @@ from shared.domain import LayerRange
 from shared.errors import BundleError
 from shared.pricing.cost_model import CostModel
 from shared.validation import first_error
+
+POLICY_WITH_HEADS = "cascade-routing"
+"""Default policy of a bundle that has correctness heads."""
+POLICY_WITHOUT_HEADS = "dimee-fixed"
+"""Default policy of a bundle without correctness heads; every bundle can run it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,15 @@ class Bundle:
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
+    @cached_property
+    def default_policy(self) -> str:
+        """Name of the policy of requests and settings that name none.
+
+        It is ``cascade-routing``, or ``dimee-fixed`` if the bundle was exported with too few
+        validation examples for correctness heads.
+        """
+        return POLICY_WITHOUT_HEADS if self.correctness_heads() is None else POLICY_WITH_HEADS
+
 
 def load_bundle(path: Path | str) -> Bundle:
     """Read and check a bundle; raises `BundleError`, whose message says what to do."""
@@ -60,6 +76,8 @@ def load_bundle(path: Path | str) -> Bundle:
     file = folder / MANIFEST
     try:
         raw = file.read_bytes()
+    except PermissionError:
+        raise _unreadable(file) from None
     except OSError:
         raise BundleError(
             f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
@@ -77,6 +95,13 @@ def load_bundle(path: Path | str) -> Bundle:
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
 
 
+def _unreadable(file: Path) -> BundleError:
+    return BundleError(
+        f"bundle: user {os.getuid()} may not read {file}; run chmod -R a+rX on the bundle's folder "
+        "(a container's user is not yours), and check that its parent folders can be entered"
+    )
+
+
 def _check_files(folder: Path, manifest: Manifest) -> None:
     expected = {TOKENIZER, EMBEDDINGS, ROUTER}
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
@@ -88,6 +113,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         try:
             with (folder / name).open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except PermissionError:
+            raise _unreadable(folder / name) from None
         except OSError:
             raise BundleError(
                 f"bundle: {folder / name} is missing; copy the whole folder again"

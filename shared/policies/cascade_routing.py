@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from shared.bundle.correctness_heads import (
     EXTRA,
+    MIN_HEAD_EXAMPLES,
     TIERS,
     CorrectnessHeads,
     answer_facts,
     raw_features,
 )
 from shared.domain import Expectation, Outcome, RoutingDecision, Tier
-from shared.errors import BundleError
+from shared.errors import InvalidInput
 from shared.policies.base import RoutingPolicy, TextFeatures
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
@@ -77,9 +78,11 @@ class CascadeRouting:
         alpha: float | None = None,
     ) -> None:
         if heads is None:
-            raise BundleError(
-                "bundle: it has no correctness heads for the policy cascade-routing; export it "
-                "again"
+            raise InvalidInput(
+                f"policy: {self.name} cannot run, because this bundle has no correctness heads; "
+                "use another policy, such as dimee-fixed, or train and export with at least "
+                f"{MIN_HEAD_EXAMPLES} validation examples, on which the heads are fitted",
+                field="policy",
             )
         self.heads = heads
         self.cost_weight = float(heads.cost_weight) if cost_weight is None else cost_weight

@@ -95,7 +95,7 @@ def test_heads_equal_those_read_from_a_file(heads: CorrectnessHeads) -> None:
 
 
 def test_policy_without_heads_is_refused() -> None:
-    with pytest.raises(BundleError, match="no correctness heads"):
+    with pytest.raises(InvalidInput, match="no correctness heads"):
         CascadeRouting(None, COSTS)
 
 

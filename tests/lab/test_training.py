@@ -105,7 +105,7 @@ def test_special_tokens_and_padding_are_never_masked(trained_run: Path) -> None:
     run = Run(trained_run)
     texts = ["a fine film and a warm day", "dull", "a word that is unknown"] * 40
     rows = EncodedExamples(run.text_encoder, [Example(text, None, 0) for text in texts])[:]
-    ids_BT = torch_inputs(rows, run.model.encoder.config)["input_ids"]
+    ids_BT = torch_inputs(rows, run.model.family, run.model.pad_id)["input_ids"]
     content_BT = content_mask(rows)
     special = [SPECIAL.index(name) for name in ("[PAD]", "[CLS]", "[SEP]")]
     special_BT = torch.isin(ids_BT, torch.tensor(special))

@@ -31,12 +31,12 @@ def test_options_out_of_bounds_are_refused_by_name(given: dict[str, Any]) -> Non
 def test_unset_options_are_those_of_the_settings() -> None:
     settings = MobileSettings(policy="edge", deadline_ms=700, mode="edge-max", max_cost_lambda=9)
     expected = ResolvedOptions("edge", 700.0, "edge-max", 9.0)
-    assert RequestOptions().resolve(settings.request_options) == expected
+    assert RequestOptions().resolve(settings.request_options("cascade-routing")) == expected
 
 
 def test_options_of_a_call_override_the_settings() -> None:
     options = RequestOptions("cloud", 50.0, "prefer-cloud", 20.0)
-    resolved = options.resolve(MobileSettings().request_options)
+    resolved = options.resolve(MobileSettings().request_options("dimee-fixed"))
     assert resolved == ResolvedOptions("cloud", 50.0, "prefer-cloud", 20.0)
 
 

@@ -1,0 +1,34 @@
+"""Changed copies of the shipped bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from shared.bundle.manifest import MANIFEST, ROUTER
+from tests.support.paths import BUNDLE
+
+
+def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = None) -> Path:
+    """Write a copy of the shipped bundle without correctness heads, and return its folder.
+
+    ``counts`` replaces the sizes of the pools; a pool of size 0 gets no centroid.
+    """
+    shutil.copytree(BUNDLE, folder, copy_function=os.link)
+    with np.load(BUNDLE / ROUTER, allow_pickle=False) as arrays:
+        centroids_DH, counts_D = arrays["centroids"], arrays["counts"]
+    if counts is not None:
+        counts_D = np.array(counts)
+        centroids_DH[counts_D == 0] = np.nan
+    (folder / ROUTER).unlink()
+    np.savez(folder / ROUTER, centroids=centroids_DH, counts=counts_D)
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest["files"][ROUTER] = hashlib.sha256((folder / ROUTER).read_bytes()).hexdigest()
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
