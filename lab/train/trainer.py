@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from tqdm import tqdm
 
 from lab.data.examples import Example, Split, check_classes, data_hash, load_split
 from lab.data.tasks import Task, get_task
+from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.device import CPU, device_name, explained_memory_error, has_bfloat16, move_inputs
 from lab.models.encoded_examples import EncodedExamples, content_mask
 from lab.models.encoders import encoder_licence, load_tokenizer
+from lab.models.exit_heads import ExitShape
 from lab.models.inputs import torch_inputs
 from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.models.predict import accuracy_by_exit, predict_encoded
@@ -60,12 +62,13 @@ def train(
     anything is trained, and `Diverged`.
     """
     check_settings(settings)
-    task = get_task(settings.task)
+    task = task_of(settings)
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
-    parts = {"training": split.train, "validation": split.validation}
-    check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
+    if settings.from_classifier is None:  # a classifier has learned its classes already
+        parts = {"training": split.train, "validation": split.validation}
+        check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
     torch.manual_seed(settings.seed)
-    model = new_model(settings.encoder, len(task.labels), settings.pooling, settings.head_hidden)
+    model = untrained_model(settings, len(task.labels))
     if settings.loss == "segment":
         m, n = settings.mobile_layers, settings.edge_layers
         if not 1 <= m < n < model.layers:
@@ -90,7 +93,7 @@ def train(
     model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict_encoded(model, data.validation, data.validation.labels_N, device)
     facts = asdict(settings) | {
-        "licence": encoder_licence(settings.encoder),
+        "licence": _licence(settings),
         "before": before,
         "data_hash": data_hash(split.train + split.validation),
         "examples": {
@@ -116,6 +119,11 @@ def _start_from(run: Path, model: MultiExitClassifier, split: Split) -> dict[str
     earlier, facts = load_model(run / "model")
     if facts["data_hash"] != data_hash(split.train + split.validation):
         raise InvalidInput("start_from: that run has other data, split or seed; give the same ones")
+    if facts.get("from_classifier"):
+        raise InvalidInput(
+            "start_from: that run started from a classifier; give --from-classifier "
+            f"{facts['from_classifier']} instead"
+        )
     try:
         model.load_state_dict(earlier.state_dict())
     except RuntimeError:
@@ -154,6 +162,37 @@ def _save_tokenizer(tokenizer: Any, file: Path) -> None:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.save(str(file))
+
+
+def task_of(settings: TrainSettings) -> Task:
+    """Return the task of the data; the labels are those of the classifier, if one is given."""
+    task = get_task(settings.task)
+    if settings.from_classifier is None:
+        return task
+    return replace(task, labels=read_classifier(settings.from_classifier).labels)
+
+
+def untrained_model(settings: TrainSettings, classes: int) -> MultiExitClassifier:
+    """Return the model with untrained exits, except for the last one of a classifier."""
+    classifier = settings.from_classifier
+    if classifier is None:
+        model = new_model(settings.encoder, classes, settings.pooling, settings.head_hidden)
+    else:
+        model = load_classifier(classifier, ExitShape(settings.pooling, settings.head_hidden))
+    if settings.freeze_backbone:
+        model.freeze_backbone(last_exit=classifier is not None)
+        if not any(weight.requires_grad for weight in model.parameters()):
+            raise InvalidInput(
+                "freeze_backbone: the classifier has one layer, so there is no exit to train; "
+                "leave it out"
+            )
+    return model
+
+
+def _licence(settings: TrainSettings) -> str:
+    if settings.from_classifier is not None:
+        return "see the classifier's card"
+    return encoder_licence(settings.encoder)
 
 
 def _make_folder(out: Path) -> None:
@@ -266,8 +305,7 @@ def _check_finite(finite: list[Tensor], settings: TrainSettings, out: Path, step
 
 def make_optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.optim.Optimizer:
     """Return ``adam``, as in the paper, or ``adamw``, with decoupled weight decay."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+        return torch.optim.Adam(trained, lr=settings.learning_rate)
+    return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
