@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from lab.models.device import CPU
 from lab.train.early_stopping import Diverged
 from lab.train.settings import TrainSettings, with_defaults
 from lab.train.trainer import train
@@ -27,6 +29,7 @@ def search(
     out: Path,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     learning_rates: Sequence[float] = LEARNING_RATES,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Train every point in ``out``/grid and copy the best model to ``out``.
 
@@ -46,7 +49,7 @@ def search(
     with tqdm(points, desc="grid", unit="point") as progress:
         for point in progress:
             progress.set_postfix_str(_name(point))
-            trained.append((point, _run(point, out / "grid" / _name(point))))
+            trained.append((point, _run(point, out / "grid" / _name(point), device)))
     best, best_facts = _best(trained)
     _copy_winner(out / "grid" / _name(best), out)
     table = [
@@ -77,7 +80,7 @@ def _name(point: TrainSettings) -> str:
     return f"b{point.batch_size}-lr{point.learning_rate:g}"
 
 
-def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
+def _run(point: TrainSettings, folder: Path, device: torch.device) -> dict[str, Any] | None:
     """Return the facts of a point, trained now or before; None if it diverges."""
     file = folder / "model" / "dimee.json"
     if file.is_file():
@@ -89,7 +92,7 @@ def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
             )
     else:
         try:
-            facts = train(point, folder)
+            facts = train(point, folder, device=device)
         except Diverged as error:
             tqdm.write(f"{folder.name}: {error.message}")
             return None

@@ -84,4 +84,4 @@ def _comparable(run: Run) -> dict[str, Any]:
 
 def _accuracy(model: MultiExitClassifier, run: Run, data: str | None) -> list[float]:
     validation = run.split(data).validation
-    return accuracy_by_exit(predict(model, run.tokenizer, validation, run.facts["max_tokens"]))
+    return accuracy_by_exit(predict(model, run.text_encoder, validation, run.device))

@@ -264,12 +264,16 @@ def test_interrupted_training_of_the_exits_resumes(
     train(settings, tmp_path / "whole", checkpoint_steps=3)
     save = trainer.save_checkpoint
 
+    saved: list[Any] = []
+
     def save_then_stop(*arguments: Any) -> None:
         save(*arguments)
-        raise KeyboardInterrupt
+        saved.append(arguments)
+        if len(saved) == 1:
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(trainer, "save_checkpoint", save_then_stop)
+    monkeypatch.setattr(trainer, "save_checkpoint", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "stopped", checkpoint_steps=3)
     train(settings, tmp_path / "stopped", checkpoint_steps=3)
     whole, resumed = (
