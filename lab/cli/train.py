@@ -15,6 +15,9 @@ from click.core import ParameterSource
 from lab.cli.common import PATH, data_option, device_option, echo_export, require_lab
 from shared.errors import InvalidInput
 
+FROZEN = {"learning_rate": 1e-2, "epochs": 10}
+"""Defaults with ``--freeze-backbone``: exits alone need higher learning rates."""
+
 
 def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
     def parse(context: click.Context, option: click.Parameter, value: str) -> list[Any]:
@@ -198,24 +201,36 @@ def train(
     require_lab()
     from lab.data.task_file import FIELDS, resolve_task
     from lab.data.tasks import facts_of_task
+    from lab.models.classifiers import read_classifier
     from lab.models.device import choose_device
     from lab.train.grid import EPOCHS, search
     from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    source = click.get_current_context().get_parameter_source
+    if classifier := given.get("from_classifier"):
+        if source("encoder") is not ParameterSource.DEFAULT:
+            raise InvalidInput(
+                "--encoder: the classifier has its own; leave out --encoder or --from-classifier"
+            )
+        given |= {"encoder": classifier, "labels": read_classifier(classifier).labels}
     task, given["split"] = resolve_task(
         given["data"], {name: given.pop(name) for name in FIELDS if name in given}
     )
     given |= facts_of_task(task)
     if "teacher" in given:
         given.setdefault("distil", 0.5)
-    source = click.get_current_context().get_parameter_source
     for name in ("grid_batch_sizes", "grid_learning_rates"):
         if not grid and source(name) is not ParameterSource.DEFAULT:
             raise InvalidInput(f"--{name.replace('_', '-')}: add --grid, or leave this option out")
     chosen = choose_device(device)
     if grid:
+        if given["freeze_backbone"] and source("grid_learning_rates") is ParameterSource.DEFAULT:
+            raise InvalidInput(
+                "--grid: its learning rates are too low for exits alone; give higher ones, like "
+                "--grid-learning-rates 1e-3,3e-3,1e-2"
+            )
         if fixed := {"batch_size", "learning_rate"} & given.keys():
             option = "--" + min(fixed).replace("_", "-")
             raise InvalidInput(f"{option}: the grid chooses it; leave out this option or --grid")
@@ -226,13 +241,16 @@ def train(
             f"learning rate {facts['learning_rate']:g}; all points in {out / 'grid.json'}"
         )
     else:
-        facts = run_training(TrainSettings(**given), out, device=chosen)
+        defaults = FROZEN if given["freeze_backbone"] else {}
+        facts = run_training(TrainSettings(**(defaults | given)), out, device=chosen)
     sizes = ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items())
     click.echo(f"trained on {sizes}; model in {out / 'model'}")
     click.echo(
         f"device {facts['device']}, {facts['training_precision']}, "
         f"{facts['training_seconds']:,.0f} s"
     )
+    if "classifier_accuracy" in facts:
+        click.echo(f"classifier before the training: {facts['classifier_accuracy']:.2f}")
     click.echo("exit  accuracy on validation")
     for layer, accuracy in enumerate(facts["validation_accuracy_by_exit"], start=1):
         click.echo(f"{layer:>4}  {accuracy:.2f}")

@@ -33,11 +33,12 @@ def search(
 ) -> dict[str, Any]:
     """Train every point in ``out``/grid and copy the best model to ``out``.
 
-    The best point has the highest validation accuracy at the last exit, and among equal points the
-    smallest learning rate. Finished points are not repeated, interrupted ones are resumed, and
-    diverged ones cannot win. Returns the facts of the best point; ``out``/grid.json has every
-    point's accuracy by exit in percent (null if it diverged). Raises `InvalidInput` for wrong
-    settings, data or folder, and `Diverged` if every point diverges.
+    The best point has the highest validation accuracy at the last exit (with a frozen classifier,
+    on average over the others), and among equal points the smallest learning rate. Finished points
+    are not repeated, interrupted ones are resumed, and diverged ones cannot win. Returns the facts
+    of the best point; ``out``/grid.json has every point's accuracy by exit in percent (null if it
+    diverged). Raises `InvalidInput` for wrong settings, data or folder, and `Diverged` if every
+    point diverges.
     """
     _check(batch_sizes, learning_rates, out)
     points = [
@@ -106,7 +107,7 @@ def _best(
     trained: Sequence[tuple[TrainSettings, dict[str, Any] | None]],
 ) -> tuple[TrainSettings, dict[str, Any]]:
     ranked = [
-        (-facts["validation_accuracy_by_exit"][-1], point.learning_rate, point.batch_size, number)
+        (*_losses(point, facts), point.learning_rate, point.batch_size, number)
         for number, (point, facts) in enumerate(trained)
         if facts is not None
     ]
@@ -115,6 +116,17 @@ def _best(
     point, facts = trained[min(ranked)[-1]]
     assert facts is not None
     return point, facts
+
+
+def _losses(point: TrainSettings, facts: dict[str, Any]) -> tuple[float, float]:
+    """Return what the best point minimises: the negative accuracy at full depth.
+
+    Full depth is the same at every point of a frozen classifier; there, the mean of the earlier
+    exits decides.
+    """
+    *earlier, last = facts["validation_accuracy_by_exit"]
+    frozen = point.freeze_backbone and point.from_classifier is not None
+    return -last, (-sum(earlier) / max(1, len(earlier)) if frozen else 0.0)
 
 
 def _copy_winner(winner: Path, out: Path) -> None:

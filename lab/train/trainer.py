@@ -19,20 +19,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lab.data.examples import Example, check_classes, data_hash
-from lab.data.labels import listed
 from lab.data.splits import Split, load_split
-from lab.data.tasks import Task, task_of_facts
-from lab.models.classifiers import load_classifier, read_classifier
+from lab.data.tasks import Task
 from lab.models.device import CPU, device_name, explained_memory_error, has_bfloat16, move_inputs
 from lab.models.encoded_examples import EncodedExamples, content_mask
-from lab.models.encoders import encoder_licence, load_tokenizer
-from lab.models.exit_heads import ExitShape
+from lab.models.encoders import load_tokenizer
 from lab.models.inputs import torch_inputs
-from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
+from lab.models.model import MultiExitClassifier, load_model, save_model
 from lab.models.predict import accuracy_by_exit, predict_encoded
 from lab.train.batches import make_batches, mask_tokens
 from lab.train.checkpoint import TrainingState, resume, save_checkpoint
 from lab.train.early_stopping import diverged, save_if_best
+from lab.train.initial_model import (
+    classifier_accuracy,
+    initial_model,
+    licence_of,
+    task_of,
+)
 from lab.train.loss import isolate_segments, joint_loss
 from lab.train.settings import TrainSettings, check_settings
 from lab.train.teacher import teacher_logits
@@ -70,7 +73,7 @@ def train(
         parts = {"training": split.train, "validation": split.validation}
         check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
     torch.manual_seed(settings.seed)
-    model = untrained_model(settings, len(task.labels))
+    model = initial_model(settings, len(task.labels))
     if settings.loss == "segment":
         m, n = settings.mobile_layers, settings.edge_layers
         if not 1 <= m < n < model.layers:
@@ -87,6 +90,9 @@ def train(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
         )
     data = _encode(split, tokenizer, settings, _teacher_logits(settings, split.train, task, device))
+    own: dict[str, Any] = {}
+    if settings.from_classifier is not None:
+        own["classifier_accuracy"] = classifier_accuracy(model, data.validation, task, device)
     _make_folder(out)
     if settings.bf16 and not has_bfloat16(device):
         tqdm.write(f"note: {device_name(device)} has no bfloat16; training in fp32", sys.stderr)
@@ -94,21 +100,25 @@ def train(
         state = _fit(model, data, settings, out, checkpoint_steps, device)
     model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict_encoded(model, data.validation, data.validation.labels_N, device)
-    facts = asdict(settings) | {
-        "licence": _licence(settings),
-        "before": before,
-        "data_hash": data_hash(split.train + split.validation),
-        "examples": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-        },
-        "validation_accuracy_by_exit": accuracy_by_exit(outputs),
-        "device": ", then ".join(state.devices),
-        "torch": torch.__version__,
-        "training_precision": _precision(settings, device),
-        "training_seconds": round(state.seconds, 1),
-    }
+    facts = (
+        asdict(settings)
+        | own
+        | {
+            "licence": licence_of(settings),
+            "before": before,
+            "data_hash": data_hash(split.train + split.validation),
+            "examples": {
+                "train": len(split.train),
+                "validation": len(split.validation),
+                "test": len(split.test),
+            },
+            "validation_accuracy_by_exit": accuracy_by_exit(outputs),
+            "device": ", then ".join(state.devices),
+            "torch": torch.__version__,
+            "training_precision": _precision(settings, device),
+            "training_seconds": round(state.seconds, 1),
+        }
+    )
     (out / "model").mkdir(exist_ok=True)
     _save_tokenizer(tokenizer, out / "model" / "tokenizer.json")
     # last: its facts say that the run is complete
@@ -164,42 +174,6 @@ def _save_tokenizer(tokenizer: Any, file: Path) -> None:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.save(str(file))
-
-
-def task_of(settings: TrainSettings) -> Task:
-    """Return the task of the data; raises `InvalidInput` if a classifier has other labels."""
-    task = task_of_facts(asdict(settings))
-    if settings.from_classifier is not None:
-        labels = read_classifier(settings.from_classifier).labels
-        if task.labels != labels:
-            raise InvalidInput(
-                f"labels: {settings.from_classifier} has {listed(labels)}, not "
-                f"{listed(task.labels)}; give the classifier's labels in its order, or none"
-            )
-    return task
-
-
-def untrained_model(settings: TrainSettings, classes: int) -> MultiExitClassifier:
-    """Return the model with untrained exits, except for the last one of a classifier."""
-    classifier = settings.from_classifier
-    if classifier is None:
-        model = new_model(settings.encoder, classes, settings.pooling, settings.head_hidden)
-    else:
-        model = load_classifier(classifier, ExitShape(settings.pooling, settings.head_hidden))
-    if settings.freeze_backbone:
-        model.freeze_backbone(last_exit=classifier is not None)
-        if not any(weight.requires_grad for weight in model.parameters()):
-            raise InvalidInput(
-                "freeze_backbone: the classifier has one layer, so there is no exit to train; "
-                "leave it out"
-            )
-    return model
-
-
-def _licence(settings: TrainSettings) -> str:
-    if settings.from_classifier is not None:
-        return "see the classifier's card"
-    return encoder_licence(settings.encoder)
 
 
 def _make_folder(out: Path) -> None:

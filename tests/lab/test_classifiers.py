@@ -28,8 +28,9 @@ from lab.models.exit_heads import ExitShape
 from lab.models.run import Run
 from lab.train import trainer
 from lab.train.early_stopping import rank
+from lab.train.initial_model import task_of
 from lab.train.settings import TrainSettings
-from lab.train.trainer import task_of, train
+from lab.train.trainer import train
 from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
 from shared.inference.tokenizer import TextEncoder
