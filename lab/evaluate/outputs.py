@@ -30,7 +30,7 @@ from lab.data.tasks import Task, task_of_facts
 from lab.evaluate.groups import with_groups
 from lab.evaluate.samples import Samples, load_samples, save_samples
 from lab.models.pair_features import DEFAULT_ENCODER, PairFeatures, packaged_pair_features
-from lab.models.predict import ExitOutputs, accuracy_by_exit, predict
+from lab.models.predict import ExitOutputs, accuracy_by_exit
 from lab.models.run import Run, portable_facts
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
@@ -246,7 +246,7 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
 
 def last_logits(run: Run, examples: Sequence[Example]) -> NDArray[np.float32]:
     """Return ``logits_NC`` of the run's last exit as log-probabilities."""
-    outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
+    outputs = run.predict(examples)
     logits_NC: NDArray[np.float32] = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
     return logits_NC
 
