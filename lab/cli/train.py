@@ -283,6 +283,11 @@ def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
 @device_option
 @_pool_options
 @click.option(
+    "--no-samples",
+    is_flag=True,
+    help="Leave out the sample texts: up to 60 texts of the data, for dimee demo and dimee load.",
+)
+@click.option(
     "--max-loss",
     type=click.FloatRange(0, 100),
     default=0.5,
@@ -290,10 +295,13 @@ def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
     help="Points of accuracy that an exit may lose by the exported precision. The export is "
     "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
 )
-def export(run: Path, bundle: Path, data: str | None, device: str, **options: Any) -> None:
+def export(
+    run: Path, bundle: Path, data: str | None, device: str, no_samples: bool, **options: Any
+) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
-    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest and card.
+    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
+    sample texts of the data.
     Notes on stderr say what the amount of data did not allow.
     """
     require_lab()
@@ -301,5 +309,6 @@ def export(run: Path, bundle: Path, data: str | None, device: str, **options: An
     from lab.models.device import choose_device
     from lab.models.run import Run
 
-    exported = export_run(Run(run, choose_device(device)), bundle, data, **options)
+    chosen = Run(run, choose_device(device))
+    exported = export_run(chosen, bundle, data, with_samples=not no_samples, **options)
     echo_export(exported.card, exported.notes)

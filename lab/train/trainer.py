@@ -6,10 +6,8 @@ Shape suffixes: N texts, B rows, E exits, C classes.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from lab.data.examples import Example, Split, check_classes, data_hash, load_split
+from lab.data.examples import Split, check_classes, data_hash, load_split
 from lab.data.tasks import Task, get_task
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.device import CPU, device_name, explained_memory_error, has_bfloat16, move_inputs
-from lab.models.encoded_examples import EncodedExamples, content_mask
+from lab.models.encoded_examples import content_mask
 from lab.models.encoders import encoder_licence, load_tokenizer
 from lab.models.exit_heads import ExitShape
 from lab.models.inputs import torch_inputs
@@ -33,22 +31,11 @@ from lab.train.checkpoint import TrainingState, resume, save_checkpoint
 from lab.train.early_stopping import diverged, save_if_best
 from lab.train.loss import isolate_segments, joint_loss
 from lab.train.settings import TrainSettings, check_settings
-from lab.train.teacher import teacher_logits
+from lab.train.training_data import TrainingData, encode_data, save_tokenizer
 from shared.errors import InvalidInput
-from shared.inference.tokenizer import TextEncoder
 
 REPORT_STEPS = 20
 """Steps between two reports of the loss."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Token ids of both parts, the teacher's logits, and the id of the mask token."""
-
-    train: EncodedExamples
-    validation: EncodedExamples
-    teacher_NC: Tensor | None
-    mask_id: int | None
 
 
 def train(
@@ -84,7 +71,7 @@ def train(
         raise InvalidInput(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
         )
-    data = _encode(split, tokenizer, settings, _teacher_logits(settings, split.train, task, device))
+    data = encode_data(split, tokenizer, settings, len(task.labels), device)
     _make_folder(out)
     if settings.bf16 and not has_bfloat16(device):
         tqdm.write(f"note: {device_name(device)} has no bfloat16; training in fp32", sys.stderr)
@@ -108,7 +95,7 @@ def train(
         "training_seconds": round(state.seconds, 1),
     }
     (out / "model").mkdir(exist_ok=True)
-    _save_tokenizer(tokenizer, out / "model" / "tokenizer.json")
+    save_tokenizer(tokenizer, out / "model" / "tokenizer.json")
     # last: its facts say that the run is complete
     save_model(model.to(CPU), out / "model", facts)
     return facts
@@ -131,37 +118,6 @@ def _start_from(run: Path, model: MultiExitClassifier, split: Split) -> dict[str
             f"start_from: that run has another shape; give its --encoder {facts['encoder']}"
         ) from None
     return facts
-
-
-def _teacher_logits(
-    settings: TrainSettings, train: Sequence[Example], task: Task, device: torch.device
-) -> Tensor | None:
-    if settings.teacher is None:
-        return None
-    logits_NC = teacher_logits(Path(settings.teacher), train, len(task.labels), device)
-    return torch.from_numpy(logits_NC)
-
-
-def _encode(
-    split: Split, tokenizer: Any, settings: TrainSettings, teacher_NC: Tensor | None
-) -> TrainingData:
-    """Tokenize both parts once, with the tokenizer that will serve the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        _save_tokenizer(tokenizer, file)
-        encoder = TextEncoder(file, settings.max_tokens)
-    return TrainingData(
-        EncodedExamples(encoder, split.train, "training"),
-        EncodedExamples(encoder, split.validation, "validation"),
-        teacher_NC,
-        tokenizer.mask_token_id,
-    )
-
-
-def _save_tokenizer(tokenizer: Any, file: Path) -> None:
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.save(str(file))
 
 
 def task_of(settings: TrainSettings) -> Task:
