@@ -6,10 +6,8 @@ Shape suffixes: N texts, B rows, E exits, C classes.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from lab.data.examples import Example, check_classes, data_hash
+from lab.data.examples import check_classes, data_hash
 from lab.data.splits import Split, load_split
-from lab.data.tasks import Task
 from lab.models.device import CPU, device_name, explained_memory_error, has_bfloat16, move_inputs
-from lab.models.encoded_examples import EncodedExamples, content_mask
+from lab.models.encoded_examples import content_mask
 from lab.models.encoders import load_tokenizer
 from lab.models.inputs import torch_inputs
 from lab.models.model import MultiExitClassifier, load_model, save_model
@@ -38,22 +35,11 @@ from lab.train.initial_model import (
 )
 from lab.train.loss import isolate_segments, joint_loss
 from lab.train.settings import TrainSettings, check_settings
-from lab.train.teacher import teacher_logits
+from lab.train.training_data import TrainingData, encode_data, save_tokenizer
 from shared.errors import InvalidInput
-from shared.inference.tokenizer import TextEncoder
 
 REPORT_STEPS = 20
 """Steps between two reports of the loss."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Token ids of both parts, the teacher's logits, and the id of the mask token."""
-
-    train: EncodedExamples
-    validation: EncodedExamples
-    teacher_NC: Tensor | None
-    mask_id: int | None
 
 
 def train(
@@ -89,7 +75,7 @@ def train(
         raise InvalidInput(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"
         )
-    data = _encode(split, tokenizer, settings, _teacher_logits(settings, split.train, task, device))
+    data = encode_data(split, tokenizer, settings, len(task.labels), device)
     own: dict[str, Any] = {}
     if settings.from_classifier is not None:
         own["classifier_accuracy"] = classifier_accuracy(model, data.validation, task, device)
@@ -120,7 +106,7 @@ def train(
         }
     )
     (out / "model").mkdir(exist_ok=True)
-    _save_tokenizer(tokenizer, out / "model" / "tokenizer.json")
+    save_tokenizer(tokenizer, out / "model" / "tokenizer.json")
     # last: its facts say that the run is complete
     save_model(model.to(CPU), out / "model", facts)
     return facts
@@ -143,37 +129,6 @@ def _start_from(run: Path, model: MultiExitClassifier, split: Split) -> dict[str
             f"start_from: that run has another shape; give its --encoder {facts['encoder']}"
         ) from None
     return facts
-
-
-def _teacher_logits(
-    settings: TrainSettings, train: Sequence[Example], task: Task, device: torch.device
-) -> Tensor | None:
-    if settings.teacher is None:
-        return None
-    logits_NC = teacher_logits(Path(settings.teacher), train, len(task.labels), device)
-    return torch.from_numpy(logits_NC)
-
-
-def _encode(
-    split: Split, tokenizer: Any, settings: TrainSettings, teacher_NC: Tensor | None
-) -> TrainingData:
-    """Tokenize both parts once, with the tokenizer that will serve the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        _save_tokenizer(tokenizer, file)
-        encoder = TextEncoder(file, settings.max_tokens)
-    return TrainingData(
-        EncodedExamples(encoder, split.train, "training"),
-        EncodedExamples(encoder, split.validation, "validation"),
-        teacher_NC,
-        tokenizer.mask_token_id,
-    )
-
-
-def _save_tokenizer(tokenizer: Any, file: Path) -> None:
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.save(str(file))
 
 
 def _make_folder(out: Path) -> None:
