@@ -11,11 +11,16 @@ from typing import Any
 
 import click
 
+from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.client import load_settings
+from mobile_client.gateway.examples import curl_command
+from shared.bundle.description import describe
+from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
-from shared.policies import POLICY_NAMES
+from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
+from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
 from testbed.processes.supervisor import TESTBED_FILE, supervise, write_testbed_file
@@ -61,7 +66,7 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )(command)
     for option in (
         click.option(
-            "--policy", type=click.Choice(POLICY_NAMES), help="Routing policy of the mobile."
+            "--policy", metavar="POLICY", help=f"Routing policy of the mobile: {POLICY_HELP}"
         ),
         click.option("--mobile-layers", type=int, help="Number of layers on the mobile (m)."),
         click.option("--edge-layers", type=int, help="Number of layers on the edge (n)."),
@@ -80,6 +85,14 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def describe_bundle(options: dict[str, Any]) -> BundleDescription:
+    """Return the description of the bundle that the options or the environment name.
+
+    Raises `BundleError` if it cannot be used.
+    """
+    return describe(load_bundle(load_settings(bundle=options["bundle"]).bundle))
 
 
 def testbed_from_options(options: dict[str, Any]) -> Testbed:
@@ -104,6 +117,9 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
             "DIMEE_TLS_CERT: the testbed uses plain HTTP on loopback; unset it, or start the "
             "processes one by one (python -m edge_server …)"
         )
+    if settings.policy is not None and settings.policy not in POLICY_NAMES:
+        bundle = load_bundle(settings.bundle)
+        make_policy(settings.policy, PolicyFacts.of(bundle, settings.mobile_layers))
     environment = {"DIMEE_BUNDLE": str(Path(settings.bundle).absolute())}
     if settings.policy is not None:
         environment["DIMEE_POLICY"] = settings.policy
@@ -153,6 +169,7 @@ def up(
     stops everything. dimee link changes links of a running testbed.
     """
     hops = make_hops(links, link_seed)
+    bundle = describe_bundle(options)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -171,10 +188,9 @@ def up(
             paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
             click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
+        url, with_token = testbed.roles["mobile"].url, bool(testbed.credentials.headers())
         click.echo(
-            "ready; try:\n"
-            f"  curl -s {testbed.roles['mobile'].url}/v1/classify"
-            " -H 'content-type: application/json' -d '{\"texts\": [\"a gripping, funny film\"]}'\n"
+            f"ready; try:\n  {curl_command(url, bundle, with_token)}\n"
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )

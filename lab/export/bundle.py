@@ -27,10 +27,12 @@ from lab.export.loss_check import (
     few_texts_warning,
     loss_table,
 )
+from lab.export.samples import choose_samples
 from lab.models.embedding_tables import mean_embeddings
 from lab.models.run import Run
 from shared.bundle.correctness_heads import Floats
 from shared.bundle.loading import POLICY_WITH_HEADS, POLICY_WITHOUT_HEADS, load_bundle
+from shared.domain import InputText
 from shared.inference.tokenizer import TextEncoder
 from shared.pricing.cost_model import CostModel
 
@@ -100,9 +102,16 @@ class Exported:
 
 
 def export_run(
-    run: Run, target: Path, data: str | None, max_loss: float = MAX_LOSS, **options: Any
+    run: Run,
+    target: Path,
+    data: str | None,
+    max_loss: float = MAX_LOSS,
+    with_samples: bool = True,
+    **options: Any,
 ) -> Exported:
     """Export ``run`` to ``target``, measure the bundle on both parts, and write manifest and card.
+
+    ``with_samples`` puts texts of the reported part into the bundle as its samples.
 
     Raises `InvalidInput`, and writes no bundle, if the exported precision loses significantly more
     than ``max_loss`` points at any exit (`lab.export.loss_check`). This is tested on the reported
@@ -126,7 +135,11 @@ def export_run(
         accuracy["loss"] = loss_table(losses, max_loss)
         accuracy["policies"] = policy_table(bundle, shipped)
     check_losses(losses, max_loss)
-    write_bundle(run, pools, target, max_tokens, accuracy)
+    samples: list[InputText] = []
+    if with_samples:
+        labels = bundle.manifest.labels
+        samples = choose_samples(split.test, labels, shipped.confidence_NE, run.facts["seed"])
+    write_bundle(run, pools, target, max_tokens, accuracy, samples)
     few_texts = few_texts_warning(len(split.test), len(losses), max_loss)
     return Exported(
         write_card(load_bundle(target)), [note for note in (policy_note, few_texts) if note]

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,20 @@ from tqdm import tqdm
 
 from lab.evaluate.pools import Pools
 from lab.export.onnx_layer import LayerFacts, layer_graph
+from lab.export.samples import write_samples
 from lab.models.embedding_tables import quantised_rows
 from lab.models.model import MultiExitClassifier
 from lab.models.run import Run, portable_facts
-from shared.bundle.manifest import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.bundle.manifest import (
+    EMBEDDINGS,
+    MANIFEST,
+    ROUTER,
+    SAMPLES,
+    TOKENIZER,
+    Manifest,
+    layer_file,
+)
+from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
 
@@ -58,11 +69,11 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
         activation=family.activation,
         bias_AD=family.position_bias(encoder),
     )
-    pairs = zip(family.layers(encoder), model.exit_heads, strict=True)
-    for number, (layer, head) in enumerate(
-        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    parts = zip(family.layers(encoder), model.exit_heads, model.shapes, strict=True)
+    for number, (layer, head, shape) in enumerate(
+        tqdm(list(parts), desc="layers", unit="layer", delay=2), start=1
     ):
-        graph = layer_graph(family.layer_weights(layer), facts, head, bits, model.pooling)
+        graph = layer_graph(family.layer_weights(layer), facts, head, bits, shape.pooling)
         onnx.save(graph, str(folder / layer_file(number)))
 
 
@@ -82,7 +93,12 @@ def write_router(pools: Pools, file: Path) -> None:
 
 
 def write_bundle(
-    run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
+    run: Run,
+    pools: Pools,
+    target: Path,
+    max_tokens: int,
+    accuracy: dict[str, Any],
+    samples: Sequence[InputText] = (),
 ) -> Manifest:
     """Write the bundle to a temporary folder and move it to ``target``."""
     check_target(target)
@@ -93,6 +109,8 @@ def write_bundle(
         write_embeddings(run.model, folder / EMBEDDINGS)
         write_layers(run.model, folder)
         write_router(pools, folder / ROUTER)
+        if samples:
+            write_samples(samples, folder / SAMPLES)
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
         replace_bundle(folder, target)
     return manifest
@@ -125,11 +143,12 @@ def write_manifest(
     facts, model = run.facts, run.model
     names = [TOKENIZER, EMBEDDINGS, ROUTER]
     names += [layer_file(layer) for layer in range(1, model.layers + 1)]
+    names += [SAMPLES] if (folder / SAMPLES).is_file() else []
     manifest = Manifest(
         task=run.task.name,
         labels=run.task.labels,
         pairs=run.task.pair_field is not None,
-        encoder=facts["encoder"],
+        encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],
         layers=model.layers,
         hidden_size=model.encoder.config.hidden_size,
@@ -144,7 +163,8 @@ def write_manifest(
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        training=portable_facts(facts),
+        training=portable_facts(facts)
+        | {"text_field": run.task.text_field, "pair_field": run.task.pair_field},
         files={name: sha256(folder / name) for name in names},
     )
     save_manifest(manifest, folder)

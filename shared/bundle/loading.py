@@ -18,13 +18,15 @@ from shared.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     ROUTER,
+    SAMPLES,
     TOKENIZER,
     Manifest,
     layer_file,
 )
-from shared.domain import LayerRange
-from shared.errors import BundleError
+from shared.domain import InputText, LayerRange
+from shared.errors import BundleError, InvalidInput
 from shared.pricing.cost_model import CostModel
+from shared.text_files import FieldNames, TextReader
 from shared.validation import first_error
 
 POLICY_WITH_HEADS = "cascade-routing"
@@ -60,6 +62,28 @@ class Bundle:
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
+    def samples(self) -> list[InputText]:
+        """Return the sample texts of the bundle, from easy to hard; empty if it has none.
+
+        Raises `BundleError` if they are not texts of this bundle's task.
+        """
+        if SAMPLES not in self.manifest.files:
+            return []
+        reader = TextReader(self.manifest.pairs, self.manifest.labels)
+        try:
+            return reader.read_file(self.path / SAMPLES)
+        except InvalidInput as error:
+            raise BundleError(f"bundle: {error.message}; export the bundle again") from None
+
+    def field_names(self) -> FieldNames:
+        """Return the names of the fields in the data that the bundle was trained on."""
+        facts, default = self.manifest.training, FieldNames()
+        return FieldNames(
+            facts.get("text_field") or default.text,
+            facts.get("pair_field") or default.pair,
+            facts.get("label_field") or default.label,
+        )
+
     @cached_property
     def default_policy(self) -> str:
         """Name of the policy of requests and settings that name none.
@@ -79,10 +103,7 @@ def load_bundle(path: Path | str) -> Bundle:
     except PermissionError:
         raise _unreadable(file) from None
     except OSError:
-        raise BundleError(
-            f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
-            "or make one with: dimee export"
-        ) from None
+        raise BundleError(f"bundle: {_instead_of_a_bundle(folder)}") from None
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
@@ -93,6 +114,22 @@ def load_bundle(path: Path | str) -> Bundle:
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _instead_of_a_bundle(path: Path) -> str:
+    """Return in words what a path without a manifest is, and how to get a bundle."""
+    for run in (path, path.parent):
+        if (run / "model" / "dimee.json").is_file():
+            return f"{run} is a training run; export it first: dimee export {run} BUNDLE"
+    if (path / "config.json").is_file():
+        return (
+            f"{path} is a Hugging Face model; train exits for it and export the run: dimee train "
+            f"--from-classifier {path} --out RUN, then dimee export RUN BUNDLE"
+        )
+    return (
+        f"{path / MANIFEST} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
+        "or make one with: dimee export"
+    )
 
 
 def _unreadable(file: Path) -> BundleError:
