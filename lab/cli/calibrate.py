@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 @click.option("--per-tier", is_flag=True, help="Also bound the loss of each tier's own answers.")
 @click.option(
     "--data",
-    help="File or folder of JSON lines that the bundle was not trained on, or owner/name:config of "
-    "a hub. Default: GLUE, from the folder DIMEE_GLUE, ../shared/glue or the hub.",
+    help="File or folder of labelled texts that the bundle was not trained on, or "
+    "owner/name:config of a hub. Default for a GLUE task: GLUE, from the folder DIMEE_GLUE, "
+    "../shared/glue or the hub.",
 )
 @click.option("--price-book", type=PATH, help="JSON file of prices; default: the bundle's.")
 @click.option(

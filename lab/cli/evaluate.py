@@ -22,10 +22,12 @@ PRINTED_METHODS = (
 )
 @click.option(
     "--on",
-    type=click.Choice(["test", "glue"]),
+    type=click.Choice(["test", "validation-file", "glue"]),
     default="test",
     show_default=True,
-    help="Reported examples: the run's own test part, or GLUE's validation file.",
+    callback=lambda context, option, value: "glue" if value == "validation-file" else value,
+    help="Reported examples: the run's own test part, or the data's validation file, which the "
+    "training must not have used (glue is the same, for GLUE's).",
 )
 @click.option(
     "--mobile-layers", type=int, help="Layers on the mobile, m; default: a quarter of all."

@@ -22,8 +22,8 @@ def outputs(run: Path, data: str | None, train_logits: bool, out: Path) -> None:
     """Write the exit outputs of RUN to a folder, for dimee evaluate without the model.
 
     The folder holds every exit's probabilities, mean word embeddings, lengths and labels of the
-    validation part, the test part and GLUE's validation file, but no weights and no texts. With it
-    others can repeat the study.
+    validation part, the test part and the data's validation file, but no weights and no texts. With
+    it others can repeat the study.
     """
     require_lab()
     from lab.evaluate.outputs import write_outputs

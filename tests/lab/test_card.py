@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from lab.cli.evaluate import evaluate
 from lab.cli.refit import refit
 from lab.cli.train import export, train
 from lab.export.card import card_of, part_titles
@@ -200,3 +201,8 @@ def test_bundle_without_heads_says_which_policy_it_runs(tmp_path: Path) -> None:
     card = card_of(made)
     assert "`dimee-fixed`: the bundle has no correctness heads for `cascade-routing`" in card
     assert "at least 100 validation examples" in card
+
+
+@pytest.mark.parametrize(("given", "part"), [("validation-file", "glue"), ("glue", "glue")])
+def test_validation_file_of_any_data_can_be_reported(given: str, part: str) -> None:
+    assert parse(evaluate, f"dimee evaluate RUN --on {given}")["--on"] == part

@@ -22,6 +22,7 @@ from lab.models.predict import ExitOutputs
 from lab.train.temperatures import calibration_error, fit_temperatures
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES, CorrectnessHeads
 from shared.policies import POLICY_NAMES, make_policy
+from tests.support.paths import REPOSITORY
 from tests.support.toy_samples import COSTS
 
 LAYERS, HIDDEN = COSTS.layers, 6
@@ -128,6 +129,12 @@ def test_constant_outcomes(case: str, count: int) -> None:
     assert np.isfinite(fit_temperatures(outputs)).all()
     table = exit_table(samples, samples)
     assert np.isfinite(table["fp32"]["accuracy"]).all()
+
+
+def test_how_to_has_the_note_on_few_rows() -> None:
+    _, _, note = fitted(few(40, 2, 8), 8)
+    page = (REPOSITORY / "docs" / "how-to" / "train-a-bundle.md").read_text(encoding="utf-8")
+    assert f"note: {note}\n" in page
 
 
 def test_validation_rows_that_share_text_leave_no_folds() -> None:
