@@ -110,6 +110,8 @@ def evaluate(
             "routed to its tier; change --mobile-layers, --edge-layers or --mu",
             err=True,
         )
+    if reason := result.get("no_cascade_routing"):
+        click.echo(f"note: cascade-routing is left out, because {reason}", err=True)
     click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
     click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
     for name in (*PRINTED_METHODS, *result.get("own_policies", ())):

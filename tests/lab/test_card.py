@@ -154,6 +154,15 @@ def test_refitted_bundle_has_the_options_of_the_refit(changed: Changed, bundle: 
     assert (read["--mobile-layers"], str(read["--price-book"])) == (1, "PRICES")
 
 
+def test_card_of_a_classifier_with_a_frozen_backbone(changed: Changed) -> None:
+    facts = {"from_classifier": "my-classifier", "freeze_backbone": True, "encoder": "x"}
+    card = card_of(changed(facts))
+    assert card.startswith("# sst2 on my-classifier\n")
+    assert "trained on a frozen encoder (eq. 1" in card
+    assert "--from-classifier my-classifier --freeze-backbone" in card
+    assert "--encoder" not in card
+
+
 def own_bundle(changed: Changed, bundle: Bundle, split: str = "grouped", **facts: Any) -> Bundle:
     """Return a bundle of a task of the user's own."""
     return changed(

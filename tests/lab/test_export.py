@@ -179,6 +179,22 @@ def test_from_data_to_bundle_by_command(
     assert "| `dimee-adaptive` |" in card
 
 
+def test_export_prints_notes_on_few_examples(fixed_run: Path, tmp_path: Path) -> None:
+    """40 validation rows are too few for heads, 40 reported rows too few for the check."""
+    options = ["--mobile-layers", "1", "--edge-layers", "2", "--max-loss", "50"]
+    done = CliRunner().invoke(
+        export, [str(fixed_run), str(tmp_path / "bundle"), *options], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    policy, precision = done.stderr.splitlines()[-2:]
+    assert policy.startswith("note: this bundle runs the policy dimee-fixed by default, because 40")
+    assert precision.startswith("note: the bundle's precision was checked on 40 reported texts")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.default_policy == "dimee-fixed"
+    assert bundle.manifest.accuracy["loss"]["max_loss"] == 50
+    assert "--max-loss 50" in done.stdout
+
+
 def test_export_refuses_a_bundle_that_loses_too_much(fixed_glue_run: Path, tmp_path: Path) -> None:
     """No bundle is written; every exit's interval lies above a loss of −101 points."""
     with pytest.raises(InvalidInput, match=r"exit \d loses .* the bundle was not written"):
