@@ -168,3 +168,16 @@ def test_note_names_the_tiers_that_no_text_reaches() -> None:
     assert note is not None
     assert "no pool sends texts to the mobile and edge" in note
     check_policies(pools, samples)
+
+
+def test_note_says_that_the_cloud_alone_is_used() -> None:
+    """Only the last exit is ever right, so that no cheaper setting keeps the drop."""
+    samples = few(120, 2, 10)
+    wrong_N = 1 - samples.labels_N
+    samples.probabilities_NEC[:, :3] = (np.eye(2, dtype=np.float32)[wrong_N] * 0.4 + 0.3)[:, None]
+    samples.probabilities_NEC[:, 3] = np.eye(2, dtype=np.float32)[samples.labels_N] * 0.8 + 0.1
+    pools, chosen, note = fitted(samples, 10)
+    assert pools.heads is not None
+    assert chosen.setting.price == 0  # type: ignore[attr-defined]
+    assert note is not None
+    assert "cascade-routing sends every text to the cloud, because on 120 validation" in note
