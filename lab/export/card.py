@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.data.tasks import TASKS
-from lab.export.commands import commands
+from lab.export.commands import commands, is_glue
 from lab.reports.render import render
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES
 from shared.bundle.loading import Bundle
@@ -32,7 +32,7 @@ def card_of(bundle: Bundle) -> str:
         commands=commands(manifest),
         validation_title=validation_title,
         reported_title=reported_title,
-        texts="English sentences" if is_glue(manifest) else "Texts",
+        texts="English sentences" if is_glue(manifest.training) else "Texts",
         CLOUD_FEES=CLOUD_FEES,
         MIN_HEAD_EXAMPLES=MIN_HEAD_EXAMPLES,
     )
@@ -44,22 +44,18 @@ def encoder_name(manifest: Manifest) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def is_glue(manifest: Manifest) -> bool:
-    """Return whether the task is one of GLUE's, not one of the user's own."""
-    return manifest.task in TASKS and manifest.training.get("text_field") is None
-
-
 def part_titles(manifest: Manifest) -> tuple[str, str]:
     """Return where the validation part and the reported part are from."""
-    by_phrase = "phrases" if manifest.task == "sst2" and is_glue(manifest) else "texts"
-    unit = {"phrases": "sentence", "texts": "text"}[manifest.training.get("hold_out", by_phrase)]
+    glue, facts = is_glue(manifest.training), manifest.training
+    hold_out = TASKS[manifest.task].hold_out if glue else facts.get("hold_out", "texts")
+    unit = "sentence" if hold_out == "phrases" else "text"
     held_out = f"held out of the training file by {unit}"
     titles = {
         "paper": ("a tenth of the training file", "another tenth of the training file"),
         "grouped": (held_out, f"another tenth of the training file, held out by {unit}"),
         "glue": (
             held_out,
-            "GLUE's validation file" if is_glue(manifest) else "the validation file",
+            "GLUE's validation file" if glue else "the validation file",
         ),
         "files": (
             f"the validation file, or {held_out} if there is no test file",

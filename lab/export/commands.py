@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from lab.data.tasks import TASK_FACTS, TASKS, all_facts_of_task
 from lab.export.loss_check import MAX_LOSS
 from lab.train.settings import TrainSettings
 from shared.bundle.manifest import Manifest
@@ -44,6 +45,14 @@ def commands(manifest: Manifest) -> list[str]:
     return lines
 
 
+def is_glue(facts: dict[str, Any]) -> bool:
+    """Return whether the facts are of a task of GLUE, not of one of the user's own."""
+    task = TASKS.get(facts.get("task", ""))
+    if task is None or facts.get("text_field") is None:
+        return task is not None
+    return all(facts.get(name) == value for name, value in all_facts_of_task(task).items())
+
+
 def train_options(facts: dict[str, Any]) -> str:
     """Return the options of ``dimee train`` for the settings in a run's facts.
 
@@ -51,6 +60,8 @@ def train_options(facts: dict[str, Any]) -> str:
     defaults, because the run is older than the setting.
     """
     defaults = {field.name: field.default for field in fields(TrainSettings)}
+    if is_glue(facts):  # its name gives its fields
+        facts = {name: value for name, value in facts.items() if name not in TASK_FACTS}
     words = []
     for name in (*ALWAYS, *(name for name in defaults if name not in ALWAYS)):
         value = facts.get(name, defaults[name])

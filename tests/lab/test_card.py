@@ -79,7 +79,7 @@ def test_shipped_card_is_what_the_code_writes(bundle: Bundle) -> None:
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in WITHOUT_OPTION])
 def test_every_setting_of_a_training_is_in_its_command(name: str) -> None:
     """``dimee train`` reads the value of a setting that is not the default from the command."""
-    base = asdict(TrainSettings("sst2", "folder", "encoder"))
+    base = asdict(TrainSettings("topics", "folder", "encoder", text_field="text"))
     value = "folder" if name == "data" else another(name)
     facts = base | {name: value}
     read = parse(train, f"dimee train {train_options(facts)} --out RUN1")
