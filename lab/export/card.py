@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.data.tasks import TASKS
+from lab.evaluate.metrics import METRIC_NAMES
 from lab.export.commands import commands, is_glue
 from lab.reports.render import render
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES
@@ -30,6 +31,7 @@ def card_of(bundle: Bundle) -> str:
         manifest=manifest,
         encoder=encoder_name(manifest),
         commands=commands(manifest),
+        metric=METRIC_NAMES.get(manifest.metric, manifest.metric),
         validation_title=validation_title,
         reported_title=reported_title,
         texts="English sentences" if is_glue(manifest.training) else "Texts",

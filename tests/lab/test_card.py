@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, fields
@@ -14,6 +15,7 @@ import pytest
 from lab.cli.evaluate import evaluate
 from lab.cli.refit import refit
 from lab.cli.train import export, train
+from lab.data.tasks import TASKS, all_facts_of_task
 from lab.export.card import card_of, part_titles
 from lab.export.commands import ALWAYS, WITHOUT_OPTION, commands, train_options
 from lab.train.settings import TrainSettings
@@ -215,3 +217,32 @@ def test_bundle_without_heads_says_which_policy_it_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("given", "part"), [("validation-file", "glue"), ("glue", "glue")])
 def test_validation_file_of_any_data_can_be_reported(given: str, part: str) -> None:
     assert parse(evaluate, f"dimee evaluate RUN --on {given}")["--on"] == part
+
+
+def test_task_of_glue_keeps_its_name_alone(changed: Changed) -> None:
+    """A bundle has all facts of its task; those of GLUE follow from the name."""
+    facts = all_facts_of_task(TASKS["qnli"])
+    made = changed(facts | {"split": "glue"}, task="qnli", labels=TASKS["qnli"].labels)
+    assert "--text-field" not in card_of(made)
+    assert part_titles(made.manifest) == (
+        "held out of the training file by text",
+        "GLUE's validation file",
+    )
+    own = changed(facts | {"split": "glue", "text_field": "mine"}, task="qnli")
+    assert "--text-field mine" in card_of(own)
+    assert part_titles(own.manifest)[1] == "the validation file"
+
+
+def test_metric_of_the_task_is_beside_accuracy(changed: Changed, bundle: Bundle) -> None:
+    accuracy = json.loads(json.dumps(bundle.manifest.accuracy))
+    for number, row in enumerate(accuracy["policies"].values()):
+        row["metric"] = 70.0 + number
+    for part in ("reported", "validation"):
+        for precision in ("fp32", "shipped"):
+            accuracy[part][precision]["metric"] = [50.0 + i for i in range(6)]
+    card = card_of(changed(OWN, task="topics", metric="macro-f1", accuracy=accuracy))
+    assert "Metric: macro-F1." in card
+    assert "| policy | accuracy (%) | macro-F1 (%) | mobile |" in card
+    assert "| `cascade-routing` | 88.76 | 70.00 | 37.4% |" in card
+    assert "| exit | accuracy fp32 (%) | exported (%) | macro-F1 fp32 (%) | exported (%) |" in card
+    assert "| 6 | 88.88 | 89.11 | 55.00 | 55.00 | 0.917 |" in card

@@ -153,7 +153,7 @@ def test_from_data_to_bundle_by_command(
     runner = CliRunner()
     options = [
         "--data", str(tiny_data), "--encoder", str(tiny_encoder), "--out", str(tmp_path / "run"),
-        "--split", "glue", "--epochs", "1", "--no-bf16",
+        "--task", "sst2", "--split", "glue", "--epochs", "1", "--no-bf16",
     ]  # fmt: skip
     done = runner.invoke(train, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output

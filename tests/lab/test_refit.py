@@ -126,6 +126,10 @@ def test_mobile_and_lab_route_pairs_alike(tiny_encoder: Path, tmp_path: Path) ->
         write_rows(data / f"{name}.jsonl", make_pair_rows(count, seed))
     folder = exported("mrpc", data, tiny_encoder, tmp_path)
     bundle = load_bundle(folder)
+    accuracy = bundle.manifest.accuracy
+    assert bundle.manifest.metric == "f1"
+    assert accuracy["policies"]["cloud"]["metric"] == accuracy["reported"]["shipped"]["metric"][-1]
+    assert "| policy | accuracy (%) | F1 (%) |" in (folder / "README.md").read_text()
     heads = bundle.correctness_heads()
     assert heads is not None
     assert heads.reads_pairs

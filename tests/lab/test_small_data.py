@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from lab.evaluate.bundle_report import exit_table
 from lab.evaluate.fit_heads import fit_embedding_classifier
@@ -129,6 +130,17 @@ def test_constant_outcomes(case: str, count: int) -> None:
     assert np.isfinite(fit_temperatures(outputs)).all()
     table = exit_table(samples, samples)
     assert np.isfinite(table["fp32"]["accuracy"]).all()
+
+
+def test_exits_have_the_metric_of_the_task() -> None:
+    samples = few(60, 3, 1)
+    found = exit_table(samples, samples, "macro-f1")["fp32"]["metric"]
+    expected = [
+        100 * f1_score(samples.labels_N, answer_N, average="macro")
+        for answer_N in samples.answers_NE.T
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.006)
+    assert "metric" not in exit_table(samples, samples)["fp32"]
 
 
 def test_how_to_has_the_note_on_few_rows() -> None:
