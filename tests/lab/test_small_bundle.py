@@ -1,12 +1,14 @@
-"""From 60 labelled rows to running tiers, by the real commands: the default policy fits the data.
+"""From a CSV of 60 rows to running tiers, by the real commands: the default policy fits the data.
 
 Nothing depends on what the tiny model answers: the tests read policies, notes and exit statuses.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,11 +21,12 @@ import pytest
 
 from shared.bundle.loading import load_bundle
 from tests.support.paths import free_ports
-from tests.support.tiny_data import make_rows, write_rows
+from tests.support.tiny_data import BAD, GOOD, NEUTRAL
 
 pytestmark = pytest.mark.long  # eight processes load torch or a bundle, one after the other
 DIMEE = Path(sys.executable).parent / "dimee"
 TEXT = "a warm film"
+WORDS = {"Lob": GOOD, "Tadel": BAD, "中立": ("book", "film")}
 ROLES = ("ledger", "mobile", "edge", "cloud")
 
 
@@ -42,10 +45,17 @@ def dimee(*words: object, **settings: object) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sixty")
-    write_rows(folder / "train.jsonl", make_rows(60, 3))
-    write_rows(folder / "validation.jsonl", make_rows(40, 4))
-    return folder
+    """A CSV of three classes."""
+    rng = random.Random(3)
+    file = tmp_path_factory.mktemp("sixty") / "opinions.csv"
+    with file.open("w", encoding="utf-8", newline="") as content:
+        rows = csv.writer(content)
+        rows.writerow(["body", "opinion"])
+        for number in range(60):
+            label = tuple(WORDS)[number % 3]
+            words = rng.sample(NEUTRAL, rng.randint(3, 8))
+            rows.writerow([" ".join([*words, rng.choice(WORDS[label])]), label])
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +65,8 @@ def exported(
     """A bundle of 60 rows, and what the export printed on stderr."""
     folder = tmp_path_factory.mktemp("small")
     done = dimee(
-        "train", "--task", "sst2", "--data", data, "--encoder", tiny_encoder, "--split", "paper",
-        "--epochs", 1, "--no-bf16", "--out", folder / "run",
+        "train", "--data", data, "--text-field", "body", "--label-field", "opinion",
+        "--encoder", tiny_encoder, "--epochs", 1, "--no-bf16", "--out", folder / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = dimee(
@@ -64,6 +74,9 @@ def exported(
     )
     assert done.returncode == 0, done.stderr
     assert "`dimee-fixed`: the bundle has no correctness heads" in done.stdout
+    assert "--text-field body" in done.stdout
+    assert "--label-field opinion" in done.stdout
+    assert "glue" not in done.stdout.lower()
     return folder / "bundle", done.stderr
 
 
@@ -101,10 +114,13 @@ def urls(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_export_says_which_policy_runs_and_what_was_checked(exported: tuple[Path, str]) -> None:
     folder, notes = exported
     first, second = (line for line in notes.splitlines() if line.startswith("note: "))
-    assert "runs the policy dimee-fixed by default, because 6 validation examples" in first
+    bundle = load_bundle(folder)
+    parts = [bundle.manifest.accuracy[name]["examples"] for name in ("validation", "reported")]
+    assert f"runs the policy dimee-fixed by default, because {parts[0]} validation" in first
     assert "give at least 100 validation examples" in first
-    assert "checked on 6 reported texts, where it cannot refuse anything" in second
-    assert load_bundle(folder).default_policy == "dimee-fixed"
+    assert f"precision was checked on {parts[1]} reported texts" in second
+    assert "to refuse 1.5 points it needs 800 texts" in second
+    assert bundle.default_policy == "dimee-fixed"
 
 
 def test_classify_uses_the_default_policy(bundle_folder: Path, tmp_path: Path) -> None:
@@ -112,6 +128,7 @@ def test_classify_uses_the_default_policy(bundle_folder: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
     assert answer["policy"] == "dimee-fixed"
+    assert answer["label"] in WORDS
 
 
 def test_other_policy_is_refused_with_what_to_do(bundle_folder: Path, tmp_path: Path) -> None:
@@ -178,11 +195,11 @@ def test_load_uses_the_default_policy(urls: dict[str, str], tmp_path: Path) -> N
 def test_calibrate_runs_on_the_default_policy(
     bundle_folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    """40 rows certify a large drop at most; a small one is refused in one sentence."""
+    """The test part of the user's file certifies a large drop at most; one sentence says so."""
     out = ("--out", tmp_path / "certificate.json")
-    options = ("calibrate", bundle_folder, "--data", data / "validation.jsonl", *out)
-    small = dimee(*options, "--max-drop", 1)
+    small = dimee("calibrate", bundle_folder, "--data", data, *out, "--max-drop", 1)
     assert small.returncode == 2
-    assert small.stderr.startswith("dimee: max-drop: 1 cannot be certified with n = 20")
+    assert "the test part of" in small.stdout
     assert "policy dimee-fixed" in small.stdout
+    assert small.stderr.startswith("dimee: max-drop: 1 cannot be certified with n = ")
     assert small.stderr.count("\n") == 1
