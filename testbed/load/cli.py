@@ -18,6 +18,7 @@ from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput
 from shared.pricing.live_prices import read_price_file
+from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
 from testbed.load.arrivals import from_trace, poisson
@@ -31,7 +32,6 @@ from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Fault, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
 from testbed.load.texts import in_passes, texts_to_send
-from testbed.texts import fetch_bundle
 from testbed.up import describe_bundle
 
 PATHS = ("policy", "mobile", "edge", "cloud")
@@ -190,7 +190,11 @@ def _texts(
     running: LoadTarget | None, credentials: Credentials, options: dict[str, Any]
 ) -> list[InputText]:
     """Return the texts to send; raises `InvalidInput` if they do not suit the bundle."""
-    bundle = fetch_bundle(running.url, credentials) if running else describe_bundle(options)
+    if running is None:
+        bundle = describe_bundle(options)
+    else:
+        with gateway_client(running.url, credentials, 10.0) as http:
+            bundle = fetch_bundle(http)
     return texts_to_send(bundle, options["texts"], options, options["seed"])
 
 

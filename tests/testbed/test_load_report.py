@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain import InputText
 from shared.wire import ClassifyResponse
 from testbed.load.page import load_page
 from testbed.load.report import make_report
@@ -120,8 +121,9 @@ def test_run_without_an_answer_has_a_report() -> None:
 
 
 def test_body_has_a_policy_only_if_one_is_given() -> None:
-    assert request_body("a", None, 9.0) == {"texts": ["a"], "deadline_ms": 9.0}
-    assert request_body("a", "edge", 9.0)["policy"] == "edge"
+    assert request_body(InputText("a"), None, 9.0) == {"texts": ["a"], "deadline_ms": 9.0}
+    assert request_body(InputText("a"), "edge", 9.0)["policy"] == "edge"
+    assert request_body(InputText("a", "b"), None, 9.0)["pairs"] == ["b"]
 
 
 class Tags(HTMLParser):

@@ -65,7 +65,11 @@ def test_json_has_the_documented_fields(offline: dict[str, str]) -> None:
 def test_dash_reads_texts_from_stdin(offline: dict[str, str]) -> None:
     lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
     done = dimee("classify", "-", "--policy", "mobile", "--json", settings=offline, stdin=lines)
-    assert [answer["label"] for answer in json.loads(done.stdout)] == ["positive", "negative"]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(answer["line"], answer["label"]) for answer in answers] == [
+        (1, "positive"),
+        (3, "negative"),
+    ]
 
 
 def test_table_has_one_row_per_text(offline: dict[str, str]) -> None:
