@@ -76,13 +76,11 @@ class Bundle:
             raise BundleError(f"bundle: {error.message}; export the bundle again") from None
 
     def field_names(self) -> FieldNames:
-        """Return the names of the fields in the data that the bundle was trained on."""
-        facts, default = self.manifest.training, FieldNames()
-        return FieldNames(
-            facts.get("text_field") or default.text,
-            facts.get("pair_field") or default.pair,
-            facts.get("label_field") or default.label,
-        )
+        """Return the names of the fields in the data that the bundle was trained on.
+
+        They are the standard names for a bundle that does not record them.
+        """
+        return FieldNames(**self.manifest.training.get("fields", {}))
 
     @cached_property
     def default_policy(self) -> str:

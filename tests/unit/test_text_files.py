@@ -9,8 +9,9 @@ import pytest
 
 from shared.domain import InputText
 from shared.errors import InvalidInput, TooLarge
+from shared.labels import find_label
 from shared.text import MAX_TEXT_CHARS
-from shared.text_files import FieldNames, TextFormat, TextReader, label_name
+from shared.text_files import FieldNames, TextFormat, TextReader
 
 SINGLE = TextReader(pairs=False, labels=("schlecht", "très bien"))
 PAIRS = TextReader(pairs=True, labels=("no", "yes"))
@@ -51,6 +52,19 @@ def test_each_format_holds_the_same_pairs(kind: TextFormat, content: str) -> Non
     assert read(PAIRS, kind, content) == [InputText("a, 'b'", "c", "yes"), InputText("d", "e")]
 
 
+def test_label_of_another_type_is_refused() -> None:
+    for value in (["yes"], 0.5):
+        with pytest.raises(InvalidInput, match="has a label that is"):
+            find_label(value, ("no", "yes"))
+
+
+def test_tables_with_a_header_are_read_as_in_training() -> None:
+    """TSV with a header may quote cells, and CSV may have semicolons, as `lab.data.readers`."""
+    assert read(PAIRS, "tsv", 'text\tpair\n"a ""b"""\tc\n') == [InputText('a "b"', "c")]
+    assert read(PAIRS, "tsv", '"a\tb"\n') == [InputText('"a', 'b"')], "nothing is quoted here"
+    assert read(PAIRS, "csv", "text ; pair;label\na, b;c;yes\n") == [InputText("a, b", "c", "yes")]
+
+
 def test_csv_records_may_span_lines() -> None:
     rows = list(SINGLE.read([b"text\n", b'"two\n', b'lines"\n', b"one\n"], "csv"))
     assert [(one.line, one.row) for one in rows] == [
@@ -65,7 +79,7 @@ def test_csv_records_may_span_lines() -> None:
         (SINGLE, "lines", b"fine\nb\xff\nc", "line 2: byte 2 is not UTF-8"),
         (SINGLE, "lines", "fine\n" + "x" * (MAX_TEXT_CHARS + 1), "at most 20,000"),
         (SINGLE, "csv", b"text\nfine\nb\xff\n", "line 3: byte 2 is not UTF-8"),
-        (SINGLE, "csv", 'text\nfine\n"open', "line 3: is not valid CSV"),
+        (SINGLE, "csv", 'text\nfine\n"open', "line 3: is not well-formed"),
         (SINGLE, "csv", "text,label\nfine,\nfine\n", "has 1 columns; the header has 2"),
         (PAIRS, "tsv", "a\tb\na\n", "line 2: has 1 of the columns that tabs separate; give text, "),
         (SINGLE, "jsonl", '{"text": "a"}\nfine', "line 2: is not JSON"),
@@ -77,8 +91,8 @@ def test_csv_records_may_span_lines() -> None:
         (SINGLE, "jsonl", '{"text": "a", "pair": "b"}', "takes single texts"),
         (SINGLE, "jsonl", '{"sentence": "a"}', "has no field 'text' (it has sentence); name"),
         (SINGLE, "jsonl", '{"text": "a", "label": "gut"}', "(schlecht, très bien)"),
-        (SINGLE, "jsonl", '{"text": "a", "label": 2}', "has the label 2"),
-        (SINGLE, "jsonl", '{"text": "a", "label": -1}', "has the label -1"),
+        (SINGLE, "jsonl", '{"text": "a", "label": 2}', "has the label '2'"),
+        (SINGLE, "jsonl", '{"text": "a", "label": -1}', "has the label '-1'"),
         (PAIRS, "jsonl", '{"text": "a", "pair": null}', "pair: must be a string"),
         (PAIRS, "jsonl", '{"text": "a"}', "'text' and 'pair' (it has text)"),
     ],
@@ -138,19 +152,26 @@ def test_labels_are_left_unread_without_those_of_the_bundle() -> None:
         ("1", ("no", "yes"), "yes"),
         (2, ("1", "2", "3"), "2"),
         ("10", ("10", "20"), "10"),
+        (" yes ", ("no", "yes"), "yes"),
+        (1.0, ("no", "yes"), "yes"),
+        (True, ("false", "true"), "true"),
+        (None, ("no", "yes"), None),
+        ("", ("no", "yes"), None),
     ],
 )
-def test_label_is_a_name_or_a_number(value: object, labels: tuple[str, ...], expected: str) -> None:
-    assert label_name(value, labels) == expected
+def test_label_is_a_name_or_a_number(
+    value: object, labels: tuple[str, ...], expected: str | None
+) -> None:
+    assert find_label(value, labels) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "labels"),
-    [(0, ("1", "2")), (2, ("no", "yes")), (True, ("no", "yes")), (1.0, ("no", "yes"))],
+    [(0, ("1", "2")), (2, ("no", "yes")), (True, ("no", "yes")), (-1, ("no", "yes"))],
 )
 def test_unknown_label_is_refused(value: object, labels: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInput, match="none of the bundle's"):
-        label_name(value, labels)
+        find_label(value, labels)
 
 
 def test_format_follows_the_suffix(tmp_path: Path) -> None:
