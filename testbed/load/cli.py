@@ -350,6 +350,6 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     click.echo(f"written: {files[0]} and {files[1]}")
     if not report["endings"].get("answered"):
         raise DimeeError(
-            f"load: none of {report['requests']:,} requests was answered ({endings}); see the "
-            "error codes in the report"
+            f"load: none of {report['requests']:,} requests was answered ({endings}; errors: "
+            f"{', '.join(report['error_codes']) or 'none'})"
         )

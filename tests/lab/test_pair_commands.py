@@ -20,6 +20,7 @@ from lab.data.examples import Example
 from lab.evaluate.samples import samples_of_bundle
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import InputText
+from testbed.bench.layer_speed import early_exit
 from testbed.up import PORTS
 from tests.support.paths import free_ports
 from tests.support.tiny_bundles import PAIR_TASKS, awkward_pair_rows, export_pair_bundle
@@ -187,7 +188,8 @@ def running(
     folder = tmp_path_factory.mktemp("state")
     process = subprocess.Popen(
         [*DIMEE, "up", "--state-dir", str(folder), *port_options()],
-        env=os.environ | {"DIMEE_BUNDLE": str(pair_bundle.path)},
+        # a queue that never refuses
+        env=os.environ | {"DIMEE_BUNDLE": str(pair_bundle.path), "DIMEE_MAX_QUEUE_MS": "600000"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -224,11 +226,11 @@ def test_load_reports_the_accuracy_of_labelled_pairs(
     first, second, _ = PAIR_TASKS["mrpc"]
     rows = awkward_pair_rows("mrpc", 60, 21)
     (tmp_path / "labelled.csv").write_text(as_csv(rows))
-    twice = "".join(f"{number / 60}\n" for number in range(2 * len(rows)))
+    twice = "".join(f"{number / 30}\n" for number in range(2 * len(rows)))
     (tmp_path / "times").write_text(twice)
     options = ["--state-dir", str(running[0]), "--path", path, "--out", str(tmp_path / "load")]
     options += ["--texts", str(tmp_path / "labelled.csv")]
-    options += ["--arrivals", str(tmp_path / "times"), "--duration", "2"]
+    options += ["--arrivals", str(tmp_path / "times"), "--duration", "4", "--deadline-ms", "60000"]
     done = dimee(pair_bundle, tmp_path, "load", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "load.json").read_text())
@@ -258,3 +260,18 @@ def test_load_refuses_unknown_labels_with_the_line(
     done = dimee(pair_bundle, tmp_path, "load", *options)
     assert done.returncode == 2
     assert "unknown.jsonl line 2: has the label 'x'" in done.stderr
+
+
+def test_prices_are_measured_with_the_samples(
+    pair_bundle: Bundle, running: tuple[Path, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "prices.json"
+    options = ["--state-dir", str(running[0]), "--requests", "5", "--out", str(out)]
+    done = dimee(pair_bundle, tmp_path, "prices", "measure", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["cost_model"]["edge_layer"] == 1
+
+
+def test_benchmark_of_the_layers_reads_pairs(pair_bundle: Bundle) -> None:
+    found = early_exit(pair_bundle.path, pair_bundle.samples(), alpha=0.5, last=3, runs=1)
+    assert found["on_texts_s"] > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_client.cli.classify import BATCH
 from tests.support.paths import BUNDLE, free_ports
 
 DIMEE = Path(sys.executable).parent / "dimee"
@@ -141,3 +142,26 @@ def test_wrong_setting_is_named(offline: dict[str, str]) -> None:
     assert done.returncode == 2
     assert b"DIMEE_DEADLINE_MS" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_answers_appear_while_stdin_is_open(offline: dict[str, str]) -> None:
+    """The first batch is answered before the input ends, so that input of any length works."""
+    process = subprocess.Popen(
+        [DIMEE, "classify", "-", "--policy", "mobile", "--json"],
+        env=os.environ | offline,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        process.stdin.write(b"fine\n" * BATCH)
+        process.stdin.flush()
+        first = [json.loads(process.stdout.readline()) for _ in range(BATCH)]
+        process.stdin.write("\u200b\nugly, lifeless mess".encode())  # no end of line
+        process.stdin.close()
+        rest = [json.loads(line) for line in process.stdout]
+    assert [row["line"] for row in first] == list(range(1, BATCH + 1))
+    assert [row.get("label") for row in rest] == [None, "negative"]
+    assert rest[0]["error"]["message"].startswith(f"line {BATCH + 1}: text: contains no character")
+    assert process.returncode == 2
