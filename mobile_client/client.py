@@ -14,6 +14,7 @@ from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
 from shared.errors import DimeeError
+from shared.policies import RoutingPolicy
 from shared.settings import read_settings
 from shared.wire import BundleDescription, Classification
 
@@ -30,13 +31,25 @@ class MobileClient:
             print(answer.label, answer.tier, answer.exit_layer)
 
     Settings come from ``DIMEE_*`` in the environment or from ``settings``; keyword arguments
-    override them (see `MobileSettings`). `RequestOptions` override them for one call. The client
-    runs an event loop in its own thread, so that sync and async callers can use it from any thread.
-    It routes texts in the order of arrival. Raises `BundleError` if the bundle cannot be used.
+    override them (see `MobileSettings`). `RequestOptions` override them for one call. ``policy`` is
+    a name, ``module:Class``, or an object with the members of `shared.policies.RoutingPolicy`.
+
+    The client runs an event loop in its own thread, so that sync and async callers can use it from
+    any thread. It routes texts in the order of arrival. Raises `BundleError` if the bundle cannot
+    be used, and `InvalidInput` if the policy cannot.
     """
 
-    def __init__(self, settings: MobileSettings | None = None, **overrides: Any) -> None:
-        self._mobile = MobileService(load_settings(settings, **overrides))
+    def __init__(
+        self,
+        settings: MobileSettings | None = None,
+        *,
+        policy: str | RoutingPolicy | None = None,
+        **overrides: Any,
+    ) -> None:
+        if policy is None or isinstance(policy, str):
+            self._mobile = MobileService(load_settings(settings, policy=policy, **overrides))
+        else:
+            self._mobile = MobileService(load_settings(settings, **overrides), policy=policy)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mobile", daemon=True)
         self._thread.start()
@@ -79,7 +92,7 @@ class MobileClient:
         classified, the call raises `InvalidInput` or `TooLarge` before any request is made; the
         error names the text as ``texts[i]``.
         """
-        return self._submit(self._mobile.classify(texts, pairs, options)).result()
+        return self._submit(self._classify(texts, pairs, options)).result()
 
     async def aclassify_many(
         self,
@@ -88,16 +101,21 @@ class MobileClient:
         options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
         """Return what `classify_many` returns, awaited from the caller's own event loop."""
-        return await asyncio.wrap_future(self._submit(self._mobile.classify(texts, pairs, options)))
+        return await asyncio.wrap_future(self._submit(self._classify(texts, pairs, options)))
 
     async def _classify_one(
         self, text: str, pair: str | None, options: RequestOptions | None
     ) -> Classification:
         pairs = None if pair is None else [pair]
-        (outcome,) = await self._mobile.classify([text], pairs, options)
+        (outcome,) = await self._classify([text], pairs, options)
         if isinstance(outcome, DimeeError):
             raise outcome
         return outcome
+
+    async def _classify(
+        self, texts: list[str], pairs: list[str] | None, options: RequestOptions | None
+    ) -> list[Classification | DimeeError]:
+        return await self._mobile.classify(texts, pairs, options, may_import=True)
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._closed:

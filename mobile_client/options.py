@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from shared.domain import RoutingDecision, Tier
 from shared.errors import InvalidInput
+from shared.policies import RoutingPolicy
 from shared.wire import MAX_DEADLINE_MS
 
 Mode = Literal["auto", "only-on-device", "edge-max", "prefer-cloud"]
@@ -32,8 +33,9 @@ class RequestOptions:
     Raises `InvalidInput` for a value that is out of bounds.
     """
 
-    policy: str | None = None
-    """Name of the routing policy that chooses the first tier."""
+    policy: str | RoutingPolicy | None = None
+    """Routing policy that chooses the first tier: the name of a built-in or installed policy,
+    ``module:Class``, or an object."""
     deadline_ms: float | None = None
     """Time for all attempts of one text together, in milliseconds; at most 60,000."""
     mode: str | None = None
@@ -65,7 +67,7 @@ class RequestOptions:
     def resolve(self, defaults: ResolvedOptions) -> ResolvedOptions:
         """Return the options with ``defaults`` in place of those that are None."""
         return ResolvedOptions(
-            policy=self.policy or defaults.policy,
+            policy=defaults.policy if self.policy in (None, "") else self.policy,
             deadline_ms=defaults.deadline_ms if self.deadline_ms is None else self.deadline_ms,
             mode=check_mode(self.mode) if self.mode else defaults.mode,
             max_cost_lambda=(
@@ -78,7 +80,7 @@ class RequestOptions:
 class ResolvedOptions:
     """Options of a request, with values from the settings for those that the call left out."""
 
-    policy: str
+    policy: str | RoutingPolicy
     deadline_ms: float
     mode: Mode = "auto"
     max_cost_lambda: float | None = None

@@ -18,8 +18,8 @@ from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
-from shared.domain import Outcome, Tier
-from shared.errors import DimeeError, InvalidInput
+from shared.domain import Outcome, Tier, margin_of
+from shared.errors import DimeeError, InvalidInput, PolicyFailed
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
@@ -57,7 +57,7 @@ class _Item:
 class MobileService:
     """Answers texts; use one instance in one event loop only.
 
-    ``clock`` returns seconds and measures deadlines.
+    ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
     """
 
     def __init__(
@@ -65,12 +65,13 @@ class MobileService:
         settings: MobileSettings,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        policy: RoutingPolicy | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self.runtime = LocalRuntime(settings, clock)
+        self.runtime.use_policy(policy or self.runtime.request_options.policy)
         self._default_options = self.runtime.request_options
-        self.runtime.make_policy(self._default_options.policy)  # raises for an unknown name
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
@@ -107,10 +108,13 @@ class MobileService:
         *,
         client: str = "mobile",
         since: float | None = None,
+        may_import: bool = False,
     ) -> list[Classification | DimeeError]:
         """Return an answer for each text, or the error with which its request ended.
 
-        ``client`` names the caller for budgets and alarms. The deadline of a single text counts
+        ``client`` names the caller for budgets and alarms. ``may_import`` says that the options
+        come from the user of this process, so that a policy ``module:Class`` is imported. The
+        deadline of a single text counts
         from ``since``, in seconds of the service's clock (now if it is None); in a call of several
         texts, the deadline of each counts from the start of its routing.
 
@@ -124,7 +128,7 @@ class MobileService:
         resolved = (options or RequestOptions()).resolve(self._default_options)
         single = len(texts) == 1
         call = _Call(
-            await self.runtime.policy(resolved.policy),
+            await self.runtime.policy(resolved.policy, may_import),
             resolved,
             resolved.unrestricted,
             client,
@@ -161,8 +165,13 @@ class MobileService:
 
     def _route(self, item: _Item, call: _Call) -> RoutedRequest:
         options, guard, budget = call.options, self.runtime.guard, self._budget
-        routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
-        routing = apply_mode(routed.routing, options.mode)
+        error: PolicyFailed | None = None
+        try:
+            routed = self.runtime.route(item.prepared, call.policy, options.deadline_ms)
+        except PolicyFailed as failure:
+            error = failure
+            routed = self.runtime.unrouted(item.prepared, call.policy)
+        routing = routed.routing if error else apply_mode(routed.routing, options.mode)
         if routing is not routed.routing:
             routed = replace(routed, routing=routing)
         # a certificate covers only requests that may go where the policy sends them
@@ -178,6 +187,7 @@ class MobileService:
             allowance=Allowance() if budget is None else budget.allowance(call.client),
             mode=options.mode,
             max_cost_lambda=options.max_cost_lambda,
+            error=error,
         )
         if call.unrestricted and self.monitor.covers(call.policy):
             self.monitor.request_started(request, call.client)
@@ -201,7 +211,12 @@ class MobileService:
             self.monitor.request_ended(request, chosen_by_policy)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
-                answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda
+                answer.tier,
+                answer.exit_layer,
+                answer.confidence,
+                answer.cost.cost_lambda,
+                self.runtime.bundle.manifest.labels.index(answer.label),
+                margin_of(list(answer.probabilities.values())),
             )
             call.policy.learn(request.routed.routing, outcome)
         return answer

@@ -25,8 +25,9 @@ class MobileSettings(BundleSettings):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that run each of the mobile's layers."""
     policy: str | None = None
-    """Routing policy of requests that name none. Unset: the bundle's default, ``cascade-routing``,
-    or ``dimee-fixed`` if the bundle has no correctness heads."""
+    """Routing policy of requests that name none: a built-in name, a name that an installed package
+    registers, or ``module:Class`` for one of your own. Unset: the bundle's default,
+    ``cascade-routing``, or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
     edge_url: str = "http://127.0.0.1:8702"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -107,7 +109,9 @@ class RoutingDecision:
 class Outcome:
     """Outcome of a decision: tier, exit layer and confidence of the answer, and its cost in λ.
 
-    ``label`` is the index of the answer's label.
+    ``cost_lambda`` is that of all attempts of the request so far. ``label`` is the index of the
+    answer's label. ``margin`` is the difference of the two largest probabilities; NaN if they are
+    unknown, as in a replay of ledger entries.
     """
 
     tier: Tier
@@ -115,6 +119,13 @@ class Outcome:
     confidence: float
     cost_lambda: float
     label: int = -1
+    margin: float = math.nan
+
+
+def margin_of(probabilities: Sequence[float]) -> float:
+    """Return the difference of the two largest of at least two probabilities."""
+    second, first = sorted(map(float, probabilities))[-2:]
+    return first - second
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
     ├── MissingExtra            503  an optional part of the installation is missing
     ├── LedgerUnavailable       503  the ledger cannot be read
+    ├── PolicyFailed            500  a policy raised an error or made an invalid decision
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
         │   └── RateLimited     429  the caller exceeds its rate limit
@@ -130,6 +131,16 @@ class LedgerUnavailable(DimeeError):
     code = "ledger_unavailable"
 
 
+class PolicyFailed(DimeeError):
+    """A routing policy that is not built in raised an error or made an invalid decision.
+
+    The message names the policy; the log says what it did.
+    """
+
+    status = 500
+    code = "policy_failed"
+
+
 class TierError(DimeeError):
     """An attempt at a tier returned no answer."""
 
@@ -201,6 +212,7 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         BundleError,
         MissingExtra,
         LedgerUnavailable,
+        PolicyFailed,
         Overloaded,
         RateLimited,
         NotAdmitted,

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
@@ -117,7 +117,7 @@ class ServiceSettings(CallerSettings):
 class BundleSettings(ServiceSettings):
     """Settings of a process that runs layers of a bundle."""
 
-    bundle: Path = Field(default_factory=default_bundle)
+    bundle: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=default_bundle)
     """Folder of the model bundle."""
     mobile_layers: int | None = None
     """Number m of layers that the mobile runs."""

@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
+from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.client import load_settings
 from mobile_client.gateway.examples import curl_command
 from shared.bundle.description import describe
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
-from shared.policies import POLICY_NAMES
+from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
@@ -65,7 +66,7 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )(command)
     for option in (
         click.option(
-            "--policy", type=click.Choice(POLICY_NAMES), help="Routing policy of the mobile."
+            "--policy", metavar="POLICY", help=f"Routing policy of the mobile: {POLICY_HELP}"
         ),
         click.option("--mobile-layers", type=int, help="Number of layers on the mobile (m)."),
         click.option("--edge-layers", type=int, help="Number of layers on the edge (n)."),
@@ -116,6 +117,9 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
             "DIMEE_TLS_CERT: the testbed uses plain HTTP on loopback; unset it, or start the "
             "processes one by one (python -m edge_server …)"
         )
+    if settings.policy is not None and settings.policy not in POLICY_NAMES:
+        bundle = load_bundle(settings.bundle)
+        make_policy(settings.policy, PolicyFacts.of(bundle, settings.mobile_layers))
     environment = {"DIMEE_BUNDLE": str(Path(settings.bundle).absolute())}
     if settings.policy is not None:
         environment["DIMEE_POLICY"] = settings.policy

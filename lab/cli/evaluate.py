@@ -54,6 +54,19 @@ PRINTED_METHODS = (
     help="Folder of books, dvd and electronics reviews, to measure the adaptive rule under shift.",
 )
 @click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="POLICY",
+    help="Policy of your own to evaluate as well: MODULE:CLASS, or a name that an installed "
+    "package registers. Repeatable.",
+)
+@click.option(
+    "--predictions",
+    type=PATH,
+    help="Also write every policy's answer to every text to this .csv, .jsonl or .parquet file.",
+)
+@click.option(
     "--out",
     type=PATH,
     default=Path("docs/results/data"),
@@ -97,11 +110,13 @@ def evaluate(
         )
     click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
     click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
-    for name in PRINTED_METHODS:
+    for name in (*PRINTED_METHODS, *result.get("own_policies", ())):
         row = result["methods"][name]
         shares = "/".join(f"{100 * share:.0f}" for share in row["shares"].values())
         click.echo(
             f"{name:<18}{row['accuracy']:>9.2f}{row['against_cloud']:>+15.2f}"
             f"{row['cost_change']:>+8.1f}%  {shares} %"
         )
+    if options["predictions"] is not None:
+        click.echo(f"written: {options['predictions']}")
     click.echo(f"written: {write_result(result, out)}")

@@ -41,6 +41,18 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     show_default=True,
     help="A packaged encoder, a Hugging Face folder, or a name on a hub.",
 )
+@click.option(
+    "--from-classifier",
+    metavar="FOLDER_OR_NAME",
+    help="A fine-tuned ...ForSequenceClassification, as a Hugging Face folder or a name on a hub: "
+    "its encoder, its labels, and its head as the last exit. Instead of --encoder.",
+)
+@click.option(
+    "--freeze-backbone",
+    is_flag=True,
+    help="Train only the exits. With --from-classifier the answers of all layers stay exactly "
+    "the classifier's. Default learning rate: 1e-2; default epochs: 10.",
+)
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option(
     "--split",

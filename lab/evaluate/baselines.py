@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from lab.evaluate.pools import Pools
 from lab.evaluate.reward import DIFFICULTIES, assign_pools
 from lab.evaluate.samples import Samples
-from lab.evaluate.simulate import TIERS, first_answer
+from lab.evaluate.simulate import TIERS, ExitOutputs, first_answer
 from shared.domain import RoutingDecision, Tier
 from shared.policies import PolicyFacts, TextFeatures
 from shared.policies.base import StatelessPolicy
@@ -72,11 +72,10 @@ def cheapest_right(test: Samples, facts: PolicyFacts, edge_layers: int) -> list[
     confidence_NE, answers_NE = test.confidence_NE, test.answers_NE
     chosen = []
     for i, label in enumerate(test.labels_N):
+        exits = ExitOutputs(confidence_NE[i], answers_NE[i], test.margin_NE[i])
         options = []
         for tier in TIERS:
-            outcome, _ = first_answer(
-                RoutingDecision(tier, ""), confidence_NE[i], answers_NE[i], facts, edge_layers
-            )
+            outcome, _ = first_answer(RoutingDecision(tier, ""), exits, facts, edge_layers)
             wrong = outcome.label != label
             options.append((wrong, outcome.cost_lambda, TIERS.index(tier)))
         chosen.append(TIERS[min(options)[2]])

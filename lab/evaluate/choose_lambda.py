@@ -125,8 +125,8 @@ class CrossFitted:
         fold_N = assign_folds(validation)
         if len(set(fold_N.tolist())) < FOLDS:
             raise TooFewExamples(
-                f"the validation examples share so much text that they form fewer than the {FOLDS} "
-                f"groups that the correctness heads of {CascadeRouting.name} need",
+                f"the validation examples share so much text that they form fewer than {FOLDS} "
+                f"groups, too few for the correctness heads of {CascadeRouting.name}",
                 "give data with more different texts",
             )
         self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]

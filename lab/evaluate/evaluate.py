@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from lab.evaluate.methods import (
     TIER_ROWS,
     EvaluationData,
     Scorer,
+    find_own_policies,
     traces,
 )
 from lab.evaluate.metrics import METRIC_NAMES
 from lab.evaluate.pools import Pools, make_pools
+from lab.evaluate.predictions import check_suffix, write_predictions
 from lab.evaluate.samples import Samples
 from lab.evaluate.source import OutputSource
 from shared.pricing.cost_model import CostModel
@@ -46,13 +49,19 @@ def evaluate(
     cloud_fee: float | None,
     shift: Path | None = None,
     price_book: Path | None = None,
+    policies: Sequence[str] = (),
+    predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every method on one part of a run, or of a folder of exit outputs.
 
     α, pools and the routers are fitted on the run's validation part. ``on`` is the reported part:
     ``test``, the run's own, or ``glue``, GLUE's validation file. Prices are the preset's or those
-    of ``price_book``; ``cloud_fee`` replaces γ. Returns the content of the JSON.
+    of ``price_book``; ``cloud_fee`` replaces γ. ``policies`` are policies of the user's own, as
+    `make_policy` takes them. ``predictions`` is a file for every answer of every policy
+    (`write_predictions`). Returns the content of the JSON.
     """
+    if predictions is not None:
+        check_suffix(predictions)
     live_prices = LivePrices(CostModel.paper(source.layers), price_book)
     cost_model = live_prices.cost_model
     if cloud_fee is not None:
@@ -61,8 +70,11 @@ def evaluate(
     labels = {"validation": validation.labels_N.tolist(), "reported": test.labels_N.tolist()}
     check_classes(labels, source.task)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
-    data = EvaluationData(source.task.name, validation, test, pools)
+    own_policies = find_own_policies(policies, pools.facts)
+    data = EvaluationData(source.task.name, validation, test, pools, own_policies)
     result = _facts(source, on, data)
+    if own_policies:
+        result["own_policies"] = own_policies
     if price_book is not None:
         result["price_book"] = live_prices.book.version
     result |= _measure(data)
@@ -70,6 +82,8 @@ def evaluate(
         result["cascade_routing"] = cascade_study(data, Scorer(data), source.embedding_classifier())
     if shift is not None:
         result["shift"] = _shift(source, data, shift)
+    if predictions is not None:
+        write_predictions(predictions, data, list(result["methods"]), source.task.labels)
     return result
 
 
@@ -120,7 +134,7 @@ def _measure(data: EvaluationData) -> dict[str, Any]:
         steps.update()
         return value
 
-    names = (*PAPER_METHODS, *TIER_ROWS, *BASELINE_ROWS)
+    names = (*PAPER_METHODS, *TIER_ROWS, *BASELINE_ROWS, *data.own_policies)
     test = data.test
     right_NE = test.answers_NE == test.labels_N[:, None]
     result = {
@@ -165,10 +179,14 @@ def _shift(source: OutputSource, data: EvaluationData, folder: Path) -> dict[str
     for name in SHIFT_DOMAINS:
         examples = load_examples(str(folder / f"{name}.jsonl"), source.task, name)
         shifted = EvaluationData(
-            data.task, data.validation, source.samples_of(examples, name), data.pools
+            data.task,
+            data.validation,
+            source.samples_of(examples, name),
+            data.pools,
+            data.own_policies,
         )
         scorer = Scorer(shifted)
-        names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS)
+        names = ("dimee-fixed", "dimee-adaptive", "random-same-mix", *TIER_ROWS, *data.own_policies)
         result[name] = {
             "reported": len(examples),
             "methods": {row: scorer.row(traces(row, shifted)) for row in names},
@@ -178,13 +196,13 @@ def _shift(source: OutputSource, data: EvaluationData, folder: Path) -> dict[str
 
 
 def name_of(result: dict[str, Any]) -> str:
-    """Return the name of a result: ``TASK-ENCODER-SPLIT``, and the price book's version."""
+    """Return the name of a result: ``TASK-ENCODER-SPLIT``, price book's version, own policies."""
     run = result["run"]
     encoder = Path(run["encoder"]).name
     name = f"{run['task']}-{encoder}-{result['on']}"
     if "price_book" in result:
         name += "-" + re.sub(r"[^\w.-]+", "-", result["price_book"])
-    return name
+    return "-".join([name, *result.get("own_policies", ())])
 
 
 def write_result(result: dict[str, Any], folder: Path) -> Path:

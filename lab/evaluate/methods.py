@@ -5,8 +5,8 @@ Shape suffixes: N samples, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from lab.evaluate.metrics import Floats, accuracy, glue_metric, interval, mean_o
 from lab.evaluate.pools import Pools
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
-from shared.policies import PolicyFacts, RoutingPolicy, make_policy
+from shared.errors import InvalidInput
+from shared.policies import POLICY_NAMES, PolicyFacts, RoutingPolicy, make_policy
+from shared.policies.registry import uses_seed
 from shared.policies.static import Random
 
 PAPER_METHODS = (
@@ -34,12 +36,16 @@ ORDERED = ("adaee", "i-splitee", "dimee-adaptive")
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Samples to fit on (``validation``), samples to report (``test``), and pools."""
+    """Samples to fit on (``validation``), samples to report (``test``), and pools.
+
+    ``own_policies`` holds the user's policies: name and what to give to `make_policy`.
+    """
 
     task: str
     validation: Samples
     test: Samples
     pools: Pools
+    own_policies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def facts(self) -> PolicyFacts:
@@ -53,20 +59,35 @@ def traces(name: str, data: EvaluationData, seeds: int = SEEDS) -> list[Trace]:
     def run(policy: RoutingPolicy, order_N: NDArray[np.int64] | None = None) -> Trace:
         return simulate(policy, data.test, data.facts, data.pools.edge_layers, order_N)
 
-    if name in ORDERED:
+    path = data.own_policies.get(name, name)
+    own = make_policy(path, data.facts) if name in data.own_policies else None
+    if name in ORDERED or (own is not None and own.learns):
         count = len(data.test)
         orders = [np.arange(count)]
         orders += [np.random.default_rng(seed).permutation(count) for seed in range(1, seeds)]
-        return [run(make_policy(name, data.facts), order_N) for order_N in orders]
-    if name == "random":
-        return [run(make_policy(name, data.facts, seed)) for seed in range(seeds)]
+        return [run(make_policy(path, data.facts), order_N) for order_N in orders]
+    if name == "random" or (own is not None and uses_seed(path)):
+        return [run(make_policy(path, data.facts, seed)) for seed in range(seeds)]
     if name == "random-same-mix":
         shares = traces("dimee-fixed", data)[0].shares
         probabilities = (shares["mobile"], shares["edge"], shares["cloud"])
         return [run(Random(seed, probabilities)) for seed in range(seeds)]
     if name in BASELINE_ROWS:
         return [run(baselines.FixedDecisions(name, _baseline_tiers(name, data)))]
-    return [run(make_policy(name, data.facts))]
+    return [run(make_policy(path, data.facts))]
+
+
+def find_own_policies(paths: Sequence[str], facts: PolicyFacts) -> dict[str, str]:
+    """Return the name of each policy in ``paths``; raises `InvalidInput` if a name is in use."""
+    found: dict[str, str] = {}
+    for path in paths:
+        if path in POLICY_NAMES:
+            raise InvalidInput(f"--policy: {path} is built in and evaluated anyway; leave it out")
+        name = make_policy(path, facts).name
+        if name in found or name in BASELINE_ROWS:
+            raise InvalidInput(f"--policy: another row has the name {name!r}; give each its own")
+        found[name] = path
+    return found
 
 
 def _baseline_tiers(name: str, data: EvaluationData) -> list[Any]:

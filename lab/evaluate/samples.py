@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ class Samples:
         """Largest softmax probability of each exit."""
         confidence: NDArray[np.float32] = self.probabilities_NEC.max(-1)
         return confidence
+
+    @cached_property
+    def margin_NE(self) -> Floats:
+        """Difference of the two largest softmax probabilities of each exit."""
+        largest_NE2 = np.partition(self.probabilities_NEC, -2, axis=-1)[..., -2:].astype(np.float64)
+        margin: Floats = largest_NE2[..., 1] - largest_NE2[..., 0]
+        return margin
 
     @property
     def answers_NE(self) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ def _swept(data: EvaluationData, cost_model: CostModel) -> dict[str, Any]:
     return {
         "alpha": round(other.pools.alpha, 4),
         "all_cloud": round(cost_model.all_cloud, 4),
-        "methods": _rows(other, Scorer(other), SWEPT_METHODS),
+        "methods": _rows(other, Scorer(other), (*SWEPT_METHODS, *data.own_policies)),
     }
 
 
@@ -78,14 +78,15 @@ def by_price(data: EvaluationData) -> dict[str, Any]:
 
 
 def by_alpha(data: EvaluationData, scorer: Scorer) -> dict[str, Any]:
-    """Frontiers: accuracy and cost over α, of every method that has an α.
+    """Frontiers: accuracy and cost over α, of every method that has an α and the user's policies.
 
     Pools and centroids are refitted at each α, with constant prices.
     """
     pools = data.pools
     classes = pools.classes
     grid = [round(float(a), 4) for a in np.linspace(1 / classes, 1, 10)] + list(HIGH_ALPHAS)
-    names = ("early-exit", "i-splitee", "dimee-fixed", "dimee-adaptive", "edge", *BASELINE_ROWS)
+    names = ("early-exit", "i-splitee", "dimee-fixed", "dimee-adaptive", "edge", *BASELINE_ROWS,
+             *data.own_policies)  # fmt: skip
     result = {}
     for alpha in sorted(grid):
         refitted = make_pools(

@@ -70,11 +70,11 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
         activation=family.activation,
         bias_AD=family.position_bias(encoder),
     )
-    pairs = zip(family.layers(encoder), model.exit_heads, strict=True)
-    for number, (layer, head) in enumerate(
-        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    parts = zip(family.layers(encoder), model.exit_heads, model.shapes, strict=True)
+    for number, (layer, head, shape) in enumerate(
+        tqdm(list(parts), desc="layers", unit="layer", delay=2), start=1
     ):
-        graph = layer_graph(family.layer_weights(layer), facts, head, bits, model.pooling)
+        graph = layer_graph(family.layer_weights(layer), facts, head, bits, shape.pooling)
         onnx.save(graph, str(folder / layer_file(number)))
 
 
@@ -149,7 +149,7 @@ def write_manifest(
         task=run.task.name,
         labels=run.task.labels,
         pairs=run.task.pair_field is not None,
-        encoder=facts["encoder"],
+        encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],
         layers=model.layers,
         hidden_size=model.encoder.config.hidden_size,

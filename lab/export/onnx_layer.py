@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from lab.models.exit_heads import activation_of, last_linear, linear_layers
 from lab.models.families.base import Array, LayerWeights, array
-from lab.models.model import last_linear
 
 CONTRIB = "com.microsoft"
+EXIT_ACTIVATIONS = {"tanh": ("Tanh", ""), "relu": ("Relu", ""), "gelu": ("Gelu", CONTRIB)}
+"""ONNX operator and domain of an exit head's activation."""
 ZERO = 128
 LARGEST = 63
 """Weights have seven bits: two products with eight-bit activations fit the 16-bit sums of CPUs
@@ -117,8 +119,8 @@ def _pooled(graph: Graph, pooling: str) -> str:
 
 
 def _exit(graph: Graph, pooled: str, head: nn.Module) -> None:
-    """Add the exit head: a linear layer, optionally after a hidden tanh layer."""
-    parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
+    """Add the exit head: a linear layer, optionally after a hidden layer with its activation."""
+    parts = linear_layers(head)
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         name = "exit" if last else f"exit.{number}"
@@ -127,7 +129,8 @@ def _exit(graph: Graph, pooled: str, head: nn.Module) -> None:
         output = "logits" if last else name
         pooled = graph.node("Gemm", [pooled, weight, bias], output, transB=1)
         if not last:
-            pooled = graph.node("Tanh", [pooled], f"{name}.tanh")
+            op, domain = EXIT_ACTIVATIONS[activation_of(head)]
+            pooled = graph.node(op, [pooled], f"{name}.activated", domain)
 
 
 def _attention_bias(graph: Graph, bias_AD: Array) -> str:

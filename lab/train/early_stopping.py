@@ -67,7 +67,10 @@ def save_if_best(
 
 
 def rank(epoch: dict[str, Any]) -> tuple[float, float, float]:
-    """Return the key to compare epochs by: full depth, mean of the earlier exits, lower loss."""
+    """Return the key to compare epochs by: full depth, mean of the earlier exits, lower loss.
+
+    Full depth is the same in every epoch if it is a frozen classifier's; the trained exits decide.
+    """
     *earlier, last = epoch["accuracy"]
     loss = math.inf if epoch["loss"] is None else epoch["loss"]
     return last, round(sum(earlier) / max(1, len(earlier)), 6), -loss

@@ -62,6 +62,11 @@ class TrainSettings:
     """Layers on the mobile, m, for the loss ``segment``."""
     edge_layers: int = 3
     """Layers on the edge, n, for the loss ``segment``."""
+    from_classifier: str | None = None
+    """A fine-tuned classifier, as a Hugging Face folder or a name on a hub: its encoder is the
+    encoder, its head the last exit. `encoder` must be equal to it."""
+    freeze_backbone: bool = False
+    """Train only the exits, without the encoder and without a classifier's own head."""
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -77,6 +82,15 @@ def check_settings(settings: TrainSettings) -> None:
         raise InvalidInput(
             f"token_dropout: {settings.token_dropout:g} is not in [0, 1); choose a share like 0.1"
         )
+    if settings.from_classifier is not None:
+        if settings.encoder != settings.from_classifier:
+            raise InvalidInput(
+                "encoder: the classifier has its own; leave out --encoder or --from-classifier"
+            )
+        if settings.start_from is not None:
+            raise InvalidInput(
+                "start_from: a run has its own weights; leave out --start-from or --from-classifier"
+            )
     if settings.head_hidden < 0:
         raise InvalidInput(f"head_hidden: {settings.head_hidden} is too few; choose 0 or more")
     for name in ("epochs", "batch_size"):

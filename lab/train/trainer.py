@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from lab.data.examples import Split, check_classes, data_hash, load_split
-from lab.data.tasks import get_task
+from lab.data.tasks import Task, get_task
+from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.encoders import encoder_licence, load_tokenizer
+from lab.models.exit_heads import ExitShape
 from lab.models.model import MultiExitClassifier, load_model, new_model, save_model
 from lab.models.predict import accuracy_by_exit, predict
 from lab.train.batches import make_batches, masked, token_ids
@@ -32,12 +34,13 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     Raises `InvalidInput` for wrong settings or data, before anything is trained, and `Diverged`.
     """
     check_settings(settings)
-    task = get_task(settings.task)
+    task = task_of(settings)
     split = load_split(settings.data, task, settings.split, settings.seed, settings.limit)
-    parts = {"training": split.train, "validation": split.validation}
-    check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
+    if settings.from_classifier is None:  # a classifier has learned its classes already
+        parts = {"training": split.train, "validation": split.validation}
+        check_classes({name: [row.label for row in rows] for name, rows in parts.items()}, task)
     torch.manual_seed(settings.seed)
-    model = new_model(settings.encoder, len(task.labels), settings.pooling, settings.head_hidden)
+    model = untrained_model(settings, len(task.labels))
     if settings.loss == "segment":
         m, n = settings.mobile_layers, settings.edge_layers
         if not 1 <= m < n < model.layers:
@@ -49,6 +52,11 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         if before["data_hash"] != data_hash(split.train + split.validation):
             raise InvalidInput(
                 "start_from: that run has other data, split or seed; give the same ones"
+            )
+        if before.get("from_classifier"):
+            raise InvalidInput(
+                "start_from: that run started from a classifier; give --from-classifier "
+                f"{before['from_classifier']} instead"
             )
         try:
             model.load_state_dict(earlier.state_dict())
@@ -72,7 +80,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     model.load_state_dict(load_file(out / "best.safetensors"))
     outputs = predict(model, tokenizer, split.validation, settings.max_tokens)
     facts = asdict(settings) | {
-        "licence": encoder_licence(settings.encoder),
+        "licence": _licence(settings),
         "before": before,
         "data_hash": data_hash(split.train + split.validation),
         "examples": {
@@ -88,6 +96,37 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
     tokenizer.backend_tokenizer.save(str(out / "model" / "tokenizer.json"))
     save_model(model, out / "model", facts)  # last: its facts say that the run is complete
     return facts
+
+
+def task_of(settings: TrainSettings) -> Task:
+    """Return the task of the data; the labels are those of the classifier, if one is given."""
+    task = get_task(settings.task)
+    if settings.from_classifier is None:
+        return task
+    return replace(task, labels=read_classifier(settings.from_classifier).labels)
+
+
+def untrained_model(settings: TrainSettings, classes: int) -> MultiExitClassifier:
+    """Return the model with untrained exits, except for the last one of a classifier."""
+    classifier = settings.from_classifier
+    if classifier is None:
+        model = new_model(settings.encoder, classes, settings.pooling, settings.head_hidden)
+    else:
+        model = load_classifier(classifier, ExitShape(settings.pooling, settings.head_hidden))
+    if settings.freeze_backbone:
+        model.freeze_backbone(last_exit=classifier is not None)
+        if not any(weight.requires_grad for weight in model.parameters()):
+            raise InvalidInput(
+                "freeze_backbone: the classifier has one layer, so there is no exit to train; "
+                "leave it out"
+            )
+    return model
+
+
+def _licence(settings: TrainSettings) -> str:
+    if settings.from_classifier is not None:
+        return "see the classifier's card"
+    return encoder_licence(settings.encoder)
 
 
 def _make_folder(out: Path) -> None:
@@ -166,8 +205,7 @@ def _fit(
 
 def make_optimizer(model: MultiExitClassifier, settings: TrainSettings) -> torch.optim.Optimizer:
     """Return ``adam``, as in the paper, or ``adamw``, with decoupled weight decay."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+        return torch.optim.Adam(trained, lr=settings.learning_rate)
+    return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)

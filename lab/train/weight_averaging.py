@@ -13,7 +13,8 @@ from lab.models.run import Run
 from lab.train.settings import with_defaults
 from shared.errors import InvalidInput
 
-EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden")
+EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden",
+               "from_classifier")  # fmt: skip
 SHARES = tuple(share / 10 for share in range(10, -1, -1))
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import click
 
 from mobile_client.cli.batches import classify_rows
+from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.render import header, label_width, legend, marks, row
 from mobile_client.cli.text_options import field_options, reader_from_options
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
-from shared.policies import POLICY_NAMES
 from shared.text_files import NumberedRow
 from shared.wire import MAX_TEXTS, Classification
 
@@ -47,7 +47,7 @@ BATCH = 200
     help="Print JSON instead of a table: a list for TEXTs; for stdin and a file one object a line, "
     "in the order of the input.",
 )
-@click.option("--policy", type=click.Choice(POLICY_NAMES), help="Policy that chooses the tier.")
+@click.option("--policy", metavar="POLICY", help=f"Policy that chooses the tier: {POLICY_HELP}")
 @click.option("--bundle", type=click.Path(), help="Folder of the bundle.")
 @click.option(
     "--deadline-ms", type=click.FloatRange(1, 60_000), help="Time limit for each answer, in ms."

@@ -15,7 +15,14 @@ from mobile_client.local.runtime import RoutedText, TierAnswer
 from mobile_client.options import Mode
 from mobile_client.resilience.escalation_budget import Allowance
 from shared.domain import Delivery, Reason, Side, State, Tier
-from shared.errors import DeadlineExceeded, DimeeError, NotAdmitted, NotReady, RateLimited
+from shared.errors import (
+    DeadlineExceeded,
+    DimeeError,
+    NotAdmitted,
+    NotReady,
+    PolicyFailed,
+    RateLimited,
+)
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.live_prices import LivePrices
@@ -43,6 +50,7 @@ class RoutedRequest:
 
     ``certificate_id`` names the certificate that covers the request, and ``degraded`` is True if an
     alarm has found that the certificate does not hold; both are None without a certificate.
+    ``error`` is set if the policy made no decision.
     """
 
     text: str
@@ -53,6 +61,7 @@ class RoutedRequest:
     allowance: Allowance = field(default_factory=Allowance, compare=False)
     mode: Mode = "auto"
     max_cost_lambda: float | None = None
+    error: PolicyFailed | None = None
     request_id: str = field(default_factory=new_id)
 
 

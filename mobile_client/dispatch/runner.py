@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
@@ -25,7 +26,8 @@ from mobile_client.local.runtime import LocalRuntime, TierAnswer
 from mobile_client.options import allowed_tiers
 from mobile_client.resilience.escalation_budget import CERTIFICATE
 from mobile_client.settings import MobileSettings
-from shared.domain import Outcome, Reason, Tier
+from shared.domain import Outcome, Reason, Tier, margin_of
+from shared.errors import PolicyFailed
 from shared.inference.layers import meets_threshold
 from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
@@ -61,8 +63,14 @@ class RequestRunner:
     ) -> Classification:
         """Make attempts until one answers; raise a `DimeeError` if none does.
 
-        ``since`` is the time, in seconds of the runner's clock, from which the deadline counts.
+        ``since`` is the time, in seconds of the runner's clock, from which the deadline counts. A
+        request without a decision is recorded as one failed attempt on the mobile.
         """
+        if request.error is not None:
+            attempt = self._recorder.prepare(request, 1, Tier.MOBILE, Reason.ROUTE)
+            self._recorder.open(attempt)
+            with self._recorder.ensure_closed(attempt):
+                raise request.error
         routing, state = request.routed.routing, self._state(request, deadline_ms)
         run = RunningRequest(request, policy, routing, state, since, self._clock)
         preferred = self._preferred_tier(run) if routing.tier is Tier.MOBILE else None
@@ -205,16 +213,17 @@ class RequestRunner:
     ) -> Tier | None:
         """Return the tier that the policy would choose now if every server were available.
 
-        None if all are available, or if the policy does not consider availability.
+        None if all are available, or if the policy does not consider availability or fails.
         """
         tier_stats = self._runtime.tier_stats
         if not run.policy.uses_conditions or all(tier_stats.conditions.up.values()):
             return None
         features = run.request.routed.features
-        with tier_stats.assume_all_available():
+        with tier_stats.assume_all_available(), suppress(PolicyFailed):
             if outcome is None:
                 return run.policy.route(features).tier
             return run.policy.escalate(features, run.routing, outcome, meets_alpha)
+        return None
 
     def _tier_answer(self, run: RunningRequest, tier: Tier, answer: InferResponse) -> TierAnswer:
         alpha = self._runtime.alpha(run.routing)
@@ -234,7 +243,12 @@ class RequestRunner:
 
 def _outcome(run: RunningRequest, tier: Tier, answer: TierAnswer) -> Outcome:
     return Outcome(
-        tier, answer.exit_layer, answer.confidence, run.state.spent_lambda, answer.label_index
+        tier,
+        answer.exit_layer,
+        answer.confidence,
+        run.state.spent_lambda,
+        answer.label_index,
+        margin_of(list(answer.probabilities.values())),
     )
 
 

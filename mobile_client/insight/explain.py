@@ -19,6 +19,7 @@ from mobile_client.insight.request_trace import DecisionContext, RequestTrace
 from shared.bundle.correctness_heads import TIERS
 from shared.domain import Expectation, Tier
 from shared.ledger.entry import LedgerEntry
+from shared.policies import POLICY_NAMES
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DIFFICULTIES
 
@@ -223,6 +224,11 @@ def _why_fixed(first: LedgerEntry) -> str:
     policy = first.policy or ""
     if policy in FIXED_REASONS:
         return f"{first.tier} by {policy}: {FIXED_REASONS[policy]}"
+    if policy and policy not in POLICY_NAMES:
+        return (
+            f"{first.tier} by {policy}: the policy is not built in, and the ledger does not record "
+            "its reasons"
+        )
     return (
         f"{first.tier} by {policy or 'an unknown policy'}: the ledger has no record of the "
         "decision (an older or another version wrote the entry)"

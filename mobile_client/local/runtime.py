@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mobile_client.local.certificate_guard import load_guard
 from mobile_client.local.resume import HiddenState, Resumption
@@ -14,11 +16,22 @@ from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
 from shared.domain import RoutingDecision, Tier
+from shared.errors import InvalidInput, PolicyFailed
 from shared.inference.classifier import Classifier
 from shared.inference.layers import Floats, meets_threshold
 from shared.inference.tokenizer import EncodedText
-from shared.policies import PolicyFacts, RoutingPolicy, TextFeatures, make_policy
+from shared.policies import (
+    PolicyFacts,
+    RoutingPolicy,
+    TextFeatures,
+    check_policy,
+    make_known_policy,
+    make_policy,
+)
+from shared.policies.loading import installed_names, is_path
 from shared.pricing.live_prices import LivePrices
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,7 @@ class LocalRuntime:
         self._seed = settings.policy_seed
         self.request_options = settings.request_options(self.bundle.default_policy)
         self._policies: dict[str, RoutingPolicy] = {}
+        self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")
 
@@ -101,22 +115,77 @@ class LocalRuntime:
     def make_policy(self, name: str) -> RoutingPolicy:
         """Return the policy with this name; the first call creates it and loads its layers.
 
-        Raises `InvalidInput` for an unknown name and `BundleError` if a layer cannot be run.
+        ``name`` is that of a built-in or installed policy, or of one in use; no ``module:Class`` is
+        imported. Raises `InvalidInput` for an unknown name and `BundleError` if a layer cannot be
+        run.
         """
         if name not in self._policies:
-            policy = self.guard.guarded(make_policy(name, self._facts, self._seed))
-            policy.use_conditions(self.tier_stats.conditions)
-            self._classifier.layers.deepen(policy.policy_layers or self.mobile_layers)
-            self._policies[name] = policy
+            self._load(self.guard.guarded(make_known_policy(name, self._facts, self._seed)))
         return self._policies[name]
 
-    async def policy(self, name: str) -> RoutingPolicy:
-        """Return the result of `make_policy`, computed off the event loop, in order of calls."""
-        async with self._making_policy:
-            if name in self._policies:
+    def add_policy(self, policy: str | RoutingPolicy) -> RoutingPolicy:
+        """Return a policy that the user of this process chose, with its layers loaded.
+
+        ``policy`` is a name, ``module:Class``, which is imported, or an object. The same path or
+        object is loaded once. Raises `InvalidInput` if it cannot be used, or if another policy with
+        its name is in use.
+        """
+        if isinstance(policy, str) and not is_path(policy):
+            return self.make_policy(policy)
+        for added, name in self._added:
+            if added is policy or (isinstance(policy, str) and added == policy):
                 return self._policies[name]
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._worker, self.make_policy, name)
+        made = (
+            make_policy(policy, self._facts, self._seed)
+            if isinstance(policy, str)
+            else check_policy(policy, self._facts)
+        )
+        if made.name in self._policies:
+            raise InvalidInput(
+                f"policy: another policy with the name {made.name!r} is in use; give each its own",
+                field="policy",
+            )
+        self._load(made)
+        self._added.append((policy, made.name))
+        return made
+
+    def use_policy(self, policy: str | RoutingPolicy) -> None:
+        """Load a policy and use it for requests that name none; see `add_policy`."""
+        name = self.add_policy(policy).name
+        self.request_options = replace(self.request_options, policy=name)
+
+    def _load(self, policy: RoutingPolicy) -> None:
+        policy.use_conditions(self.tier_stats.conditions)
+        self._classifier.layers.deepen(policy.policy_layers or self.mobile_layers)
+        self._policies[policy.name] = policy
+
+    async def policy(self, policy: str | RoutingPolicy, may_import: bool = False) -> RoutingPolicy:
+        """Return a request's policy, loaded off the event loop, in order of calls.
+
+        ``may_import`` says that the caller is the user of this process, so that ``module:Class`` is
+        imported. It must be False for a request that came over the network.
+        """
+        async with self._making_policy:
+            if isinstance(policy, str) and policy in self._policies:
+                return self._policies[policy]
+            make: partial[RoutingPolicy]
+            if may_import or not isinstance(policy, str):
+                make = partial(self.add_policy, policy)
+            else:
+                make = partial(self._make_installed, policy)
+            return await asyncio.get_running_loop().run_in_executor(self._worker, make)
+
+    def _make_installed(self, name: str) -> RoutingPolicy:
+        """Return the result of `make_policy`; errors in an installed package go to the log only."""
+        try:
+            return self.make_policy(name)
+        except InvalidInput as error:
+            if name not in installed_names():
+                raise
+            log.error("%s", error.message)
+            raise PolicyFailed(
+                f"policy: {name!r} cannot be used; the log says why", field="policy"
+            ) from error
 
     def prepare(self, text: str, pair: str | None) -> PreparedText:
         """Tokenize a text and compute its features; raise `InvalidInput` if it has no tokens."""
@@ -136,6 +205,11 @@ class LocalRuntime:
         return RoutedText(
             prepared.encoded, prepared.features, routing, prepared.prepare_ms + spent_ms
         )
+
+    def unrouted(self, prepared: PreparedText, policy: RoutingPolicy) -> RoutedText:
+        """Return a text for which ``policy`` made no decision, so that the ledger can name it."""
+        routing = RoutingDecision(Tier.MOBILE, policy.name)
+        return RoutedText(prepared.encoded, prepared.features, routing, prepared.prepare_ms)
 
     def alpha(self, routing: RoutingDecision) -> float:
         """Return the exit threshold of a decision: its own, or the bundle's."""

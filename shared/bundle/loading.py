@@ -62,6 +62,10 @@ class Bundle:
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
+    def check_file(self, name: str) -> None:
+        """Raise `BundleError` unless a file still has its checksum in the manifest."""
+        _check_file(self.path / name, self.manifest.files[name])
+
     def samples(self) -> list[InputText]:
         """Return the sample texts of the bundle, from easy to hard; empty if it has none.
 
@@ -101,20 +105,33 @@ def load_bundle(path: Path | str) -> Bundle:
     except PermissionError:
         raise _unreadable(file) from None
     except OSError:
-        raise BundleError(
-            f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
-            "or make one with: dimee export"
-        ) from None
+        raise BundleError(f"bundle: {_instead_of_a_bundle(folder)}") from None
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         field, problem = first_error(error, whole="content")
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({field}: {problem}); export the bundle again"
+            f"({field}: {problem}); export its run again with this version of dimee"
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _instead_of_a_bundle(path: Path) -> str:
+    """Return in words what a path without a manifest is, and how to get a bundle."""
+    for run in (path, path.parent):
+        if (run / "model" / "dimee.json").is_file():
+            return f"{run} is a training run; export it first: dimee export {run} BUNDLE"
+    if (path / "config.json").is_file():
+        return (
+            f"{path} is a Hugging Face model; train exits for it and export the run: dimee train "
+            f"--from-classifier {path} --out RUN, then dimee export RUN BUNDLE"
+        )
+    return (
+        f"{path / MANIFEST} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
+        "or make one with: dimee export"
+    )
 
 
 def _unreadable(file: Path) -> BundleError:
@@ -129,23 +146,26 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
     if missing := sorted(expected - set(manifest.files)):
         raise BundleError(
-            f"bundle: {folder / MANIFEST} does not list {missing[0]}; export the bundle again"
+            f"bundle: {folder / MANIFEST} does not list {missing[0]}; copy the whole folder again, "
+            "or export its run again"
         )
     for name, checksum in manifest.files.items():
-        try:
-            with (folder / name).open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-        except PermissionError:
-            raise _unreadable(folder / name) from None
-        except OSError:
-            raise BundleError(
-                f"bundle: {folder / name} is missing; copy the whole folder again"
-            ) from None
-        if digest != checksum:
-            raise BundleError(
-                f"bundle: {folder / name} is damaged (its checksum differs from the manifest); "
-                "copy the folder again"
-            )
+        _check_file(folder / name, checksum)
+
+
+def _check_file(file: Path, checksum: str) -> None:
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except PermissionError:
+        raise _unreadable(file) from None
+    except OSError:
+        raise BundleError(f"bundle: {file} is missing; copy the whole folder again") from None
+    if digest != checksum:
+        raise BundleError(
+            f"bundle: {file} is damaged (its checksum differs from the manifest); "
+            "copy the folder again"
+        )
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class Embeddings:
                     tables |= {name: tensors.get_tensor(name) for name in PROJECTION}
         except Exception as error:  # safetensors' exceptions have no public base class
             raise BundleError(
-                f"bundle: {file} does not hold embedding tables ({error}); export it again"
+                f"bundle: {file} does not hold embedding tables ({error}); export the "
+                "bundle's run again with this version of dimee"
             ) from None
         self._word_VE: NDArray[np.int8] = tables["word"]
         self._scale_V: Floats = tables["word_scale"]

@@ -34,8 +34,12 @@ class Layers:
         }
 
     def deepen(self, last: int) -> None:
-        """Load the layers up to ``last`` as well; running calls are not affected."""
+        """Load the layers up to ``last`` as well; running calls are not affected.
+
+        Raises `BundleError` if their files have changed since the bundle was loaded.
+        """
         for layer in range(self.range.last + 1, last + 1):
+            self._bundle.check_file(layer_file(layer))
             self._sessions[layer] = _session(self._bundle, layer, self._threads)
             self.range = LayerRange(self.range.first, layer)
 
@@ -141,5 +145,6 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
         raise BundleError(
-            f"bundle: {file} cannot be run ({type(error).__name__}); export it again"
+            f"bundle: {file} cannot be run ({type(error).__name__}); export the bundle's run again "
+            "with this version of dimee"
         ) from None

@@ -82,7 +82,7 @@ class DeliveryWatch:
         warned = self._last is not None
         self._last = UndeliveredReport(
             undelivered=self._count(),
-            waiting_s=waiting_s,
+            waiting_s=round(waiting_s, 1),
             url=self._url,
             problem=problem,
         )
@@ -103,11 +103,11 @@ class DeliveryWatch:
         waiting_s, last = self._waiting_time(), self._last
         if waiting_s is None or last is None:
             return None
-        return last.model_copy(update={"waiting_s": waiting_s})
+        return last.model_copy(update={"waiting_s": round(waiting_s, 1)})
 
     def _waiting_time(self) -> float | None:
         since = self._waiting_since
-        return None if since is None else round(self._clock() - since, 1)
+        return None if since is None else self._clock() - since
 
 
 def without_credentials(url: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import httpx
 
+from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
 from shared.domain import InputText
@@ -93,7 +94,11 @@ WARM_UP_DEADLINE_MS = 20_000
     "--allow-unverified", is_flag=True, help="Accept links that deviate by more than 10 %."
 )
 @click.option("--bundle", type=click.Path(), help="Folder of the model bundle.")
-@click.option("--policy", help="Routing policy of the testbed's mobile, used by --path policy.")
+@click.option(
+    "--policy",
+    metavar="POLICY",
+    help=f"Routing policy of the testbed's mobile, used by --path policy: {POLICY_HELP}",
+)
 @click.option(
     "--price-book",
     type=click.Path(path_type=Path),

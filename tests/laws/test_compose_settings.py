@@ -102,7 +102,7 @@ def test_values_that_are_not_set_are_the_defaults_of_the_service(
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is missing")
 def test_containers_get_no_value_of_the_commands(tmp_path: Path) -> None:
     """Compose itself resolves the file: the shell's values for the commands change nothing."""
-    given = {name: "http://127.0.0.1:1" for name in variables_of_settings()}
+    given = dict.fromkeys(variables_of_settings(), "http://127.0.0.1:1")
     command = ["docker-compose", "--file", str(REPOSITORY / "docker-compose.yml"), "config"]
     path = {"PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(tmp_path)}
     outputs = [

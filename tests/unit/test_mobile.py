@@ -13,7 +13,7 @@ from mobile_client.cli.render import row
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import Bundle
-from shared.domain import LayerRange, Outcome, RoutingDecision, Tier
+from shared.domain import LayerRange, Outcome, RoutingDecision, Tier, margin_of
 from shared.errors import InvalidInput, TierUnreachable
 from shared.inference.classifier import Classifier
 from shared.policies import PolicyFacts, TextFeatures, make_policy
@@ -77,7 +77,14 @@ def test_unknown_default_policy_is_refused_at_start(tmp_path: Path) -> None:
 
 
 def outcome(answer: Classification) -> Outcome:
-    return Outcome(answer.tier, answer.exit_layer, answer.confidence, answer.cost.cost_lambda)
+    return Outcome(
+        answer.tier,
+        answer.exit_layer,
+        answer.confidence,
+        answer.cost.cost_lambda,
+        label=list(answer.probabilities).index(answer.label),
+        margin=margin_of(list(answer.probabilities.values())),
+    )
 
 
 @pytest.mark.parametrize("name", ["adaee", "i-splitee"])

@@ -58,6 +58,16 @@ class EmbeddingTables:
     projection_H: Array | None = None
 
 
+@dataclass(frozen=True)
+class ClassifierHead:
+    """Head of a fine-tuned classifier: two linear layers on the first token of the last layer."""
+
+    hidden: nn.Linear
+    activation: str
+    """Activation between the two: ``tanh``, ``relu`` or ``gelu``."""
+    last: nn.Linear
+
+
 class EncoderFamily(ABC):
     """An architecture of encoders, for one encoder's ``config``.
 
@@ -70,6 +80,8 @@ class EncoderFamily(ABC):
     """Values of ``model_type`` in ``config.json``."""
     pairs_by_segments: ClassVar[bool] = False
     """Whether token types distinguish the texts of a pair, or else only their separators."""
+    classifiers: ClassVar[tuple[str, ...]]
+    """Classes of ``transformers`` for fine-tuned classifiers, as ``architectures`` names them."""
     pads_by_config: ClassVar[bool] = False
     """Whether the encoder computes positions from the padding index of its config."""
 
@@ -187,6 +199,11 @@ class EncoderFamily(ABC):
             beta_E=array(embeddings.LayerNorm.bias),
             epsilon=float(embeddings.LayerNorm.eps),
         )
+
+    def classifier_head(self, classifier: Any) -> ClassifierHead:
+        """Return the head of one of `classifiers`."""
+        head = classifier.classifier
+        return ClassifierHead(head.dense, "tanh", head.out_proj)
 
     def position_bias(self, encoder: Any) -> Array | None:
         """Return ``bias_AD``, which attention adds to the score of each pair of tokens, or None.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lab.models.families.base import BertLayers
+from typing import Any
+
+from lab.models.families.base import BertLayers, ClassifierHead
 
 
 class Bert(BertLayers):
@@ -10,4 +12,8 @@ class Bert(BertLayers):
 
     title = "BERT"
     model_types = ("bert",)
+    classifiers = ("BertForSequenceClassification",)
     pairs_by_segments = True
+
+    def classifier_head(self, classifier: Any) -> ClassifierHead:
+        return ClassifierHead(classifier.bert.pooler.dense, "tanh", classifier.classifier)

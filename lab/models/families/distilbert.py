@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from lab.models.families.base import EncoderFamily, LayerWeights
+from lab.models.families.base import ClassifierHead, EncoderFamily, LayerWeights
 
 
 class DistilBert(EncoderFamily):
@@ -14,6 +14,7 @@ class DistilBert(EncoderFamily):
 
     title = "DistilBERT"
     model_types = ("distilbert",)
+    classifiers = ("DistilBertForSequenceClassification",)
 
     @property
     def activation(self) -> str:
@@ -38,3 +39,6 @@ class DistilBert(EncoderFamily):
             output=layer.ffn.lin2,
             output_norm=layer.output_layer_norm,
         )
+
+    def classifier_head(self, classifier: Any) -> ClassifierHead:
+        return ClassifierHead(classifier.pre_classifier, "relu", classifier.classifier)

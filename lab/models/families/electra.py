@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lab.models.families.base import BertLayers, EmbeddingTables, array
+from lab.models.families.base import BertLayers, ClassifierHead, EmbeddingTables, array
 
 
 class Electra(BertLayers):
@@ -17,6 +17,7 @@ class Electra(BertLayers):
 
     title = "ELECTRA"
     model_types = ("electra",)
+    classifiers = ("ElectraForSequenceClassification",)
     pairs_by_segments = True
 
     @property
@@ -33,3 +34,6 @@ class Electra(BertLayers):
             projection_HE=array(projection.weight),
             projection_H=array(projection.bias),
         )
+
+    def classifier_head(self, classifier: Any) -> ClassifierHead:
+        return replace(super().classifier_head(classifier), activation="gelu")

@@ -24,6 +24,7 @@ class MPNet(EncoderFamily):
 
     title = "MPNet"
     model_types = ("mpnet",)
+    classifiers = ("MPNetForSequenceClassification",)
     pads_by_config = True
 
     @property

@@ -13,6 +13,8 @@ from lab.models.families.roberta import Roberta
 from shared.errors import InvalidInput
 
 FAMILIES: tuple[type[EncoderFamily], ...] = (Bert, DistilBert, Roberta, MPNet, Electra)
+CLASSIFIERS = tuple(name for family in FAMILIES for name in family.classifiers)
+"""Classes of ``transformers`` for fine-tuned classifiers of the families."""
 MODEL_TYPES = {model_type: family for family in FAMILIES for model_type in family.model_types}
 
 

@@ -17,6 +17,7 @@ class Roberta(BertLayers):
 
     title = "RoBERTa"
     model_types = ("roberta", "xlm-roberta")
+    classifiers = ("RobertaForSequenceClassification", "XLMRobertaForSequenceClassification")
     pads_by_config = True
 
     @property

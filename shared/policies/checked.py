@@ -1,0 +1,188 @@
+"""Checks around a policy that is not built in: its members, its decisions and its errors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+from shared.domain import Difficulty, Outcome, RoutingDecision, Tier
+from shared.errors import InvalidInput, PolicyFailed
+from shared.policies.base import PolicyFacts, TextFeatures
+from shared.policies.conditions import Conditions
+from shared.policies.loading import described
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+METHODS = ("route", "escalate", "learn", "use_conditions")
+MEMBERS = ("name", "policy_layers", "learns", "uses_conditions", *METHODS)
+_TIERS = tuple(Tier)
+
+
+class CheckedPolicy:
+    """Policy that calls another one and checks what it returns.
+
+    `route` and `escalate` raise `PolicyFailed` if the policy raises an error or returns something
+    that the tiers cannot do; `learn` does not raise. The log says once for each method what went
+    wrong. Decisions carry the policy's name, and none of the inputs of built-in policies.
+
+    Raises `InvalidInput` if the policy lacks a member, or if its name is not valid or one of
+    ``reserved``. ``where`` names the policy's class in messages.
+    """
+
+    def __init__(
+        self, policy: Any, facts: PolicyFacts, reserved: Collection[str], where: str = ""
+    ) -> None:
+        where = where or type(policy).__qualname__
+        _check_members(policy, facts.cost_model.layers, where)
+        if policy.name in reserved:
+            raise _invalid(
+                f"the name {policy.name!r} of {where} is that of a built-in policy; give it another"
+            )
+        self.policy = policy
+        self.name: str = policy.name
+        self.policy_layers: int | None = policy.policy_layers
+        self.learns: bool = policy.learns
+        self.uses_conditions: bool = policy.uses_conditions
+        self._layers = max(facts.mobile_layers, self.policy_layers or 1)
+        self._logged: set[str] = set()
+
+    def use_conditions(self, conditions: Conditions) -> None:
+        """Pass the conditions on."""
+        try:
+            self.policy.use_conditions(conditions)
+        except Exception as error:
+            raise self._failed("use_conditions", described(error)) from error
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        """Return the policy's decision; raise `PolicyFailed` if there is none or it is invalid."""
+        try:
+            decision = self.policy.route(features)
+        except Exception as error:
+            raise self._failed("route", described(error)) from error
+        problem = _problem(decision, self._layers)
+        if problem is not None:
+            raise self._failed("route", problem)
+        return RoutingDecision(
+            decision.tier,
+            self.name,
+            decision.difficulty,
+            alpha=None if decision.alpha is None else float(decision.alpha),
+            first_exit=int(decision.first_exit),
+            last_layer=None if decision.last_layer is None else int(decision.last_layer),
+            escalate_to=decision.escalate_to,
+        )
+
+    def escalate(
+        self,
+        features: TextFeatures,
+        decision: RoutingDecision,
+        outcome: Outcome,
+        meets_threshold: bool,
+    ) -> Tier | None:
+        """Return the policy's choice; None if it is the tier that answered.
+
+        The policy is not asked about answers of the cloud. Raises `PolicyFailed` if it raises an
+        error or returns anything but None and a tier.
+        """
+        if outcome.tier is Tier.CLOUD:
+            return None
+        try:
+            target = self.policy.escalate(features, decision, outcome, meets_threshold)
+        except Exception as error:
+            raise self._failed("escalate", described(error)) from error
+        if target is None or target is outcome.tier:
+            return None
+        if not isinstance(target, Tier):
+            raise self._failed("escalate", f"returned {target!r:.80}; return a Tier or None")
+        if _TIERS.index(target) < _TIERS.index(outcome.tier):
+            raise self._failed(
+                "escalate",
+                f"returned {target} for an answer of the {outcome.tier}; return a tier above it",
+            )
+        return target
+
+    def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
+        """Pass the outcome on; an error is logged, and the answer is not affected."""
+        try:
+            self.policy.learn(decision, outcome)
+        except Exception as error:
+            self._log("learn", described(error))
+
+    def _failed(self, method: str, problem: str) -> PolicyFailed:
+        self._log(method, problem)
+        return PolicyFailed(
+            f"policy: {self.name!r} failed in its method {method}; the log says why", field="policy"
+        )
+
+    def _log(self, method: str, problem: str) -> None:
+        if method not in self._logged:
+            self._logged.add(method)
+            log.error("policy %r, method %s: %s", self.name, method, problem)
+
+
+def _check_members(policy: Any, layers: int, where: str) -> None:
+    missing = [name for name in MEMBERS if not hasattr(policy, name)]
+    if missing:
+        raise _invalid(
+            f"{where} lacks {', '.join(missing)}; derive it from shared.policies.StatelessPolicy"
+        )
+    name = policy.name
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        raise _invalid(
+            f"the name {name!r:.80} of {where} is not valid; use at most 64 letters, digits, "
+            "dots, hyphens and underscores"
+        )
+    depth = policy.policy_layers
+    checks = {
+        "policy_layers": depth is None or (_is_int(depth) and 1 <= depth <= layers),
+        "learns": isinstance(policy.learns, bool),
+        "uses_conditions": isinstance(policy.uses_conditions, bool),
+        **{method: callable(getattr(policy, method)) for method in METHODS},
+    }
+    wrong = [member for member, valid in checks.items() if not valid]
+    if wrong:
+        raise _invalid(
+            f"{where} has an invalid {wrong[0]} ({getattr(policy, wrong[0])!r:.80}); see "
+            f"shared.policies.RoutingPolicy, and {layers} layers are the most of this bundle"
+        )
+
+
+def _problem(decision: object, layers: int) -> str | None:
+    """Return what is wrong with a decision; ``layers`` are loaded on the mobile."""
+    if not isinstance(decision, RoutingDecision):
+        return f"returned {decision!r:.80}; return a RoutingDecision"
+    tiers = {"tier": decision.tier, "escalate_to": decision.escalate_to}
+    for field, tier in tiers.items():
+        if not isinstance(tier, Tier) and (field == "tier" or tier is not None):
+            return f"returned {field}={tier!r:.80}, which is not a Tier"
+    last = layers if decision.last_layer is None else decision.last_layer
+    if not (_is_int(last) and 1 <= last <= layers):
+        return (
+            f"returned last_layer={decision.last_layer!r:.80}, but the mobile has {layers} layers "
+            "for this policy; set policy_layers to load more"
+        )
+    if not (_is_int(decision.first_exit) and 1 <= decision.first_exit <= last):
+        return f"returned first_exit={decision.first_exit!r:.80}, which is not in 1 to {last}"
+    alpha = decision.alpha
+    if alpha is not None and not (_is_number(alpha) and 0 < alpha <= 1):
+        return f"returned alpha={alpha!r:.80}, which is not above 0 and at most 1"
+    if decision.difficulty is not None and not isinstance(decision.difficulty, Difficulty):
+        return f"returned difficulty={decision.difficulty!r:.80}, which is not a Difficulty"
+    return None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _invalid(problem: str) -> InvalidInput:
+    return InvalidInput(f"policy: {problem}", field="policy")
