@@ -170,6 +170,31 @@ def test_demo_shows_the_bundles_own_samples(pair_bundle: Bundle, tmp_path: Path)
     assert "ledger verify: consistent" in done.stdout
 
 
+def test_demo_reads_labelled_texts_of_three_classes(
+    three_class_bundle: Bundle, tmp_path: Path
+) -> None:
+    rows = awkward_pair_rows("mnli", 6, 5)
+    (tmp_path / "pairs.csv").write_text(as_csv(rows))
+    options = ["--policy", "bert", "--texts", str(tmp_path / "pairs.csv"), *port_options()]
+    done = dimee(three_class_bundle, tmp_path, "demo", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second, _ = PAIR_TASKS["mnli"]
+    answers = direct_answers(
+        three_class_bundle, [InputText(str(row[first]), str(row[second])) for row in rows]
+    )
+    labels = three_class_bundle.manifest.labels
+    expected = [labels[int(str(row["label"]))] for row in rows]
+    verdicts = [
+        "  right" if answer == label else f"  wrong: {label}"
+        for answer, label in zip(answers, expected, strict=True)
+    ]
+    shown = [line for line in done.stdout.splitlines() if " | " in line]
+    assert len(shown) == len(verdicts)
+    for line, answer, verdict in zip(shown, answers, verdicts, strict=True):
+        assert f"  {answer} " in line
+        assert line.endswith(verdict)
+
+
 def test_demo_and_load_ask_for_texts_if_a_bundle_of_pairs_has_none(
     three_class_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from lab.cli.train import export
 from lab.data.examples import Example
+from lab.export.refit import refit
 from lab.export.samples import MAX_CHARS, MAX_SAMPLES, choose_samples
 from lab.models.run import Run
 from shared.bundle.description import describe
@@ -96,6 +97,11 @@ def test_damaged_samples_are_refused(folder: Path, tiny_encoder: Path, tmp_path:
         lines.write('{"text": "a", "pair": "b"}\n')
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(made)
+
+
+def test_refit_keeps_the_samples(folder: Path, tmp_path: Path) -> None:
+    refit(folder / "bundle", tmp_path / "new", str(folder / "data"))
+    assert load_bundle(tmp_path / "new").samples() == load_bundle(folder / "bundle").samples()
 
 
 def test_export_leaves_the_samples_out_on_request(folder: Path, tmp_path: Path) -> None:
