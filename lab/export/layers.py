@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from lab.data.tasks import Task
 from lab.evaluate.pools import Pools
 from lab.export.onnx_layer import LayerFacts, layer_graph
 from lab.export.samples import write_samples
@@ -164,17 +163,12 @@ def write_manifest(
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        training=portable_facts(facts) | {"fields": fields_of(run.task)},
+        training=portable_facts(facts)
+        | {"text_field": run.task.text_field, "pair_field": run.task.pair_field},
         files={name: sha256(folder / name) for name in names},
     )
     save_manifest(manifest, folder)
     return manifest
-
-
-def fields_of(task: Task) -> dict[str, str]:
-    """Return the names of the fields ``text``, ``pair`` (of pairs) and ``label`` in the data."""
-    pair = {} if task.pair_field is None else {"pair": task.pair_field}
-    return {"text": task.text_field, **pair, "label": getattr(task, "label_field", "label")}
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:

@@ -84,7 +84,12 @@ class Bundle:
 
         They are the standard names for a bundle that does not record them.
         """
-        return FieldNames(**self.manifest.training.get("fields", {}))
+        facts, default = self.manifest.training, FieldNames()
+        return FieldNames(
+            facts.get("text_field") or default.text,
+            facts.get("pair_field") or default.pair,
+            facts.get("label_field") or default.label,
+        )
 
     @cached_property
     def default_policy(self) -> str:
