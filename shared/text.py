@@ -7,16 +7,27 @@ import re
 from shared.errors import InvalidInput, TooLarge
 from shared.wire import MAX_TEXT_CHARS, MAX_TEXTS
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_REFUSED = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def refused_character(text: str) -> str | None:
+    """Return a description of the first character that no text may hold, or None.
+
+    Such characters are U+0000 and lone surrogates, in training data and in requests alike. Other
+    control characters are text, which the tokenizer of the encoder handles.
+    """
+    match = _REFUSED.search(text)
+    if match is None:
+        return None
+    kind = "the character U+0000" if match[0] == "\0" else "a lone surrogate"
+    return f"{kind} at character {match.start() + 1}"
 
 
 def check_text(text: object, field: str = "text") -> str:
     """Return ``text`` if it can be classified.
 
     Raises `TooLarge` for more than `MAX_TEXT_CHARS` characters. Raises `InvalidInput` for a value
-    that is not a string, and for a string of white space only, with lone surrogates, or with
-    control characters other than tab and line breaks.
+    that is not a string, and for a string of white space only or with a `refused_character`.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"{field}: must be a string, not {type(text).__name__}", field=field)
@@ -32,17 +43,8 @@ def check_text(text: object, field: str = "text") -> str:
             field=field,
             limit=1,
         )
-    if match := _SURROGATE.search(text):
-        raise InvalidInput(
-            f"{field}: holds a lone surrogate at character {match.start() + 1}; send valid Unicode",
-            field=field,
-        )
-    if match := _CONTROL.search(text):
-        raise InvalidInput(
-            f"{field}: holds the control character U+{ord(match[0]):04X} at character "
-            f"{match.start() + 1}; only tab and line breaks are allowed",
-            field=field,
-        )
+    if refused := refused_character(text):
+        raise InvalidInput(f"{field}: holds {refused}; send valid Unicode without it", field=field)
     return text
 
 

@@ -29,11 +29,32 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 
 
 @click.command()
-@click.option("--task", default="sst2", show_default=True, help="The GLUE task.")
+@click.option(
+    "--task",
+    "--name",
+    "name",
+    help="A GLUE task (sst2, cola, mrpc, qnli, qqp, mnli), or a name for your own; default: made "
+    "from the name of --data.",
+)
 @click.option(
     "--data",
     required=True,
-    help="Folder with train.jsonl and validation.jsonl, or owner/name:config of a hub.",
+    help="Labelled texts: a CSV, TSV, JSON lines or Parquet file, a folder with train.csv (.tsv, "
+    ".jsonl, .parquet) and optionally validation.* and test.*, or owner/name:config of a hub.",
+)
+@click.option("--text-field", help="Column of the texts; not needed for a GLUE task.")
+@click.option("--pair-field", help="Column of the second texts, for a task of pairs.")
+@click.option("--label-field", help="Column of the labels; default: label.")
+@click.option(
+    "--metric",
+    type=click.Choice(["accuracy", "f1", "matthews", "macro-f1"]),
+    help="Metric of the task in results; default: accuracy, or GLUE's.",
+)
+@click.option(
+    "--hold-out",
+    type=click.Choice(["texts", "phrases"]),
+    help="No text is in two parts of the data, or also no eight words of one; default: texts, "
+    "for sst2 phrases.",
 )
 @click.option(
     "--encoder",
@@ -56,10 +77,11 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option(
     "--split",
-    type=click.Choice(["paper", "glue"]),
-    default="paper",
-    show_default=True,
-    help="80/10/10 of the training file, as in the paper; or GLUE's validation file as test part.",
+    type=click.Choice(["paper", "grouped", "files", "glue"]),
+    help="80/10/10 of the training file at random (paper) or so that rows which share a text are "
+    "in one part (grouped); the files train, validation and test (files); or the validation file "
+    "as test part (glue). Default: paper for a GLUE task; else files if there is a validation "
+    "file, or grouped.",
 )
 @click.option(
     "--pooling",
@@ -172,11 +194,19 @@ def train(
     The same command resumes an interrupted run.
     """
     require_lab()
+    from lab.data.task_file import FIELDS, resolve_task
+    from lab.data.tasks import facts_of_task
+    from lab.models.classifiers import read_classifier
     from lab.train.grid import EPOCHS, search
     from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    fields = {name: given.pop(name) for name in FIELDS if name in given}
+    if "from_classifier" in given:
+        fields["labels"] = read_classifier(given["from_classifier"]).labels
+    task, given["split"] = resolve_task(given["data"], fields)
+    given |= facts_of_task(task)
     if "teacher" in given:
         given.setdefault("distil", 0.5)
     source = click.get_current_context().get_parameter_source

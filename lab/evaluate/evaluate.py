@@ -71,7 +71,7 @@ def evaluate(
     check_classes(labels, source.task)
     pools = make_pools(validation, cost_model, mobile_layers, edge_layers, mu)
     own_policies = find_own_policies(policies, pools.facts)
-    data = EvaluationData(source.task.name, validation, test, pools, own_policies)
+    data = EvaluationData(source.task.metric, validation, test, pools, own_policies)
     result = _facts(source, on, data)
     if own_policies:
         result["own_policies"] = own_policies
@@ -103,7 +103,7 @@ def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any
         "on": on,
         "layers": source.layers,
         "hidden_size": source.hidden_size,
-        "metric": METRIC_NAMES.get(source.task.name, "accuracy"),
+        "metric": METRIC_NAMES[source.task.metric],
         "labels": list(source.task.labels),
         "reported": reported,
         "reported_hash": data.test.data_hash,
@@ -179,7 +179,7 @@ def _shift(source: OutputSource, data: EvaluationData, folder: Path) -> dict[str
     for name in SHIFT_DOMAINS:
         examples = load_examples(str(folder / f"{name}.jsonl"), source.task, name)
         shifted = EvaluationData(
-            data.task,
+            data.metric,
             data.validation,
             source.samples_of(examples, name),
             data.pools,

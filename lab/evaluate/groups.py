@@ -12,14 +12,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.data.examples import Example, groups_over_shared_texts, word_runs, words_of
+from lab.data.examples import Example
+from lab.data.splits import groups_over_shared_texts, word_runs, words_of
 from lab.evaluate.samples import Samples
 
 
 def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Return ``group_N``: a number for each example, equal for examples that share text.
 
-    Pairs are joined by equal texts, single texts by `lab.data.examples.ROOT_WORDS` consecutive
+    Pairs are joined by equal texts, single texts by `lab.data.splits.ROOT_WORDS` consecutive
     words. A shorter text within a longer one joins its group; a text within several, like "a good
     film", joins the first and does not merge them.
     """

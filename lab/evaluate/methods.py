@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.evaluate import baselines
-from lab.evaluate.metrics import Floats, accuracy, glue_metric, interval, mean_over, resamples
+from lab.evaluate.metrics import Floats, accuracy, interval, mean_over, metric_function, resamples
 from lab.evaluate.pools import Pools
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
@@ -36,12 +36,12 @@ ORDERED = ("adaee", "i-splitee", "dimee-adaptive")
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Samples to fit on (``validation``), samples to report (``test``), and pools.
+    """Samples to fit on (``validation``), samples to report (``test``), pools, and metric.
 
     ``own_policies`` holds the user's policies: name and what to give to `make_policy`.
     """
 
-    task: str
+    metric: str
     validation: Samples
     test: Samples
     pools: Pools
@@ -120,7 +120,7 @@ class Scorer:
         """Return accuracy, GLUE's metric, change against the cloud, cost and shares of a method."""
         accuracy_B = self._mean(accuracy, runs, self._weight_BN)
         point = float(self._mean(accuracy, runs, self._all_N)[0])
-        metric = glue_metric(self._data.task)
+        metric = metric_function(self._data.metric)
         metric_B = self._mean(metric, runs, self._weight_BN)
         cost_N = np.mean([run.cost_N for run in runs], 0)
         cost_B = self._weight_BN @ cost_N / self._weight_BN.sum(1)

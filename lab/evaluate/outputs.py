@@ -7,7 +7,8 @@
 | ``exit0.safetensors`` | the embedding classifier: ``weight`` (hidden, classes) and ``bias`` |
 | ``train_logits.npy`` | optional: last exit's logits of the training part, for a teacher |
 
-``test`` is missing for a run of the split ``glue``, whose test part is ``glue``.
+``glue`` is the validation file, where it is not the validation part. ``test`` is missing for a run
+of the split ``glue``, whose test part is ``glue``; a run of the split ``files`` has only ``test``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from lab.data.examples import Example, Split, data_hash, load_examples, load_split
-from lab.data.tasks import Task, get_task
+from lab.data.examples import Example, data_hash
+from lab.data.splits import Split, has_validation_file, load_split, load_validation_file
+from lab.data.tasks import Task, task_of_facts
 from lab.evaluate.groups import with_groups
 from lab.evaluate.samples import Samples, load_samples, save_samples
 from lab.models.pair_features import DEFAULT_ENCODER, PairFeatures, packaged_pair_features
@@ -66,10 +69,10 @@ class SavedOutputs:
         self._data = data
         self._split = self._checked_split() if data is not None else None
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """Task of the run."""
-        return get_task(self.facts["task"])
+        return task_of_facts(self.facts)
 
     @property
     def layers(self) -> int:
@@ -97,7 +100,7 @@ class SavedOutputs:
         if self._split is not None and self._data is not None:
             examples = self._split.test
             if on == "glue":
-                examples = load_examples(self._data, self.task, "validation")
+                examples = load_validation_file(self._data, self.task, self.facts["split"])
         return self._samples(on, examples)
 
     def samples_of(self, examples: list[Example], name: str) -> Samples:
@@ -215,8 +218,11 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
     for name in OUTPUT_FILES:  # remove the files of an earlier run
         (out / name).unlink(missing_ok=True)
     split = run.split(data)
-    parts = {"validation": source.validation(), "glue": source.reported("glue")}
-    if run.facts["split"] != "glue":
+    kind = run.facts["split"]
+    parts = {"validation": source.validation()}
+    if kind != "files" and has_validation_file(data or run.facts["data"], run.task):
+        parts["glue"] = source.reported("glue")
+    if kind != "glue":
         parts["test"] = source.reported("test")
     for name, samples in parts.items():
         half_precision = replace(samples, embedding_NH=samples.embedding_NH.astype(np.float16))

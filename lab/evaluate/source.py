@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.data.examples import Example, Split, load_examples
+from lab.data.examples import Example
+from lab.data.splits import Split, load_validation_file
 from lab.data.tasks import Task
 from lab.evaluate.choose_lambda import embedding_classifier_of_run
 from lab.evaluate.groups import with_groups
@@ -101,7 +102,8 @@ class RunOutputs:
         """Return the samples of the run's own test part, or of GLUE's validation file."""
         if on == "glue":
             data = self._data or self.facts["data"]
-            return self.samples_of(load_examples(data, self.task, "validation"), on)
+            examples = load_validation_file(data, self.task, self.facts["split"])
+            return self.samples_of(examples, on)
         return self.samples_of(self._split.test, on)
 
     def samples_of(self, examples: Sequence[Example], name: str) -> Samples:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from lab.data.tasks import all_facts_of_task
 from lab.evaluate.pools import Pools
 from lab.export.onnx_layer import LayerFacts, layer_graph
 from lab.export.samples import write_samples
@@ -147,6 +148,7 @@ def write_manifest(
     manifest = Manifest(
         task=run.task.name,
         labels=run.task.labels,
+        metric=run.task.metric,
         pairs=run.task.pair_field is not None,
         encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],
@@ -163,8 +165,7 @@ def write_manifest(
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        training=portable_facts(facts)
-        | {"text_field": run.task.text_field, "pair_field": run.task.pair_field},
+        training=portable_facts(facts) | all_facts_of_task(run.task),
         files={name: sha256(folder / name) for name in names},
     )
     save_manifest(manifest, folder)

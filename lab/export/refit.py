@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lab.data.examples import Split, data_hash, load_split
-from lab.data.tasks import get_task
+from lab.data.examples import data_hash
+from lab.data.splits import Split, load_split
+from lab.data.tasks import task_of_bundle
 from lab.evaluate.bundle_report import policy_table
 from lab.evaluate.fit_heads import fit_embedding_classifier
 from lab.evaluate.groups import with_groups
@@ -110,7 +111,7 @@ def _split(bundle: Bundle, data: str) -> Split:
         raise InvalidInput(
             f"bundle: {bundle.path} has no facts of its training; export it again from its run"
         )
-    task = get_task(manifest.task)
+    task = task_of_bundle(manifest, bundle.path)
     split = load_split(data, task, manifest.accuracy["split"], manifest.seed, facts.get("limit"))
     if data_hash(split.train + split.validation) != manifest.data_hash:
         raise InvalidInput(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from lab.data.tasks import get_task
+from lab.data.tasks import task_of_facts
 from lab.models.encoders import load_encoder
 from lab.models.exit_heads import ExitShape, facts_of, make_head, pool, shapes_of
 from lab.models.families import family_of
@@ -120,7 +120,7 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
     facts: dict[str, Any] = json.loads(facts_file.read_text())
     config = AutoConfig.from_pretrained(folder)
     encoder = AutoModel.from_config(config, dtype=torch.float32)
-    classes = len(get_task(facts["task"]).labels)
+    classes = len(task_of_facts(facts).labels)
     shapes = shapes_of(facts, encoder.config.num_hidden_layers)
     model = MultiExitClassifier(encoder, classes, shapes=shapes)
     model.load_state_dict(load_file(folder / "weights.safetensors"))

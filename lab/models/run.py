@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab.data.examples import Split, load_split
-from lab.data.tasks import Task, get_task
+from lab.data.splits import Split, load_split
+from lab.data.tasks import Task, task_of_facts
 from lab.models.encoders import load_tokenizer
 from lab.models.model import MultiExitClassifier, load_model
 
@@ -30,10 +30,10 @@ class Run:
         """Settings and measurements of the training."""
         return self._loaded[1]
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """Task of the training."""
-        return get_task(self.facts["task"])
+        return task_of_facts(self.facts)
 
     @property
     def tokenizer_file(self) -> Path:

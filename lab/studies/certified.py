@@ -17,7 +17,7 @@ from lab.certify.calibration_data import load_calibration_examples
 from lab.certify.certify import Calibration, SettingOutcomes, calibrate, run_settings
 from lab.cli.common import PATH, results_option
 from lab.data.examples import load_examples
-from lab.data.tasks import get_task
+from lab.data.tasks import task_of_bundle
 from lab.evaluate.samples import samples_of_bundle
 from lab.reports.pages import write_study
 from shared.bundle.loading import Bundle, load_bundle
@@ -37,7 +37,7 @@ def study(bundle: Bundle, source: str) -> dict[str, Any]:
     paper = bundle.manifest.accuracy["split"] == "paper"
     others = None
     if paper:  # GLUE's own validation file was used for nothing else
-        rows = load_examples(source, get_task(bundle.manifest.task), "validation")
+        rows = load_examples(source, task_of_bundle(bundle.manifest, bundle.path), "validation")
         others = run_settings(bundle, samples_of_bundle(bundle, rows), bundle.cost_model)
     manifest = bundle.manifest
     return {

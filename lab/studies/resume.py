@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lab.cli.common import PATH, results_option
 from lab.data.examples import data_hash, load_examples
-from lab.data.tasks import TASKS
+from lab.data.tasks import task_of_bundle
 from lab.reports.pages import write_study
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import LayerRange
@@ -220,7 +220,7 @@ def main(bundle: Path, data: str, out: Path) -> None:
     """Measure, and write ``extra/resume.json`` and ``resume.md``."""
     try:
         loaded = load_bundle(bundle)
-        task = TASKS[loaded.manifest.task]
+        task = task_of_bundle(loaded.manifest, loaded.path)
         examples = load_examples(str(Path(data) / task.name), task, "validation")
     except DimeeError as error:
         raise click.ClickException(error.message) from error

@@ -17,13 +17,13 @@ class TrainSettings:
     """Settings of a training run; a checkpoint is resumed with equal settings only."""
 
     task: str
-    """Name of the GLUE task."""
+    """Name of a GLUE task, or of your own, which the fields from `text_field` on describe."""
     data: str
-    """Folder of JSON lines, or ``owner/name:config`` of a hub."""
+    """A file or folder of CSV, TSV, JSON lines or Parquet, or ``owner/name:config`` of a hub."""
     encoder: str
     """A packaged encoder, a Hugging Face folder, or a name on a hub."""
     split: str = "paper"
-    """``paper`` or ``glue`` (`lab.data.examples.load_split`)."""
+    """``paper``, ``grouped``, ``glue`` or ``files`` (`lab.data.splits.load_split`)."""
     pooling: str = "mean"
     """Input of the exits: ``mean``, ``cls`` or ``both``."""
     loss: str = "sum"
@@ -62,6 +62,18 @@ class TrainSettings:
     """Layers on the mobile, m, for the loss ``segment``."""
     edge_layers: int = 3
     """Layers on the edge, n, for the loss ``segment``."""
+    text_field: str | None = None
+    """Field of the text; None for a GLUE task, whose fields are known."""
+    pair_field: str | None = None
+    """Field of the second text, for a task of pairs."""
+    label_field: str | None = None
+    """Field of the label; default: ``label``."""
+    labels: list[str] | None = None
+    """Names of the labels in their order; needed with `text_field`."""
+    metric: str | None = None
+    """Metric of the task, one of `lab.data.tasks.METRICS`; default: ``accuracy``."""
+    hold_out: str | None = None
+    """Hold-out by ``texts`` or by ``phrases`` (`lab.data.splits.hold_out`); default: ``texts``."""
     from_classifier: str | None = None
     """A fine-tuned classifier, as a Hugging Face folder or a name on a hub: its encoder is the
     encoder, its head the last exit. `encoder` must be equal to it."""

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from lab.data.examples import Split, check_classes, data_hash, load_split
-from lab.data.tasks import Task, get_task
+from lab.data.examples import check_classes, data_hash
+from lab.data.splits import Split, load_split
+from lab.data.tasks import Task, facts_of_task, task_of_facts
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.encoders import encoder_licence, load_tokenizer
 from lab.models.exit_heads import ExitShape
@@ -90,6 +91,8 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
         },
         "validation_accuracy_by_exit": accuracy_by_exit(outputs),
     }
+    if settings.from_classifier is not None:  # its labels may be others than the settings'
+        facts |= facts_of_task(task)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     (out / "model").mkdir(exist_ok=True)
@@ -100,7 +103,7 @@ def train(settings: TrainSettings, out: Path, checkpoint_steps: int = 250) -> di
 
 def task_of(settings: TrainSettings) -> Task:
     """Return the task of the data; the labels are those of the classifier, if one is given."""
-    task = get_task(settings.task)
+    task = task_of_facts(asdict(settings))
     if settings.from_classifier is None:
         return task
     return replace(task, labels=read_classifier(settings.from_classifier).labels)

@@ -14,7 +14,8 @@ from lab.train.settings import with_defaults
 from shared.errors import InvalidInput
 
 EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden",
-               "from_classifier")  # fmt: skip
+               "from_classifier", "text_field", "pair_field", "label_field", "labels",
+               "hold_out")  # fmt: skip
 SHARES = tuple(share / 10 for share in range(10, -1, -1))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from shared.field_types import Label
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -13,6 +15,7 @@ ROUTER = "router.npz"
 SAMPLES = "samples.jsonl"
 FORMAT_VERSION = 1
 
+Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -33,7 +36,8 @@ class Manifest(BaseModel):
 
     format_version: Literal[1] = 1
     task: str
-    labels: tuple[str, ...]
+    labels: Labels
+    metric: str = "accuracy"
     pairs: bool
     encoder: str
     licence: str
@@ -52,3 +56,10 @@ class Manifest(BaseModel):
     seed: int
     training: dict[str, Any] = {}
     files: dict[str, Sha256]
+
+    @field_validator("labels")
+    @classmethod
+    def _are_different(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("two labels have the same name")
+        return labels

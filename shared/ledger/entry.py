@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
-from shared.field_types import Amount, Count, Duration, Identifier, Word
+from shared.field_types import Amount, Count, Duration, Identifier, Label, Word
 
 
 class LedgerEntry(BaseModel):
@@ -44,7 +44,7 @@ class LedgerEntry(BaseModel):
     text_hash: Word | None = None
     text_chars: Count | None = None
     tokens: Count | None = None
-    label: Word | None = None
+    label: Label | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     exit_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
     resumed_after: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -33,6 +33,15 @@ def test_stored_entry_keeps_every_field(store: LedgerStore) -> None:
     assert list(store.entries()) == [caller(), tier()]
 
 
+def test_label_keeps_its_name_of_up_to_256_characters(store: LedgerStore) -> None:
+    for number, label in enumerate(("🎬 cine y más", "スポーツ" * 64)):
+        entry = caller(f"a{number}", label=label)
+        store.upsert([entry])
+        assert entry in store.request_entries("r1")
+    with pytest.raises(ValidationError, match="at most 256 characters"):
+        caller(label="x" * 257)
+
+
 def test_a_repeated_delivery_changes_nothing(store: LedgerStore) -> None:
     assert store.upsert([caller(), tier()]).stored == 2
     again = store.upsert([caller(), tier()])

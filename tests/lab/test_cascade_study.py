@@ -169,7 +169,7 @@ def test_embedding_classifier_of_two_and_three_classes() -> None:
 
 
 def test_study_has_every_part(validation: Samples, pools: Pools) -> None:
-    data = EvaluationData("sst2", validation, toy(300, 2), pools)
+    data = EvaluationData("accuracy", validation, toy(300, 2), pools)
     model = CostModel.paper(4)
     data = replace(data, pools=replace(pools, cost_model=model))
     study = cascade_study(data, Scorer(data), EMBEDDING_CLASSIFIER)
@@ -244,7 +244,7 @@ def test_pair_features_add_what_the_embedding_lacks(pools: Pools) -> None:
             tokens_N=np.full(len(samples), 9),
         )
 
-    data = EvaluationData("mrpc", with_noise(toy(600, 1)), with_noise(toy(600, 2)), pools)
+    data = EvaluationData("f1", with_noise(toy(600, 1)), with_noise(toy(600, 2)), pools)
     found = pair_auroc(data, EMBEDDING_CLASSIFIER)
     assert found is not None
     assert found["before"]["edge_confident"] < 0.7 < 0.9 < found["after"]["edge_confident"]

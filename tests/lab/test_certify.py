@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from lab.certify.calibration_data import glue_source, load_calibration_examples
 from lab.certify.certify import SettingOutcomes, calibrate, certify, run_settings
 from lab.cli.calibrate import calibrate as command
-from lab.data.examples import Example, data_hash, hold_out_sentences, load_examples, paper_split
+from lab.data.examples import Example, data_hash, load_examples
+from lab.data.splits import hold_out_sentences, paper_split
 from lab.data.tasks import get_task
 from lab.evaluate.choose_lambda import Setting
 from lab.evaluate.samples import Samples, samples_of_bundle
@@ -237,6 +238,12 @@ def test_training_data_of_the_bundle_is_refused(bundle: Bundle, folder: Path) ->
     train = load_examples(str(folder), SST2, "train")
     split = paper_split(train, bundle.manifest.seed)
     made = trained_on(bundle, "paper", split.train + split.validation)
+    data = load_calibration_examples(made, str(folder / "train.jsonl"))
+    seen = {row.text for row in split.train + split.validation}
+    assert data.examples == [row for row in split.test if row.text not in seen]
+    assert "the test part of" in data.description
+    parts = hold_out_sentences(train, bundle.manifest.seed)
+    made = trained_on(bundle, "glue", [*parts[0], *parts[1]])
     with pytest.raises(InvalidInput, match="correctness heads were fitted on"):
         load_calibration_examples(made, str(folder / "train.jsonl"))
     made = trained_on(bundle, "paper", train)

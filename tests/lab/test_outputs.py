@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from lab.cli.evaluate import evaluate
 from lab.cli.outputs import outputs
-from lab.data.examples import load_split
+from lab.data.splits import load_split
 from lab.data.tasks import get_task
 from lab.evaluate.evaluate import evaluate as run_evaluation
 from lab.evaluate.outputs import FACTS, LOGITS, SavedOutputs

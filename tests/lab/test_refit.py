@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data.examples import load_split
+from lab.data.splits import load_split
 from lab.data.tasks import get_task
 from lab.evaluate.cascade_sweep import CascadeSweep
 from lab.evaluate.groups import with_groups

@@ -73,7 +73,7 @@ class FixedDecision(StatelessPolicy):
 def data() -> EvaluationData:
     validation, test = toy(600, 1), toy(400, 2)
     return EvaluationData(
-        "sst2", validation, test, make_pools(validation, COSTS, 2, 3, 0.1, alpha=0.9)
+        "accuracy", validation, test, make_pools(validation, COSTS, 2, 3, 0.1, alpha=0.9)
     )
 
 
@@ -166,5 +166,5 @@ def test_drift_by_hand() -> None:
     object.__setattr__(pools, "counts_D", np.array([4, 2, 0]))
     test = toy(1, 4)
     test.embedding_NH[0] = (4, 0)
-    moved = drift(EvaluationData("sst2", validation, test, pools))
+    moved = drift(EvaluationData("accuracy", validation, test, pools))
     assert moved["moved"] == {"1": [pytest.approx(0.08), 0.0, None]}

@@ -15,13 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from lab.data.examples import (
-    Example,
-    hold_out_sentences,
-    hold_out_texts,
-    load_examples,
-    paper_split,
-)
+from lab.data.examples import load_examples
 from lab.data.tasks import get_task
 from lab.models.encoders import load_tokenizer
 from lab.models.model import new_model
@@ -166,120 +160,6 @@ def test_starting_from_a_run_of_another_shape_is_refused(
     other = replace(settings, encoder=str(tmp_path / "deeper"), start_from=str(trained_run))
     with pytest.raises(InvalidInput, match="that run has another shape; give its --encoder"):
         train(other, tmp_path / "second")
-
-
-def test_hold_out_puts_no_premise_in_both_parts() -> None:
-    rows = [Example(f"premise {i // 3}", f"hypothesis {i}", i % 3) for i in range(90)]
-    train_rows, validation = hold_out_texts(rows, seed=1)
-    assert {row.text for row in train_rows}.isdisjoint(row.text for row in validation)
-    assert len(train_rows) + len(validation) == 90
-    assert len(validation) == 9
-
-
-def test_hold_out_puts_no_question_in_both_parts() -> None:
-    """As in QQP: each question is the second text of one row and the first of the next."""
-    rows = [Example(f"q {i}", f"q {i + 1 if i % 4 < 3 else i - 3}", i % 2) for i in range(200)]
-    train_rows, validation = hold_out_texts(rows, seed=1)
-    parts = [{text for r in part for text in (r.text, r.pair)} for part in (train_rows, validation)]
-    assert parts[0].isdisjoint(parts[1])
-    assert len(validation) == 20
-    assert len(train_rows) == 180
-    assert hold_out_texts(rows, seed=1) == (train_rows, validation)
-    assert hold_out_texts(rows, seed=2)[1] != validation
-
-
-def test_group_larger_than_a_tenth_is_not_held_out() -> None:
-    """One premise is in half of the rows."""
-    rows = [Example("everywhere" if i < 50 else f"p {i}", f"h {i}", i % 2) for i in range(100)]
-    for seed in range(5):
-        _, validation = hold_out_texts(rows, seed)
-        assert len(validation) == 10
-        assert "everywhere" not in {row.text for row in validation}
-    with pytest.raises(InvalidInput, match="use the split 'paper'"):
-        hold_out_texts(rows[:50], seed=1)
-
-
-def test_hub_name_of_the_mnli_validation_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The hub's library reads a folder in the hub's layout."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    splits = ("train", "validation_matched", "validation_mismatched")
-    hub = tmp_path / "glue"
-    hub.mkdir()
-    lines = ["---", "configs:", "- config_name: mnli", "  data_files:"]
-    for split in splits:
-        lines += [f"  - split: {split}", f"    path: {split}.jsonl"]
-        rows = [{"premise": split, "hypothesis": f"h {i}", "label": i % 3} for i in range(6)]
-        (hub / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (hub / "README.md").write_text("\n".join([*lines, "---", ""]))
-    mnli = get_task("mnli")
-    for split, name in (("train", "train"), ("validation", "validation_matched")):
-        rows_read = load_examples(f"{hub}:mnli", mnli, split)
-        assert rows_read == [Example(name, f"h {i}", i % 3) for i in range(6)]
-    (hub / "validation.jsonl").write_text((hub / "validation_matched.jsonl").read_text())
-    assert len(load_examples(str(hub), mnli, "validation")) == 6
-
-
-def test_paper_split_is_80_10_10_and_seeded() -> None:
-    rows = [Example(f"text {i}", None, i % 2) for i in range(105)]
-    split = paper_split(rows, seed=1)
-    assert [len(split.train), len(split.validation), len(split.test)] == [85, 10, 10]
-    assert sorted(split.train + split.validation + split.test, key=rows.index) == rows
-    assert paper_split(rows, seed=1) == split != paper_split(rows, seed=2)
-
-
-def test_phrases_of_a_held_out_sentence_are_not_in_training() -> None:
-    sentence = "one two three four five six seven eight nine ten"
-    rows = [Example(f"{sentence} {i}", None, 0) for i in range(3)]
-    rows += [Example("three four five", None, 1), Example("quite another text", None, 1)]
-    train, validation = hold_out_sentences(rows, seed=0, sentences=1)
-    assert train == [Example("quite another text", None, 1)]
-    assert len(validation) == 4
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"sentence": "a", "label": 2}', "row 1 has label 2; sst2 has 0 to 1"),
-        ('{"sentence": "a", "label": true}', "row 1 has label True"),
-        ('{"text": "a", "label": 0}', "row 1 has no field 'sentence'"),
-        ('{"sentence": "a", "label": -1}', "row 1 has no label"),
-        ('{"sentence": null, "label": 1}', "row 1 has no text in 'sentence'"),
-        ('{"sentence": "  ", "label": 1}', "row 1 has no text in 'sentence'"),
-        ('{"sentence": 3, "label": 1}', "row 1 has no text in 'sentence'"),
-        ('{"sentence": "\\ud83d", "label": 1}', "row 1 has half a character"),
-        ('{"sentence": "a"}', "row 1 has no field 'label'"),
-        ('{"sentence": "a", "label": "1"}', "row 1 has label '1'"),
-        ("not json", "line 1 is not JSON"),
-        ('["sentence", "label"]', "line 1 is not a JSON object"),
-        ("3", "line 1 is not a JSON object"),
-        ("", "is empty"),
-    ],
-)
-def test_invalid_data_is_refused(line: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text(line)
-    with pytest.raises(InvalidInput, match=message):
-        load_examples(str(tmp_path), get_task("sst2"), "train")
-
-
-def test_unreadable_data_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
-    task = get_task("sst2")
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidInput, match=r"cannot be read \(it is not UTF-8\); give a folder"):
-        load_examples(str(tmp_path), task, "train")
-    file.unlink()
-    file.symlink_to("/proc/self/mem")  # a file that even root cannot read from its beginning
-    with pytest.raises(InvalidInput, match=r"cannot be read \(Input/output error\)"):
-        load_examples(str(tmp_path), task, "train")
-    with pytest.raises(InvalidInput, match=r"cannot be read \(File name too long\)"):
-        load_examples("x" * 300, task, "train")
-    for missing in (tmp_path / "none", tmp_path / "none" / "deeper"):
-        with pytest.raises(InvalidInput, match="is neither a folder with"):
-            load_examples(str(missing), task, "train")
-    with pytest.raises(InvalidInput, match=r"validation\.jsonl does not exist; give a folder"):
-        load_examples(str(tmp_path), task, "validation")
 
 
 def test_errors_for_unknown_task_encoder_and_hub(monkeypatch: pytest.MonkeyPatch) -> None:

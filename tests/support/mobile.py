@@ -58,6 +58,7 @@ class World:
     played: dict[str, Handler] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     virtual_time: bool = False
+    bundle: Path = BUNDLE
 
     def run(self, work: Callable[[MobileService], Awaitable[T]]) -> T:
         """Return the result of ``work`` with the mobile, which is closed afterwards."""
@@ -90,7 +91,7 @@ class World:
 
     def _common(self) -> dict[str, Any]:
         return {
-            "bundle": BUNDLE,
+            "bundle": self.bundle,
             "state_dir": self.folder,
             "ledger_url": f"http://127.0.0.1:{free_ports(1)[0]}",
             "edge_url": "http://edge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from collections.abc import Sequence
@@ -41,6 +42,33 @@ def make_pair_rows(count: int, seed: int) -> list[dict[str, object]]:
             {"sentence1": texts[0], "sentence2": texts[1], "label": int(kinds[0] is kinds[1])}
         )
     return rows
+
+
+TOPICS = ("política", "スポーツ", "🎬 cine y más")
+"""Labels of `make_topic_rows`, in the order that a run gives them."""
+
+
+def make_topic_rows(count: int, seed: int) -> list[dict[str, object]]:
+    """Return sentences of three topics: with a good word, with a bad word, or with neither."""
+    rng = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    for number in range(count):
+        topic = rng.randrange(len(TOPICS))
+        words = [rng.choice(NEUTRAL) for _ in range(rng.randint(3, 12))]
+        if topic < 2:
+            words.insert(rng.randint(0, len(words)), rng.choice((GOOD, BAD)[topic]))
+        rows.append({"id": number, "text": " ".join(words), "topic": TOPICS[topic]})
+    return rows
+
+
+def write_table(file: Path, rows: Sequence[dict[str, object]], delimiter: str = ",") -> Path:
+    """Write CSV or TSV and return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, [*rows[0]], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
 
 
 def write_rows(file: Path, rows: Sequence[dict[str, object]]) -> Path:

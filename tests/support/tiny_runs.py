@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lab.data.examples import data_hash, load_split
+from lab.data.examples import data_hash
+from lab.data.splits import load_split
 from lab.data.tasks import get_task
 from lab.models.embedding_tables import quantised_rows
 from lab.models.encoders import load_tokenizer

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table
 
+from shared.field_types import MAX_LABEL_CHARS
+
 metadata = MetaData()
 
 _WORD = String(64)
@@ -31,7 +33,7 @@ entries = Table(
     Column("text_hash", _WORD),
     Column("text_chars", BigInteger),
     Column("tokens", BigInteger),
-    Column("label", _WORD),
+    Column("label", String(MAX_LABEL_CHARS)),
     Column("confidence", Float(53)),
     Column("exit_layer", BigInteger),
     Column("resumed_after", BigInteger),

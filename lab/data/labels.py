@@ -1,0 +1,85 @@
+"""Names of labels: from the cells of the data, in a fixed order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from shared.errors import InvalidInput
+from shared.field_types import MAX_LABEL_CHARS
+
+MIN_LABELS, MAX_LABELS = 2, 1_000
+SHOWN = 8
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
+
+def label_name(value: object) -> str:
+    """Return the name of a label as the data give it: ``"3"`` for 3, 3.0 and ``" 3 "``.
+
+    Booleans become ``true`` and ``false``, and a missing label the empty string. Raises
+    `ValueError` for other types and for numbers that are not whole.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    if isinstance(value, float):
+        if value != value:  # NaN is how Parquet files of pandas write a missing number
+            return ""
+        raise ValueError("a number that is not whole; write classes as strings or whole numbers")
+    raise ValueError("neither a string nor a number; write each label as one of the two")
+
+
+def is_whole_number(name: str) -> bool:
+    """Return whether the name of a label is a whole number like ``3`` or ``-1``."""
+    return _WHOLE_NUMBER.fullmatch(name) is not None
+
+
+def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the different names: whole numbers in numeric order, or else sorted as strings."""
+    different = set(names)
+    if all(is_whole_number(name) for name in different):
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
+    return tuple(sorted(different))
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise `InvalidInput` unless these are 2 to 1,000 different names that can be printed."""
+    if len(labels) < MIN_LABELS:
+        only = f"only the label {labels[0]!r}" if labels else "no label"
+        raise InvalidInput(f"labels: there is {only}; a classifier needs at least {MIN_LABELS}")
+    if len(labels) > MAX_LABELS:
+        raise InvalidInput(
+            f"labels: {len(labels):,} different ones are more than the {MAX_LABELS:,} allowed; "
+            "choose another --label-field, or merge classes"
+        )
+    seen: set[str] = set()
+    for name in labels:
+        if not name or name != name.strip():
+            raise InvalidInput(
+                f"labels: {name!r} is empty, or begins or ends with white space; remove it"
+            )
+        if len(name) > MAX_LABEL_CHARS:
+            raise InvalidInput(
+                f"labels: {name[:40]!r}… has {len(name):,} characters; shorten it to at most "
+                f"{MAX_LABEL_CHARS}, or choose another --label-field"
+            )
+        if match := _UNPRINTABLE.search(name):
+            raise InvalidInput(
+                f"labels: {name!r} holds the character U+{ord(match[0]):04X}, which cannot be "
+                "printed; remove it"
+            )
+        if name in seen:
+            raise InvalidInput(f"labels: {name!r} is given twice; give each label once")
+        seen.add(name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names for a message, at most `SHOWN` of them."""
+    text = ", ".join(names[:SHOWN])
+    return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text

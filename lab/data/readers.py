@@ -1,0 +1,213 @@
+"""Readers of CSV, TSV, JSON lines and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shared.errors import InvalidInput
+
+
+class Row(NamedTuple):
+    """A row of data: its number, counted from 1; its line in the file; and its values by field."""
+
+    number: int
+    line: int | None
+    values: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """The row for a message: ``row 3``, with its line if that is another number."""
+        if self.line is None or self.line == self.number:
+            return f"row {self.number}"
+        return f"row {self.number} (line {self.line})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of ``source``; ``columns`` is None if each row has its own fields.
+
+    ``class_names`` has the names of numbered labels by field, which hubs and some Parquet files
+    give.
+    """
+
+    source: str
+    columns: tuple[str, ...] | None
+    rows: Iterable[Row]
+    class_names: dict[str, tuple[str, ...]]
+
+
+def read_table(path: Path) -> Table:
+    """Open the file ``path``; rows are read while they are iterated.
+
+    Raises `InvalidInput` for another suffix than those in `READERS`, and for a file that is not
+    what its suffix says, with the number of the line.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidInput(
+            f"data: {path} is of no known kind; give a file that ends with {', '.join(READERS)}"
+        )
+    return reader(path)
+
+
+def check_columns(table: Table, fields: Sequence[str]) -> None:
+    """Raise `InvalidInput` if a field is no column of ``table``, or more than one."""
+    if table.columns is None:
+        return
+    counts = Counter(table.columns)
+    for field in fields:
+        if counts[field] == 0:
+            raise InvalidInput(
+                f"data: {table.source} has no column {field!r}; "
+                f"its columns are {', '.join(table.columns)}"
+            )
+        if counts[field] > 1:
+            raise InvalidInput(
+                f"data: {table.source} has {counts[field]} columns {field!r}; rename all but one"
+            )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines with their ends, without a byte order mark."""
+    with path.open("rb") as content:
+        for number, line in enumerate(content, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InvalidInput(
+                    f"data: {path} line {number} is not UTF-8 (byte {error.start + 1} of the "
+                    "line); save the file as UTF-8"
+                ) from None
+            yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _read_csv(path: Path) -> Table:
+    first = next(_lines(path), "")
+    return _delimited(path, ";" if ";" in first and "," not in first else ",")
+
+
+def _read_tsv(path: Path) -> Table:
+    return _delimited(path, "\t")
+
+
+def _delimited(path: Path, delimiter: str) -> Table:
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    header = next(_records(path, reader), None)
+    columns = tuple(name.strip() for name in header[1]) if header else ()
+
+    def rows() -> Iterator[Row]:
+        for number, (line, cells) in enumerate(_records(path, reader), start=1):
+            if len(cells) != len(columns):
+                raise InvalidInput(
+                    f"data: {path} line {line} has {len(cells)} cells, and the header has "
+                    f"{len(columns)}; put cells with a separator or a line break into double quotes"
+                )
+            yield Row(number, line, dict(zip(columns, cells, strict=True)))
+
+    return Table(str(path), columns, rows(), {})
+
+
+def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records that are not blank, each with the line that it begins on."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InvalidInput(
+                f"data: {path} line {line} is not well-formed ({error}); put a cell with double "
+                'quotes into double quotes, and write each of its own as ""'
+            ) from None
+        if cells:
+            yield line, cells
+
+
+def _read_json_lines(path: Path) -> Table:
+    def rows() -> Iterator[Row]:
+        number = 0
+        for line_number, line in enumerate(_lines(path), start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InvalidInput(
+                    f"data: {path} line {line_number} is not JSON ({error.msg}); "
+                    "write one object per line"
+                ) from None
+            if not isinstance(values, dict):
+                raise InvalidInput(
+                    f"data: {path} line {line_number} is not a JSON object; "
+                    "write one object per line"
+                )
+            number += 1
+            yield Row(number, line_number, values)
+
+    return Table(str(path), None, rows(), {})
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.stat().st_size:
+        return Table(str(path), None, (), {})
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise InvalidInput(
+            f"data: {path} is not a Parquet file ({type(error).__name__}); write it again"
+        ) from None
+    columns = tuple(file.schema_arrow.names)
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        batches = file.iter_batches()
+        while True:
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                cells = [column.to_pylist() for column in batch.columns]
+            except (pyarrow.ArrowException, ValueError, OSError) as error:
+                raise InvalidInput(
+                    f"data: {path} cannot be read after row {number} ({type(error).__name__}); "
+                    "write it again"
+                ) from None
+            for values in zip(*cells, strict=True):
+                number += 1
+                yield Row(number, None, dict(zip(columns, values, strict=True)))
+
+    return Table(str(path), columns, rows(), _class_names(file.schema_arrow.metadata or {}))
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return the names of labels that the library ``datasets`` wrote into a Parquet file."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {
+            field: tuple(feature["names"])
+            for field, feature in features.items()
+            if feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+"""Readers by the suffix of a file's name."""

@@ -1,0 +1,87 @@
+"""Splits in which each part has each class, for small data and rare classes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from shared.errors import InvalidInput
+
+
+def cut_by_class(
+    labels: Sequence[int], order: Sequence[int], names: Sequence[str]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the rows of the training, validation and test part: 80/10/10 of each class.
+
+    Each part has at least one row of each class. Rows are in the order of ``order``. Raises
+    `InvalidInput` for a class with fewer than three rows.
+    """
+    part_of: dict[int, int] = {}
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row in order:
+        rows_of[labels[row]].append(row)
+    for label, rows in sorted(rows_of.items()):
+        if len(rows) < 3:
+            raise InvalidInput(
+                f"data: {_name(label, names)} has {_count(len(rows))}, and each of the three parts "
+                "of the data needs one; give more, or remove the class"
+            )
+        tenth = max(1, len(rows) // 10)
+        for place, row in enumerate(rows):
+            part_of[row] = 2 if place < tenth else 1 if place < 2 * tenth else 0
+    train, validation, test = ([row for row in order if part_of[row] == part] for part in range(3))
+    return train, validation, test
+
+
+def groups_by_class(
+    labels: Sequence[int],
+    groups: Sequence[str],
+    order: Sequence[str],
+    rows: int,
+    names: Sequence[str],
+) -> set[str]:
+    """Return groups to hold out so that both parts have each class, about ``rows`` rows in all.
+
+    First comes the smallest group for each class, rare classes first, then groups in ``order``.
+    Raises `InvalidInput` for a class whose texts are all in one group.
+    """
+    counts: dict[str, Counter[int]] = {group: Counter() for group in order}
+    for label, group in zip(labels, groups, strict=True):
+        counts[group][label] += 1
+    left = Counter(labels)
+    remaining = rows
+    held: set[str] = set()
+
+    def can_hold(group: str) -> bool:
+        return group not in held and all(left[label] > n for label, n in counts[group].items())
+
+    def hold(group: str) -> None:
+        nonlocal remaining
+        held.add(group)
+        left.subtract(counts[group])
+        remaining -= counts[group].total()
+
+    total = dict(left)
+    for label in sorted(total, key=lambda label: (total[label], label)):
+        if left[label] < total[label]:
+            continue
+        candidates = [group for group in order if counts[group][label] and can_hold(group)]
+        if not candidates:
+            raise InvalidInput(
+                f"data: {_name(label, names)} has {_count(total[label])}, which cannot be in both "
+                "the training and the held-out part without a text in both; give more of that "
+                "class, or remove it"
+            )
+        hold(min(candidates, key=lambda group: counts[group].total()))
+    for group in order:
+        if counts[group].total() <= remaining and can_hold(group):
+            hold(group)
+    return held
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return f"the class {names[label]!r}" if names else f"class {label}"
+
+
+def _count(examples: int) -> str:
+    return "1 example" if examples == 1 else f"{examples} examples"
