@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import shlex
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab.data.examples import Example
-from lab.evaluate.samples import samples_of_bundle
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import InputText
 from testbed.bench.layer_speed import early_exit
-from testbed.up import PORTS
-from tests.support.paths import free_ports
+from tests.support.commands import (
+    as_csv,
+    dimee,
+    direct_answers,
+    port_options,
+    running_up,
+    write_times,
+)
 from tests.support.tiny_bundles import PAIR_TASKS, awkward_pair_rows, export_pair_bundle
-
-DIMEE = [sys.executable, "-m", "mobile_client.cli.main"]
 
 
 @pytest.fixture(scope="module")
@@ -39,43 +35,6 @@ def three_class_bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFact
     """A bundle of pairs in three classes, without samples."""
     folder = tmp_path_factory.mktemp("mnli")
     return load_bundle(export_pair_bundle(folder, tiny_encoder, "mnli", samples=False))
-
-
-def dimee(
-    bundle: Bundle, folder: Path, *arguments: str, stdin: str | bytes = b""
-) -> subprocess.CompletedProcess[str]:
-    given = stdin if isinstance(stdin, bytes) else stdin.encode()
-    done = subprocess.run(
-        [*DIMEE, *arguments],
-        env=os.environ | {"DIMEE_BUNDLE": str(bundle.path), "DIMEE_STATE_DIR": str(folder)},
-        input=given,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
-
-
-def port_options() -> list[str]:
-    ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
-    return [text for role, port in ports for text in (f"--{role}-port", str(port))]
-
-
-def direct_answers(bundle: Bundle, texts: list[InputText]) -> list[str]:
-    """Return the label of the last exit for each text, from the bundle's layers alone."""
-    rows = [Example(text.text, text.pair, 0) for text in texts]
-    samples = samples_of_bundle(bundle, rows)
-    return [bundle.manifest.labels[i] for i in samples.answers_NE[:, -1]]
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    content = io.StringIO()
-    writer = csv.DictWriter(content, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    return content.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
@@ -211,23 +170,8 @@ def running(
 ) -> Iterator[tuple[Path, str]]:
     """A running ``dimee up``: its state folder, and the command that it prints for a first call."""
     folder = tmp_path_factory.mktemp("state")
-    process = subprocess.Popen(
-        [*DIMEE, "up", "--state-dir", str(folder), *port_options()],
-        # a queue that never refuses
-        env=os.environ | {"DIMEE_BUNDLE": str(pair_bundle.path), "DIMEE_MAX_QUEUE_MS": "600000"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        assert process.stdout is not None
-        printed = b""
-        while not printed.startswith(b"  curl "):
-            printed = process.stdout.readline()
-            assert printed, "dimee up ended and printed no command"
-        yield folder, printed.decode().strip()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    with running_up(pair_bundle, folder) as command:
+        yield folder, command
 
 
 def test_command_that_up_prints_works_in_a_shell(
@@ -251,11 +195,10 @@ def test_load_reports_the_accuracy_of_labelled_pairs(
     first, second, _ = PAIR_TASKS["mrpc"]
     rows = awkward_pair_rows("mrpc", 60, 21)
     (tmp_path / "labelled.csv").write_text(as_csv(rows))
-    twice = "".join(f"{number / 30}\n" for number in range(2 * len(rows)))
-    (tmp_path / "times").write_text(twice)
+    times = write_times(tmp_path / "times", 2 * len(rows))
     options = ["--state-dir", str(running[0]), "--path", path, "--out", str(tmp_path / "load")]
     options += ["--texts", str(tmp_path / "labelled.csv")]
-    options += ["--arrivals", str(tmp_path / "times"), "--duration", "4", "--deadline-ms", "60000"]
+    options += ["--arrivals", str(times), "--duration", "4", "--deadline-ms", "60000"]
     done = dimee(pair_bundle, tmp_path, "load", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "load.json").read_text())
