@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lab.data.labels import listed
 from lab.models.exit_heads import ExitShape
 from lab.models.families import CLASSIFIERS, EncoderFamily, family_of
 from lab.models.model import MultiExitClassifier
 from shared.errors import DimeeError, InvalidInput
+from shared.labels import listed
 
 
 @dataclass(frozen=True)

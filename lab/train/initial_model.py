@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lab.data.labels import listed
 from lab.data.tasks import TASKS, Task, task_of_facts
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.encoded_examples import EncodedExamples
@@ -19,6 +18,7 @@ from lab.models.model import MultiExitClassifier, new_model
 from lab.models.predict import accuracy_by_exit, predict_encoded
 from lab.train.settings import TrainSettings
 from shared.errors import InvalidInput
+from shared.labels import listed
 
 
 def task_of(settings: TrainSettings) -> Task:

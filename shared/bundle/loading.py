@@ -80,7 +80,10 @@ class Bundle:
             raise BundleError(f"bundle: {error.message}; export the bundle again") from None
 
     def field_names(self) -> FieldNames:
-        """Return the names of the fields in the data that the bundle was trained on."""
+        """Return the names of the fields in the data that the bundle was trained on.
+
+        They are the standard names for a bundle that does not record them.
+        """
         facts, default = self.manifest.training, FieldNames()
         return FieldNames(
             facts.get("text_field") or default.text,
