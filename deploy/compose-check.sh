@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests docker-compose.yml, alone and with deploy/compose.links.yml: builds the images, starts the
-# containers, runs tests/compose against them and removes them. It uses its own project name and ports,
-# and does not disturb a testbed or a deployment on the same machine.
+# Tests docker-compose.yml, alone, then with a mounted bundle and deploy/compose.links.yml: builds the
+# images, starts the containers, runs tests/compose against them and removes them. It uses its own project
+# name and ports, and does not disturb a testbed or a deployment on the same machine.
 #
 #   PYTHON                     the interpreter with the test extra   (default: .venv/bin/python)
 #   DIMEE_CHECK_MOBILE_PORT    published port of the mobile's gateway (default: 28701)
@@ -15,6 +15,7 @@ mobile_port=${DIMEE_CHECK_MOBILE_PORT:-28701}
 ledger_port=${DIMEE_CHECK_LEDGER_PORT:-28700}
 project=dimee-check
 log=$(mktemp)
+bundle=$(mktemp -d)
 engine_was_up=no
 services=(ledger cloud edge mobile)
 links=(link-mobile-edge link-mobile-cloud link-mobile-ledger)
@@ -43,21 +44,24 @@ clean_up() {
     compose down --volumes --remove-orphans --timeout 10 >"$log" 2>&1 || { cat "$log" >&2; status=1; }
   fi
   if [[ $engine_was_up == no ]]; then deploy/no-registry.sh stop; fi
-  rm -f "$log"
+  rm -rf "$log" "$bundle"
   exit "$status"
 }
 
-# The check tests the defaults of the compose file, not the settings of a deployment.
-unset_settings() {
+# The check tests the defaults of the compose file, not the settings of a deployment. Variables that the
+# commands on this machine read must not reach the containers: with these values nothing would work.
+choose_settings() {
   local name
   for name in $(compgen -v DIMEE_); do
     case $name in
-      DIMEE_BASE | DIMEE_MIRROR | DIMEE_SUITE | DIMEE_CA_BUNDLE) ;;
+      DIMEE_COMPOSE_BASE | DIMEE_MIRROR | DIMEE_SUITE | DIMEE_CA_BUNDLE) ;;
       *) unset "$name" ;;
     esac
   done
-  export DIMEE_MOBILE_PORT=$mobile_port DIMEE_LEDGER_PORT=$ledger_port DIMEE_TAG=check
-  export DIMEE_COMPOSE_PROJECT=$project
+  export DIMEE_COMPOSE_MOBILE_PORT=$mobile_port DIMEE_COMPOSE_LEDGER_PORT=$ledger_port
+  export DIMEE_COMPOSE_TAG=check DIMEE_CHECK_PROJECT=$project
+  export DIMEE_LEDGER_URL=http://127.0.0.1:1 DIMEE_EDGE_URL=http://127.0.0.1:1
+  export DIMEE_CLOUD_URL=http://127.0.0.1:1 DIMEE_BUNDLE=/nonexistent DIMEE_POLICY=none
 }
 
 # A build cannot read this machine's pip.conf, so its index is passed on.
@@ -90,7 +94,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 deploy/no-registry.sh
-unset_settings
+choose_settings
 pass_on_index
 compose down --volumes --remove-orphans >/dev/null 2>&1
 
@@ -104,15 +108,21 @@ compose up --detach --no-build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The
 wait_healthy "${services[@]}"
 say "All four healthy after $SECONDS s."
 for service in "${services[@]}"; do
-  size=$(docker image inspect --format '{{.Size}}' "dimee-$service:$DIMEE_TAG")
+  size=$(docker image inspect --format '{{.Size}}' "dimee-$service:$DIMEE_COMPOSE_TAG")
   say "Image dimee-$service: $((size / 1000000)) MB."
 done
 
-"$python" -m pytest tests/compose -m compose --ignore tests/compose/test_container_links.py
+"$python" -m pytest tests/compose -m compose --ignore tests/compose/test_container_links.py \
+  --ignore tests/compose/test_container_bundle.py
 
 SECONDS=0
 files+=(--file deploy/compose.links.yml)
-compose up --detach --build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The links did not start."; }
+# Another bundle: with one more line break its manifest has another checksum, and the bundle another id.
+cp -r bundles/sst2-minilm/. "$bundle"
+echo >>"$bundle/manifest.json"
+chmod -R u=rwX,go=rX "$bundle"
+export DIMEE_COMPOSE_BUNDLE=$bundle
+compose up --detach --build >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "The links or the bundle did not start."; }
 wait_healthy "${links[@]}" "${services[@]}"
-say "Emulated links on all hops of the mobile after $SECONDS s."
-"$python" -m pytest tests/compose/test_container_links.py -m compose
+say "A mounted bundle, and emulated links on all hops of the mobile, after $SECONDS s."
+"$python" -m pytest tests/compose/test_container_bundle.py tests/compose/test_container_links.py -m compose

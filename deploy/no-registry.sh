@@ -6,10 +6,10 @@
 #
 # It uses this machine's apt mirror and CA bundle, and nothing else.
 #
-#   DIMEE_BASE      tag of the base image           (default: the Dockerfile's)
-#   DIMEE_MIRROR    Debian mirror for the base      (default: the first of this machine's apt sources)
-#   DIMEE_SUITE     Debian suite of the base        (default: bookworm)
-#   DIMEE_CA_BUNDLE CA bundle copied into the base  (default: $SSL_CERT_FILE, else the system's)
+#   DIMEE_COMPOSE_BASE  tag of the base image           (default: the Dockerfile's)
+#   DIMEE_MIRROR        Debian mirror for the base      (default: the first of this machine's apt sources)
+#   DIMEE_SUITE         Debian suite of the base        (default: bookworm)
+#   DIMEE_CA_BUNDLE     CA bundle copied into the base  (default: $SSL_CERT_FILE, else the system's)
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -19,7 +19,7 @@ engine_pid=/run/dimee-dockerd.pid
 engine_log=/var/log/dimee-dockerd.log
 suite=${DIMEE_SUITE:-bookworm}
 ca_bundle=${DIMEE_CA_BUNDLE:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}
-base=${DIMEE_BASE:-$(sed -n 's/^ARG DIMEE_BASE=//p' "$root/deploy/Dockerfile")}
+base=${DIMEE_COMPOSE_BASE:-$(sed -n 's/^ARG DIMEE_BASE=//p' "$root/deploy/Dockerfile")}
 label=dimee.made-from
 
 say() { printf 'no-registry: %s\n' "$*"; }
@@ -150,7 +150,7 @@ slim() {
 
 ensure_base() {
   local present current tarball
-  [[ -n $base ]] || die "deploy/Dockerfile has no line 'ARG DIMEE_BASE=': set DIMEE_BASE."
+  [[ -n $base ]] || die "deploy/Dockerfile has no line 'ARG DIMEE_BASE=': set DIMEE_COMPOSE_BASE."
   [[ -r $ca_bundle ]] || die "The CA bundle $ca_bundle is not readable: set DIMEE_CA_BUNDLE."
   current=$(base_hash)
   if present=$(docker image inspect --format "{{ index .Config.Labels \"$label\" }}" "$base" 2>/dev/null); then

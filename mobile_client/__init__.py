@@ -8,7 +8,8 @@
         print(mobile.classify("a gripping, funny film").label)
 
 `MobileClient` takes `MobileSettings` and, for each call, `RequestOptions`; it returns a
-`Classification` with an `AttemptReport` for each attempt and a `CostReport`. All errors derive from
+`Classification` with an `AttemptReport` for each attempt and a `CostReport`. A
+`BundleDescription` has the labels and sample texts of the bundle. All errors derive from
 `DimeeError`.
 """
 
@@ -32,10 +33,11 @@ from shared.errors import (
     TierUnreachable,
     TooLarge,
 )
-from shared.wire import AttemptReport, Classification, CostReport
+from shared.wire import AttemptReport, BundleDescription, Classification, CostReport
 
 __all__ = [
     "AttemptReport",
+    "BundleDescription",
     "BundleError",
     "BundleMismatch",
     "Classification",

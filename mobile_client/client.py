@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from shared.bundle.description import describe
 from shared.errors import DimeeError
 from shared.policies import RoutingPolicy
 from shared.settings import read_settings
-from shared.wire import Classification
+from shared.wire import BundleDescription, Classification
 
 T = TypeVar("T")
 
@@ -53,6 +54,11 @@ class MobileClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mobile", daemon=True)
         self._thread.start()
         self._closed = False
+
+    @property
+    def bundle(self) -> BundleDescription:
+        """The task and the labels of the bundle, and its sample texts."""
+        return describe(self._mobile.runtime.bundle)
 
     def classify(
         self, text: str, pair: str | None = None, options: RequestOptions | None = None

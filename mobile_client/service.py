@@ -22,6 +22,7 @@ from shared.domain import Outcome, Tier, margin_of
 from shared.errors import DimeeError, InvalidInput, PolicyFailed
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
+from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
 from shared.text import check_inputs
 from shared.tier_client import TierClient
@@ -74,7 +75,12 @@ class MobileService:
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
         self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
-        self._shipper = Shipper(self._outbox, settings.ledger_url, credentials=credentials)
+        self._shipper = Shipper(
+            self._outbox,
+            settings.ledger_url,
+            credentials=credentials,
+            warning_s=settings.undelivered_warning_s,
+        )
         self._shipper.start()
         recorder = AttemptRecorder(
             self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
@@ -89,6 +95,10 @@ class MobileService:
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+
+    def undelivered(self) -> UndeliveredReport | None:
+        """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
+        return self._shipper.undelivered()
 
     async def classify(
         self,

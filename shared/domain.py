@@ -37,6 +37,15 @@ _TIER_OF = {
 
 
 @dataclass(frozen=True, slots=True)
+class InputText:
+    """A text, or a pair of texts, to classify; ``label`` is its label's name if it is known."""
+
+    text: str
+    pair: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerRange:
     """Layers ``first`` to ``last``, 1-based and inclusive."""
 

@@ -10,18 +10,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
 from shared.validation import first_error
 
-OPTIONAL = {
-    *("token", "token_file", "tls_ca", "tls_client_cert", "tls_client_key"),
-    *("tokens", "rate_limit", "tls_cert", "tls_key", "tls_client_ca", "certificate"),
-    *("escalation_budget", "max_queue_ms", "price_book", "latency_price_lambda", "policy"),
-}
-"""Fields whose value may be empty, which means unset."""
+MOUNTED_BUNDLE = Path("/bundle")
+"""Folder in a container at which the user's bundle is mounted."""
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
@@ -32,7 +28,13 @@ def default_state_dir() -> Path:
 
 
 def default_bundle() -> Path:
-    """Return the bundle in the working directory, else the one in the code's repository."""
+    """Return `MOUNTED_BUNDLE` if a bundle is mounted there, else the shipped bundle.
+
+    The shipped bundle is in the working directory, else in the code's repository. The compose file
+    mounts ``/dev/null`` if no bundle is to be mounted.
+    """
+    if MOUNTED_BUNDLE.exists() and not MOUNTED_BUNDLE.is_char_device():
+        return MOUNTED_BUNDLE
     inside = Path("bundles") / "sst2-minilm"
     beside = Path(__file__).parents[1] / inside
     return inside if inside.is_dir() or not beside.is_dir() else beside
@@ -61,10 +63,13 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
 
 
 class CallerSettings(BaseSettings):
-    """Outgoing bearer token and TLS files of a process that calls a service. All are optional."""
+    """Outgoing bearer token and TLS files of a process that calls a service. All are optional.
+
+    An empty variable counts as unset: compose files pass unset values that way.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="DIMEE_", extra="ignore", use_attribute_docstrings=True
+        env_prefix="DIMEE_", env_ignore_empty=True, extra="ignore", use_attribute_docstrings=True
     )
 
     token: SecretStr | None = None
@@ -77,12 +82,6 @@ class CallerSettings(BaseSettings):
     """PEM file of the client certificate to present."""
     tls_client_key: Path | None = None
     """PEM file of the client certificate's key, without a password."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_when_empty(cls, value: object, info: ValidationInfo) -> object:
-        """Treat an empty string as unset: a compose file passes unset variables that way."""
-        return None if value == "" and info.field_name in OPTIONAL else value
 
 
 class ServiceSettings(CallerSettings):
@@ -118,7 +117,7 @@ class ServiceSettings(CallerSettings):
 class BundleSettings(ServiceSettings):
     """Settings of a process that runs layers of a bundle."""
 
-    bundle: Path = Field(default_factory=default_bundle)
+    bundle: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=default_bundle)
     """Folder of the model bundle."""
     mobile_layers: int | None = None
     """Number m of layers that the mobile runs."""
@@ -126,6 +125,9 @@ class BundleSettings(ServiceSettings):
     """Number n of layers that the edge runs."""
     certificate: Path | None = None
     """Certificate file written by `dimee calibrate`; without it no guarantee is given."""
+    undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds without a successful delivery after which waiting ledger entries are reported, in the
+    log, in `/readyz` and by `dimee status`."""
 
 
 class TierSettings(BundleSettings):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.domain import Reason, State, Tier
+from shared.domain import InputText, Reason, State, Tier
 from shared.field_types import Count, Duration, Identifier, Word
 
 MAX_TEXT_CHARS = 20_000
@@ -191,3 +191,17 @@ class ClassifyResponse(Contract):
     """Outcomes in the order of the texts; one failure does not affect the others."""
 
     items: list[ClassifyItem]
+
+
+class BundleDescription(Contract):
+    """``GET /v1/bundle``: the task of the gateway's bundle, and its sample texts."""
+
+    bundle_id: str
+    task: str
+    labels: list[str]
+    pairs: bool
+    """True if each text needs a second text."""
+    fields: dict[str, str] = {}
+    """Names of the fields ``text``, ``pair`` and ``label`` in the data of the training."""
+    samples: list[InputText] = []
+    """Texts of the bundle's task, from easy to hard; empty if the bundle has none."""

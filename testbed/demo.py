@@ -1,44 +1,49 @@
-"""``dimee demo``: start the testbed, classify sixty sentences, verify the ledger, stop."""
+"""``dimee demo``: start the testbed, classify the sample texts, verify the ledger, stop."""
 
 from __future__ import annotations
 
 import tempfile
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 
-from mobile_client.cli.render import HEADER, row
+from mobile_client.cli.render import header, label_width, row
+from mobile_client.cli.text_options import field_options
+from mobile_client.gateway.examples import classify_body
+from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
 from shared.ledger.cli import print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import Classification, ClassifyItem, ClassifyResponse
-from testbed.up import testbed_from_options, testbed_options
-
-
-def sample_sentences() -> list[str]:
-    """Return the sentences in ``samples.txt``, from easy to hard; they were written for dimee."""
-    text = files("testbed").joinpath("samples.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+from testbed.texts import texts_for
+from testbed.up import describe_bundle, testbed_from_options, testbed_options
 
 
 @click.command()
 @testbed_options
-def demo(**options: Any) -> None:
-    """Start the testbed, classify the sample sentences, show the ledger, stop everything.
+@click.option(
+    "--texts",
+    type=click.Path(path_type=Path),
+    help="File of texts, with or without labels.  [default: the bundle's samples]",
+)
+@field_options()
+def demo(texts: Path | None, **options: Any) -> None:
+    """Start the testbed, classify the bundle's sample texts, show the ledger, stop everything.
 
-    Each sentence is a request of its own, sent when the one before it was answered.
+    Each text is a request of its own, sent when the one before it was answered. Where the texts
+    have labels, the rows show which answers are right.
     """
+    bundle = describe_bundle(options)
+    to_send = texts_for(bundle, texts, options)
     with tempfile.TemporaryDirectory(prefix="dimee-demo-") as folder:
         options["state_dir"] = options["state_dir"] or Path(folder)
         with testbed_from_options(options) as testbed:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
-            click.echo(HEADER)
             credentials = testbed.credentials
-            texts = sample_sentences()
             with httpx.Client(
                 base_url=testbed.roles["mobile"].url,
                 trust_env=False,
@@ -46,9 +51,9 @@ def demo(**options: Any) -> None:
                 auth=credentials.auth,
                 verify=credentials.verify,
             ) as http:
-                failed = send_in_turn(http, texts)
+                failed = send_in_turn(http, to_send, label_width(bundle.labels))
             ledger = LedgerClient(testbed.roles["ledger"].url, credentials=credentials)
-            sent = len(texts)
+            sent = len(to_send)
             report = wait_for_consistent(ledger, wait_s=10.0, requests=sent)
             click.echo()
             print_summary(ledger.summary())
@@ -62,17 +67,30 @@ def demo(**options: Any) -> None:
         raise DimeeError("the demo failed; see the rows above")
 
 
-def send_in_turn(http: httpx.Client, texts: list[str]) -> bool:
-    """Send one text after the other, print a row for each, and return whether one failed."""
-    failed = False
+def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> bool:
+    """Send one text after the other, print a row for each, and return whether one failed.
+
+    ``width`` is that of the column of labels. The rows of labelled texts end with ``right`` or
+    with the label of the text.
+    """
+    failed, judged, right = False, 0, 0
+    click.echo(header(width) + ("  answer" if any(text.label for text in texts) else ""))
     for text in texts:
-        response = http.post("/v1/classify", json={"texts": [text]})
+        response = http.post("/v1/classify", json=classify_body([text]))
         if response.status_code != httpx.codes.OK:
             raise from_payload(response.json(), response.status_code)
         answer = ClassifyResponse.model_validate_json(response.content)
         outcome = _outcome(answer.items[0])
         failed |= isinstance(outcome, DimeeError)
-        click.echo(row(text, outcome))
+        verdict = ""
+        if text.label is not None and isinstance(outcome, Classification):
+            judged += 1
+            correct = outcome.label == text.label
+            right += correct
+            verdict = "  right" if correct else f"  wrong: {text.label}"
+        click.echo(row(text.text, outcome, text.pair, width) + verdict)
+    if judged:
+        click.echo(f"right: {right} of {judged} labelled texts ({right / judged:.1%})")
     return failed
 
 

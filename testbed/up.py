@@ -13,11 +13,14 @@ import click
 
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.client import load_settings
+from mobile_client.gateway.examples import curl_command
+from shared.bundle.description import describe
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
+from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
 from testbed.processes.supervisor import TESTBED_FILE, supervise, write_testbed_file
@@ -82,6 +85,14 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def describe_bundle(options: dict[str, Any]) -> BundleDescription:
+    """Return the description of the bundle that the options or the environment name.
+
+    Raises `BundleError` if it cannot be used.
+    """
+    return describe(load_bundle(load_settings(bundle=options["bundle"]).bundle))
 
 
 def testbed_from_options(options: dict[str, Any]) -> Testbed:
@@ -158,6 +169,7 @@ def up(
     stops everything. dimee link changes links of a running testbed.
     """
     hops = make_hops(links, link_seed)
+    bundle = describe_bundle(options)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -176,10 +188,9 @@ def up(
             paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
             click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
+        url, with_token = testbed.roles["mobile"].url, bool(testbed.credentials.headers())
         click.echo(
-            "ready; try:\n"
-            f"  curl -s {testbed.roles['mobile'].url}/v1/classify"
-            " -H 'content-type: application/json' -d '{\"texts\": [\"a gripping, funny film\"]}'\n"
+            f"ready; try:\n  {curl_command(url, bundle, with_token)}\n"
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )

@@ -28,6 +28,13 @@ def require_lab() -> None:
             raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
 
 
+def echo_export(card: str, notes: list[str]) -> None:
+    """Print the card of a new bundle, and the notes on stderr."""
+    click.echo(card)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
 def format_accuracies(values: list[float]) -> str:
     """Format accuracies by exit in one line: ``87.01, 89.18``."""
     return ", ".join(f"{value:.2f}" for value in values)

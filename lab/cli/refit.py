@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab.cli.common import PATH, require_lab
+from lab.cli.common import PATH, echo_export, require_lab
 
 
 @click.command()
@@ -34,4 +34,5 @@ def refit(bundle: Path, new: Path, **options: Any) -> None:
     require_lab()
     from lab.export.refit import refit as refit_bundle
 
-    click.echo(refit_bundle(bundle, new, **options))
+    exported = refit_bundle(bundle, new, **options)
+    echo_export(exported.card, exported.notes)

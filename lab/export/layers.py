@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,21 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from lab.evaluate.pools import Pools
-from lab.export.onnx_layer import layer_graph
-from lab.models.embedding_tables import word_rows
+from lab.export.onnx_layer import LayerFacts, layer_graph
+from lab.export.samples import write_samples
+from lab.models.embedding_tables import quantised_rows
 from lab.models.model import MultiExitClassifier
 from lab.models.run import Run, portable_facts
-from shared.bundle.manifest import EMBEDDINGS, MANIFEST, ROUTER, TOKENIZER, Manifest, layer_file
+from shared.bundle.manifest import (
+    EMBEDDINGS,
+    MANIFEST,
+    ROUTER,
+    SAMPLES,
+    TOKENIZER,
+    Manifest,
+    layer_file,
+)
+from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
 
@@ -32,46 +43,37 @@ PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a r
 
 def write_embeddings(model: MultiExitClassifier, file: Path) -> None:
     """Write the word table in int8 with one fp32 scale for each row, and the rest in fp32."""
-    embeddings = model.encoder.embeddings
-
-    def table(parameter: Any) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = parameter.detach().float().numpy()
-        return values
-
-    quantised_VH, scale_V = word_rows(model)
-    content = save(
-        {
-            "word": quantised_VH,
-            "word_scale": scale_V,
-            "position": table(embeddings.position_embeddings.weight),
-            "type": table(embeddings.token_type_embeddings.weight),
-            "gamma": table(embeddings.LayerNorm.weight),
-            "beta": table(embeddings.LayerNorm.bias),
-            "epsilon": np.array([embeddings.LayerNorm.eps], np.float32),
-        }
-    )
+    tables = model.family.tables(model.encoder)
+    word_VE, scale_V = quantised_rows(tables.word_VE)
+    arrays: dict[str, NDArray[Any]] = {
+        "word": word_VE,
+        "word_scale": scale_V,
+        "position": np.ascontiguousarray(tables.position_PE),
+        "type": np.ascontiguousarray(tables.type_KE),
+        "gamma": tables.gamma_E,
+        "beta": tables.beta_E,
+        "epsilon": np.array([tables.epsilon], np.float32),
+    }
+    if tables.projection_HE is not None and tables.projection_H is not None:
+        arrays |= {"projection": tables.projection_HE, "projection_bias": tables.projection_H}
+    content = save(arrays)
     file.write_bytes(content)  # save_file would make it unreadable for other users
-
-
-def check_exportable(model: MultiExitClassifier) -> None:
-    """Raise `InvalidInput` unless the layers are BERT's (absolute positions, gelu)."""
-    config = model.encoder.config
-    if config.model_type != "bert" or config.hidden_act != "gelu":
-        raise InvalidInput(
-            f"encoder: {config.model_type} with {config.hidden_act} cannot be exported yet; "
-            "BERT and MiniLM with gelu can"
-        )
 
 
 def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8) -> None:
     """Write ``layers/NN.onnx``: each layer and its exit head, in fp32 if ``bits`` is None."""
-    check_exportable(model)
+    family, encoder = model.family, model.encoder
     (folder / "layers").mkdir(parents=True, exist_ok=True)
-    pairs = zip(model.encoder.encoder.layer, model.exit_heads, strict=True)
-    for number, (layer, head) in enumerate(
-        tqdm(list(pairs), desc="layers", unit="layer", delay=2), start=1
+    facts = LayerFacts(
+        heads=encoder.config.num_attention_heads,
+        activation=family.activation,
+        bias_AD=family.position_bias(encoder),
+    )
+    parts = zip(family.layers(encoder), model.exit_heads, model.shapes, strict=True)
+    for number, (layer, head, shape) in enumerate(
+        tqdm(list(parts), desc="layers", unit="layer", delay=2), start=1
     ):
-        graph = layer_graph(layer, head, bits, model.pooling)
+        graph = layer_graph(family.layer_weights(layer), facts, head, bits, shape.pooling)
         onnx.save(graph, str(folder / layer_file(number)))
 
 
@@ -91,7 +93,12 @@ def write_router(pools: Pools, file: Path) -> None:
 
 
 def write_bundle(
-    run: Run, pools: Pools, target: Path, max_tokens: int, accuracy: dict[str, Any]
+    run: Run,
+    pools: Pools,
+    target: Path,
+    max_tokens: int,
+    accuracy: dict[str, Any],
+    samples: Sequence[InputText] = (),
 ) -> Manifest:
     """Write the bundle to a temporary folder and move it to ``target``."""
     check_target(target)
@@ -102,6 +109,8 @@ def write_bundle(
         write_embeddings(run.model, folder / EMBEDDINGS)
         write_layers(run.model, folder)
         write_router(pools, folder / ROUTER)
+        if samples:
+            write_samples(samples, folder / SAMPLES)
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
         replace_bundle(folder, target)
     return manifest
@@ -134,15 +143,16 @@ def write_manifest(
     facts, model = run.facts, run.model
     names = [TOKENIZER, EMBEDDINGS, ROUTER]
     names += [layer_file(layer) for layer in range(1, model.layers + 1)]
+    names += [SAMPLES] if (folder / SAMPLES).is_file() else []
     manifest = Manifest(
         task=run.task.name,
         labels=run.task.labels,
         pairs=run.task.pair_field is not None,
-        encoder=facts["encoder"],
+        encoder=portable_facts(facts)["encoder"],
         licence=facts["licence"],
         layers=model.layers,
         hidden_size=model.encoder.config.hidden_size,
-        max_tokens=min(max_tokens, model.encoder.config.max_position_embeddings),
+        max_tokens=min(max_tokens, model.family.position_limit),
         mobile_layers=pools.mobile_layers,
         edge_layers=pools.edge_layers,
         alpha=pools.alpha,
@@ -153,7 +163,8 @@ def write_manifest(
         accuracy=accuracy,
         data_hash=facts["data_hash"],
         seed=facts["seed"],
-        training=portable_facts(facts),
+        training=portable_facts(facts)
+        | {"text_field": run.task.text_field, "pair_field": run.task.pair_field},
         files={name: sha256(folder / name) for name in names},
     )
     save_manifest(manifest, folder)

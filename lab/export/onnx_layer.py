@@ -1,10 +1,10 @@
-"""One transformer layer and its exit head as an ONNX graph, from BERT-shaped torch weights.
+"""One transformer layer and its exit head as an ONNX graph, from torch weights.
 
 The graph is built node by node: it is independent of the exporter's version, the three projections
 are one product, and the products can run in integers. Activations are quantised with a scale for
 each row (a token of a text), never across the batch, so rows are independent of each other.
 
-Shape suffixes: B rows, T tokens, H hidden size, C classes.
+Shape suffixes: B rows, T tokens, H hidden size, C classes, A attention heads, D distances.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from lab.models.model import last_linear
+from lab.models.exit_heads import activation_of, last_linear, linear_layers
+from lab.models.families.base import Array, LayerWeights, array
 
-Array = NDArray[np.float32]
 CONTRIB = "com.microsoft"
+EXIT_ACTIVATIONS = {"tanh": ("Tanh", ""), "relu": ("Relu", ""), "gelu": ("Gelu", CONTRIB)}
+"""ONNX operator and domain of an exit head's activation."""
 ZERO = 128
 LARGEST = 63
 """Weights have seven bits: two products with eight-bit activations fit the 16-bit sums of CPUs
@@ -117,26 +119,67 @@ def _pooled(graph: Graph, pooling: str) -> str:
 
 
 def _exit(graph: Graph, pooled: str, head: nn.Module) -> None:
-    """Add the exit head: a linear layer, optionally after a hidden tanh layer."""
-    parts = [part for part in head.modules() if isinstance(part, nn.Linear)]
+    """Add the exit head: a linear layer, optionally after a hidden layer with its activation."""
+    parts = linear_layers(head)
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         name = "exit" if last else f"exit.{number}"
-        weight = graph.weight(f"{name}.weight", _array(part.weight))
-        bias = graph.weight(f"{name}.bias", _array(part.bias))
+        weight = graph.weight(f"{name}.weight", array(part.weight))
+        bias = graph.weight(f"{name}.bias", array(part.bias))
         output = "logits" if last else name
         pooled = graph.node("Gemm", [pooled, weight, bias], output, transB=1)
         if not last:
-            pooled = graph.node("Tanh", [pooled], f"{name}.tanh")
+            op, domain = EXIT_ACTIVATIONS[activation_of(head)]
+            pooled = graph.node(op, [pooled], f"{name}.activated", domain)
 
 
-def _array(parameter: Any) -> Array:
-    values: Array = parameter.detach().float().numpy()
-    return values
+def _attention_bias(graph: Graph, bias_AD: Array) -> str:
+    """Add the bias of every pair of tokens, (1, A, T, T), for any number of tokens T."""
+    numbers = {"tokens_axis": 1, "zero": 0, "one": 1, "middle": bias_AD.shape[1] // 2}
+    ints = {
+        name: graph.weight(f"distance.{name}", np.array(value, np.int64))
+        for name, value in numbers.items()
+    }
+    axes = {
+        name: graph.weight(f"distance.{name}", np.array([value], np.int64))
+        for name, value in (("row", 0), ("column", 1))
+    }
+    table = graph.weight("attention_bias.table", bias_AD)
+    shape = graph.node("Shape", ["hidden"], "distance.shape")
+    count = graph.node("Gather", [shape, ints["tokens_axis"]], "distance.count", axis=0)
+    key = graph.node("Range", [ints["zero"], count, ints["one"]], "distance.positions")
+    row = graph.node("Unsqueeze", [key, axes["row"]], "distance.keys")
+    column = graph.node("Unsqueeze", [key, axes["column"]], "distance.queries")
+    distance_TT = graph.node("Sub", [row, column], "distance")
+    index_TT = graph.node("Add", [distance_TT, ints["middle"]], "distance.index")
+    bias_ATT = graph.node("Gather", [table, index_TT], "attention_bias.heads", axis=1)
+    return graph.node("Unsqueeze", [bias_ATT, axes["row"]], "attention_bias")
+
+
+def _activation(graph: Graph, activation: str, inputs: str, bias: str) -> str:
+    """Add the bias and the activation of the feed-forward part."""
+    if activation == "relu":
+        return graph.node("Relu", [graph.node("Add", [inputs, bias], "inner.biased")], "activated")
+    # FastGelu is the approximation by tanh, which gelu_new and gelu_pytorch_tanh are
+    operator = "BiasGelu" if activation == "gelu" else "FastGelu"
+    return graph.node(operator, [inputs, bias], "activated", CONTRIB)
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What the layers of an encoder have in common.
+
+    ``bias_AD`` is added to the attention scores; its column d belongs to tokens at the distance
+    d − (P − 1), key minus query, for P positions.
+    """
+
+    heads: int
+    activation: str = "gelu"
+    bias_AD: Array | None = None
 
 
 def layer_graph(
-    layer: Any, exit_head: nn.Module, bits: int | None, pooling: str
+    layer: LayerWeights, facts: LayerFacts, exit_head: nn.Module, bits: int | None, pooling: str
 ) -> onnx.ModelProto:
     """Build ``(hidden_BTH, mask_BT) -> (hidden_out_BTH, logits_BC)``.
 
@@ -144,43 +187,41 @@ def layer_graph(
     """
     if bits not in (None, 8):
         raise ValueError(f"bits: {bits!r} is not supported; None or 8")
-    attention, self_attention = layer.attention, layer.attention.self
-    heads = int(self_attention.num_attention_heads)
-    epsilon = float(attention.output.LayerNorm.eps)
-    hidden_size = self_attention.query.in_features
+    hidden_size = layer.query.in_features
     graph = Graph(bits)
 
-    projections = [self_attention.query, self_attention.key, self_attention.value]
+    projections = [layer.query, layer.key, layer.value]
     qkv = graph.product(
-        "qkv", "hidden", np.concatenate([_array(part.weight) for part in projections])
+        "qkv", "hidden", np.concatenate([array(part.weight) for part in projections])
     )
-    bias = graph.weight("qkv.bias", np.concatenate([_array(part.bias) for part in projections]))
+    bias = graph.weight("qkv.bias", np.concatenate([array(part.bias) for part in projections]))
     graph.nodes.append(helper.make_node("Split", [qkv], ["q", "k", "v"], axis=-1, num_outputs=3))
-    context = graph.node(
-        "MultiHeadAttention", ["q", "k", "v", bias, "mask"], "context", CONTRIB, num_heads=heads
-    )
+    inputs = ["q", "k", "v", bias, "mask"]
+    if facts.bias_AD is not None:
+        inputs.append(_attention_bias(graph, facts.bias_AD))
+    context = graph.node("MultiHeadAttention", inputs, "context", CONTRIB, num_heads=facts.heads)
 
-    def residual(name: str, inputs: str, skip: str, dense: Any, norm: Any) -> str:
+    def residual(name: str, inputs: str, skip: str, dense: nn.Linear, norm: nn.LayerNorm) -> str:
         # onnxruntime's SkipLayerNormalization takes six times as long as these three nodes; with
         # the bias last, onnxruntime does not fuse them into it
-        out = graph.product(f"{name}.dense", inputs, _array(dense.weight))
+        out = graph.product(f"{name}.dense", inputs, array(dense.weight))
         total = graph.node("Add", [out, skip], f"{name}.total")
-        bias = graph.weight(f"{name}.bias", _array(dense.bias))
+        bias = graph.weight(f"{name}.bias", array(dense.bias))
         biased = graph.node("Add", [total, bias], f"{name}.biased")
-        gamma = graph.weight(f"{name}.gamma", _array(norm.weight))
-        beta = graph.weight(f"{name}.beta", _array(norm.bias))
+        gamma = graph.weight(f"{name}.gamma", array(norm.weight))
+        beta = graph.weight(f"{name}.beta", array(norm.bias))
         result = "hidden_out" if name == "output" else f"{name}.out"
         return graph.node(
-            "LayerNormalization", [biased, gamma, beta], result, axis=-1, epsilon=epsilon
+            "LayerNormalization", [biased, gamma, beta], result, axis=-1, epsilon=float(norm.eps)
         )
 
     attended = residual(
-        "attention", context, "hidden", attention.output.dense, attention.output.LayerNorm
+        "attention", context, "hidden", layer.attention_output, layer.attention_norm
     )
-    inner = graph.product("inner", attended, _array(layer.intermediate.dense.weight))
-    inner_bias = graph.weight("inner.bias", _array(layer.intermediate.dense.bias))
-    activated = graph.node("BiasGelu", [inner, inner_bias], "activated", CONTRIB)
-    residual("output", activated, attended, layer.output.dense, layer.output.LayerNorm)
+    inner = graph.product("inner", attended, array(layer.inner.weight))
+    inner_bias = graph.weight("inner.bias", array(layer.inner.bias))
+    activated = _activation(graph, facts.activation, inner, inner_bias)
+    residual("output", activated, attended, layer.output, layer.output_norm)
 
     _exit(graph, _pooled(graph, pooling), exit_head)
     value = helper.make_tensor_value_info

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
-from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -32,6 +31,7 @@ from transformers import (
 )
 
 from lab.export.layers import write_layers
+from lab.models.exit_heads import ExitShape
 from lab.models.model import MultiExitClassifier
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
@@ -138,16 +138,23 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
 def write_fp32_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle with fp32 layers, for a comparison at equal precision."""
     shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-    model = MultiExitClassifier(read_encoder(bundle), len(bundle.manifest.labels))
-    heads = [_exit(_arrays(bundle, number)) for number in range(1, bundle.manifest.layers + 1)]
-    model.exit_heads = nn.ModuleList(heads)
-    model.pooling = _pooling(bundle)
+    exits = read_exits(bundle)
+    model = MultiExitClassifier(
+        read_encoder(bundle), len(bundle.manifest.labels), shapes=[shape for shape, _ in exits]
+    )
+    for head, (_, weights) in zip(model.exit_heads, exits, strict=True):
+        head.load_state_dict(weights)
     write_layers(model.eval(), folder, bits=None)
     manifest = json.loads((folder / MANIFEST).read_text())
     for name in manifest["files"]:
         manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     manifest["precision"] = "fp32"
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
+
+
+def read_exits(bundle: Bundle) -> list[tuple[ExitShape, dict[str, torch.Tensor]]]:
+    """Return the shape and the state dict of each exit head of an exported bundle."""
+    return [_exit(_graph(bundle, number)) for number in range(1, bundle.manifest.layers + 1)]
 
 
 def write_fused_graph(bundle: Path, file: Path) -> None:
@@ -203,13 +210,6 @@ def _heads(bundle: Bundle) -> int:
     raise ValueError(f"bundle: {bundle.path} was not written by dimee export")
 
 
-def _pooling(bundle: Bundle) -> str:
-    outputs = {output for node in _graph(bundle, 1).node for output in node.output}
-    if "pooled" in outputs:
-        return "both"
-    return "mean" if "mean" in outputs else "cls"
-
-
 def _weight(arrays: Arrays, name: str) -> NDArray[np.float32]:
     """Return a weight of the graph in torch's order (out, in), from integers or from fp32."""
     weight_IO = arrays[f"{name}.weight"].astype(np.float32)
@@ -235,15 +235,19 @@ def _layer(arrays: Arrays) -> Arrays:
     return named
 
 
-def _exit(arrays: Arrays) -> nn.Module:
-    parts: list[nn.Module] = []
-    for name in sorted(name for name in arrays if name.startswith("exit.") and "weight" in name):
-        weight = torch.tensor(arrays[name])
-        part = nn.Linear(weight.shape[1], weight.shape[0])
-        part.weight.data = weight
-        part.bias.data = torch.tensor(arrays[name.replace("weight", "bias")])
-        parts += [nn.Tanh(), part] if parts else [part]
-    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+def _exit(graph: onnx.GraphProto) -> tuple[ExitShape, dict[str, torch.Tensor]]:
+    """Return the shape of the exit head in a layer's graph, and its state dict."""
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    pooling = "both" if "pooled" in made_by else "mean" if "mean" in made_by else "cls"
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    last = {part: torch.tensor(arrays[f"exit.{part}"]) for part in ("weight", "bias")}
+    if "exit.1.weight" not in arrays:
+        return ExitShape(pooling), last
+    hidden = {f"0.{part}": torch.tensor(arrays[f"exit.1.{part}"]) for part in ("weight", "bias")}
+    # bundles of older versions name the output of their tanh differently
+    activation = made_by.get("exit.1.activated", "Tanh").lower()
+    shape = ExitShape(pooling, len(hidden["0.bias"]), activation)
+    return shape, hidden | {f"2.{part}": values for part, values in last.items()}
 
 
 if __name__ == "__main__":

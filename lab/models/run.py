@@ -59,6 +59,8 @@ class Run:
 
 PATH_FACTS = ("data", "teacher", "start_from")
 """Facts of a run that are paths on the machine of the training."""
+MODEL_FACTS = ("encoder", "from_classifier")
+"""Facts of a run that are paths of folders, or names of models on a hub."""
 
 
 def portable_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +77,14 @@ def portable_facts(facts: dict[str, Any]) -> dict[str, Any]:
             portable[name] = value | {"with": [portable_facts(part) for part in value["with"]]}
         elif name in PATH_FACTS:
             portable[name] = Path(value).name if value else value
+        elif name in MODEL_FACTS and value:
+            portable[name] = _portable_name(value)
         else:
             portable[name] = value
     return portable
+
+
+def _portable_name(model: str) -> str:
+    """Return the folder's name of a model in a folder; names on a hub stay unchanged."""
+    path = Path(model)
+    return path.resolve().name if path.is_absolute() or path.is_dir() else model

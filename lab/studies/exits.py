@@ -15,8 +15,8 @@ from lab.cli.common import PATH, results_option
 from lab.models.predict import accuracy_by_exit, predict
 from lab.models.run import Run
 from lab.reports.pages import write_study
+from lab.train.settings import with_defaults
 from lab.train.temperatures import calibration_error, fit_temperatures, negative_log_likelihood
-from lab.train.trainer import with_defaults
 from shared.errors import DimeeError, InvalidInput
 
 REPORTED_FACTS = (

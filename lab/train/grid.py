@@ -12,7 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lab.train.trainer import Diverged, TrainSettings, train, with_defaults
+from lab.train.early_stopping import Diverged
+from lab.train.settings import TrainSettings, with_defaults
+from lab.train.trainer import train
 from shared.errors import InvalidInput
 
 BATCH_SIZES = (8, 16, 32)

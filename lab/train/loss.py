@@ -67,5 +67,6 @@ def isolate_segments(model: MultiExitClassifier, boundaries: Iterable[int]) -> N
     def detached(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0].detach(), *args[1:])
 
+    layers = model.family.layers(model.encoder)
     for boundary in boundaries:
-        model.encoder.encoder.layer[boundary].register_forward_pre_hook(detached)
+        layers[boundary].register_forward_pre_hook(detached)

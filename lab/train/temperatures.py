@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from lab.models.model import last_linear, save_model
+from lab.models.exit_heads import last_linear
+from lab.models.model import save_model
 from lab.models.predict import ExitOutputs, predict
 from lab.models.run import Run
 

@@ -10,10 +10,11 @@ from typing import Any
 from lab.models.model import MultiExitClassifier, load_model, save_model
 from lab.models.predict import accuracy_by_exit, predict
 from lab.models.run import Run
-from lab.train.trainer import with_defaults
+from lab.train.settings import with_defaults
 from shared.errors import InvalidInput
 
-EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden")
+EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden",
+               "from_classifier")  # fmt: skip
 SHARES = tuple(share / 10 for share in range(10, -1, -1))
 
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
 
+from mobile_client.cli.batches import classify_rows
 from mobile_client.cli.policy_help import POLICY_HELP
-from mobile_client.cli.render import HEADER, legend, row
+from mobile_client.cli.render import header, label_width, legend, marks, row
+from mobile_client.cli.text_options import field_options, reader_from_options
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
-from shared.domain import State
+from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
+from shared.text_files import NumberedRow
 from shared.wire import MAX_TEXTS, Classification
+
+BATCH = 200
+"""Rows of stdin or of a file that are classified together."""
 
 
 @click.command()
@@ -23,7 +33,20 @@ from shared.wire import MAX_TEXTS, Classification
 @click.option(
     "--pair", "pairs", multiple=True, help="Second text of a pair; repeat it, once for each TEXT."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(path_type=Path),
+    help="File of texts, in place of TEXT and stdin.",
+)
+@field_options(labels=False)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON instead of a table: a list for TEXTs; for stdin and a file one object a line, "
+    "in the order of the input.",
+)
 @click.option("--policy", metavar="POLICY", help=f"Policy that chooses the tier: {POLICY_HELP}")
 @click.option("--bundle", type=click.Path(), help="Folder of the bundle.")
 @click.option(
@@ -39,20 +62,23 @@ from shared.wire import MAX_TEXTS, Classification
 def classify(
     text: tuple[str, ...],
     pairs: tuple[str, ...],
+    texts_file: Path | None,
     as_json: bool,
     policy: str | None,
     bundle: str | None,
     deadline_ms: float | None,
     mode: str | None,
     max_cost_lambda: float | None,
+    **options: Any,
 ) -> None:
-    """Classify each TEXT; with - as the only TEXT, read one text a line from stdin.
+    """Classify each TEXT; with - as the only TEXT, read stdin: one text a line.
 
     The mobile client runs in this process. Texts that the policy sends to the edge or the cloud
-    need those servers (dimee up). Exits with 1 if a text got no answer, and with 2 if the input is
-    wrong.
+    need those servers (dimee up). Pairs on stdin are TSV (text, tab, second text); --input-format
+    chooses another format. A line that is not valid becomes a row with an error, and the others
+    are answered. Exits with 1 if a text got no answer, and with 2 if the input is wrong.
     """
-    texts = _texts(text)
+    _check_sources(text, pairs, texts_file)
     settings = load_settings(
         policy=policy,
         bundle=bundle,
@@ -60,36 +86,119 @@ def classify(
         mode=mode,
         max_cost_lambda=max_cost_lambda,
     )
-    results: list[dict[str, Any]] = []
-    failed, unserved, substitutes = False, False, _Substitutes()
-    classified: list[Classification | DimeeError] = []
-    with MobileClient(settings) as mobile:
-        if not as_json:
-            click.echo(HEADER)
-        for start in range(0, len(texts), MAX_TEXTS):
-            batch = texts[start : start + MAX_TEXTS]
-            batch_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
-            for input_text, outcome in zip(
-                batch, mobile.classify_many(batch, batch_pairs), strict=True
-            ):
-                failed |= isinstance(outcome, DimeeError)
-                unserved |= isinstance(outcome, TierError)
-                substitutes.add(outcome)
-                classified.append(outcome)
-                if as_json:
-                    results.append(_as_json(outcome))
-                else:
-                    click.echo(row(input_text, outcome))
-    if as_json:
-        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    elif marks := legend(classified):
-        click.echo(marks)
-    if substitutes.answers:
-        click.echo(substitutes.message(), err=True)
-    if unserved:
-        click.echo("dimee: some texts got no answer; is the testbed running? (dimee up)", err=True)
-    if failed:
-        sys.exit(1)
+    with ExitStack() as stack:
+        mobile = stack.enter_context(MobileClient(settings))
+        labels = mobile.bundle.labels
+        if texts_file is not None or text == ("-",):
+            output = _Output(as_json, label_width(labels), one_a_line=True)
+            reader = reader_from_options(mobile.bundle, options, with_labels=False)
+            kind = options["input_format"] or reader.format_of(texts_file)
+            lines = stack.enter_context(_open(texts_file)) if texts_file else sys.stdin.buffer
+            rows = reader.read(lines, kind)
+            while batch := list(islice(rows, BATCH)):
+                output.add_all(batch, classify_rows(mobile, batch))
+            if not output.count:
+                source = texts_file or "stdin"
+                raise InvalidInput(f"{source}: contains no text; give one text a line")
+        else:
+            output = _Output(as_json, label_width(labels))
+            for start in range(0, len(text), MAX_TEXTS):
+                batch_texts = list(text[start : start + MAX_TEXTS])
+                batch_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
+                outcomes = mobile.classify_many(batch_texts, batch_pairs)
+                output.add_all(_numbered(start, batch_texts, batch_pairs), outcomes)
+    output.finish()
+
+
+def _check_sources(text: tuple[str, ...], pairs: tuple[str, ...], file: Path | None) -> None:
+    if file is not None and text:
+        raise InvalidInput("TEXT: give either TEXT or --texts, not both")
+    if file is None and not text:
+        raise InvalidInput(
+            "TEXT: is missing; give texts, - to read stdin, or --texts to read a file"
+        )
+    if pairs and (file is not None or text == ("-",)):
+        raise InvalidInput("--pair: belongs to a TEXT; a file and stdin hold the pairs themselves")
+
+
+def _open(file: Path) -> Any:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
+
+
+def _numbered(
+    start: int, texts: Sequence[str], pairs: Sequence[str] | None
+) -> Iterator[NumberedRow]:
+    for number, text in enumerate(texts):
+        pair = pairs[number] if pairs else None
+        yield NumberedRow(start + number + 1, InputText(text, pair))
+
+
+class _Output:
+    """Prints outcomes as rows or as JSON, and counts those that are no answers.
+
+    ``one_a_line`` prints a JSON object for each row at once, and not a list at the end.
+    """
+
+    def __init__(self, as_json: bool, width: int, one_a_line: bool = False) -> None:
+        self._as_json = as_json
+        self._width = width
+        self._one_a_line = one_a_line
+        self._list: list[dict[str, Any]] = []
+        self._marks: set[str] = set()
+        self._substitutes = _Substitutes()
+        self._wrong: list[str] = []
+        self._failed = self._unserved = False
+        self.count = 0
+
+    def add_all(
+        self, rows: Iterable[NumberedRow], outcomes: Iterable[Classification | DimeeError]
+    ) -> None:
+        """Print the outcomes of ``rows``."""
+        for one, outcome in zip(rows, outcomes, strict=True):
+            self._add(one, outcome)
+        sys.stdout.flush()
+
+    def _add(self, one: NumberedRow, outcome: Classification | DimeeError) -> None:
+        if not self.count and not self._as_json:
+            click.echo(header(self._width))
+        self.count += 1
+        self._failed |= isinstance(outcome, DimeeError)
+        self._unserved |= isinstance(outcome, TierError)
+        if self._one_a_line and isinstance(outcome, InvalidInput):
+            self._wrong.append(outcome.message)
+        self._substitutes.add(outcome)
+        if not isinstance(outcome, DimeeError):
+            self._marks |= set(marks(outcome))
+        if not self._as_json:
+            shown = one.row or InputText("–")
+            click.echo(row(shown.text, outcome, shown.pair, self._width))
+        elif self._one_a_line:
+            content = {"line": one.line} | _as_json(outcome)
+            click.echo(json.dumps(content, ensure_ascii=False))
+        else:
+            self._list.append(_as_json(outcome))
+
+    def finish(self) -> None:
+        """Print the summary, and exit with 1 or 2 unless all texts were answered."""
+        if self._as_json and not self._one_a_line:
+            click.echo(json.dumps(self._list, indent=2, ensure_ascii=False))
+        if self._marks and not self._as_json:
+            click.echo(legend(self._marks))
+        if self._substitutes.answers:
+            click.echo(self._substitutes.message(), err=True)
+        if self._unserved:
+            click.echo(
+                "dimee: some texts got no answer; is the testbed running? (dimee up)", err=True
+            )
+        if self._wrong:
+            raise InvalidInput(
+                f"{len(self._wrong):,} of {self.count:,} rows are not valid; {self._wrong[0]}"
+            )
+        if self._failed:
+            sys.exit(1)
 
 
 @dataclass
@@ -124,22 +233,6 @@ class _Substitutes:
             f"dimee: {count} from the mobile because servers did not answer: {servers}; is the "
             "testbed running? (dimee up)"
         )
-
-
-def _texts(arguments: tuple[str, ...]) -> list[str]:
-    if arguments == ("-",):
-        raw = sys.stdin.buffer.read()
-        try:
-            lines = raw.decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InvalidInput(f"stdin: byte {error.start + 1} is not UTF-8") from None
-        texts = [line for line in lines if line.strip()]
-        if not texts:
-            raise InvalidInput("stdin: contains no text; give one text a line")
-        return texts
-    if not arguments:
-        raise InvalidInput("TEXT: is missing; give texts, or - to read one text a line")
-    return list(arguments)
 
 
 def _as_json(outcome: Classification | DimeeError) -> dict[str, Any]:

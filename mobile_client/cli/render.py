@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from shared.errors import DimeeError
 from shared.wire import Classification
 
 TEXT_WIDTH = 38
-HEADER = (
-    f"{'text':<{TEXT_WIDTH}}  {'label':<10} {'conf':>6}  {'tier':<8} {'exit':>4}"
-    f" {'ms':>8} {'cost λ':>7}"
-)
+LABEL_WIDTH = 10
+MAX_LABEL_WIDTH = 30
+
+
+def label_width(labels: Iterable[str]) -> int:
+    """Return the width of the column of the labels."""
+    widest = max((_columns(label) for label in labels), default=0)
+    return min(max(widest, LABEL_WIDTH), MAX_LABEL_WIDTH)
+
+
+def header(width: int = LABEL_WIDTH) -> str:
+    """Return the header of the rows; ``width`` is that of the labels."""
+    return (
+        f"{'text':<{TEXT_WIDTH}}  {'label':<{width}} {'conf':>6}  {'tier':<8} {'exit':>4}"
+        f" {'ms':>8} {'cost λ':>7}"
+    )
 
 
 LEGEND = {
@@ -24,14 +36,8 @@ LEGEND = {
 """Meanings of the marks that follow a tier."""
 
 
-def legend(outcomes: Iterable[Classification | DimeeError]) -> str:
-    """Return the meaning of the marks that occur in ``outcomes``; empty without marks."""
-    used = {
-        mark
-        for outcome in outcomes
-        if not isinstance(outcome, DimeeError)
-        for mark in marks(outcome)
-    }
+def legend(used: Container[str]) -> str:
+    """Return the meaning of the marks in ``used``; empty without marks."""
     return "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in used)
 
 
@@ -45,30 +51,46 @@ def marks(outcome: Classification) -> str:
     )
 
 
-def row(text: str, outcome: Classification | DimeeError) -> str:
+def row(
+    text: str,
+    outcome: Classification | DimeeError,
+    pair: str | None = None,
+    width: int = LABEL_WIDTH,
+) -> str:
     """Return one row: text, label, confidence, tier, exit layer, milliseconds, cost in λ.
 
-    The tier carries the marks of `LEGEND`.
+    The tier carries the marks of `LEGEND`. Both texts of a pair share the column of the text;
+    ``width`` is the width of the label.
     """
-    cell = _fit(text)
+    cell = _fit(text, TEXT_WIDTH)
+    if pair is not None:
+        half = (TEXT_WIDTH - 3) // 2
+        cell = f"{_fit(text, TEXT_WIDTH - 3 - half)} | {_fit(pair, half)}"
     if isinstance(outcome, DimeeError):
         return f"{cell}  {outcome.code}: {outcome.message}"
     tier = outcome.tier.value + marks(outcome)
     end = "  (truncated)" if outcome.truncated else ""
     return (
-        f"{cell}  {outcome.label:<10} {outcome.confidence:>6.1%}  {tier:<9}"
+        f"{cell}  {_fit(outcome.label, width)} {outcome.confidence:>6.1%}  {tier:<9}"
         f"{outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{end}"
     )
 
 
-def _fit(text: str) -> str:
-    """Truncate or pad a text to `TEXT_WIDTH` columns; wide characters count as two."""
+def _fit(text: str, columns: int) -> str:
+    """Truncate or pad a text to ``columns``; wide characters count as two."""
     line = " ".join(text.split())
+    line = "".join("�" if unicodedata.category(char) == "Cc" else char for char in line)
     shown, width = "", 0
-    for char in line:
-        columns = 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        if width + columns > TEXT_WIDTH - 1 and len(shown) < len(line) - 1:
+    for number, char in enumerate(line):
+        needed = _columns(char)
+        if width + needed > columns - 1 and number < len(line) - 1:
             shown, width = shown + "…", width + 1
             break
-        shown, width = shown + char, width + columns
-    return shown + " " * (TEXT_WIDTH - width)
+        if width + needed > columns:
+            break
+        shown, width = shown + char, width + needed
+    return shown + " " * (columns - width)
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

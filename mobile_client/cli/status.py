@@ -19,6 +19,7 @@ from mobile_client.monitoring.state_file import StateFile
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
+from shared.ledger.undelivered import UndeliveredReport
 
 TIMEOUT_S = 2.0
 
@@ -69,6 +70,14 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     return ProcessStatus(url, body)
 
 
+def undelivered(body: dict[str, Any]) -> UndeliveredReport | None:
+    """Return the undelivered entries that a process reports; None if it reports none."""
+    try:
+        return UndeliveredReport.model_validate(body.get("ledger"))
+    except ValidationError:
+        return None
+
+
 def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
     """Return the status of every process; ``urls`` by name: mobile, edge, cloud, ledger."""
     processes = {
@@ -77,6 +86,11 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
     }
     problems = [
         f"the {name} {process.problem}" for name, process in processes.items() if process.problem
+    ]
+    problems += [
+        f"the {name} has {report.sentence()}"
+        for name, process in processes.items()
+        if (report := undelivered(process.body)) is not None
     ]
     try:
         mobile = MobileHealth.model_validate(processes["mobile"].body)

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.gateway.examples import request_examples
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from shared.bundle.description import describe
 from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
@@ -22,7 +24,13 @@ from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
 from shared.serving.tokens import Scope as Right
-from shared.wire import MAX_BODY_BYTES, ClassifyItem, ClassifyRequest, ClassifyResponse
+from shared.wire import (
+    MAX_BODY_BYTES,
+    BundleDescription,
+    ClassifyItem,
+    ClassifyRequest,
+    ClassifyResponse,
+)
 
 CLASSIFY = "/v1/classify"
 ARRIVED = "dimee.arrived"
@@ -67,11 +75,13 @@ class ConcurrencyLimitMiddleware:
 
 
 def create_app(settings: MobileSettings) -> FastAPI:
-    """Return the gateway: ``POST /v1/classify``, ``/v1/status``, ``/healthz`` and ``/readyz``.
+    """Return the gateway: ``POST /v1/classify``, ``/v1/bundle``, ``/v1/status`` and the probes.
 
     Raises `BundleError` if the bundle cannot be used.
     """
     mobile = MobileService(settings)
+    description = describe(mobile.runtime.bundle)
+    body = Body(openapi_examples=request_examples(description))
     state = {"ready": False}
 
     @asynccontextmanager
@@ -93,7 +103,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     install_auth(app, settings, _required_scope)
 
     @app.post(CLASSIFY)
-    async def classify(request: ClassifyRequest, message: Request) -> ClassifyResponse:
+    async def classify(message: Request, request: ClassifyRequest = body) -> ClassifyResponse:
         """Answer each text; a text without an answer has an error in place of a result.
 
         A call with a single text fails as a whole, with the status of its error. Its deadline
@@ -124,10 +134,15 @@ def create_app(settings: MobileSettings) -> FastAPI:
             ]
         )
 
+    @app.get("/v1/bundle")
+    async def bundle() -> BundleDescription:
+        """Return the task and the labels of the bundle, and sample texts."""
+        return description
+
     @app.get("/v1/status")
     async def status() -> MobileHealth:
-        """Return the certificate in force, the audits so far, and the alarms."""
-        return mobile.monitor.health()
+        """Return the certificate in force, the audits, the alarms and undelivered entries."""
+        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -136,7 +151,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Return 200 once the bundle is loaded and checked, else 503."""
+        """Return 200 once the bundle is loaded and checked, else 503.
+
+        ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
         return {
@@ -145,6 +163,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
+            "ledger": mobile.undelivered(),
         }
 
     return app

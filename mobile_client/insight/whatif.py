@@ -20,9 +20,9 @@ from mobile_client.insight.replay import (
     with_conditions,
 )
 from mobile_client.insight.request_trace import RequestTrace
-from shared.bundle.correctness_heads import TIERS
+from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES, TIERS
 from shared.domain import Tier
-from shared.errors import BundleError, NotFound
+from shared.errors import InvalidInput, NotFound
 from shared.link_profiles import Link
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.conditions import Conditions
@@ -102,14 +102,15 @@ def what_if(
 ) -> WhatIfReport:
     """Replay the requests at present prices and in ``scenario``.
 
-    Raises `BundleError` if the bundle has no correctness heads, and `NotFound` if no request can be
-    replayed.
+    Raises `InvalidInput` if the bundle has no correctness heads, and `NotFound` if no request can
+    be replayed.
     """
     policy = context.policy
     if policy is None:
-        raise BundleError(
-            "bundle: it has no correctness heads, without which the policy cascade-routing cannot "
-            "be replayed; export it again"
+        raise InvalidInput(
+            f"bundle: dimee whatif replays the policy {CascadeRouting.name}, for which this bundle "
+            f"has no correctness heads; train and export with at least {MIN_HEAD_EXAMPLES} "
+            "validation examples, or see what other tiers would have cost with dimee explain"
         )
     replayed, left_out = replayable(requests, context.bundle.bundle_id)
     if not replayed:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.ledger.undelivered import UndeliveredReport
+
 AlarmKind = Literal["disagreement", "expired", "tier-unused", "tier-share", "client", "prices"]
 
 
@@ -64,7 +66,8 @@ class MobileHealth(Report):
     """State of the mobile.
 
     ``certificate`` is the certificate in one sentence. ``breakers`` holds the state of each
-    server's circuit breaker: closed, open or half-open.
+    server's circuit breaker: closed, open or half-open. ``ledger`` is None while entries reach the
+    ledger.
     """
 
     status: Literal["ok", "degraded"]
@@ -80,3 +83,4 @@ class MobileHealth(Report):
     alarms: list[AlarmReport] = Field(default_factory=list)
     mode: str = "auto"
     breakers: dict[str, str] = Field(default_factory=dict)
+    ledger: UndeliveredReport | None = None

@@ -28,6 +28,8 @@ EXTRA = 8
 """Number of features in addition to the embedding or the features of a pair."""
 QUANTILES = 32
 """Number of typical answers of each state."""
+NEW_ROUTER = "fit another router with: dimee refit BUNDLE NEW --data DATA"
+"""What to do about a router that cannot be used."""
 MIN_HEAD_EXAMPLES = 100
 """Least number of validation examples on which heads are fitted."""
 
@@ -77,9 +79,9 @@ class CorrectnessHeads:
         try:
             values = [np.asarray(arrays[name], np.float64) for name in names]
         except KeyError as missing:
-            raise BundleError(f"bundle: the router lacks {missing}; export it again") from None
+            raise BundleError(f"bundle: the router lacks {missing}; {NEW_ROUTER}") from None
         if not all(np.isfinite(value).all() for value in values):
-            raise BundleError("bundle: the correctness heads are not finite; export it again")
+            raise BundleError(f"bundle: the correctness heads are not finite; {NEW_ROUTER}")
         return cls(*values)
 
     def to_arrays(self) -> dict[str, Floats]:

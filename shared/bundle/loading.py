@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,15 @@ from shared.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     ROUTER,
+    SAMPLES,
     TOKENIZER,
     Manifest,
     layer_file,
 )
-from shared.domain import LayerRange
-from shared.errors import BundleError
+from shared.domain import InputText, LayerRange
+from shared.errors import BundleError, InvalidInput
 from shared.pricing.cost_model import CostModel
+from shared.text_files import FieldNames, TextReader
 from shared.validation import first_error
 
 POLICY_WITH_HEADS = "cascade-routing"
@@ -59,6 +62,28 @@ class Bundle:
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
+    def samples(self) -> list[InputText]:
+        """Return the sample texts of the bundle, from easy to hard; empty if it has none.
+
+        Raises `BundleError` if they are not texts of this bundle's task.
+        """
+        if SAMPLES not in self.manifest.files:
+            return []
+        reader = TextReader(self.manifest.pairs, self.manifest.labels)
+        try:
+            return reader.read_file(self.path / SAMPLES)
+        except InvalidInput as error:
+            raise BundleError(f"bundle: {error.message}; export the bundle again") from None
+
+    def field_names(self) -> FieldNames:
+        """Return the names of the fields in the data that the bundle was trained on."""
+        facts, default = self.manifest.training, FieldNames()
+        return FieldNames(
+            facts.get("text_field") or default.text,
+            facts.get("pair_field") or default.pair,
+            facts.get("label_field") or default.label,
+        )
+
     @cached_property
     def default_policy(self) -> str:
         """Name of the policy of requests and settings that name none.
@@ -75,21 +100,43 @@ def load_bundle(path: Path | str) -> Bundle:
     file = folder / MANIFEST
     try:
         raw = file.read_bytes()
+    except PermissionError:
+        raise _unreadable(file) from None
     except OSError:
-        raise BundleError(
-            f"bundle: {file} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
-            "or make one with: dimee export"
-        ) from None
+        raise BundleError(f"bundle: {_instead_of_a_bundle(folder)}") from None
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         field, problem = first_error(error, whole="content")
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({field}: {problem}); export the bundle again"
+            f"({field}: {problem}); export its run again with this version of dimee"
         ) from None
     _check_files(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _instead_of_a_bundle(path: Path) -> str:
+    """Return in words what a path without a manifest is, and how to get a bundle."""
+    for run in (path, path.parent):
+        if (run / "model" / "dimee.json").is_file():
+            return f"{run} is a training run; export it first: dimee export {run} BUNDLE"
+    if (path / "config.json").is_file():
+        return (
+            f"{path} is a Hugging Face model; train exits for it and export the run: dimee train "
+            f"--from-classifier {path} --out RUN, then dimee export RUN BUNDLE"
+        )
+    return (
+        f"{path / MANIFEST} cannot be read; give a bundle's folder (--bundle, DIMEE_BUNDLE) "
+        "or make one with: dimee export"
+    )
+
+
+def _unreadable(file: Path) -> BundleError:
+    return BundleError(
+        f"bundle: user {os.getuid()} may not read {file}; run chmod -R a+rX on the bundle's folder "
+        "(a container's user is not yours), and check that its parent folders can be entered"
+    )
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -97,12 +144,15 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
     if missing := sorted(expected - set(manifest.files)):
         raise BundleError(
-            f"bundle: {folder / MANIFEST} does not list {missing[0]}; export the bundle again"
+            f"bundle: {folder / MANIFEST} does not list {missing[0]}; copy the whole folder again, "
+            "or export its run again"
         )
     for name, checksum in manifest.files.items():
         try:
             with (folder / name).open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except PermissionError:
+            raise _unreadable(folder / name) from None
         except OSError:
             raise BundleError(
                 f"bundle: {folder / name} is missing; copy the whole folder again"

@@ -10,6 +10,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 EMBEDDINGS = "embeddings.safetensors"
 ROUTER = "router.npz"
+SAMPLES = "samples.jsonl"
 FORMAT_VERSION = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -24,7 +25,8 @@ class Manifest(BaseModel):
     """Content of ``manifest.json``.
 
     ``accuracy`` holds the figures measured at export. ``training`` holds the settings of the
-    training runs, if they were recorded. ``files`` maps the path of each file to its SHA-256.
+    training runs, if they were recorded. ``files`` maps the path of each file to its SHA-256; it
+    lists `SAMPLES` if the bundle has sample texts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -212,8 +212,8 @@ def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting
     The certificate covers this policy object in its initial conditions. The object decides
     differently at other prices, with a price of waiting, with a deadline that a tier cannot meet,
     or while a tier is unavailable. (A request that fails over to the cloud gets the cloud's
-    answer.) Raises `BundleError` for another policy's certificate or a bundle without correctness
-    heads.
+    answer.) Raises `BundleError` for another policy's certificate, and `InvalidInput` for a bundle
+    without correctness heads.
     """
     if (
         certificate.policy != CascadeRouting.name

@@ -15,6 +15,8 @@ from shared.inference.tokenizer import EncodedText, TokenIds
 
 Floats = NDArray[np.float32]
 TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
+PROJECTION = ("projection", "projection_bias")
+"""Tables of encoders whose embeddings have another size than their layers."""
 
 
 def mean_of_rows(word_VH: NDArray[np.int8], scale_V: Floats, ids_T: NDArray[np.int64]) -> Floats:
@@ -46,37 +48,40 @@ def pair_features_of(
 class Embeddings:
     """Word, position and type tables. The word table is int8 with one fp32 scale per row.
 
-    Shape suffixes: B rows, T tokens, H hidden size, V vocabulary.
+    The embedding size E equals the hidden size H, or a projection maps one to the other.
+
+    Shape suffixes: B rows, N tokens of all rows, T tokens, E embedding size, H hidden size,
+    V vocabulary, K segments.
     """
 
     def __init__(self, file: Path) -> None:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 tables = {name: tensors.get_tensor(name) for name in TABLES}
+                if PROJECTION[0] in tensors.keys():  # noqa: SIM118, safe_open is no mapping
+                    tables |= {name: tensors.get_tensor(name) for name in PROJECTION}
         except Exception as error:  # safetensors' exceptions have no public base class
             raise BundleError(
-                f"bundle: {file} does not hold embedding tables ({error}); export it again"
+                f"bundle: {file} does not hold embedding tables ({error}); export the "
+                "bundle's run again with this version of dimee"
             ) from None
-        self._word_VH: NDArray[np.int8] = tables["word"]
+        self._word_VE: NDArray[np.int8] = tables["word"]
         self._scale_V: Floats = tables["word_scale"]
-        self._position_TH: Floats = tables["position"]
-        self._type_KH: Floats = tables["type"]
-        self._gamma_H: Floats = tables["gamma"]
-        self._beta_H: Floats = tables["beta"]
+        self._position_TE: Floats = tables["position"]
+        self._type_KE: Floats = tables["type"]
+        self._gamma_E: Floats = tables["gamma"]
+        self._beta_E: Floats = tables["beta"]
         self._epsilon = float(tables["epsilon"][0])
-
-    @property
-    def hidden_size(self) -> int:
-        """Hidden size H."""
-        return int(self._word_VH.shape[1])
+        self._projection_HE: Floats | None = tables.get(PROJECTION[0])
+        self._projection_H: Floats | None = tables.get(PROJECTION[1])
 
     def mean_word_embedding(self, encoded: EncodedText) -> Floats:
-        """Return ``mean_H`` of a text's words, without special tokens (paper, section III)."""
-        return mean_of_rows(self._word_VH, self._scale_V, encoded.ids_T[encoded.content_T])
+        """Return ``mean_E`` of a text's words, without special tokens (paper, section III)."""
+        return mean_of_rows(self._word_VE, self._scale_V, encoded.ids_T[encoded.content_T])
 
     def pair_features(self, encoded: EncodedText) -> NDArray[np.float64] | None:
         """Return ``pair_P`` of a pair of texts, None for a single text."""
-        return pair_features_of(self._word_VH, self._scale_V, encoded)
+        return pair_features_of(self._word_VE, self._scale_V, encoded)
 
     def first_hidden(self, rows: Sequence[EncodedText]) -> tuple[Floats, NDArray[np.int32]]:
         """Embed and pad rows; return ``hidden_BTH``, the input of layer 1, and ``mask_BT``."""
@@ -88,29 +93,34 @@ class Embeddings:
             ids_BT[i, : lengths[i]] = row.ids_T
             types_BT[i, : lengths[i]] = row.type_ids_T
             mask_BT[i, : lengths[i]] = 1
-        hidden_BTH = self._embed(ids_BT, types_BT, self._position_TH[: ids_BT.shape[1]])
+        hidden_BTH = self._embed(ids_BT, types_BT, self._position_TE[: ids_BT.shape[1]])
         return hidden_BTH, mask_BT
 
     def hidden_of(self, rows: Sequence[EncodedText | TokenIds]) -> list[Floats]:
         """Return ``hidden_TH`` of each row without padding; the values equal `first_hidden`'s."""
         lengths = [len(row) for row in rows]
-        positions_N = np.concatenate([self._position_TH[:length] for length in lengths])
+        positions_N = np.concatenate([self._position_TE[:length] for length in lengths])
         ids_N = np.concatenate([row.ids_T for row in rows])
         types_N = np.concatenate([row.type_ids_T for row in rows])
         hidden_NH = self._embed(ids_N, types_N, positions_N)
         return np.split(hidden_NH, np.cumsum(lengths[:-1]))
 
     def _embed(
-        self, ids: NDArray[np.int64], types: NDArray[np.int64], positions_H: Floats
+        self, ids: NDArray[np.int64], types: NDArray[np.int64], positions_E: Floats
     ) -> Floats:
-        """Look up, add and normalise each token independently of the others."""
-        sum_H = self._word_VH[ids] * self._scale_V[ids][..., None]
-        sum_H += self._type_KH[types]
-        sum_H += positions_H
-        sum_H -= sum_H.mean(-1, keepdims=True)
-        variance_1 = np.square(sum_H).mean(-1, keepdims=True)
-        sum_H /= np.sqrt(variance_1 + self._epsilon)
-        sum_H *= self._gamma_H
-        sum_H += self._beta_H
-        result: Floats = sum_H
+        """Look up, add, normalise and project each token independently of the others."""
+        sum_E = self._word_VE[ids] * self._scale_V[ids][..., None]
+        # encoders with one segment distinguish the texts of a pair by their separators
+        sum_E += self._type_KE[types] if len(self._type_KE) > 1 else self._type_KE[0]
+        sum_E += positions_E
+        sum_E -= sum_E.mean(-1, keepdims=True)
+        variance_1 = np.square(sum_E).mean(-1, keepdims=True)
+        sum_E /= np.sqrt(variance_1 + self._epsilon)
+        sum_E *= self._gamma_E
+        sum_E += self._beta_E
+        if self._projection_HE is None:
+            result: Floats = sum_E
+        else:
+            # einsum sums each token alone; a product of matrices rounds by the number of tokens
+            result = np.einsum("...e,he->...h", sum_E, self._projection_HE) + self._projection_H
         return result

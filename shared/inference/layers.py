@@ -141,5 +141,6 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
         raise BundleError(
-            f"bundle: {file} cannot be run ({type(error).__name__}); export it again"
+            f"bundle: {file} cannot be run ({type(error).__name__}); export the bundle's run again "
+            "with this version of dimee"
         ) from None

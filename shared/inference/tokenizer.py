@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from shared.errors import BundleError, InvalidInput
 class EncodedText:
     """Token ids of one text or pair, special tokens included.
 
+    ``type_ids_T`` is 1 for the second text and the separator after it, and 0 for the rest.
     ``content_T`` marks the tokens that are not special. ``rare_pieces`` counts the word pieces
     after the first one of a word; common words are a single piece. ``second_T`` marks the second
     text's own tokens and is None for a single text.
@@ -57,11 +59,15 @@ class TokenIds:
 
 
 class TextEncoder:
-    """Tokenizer of a bundle, with truncation at ``max_tokens``. Thread-safe."""
+    """Tokenizer of a run or a bundle, the same in training and in serving. Thread-safe.
+
+    Longer inputs are cut to ``max_tokens`` at the end, of a pair the longer text first. Control
+    tokens that a text contains literally, such as ``[SEP]``, are text like any other.
+    """
 
     def __init__(self, tokenizer_file: Path, max_tokens: int) -> None:
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+            self._tokenizer = _load(tokenizer_file)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise BundleError(f"bundle: {tokenizer_file} is not a tokenizer: {error}") from None
         self._tokenizer.no_padding()
@@ -76,7 +82,7 @@ class TextEncoder:
         encoding = self._encoding(text, pair)
         return EncodedText(
             ids_T=np.array(encoding.ids),
-            type_ids_T=np.array(encoding.type_ids),
+            type_ids_T=np.array(_segments(encoding, pair)),
             content_T=np.array(encoding.special_tokens_mask) == 0,
             truncated=bool(encoding.overflowing),
             rare_pieces=_rare_pieces(encoding),
@@ -86,7 +92,7 @@ class TextEncoder:
     def ids(self, text: str, pair: str | None = None) -> TokenIds:
         """Return only the token ids, which suffice without routing; raises as `encode`."""
         encoding = self._encoding(text, pair)
-        return TokenIds(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
+        return TokenIds(encoding.ids, _segments(encoding, pair), bool(encoding.overflowing))
 
     def _encoding(self, text: str, pair: str | None) -> Any:
         encoding = self._tokenizer.encode(text, pair)
@@ -96,6 +102,66 @@ class TextEncoder:
                 field="text",
             )
         return encoding
+
+
+def _load(file: Path) -> Tokenizer:
+    """Load a tokenizer that never turns a text into control tokens."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.encode_special_tokens = True
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    # Unigram models, and others that do not split at punctuation, find the tokens as pieces
+    if any(tokenizer.token_to_id(name) in _content_ids(tokenizer, name) for name in special):
+        tokenizer = Tokenizer.from_str(_without_control_pieces(file.read_text(encoding="utf-8")))
+        tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _content_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _without_control_pieces(content: str) -> str:
+    """Rename the control tokens in the model of a ``tokenizer.json``; their ids stay.
+
+    The new names begin with U+0000, which no text contains. The post-processor, which puts these
+    tokens around the texts, has their ids. The token for unknown words keeps its name.
+    """
+    facts = json.loads(content)
+    model = facts["model"]
+    vocabulary = model["vocab"]
+    unknown = model.get("unk_token")
+    if model.get("unk_id") is not None:
+        unknown = vocabulary[model["unk_id"]][0]
+    special = [token for token in facts["added_tokens"] if token["special"]]
+    control = {token["content"] for token in special} - {unknown}
+
+    def renamed(piece: str) -> str:
+        return f"\0{piece}" if piece in control else piece
+
+    for token in special:
+        token["content"] = renamed(token["content"])
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {renamed(piece): number for piece, number in vocabulary.items()}
+    else:
+        model["vocab"] = [[renamed(piece), score] for piece, score in vocabulary]
+    if "merges" in model:
+        merges = [two.split(" ") if isinstance(two, str) else two for two in model["merges"]]
+        model["merges"] = [two for two in merges if control.isdisjoint({*two, "".join(two)})]
+    return json.dumps(facts)
+
+
+def _segments(encoding: Any, pair: str | None) -> list[int]:
+    """Return 0 for the tokens of the first text and 1 for those of the second one.
+
+    Separators belong to the text before them. The post-processors of some tokenizers give zeros
+    for pairs, although their encoder was trained with segments.
+    """
+    if pair is None:
+        return [0] * len(encoding)
+    sequences = encoding.sequence_ids
+    start = sequences.index(1) if 1 in sequences else len(sequences) - 1
+    return [0] * start + [1] * (len(sequences) - start)
 
 
 def _rare_pieces(encoding: Any) -> int:

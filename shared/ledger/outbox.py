@@ -190,13 +190,17 @@ class Outbox:
                 (attempt_id, side),
             )
 
-    def count_pending(self) -> int:
-        """Return the number of undelivered rows; reads the whole table."""
+    def count_pending(self, limit: int = -1) -> int:
+        """Return the number of undelivered rows, at most ``limit``; without it reads all rows."""
+        buffered = len(self._buffered)
         with self._read_lock:
             row = self._reader.execute(
-                "SELECT count(*) FROM outbox WHERE delivered < version AND NOT quarantined"
+                "SELECT count(*) FROM (SELECT 1 FROM outbox "
+                "WHERE delivered < version AND NOT quarantined LIMIT ?)",
+                (limit,),
             ).fetchone()
-        return int(row[0]) + len(self._buffered)
+        found = int(row[0]) + buffered
+        return found if limit < 0 else min(limit, found)
 
     def hash_text(self, text: str, pair: str | None) -> str:
         """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""

@@ -12,6 +12,14 @@ import httpx
 
 from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
+from shared.ledger.undelivered import (
+    MAX_COUNTED,
+    WARNING_S,
+    DeliveryWatch,
+    UndeliveredReport,
+    connection_problem,
+    status_problem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +39,9 @@ class Shipper:
     is unavailable it waits longer, doubling to 5 s with jitter. It repeats a delivery until the
     ledger confirms it; the ledger ignores entries that it already has. Memory holds one batch at a
     time. ``pause(seconds)`` replaces the waiting in tests.
+
+    Entries that wait for ``warning_s`` without a successful delivery are logged once, and
+    `undelivered` reports them; ``clock`` returns the seconds of that time.
     """
 
     def __init__(
@@ -40,6 +51,8 @@ class Shipper:
         interval_s: float = 0.1,
         credentials: Credentials | None = None,
         pause: Callable[[float], object] | None = None,
+        warning_s: float = WARNING_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         credentials = credentials or Credentials()
         self._outbox = outbox
@@ -52,6 +65,9 @@ class Shipper:
             verify=credentials.verify,
         )
         self._logged_problem: str | None = None
+        self._watch = DeliveryWatch(
+            ledger_url, lambda: outbox.count_pending(MAX_COUNTED), warning_s, clock
+        )
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._stopping = threading.Event()
         self._pause = pause or self._stopping.wait
@@ -62,6 +78,10 @@ class Shipper:
         """Start the thread; entries left by earlier processes are delivered first."""
         self._outbox.recorded.set()
         self._thread.start()
+
+    def undelivered(self) -> UndeliveredReport | None:
+        """Return the entries that wait for ``warning_s`` or longer; None if there are none."""
+        return self._watch.report()
 
     def flush(self, timeout_s: float) -> bool:
         """Deliver all entries; return False if that fails or takes longer than ``timeout_s``."""
@@ -94,6 +114,7 @@ class Shipper:
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
                 log.exception("the outbox could not be delivered; trying again")
+                self._watch.failed("the outbox cannot be read or sent; see this process's log")
                 delivered = False
             if delivered:
                 backoff_s = 0.0
@@ -114,8 +135,12 @@ class Shipper:
     def _deliver_once(self, timeout_s: float) -> bool:
         """Send one batch; return False if the ledger could not store it now."""
         with self._sending:
+            self._watch.attempted()
             rows = self._outbox.pending(BATCH_ENTRIES)
-            return self._send(rows, timeout_s) if rows else True
+            if rows:
+                return self._send(rows, timeout_s)
+            self._watch.succeeded()
+            return True
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"
@@ -127,6 +152,7 @@ class Shipper:
                 timeout=max(0.05, timeout_s),
             )
         except httpx.HTTPError as error:
+            self._watch.failed(connection_problem(error))
             if "CERTIFICATE" in str(error):
                 self._log_access(
                     f"the ledger's TLS certificate is not trusted; set DIMEE_TLS_CA ({error})"
@@ -138,22 +164,28 @@ class Shipper:
                 "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token with the scope ledger:write"
             )
         if response.is_success:
-            self._log_access(None)
             self._outbox.mark_delivered([row[:3] for row in rows])
+            self._log_accepted()
             return True
         if response.status_code not in (400, 413, 422):
+            self._watch.failed(status_problem(response.status_code))
             return False
         if len(rows) == 1:
             log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
             self._outbox.quarantine(rows[0][0], rows[0][1])
+            self._log_accepted()
             return True
         half = len(rows) // 2
         return self._send(rows[:half], timeout_s) and self._send(rows[half:], timeout_s)
 
-    def _log_access(self, problem: str | None) -> None:
-        """Log once a problem that an operator must solve; None logs that it is solved."""
-        if problem is not None and problem != self._logged_problem:
+    def _log_access(self, problem: str) -> None:
+        """Log once a problem that an operator must solve."""
+        if problem != self._logged_problem:
             log.error("%s; until then entries stay in the outbox", problem)
-        elif problem is None and self._logged_problem is not None:
-            log.warning("the ledger accepts this process again; the outbox is delivered")
         self._logged_problem = problem
+
+    def _log_accepted(self) -> None:
+        """Log, at the level of the default settings, that a logged problem is solved."""
+        if self._watch.succeeded() or self._logged_problem is not None:
+            log.warning("the ledger accepts this process again; the outbox is delivered")
+        self._logged_problem = None

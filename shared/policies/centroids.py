@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.bundle.correctness_heads import NEW_ROUTER
 from shared.domain import Difficulty, RoutingDecision
 from shared.errors import BundleError
 from shared.policies.base import StatelessPolicy, TextFeatures
@@ -23,9 +24,9 @@ class DimeeFixed(StatelessPolicy):
 
     def __init__(self, centroids_DH: NDArray[np.float32], counts_D: NDArray[np.int64]) -> None:
         if centroids_DH.shape[:1] != (3,) or counts_D.shape != (3,):
-            raise BundleError("bundle: the router needs 3 centroids and counts; export it again")
+            raise BundleError(f"bundle: the router needs 3 centroids and counts; {NEW_ROUTER}")
         if not (counts_D > 0).any():
-            raise BundleError("bundle: every pool is empty; run dimee pools with a lower alpha")
+            raise BundleError(f"bundle: every pool of the router is empty; {NEW_ROUTER}")
         # float64: a running mean over thousands of samples needs the precision
         self.centroids_DH = centroids_DH.astype(np.float64)
         self.counts_D = counts_D.copy()

@@ -95,7 +95,10 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Answer 200 with the tier's bundle and layers when it accepts requests, else 503."""
+        """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.
+
+        ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        """
         if not service.ready:
             raise NotReady(f"the {service.tier} is not ready")
         return {
@@ -104,6 +107,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
             "bundle_id": service.bundle.bundle_id,
             "layers": service.layers.last,
             "certificate_id": service.certificate_id,
+            "ledger": service.undelivered(),
         }
 
     return app

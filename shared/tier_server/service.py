@@ -22,6 +22,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.group_commit import GroupCommitWriter
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
+from shared.ledger.undelivered import UndeliveredReport
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.settings import TierSettings
 from shared.text import check_inputs
@@ -70,7 +71,10 @@ class TierService:
         self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
         self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
         self._shipper = Shipper(
-            self._outbox, settings.ledger_url, credentials=Credentials.of(settings)
+            self._outbox,
+            settings.ledger_url,
+            credentials=Credentials.of(settings),
+            warning_s=settings.undelivered_warning_s,
         )
 
     def start(self) -> None:
@@ -84,6 +88,10 @@ class TierService:
         self._engine.close()
         self._shipper.close(2.0)
         self._outbox.close()
+
+    def undelivered(self) -> UndeliveredReport | None:
+        """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
+        return self._shipper.undelivered()
 
     async def infer(self, request: InferRequest, receive: Receive) -> InferResponse:
         """Answer an attempt from its text, unless its client disconnects first.

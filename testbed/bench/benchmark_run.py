@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.domain import InputText
 from shared.errors import DimeeError
 from testbed.bench.measured_server import MeasuredServer, serve
 from testbed.bench.peers import Peer, Variant
@@ -29,7 +30,7 @@ TIMEOUT_S = 10.0
 class BenchmarkSettings:
     """Settings that are the same for every server; ``seconds`` is the length of a measurement."""
 
-    texts: Sequence[str]
+    texts: Sequence[InputText]
     venvs: Path
     models: dict[str, Path]
     port: int
@@ -39,7 +40,7 @@ class BenchmarkSettings:
     report: Callable[[str], None]
 
 
-def make_client(peer: Peer, port: int, texts: Sequence[str]) -> tuple[HttpClient, MakeBody]:
+def make_client(peer: Peer, port: int, texts: Sequence[InputText]) -> tuple[HttpClient, MakeBody]:
     """Return a client of a server, and a function that makes bodies with the texts in turn."""
 
     def body(number: int) -> bytes:
@@ -121,7 +122,8 @@ def run_open_loops(
 def _serve(
     peer: Peer, variant: Variant, settings: BenchmarkSettings
 ) -> AbstractContextManager[MeasuredServer]:
-    return serve(peer, variant, settings.venvs, settings.models[peer.model], settings.port)
+    model, text = settings.models[peer.model], settings.texts[0]
+    return serve(peer, variant, settings.venvs, model, settings.port, text)
 
 
 def _variant(peer: Peer, chosen: dict[str, Any]) -> Variant:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from mobile_client.cli.text_options import field_options
+from shared.bundle.description import describe
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
 from shared.errors import InvalidInput
 from shared.settings import default_bundle
@@ -25,9 +27,9 @@ from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, Peer, versions
 from testbed.bench.runtimes import compare_runtimes
 from testbed.bench.setup import make_models, make_venvs
-from testbed.load.labelled_texts import read_labelled_texts, task_fields
 from testbed.load.provenance import provenance
 from testbed.processes.ports import free_ports
+from testbed.texts import read_labelled_texts
 
 PARTS = (
     "servers",
@@ -45,8 +47,9 @@ PARTS = (
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with validation.jsonl, or a file of JSON lines.",
+    help="Folder with validation.jsonl, or a file of labelled texts.",
 )
+@field_options()
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model bundle.")
 @click.option(
     "--venvs",
@@ -92,13 +95,17 @@ def bench(bundle: Path | None, venvs: Path, out: Path, **options: Any) -> None:
     request.
     """
     loaded = load_bundle(bundle or default_bundle())
-    task, labels = loaded.manifest.task, loaded.manifest.labels
-    if task_fields(task).pair is not None:
-        raise InvalidInput(f"bundle: {task} has pairs of texts; use a bundle of single texts")
-    texts = [row.text for row in read_labelled_texts(options["data"], task, len(labels))]
+    texts = read_labelled_texts(options["data"], describe(loaded), options)
     peers = [peer for peer in PEERS if not options["only"] or peer.name in options["only"]]
     if not peers:
         raise InvalidInput(f"--only: choose from {', '.join(peer.name for peer in PEERS)}")
+    if loaded.manifest.pairs:
+        without = [peer.name for peer in peers if not peer.takes_pairs]
+        peers = [peer for peer in peers if peer.takes_pairs]
+        if not peers:
+            raise InvalidInput(f"--only: {', '.join(without)} takes no pairs of texts")
+        if without:
+            click.echo(f"left out, because they take no pairs of texts: {', '.join(without)}")
     parts = options["parts"] or PARTS
     if {"servers", "open-loop"} & set(parts):
         make_venvs(peers, venvs, click.echo)

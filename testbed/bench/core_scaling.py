@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.domain import InputText
 from testbed.bench.benchmark_run import make_client
 from testbed.bench.latency_breakdown import tier_peer
 from testbed.bench.layer_speed import layers_only
@@ -20,7 +21,7 @@ WARM_UP_S = 2.0
 
 
 def core_scaling(
-    model: Path, venvs: Path, texts: Sequence[str], port: int, seconds: float, runs: int
+    model: Path, venvs: Path, texts: Sequence[InputText], port: int, seconds: float, runs: int
 ) -> dict[str, Any]:
     """Return requests a second of an edge, and texts a second of its layers alone.
 
@@ -54,9 +55,9 @@ def _ratio(rates: dict[str, list[float]]) -> float:
     return round(statistics.median(all_cores / one_core for all_cores, one_core in pairs), 2)
 
 
-def _rate(model: Path, venvs: Path, texts: Sequence[str], port: int, seconds: float) -> float:
+def _rate(model: Path, venvs: Path, texts: Sequence[InputText], port: int, seconds: float) -> float:
     peer = tier_peer("edge")
-    with serve(peer, peer.variants[0], venvs, model, port):
+    with serve(peer, peer.variants[0], venvs, model, port, texts[0]):
         client, body = make_client(peer, port, texts)
         run(closed_loop(client, body, CONCURRENCY, WARM_UP_S))
         tally = run(closed_loop(client, body, CONCURRENCY, seconds))

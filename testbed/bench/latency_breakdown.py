@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.bundle.loading import Bundle
+from shared.domain import InputText
 from testbed.bench.measured_server import serve
 from testbed.bench.peers import PEERS, SERVERS, Peer
 
@@ -29,7 +30,7 @@ WARM_UP = 100
 
 
 def latency_breakdown(
-    bundle: Bundle, venvs: Path, texts: Sequence[str], port: int, runs: int
+    bundle: Bundle, venvs: Path, texts: Sequence[InputText], port: int, runs: int
 ) -> dict[str, Any]:
     """Return median microseconds by tier and part; the texts are sent ``runs`` times in turn.
 
@@ -39,7 +40,7 @@ def latency_breakdown(
     for tier in ("edge", "cloud"):
         peer = tier_peer(tier)
         with (
-            serve(peer, peer.variants[0], venvs, bundle.path, port) as server,
+            serve(peer, peer.variants[0], venvs, bundle.path, port, texts[0]) as server,
             tempfile.TemporaryDirectory(prefix="dimee-bench-") as state,
         ):
             job = {
@@ -47,7 +48,7 @@ def latency_breakdown(
                 "state_dir": state,
                 "tier": tier,
                 "url": f"http://127.0.0.1:{server.port}",
-                "texts": list(texts) * runs,
+                "texts": [(text.text, text.pair) for text in texts] * runs,
             }
             done = subprocess.run(
                 [sys.executable, str(SERVERS / "mobile_breakdown.py")],

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from shared.bundle.loading import load_bundle
-from shared.domain import LayerRange
+from shared.domain import InputText, LayerRange
 from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher, Row
 from shared.inference.layers import Floats, Mask
@@ -23,7 +23,7 @@ BATCHES = (1, 8, 32)
 
 
 def layers_only(
-    bundle: Path, texts: Sequence[str], runs: int, workers: int | None = None
+    bundle: Path, texts: Sequence[InputText], runs: int, workers: int | None = None
 ) -> dict[str, float]:
     """Return texts a second through all layers at each of `BATCHES`, as medians of ``runs``.
 
@@ -33,7 +33,10 @@ def layers_only(
     loaded = load_bundle(bundle)
     classifier = Classifier(loaded, LayerRange(1, loaded.manifest.layers))
     classifier.warm_up()
-    rows = sorted((classifier.encoder.encode(text) for text in texts), key=lambda row: row.tokens)
+    rows = sorted(
+        (classifier.encoder.encode(text.text, text.pair) for text in texts),
+        key=lambda row: row.tokens,
+    )
     count = workers or len(os.sched_getaffinity(0))
     rates_by_batch: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for _ in range(runs):
@@ -67,7 +70,7 @@ def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
 
 
 def early_exit(
-    bundle: Path, texts: Sequence[str], alpha: float, last: int, runs: int, batch: int = 32
+    bundle: Path, texts: Sequence[InputText], alpha: float, last: int, runs: int, batch: int = 32
 ) -> dict[str, float]:
     """Return texts a second with early exit at ``alpha`` and without, and their ratio.
 
@@ -76,7 +79,7 @@ def early_exit(
     loaded = load_bundle(bundle)
     classifier = Classifier(loaded, LayerRange(1, last))
     classifier.warm_up()
-    rows = [classifier.encoder.encode(text) for text in texts]
+    rows = [classifier.encoder.encode(text.text, text.pair) for text in texts]
     rates_by_name: dict[str, list[float]] = {"off": [], "on": []}
     for _ in range(runs):
         for name, threshold in (("off", None), ("on", alpha)):

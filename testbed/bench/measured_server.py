@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from shared.domain import InputText
 from shared.errors import DimeeError
 from testbed.bench.peers import Peer, Variant, environment, interpreter
 
@@ -94,9 +95,9 @@ class MeasuredServer:
 
 @contextmanager
 def serve(
-    peer: Peer, variant: Variant, venvs: Path, model: Path, port: int
+    peer: Peer, variant: Variant, venvs: Path, model: Path, port: int, text: InputText
 ) -> Iterator[MeasuredServer]:
-    """Start a peer and wait until it answers a text.
+    """Start a peer and wait until it answers ``text``.
 
     Raises `DimeeError` with the last line of its output if it does not start.
     """
@@ -113,13 +114,13 @@ def serve(
             )
         server = MeasuredServer(peer, process, port)
         try:
-            _wait_ready(server, process, log)
+            _wait_ready(server, process, log, text)
             yield server
         finally:
             server.stop()
 
 
-def _wait_ready(server: MeasuredServer, process: psutil.Popen, log: Path) -> None:
+def _wait_ready(server: MeasuredServer, process: psutil.Popen, log: Path, text: InputText) -> None:
     peer, until = server.peer, time.monotonic() + START_S
     url = f"http://127.0.0.1:{server.port}{peer.path}"
     with httpx.Client(trust_env=False, timeout=30.0) as http:
@@ -127,7 +128,7 @@ def _wait_ready(server: MeasuredServer, process: psutil.Popen, log: Path) -> Non
             if process.poll() is not None:
                 break
             with suppress(httpx.TransportError):
-                if http.post(url, json=peer.body("ready")).status_code == httpx.codes.OK:
+                if http.post(url, json=peer.body(text)).status_code == httpx.codes.OK:
                     return
             time.sleep(0.1)
     lines = log.read_text(errors="replace").strip().splitlines()

@@ -15,7 +15,7 @@ DECISIONS = """
 import statistics, sys, tempfile
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.settings import MobileSettings
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 runtime = LocalRuntime(MobileSettings())
 texts = sample_sentences()
 policy = runtime.make_policy(sys.argv[1])

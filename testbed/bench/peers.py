@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Body = Callable[[str], dict[str, Any]]
+from shared.domain import InputText
+
+Body = Callable[[InputText], dict[str, Any]]
 SERVERS = Path(__file__).parent / "servers"
 TORCH = "torch==2.13.0"
 
@@ -46,20 +48,25 @@ class Peer:
     installs: tuple[tuple[str, ...], ...] = ()
     packages: tuple[str, ...] = ()
 
-
-def _text_body(text: str) -> dict[str, Any]:
-    return {"text": text}
-
-
-def _openai_body(text: str) -> dict[str, Any]:
-    return {"model": "any", "input": [text]}
+    @property
+    def takes_pairs(self) -> bool:
+        """True if a request may have a second text."""
+        return self.body is not _openai_body
 
 
-def _attempt_body(text: str) -> dict[str, Any]:
+def _text_body(text: InputText) -> dict[str, Any]:
+    return {"text": text.text} if text.pair is None else {"text": text.text, "pair": text.pair}
+
+
+def _openai_body(text: InputText) -> dict[str, Any]:
+    return {"model": "any", "input": [text.text]}
+
+
+def _attempt_body(text: InputText) -> dict[str, Any]:
     return {
         "request_id": uuid.uuid4().hex,
         "attempt_id": uuid.uuid4().hex,
-        "text": text,
+        **_text_body(text),
         "deadline_ms": 60_000,
     }
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from shared.domain import InputText
 from testbed.chaos.fault_injector import (
     HOPS,
     LAYER_PROCESSES,
@@ -80,7 +81,7 @@ def make_plan(seed: int, seconds: float, rate: float) -> list[PlannedRequest]:
     times = poisson(rate, seconds, FLAT, seed, max_requests=MAX_CHAOS_REQUESTS)
     texts = make_texts(len(times), seed)
     return [
-        PlannedRequest(at, text, rng.choice(POLICIES))
+        PlannedRequest(at, InputText(text), rng.choice(POLICIES))
         for at, text in zip(times, texts, strict=True)
     ]
 

@@ -14,10 +14,13 @@ import click
 import httpx
 
 from mobile_client.cli.policy_help import POLICY_HELP
+from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
+from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput
 from shared.pricing.live_prices import read_price_file
 from testbed.links.probe import describe
+from testbed.load.accuracy import accuracy_lines
 from testbed.load.arrivals import from_trace, poisson
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
@@ -28,10 +31,11 @@ from testbed.load.runner import Action, PlannedRequest, run_load
 from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Fault, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
-from testbed.load.texts import make_texts, read_texts
+from testbed.load.texts import in_passes, texts_to_send
+from testbed.texts import fetch_bundle
+from testbed.up import describe_bundle
 
 PATHS = ("policy", "mobile", "edge", "cloud")
-TEXTS = 300
 WARM_UP = 20
 WARM_UP_DEADLINE_MS = 20_000
 
@@ -70,7 +74,12 @@ WARM_UP_DEADLINE_MS = 20_000
     type=click.Path(path_type=Path),
     help="File of send times in seconds, one per line, in place of Poisson arrivals.",
 )
-@click.option("--texts", type=click.Path(path_type=Path), help="File of texts, one per line.")
+@click.option(
+    "--texts",
+    type=click.Path(path_type=Path),
+    help="File of texts; with labels the report has the accuracy.  [default: the bundle's samples]",
+)
+@field_options()
 @click.option(
     "--deadline-ms",
     default=5_000.0,
@@ -114,16 +123,17 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     """Send load that does not wait for answers, and write a report with charts.
 
     Starts a testbed and stops it at the end, unless --state-dir or --url names one. Latency counts
-    from the time at which a request was meant to be sent.
+    from the time at which a request was meant to be sent. Exits with 2 if no request was answered.
     """
     _require_extra()
     chosen = SCENARIOS[scenario]
     duration_s, seed = options["duration_s"], options["seed"]
     arrivals, rate, left_out = _arrivals(chosen, options)
-    texts = read_texts(options["texts"]) if options["texts"] else make_texts(TEXTS, seed)
     origin = provenance()
     credentials = Credentials.from_environment()
-    with _target(chosen, allow_unverified, options) as target:
+    running = _running_target(chosen, options) if options["url"] or options["state_dir"] else None
+    texts = _texts(running, credentials, options)
+    with _target(running, chosen, allow_unverified, options) as target:
         links = target.measure_links(allow_unverified)
         for measurement in links:
             click.echo(f"  {describe(measurement)}")
@@ -181,12 +191,20 @@ def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], f
     return arrivals, rate, left_out
 
 
+def _texts(
+    running: LoadTarget | None, credentials: Credentials, options: dict[str, Any]
+) -> list[InputText]:
+    """Return the texts to send; raises `InvalidInput` if they do not suit the bundle."""
+    bundle = fetch_bundle(running.url, credentials) if running else describe_bundle(options)
+    return texts_to_send(bundle, options["texts"], options, options["seed"])
+
+
 def _target(
-    chosen: Scenario, allow_unverified: bool, options: dict[str, Any]
+    running: LoadTarget | None, chosen: Scenario, allow_unverified: bool, options: dict[str, Any]
 ) -> AbstractContextManager[LoadTarget]:
-    """Return the testbed that the options name, or one to start."""
-    if options["url"] or options["state_dir"]:
-        return nullcontext(_running_target(chosen, options))
+    """Return the running testbed, or one to start."""
+    if running is not None:
+        return nullcontext(running)
     links = dict(link.partition("=")[::2] for link in options["links"])
     if len(links) < len(options["links"]):
         raise InvalidInput("--link: a hop has two links; give it one")
@@ -241,7 +259,7 @@ def _plan(
     url: str,
     chosen: Scenario,
     arrivals: list[float],
-    texts: list[str],
+    texts: list[InputText],
     options: dict[str, Any],
 ) -> list[PlannedRequest]:
     """Warm the tiers up with some texts, and choose text and policy of each request."""
@@ -249,7 +267,11 @@ def _plan(
     if chosen.escalating is None:
         policy = None if options["path"] == "policy" else options["path"]
         _classify(client, url, texts[:WARM_UP], policy)
-        return [PlannedRequest(at, rng.choice(texts), policy) for at in arrivals]
+        chosen_texts = in_passes(texts, len(arrivals), rng)
+        return [
+            PlannedRequest(at, text, policy)
+            for at, text in zip(arrivals, chosen_texts, strict=True)
+        ]
     samples = _classify(client, url, texts, "cascade-routing")
     escalating = [text for text, sample in zip(texts, samples, strict=True) if sample.escalated]
     if not escalating:
@@ -267,7 +289,9 @@ def _plan(
     ]
 
 
-def _classify(client: HttpClient, url: str, texts: list[str], policy: str | None) -> list[Sample]:
+def _classify(
+    client: HttpClient, url: str, texts: list[InputText], policy: str | None
+) -> list[Sample]:
     """Send texts one after the other, before the run."""
     bodies = [
         json.dumps(request_body(text, policy, WARM_UP_DEADLINE_MS)).encode() for text in texts
@@ -319,7 +343,14 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
     click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
     click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
+    if report["accuracy"] is not None:
+        click.echo("\n".join(accuracy_lines(report)))
     ledger = report["ledger"]
     problem = ledger["error"] or f"{ledger.get('total_findings')} findings"
     click.echo(f"ledger verify: {'consistent' if ledger['consistent'] else problem}")
     click.echo(f"written: {files[0]} and {files[1]}")
+    if not report["endings"].get("answered"):
+        raise DimeeError(
+            f"load: none of {report['requests']:,} requests was answered ({endings}); see the "
+            "error codes in the report"
+        )

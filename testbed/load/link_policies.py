@@ -1,6 +1,6 @@
 """Study of policies over emulated links: tier shares, accuracy, cost and latency.
 
-``python -m testbed.load.link_policies --data ../shared/glue/sst2 --out
+``python -m testbed.load.link_policies --data ../shared/glue/sst2 --text-field sentence --out
 docs/results/extra/links.json`` starts a testbed for each link profile, sends labelled texts one
 after the other, and writes the JSON; ``make results`` writes its page.
 """
@@ -18,8 +18,11 @@ from typing import Any
 import click
 import numpy as np
 
+from mobile_client.cli.text_options import field_options
+from shared.bundle.description import describe
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
+from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
 from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
@@ -27,10 +30,10 @@ from shared.settings import default_bundle
 from shared.wire import ClassifyResponse
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import Answer, HttpClient, run
-from testbed.load.labelled_texts import LabelledText, read_labelled_texts
 from testbed.load.provenance import provenance
 from testbed.load.sample import PATH, TIERS, request_body
 from testbed.load.target import start_testbed
+from testbed.texts import read_labelled_texts
 
 PROFILES = ("3g", "4g", "5g", "wifi", "satellite")
 POLICIES = (CascadeRouting.name, "dimee-fixed", "dimee-adaptive")
@@ -51,21 +54,14 @@ class PolicyAnswer:
     all_cloud_lambda: float
 
 
-def classify(
-    client: HttpClient, texts: Sequence[LabelledText], labels: Sequence[str], policy: str
-) -> list[PolicyAnswer]:
+def classify(client: HttpClient, texts: Sequence[InputText], policy: str) -> list[PolicyAnswer]:
     """Send each text when the one before it was answered; raises `DimeeError` if one fails."""
-    bodies = [
-        json.dumps(request_body(text.text, policy, DEADLINE_MS, text.pair)).encode()
-        for text in texts
-    ]
+    bodies = [json.dumps(request_body(text, policy, DEADLINE_MS)).encode() for text in texts]
     answers = run(send_in_turn(client, bodies, DEADLINE_MS / 1e3 + 10))
-    return [
-        _outcome(answer, labels[text.label]) for answer, text in zip(answers, texts, strict=True)
-    ]
+    return [_outcome(answer, text.label) for answer, text in zip(answers, texts, strict=True)]
 
 
-def _outcome(answer: Answer, label: str) -> PolicyAnswer:
+def _outcome(answer: Answer, label: str | None) -> PolicyAnswer:
     if answer.status == 0:
         raise DimeeError(f"the gateway did not answer ({answer.error}); see the testbed's logs")
     if answer.status != HTTPStatus.OK:
@@ -106,8 +102,7 @@ def summarize(policy: str, answers: Sequence[PolicyAnswer]) -> dict[str, Any]:
 
 def study_link(
     name: str,
-    texts: Sequence[LabelledText],
-    labels: Sequence[str],
+    texts: Sequence[InputText],
     bundle: Path,
     seed: int,
     allow_unverified: bool,
@@ -124,7 +119,7 @@ def study_link(
         client = HttpClient(target.url, PATH, Credentials.from_environment())
         rows = []
         for policy in POLICIES:
-            rows.append(summarize(policy, classify(client, texts, labels, policy)))
+            rows.append(summarize(policy, classify(client, texts, policy)))
             click.echo(f"  {name} {_line(rows[-1])}")
         return {"link": name, "measured": list(target.measurements), "rows": rows}
 
@@ -145,8 +140,9 @@ def _line(row: dict[str, Any]) -> str:
     type=click.Path(path_type=Path),
     default=Path("../shared/glue/sst2"),
     show_default=True,
-    help="Folder with validation.jsonl, or a file of JSON lines.",
+    help="Folder with validation.jsonl, or a file of labelled texts.",
 )
+@field_options()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -196,11 +192,13 @@ def main(
     bundle: Path | None,
     latency_price: float,
     allow_unverified: bool,
+    **fields: str | None,
 ) -> None:
     """Measure the policies over each link, and write the figures."""
     origin = provenance()
     command = ["python -m testbed.load.link_policies", f"--data {data}", f"--out {out}"]
     command += [f"--limit {limit}", f"--seed {seed}", *(f"--link {name}" for name in links)]
+    command += [f"--{name.replace('_', '-')} {value}" for name, value in fields.items() if value]
     if latency_price != LATENCY_PRICE_LAMBDA:
         command.append(f"--latency-price {latency_price:g}")
     if allow_unverified:
@@ -209,8 +207,7 @@ def main(
         command.append(f"--bundle {bundle}")
     try:
         loaded = load_bundle(bundle or default_bundle())
-        labels = loaded.manifest.labels
-        texts = read_labelled_texts(data, loaded.manifest.task, len(labels))
+        texts = read_labelled_texts(data, describe(loaded), fields)
         random.Random(seed).shuffle(texts)
         texts = texts[:limit]
         facts: dict[str, Any] = {
@@ -223,7 +220,7 @@ def main(
             "seed": seed,
             "latency_price_lambda": latency_price,
             "links": [
-                study_link(name, texts, labels, loaded.path, seed, allow_unverified, latency_price)
+                study_link(name, texts, loaded.path, seed, allow_unverified, latency_price)
                 for name in links or PROFILES
             ],
         }

@@ -6,7 +6,8 @@ Each user sends DIMEE_LOAD_RATE requests a second (default 1) at random times th
 the answers. As in `dimee load`, response times count from the intended time. A user has one request
 under way at a time; those that become due in the meantime follow at once, and their wait counts.
 A name in Locust's table is ``PATH [ending]``. More settings: DIMEE_LOAD_PATH (policy, mobile, edge,
-cloud), DIMEE_LOAD_SEED, DIMEE_LOAD_DEADLINE_MS, DIMEE_LOAD_ALLOW_REMOTE=1.
+cloud), DIMEE_LOAD_TEXTS (a file of texts; by default the samples of the gateway's bundle),
+DIMEE_LOAD_SEED, DIMEE_LOAD_DEADLINE_MS, DIMEE_LOAD_ALLOW_REMOTE=1.
 """
 
 from __future__ import annotations
@@ -15,15 +16,28 @@ import itertools
 import os
 import random
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from locust import HttpUser, task
 
+from shared.credentials import Credentials
+from shared.domain import InputText
 from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.target import check_url
-from testbed.load.texts import make_texts
+from testbed.load.texts import texts_to_send
+from testbed.texts import fetch_bundle
 
 _numbers = itertools.count()
+
+
+@cache
+def _texts(host: str, seed: int) -> list[InputText]:
+    """Return the texts that all users send."""
+    file = os.environ.get("DIMEE_LOAD_TEXTS")
+    bundle = fetch_bundle(host, Credentials.from_environment())
+    return texts_to_send(bundle, Path(file) if file else None, {}, seed)
 
 
 class Caller(HttpUser):  # type: ignore[misc]  # mypy also runs without Locust
@@ -35,7 +49,9 @@ class Caller(HttpUser):  # type: ignore[misc]  # mypy also runs without Locust
         self.client.trust_env = False
         seed = int(os.environ.get("DIMEE_LOAD_SEED", "1"))
         self.rng = random.Random(f"{seed} {next(_numbers)}")
-        self.texts = make_texts(300, seed)
+        credentials = Credentials.from_environment()
+        self.client.headers.update(credentials.headers())
+        self.texts = _texts(str(self.host).rstrip("/"), seed)
         self.rate = float(os.environ.get("DIMEE_LOAD_RATE", "1"))
         self.deadline_ms = float(os.environ.get("DIMEE_LOAD_DEADLINE_MS", "5000"))
         path = os.environ.get("DIMEE_LOAD_PATH", "policy")

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from testbed.load.accuracy import describe_accuracy
 from testbed.load.charts import columns_over_time, lines_over_time, stacked_bars
 from testbed.load.sample import ENDINGS, TIERS
 from testbed.load.templates import environment
@@ -15,6 +16,7 @@ def load_page(report: dict[str, Any]) -> str:
     """Return the page of a report that `make_report` made."""
     html = environment(html=True)
     html.filters["ms"] = lambda value: "–" if value is None else f"{value:,.1f}"
+    html.filters["accuracy"] = describe_accuracy
     charts = {name: Markup(svg) for name, svg in _charts(report).items()}
     return html.get_template("load.html.j2").render(report=report, charts=charts)
 

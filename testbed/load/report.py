@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from testbed.load.accuracy import accuracy_of
 from testbed.load.runner import ActionRecord
 from testbed.load.sample import ENDINGS, TIERS, Sample
 
-FORMAT = 2
+FORMAT = 3
 MAX_BINS = 60
 PERCENTILES = (50, 90, 95, 99)
 
@@ -45,6 +46,10 @@ def make_report(
         ),
         "sent_late_ms": _percentiles([sample.late_ms for sample in samples]),
         "answered_by": {tier: sum(sample.tier == tier for sample in answered) for tier in TIERS},
+        "accuracy": accuracy_of(answered),
+        "tiers": {
+            tier: _tier([sample for sample in answered if sample.tier == tier]) for tier in TIERS
+        },
         "failed_over": sum(sample.failed_over for sample in answered),
         "escalated": sum(sample.escalated for sample in answered),
         "degraded": sum(sample.degraded for sample in answered),
@@ -58,6 +63,18 @@ def make_report(
         },
         "over_time": _over_time(samples, duration_s),
         "actions": [asdict(action) for action in actions],
+    }
+
+
+def _tier(answered: list[Sample]) -> dict[str, Any] | None:
+    """Return accuracy, latency and mean cost of the requests that one tier answered."""
+    if not answered:
+        return None
+    return {
+        "answered": len(answered),
+        "accuracy": accuracy_of(answered),
+        "latency_ms": _percentiles([sample.latency_ms for sample in answered]),
+        "cost_lambda": float(np.mean([sample.cost_lambda for sample in answered])),
     }
 
 

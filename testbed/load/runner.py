@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from shared.domain import InputText
 from testbed.load.generator import OpenLoop, Receive
 from testbed.load.http_client import HttpClient
 from testbed.load.sample import Sample, request_body
@@ -21,7 +22,7 @@ class PlannedRequest:
     """A request: its intended send time in seconds from the start, its text and its policy."""
 
     at_s: float
-    text: str
+    text: InputText
     policy: str | None
 
 
@@ -89,7 +90,7 @@ async def run_load(
     grace_s: float = GRACE_S,
 ) -> tuple[list[Sample], list[ActionRecord]]:
     """Run a plan; return one sample a request, in the order of the plan, and the actions."""
-    samples = [Sample(number, request.at_s) for number, request in enumerate(plan)]
+    samples = [Sample(number, request.at_s, request.text) for number, request in enumerate(plan)]
     _, records = await run_plan(
         client,
         plan,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared.domain import InputText
 from shared.wire import Classification, ClassifyResponse
 from testbed.load.http_client import Answer
 
@@ -27,11 +28,13 @@ class Sample:
 
     number: int
     intended_s: float
+    text: InputText | None = None
     late_ms: float = 0.0
     latency_ms: float = 0.0
     ending: str = "no_answer"
     error_code: str | None = None
     tier: str | None = None
+    label: str | None = None
     failed_over: bool = False
     escalated: bool = False
     degraded: bool = False
@@ -40,6 +43,13 @@ class Sample:
     cost_usd: float = 0.0
     hops_ms: dict[str, float] = field(default_factory=dict)
     attempts: list[str] = field(default_factory=list)
+
+    @property
+    def correct(self) -> bool | None:
+        """True if the answer is the text's own label; None without an answer or a label."""
+        if self.label is None or self.text is None or self.text.label is None:
+            return None
+        return self.label == self.text.label
 
     def read(self, answer: Answer) -> None:
         """Fill in the outcome from an answer."""
@@ -70,6 +80,7 @@ class Sample:
     def _read_result(self, result: Classification) -> None:
         self.ending = "answered"
         self.tier = result.tier.value
+        self.label = result.label
         self.failed_over = result.failed_over
         self.escalated = result.escalated
         self.degraded = result.degraded
@@ -106,14 +117,12 @@ class Sample:
         return hops
 
 
-def request_body(
-    text: str, policy: str | None, deadline_ms: float, pair: str | None = None
-) -> dict[str, Any]:
+def request_body(text: InputText, policy: str | None, deadline_ms: float) -> dict[str, Any]:
     """Return the body of a request to `PATH`; without a policy the mobile's own decides."""
-    body: dict[str, Any] = {"texts": [text], "deadline_ms": deadline_ms}
+    body: dict[str, Any] = {"texts": [text.text], "deadline_ms": deadline_ms}
     if policy is not None:
         body["policy"] = policy
-    return body if pair is None else body | {"pairs": [pair]}
+    return body if text.pair is None else body | {"pairs": [text.pair]}
 
 
 def _error_code(content: bytes) -> str | None:

@@ -1,11 +1,18 @@
-"""Texts to send: sentences written for dimee, or the lines of a file."""
+"""Sentences made for load tests, and the order in which texts are sent."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from shared.errors import InvalidInput
+from shared.domain import InputText
+from shared.wire import BundleDescription
+from testbed.texts import texts_for
+
+MADE_TEXTS = 300
+"""Sentences that are made for a bundle of single texts without samples."""
 
 _SENTENCES = (
     "a lovely film",
@@ -42,12 +49,18 @@ def make_texts(count: int, seed: int) -> list[str]:
     return texts
 
 
-def read_texts(path: Path) -> list[str]:
-    """Return the non-empty lines of a file; raises `InvalidInput`."""
-    try:
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"texts: {path} cannot be read ({error})") from None
-    if not texts:
-        raise InvalidInput(f"texts: {path} has no text; write one text per line")
-    return texts
+def in_passes(texts: Sequence[InputText], count: int, rng: random.Random) -> list[InputText]:
+    """Return ``count`` texts: all of them in a random order, then in another one, and so on."""
+    chosen: list[InputText] = []
+    while len(chosen) < count:
+        chosen += rng.sample(texts, len(texts))
+    return chosen[:count]
+
+
+def texts_to_send(
+    bundle: BundleDescription, file: Path | None, options: Mapping[str, Any], seed: int
+) -> list[InputText]:
+    """Return the texts of a load test: those of `texts_for`, but many more made sentences."""
+    if file is None and not bundle.samples and not bundle.pairs:
+        return [InputText(text) for text in make_texts(MADE_TEXTS, seed)]
+    return texts_for(bundle, file, options)

@@ -7,15 +7,16 @@ from pathlib import Path
 import click
 import httpx
 
+from mobile_client.cli.text_options import field_options
 from mobile_client.cli.whatif import PRICES
 from mobile_client.client import load_settings
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.pricing.live_prices import PriceFile
-from testbed.demo import sample_sentences
 from testbed.links.client import LinkControl
 from testbed.prices.measure import DEADLINE_MS, MeasuredTier, measure_tier, price_file
 from testbed.processes.supervisor import read_testbed_file
+from testbed.texts import fetch_bundle, texts_for
 
 LINKS_TO = {Tier.EDGE: "mobile-edge", Tier.CLOUD: "mobile-cloud"}
 
@@ -38,6 +39,13 @@ def prices() -> None:
     help="Number of texts that each tier answers.",
 )
 @click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(path_type=Path),
+    help="File of texts.  [default: the bundle's samples]",
+)
+@field_options(labels=False)
+@click.option(
     "--cloud-fee",
     type=click.FloatRange(0, 1e9),
     help="Cloud fee γ in λ.  [default: the cost of the cloud's own layers]",
@@ -50,11 +58,17 @@ def prices() -> None:
     help="Write the price book to this file.",
 )
 def measure(
-    state_dir: Path | None, url: str | None, requests: int, cloud_fee: float | None, out: Path
+    state_dir: Path | None,
+    url: str | None,
+    requests: int,
+    texts_file: Path | None,
+    cloud_fee: float | None,
+    out: Path,
+    **fields: str | None,
 ) -> None:
     """Measure the cost of layers and links on a running testbed, and write a price book.
 
-    Sends the sample sentences to each tier, one after the other. One λ is the time of one layer on
+    Sends texts to each tier, one after the other. One λ is the time of one layer on
     the edge.
     """
     settings = load_settings(state_dir=state_dir)
@@ -67,9 +81,9 @@ def measure(
             for tier, hop in LINKS_TO.items()
             if hop in facts["links"]
         }
-    samples = sample_sentences()
-    texts = [samples[number % len(samples)] for number in range(requests)]
     credentials = Credentials.of(settings)
+    samples = texts_for(fetch_bundle(url, credentials), texts_file, fields)
+    texts = [samples[number % len(samples)] for number in range(requests)]
     with httpx.Client(
         base_url=url,
         trust_env=False,

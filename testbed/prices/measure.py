@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import httpx
 
-from shared.domain import State, Tier
+from mobile_client.gateway.examples import classify_body
+from shared.domain import InputText, State, Tier
 from shared.errors import DimeeError, TierFailed, from_payload
 from shared.pricing.live_prices import LambdaPrices, PriceFile
 from shared.wire import AttemptReport, ClassifyResponse
@@ -37,7 +38,7 @@ class MeasuredTier:
     last_layer: int
 
 
-def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[str]) -> MeasuredTier:
+def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[InputText]) -> MeasuredTier:
     """Send ``texts`` to one tier, one after the other, and return medians of the reported times.
 
     Raises the error of the first request that the tier did not answer.
@@ -57,8 +58,12 @@ def measure_tier(http: httpx.Client, tier: Tier, texts: Sequence[str]) -> Measur
     )
 
 
-def _classify(http: httpx.Client, tier: Tier, text: str) -> AttemptReport:
-    body = {"texts": [text], "policy": tier.value, "mode": "auto", "deadline_ms": DEADLINE_MS}
+def _classify(http: httpx.Client, tier: Tier, text: InputText) -> AttemptReport:
+    body = classify_body([text]) | {
+        "policy": tier.value,
+        "mode": "auto",
+        "deadline_ms": DEADLINE_MS,
+    }
     try:
         response = http.post(PATH, json=body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

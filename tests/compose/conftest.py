@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -13,21 +14,26 @@ import pytest
 @pytest.fixture(scope="session")
 def project() -> str:
     """The compose project of the containers."""
-    name = os.environ.get("DIMEE_COMPOSE_PROJECT")
+    name = os.environ.get("DIMEE_CHECK_PROJECT")
     if not name:
         pytest.skip("run deploy/compose-check.sh, which starts the containers")
     return name
 
 
 @pytest.fixture(scope="session")
-def containers(project: str) -> Iterator[dict[str, Any]]:
-    """The running containers by service."""
+def engine(project: str) -> Iterator[Any]:
+    """The container engine."""
     import docker
 
-    engine = docker.from_env()
+    with closing(docker.from_env()) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def containers(project: str, engine: Any) -> dict[str, Any]:
+    """The running containers by service."""
     found = engine.containers.list(filters={"label": f"com.docker.compose.project={project}"})
-    yield {container.labels["com.docker.compose.service"]: container for container in found}
-    engine.close()
+    return {container.labels["com.docker.compose.service"]: container for container in found}
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +51,14 @@ def run_in(containers: dict[str, Any]) -> Callable[[str, list[str]], str]:
 @pytest.fixture(scope="session")
 def gateway(project: str) -> Iterator[httpx.Client]:
     """An HTTP client of the mobile's gateway."""
-    with _published("DIMEE_MOBILE_PORT") as client:
+    with _published("DIMEE_COMPOSE_MOBILE_PORT") as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def ledger(project: str) -> Iterator[httpx.Client]:
     """An HTTP client of the ledger."""
-    with _published("DIMEE_LEDGER_PORT") as client:
+    with _published("DIMEE_COMPOSE_LEDGER_PORT") as client:
         yield client
 
 

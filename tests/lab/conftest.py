@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lab.train.trainer import TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows, write_rows
 from tests.support.tiny_runs import write_fixed_run
 

@@ -15,7 +15,7 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    DistilBertConfig,
+    DebertaV2Config,
     GPT2Config,
     MPNetConfig,
     MPNetModel,
@@ -28,16 +28,16 @@ from transformers import (
 
 from lab.evaluate.samples import samples_of_run
 from lab.models.encoders import (
-    check_tokenizer,
-    check_tokens,
     encoder_path,
     load_encoder,
     load_tokenizer,
 )
+from lab.models.families import family_of
 from lab.models.model import MultiExitClassifier, load_model, new_model
 from lab.models.run import Run
 from lab.train.loss import joint_loss
-from lab.train.trainer import TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 from shared.errors import InvalidInput
 from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows, write_rows
 
@@ -156,9 +156,9 @@ def test_bert_and_roberta_tables_have_512_positions() -> None:
         RobertaConfig(max_position_embeddings=514, pad_token_id=1),
         MPNetConfig(max_position_embeddings=514, pad_token_id=1),
     ):
-        check_tokens(512, config)
+        family_of(config).check_tokens(512)
         with pytest.raises(InvalidInput, match="513 is more than the 512"):
-            check_tokens(513, config)
+            family_of(config).check_tokens(513)
 
 
 @pytest.mark.parametrize(("layers", "hidden", "heads"), [(12, 768, 12), (24, 1024, 16)])
@@ -198,10 +198,10 @@ def test_weights_in_half_precision_train_in_fp32(tiny_data: Path, tmp_path: Path
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("config", [DistilBertConfig(), GPT2Config(), T5Config()])
+@pytest.mark.parametrize("config", [DebertaV2Config(), GPT2Config(), T5Config()])
 def test_other_architectures_are_refused(config: Any, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
-    with pytest.raises(InvalidInput, match=r"no BERT-like stack.*choose one of the kinds bert"):
+    with pytest.raises(InvalidInput, match=r"is not supported; choose one of the kinds bert"):
         load_encoder(str(tmp_path))
 
 
@@ -252,9 +252,10 @@ def test_tokenizer_of_another_encoder_is_refused(tmp_path: Path) -> None:
     shutil.copytree(bert, other)
     tokenizer = load_tokenizer(str(other))
     with pytest.raises(InvalidInput, match="its word table has 10 rows"):
-        check_tokenizer(tokenizer, BertConfig(vocab_size=10))
+        family_of(BertConfig(vocab_size=10)).check_tokenizer(tokenizer)
+    roberta = family_of(RobertaConfig(vocab_size=40, pad_token_id=1))
     with pytest.raises(InvalidInput, match="pads with 0, its config says 1"):
-        check_tokenizer(tokenizer, RobertaConfig(vocab_size=40, pad_token_id=1))
+        roberta.check_tokenizer(tokenizer)
 
 
 def test_error_for_a_missing_packaged_encoder_has_the_command(

@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 from lab.cli.train import pools
 from lab.cli.train import train as train_command
 from lab.models.run import Run
+from lab.train.early_stopping import Diverged
 from lab.train.grid import BATCH_SIZES, EPOCHS, LEARNING_RATES, search
-from lab.train.trainer import Diverged, TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 from shared.errors import InvalidInput
 
 

@@ -17,19 +17,20 @@ import torch
 from safetensors.torch import load_file
 
 import lab.train.trainer as training
-from lab.train.trainer import TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 
 TRAIN_UNTIL_STEP_7 = """
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(int(sys.argv[4]))
 import lab.train.trainer as training
-save = training._save
+save = training.save_checkpoint
 def save_then_wait(checkpoint, step, *rest):
     save(checkpoint, step, *rest)
     print("checkpoint", flush=True)
     sys.stdin.read()
-training._save = save_then_wait
+training.save_checkpoint = save_then_wait
 settings = training.TrainSettings(
     task="sst2", data=sys.argv[1], encoder=sys.argv[2], epochs=1, bf16=False
 )
@@ -84,7 +85,7 @@ class Stopped(Exception):
 
 def train_until(settings: TrainSettings, out: Path, step: int) -> None:
     """Train up to the checkpoint at ``step`` and stop there."""
-    save = training._save
+    save = training.save_checkpoint
 
     def save_then_stop(checkpoint: Path, at: int, *rest: Any) -> None:
         save(checkpoint, at, *rest)
@@ -92,7 +93,7 @@ def train_until(settings: TrainSettings, out: Path, step: int) -> None:
             raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lab.train.trainer._save", save_then_stop)
+        patch.setattr("lab.train.trainer.save_checkpoint", save_then_stop)
         with pytest.raises(Stopped):
             train(settings, out, checkpoint_steps=step)
 

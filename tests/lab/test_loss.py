@@ -11,7 +11,8 @@ import torch
 
 from lab.models.model import new_model
 from lab.train.loss import SOFTNESS, isolate_segments, joint_loss
-from lab.train.trainer import TrainSettings, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import train
 from shared.errors import InvalidInput
 from tests.support.tiny_runs import fix_weights
 

@@ -25,8 +25,11 @@ from lab.data.examples import (
 from lab.data.tasks import get_task
 from lab.models.encoders import load_tokenizer
 from lab.models.model import new_model
+from lab.train.batches import masked
+from lab.train.early_stopping import Diverged, rank
 from lab.train.loss import joint_loss
-from lab.train.trainer import Diverged, TrainSettings, _masked, _optimizer, rank, train
+from lab.train.settings import TrainSettings
+from lab.train.trainer import make_optimizer, train
 from shared.errors import InvalidInput
 from tests.support.tiny_data import make_rows, write_rows
 
@@ -95,12 +98,12 @@ def test_equal_epochs_are_ranked_by_early_exits_then_by_loss() -> None:
     )
 
 
-def test_special_tokens_and_padding_are_never_masked(tiny_encoder: Path) -> None:
+def test_special_tokens_and_padding_are_nevermasked(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_encoder))
     texts = ["a fine film and a warm day", "dull"] * 40
     ids_BT = tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
     torch.manual_seed(0)
-    masked_BT = _masked(ids_BT, tokenizer, 0.3)
+    masked_BT = masked(ids_BT, tokenizer, 0.3)
     special_BT = torch.isin(ids_BT, torch.tensor(tokenizer.all_special_ids))
     assert torch.equal(masked_BT[special_BT], ids_BT[special_BT])
     changed_N = (masked_BT != ids_BT)[~special_BT]
@@ -111,7 +114,7 @@ def test_special_tokens_and_padding_are_never_masked(tiny_encoder: Path) -> None
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_only_adamw_has_weight_decay(optimizer: str, tiny_encoder: Path) -> None:
     settings = TrainSettings("sst2", "none", str(tiny_encoder), optimizer=optimizer)
-    made = _optimizer(new_model(str(tiny_encoder), 2, "mean"), settings)
+    made = make_optimizer(new_model(str(tiny_encoder), 2, "mean"), settings)
     assert type(made).__name__.lower() == optimizer
     assert made.defaults["weight_decay"] == (0 if optimizer == "adam" else 0.01)
 

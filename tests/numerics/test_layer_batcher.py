@@ -12,7 +12,7 @@ from shared.domain import LayerRange, Prediction
 from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher, Row
 from shared.inference.layers import Floats, Layers, Mask
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.paths import BUNDLE
 
 CLOSE = 0.02

@@ -13,7 +13,7 @@ from shared.domain import LayerRange, Prediction
 from shared.inference.classifier import Classifier
 from shared.inference.codec import CODECS, Codec, Floats, ResumeLimits, decode, encode
 from shared.inference.tokenizer import EncodedText
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.paths import REPOSITORY
 
 # largest allowed change of a probability at any exit; measured in docs/results/resume.md

@@ -12,7 +12,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
 from shared.inference.layers import Layers, softmax
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 
 
 @pytest.fixture(scope="module")

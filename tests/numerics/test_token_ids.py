@@ -13,7 +13,7 @@ from shared.domain import Prediction
 from shared.errors import InvalidInput
 from shared.inference.embeddings import Embeddings
 from shared.inference.tokenizer import TextEncoder
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 
 SAMPLES = sample_sentences()
 PAIRS = [(text, None) for text in SAMPLES] + [(SAMPLES[0], SAMPLES[1]), ("long " * 900, None)]

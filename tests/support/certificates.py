@@ -16,7 +16,7 @@ from shared.certificates.certificate import Certificate, CertificateContent, Pri
 from shared.domain import Tier
 from shared.pricing.price_book import PriceBook
 from shared.wire import Classification, InferRequest, InferResponse
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered
 
 TEXTS = sample_sentences()[:24]

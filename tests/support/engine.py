@@ -10,7 +10,7 @@ from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher
 from shared.inference.layers import Floats, Mask
 from shared.tier_server.engine import Engine
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 
 TEXTS = [text for text in sample_sentences() if len(text.split()) < 40]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from testbed.demo import sample_sentences
 from testbed.processes.processes import Testbed
+from testbed.texts import sample_sentences
 from testbed.up import PORTS, make_testbed
 from tests.support.paths import BUNDLE, free_ports
 

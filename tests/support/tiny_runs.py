@@ -14,7 +14,7 @@ from lab.data.tasks import get_task
 from lab.models.embedding_tables import quantised_rows
 from lab.models.encoders import load_tokenizer
 from lab.models.model import MultiExitClassifier, new_model, save_model
-from lab.train.trainer import TrainSettings
+from lab.train.settings import TrainSettings
 
 
 def fix_weights(model: MultiExitClassifier, seed: int) -> MultiExitClassifier:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from testbed.load.labelled_texts import LabelledText, read_labelled_texts
 
 from shared.bundle.loading import Bundle
 from shared.errors import InvalidInput
@@ -14,7 +15,6 @@ from testbed.bench.cli import bench
 from testbed.bench.layer_speed import early_exit
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, environment
-from testbed.load.labelled_texts import LabelledText, read_labelled_texts
 
 TEXTS = ["a gripping, funny film", "dull and far too long", "it is not without charm"]
 

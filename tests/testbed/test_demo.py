@@ -10,7 +10,8 @@ import pytest
 from shared.domain import Tier
 from shared.errors import Overloaded
 from shared.wire import Classification, ClassifyItem, ClassifyResponse, CostReport
-from testbed.demo import sample_sentences, send_in_turn
+from testbed.demo import send_in_turn
+from testbed.texts import sample_sentences
 
 
 def answer(number: int) -> Classification:

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import shared.settings
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
 from shared.errors import BundleError
+from shared.settings import BundleSettings, read_settings
 from tests.support.paths import BUNDLE
 
 
@@ -54,6 +57,55 @@ def test_manifest_without_a_layer_is_rejected(copy: Path) -> None:
 def test_missing_folder_error_says_how_to_export(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="dimee export"):
         load_bundle(tmp_path / "none")
+
+
+def test_run_in_place_of_a_bundle_is_to_be_exported(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    for name in ("dimee.json", "config.json"):
+        (run / "model" / name).write_text("{}")
+    for given in (run, run / "model"):
+        with pytest.raises(BundleError, match="is a training run; export it first") as caught:
+            load_bundle(given)
+        assert f"dimee export {run} BUNDLE" in caught.value.message
+
+
+def test_hugging_face_folder_in_place_of_a_bundle_is_to_be_trained(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(BundleError, match=f"dimee train --from-classifier {tmp_path} --out RUN"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "layers/01.onnx"])
+def test_unreadable_file_error_says_how_to_change_its_mode(
+    name: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == copy / name:
+            raise PermissionError
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BundleError, match=rf"may not read .*{name}; run chmod -R a\+rX"):
+        load_bundle(copy)
+
+
+def test_bundle_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DIMEE_BUNDLE", "~/bundle")
+    assert read_settings(BundleSettings).bundle == tmp_path / "bundle"
+
+
+def test_mounted_bundle_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for mounted, expected in (
+        (Path("/dev/null"), BUNDLE),
+        (tmp_path / "nothing", BUNDLE),
+        (tmp_path, tmp_path),
+    ):
+        monkeypatch.setattr(shared.settings, "MOUNTED_BUNDLE", mounted)
+        assert shared.settings.default_bundle().resolve() == expected.resolve()
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 3), (4, 3), (2, 7), (-1, 2)])

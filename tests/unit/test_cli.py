@@ -118,7 +118,11 @@ def test_cost_ceiling_below_every_answer_is_rejected(offline: dict[str, str]) ->
         (("classify", "a", "--pair", "b"), b"", b"the task sst2 uses none"),
         (("classify", "x" * 30_000), b"", b"at most 20,000"),
         (("classify", "a", "--bundle", "/nowhere"), b"", b"dimee export"),
-        (("classify", "a", "--policy", "best"), b"", b"'best' is not known; choose one of"),
+        (
+            ("classify", "a", "--policy", "best"),
+            b"",
+            b"'best' is not known; choose one of cascade-routing,",
+        ),
         (("ledger", "summary"), b"", b"start it with: dimee up"),
         (("ledger", "show", "none"), b"", b"start it with: dimee up"),
     ],

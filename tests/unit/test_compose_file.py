@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.settings import MOUNTED_BUNDLE
 from tests.support.paths import REPOSITORY
 
 SERVICES = ("ledger", "cloud", "edge", "mobile")
@@ -36,13 +37,21 @@ def test_service_has_a_read_only_file_system_and_no_capabilities(name: str) -> N
     assert service.keys().isdisjoint(
         {"privileged", "cap_add", "user", "network_mode", "pid", "ipc", "devices"}
     )
-    assert [volume.split(":")[1] for volume in service["volumes"]] == ["/state"]
+    state, *others = service["volumes"]
+    assert state == f"{name}-state:/state"
+    bundle = {
+        "type": "bind",
+        "source": "${DIMEE_COMPOSE_BUNDLE:-/dev/null}",
+        "target": str(MOUNTED_BUNDLE),
+        "read_only": True,
+    }
+    assert others == ([] if name == "ledger" else [bundle])
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_knows_the_address_of_its_published_port(name: str) -> None:
     service = services("docker-compose.yml")[name]
-    address = "${DIMEE_PUBLISH_ADDRESS:-127.0.0.1}"
+    address = "${DIMEE_COMPOSE_PUBLISH_ADDRESS:-127.0.0.1}"
     assert service["environment"]["DIMEE_PUBLISH_ADDRESS"] == address
     assert all(port.startswith(f"{address}:") for port in service.get("ports", []))
     assert ("ports" in service) == (name in ("ledger", "mobile"))
@@ -52,7 +61,9 @@ def test_service_knows_the_address_of_its_published_port(name: str) -> None:
 def test_each_service_gets_only_its_own_token(name: str) -> None:
     service = services("deploy/compose.auth.yml")[name]
     assert service["environment"]["DIMEE_TOKENS"] == "/auth/accepted/tokens.jsonl"
-    folders = [re.sub(r"^\$\{DIMEE_AUTH_DIR:\?[^}]*\}/", "", one) for one in service["volumes"]]
+    folders = [
+        re.sub(r"^\$\{DIMEE_COMPOSE_AUTH_DIR:\?[^}]*\}/", "", one) for one in service["volumes"]
+    ]
     own = [] if name == "ledger" else [f"{name}:/auth/own:ro"]
     assert folders == ["accepted:/auth/accepted:ro", *own]
 

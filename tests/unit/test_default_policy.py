@@ -10,6 +10,8 @@ import pytest
 
 from mobile_client.client import MobileClient
 from mobile_client.gateway.app import create_app
+from mobile_client.insight.replay import ReplayContext
+from mobile_client.insight.whatif import Scenario, what_if
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
@@ -109,3 +111,10 @@ def test_cascade_routing_is_refused_with_what_to_do(small_bundle: Path, tmp_path
 def test_shipped_bundle_keeps_cascade_routing(tmp_path: Path) -> None:
     with MobileClient(bundle=BUNDLE, state_dir=tmp_path) as mobile:
         assert mobile.classify(TEXT).policy == "cascade-routing"
+
+
+def test_whatif_says_why_it_cannot_replay(small_bundle: Path, tmp_path: Path) -> None:
+    context = ReplayContext.load(MobileSettings(bundle=small_bundle, state_dir=tmp_path))
+    assert context.policy is None
+    with pytest.raises(InvalidInput, match=r"no correctness heads; .* dimee explain"):
+        what_if([], context, Scenario(context.bundle.cost_model))

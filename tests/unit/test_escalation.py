@@ -25,7 +25,7 @@ from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import plays
 from tests.support.virtual_time import READING_S

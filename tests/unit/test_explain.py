@@ -33,7 +33,7 @@ from shared.errors import InvalidInput, LedgerUnavailable, NotFound
 from shared.ledger.server.store import LedgerStore
 from shared.link_profiles import LINKS
 from shared.pricing.cost_model import CostModel
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered
 from tests.support.paths import BUNDLE, free_ports
 

@@ -22,7 +22,7 @@ from shared.policies.base import EscalateBelowThreshold
 from shared.policies.centroids import DimeeAdaptive
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered, attempts_of
 
 COSTS = CostModel.paper(6)

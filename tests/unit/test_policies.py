@@ -67,7 +67,7 @@ def test_empty_pool_is_never_chosen() -> None:
 
 
 def test_all_empty_pools_are_rejected() -> None:
-    with pytest.raises(BundleError, match="every pool is empty"):
+    with pytest.raises(BundleError, match="every pool of the router is empty"):
         DimeeFixed(CENTROIDS, np.zeros(3, np.int64))
 
 

@@ -20,7 +20,7 @@ from shared.inference.batcher_worker import NICE
 from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher, Row
 from shared.inference.process_batcher import ProcessBatcher, start_processes
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.paths import BUNDLE
 
 TEXTS = sample_sentences()[:12]

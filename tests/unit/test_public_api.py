@@ -15,7 +15,7 @@ NOT_RAISED = {"Unauthorised", "Forbidden", "MissingExtra", "LedgerUnavailable"}
 """Errors of other packages; `MobileClient` reports a refused token as `NotAdmitted`."""
 TYPES = {
     *("MobileClient", "MobileSettings", "RequestOptions"),
-    *("Classification", "AttemptReport", "CostReport"),
+    *("Classification", "AttemptReport", "CostReport", "BundleDescription"),
 }
 
 

@@ -22,7 +22,7 @@ from shared.errors import DimeeError, InvalidInput, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.verify import verify
 from shared.wire import Classification
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import callers, one, plays, seen, world
 

@@ -27,7 +27,7 @@ from shared.ledger.server.verify import verify
 from shared.pricing.cost_model import CostModel
 from shared.settings import read_settings
 from shared.wire import MAX_BODY_BYTES, Classification, InferResponse, ResumeRequest
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered, attempts_of
 from tests.support.paths import BUNDLE
 

@@ -52,6 +52,11 @@ DEGRADED = health(
 )
 
 
+UNDELIVERED = {
+    "undelivered": 12, "waiting_s": 75.2, "url": "http://ledger", "problem": "connection refused",
+}  # fmt: skip
+
+
 def answers(**bodies: Any) -> httpx.MockTransport:
     responses = {"mobile": health(), "edge": TIER, "cloud": TIER, "ledger": {"status": "ready"}}
     responses |= bodies
@@ -84,6 +89,15 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"cloud": TIER | {"certificate_id": None}}, []),
         ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
         ({"mobile": None}, ["the mobile cannot be reached"]),
+        ({"edge": TIER | {"ledger": None}}, []),
+        (
+            {"mobile": health(ledger=UNDELIVERED), "edge": TIER | {"ledger": UNDELIVERED}},
+            [
+                f"the {name} has 12 ledger entries undelivered for 75 s: http://ledger: "
+                "connection refused"
+                for name in ("mobile", "edge")
+            ],
+        ),
     ],
 )
 def test_status_lists_problems(bodies: dict[str, Any], problems: list[str]) -> None:

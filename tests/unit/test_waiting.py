@@ -32,7 +32,7 @@ from shared.link_profiles import LINKS
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA, CostModel
 from shared.pricing.live_prices import CHECK_INTERVAL_S, LivePrices
-from testbed.demo import sample_sentences
+from testbed.texts import sample_sentences
 from tests.support.certificates import written
 from tests.support.clock import Clock
 from tests.support.mobile import World

@@ -19,15 +19,19 @@ class Classify(ls.LitAPI):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
-    def decode_request(self, request: dict[str, str]) -> str:
-        """Return the text of a request."""
-        return request["text"]
+    def decode_request(self, request: dict[str, str]) -> tuple[str, ...]:
+        """Return the text of a request, and its second text if it has one."""
+        return (request["text"], request["pair"]) if "pair" in request else (request["text"],)
 
-    def predict(self, texts: list[str]) -> list[list[float]]:
+    def predict(self, texts: list[tuple[str, ...]]) -> list[list[float]]:
         """Return the probabilities of each text of a batch."""
         with torch.inference_mode():
             inputs = self.tokenizer(
-                texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
+                *map(list, zip(*texts, strict=True)),
+                truncation=True,
+                max_length=256,
+                padding=True,
+                return_tensors="pt",
             )
             return self.model(**inputs).logits.softmax(-1).tolist()
 

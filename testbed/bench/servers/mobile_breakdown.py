@@ -35,9 +35,9 @@ with MobileClient(
     edge_url=job["url"],
     cloud_url=job["url"],
 ) as mobile:
-    for text in job["texts"]:
+    for text, pair in job["texts"]:
         before = ledger_total_us
-        answer = mobile.classify(text)
+        answer = mobile.classify(text, pair)
         ledger_us = ledger_total_us - before
         attempt = answer.attempts[-1]
         round_trip, network = attempt.round_trip_ms or 0.0, attempt.network_ms or 0.0

@@ -1,4 +1,4 @@
-"""FastAPI with transformers, one text per request, as in tutorials.
+"""FastAPI with transformers, one text or pair per request, as in tutorials.
 
 Runs in a virtual environment of its own, by uvicorn: ``plain:app``.
 """
@@ -20,11 +20,14 @@ class Text(BaseModel):
     """Request body."""
 
     text: str
+    pair: str | None = None
 
 
 @app.post("/classify")
 def classify(body: Text) -> dict[str, object]:
-    """Return the probabilities of one text; FastAPI calls this in its thread pool."""
+    """Return the probabilities of one text or pair; FastAPI calls this in its thread pool."""
     with torch.inference_mode():
-        inputs = tokenizer(body.text, truncation=True, max_length=256, return_tensors="pt")
+        inputs = tokenizer(
+            body.text, body.pair, truncation=True, max_length=256, return_tensors="pt"
+        )
         return {"probabilities": model(**inputs).logits.softmax(-1)[0].tolist()}

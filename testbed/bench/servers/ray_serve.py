@@ -25,17 +25,23 @@ class Classify:
         self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
-    async def answer(self, texts: list[str]) -> list[list[float]]:
+    async def answer(self, texts: list[tuple[str, ...]]) -> list[list[float]]:
         """Return the probabilities of each text of a batch."""
         with torch.inference_mode():
             inputs = self.tokenizer(
-                texts, truncation=True, max_length=256, padding=True, return_tensors="pt"
+                *map(list, zip(*texts, strict=True)),
+                truncation=True,
+                max_length=256,
+                padding=True,
+                return_tensors="pt",
             )
             return self.model(**inputs).logits.softmax(-1).tolist()
 
     async def __call__(self, request: Request) -> dict[str, object]:
         """Return the response body of one request."""
-        return {"probabilities": await self.answer((await request.json())["text"])}
+        body = await request.json()
+        texts = (body["text"], body["pair"]) if "pair" in body else (body["text"],)
+        return {"probabilities": await self.answer(texts)}
 
 
 if __name__ == "__main__":
