@@ -60,6 +60,7 @@ def evaluate_command(result: Result) -> str:
         words.append(f"--cloud-fee {prices['cloud_fee']:g}")
     if "shift" in result.facts:
         words.append("--shift ../shared/glue/shift")
+    words += [f"--policy {path}" for path in result.facts.get("own_policies", {}).values()]
     return " ".join(words)
 
 
