@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab.cli.common import PATH, require_lab
+from lab.cli.common import PATH, device_option, require_lab
 
 PRINTED_METHODS = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
@@ -20,6 +20,7 @@ PRINTED_METHODS = (
 @click.option(
     "--data", help="Folder or hub name of the texts; checked against the hashes of the outputs."
 )
+@device_option
 @click.option(
     "--on",
     type=click.Choice(["test", "validation-file", "glue"]),
@@ -78,6 +79,7 @@ PRINTED_METHODS = (
 def evaluate(
     run: Path,
     data: str | None,
+    device: str,
     out: Path,
     mobile_layers: int | None,
     edge_layers: int | None,
@@ -91,8 +93,9 @@ def evaluate(
     from lab.evaluate.evaluate import evaluate as run_evaluation
     from lab.evaluate.evaluate import write_result
     from lab.evaluate.source import open_outputs
+    from lab.models.device import choose_device
 
-    source = open_outputs(run, data)
+    source = open_outputs(run, data, choose_device(device))
     if source.kind == "outputs" and data is None:
         click.echo(
             "note: without --data the texts of the outputs are not checked, and features of pairs "
