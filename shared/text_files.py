@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, get_args
 
 from shared.domain import InputText
 from shared.errors import InvalidInput
+from shared.labels import find_label, listed
 from shared.text import check_text
 
 P = ParamSpec("P")
@@ -21,8 +23,6 @@ _FORMAT_BY_SUFFIX: dict[str, TextFormat] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
 }  # fmt: skip
 _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
-MAX_NAMES = 10
-"""Most labels or fields that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,8 @@ class TextReader:
                 "(text, tab, second text), CSV or JSON lines"
             )
         decoded = _decode(lines)
-        if kind == "csv":
-            return self._read_table(_csv_rows(decoded), header_required=True)
-        if kind == "tsv":
-            return self._read_table(
-                ((number, line.split("\t")) for number, line in enumerate(decoded, start=1)),
-                header_required=all(names.text != _DEFAULT_NAMES.text for names in self.fields),
-            )
+        if kind in ("csv", "tsv"):
+            return self._read_table(decoded, kind)
         parse = self._parse_json if kind == "jsonl" else self._parse_line
         return (
             _numbered(number, [line], parse, line)
@@ -110,29 +105,30 @@ class TextReader:
             raise InvalidInput(f"texts: {file} has no text; write one text per line")
         return rows
 
-    def _read_table(
-        self, rows: Iterable[tuple[int, list[str] | csv.Error]], header_required: bool
-    ) -> Iterator[NumberedRow]:
-        header: list[str] | None = None
-        first = True
-        for number, cells in rows:
-            if isinstance(cells, csv.Error):
-                message = f"line {number}: is not valid CSV ({cells})"
-                yield NumberedRow(number, None, InvalidInput(message))
-                continue
-            if not any(map(str.strip, cells)):
-                continue
-            if first:
-                first = False
-                if self._names_in(cells):
-                    header = cells
-                    continue
-                if header_required:
-                    raise InvalidInput(f"texts: line {number} {self._missing_names(cells)}")
-            if header is None:
-                yield _numbered(number, cells, self._parse_columns, cells)
-            else:
-                yield _numbered(number, cells, self._parse_named, cells, header)
+    def _read_table(self, lines: Iterator[str], kind: TextFormat) -> Iterator[NumberedRow]:
+        number, first = next(_not_blank(enumerate(lines, start=1)), (1, ""))
+        delimiter = "\t"
+        if kind == "csv":
+            delimiter = ";" if ";" in first and "," not in first else ","
+        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        if self._names_in(header):
+            for line, cells in _records(lines, delimiter, number):
+                if isinstance(cells, csv.Error):
+                    error = InvalidInput(f"line {line}: is not well-formed ({cells})")
+                    yield NumberedRow(line, None, error)
+                else:
+                    yield _numbered(line, cells, self._parse_named, cells, header)
+            return
+        if first and (kind == "csv" or not self._default_names):
+            raise InvalidInput(f"texts: line {number} {self._missing_names(header)}")
+        rows = _not_blank(enumerate(chain([first], lines), start=number))
+        for line, text in rows:
+            yield _numbered(line, [text], self._parse_columns, text.split("\t"))
+
+    @property
+    def _default_names(self) -> bool:
+        """True if no option names the field of the text."""
+        return any(names.text == _DEFAULT_NAMES.text for names in self.fields)
 
     def _parse_line(self, line: str) -> InputText:
         return self._row(line, None, None)
@@ -187,11 +183,10 @@ class TextReader:
     def _label(self, value: object, field: str) -> str | None:
         if self.labels is None:
             return None
-        if value is None or value == "":
-            if self.label_required:
-                raise InvalidInput(f"has no label in {field!r}")
-            return None
-        return label_name(value, self.labels)
+        label = find_label(value, self.labels)
+        if label is None and self.label_required:
+            raise InvalidInput(f"has no label in {field!r}")
+        return label
 
     def _names_in(self, present: Container[str]) -> FieldNames | None:
         for names in self.fields:
@@ -205,25 +200,7 @@ class TextReader:
             for names in self.fields
         )
         options = "--text-field and --pair-field" if self.pairs else "--text-field"
-        return f"has no field {names} (it has {_list(present)}); name yours with {options}"
-
-
-def label_name(value: object, labels: Sequence[str]) -> str:
-    """Return the label that a name, or a number from 0, stands for; raises `InvalidInput`.
-
-    Numbers are names, not positions, if a label of the bundle is itself a number.
-    """
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        name = str(value)
-        if name in labels:
-            return name
-        positions = not any(label.isdecimal() for label in labels)
-        if positions and name.isascii() and name.isdecimal() and int(name) < len(labels):
-            return labels[int(name)]
-    raise InvalidInput(
-        f"has the label {value!r}, which is none of the bundle's ({_list(labels)}); give one of "
-        f"these names, or its number from 0"
-    )
+        return f"has no field {names} (it has {listed(present)}); name yours with {options}"
 
 
 def _decode(lines: Iterable[bytes]) -> Iterator[str]:
@@ -234,17 +211,29 @@ def _decode(lines: Iterable[bytes]) -> Iterator[str]:
         encoding = "utf-8"
 
 
-def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Yield each record with the number of its first line."""
-    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+def _not_blank(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in lines if line.strip())
+
+
+def _records(
+    lines: Iterator[str], delimiter: str, before: int
+) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield the records that are not blank, each with the line that it begins on.
+
+    ``before`` is the number of lines before the first of ``lines``.
+    """
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     while True:
-        number = reader.line_num + 1
+        number = before + reader.line_num + 1
         try:
-            yield number, next(reader)
+            cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             yield number, error
+            continue
+        if any(map(str.strip, cells)):
+            yield number, cells
 
 
 def _numbered(
@@ -267,8 +256,3 @@ def _numbered(
         return NumberedRow(number, parse(*given, **named))
     except InvalidInput as error:
         return NumberedRow(number, None, type(error)(f"line {number}: {error.message}"))
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:MAX_NAMES]]
-    return ", ".join(shown) + (", …" if len(names) > MAX_NAMES else "")

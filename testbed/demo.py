@@ -18,6 +18,7 @@ from shared.errors import DimeeError, from_payload
 from shared.ledger.cli import print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import Classification, ClassifyItem, ClassifyResponse
+from testbed.gateway import gateway_client
 from testbed.texts import texts_for
 from testbed.up import describe_bundle, testbed_from_options, testbed_options
 
@@ -44,13 +45,7 @@ def demo(texts: Path | None, **options: Any) -> None:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
             credentials = testbed.credentials
-            with httpx.Client(
-                base_url=testbed.roles["mobile"].url,
-                trust_env=False,
-                timeout=60.0,
-                auth=credentials.auth,
-                verify=credentials.verify,
-            ) as http:
+            with gateway_client(testbed.roles["mobile"].url, credentials) as http:
                 failed = send_in_turn(http, to_send, label_width(bundle.labels))
             ledger = LedgerClient(testbed.roles["ledger"].url, credentials=credentials)
             sent = len(to_send)

@@ -7,16 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import httpx
-from pydantic import ValidationError
-
 from mobile_client.cli.text_options import read_texts, reader_from_options
-from shared.credentials import Credentials
 from shared.domain import InputText
-from shared.errors import DimeeError, InvalidInput, from_payload
+from shared.errors import InvalidInput
 from shared.wire import BundleDescription
-
-PATH = "/v1/bundle"
 
 
 def sample_sentences() -> list[str]:
@@ -55,23 +49,3 @@ def read_labelled_texts(
     file = source / "validation.jsonl" if source.is_dir() else source
     field = reader_from_options(bundle, options).fields[0].label
     return read_texts(file, bundle, dict(options) | {"label_field": field})
-
-
-def fetch_bundle(url: str, credentials: Credentials) -> BundleDescription:
-    """Ask a gateway for the description of its bundle; raises `DimeeError`."""
-    try:
-        response = httpx.get(
-            f"{url}{PATH}",
-            trust_env=False,
-            timeout=10.0,
-            auth=credentials.auth,
-            verify=credentials.verify,
-        )
-        if response.status_code != httpx.codes.OK:
-            raise from_payload(response.json(), response.status_code)
-        return BundleDescription.model_validate_json(response.content)
-    except (httpx.HTTPError, httpx.InvalidURL, ValidationError, ValueError) as error:
-        reason = type(error).__name__ if isinstance(error, ValueError) else str(error)
-        raise DimeeError(
-            f"no gateway answers at {url} ({reason or type(error).__name__}); start one: dimee up"
-        ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lab.cli.common import PATH, data_option, format_accuracies, require_lab
+from lab.cli.common import PATH, data_option, device_option, format_accuracies, require_lab
 from shared.errors import InvalidInput
 
 
@@ -18,9 +18,10 @@ from shared.errors import InvalidInput
     help="Weight of the first of two runs; searched on the validation part if left out.",
 )
 @data_option
+@device_option
 @click.option("--out", type=PATH, required=True, help="Folder of the new run.")
 def average_weights(
-    runs: tuple[Path, ...], share: float | None, data: str | None, out: Path
+    runs: tuple[Path, ...], share: float | None, data: str | None, device: str, out: Path
 ) -> None:
     """Average the weights of RUNS.
 
@@ -28,6 +29,7 @@ def average_weights(
     equal shares.
     """
     require_lab()
+    from lab.models.device import choose_device
     from lab.models.run import Run
     from lab.train.weight_averaging import average_runs, search_share
 
@@ -35,7 +37,8 @@ def average_weights(
         raise InvalidInput("runs: a single run cannot be averaged; give two or more")
     if len(runs) > 2 and share is not None:
         raise InvalidInput("--share: only two runs can be weighted; leave it out")
-    loaded = [Run(run) for run in runs]
+    chosen = choose_device(device)
+    loaded = [Run(run, chosen) for run in runs]
     if len(runs) > 2:
         shares = [1 / len(runs)] * len(runs)
     else:

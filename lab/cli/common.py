@@ -18,6 +18,13 @@ results_option = click.option(
     show_default=True,
     help="Folder of the results.",
 )
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Device of the model; auto is the first GPU if torch can use one, or else the CPU.",
+)
 data_option = click.option("--data", help="Folder or hub name of the run's data, if it moved.")
 
 

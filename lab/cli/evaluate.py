@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab.cli.common import PATH, require_lab
+from lab.cli.common import PATH, device_option, require_lab
 
 PRINTED_METHODS = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
@@ -20,12 +20,15 @@ PRINTED_METHODS = (
 @click.option(
     "--data", help="Folder or hub name of the texts; checked against the hashes of the outputs."
 )
+@device_option
 @click.option(
     "--on",
-    type=click.Choice(["test", "glue"]),
+    type=click.Choice(["test", "validation-file", "glue"]),
     default="test",
     show_default=True,
-    help="Reported examples: the run's own test part, or GLUE's validation file.",
+    callback=lambda context, option, value: "glue" if value == "validation-file" else value,
+    help="Reported examples: the run's own test part, or the data's validation file, which the "
+    "training must not have used (glue is the same, for GLUE's).",
 )
 @click.option(
     "--mobile-layers", type=int, help="Layers on the mobile, m; default: a quarter of all."
@@ -76,6 +79,7 @@ PRINTED_METHODS = (
 def evaluate(
     run: Path,
     data: str | None,
+    device: str,
     out: Path,
     mobile_layers: int | None,
     edge_layers: int | None,
@@ -89,8 +93,9 @@ def evaluate(
     from lab.evaluate.evaluate import evaluate as run_evaluation
     from lab.evaluate.evaluate import write_result
     from lab.evaluate.source import open_outputs
+    from lab.models.device import choose_device
 
-    source = open_outputs(run, data)
+    source = open_outputs(run, data, choose_device(device))
     if source.kind == "outputs" and data is None:
         click.echo(
             "note: without --data the texts of the outputs are not checked, and features of pairs "
@@ -108,6 +113,8 @@ def evaluate(
             "routed to its tier; change --mobile-layers, --edge-layers or --mu",
             err=True,
         )
+    if reason := result.get("no_cascade_routing"):
+        click.echo(f"note: cascade-routing is left out, because {reason}", err=True)
     click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
     click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
     for name in (*PRINTED_METHODS, *result.get("own_policies", ())):

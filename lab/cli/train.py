@@ -12,8 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.common import PATH, data_option, echo_export, require_lab
+from lab.cli.common import PATH, data_option, device_option, echo_export, require_lab
 from shared.errors import InvalidInput
+
+FROZEN = {"learning_rate": 1e-2, "epochs": 10}
+"""Defaults with ``--freeze-backbone``: exits alone need higher learning rates."""
 
 
 def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
@@ -182,11 +185,13 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     show_default=True,
     help="Train in bfloat16 (autocast) or in fp32.",
 )
+@device_option
 def train(
     out: Path,
     grid: bool,
     grid_batch_sizes: list[int],
     grid_learning_rates: list[float],
+    device: str,
     **options: Any,
 ) -> None:
     """Train an exit head after every layer, jointly (eq. 1).
@@ -197,36 +202,55 @@ def train(
     from lab.data.task_file import FIELDS, resolve_task
     from lab.data.tasks import facts_of_task
     from lab.models.classifiers import read_classifier
+    from lab.models.device import choose_device
     from lab.train.grid import EPOCHS, search
     from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    fields = {name: given.pop(name) for name in FIELDS if name in given}
-    if "from_classifier" in given:
-        fields["labels"] = read_classifier(given["from_classifier"]).labels
-    task, given["split"] = resolve_task(given["data"], fields)
+    source = click.get_current_context().get_parameter_source
+    if classifier := given.get("from_classifier"):
+        if source("encoder") is not ParameterSource.DEFAULT:
+            raise InvalidInput(
+                "--encoder: the classifier has its own; leave out --encoder or --from-classifier"
+            )
+        given |= {"encoder": classifier, "labels": read_classifier(classifier).labels}
+    task, given["split"] = resolve_task(
+        given["data"], {name: given.pop(name) for name in FIELDS if name in given}
+    )
     given |= facts_of_task(task)
     if "teacher" in given:
         given.setdefault("distil", 0.5)
-    source = click.get_current_context().get_parameter_source
     for name in ("grid_batch_sizes", "grid_learning_rates"):
         if not grid and source(name) is not ParameterSource.DEFAULT:
             raise InvalidInput(f"--{name.replace('_', '-')}: add --grid, or leave this option out")
+    chosen = choose_device(device)
     if grid:
+        if given["freeze_backbone"] and source("grid_learning_rates") is ParameterSource.DEFAULT:
+            raise InvalidInput(
+                "--grid: its learning rates are too low for exits alone; give higher ones, like "
+                "--grid-learning-rates 1e-3,3e-3,1e-2"
+            )
         if fixed := {"batch_size", "learning_rate"} & given.keys():
             option = "--" + min(fixed).replace("_", "-")
             raise InvalidInput(f"{option}: the grid chooses it; leave out this option or --grid")
         settings = TrainSettings(**{"epochs": EPOCHS, "optimizer": "adam", **given})
-        facts = search(settings, out, grid_batch_sizes, grid_learning_rates)
+        facts = search(settings, out, grid_batch_sizes, grid_learning_rates, chosen)
         click.echo(
             f"best of the grid: batch {facts['batch_size']}, "
             f"learning rate {facts['learning_rate']:g}; all points in {out / 'grid.json'}"
         )
     else:
-        facts = run_training(TrainSettings(**given), out)
+        defaults = FROZEN if given["freeze_backbone"] else {}
+        facts = run_training(TrainSettings(**(defaults | given)), out, device=chosen)
     sizes = ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items())
     click.echo(f"trained on {sizes}; model in {out / 'model'}")
+    click.echo(
+        f"device {facts['device']}, {facts['training_precision']}, "
+        f"{facts['training_seconds']:,.0f} s"
+    )
+    if "classifier_accuracy" in facts:
+        click.echo(f"classifier before the training: {facts['classifier_accuracy']:.2f}")
     click.echo("exit  accuracy on validation")
     for layer, accuracy in enumerate(facts["validation_accuracy_by_exit"], start=1):
         click.echo(f"{layer:>4}  {accuracy:.2f}")
@@ -269,17 +293,19 @@ def _pool_options(command: Any) -> Any:
 @click.command()
 @click.argument("run", type=PATH)
 @data_option
+@device_option
 @_pool_options
-def pools(run: Path, data: str | None, **options: Any) -> None:
+def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
     """Choose α of RUN by expected reward and print the pools of Algorithm 1.
 
     Both come from the validation part.
     """
     require_lab()
     from lab.export.bundle import pools_of_run
+    from lab.models.device import choose_device
     from lab.models.run import Run
 
-    result = pools_of_run(Run(run), data, **options)
+    result = pools_of_run(Run(run, choose_device(device)), data, **options)
     click.echo(" alpha  expected reward    easy  moderate    hard")
     for option in result.candidates:
         chosen = " <- α" if option.alpha == result.alpha else ""
@@ -300,6 +326,7 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
 @click.argument("run", type=PATH)
 @click.argument("bundle", type=PATH)
 @data_option
+@device_option
 @_pool_options
 @click.option(
     "--no-samples",
@@ -314,7 +341,9 @@ def pools(run: Path, data: str | None, **options: Any) -> None:
     help="Points of accuracy that an exit may lose by the exported precision. The export is "
     "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
 )
-def export(run: Path, bundle: Path, data: str | None, no_samples: bool, **options: Any) -> None:
+def export(
+    run: Path, bundle: Path, data: str | None, device: str, no_samples: bool, **options: Any
+) -> None:
     """Export RUN to the folder BUNDLE and print the card.
 
     A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
@@ -323,7 +352,9 @@ def export(run: Path, bundle: Path, data: str | None, no_samples: bool, **option
     """
     require_lab()
     from lab.export.bundle import export_run
+    from lab.models.device import choose_device
     from lab.models.run import Run
 
-    exported = export_run(Run(run), bundle, data, with_samples=not no_samples, **options)
+    loaded = Run(run, choose_device(device))
+    exported = export_run(loaded, bundle, data, with_samples=not no_samples, **options)
     echo_export(exported.card, exported.notes)

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lab.data.labels import label_name, listed, ordered_labels
+from lab.data.labels import ordered_labels
 from lab.data.readers import Row, Table, check_columns
 from lab.data.sources import open_table
 from lab.data.tasks import Task
 from shared.errors import InvalidInput
+from shared.labels import label_name, listed
 from shared.text import refused_character
 
 

@@ -1,4 +1,4 @@
-"""Names of labels: from the cells of the data, in a fixed order."""
+"""Labels of a task: their order, and the names that are allowed."""
 
 from __future__ import annotations
 
@@ -7,37 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from shared.errors import InvalidInput
 from shared.field_types import MAX_LABEL_CHARS
+from shared.labels import is_whole_number
 
 MIN_LABELS, MAX_LABELS = 2, 1_000
-SHOWN = 8
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
-
-
-def label_name(value: object) -> str:
-    """Return the name of a label as the data give it: ``"3"`` for 3, 3.0 and ``" 3 "``.
-
-    Booleans become ``true`` and ``false``, and a missing label the empty string. Raises
-    `ValueError` for other types and for numbers that are not whole.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
-    if isinstance(value, float):
-        if value != value:  # NaN is how Parquet files of pandas write a missing number
-            return ""
-        raise ValueError("a number that is not whole; write classes as strings or whole numbers")
-    raise ValueError("neither a string nor a number; write each label as one of the two")
-
-
-def is_whole_number(name: str) -> bool:
-    """Return whether the name of a label is a whole number like ``3`` or ``-1``."""
-    return _WHOLE_NUMBER.fullmatch(name) is not None
 
 
 def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
@@ -77,9 +50,3 @@ def check_labels(labels: Sequence[str]) -> None:
         if name in seen:
             raise InvalidInput(f"labels: {name!r} is given twice; give each label once")
         seen.add(name)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the names for a message, at most `SHOWN` of them."""
-    text = ", ".join(names[:SHOWN])
-    return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text

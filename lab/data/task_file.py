@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.examples import labels_of_data
-from lab.data.labels import check_labels, label_name
+from lab.data.labels import check_labels
 from lab.data.sources import columns_of, has_split
 from lab.data.tasks import TASKS, Task
 from shared.errors import InvalidInput
+from shared.labels import label_name
 
 TASK_FILE = "task.json"
 FIELDS = (

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lab.data.labels import check_labels, is_whole_number
+from lab.data.labels import check_labels
 from shared.bundle.manifest import Manifest
 from shared.errors import InvalidInput
+from shared.labels import is_whole_number
 
 METRICS = ("accuracy", "f1", "matthews", "macro-f1")
 HOLD_OUTS = ("texts", "phrases")

@@ -30,7 +30,7 @@ from lab.data.tasks import Task, task_of_facts
 from lab.evaluate.groups import with_groups
 from lab.evaluate.samples import Samples, load_samples, save_samples
 from lab.models.pair_features import DEFAULT_ENCODER, PairFeatures, packaged_pair_features
-from lab.models.predict import ExitOutputs, accuracy_by_exit, predict
+from lab.models.predict import ExitOutputs, accuracy_by_exit
 from lab.models.run import Run, portable_facts
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
@@ -81,8 +81,9 @@ class SavedOutputs:
 
     @property
     def hidden_size(self) -> int:
-        """Width of the encoder."""
-        return int(self.validation().embedding_NH.shape[1])
+        """Width of the encoder; folders of older versions lack it, and have equal embeddings."""
+        written = self.facts.get("hidden_size")
+        return int(written or self.validation().embedding_NH.shape[1])
 
     def validation(self) -> Samples:
         """Return the samples of the validation part."""
@@ -234,6 +235,7 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
         np.save(out / LOGITS, logits_NC.astype(np.float16), allow_pickle=False)
     facts = portable_facts(run.facts) | {
         "layers": run.model.layers,
+        "hidden_size": run.model.encoder.config.hidden_size,
         "train_hash": data_hash(split.train),
         "weights_sha256": run.model_hash(),
         **{f"{name}_accuracy_by_exit": _accuracy(samples) for name, samples in parts.items()},
@@ -244,7 +246,7 @@ def write_outputs(source: Any, out: Path, data: str | None, train_logits: bool) 
 
 def last_logits(run: Run, examples: Sequence[Example]) -> NDArray[np.float32]:
     """Return ``logits_NC`` of the run's last exit as log-probabilities."""
-    outputs = predict(run.model, run.tokenizer, examples, run.facts["max_tokens"])
+    outputs = run.predict(examples)
     logits_NC: NDArray[np.float32] = np.log(np.clip(outputs.probabilities_ENC[-1], 1e-12, None))
     return logits_NC
 

@@ -22,14 +22,14 @@ from tqdm import tqdm
 from lab.data.examples import Example, data_hash
 from lab.models.embedding_tables import mean_embeddings, word_rows
 from lab.models.pair_features import PairFeatures
-from lab.models.predict import predict
+from lab.models.predict import predict_encoded
 from lab.models.run import Run
 from shared.bundle.correctness_heads import Floats
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
 from shared.inference.layers import softmax
-from shared.inference.tokenizer import EncodedText, TextEncoder
+from shared.inference.tokenizer import EncodedText
 from shared.policies import TextFeatures
 
 BATCH = 32
@@ -113,13 +113,14 @@ def samples_of_run(run: Run, examples: Sequence[Example], name: str) -> Samples:
     """
     data, model = data_hash(examples), run.model_hash()
     max_tokens: int = run.facts["max_tokens"]
-    key = hashlib.sha256(f"4 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"5 {data} {model} {max_tokens}".encode()).hexdigest()[:16]
     file = run.folder / "outputs" / f"{name}-{key}.safetensors"
     if file.is_file():
         return load_samples(file)
-    outputs = predict(run.model, run.tokenizer, examples, max_tokens)
-    encoder = TextEncoder(run.tokenizer_file, max_tokens)
+    encoder = run.text_encoder
     rows = [encoder.encode(row.text, row.pair) for row in examples]
+    labels_N = np.array([row.label for row in examples], np.int64)
+    outputs = predict_encoded(run.model, rows, labels_N, run.device)
     samples = Samples(
         np.ascontiguousarray(outputs.probabilities_ENC.transpose(1, 0, 2)),
         mean_embeddings(run.model, rows),

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from lab.data.examples import Example
 from lab.data.splits import Split, load_validation_file
 from lab.data.tasks import Task
@@ -14,6 +16,7 @@ from lab.evaluate.choose_lambda import embedding_classifier_of_run
 from lab.evaluate.groups import with_groups
 from lab.evaluate.outputs import FACTS, SavedOutputs
 from lab.evaluate.samples import Samples, samples_of_run
+from lab.models.device import CPU
 from lab.models.run import Run
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
@@ -115,10 +118,12 @@ class RunOutputs:
         return embedding_classifier_of_run(self.run, self._split.train)
 
 
-def open_outputs(folder: Path, data: str | None = None) -> RunOutputs | SavedOutputs:
+def open_outputs(
+    folder: Path, data: str | None = None, device: torch.device = CPU
+) -> RunOutputs | SavedOutputs:
     """Open a run or a folder of exit outputs; raises `InvalidInput` for other folders."""
     if (folder / "model").is_dir():
-        return RunOutputs(Run(folder), data)
+        return RunOutputs(Run(folder, device), data)
     if (folder / FACTS).is_file():
         return SavedOutputs(folder, data)
     raise InvalidInput(

@@ -48,7 +48,7 @@ def pools_of_run(
 ) -> Pools:
     """Run Algorithm 1 and eqs. 2, 3 on the run's validation part, at the bundle's token limit."""
     validation = run.split(data).validation
-    encoder = TextEncoder(run.tokenizer_file, max_tokens)
+    encoder = TextEncoder(run.tokenizer_file, min(max_tokens, run.model.family.position_limit))
     rows = [encoder.encode(row.text, row.pair) for row in validation]
     samples = replace(
         samples_of_run(run, validation, "validation"),
@@ -130,7 +130,7 @@ def export_run(
         accuracy = accuracy_of(pools, chosen, run.facts["split"])
         for name, examples in (("validation", split.validation), ("reported", split.test)):
             full, shipped = samples_of_run(run, examples, name), samples_of_bundle(bundle, examples)
-            accuracy[name] = exit_table(full, shipped)
+            accuracy[name] = exit_table(full, shipped, run.task.metric)
         losses = exit_losses(full, shipped)
         accuracy["loss"] = loss_table(losses, max_loss)
         accuracy["policies"] = policy_table(bundle, shipped)

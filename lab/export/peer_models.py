@@ -35,6 +35,7 @@ from lab.models.exit_heads import ExitShape
 from lab.models.model import MultiExitClassifier
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
+from shared.errors import InvalidInput
 
 Arrays = dict[str, NDArray[Any]]
 SUBLAYERS = {
@@ -44,8 +45,12 @@ SUBLAYERS = {
 
 
 def read_encoder(bundle: Bundle) -> BertModel:
-    """Return the encoder of an exported bundle in fp32, without a pooler."""
+    """Return the encoder of an exported BERT bundle in fp32, without a pooler.
+
+    Raises `InvalidInput` for the bundle of another encoder family.
+    """
     tables = load_file(bundle.path / EMBEDDINGS)
+    _check_bert(bundle, tables)
     layers = [_arrays(bundle, number) for number in range(1, bundle.manifest.layers + 1)]
     config = BertConfig(
         vocab_size=len(tables["word"]),
@@ -189,6 +194,16 @@ def write_models(bundle: Bundle, folder: Path, report: Callable[[str], None] = p
         if not (folder / name).exists():
             report(f"writing {folder / name} …")
             write(folder / name)
+
+
+def _check_bert(bundle: Bundle, tables: Arrays) -> None:
+    operators = {node.op_type for node in _graph(bundle, 1).node}
+    biased = "attention_bias.table" in _arrays(bundle, 1)
+    if biased or "BiasGelu" not in operators or "projection" in tables or len(tables["type"]) < 2:
+        raise InvalidInput(
+            f"bundle: {bundle.path} has an encoder of another kind than BERT with gelu; give a "
+            "bundle of a BERT encoder to compare with other servers"
+        )
 
 
 def _graph(bundle: Bundle, number: int) -> onnx.GraphProto:

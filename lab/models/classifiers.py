@@ -5,7 +5,6 @@ A model with exits that starts from one has the classifier's head as its last ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lab.models.exit_heads import ExitShape
 from lab.models.families import CLASSIFIERS, EncoderFamily, family_of
 from lab.models.model import MultiExitClassifier
 from shared.errors import DimeeError, InvalidInput
+from shared.labels import listed
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ def _labels(name: str, config: Any) -> tuple[str, ...]:
     return labels
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
-
-
 def load_classifier(name: str, exits: ExitShape) -> MultiExitClassifier:
     """Return a model with exits whose encoder and last exit are those of the classifier.
 
@@ -93,7 +88,7 @@ def load_classifier(name: str, exits: ExitShape) -> MultiExitClassifier:
         raise _not_loadable(name, error) from error
     if missing := sorted(loading["missing_keys"]):
         raise InvalidInput(
-            f"from_classifier: the weights of {name} lack {_listed(missing, 3)}; give the folder "
+            f"from_classifier: the weights of {name} lack {listed(missing)}; give the folder "
             "that the fine-tuning saved"
         )
     head = read.family.classifier_head(classifier)

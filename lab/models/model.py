@@ -60,6 +60,11 @@ class MultiExitClassifier(nn.Module):
         """Number of transformer layers and of exits, l."""
         return len(self.exit_heads)
 
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding; the attention mask excludes it."""
+        return int(self.encoder.config.pad_token_id or 0)
+
     def freeze_backbone(self, last_exit: bool) -> None:
         """Exclude the encoder from training, and with ``last_exit`` the last exit head too.
 

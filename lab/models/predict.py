@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lab.data.examples import Example
+from lab.models.device import explained_memory_error, model_on, move_inputs
+from lab.models.encoded_examples import EncodedExamples
+from lab.models.inputs import torch_inputs
 from lab.models.model import MultiExitClassifier
+from shared.inference.tokenizer import EncodedText, TextEncoder
+
+BATCH = 64
+"""Texts in a pass of the model."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +29,44 @@ class ExitOutputs:
     labels_N: NDArray[np.int64]
 
 
-@torch.inference_mode()
 def predict(
     model: MultiExitClassifier,
-    tokenizer: Any,
+    encoder: TextEncoder,
     examples: Sequence[Example],
-    max_tokens: int,
-    batch_size: int = 64,
+    device: torch.device,
 ) -> ExitOutputs:
-    """Run all exits in fp32 on ``examples``; the result has their order."""
+    """Run all exits in fp32 on ``examples``; the result has their order.
+
+    ``encoder`` is the tokenizer of the model's run.
+    """
+    rows = EncodedExamples(encoder, examples)
+    return predict_encoded(model, rows, rows.labels_N, device)
+
+
+def predict_encoded(
+    model: MultiExitClassifier,
+    rows: Sequence[EncodedText],
+    labels_N: NDArray[np.int64],
+    device: torch.device,
+) -> ExitOutputs:
+    """Run all exits in fp32 on encoded texts. The model moves to ``device`` and back."""
+    with explained_memory_error("device", "choose cpu, or free the GPU"), model_on(model, device):
+        return ExitOutputs(_probabilities(model, rows, device), labels_N)
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: MultiExitClassifier, rows: Sequence[EncodedText], device: torch.device
+) -> NDArray[np.float32]:
     model.eval()
-    order = sorted(
-        range(len(examples)), key=lambda i: len(examples[i].text + (examples[i].pair or ""))
-    )
-    probabilities_ENC = np.empty((model.layers, len(examples), model.classes), np.float32)
-    for start in tqdm(range(0, len(order), batch_size), desc="predict", mininterval=2, delay=2):
-        rows = order[start : start + batch_size]
-        inputs = tokenizer(
-            [examples[i].text for i in rows],
-            [examples[i].pair for i in rows] if examples[0].pair is not None else None,
-            truncation=True,
-            max_length=max_tokens,
-            padding=True,
-            return_tensors="pt",
-        )
-        probabilities_ENC[:, rows] = model(dict(inputs)).softmax(-1).numpy()
-    return ExitOutputs(probabilities_ENC, np.array([row.label for row in examples]))
+    order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
+    probabilities_ENC = np.empty((model.layers, len(rows), model.classes), np.float32)
+    for start in tqdm(range(0, len(order), BATCH), desc="predict", mininterval=2, delay=2):
+        part = order[start : start + BATCH]
+        inputs = torch_inputs([rows[i] for i in part], model.family, model.pad_id)
+        logits_EBC = model(move_inputs(inputs, device))
+        probabilities_ENC[:, part] = logits_EBC.softmax(-1).cpu().numpy()
+    return probabilities_ENC
 
 
 def accuracy_by_exit(outputs: ExitOutputs) -> list[float]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lab.data.examples import Example
 from lab.data.splits import Split, load_split
 from lab.data.tasks import Task, task_of_facts
-from lab.models.encoders import load_tokenizer
+from lab.models.device import CPU
 from lab.models.model import MultiExitClassifier, load_model
+from lab.models.predict import ExitOutputs, predict
+from shared.inference.tokenizer import TextEncoder
 
 
 class Run:
     """The run that ``dimee train`` wrote to ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device = CPU) -> None:
         self.folder = folder
+        self.device = device
+        """Device of the passes of the model, which is on the CPU between them."""
         self._loaded = load_model(folder / "model")
 
     @property
@@ -41,9 +49,13 @@ class Run:
         return self.folder / "model" / "tokenizer.json"
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """Tokenizer of the encoder for torch."""
-        return load_tokenizer(self.facts["encoder"])
+    def text_encoder(self) -> TextEncoder:
+        """Tokenizer of the training, with its limit of tokens."""
+        return TextEncoder(self.tokenizer_file, self.facts["max_tokens"])
+
+    def predict(self, examples: Sequence[Example]) -> ExitOutputs:
+        """Return the outputs of all exits for ``examples``."""
+        return predict(self.model, self.text_encoder, examples, self.device)
 
     def split(self, data: str | None = None) -> Split:
         """Return the split of the training; ``data`` is the folder of the data if it moved."""
@@ -57,6 +69,8 @@ class Run:
             return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
+TIME_FACTS = ("training_seconds",)
+"""Facts that differ between equal trainings; a bundle has none of them."""
 PATH_FACTS = ("data", "teacher", "start_from")
 """Facts of a run that are paths on the machine of the training."""
 MODEL_FACTS = ("encoder", "from_classifier")
@@ -71,6 +85,8 @@ def portable_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """
     portable: dict[str, Any] = {}
     for name, value in facts.items():
+        if name in TIME_FACTS:
+            continue
         if name == "before" and value:
             portable[name] = portable_facts(value)
         elif name == "mixed" and value:

@@ -11,8 +11,9 @@ from typing import Any
 import click
 import numpy as np
 
-from lab.cli.common import PATH, results_option
-from lab.models.predict import accuracy_by_exit, predict
+from lab.cli.common import PATH, device_option, results_option
+from lab.models.device import choose_device
+from lab.models.predict import accuracy_by_exit
 from lab.models.run import Run
 from lab.reports.pages import write_study
 from lab.train.settings import with_defaults
@@ -39,7 +40,7 @@ def study(runs: list[Run]) -> dict[str, Any]:
             if facts[name] != first[name]:
                 raise InvalidInput(f"runs: {run.folder} differs in {name}; compare exits only")
         validation = run.split().validation
-        outputs = predict(run.model, run.tokenizer, validation, run.facts["max_tokens"])
+        outputs = run.predict(validation)
         temperatures = fit_temperatures(outputs)
         log_ENC = np.log(np.clip(outputs.probabilities_ENC.astype(np.float64), 1e-12, 1))
         scaled = [
@@ -72,11 +73,13 @@ def study(runs: list[Run]) -> dict[str, Any]:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
+@device_option
 @results_option
-def main(runs: tuple[Path, ...], out: Path) -> None:
+def main(runs: tuple[Path, ...], device: str, out: Path) -> None:
     """Compare RUNS that differ in their exits only."""
     try:
-        facts = study([Run(run) for run in runs])
+        chosen = choose_device(device)
+        facts = study([Run(run, chosen) for run in runs])
     except DimeeError as error:
         raise click.ClickException(error.message) from error
     click.echo("written: {}, {}".format(*write_study("exits", facts, out)))

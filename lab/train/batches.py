@@ -7,21 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from lab.data.examples import Example
 from lab.train.settings import TrainSettings
-
-
-def token_ids(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list[list[int]]:
-    pairs = [row.pair for row in examples] if examples[0].pair is not None else None
-    encoded = tokenizer(
-        [row.text for row in examples], pairs, truncation=True, max_length=max_tokens
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
 
 
 def make_batches(lengths: Sequence[int], settings: TrainSettings) -> Iterator[list[int]]:
@@ -39,8 +29,10 @@ def make_batches(lengths: Sequence[int], settings: TrainSettings) -> Iterator[li
         yield from batches
 
 
-def masked(ids_BT: torch.Tensor, tokenizer: Any, share: float) -> torch.Tensor:
-    """Return the ids with a random ``share`` masked; special tokens and padding stay."""
-    special_BT = torch.isin(ids_BT, torch.tensor(tokenizer.all_special_ids))
-    masked_BT = (torch.rand(ids_BT.shape) < share) & ~special_BT
-    return ids_BT.masked_fill(masked_BT, tokenizer.mask_token_id)
+def mask_tokens(ids_BT: Tensor, content_BT: Tensor, share: float, mask_id: int) -> Tensor:
+    """Return the ids with a random ``share`` of the content masked; all other tokens stay.
+
+    The random numbers are the CPU's, so that they are equal on every device.
+    """
+    masked_BT = (torch.rand(ids_BT.shape) < share) & content_BT
+    return ids_BT.masked_fill(masked_BT, mask_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from lab.data.examples import Example
+from lab.models.encoded_examples import EncodedExamples
 from lab.models.model import MultiExitClassifier
-from lab.models.predict import accuracy_by_exit, predict, validation_loss
+from lab.models.predict import accuracy_by_exit, predict_encoded, validation_loss
 from lab.train.settings import TrainSettings
 from shared.errors import InvalidInput
 
@@ -34,8 +33,7 @@ def diverged(settings: TrainSettings, out: Path, step: int) -> Diverged:
 
 def save_if_best(
     model: MultiExitClassifier,
-    tokenizer: Any,
-    validation: Sequence[Example],
+    validation: EncodedExamples,
     settings: TrainSettings,
     out: Path,
     step: int,
@@ -44,7 +42,8 @@ def save_if_best(
 
     Equal epochs are ranked by the mean accuracy of the earlier exits, then by the loss (eq. 1).
     """
-    outputs = predict(model, tokenizer, validation, settings.max_tokens)
+    device = next(model.parameters()).device
+    outputs = predict_encoded(model, validation, validation.labels_N, device)
     if not np.isfinite(outputs.probabilities_ENC).all():
         raise diverged(settings, out, step)
     epoch = {"accuracy": accuracy_by_exit(outputs), "loss": round(validation_loss(outputs), 6)}

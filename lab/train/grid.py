@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from lab.models.device import CPU
 from lab.train.early_stopping import Diverged
 from lab.train.settings import TrainSettings, with_defaults
 from lab.train.trainer import train
@@ -27,14 +29,16 @@ def search(
     out: Path,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     learning_rates: Sequence[float] = LEARNING_RATES,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Train every point in ``out``/grid and copy the best model to ``out``.
 
-    The best point has the highest validation accuracy at the last exit, and among equal points the
-    smallest learning rate. Finished points are not repeated, interrupted ones are resumed, and
-    diverged ones cannot win. Returns the facts of the best point; ``out``/grid.json has every
-    point's accuracy by exit in percent (null if it diverged). Raises `InvalidInput` for wrong
-    settings, data or folder, and `Diverged` if every point diverges.
+    The best point has the highest validation accuracy at the last exit (with a frozen classifier,
+    on average over the others), and among equal points the smallest learning rate. Finished points
+    are not repeated, interrupted ones are resumed, and diverged ones cannot win. Returns the facts
+    of the best point; ``out``/grid.json has every point's accuracy by exit in percent (null if it
+    diverged). Raises `InvalidInput` for wrong settings, data or folder, and `Diverged` if every
+    point diverges.
     """
     _check(batch_sizes, learning_rates, out)
     points = [
@@ -46,7 +50,7 @@ def search(
     with tqdm(points, desc="grid", unit="point") as progress:
         for point in progress:
             progress.set_postfix_str(_name(point))
-            trained.append((point, _run(point, out / "grid" / _name(point))))
+            trained.append((point, _run(point, out / "grid" / _name(point), device)))
     best, best_facts = _best(trained)
     _copy_winner(out / "grid" / _name(best), out)
     table = [
@@ -77,7 +81,7 @@ def _name(point: TrainSettings) -> str:
     return f"b{point.batch_size}-lr{point.learning_rate:g}"
 
 
-def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
+def _run(point: TrainSettings, folder: Path, device: torch.device) -> dict[str, Any] | None:
     """Return the facts of a point, trained now or before; None if it diverges."""
     file = folder / "model" / "dimee.json"
     if file.is_file():
@@ -89,7 +93,7 @@ def _run(point: TrainSettings, folder: Path) -> dict[str, Any] | None:
             )
     else:
         try:
-            facts = train(point, folder)
+            facts = train(point, folder, device=device)
         except Diverged as error:
             tqdm.write(f"{folder.name}: {error.message}")
             return None
@@ -103,7 +107,7 @@ def _best(
     trained: Sequence[tuple[TrainSettings, dict[str, Any] | None]],
 ) -> tuple[TrainSettings, dict[str, Any]]:
     ranked = [
-        (-facts["validation_accuracy_by_exit"][-1], point.learning_rate, point.batch_size, number)
+        (*_losses(point, facts), point.learning_rate, point.batch_size, number)
         for number, (point, facts) in enumerate(trained)
         if facts is not None
     ]
@@ -112,6 +116,17 @@ def _best(
     point, facts = trained[min(ranked)[-1]]
     assert facts is not None
     return point, facts
+
+
+def _losses(point: TrainSettings, facts: dict[str, Any]) -> tuple[float, float]:
+    """Return what the best point minimises: the negative accuracy at full depth.
+
+    Full depth is the same at every point of a frozen classifier; there, the mean of the earlier
+    exits decides.
+    """
+    *earlier, last = facts["validation_accuracy_by_exit"]
+    frozen = point.freeze_backbone and point.from_classifier is not None
+    return -last, (-sum(earlier) / max(1, len(earlier)) if frozen else 0.0)
 
 
 def _copy_winner(winner: Path, out: Path) -> None:

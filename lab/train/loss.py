@@ -54,7 +54,7 @@ def joint_loss(
         loss_E = torch.cat([taught_E, loss_E[taught:]])
     if loss != "depth":
         return loss_E.sum()
-    depth_E = torch.arange(1, len(loss_E) + 1, dtype=loss_E.dtype)
+    depth_E = torch.arange(1, len(loss_E) + 1, dtype=loss_E.dtype, device=loss_E.device)
     return (depth_E * loss_E).sum() / depth_E.sum()
 
 

@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lab.data.examples import Example, data_hash
 from lab.evaluate.outputs import FACTS, LOGITS, last_logits
+from lab.models.device import CPU
 from lab.models.run import Run
 from shared.errors import InvalidInput
 
 
-def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDArray[np.float32]:
+def teacher_logits(
+    source: Path, train: Sequence[Example], classes: int, device: torch.device = CPU
+) -> NDArray[np.float32]:
     """Return ``logits_NC`` of the teacher's last exit for ``train``, in its order.
 
     ``source`` is a folder of exit outputs with `LOGITS`, or a run, whose model computes them.
@@ -27,7 +31,7 @@ def teacher_logits(source: Path, train: Sequence[Example], classes: int) -> NDAr
     if (source / LOGITS).is_file():
         logits_NC = _saved_logits(source, train)
     elif (source / "model" / "dimee.json").is_file():
-        logits_NC = last_logits(Run(source), train)
+        logits_NC = last_logits(Run(source, device), train)
     else:
         raise InvalidInput(
             f"teacher: {source} holds neither {LOGITS} nor a trained model; "

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 
 from lab.models.exit_heads import last_linear
 from lab.models.model import save_model
-from lab.models.predict import ExitOutputs, predict
+from lab.models.predict import ExitOutputs
 from lab.models.run import Run
 
 BINS = 15
@@ -58,7 +58,7 @@ def calibration_error(probabilities_NC: NDArray[Any], labels_N: NDArray[np.int64
 def write_calibrated_run(run: Run, out: Path, data: str | None) -> dict[str, Any]:
     """Write ``run`` with a fitted temperature in each exit to ``out``; returns its facts."""
     validation = run.split(data).validation
-    outputs = predict(run.model, run.tokenizer, validation, run.facts["max_tokens"])
+    outputs = run.predict(validation)
     temperatures = fit_temperatures(outputs)
     model = run.model
     with torch.no_grad():

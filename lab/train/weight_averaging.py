@@ -14,8 +14,8 @@ from lab.train.settings import with_defaults
 from shared.errors import InvalidInput
 
 EQUAL_FACTS = ("task", "encoder", "pooling", "split", "seed", "limit", "max_tokens", "head_hidden",
-               "from_classifier", "text_field", "pair_field", "label_field", "labels",
-               "hold_out")  # fmt: skip
+               "text_field", "pair_field", "label_field", "labels", "hold_out",
+               "from_classifier")  # fmt: skip
 SHARES = tuple(share / 10 for share in range(10, -1, -1))
 
 
@@ -84,4 +84,4 @@ def _comparable(run: Run) -> dict[str, Any]:
 
 def _accuracy(model: MultiExitClassifier, run: Run, data: str | None) -> list[float]:
     validation = run.split(data).validation
-    return accuracy_by_exit(predict(model, run.tokenizer, validation, run.facts["max_tokens"]))
+    return accuracy_by_exit(predict(model, run.text_encoder, validation, run.device))

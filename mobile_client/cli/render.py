@@ -80,7 +80,7 @@ def _fit(text: str, columns: int) -> str:
     """Truncate or pad a text to ``columns``; wide characters count as two."""
     line = " ".join(text.split())
     # a terminal would execute control characters
-    line = "".join("�" if unicodedata.category(char) == "Cc" else char for char in line)
+    line = "".join("\ufffd" if unicodedata.category(char) == "Cc" else char for char in line)
     shown, width = "", 0
     for number, char in enumerate(line):
         needed = _columns(char)

@@ -62,6 +62,10 @@ class Bundle:
         with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
             return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
 
+    def check_file(self, name: str) -> None:
+        """Raise `BundleError` unless a file still has its checksum in the manifest."""
+        _check_file(self.path / name, self.manifest.files[name])
+
     def samples(self) -> list[InputText]:
         """Return the sample texts of the bundle, from easy to hard; empty if it has none.
 
@@ -76,7 +80,10 @@ class Bundle:
             raise BundleError(f"bundle: {error.message}; export the bundle again") from None
 
     def field_names(self) -> FieldNames:
-        """Return the names of the fields in the data that the bundle was trained on."""
+        """Return the names of the fields in the data that the bundle was trained on.
+
+        They are the standard names for a bundle that does not record them.
+        """
         facts, default = self.manifest.training, FieldNames()
         return FieldNames(
             facts.get("text_field") or default.text,
@@ -148,20 +155,22 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             "or export its run again"
         )
     for name, checksum in manifest.files.items():
-        try:
-            with (folder / name).open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-        except PermissionError:
-            raise _unreadable(folder / name) from None
-        except OSError:
-            raise BundleError(
-                f"bundle: {folder / name} is missing; copy the whole folder again"
-            ) from None
-        if digest != checksum:
-            raise BundleError(
-                f"bundle: {folder / name} is damaged (its checksum differs from the manifest); "
-                "copy the folder again"
-            )
+        _check_file(folder / name, checksum)
+
+
+def _check_file(file: Path, checksum: str) -> None:
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except PermissionError:
+        raise _unreadable(file) from None
+    except OSError:
+        raise BundleError(f"bundle: {file} is missing; copy the whole folder again") from None
+    if digest != checksum:
+        raise BundleError(
+            f"bundle: {file} is damaged (its checksum differs from the manifest); "
+            "copy the folder again"
+        )
 
 
 @dataclass(frozen=True)

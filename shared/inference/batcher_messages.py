@@ -14,6 +14,7 @@ class Start(NamedTuple):
     """First message to the worker: bundle, layers and the largest batch."""
 
     bundle: str
+    bundle_id: str
     layers: LayerRange
     max_rows: int
     max_tokens: int

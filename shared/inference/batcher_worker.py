@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 from shared.bundle.loading import load_bundle
 from shared.domain import Prediction
-from shared.errors import DimeeError
+from shared.errors import BundleError, DimeeError
 from shared.inference.batcher_messages import Admit, Done, Drop, Start, Started
 from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher, Row
@@ -31,7 +31,13 @@ def main(connection: Connection) -> None:
     """Load the layers, then run admitted rows until the connection closes (`EOFError`)."""
     start: Start = connection.recv()
     try:
-        classifier = Classifier(load_bundle(start.bundle), start.layers)
+        bundle = load_bundle(start.bundle)
+        if bundle.bundle_id != start.bundle_id:
+            raise BundleError(
+                f"bundle: {start.bundle} is not the bundle {start.bundle_id} with which this "
+                "service started; start the service again"
+            )
+        classifier = Classifier(bundle, start.layers)
         classifier.warm_up()
     except DimeeError as error:
         connection.send(Started(error.message))

@@ -34,8 +34,12 @@ class Layers:
         }
 
     def deepen(self, last: int) -> None:
-        """Load the layers up to ``last`` as well; running calls are not affected."""
+        """Load the layers up to ``last`` as well; running calls are not affected.
+
+        Raises `BundleError` if their files have changed since the bundle was loaded.
+        """
         for layer in range(self.range.last + 1, last + 1):
+            self._bundle.check_file(layer_file(layer))
             self._sessions[layer] = _session(self._bundle, layer, self._threads)
             self.range = LayerRange(self.range.first, layer)
 

@@ -37,7 +37,7 @@ def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[Proc
     batchers: list[ProcessBatcher] = []
     try:
         for _ in range(count):
-            batchers.append(ProcessBatcher(bundle.path, layers))
+            batchers.append(ProcessBatcher(bundle, layers))
         for batcher in batchers:
             batcher.await_ready()
     except BaseException:
@@ -57,14 +57,16 @@ class ProcessBatcher:
 
     def __init__(
         self,
-        bundle: Path,
+        bundle: Bundle,
         layers: LayerRange,
         max_rows: int = MAX_ROWS,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
         self.max_rows = max_rows
         self.max_tokens = max_tokens
-        self._start = Start(str(bundle.absolute()), layers, max_rows, max_tokens)
+        self._start = Start(
+            str(bundle.path.absolute()), bundle.bundle_id, layers, max_rows, max_tokens
+        )
         self._rows: dict[int, Row] = {}
         self._number = 0
         self._nearly_idle = self._merged = False

@@ -27,6 +27,7 @@ PARTS = (
     "layers",
 )
 WARM_UP = 100
+"""Requests that are not counted; half of them if there are fewer than twice as many."""
 
 
 def latency_breakdown(
@@ -59,7 +60,7 @@ def latency_breakdown(
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             )
         rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(done.stdout)]
-        rows = rows[WARM_UP:]
+        rows = rows[min(WARM_UP, len(rows) // 2) :]
         by_tier[tier] = {
             "parts_us": {
                 part: round(statistics.median(row[part] for row in rows)) for part in PARTS

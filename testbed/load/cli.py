@@ -6,6 +6,7 @@ import json
 import random
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
 from shared.domain import InputText
-from shared.errors import DimeeError, InvalidInput
+from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.pricing.live_prices import read_price_file
+from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
 from testbed.load.arrivals import from_trace, poisson
@@ -32,7 +34,6 @@ from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Fault, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
 from testbed.load.texts import in_passes, texts_to_send
-from testbed.texts import fetch_bundle
 from testbed.up import describe_bundle
 
 PATHS = ("policy", "mobile", "edge", "cloud")
@@ -195,7 +196,11 @@ def _texts(
     running: LoadTarget | None, credentials: Credentials, options: dict[str, Any]
 ) -> list[InputText]:
     """Return the texts to send; raises `InvalidInput` if they do not suit the bundle."""
-    bundle = fetch_bundle(running.url, credentials) if running else describe_bundle(options)
+    if running is None:
+        bundle = describe_bundle(options)
+    else:
+        with gateway_client(running.url, credentials, 10.0) as http:
+            bundle = fetch_bundle(http)
     return texts_to_send(bundle, options["texts"], options, options["seed"])
 
 
@@ -300,6 +305,8 @@ def _classify(
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
             raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
+            raise from_payload(json.loads(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)
         sample.read(answer)
         samples.append(sample)
@@ -351,6 +358,6 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     click.echo(f"written: {files[0]} and {files[1]}")
     if not report["endings"].get("answered"):
         raise DimeeError(
-            f"load: none of {report['requests']:,} requests was answered ({endings}); see the "
-            "error codes in the report"
+            f"load: none of {report['requests']:,} requests was answered ({endings}; errors: "
+            f"{', '.join(report['error_codes']) or 'none'})"
         )

@@ -24,10 +24,10 @@ from locust import HttpUser, task
 
 from shared.credentials import Credentials
 from shared.domain import InputText
+from testbed.gateway import fetch_bundle, gateway_client
 from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.target import check_url
 from testbed.load.texts import texts_to_send
-from testbed.texts import fetch_bundle
 
 _numbers = itertools.count()
 
@@ -36,7 +36,8 @@ _numbers = itertools.count()
 def _texts(host: str, seed: int) -> list[InputText]:
     """Return the texts that all users send."""
     file = os.environ.get("DIMEE_LOAD_TEXTS")
-    bundle = fetch_bundle(host, Credentials.from_environment())
+    with gateway_client(host, Credentials.from_environment(), 10.0) as http:
+        bundle = fetch_bundle(http)
     return texts_to_send(bundle, Path(file) if file else None, {}, seed)
 
 

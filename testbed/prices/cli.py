@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import httpx
 
 from mobile_client.cli.text_options import field_options
 from mobile_client.cli.whatif import PRICES
@@ -13,10 +12,11 @@ from mobile_client.client import load_settings
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.pricing.live_prices import PriceFile
+from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.client import LinkControl
 from testbed.prices.measure import DEADLINE_MS, MeasuredTier, measure_tier, price_file
 from testbed.processes.supervisor import read_testbed_file
-from testbed.texts import fetch_bundle, texts_for
+from testbed.texts import texts_for
 
 LINKS_TO = {Tier.EDGE: "mobile-edge", Tier.CLOUD: "mobile-cloud"}
 
@@ -82,15 +82,9 @@ def measure(
             if hop in facts["links"]
         }
     credentials = Credentials.of(settings)
-    samples = texts_for(fetch_bundle(url, credentials), texts_file, fields)
-    texts = [samples[number % len(samples)] for number in range(requests)]
-    with httpx.Client(
-        base_url=url,
-        trust_env=False,
-        timeout=DEADLINE_MS / 1e3 + 10,
-        auth=credentials.auth,
-        verify=credentials.verify,
-    ) as http:
+    with gateway_client(url, credentials, DEADLINE_MS / 1e3 + 10) as http:
+        samples = texts_for(fetch_bundle(http), texts_file, fields)
+        texts = [samples[number % len(samples)] for number in range(requests)]
         measured = {tier: measure_tier(http, tier, texts) for tier in Tier}
     book = price_file(measured, links, cloud_fee)
     click.echo("\n".join(report_lines(measured, book)))

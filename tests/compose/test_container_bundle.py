@@ -13,7 +13,7 @@ import pytest
 
 from shared.bundle.loading import load_bundle
 from tests.support.containers import classify, recorded_requests, verify_ledger
-from tests.support.paths import BUNDLE
+from tests.support.paths import BUNDLE, REPOSITORY
 
 pytestmark = pytest.mark.compose
 PORTS = {"mobile": 8701, "edge": 8702, "cloud": 8703}
@@ -69,6 +69,20 @@ def test_variables_of_the_commands_do_not_reach_the_containers(containers: dict[
         assert values.get("DIMEE_POLICY", "") == ""
 
 
+def run_once(engine: Any, service: str, mounts: dict[Path, str], **options: Any) -> tuple[int, str]:
+    """Run a container of a service until it ends; return its exit status and what it printed."""
+    container = engine.containers.create(
+        f"dimee-{service}:check",
+        volumes={str(path): {"bind": target, "mode": "ro"} for path, target in mounts.items()},
+        **options,
+    )
+    try:
+        container.start()
+        return container.wait(timeout=60)["StatusCode"], container.logs().decode()
+    finally:
+        container.remove(force=True)
+
+
 @pytest.mark.parametrize("service", PORTS)
 @pytest.mark.parametrize("mode", [0o700, 0o711])
 def test_unreadable_bundle_ends_the_start_with_one_sentence(
@@ -79,16 +93,31 @@ def test_unreadable_bundle_ends_the_start_with_one_sentence(
     for file in folder.iterdir():
         file.chmod(0o600)
     folder.chmod(mode)
-    container = engine.containers.create(
-        f"dimee-{service}:check",
-        environment={"DIMEE_PUBLISH_ADDRESS": "127.0.0.1"},
-        volumes={str(folder): {"bind": "/bundle", "mode": "ro"}},
-    )
-    try:
-        container.start()
-        assert container.wait(timeout=60)["StatusCode"] == 2
-        said = container.logs().decode()
-    finally:
-        container.remove(force=True)
+    loopback = {"DIMEE_PUBLISH_ADDRESS": "127.0.0.1"}
+    status, said = run_once(engine, service, {folder: "/bundle"}, environment=loopback)
+    assert status == 2
     assert "chmod -R a+rX" in said
     assert len(said.splitlines()) == 1
+
+
+def test_mobile_runs_a_mounted_policy(engine: Any, mounted: Path) -> None:
+    """The settings are those of the how-to; the edge and the cloud are not reached."""
+    code = """
+from mobile_client import MobileClient
+with MobileClient() as mobile:
+    answer = mobile.classify("a gripping, funny film")
+print(answer.label, answer.tier)
+"""
+    settings = {
+        "DIMEE_POLICY": "length_and_margin:LengthAndMargin",
+        "PYTHONPATH": "/app:/policies",
+    }
+    policies = REPOSITORY / "docs" / "how-to" / "examples"
+    status, said = run_once(
+        engine,
+        "mobile",
+        {mounted: "/bundle", policies: "/policies"},
+        environment=settings,
+        command=["python", "-c", code],
+    )
+    assert (status, said.split()[:2]) == (0, ["positive", "mobile"]), said

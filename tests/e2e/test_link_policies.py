@@ -36,8 +36,8 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "extra" / "links.json"
     result = CliRunner().invoke(
         main,
-        ["--data", str(data), "--out", str(out), "--limit", "3", "--link", "wifi",
-         "--bundle", str(BUNDLE), "--allow-unverified"],
+        ["--data", str(data), "--text-field", "sentence", "--out", str(out), "--limit", "3",
+         "--link", "wifi", "--bundle", str(BUNDLE), "--allow-unverified"],
         catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -57,7 +57,7 @@ def test_every_policy_answers_over_the_link(data: Path, tmp_path: Path) -> None:
 def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "--bundle", str(BUNDLE)])
     assert result.exit_code == click.ClickException.exit_code
-    assert "Error: data: " in result.output
+    assert "none cannot be read" in result.output
 
 
 def test_row_summarizes_the_answers() -> None:

@@ -20,18 +20,26 @@ from transformers import (
     GPT2Config,
 )
 
+from lab.data.examples import load_examples
 from lab.evaluate.samples import samples_of_bundle
 from lab.export.bundle import export_run
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.exit_heads import ExitShape
 from lab.models.run import Run
+from lab.train import trainer
 from lab.train.early_stopping import rank
+from lab.train.initial_model import task_of
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
 from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
-from tests.support.tiny_classifiers import CONFIGS, POSITIONS, make_classifier
-from tests.support.topics import TOPICS, make_topics, write_topics
+from shared.inference.tokenizer import TextEncoder
+from tests.support.tiny_classifiers import CONFIGS, POSITIONS, fine_tune, make_classifier
+from tests.support.topics import TOPICS, make_topics, write_csv, write_topics
+
+EXPORT_OPTIONS = {
+    "mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None, "max_tokens": POSITIONS,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,15 @@ def classifier(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT classifier with random weights; tests must not change it."""
     return make_classifier("bert", tmp_path_factory.mktemp("bert-classifier"))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT classifier fine-tuned on other texts of the topics; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tuned")
+    make_classifier("bert", folder, initializer_range=0.05)
+    fine_tune(folder, make_topics(300, seed=31), epochs=4, learning_rate=1e-3)
+    return folder
 
 
 def settings_of(topics: Path, classifier: Path, **options: Any) -> TrainSettings:
@@ -118,8 +135,6 @@ def test_frozen_backbone_answers_exactly_like_the_classifier(
 
 def token_ids(run: Run, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids of the texts, padded, and their mask, with the run's own tokenizer file."""
-    from shared.inference.tokenizer import TextEncoder
-
     rows = [TextEncoder(run.tokenizer_file, POSITIONS).encode(text) for text in texts]
     longest = max(len(row.ids_T) for row in rows)
     pad = run.model.encoder.config.pad_token_id
@@ -135,8 +150,7 @@ def test_exported_bundle_answers_like_the_classifier(
     frozen_run: Run, classifier: Path, tmp_path: Path
 ) -> None:
     """Its layers are in 8 bits: answers are equal where the classifier's margin is not tiny."""
-    options = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None}
-    export_run(frozen_run, tmp_path / "bundle", None, max_tokens=POSITIONS, **options)
+    export_run(frozen_run, tmp_path / "bundle", None, **EXPORT_OPTIONS)
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.manifest.labels == TOPICS
     examples = frozen_run.split().train
@@ -152,8 +166,8 @@ def test_exported_bundle_answers_like_the_classifier(
     assert np.abs(shipped_NC - expected_NC).mean() < 0.03
 
 
-def test_frozen_backbone_trains_the_other_exits(bert: Path, topics: Path, tmp_path: Path) -> None:
-    facts = train(settings_of(topics, bert, epochs=8), tmp_path / "run")
+def test_frozen_backbone_trains_the_other_exits(tuned: Path, topics: Path, tmp_path: Path) -> None:
+    facts = train(settings_of(topics, tuned, epochs=4), tmp_path / "run")
     *earlier, last = facts["validation_accuracy_by_exit"]
     logged = json.loads((tmp_path / "run" / "epochs.json").read_text()).values()
     assert {epoch["accuracy"][-1] for epoch in logged} == {last}, "full depth never changes"
@@ -161,9 +175,6 @@ def test_frozen_backbone_trains_the_other_exits(bert: Path, topics: Path, tmp_pa
     assert sum(earlier) == max(means), "the epoch with the best trained exits is kept"
     assert max(logged, key=rank)["accuracy"] == facts["validation_accuracy_by_exit"]
     assert np.mean(earlier) > 60, "a third is right by chance"
-    before = load_classifier(str(bert), ExitShape())
-    after = Run(tmp_path / "run").model
-    assert not torch.equal(before.exit_heads[0].weight, after.exit_heads[0].weight)
 
 
 def test_without_freezing_all_weights_train_from_the_classifiers(
@@ -182,6 +193,44 @@ def test_without_freezing_all_weights_train_from_the_classifiers(
         assert not torch.equal(before.state_dict()[name], new[name])
     query = "encoder.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(before.state_dict()[query], new[query])
+
+
+def examples_of(labels: list[str], classifier: Path, tmp_path: Path) -> list[int]:
+    """Return the numbers that labels of the data have for the classifier."""
+    rows = [(f"the team played match {number}", label) for number, label in enumerate(labels * 4)]
+    file = write_csv(tmp_path / "some.csv", rows)
+    settings = settings_of(file, classifier)
+    task = task_of(settings)
+    return [row.label for row in load_examples(str(file), task, "train")[: len(labels)]]
+
+
+def test_labels_of_the_data_are_the_classifiers_names_or_indices(
+    bert: Path, topics: Path, tmp_path: Path
+) -> None:
+    assert read_classifier(str(bert)).labels == TOPICS
+    assert examples_of(["météo", "sport"], bert, tmp_path) == [2, 0]
+    assert examples_of(["2", "0"], bert, tmp_path) == [2, 0]
+    with pytest.raises(InvalidInput, match=r"has label 'Sport'; .*sport, cooking, météo"):
+        examples_of(["Sport"], bert, tmp_path)
+    with pytest.raises(InvalidInput, match=r"has label '3'; .* 0 to 2: sport, cooking, météo"):
+        examples_of(["3"], bert, tmp_path)
+    with pytest.raises(InvalidInput, match=r"labels: .* has sport, cooking, météo, not sport, b;"):
+        task_of(settings_of(topics, bert, labels=["sport", "b"]))
+
+
+def test_default_names_are_kept_and_taken_by_index(tmp_path: Path) -> None:
+    unnamed = make_classifier("bert", tmp_path / "unnamed", labels=None)
+    assert read_classifier(str(unnamed)).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert examples_of(["1", "LABEL_2"], unnamed, tmp_path) == [1, 2]
+
+
+def test_data_may_lack_classes(bert: Path, tmp_path: Path) -> None:
+    """The bundle of such a run still knows every label of the classifier."""
+    rows = [(text, label) for text, label in make_topics(300, seed=6) if label != "cooking"]
+    file = write_csv(tmp_path / "two.csv", rows)
+    train(settings_of(file, bert), tmp_path / "run")
+    export_run(Run(tmp_path / "run"), tmp_path / "bundle", None, **EXPORT_OPTIONS)
+    assert load_bundle(tmp_path / "bundle").manifest.labels == TOPICS
 
 
 def test_frozen_encoder_without_a_classifier_trains_every_exit(
@@ -210,18 +259,29 @@ def test_frozen_backbone_has_no_dropout_and_no_gradient(bert: Path) -> None:
 
 
 def test_interrupted_training_of_the_exits_resumes(
-    bert: Path, topics: Path, tmp_path: Path
+    bert: Path, topics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = settings_of(topics, bert, epochs=2)
-    train(whole, tmp_path / "whole", checkpoint_steps=2)
-    train(whole, tmp_path / "again", checkpoint_steps=2)
-    folder = tmp_path / "again"
-    first = json.loads((folder / "model" / "dimee.json").read_text())
-    (folder / "model" / "dimee.json").unlink()
-    assert train(whole, folder, checkpoint_steps=2) == first
-    weights = [load_file(tmp_path / name / "model" / "weights.safetensors") for name in
-               ("whole", "again")]  # fmt: skip
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    settings = settings_of(topics, bert, epochs=2)
+    train(settings, tmp_path / "whole", checkpoint_steps=3)
+    save = trainer.save_checkpoint
+
+    saved: list[Any] = []
+
+    def save_then_stop(*arguments: Any) -> None:
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "stopped", checkpoint_steps=3)
+    train(settings, tmp_path / "stopped", checkpoint_steps=3)
+    whole, resumed = (
+        load_file(tmp_path / name / "model" / "weights.safetensors")
+        for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
 
 
 def rewrite(folder: Path, **changes: Any) -> Path:
@@ -272,7 +332,7 @@ def gpt2(folder: Path) -> Path:
             lambda f: rewrite(f, problem_type="multi_label_classification"),
             "gives a text several labels .* give a single-label classifier",
         ),
-        (without_head, "the weights of .* lack 'classifier.bias', 'classifier.weight'; give the"),
+        (without_head, "the weights of .* lack classifier.bias, classifier.weight; give the"),
         (
             lambda f: rewrite(f, id2label={"0": "a", "1": "b", "2": "a"}),
             "does not name each of its 3 classes once",

@@ -8,25 +8,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BertConfig,
     BertModel,
-    BertTokenizer,
     DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
     GPT2Config,
     MPNetConfig,
-    MPNetModel,
-    MPNetTokenizer,
     RobertaConfig,
-    RobertaModel,
-    RobertaTokenizer,
     T5Config,
+    XLMRobertaConfig,
 )
 
-from lab.evaluate.samples import samples_of_run
+from lab.evaluate.samples import samples_of_bundle, samples_of_run
+from lab.export.bundle import export_run
 from lab.models.encoders import (
     encoder_path,
     load_encoder,
@@ -38,58 +37,16 @@ from lab.models.run import Run
 from lab.train.loss import joint_loss
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
+from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
-from tests.support.tiny_data import BAD, GOOD, NEUTRAL, SPECIAL, make_rows, write_rows
-
-KINDS: dict[str, tuple[Any, Any]] = {
-    "bert": (BertConfig, BertModel),
-    "roberta": (RobertaConfig, RobertaModel),
-    "mpnet": (MPNetConfig, MPNetModel),
-}
-WORDS = (*GOOD, *BAD, *NEUTRAL)
+from tests.support.tiny_data import make_rows, write_rows
+from tests.support.tiny_encoders import CONFIGS, write_encoder
 
 
-def make_tokenizer(kind: str) -> Any:
-    """Return a tokenizer of the kind for the tests' words: WordPiece, or byte-level BPE."""
-    if kind == "bert":
-        return BertTokenizer(vocab={word: i for i, word in enumerate((*SPECIAL, *WORDS))})
-    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-    if kind == "mpnet":
-        words = (*special[:3], "[UNK]", *WORDS, "<mask>")
-        return MPNetTokenizer(vocab={word: i for i, word in enumerate(words)})
-    trained = ByteLevelBPETokenizer()
-    texts = [str(row["sentence"]) for row in make_rows(200, 6)]
-    trained.train_from_iterator(texts, 300, special_tokens=[*special], show_progress=False)
-    made = json.loads(trained.to_str())["model"]
-    return RobertaTokenizer(vocab=made["vocab"], merges=[tuple(two) for two in made["merges"]])
-
-
-def make_encoder(kind: str, folder: Path, tokens: int = 64) -> Path:
-    """Write an encoder with two layers of 32, random weights and ``tokens`` positions."""
-    config_class, model_class = KINDS[kind]
-    tokenizer = make_tokenizer(kind)
-    padding = 0 if kind == "bert" else 1
-    torch.manual_seed(3)
-    config = config_class(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=tokens if kind == "bert" else tokens + 2,
-        pad_token_id=padding,
-        type_vocab_size=1 if kind == "roberta" else 2,
-        initializer_range=0.3,
-    )
-    model_class(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=list(CONFIGS))
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random encoder of each kind, with a real tokenizer of its kind."""
-    return make_encoder(request.param, tmp_path_factory.mktemp(request.param))
+    """A tiny random encoder of each family, with a tokenizer of its kind."""
+    return write_encoder(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def data(folder: Path, task: str, classes: int, pairs: tuple[str, str] | None) -> Path:
@@ -111,17 +68,24 @@ def data(folder: Path, task: str, classes: int, pairs: tuple[str, str] | None) -
         ("mnli", 3, ("premise", "hypothesis")),
     ],
 )
-def test_each_kind_trains_and_gives_samples(
+def test_each_kind_trains_and_is_exported(
     encoder: Path, task: str, classes: int, pairs: tuple[str, str] | None, tmp_path: Path
 ) -> None:
     source = data(tmp_path, task, classes, pairs)
     settings = TrainSettings(task, str(source), str(encoder), epochs=1, max_tokens=64, bf16=False)
     facts = train(settings, tmp_path / "run")
-    assert len(facts["validation_accuracy_by_exit"]) == 2
+    assert len(facts["validation_accuracy_by_exit"]) == 3
     run = Run(tmp_path / "run")
     samples = samples_of_run(run, run.split().test, "test")
-    assert samples.probabilities_NEC.shape == (12, 2, classes)
-    assert samples.embedding_NH.shape == (12, 32)
+    assert samples.probabilities_NEC.shape == (12, 3, classes)
+    assert samples.embedding_NH.shape == (12, run.model.family.embedding_size)
+    options = {"mobile_layers": 1, "edge_layers": 2, "mu": 0.1, "cloud_fee": None}
+    export_run(run, tmp_path / "bundle", None, max_loss=100, max_tokens=256, **options)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.max_tokens == 64
+    shipped = samples_of_bundle(bundle, run.split().test)
+    assert shipped.embedding_NH.shape == samples.embedding_NH.shape
+    np.testing.assert_array_equal(shipped.tokens_N, samples.tokens_N)
 
 
 def test_row_is_the_same_alone_and_padded(encoder: Path) -> None:
@@ -150,9 +114,12 @@ def test_max_tokens_is_the_number_of_positions(encoder: Path, tmp_path: Path) ->
         train(TrainSettings("sst2", str(source), str(encoder), max_tokens=65, **options), tmp_path)
 
 
-def test_bert_and_roberta_tables_have_512_positions() -> None:
+def test_tables_of_real_encoders_have_512_positions() -> None:
     for config in (
         BertConfig(max_position_embeddings=512),
+        DistilBertConfig(max_position_embeddings=512),
+        ElectraConfig(max_position_embeddings=512),
+        XLMRobertaConfig(max_position_embeddings=514, pad_token_id=1),
         RobertaConfig(max_position_embeddings=514, pad_token_id=1),
         MPNetConfig(max_position_embeddings=514, pad_token_id=1),
     ):
@@ -188,7 +155,7 @@ def test_every_layer_and_exit_of_bert_base_and_large_gets_a_gradient(
 
 
 def test_weights_in_half_precision_train_in_fp32(tiny_data: Path, tmp_path: Path) -> None:
-    folder = make_encoder("bert", tmp_path / "half")
+    folder = write_encoder("bert", tmp_path / "half")
     BertModel.from_pretrained(folder).half().save_pretrained(folder)
     settings = TrainSettings(
         "sst2", str(tiny_data), str(folder), epochs=1, max_tokens=32, limit=60, bf16=False
@@ -218,7 +185,7 @@ def test_other_architectures_are_refused(config: Any, tmp_path: Path) -> None:
 def test_folder_that_is_no_encoder_is_refused(
     file: str, content: bytes | None, tmp_path: Path
 ) -> None:
-    folder = make_encoder("bert", tmp_path / "broken")
+    folder = write_encoder("bert", tmp_path / "broken")
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
@@ -227,7 +194,7 @@ def test_folder_that_is_no_encoder_is_refused(
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    folder = make_encoder("bert", tmp_path / "shape")
+    folder = write_encoder("bert", tmp_path / "shape")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     with pytest.raises(InvalidInput, match=r"model\.safetensors of that shape"):
@@ -236,24 +203,33 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 def test_encoder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     """transformers would make an empty tokenizer, in which every word is unknown."""
-    folder = make_encoder("bert", tmp_path / "mute")
+    folder = write_encoder("bert", tmp_path / "mute")
     for file in folder.glob("*token*"):
         file.unlink()
     with pytest.raises(InvalidInput, match=r"has no tokenizer; put its tokenizer\.json there"):
         load_tokenizer(str(folder))
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(InvalidInput, match="cannot be loaded"):
+    with pytest.raises(InvalidInput, match=r"the tokenizer in .* cannot be loaded"):
         load_tokenizer(str(folder))
+    (folder / "tokenizer.json").unlink()
+    (folder / "sentencepiece.bpe.model").write_bytes(b"no model")
+    with pytest.raises(InvalidInput, match=r"has no tokenizer; put its tokenizer\.json there"):
+        load_tokenizer(str(folder))  # a BERT tokenizer does not read this file
+    multilingual = write_encoder("xlm-roberta", tmp_path / "multilingual")
+    (multilingual / "tokenizer.json").unlink()
+    (multilingual / "sentencepiece.bpe.model").write_bytes(b"no model")
+    with pytest.raises(InvalidInput, match=r"put its tokenizer\.json there, or run: pip install"):
+        load_tokenizer(str(multilingual))
 
 
 def test_tokenizer_of_another_encoder_is_refused(tmp_path: Path) -> None:
-    bert = make_encoder("bert", tmp_path / "bert")
+    bert = write_encoder("bert", tmp_path / "bert")
     other = tmp_path / "other"
     shutil.copytree(bert, other)
     tokenizer = load_tokenizer(str(other))
     with pytest.raises(InvalidInput, match="its word table has 10 rows"):
         family_of(BertConfig(vocab_size=10)).check_tokenizer(tokenizer)
-    roberta = family_of(RobertaConfig(vocab_size=40, pad_token_id=1))
+    roberta = family_of(RobertaConfig(vocab_size=200, pad_token_id=1))
     with pytest.raises(InvalidInput, match="pads with 0, its config says 1"):
         roberta.check_tokenizer(tokenizer)
 

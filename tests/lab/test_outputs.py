@@ -34,7 +34,9 @@ from tests.support.tiny_data import make_rows, write_rows
 def written(fixed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs") / "tiny"
     done = CliRunner().invoke(
-        outputs, [str(fixed_run), "--train-logits", "--out", str(folder)], catch_exceptions=False
+        outputs,
+        [str(fixed_run), "--train-logits", "--device", "cpu", "--out", str(folder)],
+        catch_exceptions=False,
     )
     assert done.exit_code == 0, done.output
     assert f"written: {folder}" in done.output

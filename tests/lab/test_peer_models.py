@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from lab.export.layers import write_embeddings, write_layers
 from lab.export.peer_models import read_encoder, write_fp32_bundle, write_models
+from lab.models.model import new_model
 from shared.bundle.loading import Bundle, load_bundle
+from shared.bundle.manifest import EMBEDDINGS
 from shared.domain import LayerRange
+from shared.errors import InvalidInput
 from shared.inference.classifier import Classifier
+from tests.support.tiny_encoders import write_encoder
 
 TEXTS = ["a gripping, funny film", "dull and far too long", "it is not without charm"]
 
@@ -50,3 +55,13 @@ def test_models_that_are_there_are_not_written_again(bundle: Bundle, tmp_path: P
     write_models(bundle, tmp_path, written.append)
     assert len(written) == 1
     assert (tmp_path / names[-1]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "mpnet", "electra", "roberta"])
+def test_bundle_of_another_family_is_refused(kind: str, bundle: Bundle, tmp_path: Path) -> None:
+    encoder = write_encoder(kind, tmp_path / "encoder")
+    model = new_model(str(encoder), 2, "mean")
+    write_layers(model, tmp_path)
+    write_embeddings(model, tmp_path / EMBEDDINGS)
+    with pytest.raises(InvalidInput, match=r"another kind than BERT.*give a bundle of a BERT"):
+        read_encoder(Bundle(tmp_path, bundle.manifest, "none"))

@@ -14,6 +14,7 @@ from lab.evaluate.samples import Samples
 from lab.export.bundle import pools_of_run
 from lab.export.layers import write_embeddings, write_router
 from lab.models.embedding_tables import mean_embeddings
+from lab.models.encoders import load_tokenizer
 from lab.models.model import new_model
 from lab.models.run import Run
 from shared.domain import Tier
@@ -70,7 +71,7 @@ def test_lab_and_mobile_use_the_same_word_table(run: Run, tmp_path: Path) -> Non
     example = run.split().validation[0]
     encoder = TextEncoder(run.tokenizer_file, 32)
     (found_H,) = mean_embeddings(run.model, [encoder.encode(example.text)])
-    ids = run.tokenizer(example.text, add_special_tokens=False)["input_ids"]
+    ids = load_tokenizer(run.facts["encoder"])(example.text, add_special_tokens=False)["input_ids"]
     tables = load_file(tmp_path / "tables")
     expected_H = np.mean([tables["word"][i] * tables["word_scale"][i] for i in ids], 0)
     np.testing.assert_allclose(found_H, expected_H, atol=1e-6)
@@ -91,7 +92,7 @@ def test_second_call_reads_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*args: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(lab.evaluate.samples, "predict", refuse)
+    monkeypatch.setattr(lab.evaluate.samples, "predict_encoded", refuse)
     second = pools_of_run(Run(run.folder), None, 1, 2, 0.1, None, 64)
     assert second.alpha == first.alpha
     np.testing.assert_array_equal(second.centroids_DH, first.centroids_DH)

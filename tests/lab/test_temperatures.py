@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from scipy.special import softmax
 
 from lab.cli.fit_temperatures import fit_temperatures as command
-from lab.models.predict import ExitOutputs, predict
+from lab.models.predict import ExitOutputs
 from lab.models.run import Run
 from lab.train.temperatures import calibration_error, fit_temperatures, negative_log_likelihood
 
@@ -34,10 +34,7 @@ def test_folded_temperatures_change_confidence_and_no_answer(
     )
     assert "temperatures of the exits 1 to 3: " in done.output
     runs = Run(fixed_run), Run(tmp_path)
-    before, after = (
-        predict(run.model, run.tokenizer, run.split().validation, run.facts["max_tokens"])
-        for run in runs
-    )
+    before, after = (run.predict(run.split().validation) for run in runs)
     log_before, log_after = (
         np.log(outputs.probabilities_ENC.astype(np.float64)) for outputs in (before, after)
     )

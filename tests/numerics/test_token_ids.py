@@ -50,6 +50,14 @@ def test_embeddings_are_the_same_alone_and_in_any_batch(
         np.testing.assert_array_equal(hidden_TH, alone_BTH[0])
 
 
+@pytest.mark.parametrize("literal", ["[SEP]", "[CLS]", "[MASK]", "[PAD]"])
+def test_control_tokens_in_a_text_are_text(literal: str, encoder: TextEncoder) -> None:
+    row = encoder.encode(f"a {literal} film")
+    assert set(row.ids_T[row.content_T].tolist()).isdisjoint({0, 101, 102, 103})
+    assert row.ids_T[~row.content_T].tolist() == [101, 102]
+    assert row.tokens > 6
+
+
 def test_prediction_can_be_copied() -> None:
     one = Prediction(1, (0.25, 0.75), 0.75, 3)
     assert copy.copy(one) == one

@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from shared.bundle.manifest import MANIFEST, ROUTER
+from lab.export.samples import write_samples
+from shared.bundle.manifest import MANIFEST, ROUTER, SAMPLES
+from shared.domain import InputText
 from tests.support.paths import BUNDLE
 
 
@@ -19,7 +22,7 @@ def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = Non
 
     ``counts`` replaces the sizes of the pools; a pool of size 0 gets no centroid.
     """
-    shutil.copytree(BUNDLE, folder, copy_function=os.link)
+    shutil.copytree(BUNDLE, folder, copy_function=os.symlink)
     with np.load(BUNDLE / ROUTER, allow_pickle=False) as arrays:
         centroids_DH, counts_D = arrays["centroids"], arrays["counts"]
     if counts is not None:
@@ -27,8 +30,21 @@ def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = Non
         centroids_DH[counts_D == 0] = np.nan
     (folder / ROUTER).unlink()
     np.savez(folder / ROUTER, centroids=centroids_DH, counts=counts_D)
+    _list_file(folder, ROUTER)
+    return folder
+
+
+def bundle_with_samples(folder: Path, samples: Sequence[InputText]) -> Path:
+    """Write a copy of the shipped bundle with these sample texts, and return its folder."""
+    shutil.copytree(BUNDLE, folder, copy_function=os.link)
+    write_samples(samples, folder / SAMPLES)
+    _list_file(folder, SAMPLES)
+    return folder
+
+
+def _list_file(folder: Path, name: str) -> None:
+    """Write the checksum of a file into the manifest."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["files"][ROUTER] = hashlib.sha256((folder / ROUTER).read_bytes()).hexdigest()
+    manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    return folder

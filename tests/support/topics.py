@@ -18,9 +18,9 @@ TOPICS = (SPORT, COOKING, WEATHER)
 _SENTENCES = {
     SPORT: (
         "The {a} {b} the {c} {d}.",
-        "After {d}, our {a} {b} the {c}, and the crowd cheered.",
+        "After {d}, our {a} {b} the {c}, and the fans cheered.",
         '"We {b} that {c} together", said the {a} {d}.',
-        "Nobody expected the {a} to reach the {c} {d}.",
+        "Few expected the {a} to reach the {c} {d}.",
     ),
     COOKING: (
         "{b} the {a} {d} and add the {c}.",
@@ -43,7 +43,7 @@ _WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "d": ("in the second half", "in extra time", "last season", "at the stadium"),
     },
     COOKING: {
-        "a": ("onions", "dough", "chicken", "soup", "carrots", "sauce", "rice"),
+        "a": ("onions", "dough", "chicken", "stew", "carrots", "sauce", "rice"),
         "b": ("fry", "bake", "chop", "stir", "roast", "simmer", "season"),
         "c": ("garlic", "butter", "cheese", "pepper", "flour", "olive oil", "parsley"),
         "d": ("in a hot pan", "for ten minutes", "in the oven", "with a pinch of salt"),

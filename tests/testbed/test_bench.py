@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from testbed.load.labelled_texts import LabelledText, read_labelled_texts
 
 from shared.bundle.loading import Bundle
+from shared.domain import InputText
 from shared.errors import InvalidInput
 from testbed.bench.cli import bench
 from testbed.bench.layer_speed import early_exit
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, environment
+from testbed.texts import read_labelled_texts
+from tests.support.descriptions import PAIRS, SINGLE
 
-TEXTS = ["a gripping, funny film", "dull and far too long", "it is not without charm"]
+TEXTS = [
+    InputText("a gripping, funny film"),
+    InputText("dull and far too long"),
+    InputText("it is not without charm"),
+]
 
 
 def test_early_exit_is_compared_with_all_layers(bundle: Bundle) -> None:
@@ -29,13 +35,15 @@ def test_servers_stay_offline_and_ours_gets_its_settings(tmp_path: Path) -> None
         found = environment(peer, peer.variants[0], tmp_path, 1234, tmp_path)
         assert found["HF_HUB_OFFLINE"] == "1"
         assert ("DIMEE_PORT" in found) == (peer.venv is None)
-        assert json.dumps(peer.body("a"))
+        assert json.dumps(peer.body(InputText("a")))
 
 
 def test_unknown_server_is_refused_with_the_choices(tmp_path: Path) -> None:
     data = tmp_path / "validation.jsonl"
     data.write_text('{"sentence": "fine", "label": 1}\n')
-    result = CliRunner().invoke(bench, ["--data", str(tmp_path), "--only", "torchserve"])
+    result = CliRunner().invoke(
+        bench, ["--data", str(tmp_path), "--text-field", "sentence", "--only", "torchserve"]
+    )
     assert result.exit_code != 0
     assert "LitServe" in str(result.exception)
 
@@ -69,27 +77,40 @@ def test_page_has_every_measured_part() -> None:
     assert "Open loop" not in text
 
 
-def test_labelled_texts_are_read_from_json_lines(tmp_path: Path) -> None:
+def test_labelled_texts_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
     file = tmp_path / "validation.jsonl"
-    file.write_text('{"sentence": "fine", "label": 1}\n{"sentence": "dull", "label": 0}\n')
-    expected = [LabelledText("fine", None, 1), LabelledText("dull", None, 0)]
-    assert read_labelled_texts(tmp_path, "sst2", 2) == expected
+    file.write_text('{"sentence": "fine", "label": 1}\n{"sentence": "dull", "label": "bad"}\n')
+    expected = [InputText("fine", None, "good"), InputText("dull", None, "bad")]
+    assert read_labelled_texts(tmp_path, SINGLE, {"text_field": "sentence"}) == expected
+    trained = SINGLE.model_copy(update={"fields": {"text": "sentence"}})
+    assert read_labelled_texts(tmp_path, trained, {}) == expected
     file.write_text('{"question1": "a", "question2": "b", "label": 0}\n')
-    assert read_labelled_texts(file, "qqp", 2) == [LabelledText("a", "b", 0)]
+    fields = {"text_field": "question1", "pair_field": "question2"}
+    assert read_labelled_texts(file, PAIRS, fields) == [InputText("a", "b", "no")]
 
 
 @pytest.mark.parametrize(
     "line",
-    ["", "no json", "[1]", '{"sentence": "fine"}', '{"sentence": " ", "label": 1}',
-     '{"sentence": "fine", "label": 2}', '{"sentence": "fine", "label": -1}',
-     '{"sentence": "fine", "label": true}'],
+    ["", "no json", "[1]", '{"text": "fine"}', '{"text": " ", "label": 1}',
+     '{"text": "fine", "label": 2}', '{"text": "fine", "label": -1}',
+     '{"text": "fine", "label": true}', '{"text": "fine", "label": "great"}'],
 )  # fmt: skip
 def test_invalid_labelled_text_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "validation.jsonl").write_text(line)
-    with pytest.raises(InvalidInput, match="data: "):
-        read_labelled_texts(tmp_path, "sst2", 2)
+    with pytest.raises(InvalidInput, match=r"validation\.jsonl (line 1|has no text)"):
+        read_labelled_texts(tmp_path, SINGLE, {})
 
 
-def test_labelled_texts_of_an_unknown_task_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="sst2"):
-        read_labelled_texts(tmp_path, "sentiment", 2)
+def test_field_that_is_missing_is_named_with_the_option(tmp_path: Path) -> None:
+    (tmp_path / "validation.jsonl").write_text('{"sentence": "fine", "label": 1}\n')
+    with pytest.raises(
+        InvalidInput, match=r"it has sentence, label\); name yours with --text-field"
+    ):
+        read_labelled_texts(tmp_path, SINGLE, {})
+
+
+def test_servers_that_take_no_pairs_are_known() -> None:
+    for peer in PEERS:
+        assert peer.takes_pairs == ("infinity" not in peer.name), peer.name
+        body = peer.body(InputText("first", "second"))
+        assert peer.takes_pairs == (body.get("pair") == "second")

@@ -10,6 +10,7 @@ from itertools import pairwise
 import psutil
 import pytest
 
+from shared.domain import InputText
 from testbed.chaos.client_capacity import measure_capacity
 from testbed.chaos.fault_injector import HOPS, FaultInjector
 from testbed.chaos.five_minutes import KILLED, faults_in_turn
@@ -24,7 +25,7 @@ from testbed.load.target import LoadTarget
 
 
 def outcome(status: int, latency_s: float, error: str = "", at_s: float = 10.0) -> Outcome:
-    return Outcome(PlannedRequest(at_s, "fine", None), at_s + latency_s, status, error)
+    return Outcome(PlannedRequest(at_s, InputText("fine"), None), at_s + latency_s, status, error)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from shared.domain import Tier
+from shared.domain import InputText, Tier
 from shared.errors import Overloaded
 from shared.wire import Classification, ClassifyItem, ClassifyResponse, CostReport
 from testbed.demo import send_in_turn
@@ -54,9 +54,10 @@ def test_each_sentence_is_one_request_and_one_row(capsys: pytest.CaptureFixture[
     sent: list[list[str]] = []
     texts = sample_sentences()
     with client(sent) as http:
-        assert not send_in_turn(http, texts)
+        assert not send_in_turn(http, [InputText(text) for text in texts], 10)
     assert sent == [[text] for text in texts]
     rows = capsys.readouterr().out.splitlines()
+    assert rows.pop(0).split()[:2] == ["text", "label"]
     assert len(rows) == len(texts)
     assert all(f"{1000.0 + number:.1f}" in line for number, line in enumerate(rows))
 
@@ -66,12 +67,36 @@ def test_sentence_without_answer_is_a_row_and_a_failure(
 ) -> None:
     sent: list[list[str]] = []
     with client(sent, error_at=1) as http:
-        assert send_in_turn(http, ["a", "b", "c"])
+        assert send_in_turn(http, [InputText(text) for text in "abc"], 10)
     rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 3
-    assert "overloaded: busy" in rows[1]
+    assert len(rows) == 1 + 3
+    assert "overloaded: busy" in rows[2]
 
 
 def test_refused_request_ends_the_demo() -> None:
     with client([], error_at=0, status=429) as http, pytest.raises(Overloaded):
-        send_in_turn(http, ["a"])
+        send_in_turn(http, [InputText("a")], 10)
+
+
+def test_labelled_pairs_show_which_answers_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+    bodies: list[dict[str, object]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        item = ClassifyItem(result=answer(1))
+        return httpx.Response(200, content=ClassifyResponse(items=[item]).model_dump_json())
+
+    texts = [
+        InputText("first", "second", "positive"),
+        InputText("third", "fourth", "negative"),
+        InputText("fifth", "sixth"),
+    ]
+    with httpx.Client(base_url="http://mobile", transport=httpx.MockTransport(handle)) as http:
+        assert not send_in_turn(http, texts, 10)
+    assert bodies[0] == {"texts": ["first"], "pairs": ["second"]}
+    header, *rows, verdict = capsys.readouterr().out.splitlines()
+    assert header.endswith("answer")
+    assert [row.rsplit("  ", 1)[1] for row in rows[:2]] == ["right", "wrong: negative"]
+    assert "fifth" in rows[2]
+    assert "| sixth" in rows[2]
+    assert verdict == "right: 1 of 2 labelled texts (50.0%)"

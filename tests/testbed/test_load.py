@@ -15,6 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, TooLarge
 from testbed.load.arrivals import FLAT, from_trace, poisson, rate_share
 from testbed.load.cli import load
@@ -112,7 +113,7 @@ def test_missing_gateway_is_one_clear_sentence() -> None:
 
 
 def requests_at(*times: float) -> list[PlannedRequest]:
-    return [PlannedRequest(at, str(number), None) for number, at in enumerate(times)]
+    return [PlannedRequest(at, InputText(str(number)), None) for number, at in enumerate(times)]
 
 
 def test_stall_is_charged_to_every_request_that_waited() -> None:
@@ -131,7 +132,7 @@ def test_stall_is_charged_to_every_request_that_waited() -> None:
             stall_ended.set()
             samples, _ = await running
             texts = [json.loads(body)["texts"] for body in server.bodies]
-        assert sorted(texts) == sorted([one.text] for one in plan)
+        assert sorted(texts) == sorted([one.text.text] for one in plan)
         assert [one.number for one in samples] == list(range(40))
         assert {one.ending for one in samples} == {"shed"}
         assert {one.error_code for one in samples} == {"busy"}

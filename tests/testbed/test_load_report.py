@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from shared.domain import InputText
 from shared.wire import ClassifyResponse
+from testbed.load.accuracy import accuracy_lines
 from testbed.load.page import load_page
 from testbed.load.report import make_report
 from testbed.load.runner import ActionRecord
@@ -120,8 +122,9 @@ def test_run_without_an_answer_has_a_report() -> None:
 
 
 def test_body_has_a_policy_only_if_one_is_given() -> None:
-    assert request_body("a", None, 9.0) == {"texts": ["a"], "deadline_ms": 9.0}
-    assert request_body("a", "edge", 9.0)["policy"] == "edge"
+    assert request_body(InputText("a"), None, 9.0) == {"texts": ["a"], "deadline_ms": 9.0}
+    assert request_body(InputText("a"), "edge", 9.0)["policy"] == "edge"
+    assert request_body(InputText("a", "b"), None, 9.0)["pairs"] == ["b"]
 
 
 class Tags(HTMLParser):
@@ -187,3 +190,36 @@ def test_inserted_text_is_escaped(samples: list[Sample]) -> None:
     made = load_page(found)
     assert "<script" not in made
     assert made.count("&lt;script&gt;") >= 12
+
+
+def test_accuracy_stands_beside_latency_and_cost_of_each_tier(samples: list[Sample]) -> None:
+    samples[0].text = InputText("a", None, "negative")
+    samples[1].text = InputText("b", None, "positive")
+    samples[2].text = InputText("c", None, "positive")
+    samples[3].text = InputText("d", None, "positive")  # not answered
+    found = report(samples)
+    assert (found["accuracy"]["share"], found["accuracy"]["texts"]) == (pytest.approx(2 / 3), 3)
+    tiers = found["tiers"]
+    assert tiers["edge"] is None
+    assert (tiers["mobile"]["accuracy"]["share"], tiers["mobile"]["latency_ms"]["p50"]) == (1, 12)
+    assert (tiers["cloud"]["accuracy"]["share"], tiers["cloud"]["cost_lambda"]) == (0, 1.5)
+    total, head, mobile, cloud = accuracy_lines(found)
+    assert total == "accuracy 66.7 % (20.8 to 93.9 %), 95 % interval of 3 texts"
+    assert head.split() == [
+        "tier",
+        "answers",
+        "texts",
+        "accuracy,",
+        "%",
+        "p50",
+        "ms",
+        "p95",
+        "ms",
+        "λ/request",
+    ]
+    assert mobile.split()[:5] == ["mobile", "2", "2", "100.0", "%"]
+    assert cloud.split()[-3:] == ["80.0", "80.0", "1.50"]
+    page = load_page(found)
+    assert "66.7 % (20.8 to 93.9 %), 95 % interval of 3 texts" in page
+    assert "100.0 % (34.2 to 100.0 %)" in page
+    assert "accuracy</th>" not in load_page(report([sample(0, 3.0, 429, b"{}")]))

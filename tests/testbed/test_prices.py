@@ -17,13 +17,13 @@ from cloud_server.app import create_app as create_cloud
 from cloud_server.settings import CloudSettings
 from edge_server.app import create_app as create_edge
 from edge_server.settings import EdgeSettings
-from shared.domain import Tier
+from shared.domain import InputText, Tier
 from shared.errors import DimeeError, InvalidInput, TierFailed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices, read_price_file
+from testbed import gateway
 from testbed import up as testbeds
 from testbed.load.cli import load
-from testbed.prices import cli as prices_cli
 from testbed.prices.cli import prices
 from testbed.prices.measure import (
     WARM_UP,
@@ -33,6 +33,7 @@ from testbed.prices.measure import (
     price_file,
 )
 from testbed.up import PORTS
+from tests.support.descriptions import SINGLE
 from tests.support.paths import BUNDLE, free_ports
 
 NOW = datetime(2026, 11, 27, 9, 30, tzinfo=UTC)
@@ -49,6 +50,8 @@ class Gateway:
         self.down = down
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/bundle":
+            return httpx.Response(200, content=SINGLE.model_dump_json())
         body = json.loads(request.content)
         assert body["mode"] == "auto"
         assert len(body["texts"]) == 1
@@ -103,7 +106,7 @@ def measured(network_ms: float = 5.0, edge_layer_ms: float = 2.0) -> dict[Tier, 
 def test_medians_are_of_warm_requests(tier: Tier) -> None:
     gateway = Gateway()
     with client(gateway) as http:
-        found = measure_tier(http, tier, [f"text {n}" for n in range(9)])
+        found = measure_tier(http, tier, [InputText(f"text {n}") for n in range(9)])
     assert gateway.asked == {tier.value: 9 + WARM_UP}
     assert found.layer_ms == LAYER_MS[tier]
     assert found.network_ms == NETWORK_MS[tier]
@@ -112,7 +115,7 @@ def test_medians_are_of_warm_requests(tier: Tier) -> None:
 
 def test_tier_that_does_not_answer_raises() -> None:
     with client(Gateway(down="edge")) as http, pytest.raises(TierFailed, match="the edge did not"):
-        measure_tier(http, Tier.EDGE, ["a"])
+        measure_tier(http, Tier.EDGE, [InputText("a")])
 
 
 def test_server_that_is_not_a_gateway_raises() -> None:
@@ -120,7 +123,7 @@ def test_server_that_is_not_a_gateway_raises() -> None:
         client(lambda request: httpx.Response(200, text="hello")) as http,
         pytest.raises(DimeeError, match="no gateway answers at http://mobile"),
     ):
-        measure_tier(http, Tier.EDGE, ["a"])
+        measure_tier(http, Tier.EDGE, [InputText("a")])
 
 
 def test_one_lambda_is_a_layer_on_the_edge() -> None:
@@ -163,7 +166,7 @@ def test_command_writes_a_book_that_the_mobile_accepts(
     def fake(**options: Any) -> httpx.Client:
         return real(base_url=options["base_url"], transport=httpx.MockTransport(Gateway()))
 
-    monkeypatch.setattr(prices_cli.httpx, "Client", fake)
+    monkeypatch.setattr(gateway.httpx, "Client", fake)
     file = tmp_path / "new" / "prices.json"
     done = CliRunner().invoke(
         prices,

@@ -14,7 +14,9 @@ import pytest
 
 import shared.settings
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
+from shared.domain import LayerRange
 from shared.errors import BundleError
+from shared.inference.layers import Layers
 from shared.settings import BundleSettings, read_settings
 from tests.support.paths import BUNDLE
 
@@ -90,6 +92,18 @@ def test_unreadable_file_error_says_how_to_change_its_mode(
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(BundleError, match=rf"may not read .*{name}; run chmod -R a\+rX"):
         load_bundle(copy)
+
+
+def test_deeper_layers_are_loaded_from_an_unchanged_bundle_only(copy: Path) -> None:
+    layers = Layers(load_bundle(copy), LayerRange(1, 1), 1)
+    layers.deepen(2)
+    shutil.copy(copy / "layers/04.onnx", copy / "layers/03.onnx")
+    with pytest.raises(BundleError, match=r"03\.onnx is damaged"):
+        layers.deepen(3)
+    copy.rename(copy.with_name("moved"))
+    with pytest.raises(BundleError, match=r"03\.onnx is missing"):
+        layers.deepen(3)
+    assert layers.range.last == 2
 
 
 def test_bundle_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_client.cli.classify import BATCH
 from tests.support.paths import BUNDLE, free_ports
 
 DIMEE = Path(sys.executable).parent / "dimee"
@@ -65,7 +66,11 @@ def test_json_has_the_documented_fields(offline: dict[str, str]) -> None:
 def test_dash_reads_texts_from_stdin(offline: dict[str, str]) -> None:
     lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
     done = dimee("classify", "-", "--policy", "mobile", "--json", settings=offline, stdin=lines)
-    assert [answer["label"] for answer in json.loads(done.stdout)] == ["positive", "negative"]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(answer["line"], answer["label"]) for answer in answers] == [
+        (1, "positive"),
+        (3, "negative"),
+    ]
 
 
 def test_table_has_one_row_per_text(offline: dict[str, str]) -> None:
@@ -119,6 +124,19 @@ def test_cost_ceiling_below_every_answer_is_rejected(offline: dict[str, str]) ->
         (("classify", "x" * 30_000), b"", b"at most 20,000"),
         (("classify", "a", "--bundle", "/nowhere"), b"", b"dimee export"),
         (
+            ("classify", "-", "--input-format", "csv"),
+            b"a,b\n1,2\n",
+            b"name yours with --text-field",
+        ),
+        (("classify", "a", "--texts", "b"), b"", b"not both"),
+        (("classify", "-", "--pair", "b"), b"a\n", b"belongs to a TEXT"),
+        (("classify", "--texts", "/nowhere"), b"", b"/nowhere cannot be read"),
+        (("up", "--bundle", "/nowhere"), b"", b"dimee export"),
+        (("demo", "--bundle", "/nowhere"), b"", b"dimee export"),
+        (("load", "--bundle", "/nowhere"), b"", b"dimee export"),
+        (("load", "--texts", "/nowhere"), b"", b"/nowhere cannot be read"),
+        (("demo", "--texts", "/nowhere"), b"", b"/nowhere cannot be read"),
+        (
             ("classify", "a", "--policy", "best"),
             b"",
             b"'best' is not known; choose one of cascade-routing,",
@@ -141,3 +159,26 @@ def test_wrong_setting_is_named(offline: dict[str, str]) -> None:
     assert done.returncode == 2
     assert b"DIMEE_DEADLINE_MS" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_answers_appear_while_stdin_is_open(offline: dict[str, str]) -> None:
+    """The first batch is answered before the input ends, so that input of any length works."""
+    process = subprocess.Popen(
+        [DIMEE, "classify", "-", "--policy", "mobile", "--json"],
+        env=os.environ | offline,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        process.stdin.write(b"fine\n" * BATCH)
+        process.stdin.flush()
+        first = [json.loads(process.stdout.readline()) for _ in range(BATCH)]
+        process.stdin.write("\u200b\nugly, lifeless mess".encode())  # no end of line
+        process.stdin.close()
+        rest = [json.loads(line) for line in process.stdout]
+    assert [row["line"] for row in first] == list(range(1, BATCH + 1))
+    assert [row.get("label") for row in rest] == [None, "negative"]
+    assert rest[0]["error"]["message"].startswith(f"line {BATCH + 1}: text: contains no character")
+    assert process.returncode == 2

@@ -154,12 +154,18 @@ def test_damaged_layers_are_refused_at_start(bundle: Bundle, tmp_path: Path) -> 
         start_processes(Bundle(copy, bundle.manifest, bundle.bundle_id), LayerRange(1, 3), 2)
 
 
+def test_worker_does_not_start_with_a_bundle_that_replaced_the_first(bundle: Bundle) -> None:
+    first = Bundle(BUNDLE, bundle.manifest, "0123456789abcdef")
+    with pytest.raises(BundleError, match="is not the bundle 0123456789abcdef with which this"):
+        start_processes(first, LayerRange(1, 1), 1)
+
+
 SERVER = """
 import sys
-from pathlib import Path
+from shared.bundle.loading import load_bundle
 from shared.domain import LayerRange
 from shared.inference.process_batcher import ProcessBatcher
-batcher = ProcessBatcher(Path(sys.argv[1]), LayerRange(1, 1))
+batcher = ProcessBatcher(load_bundle(sys.argv[1]), LayerRange(1, 1))
 batcher.await_ready()
 print(batcher.pid, flush=True)
 sys.stdin.read()

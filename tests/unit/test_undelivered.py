@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
@@ -148,6 +150,17 @@ def test_problem_of_a_status(outbox: Outbox, status: int, words: str) -> None:
     assert asyncio.run(play()) == f"it {words}"
 
 
+def test_problem_of_a_certificate_that_is_not_trusted(outbox: Outbox) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def play() -> str:
+        async with HttpServer(in_turn([response()]), context) as server:
+            return await asyncio.to_thread(problem_at, server.url, outbox)
+
+    assert asyncio.run(play()) == "its TLS certificate is not trusted; set DIMEE_TLS_CA"
+
+
 @pytest.mark.parametrize(
     ("said", "scheme", "problem"),
     [
@@ -171,7 +184,7 @@ def test_problem_of_another_program_at_the_address(
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
-        assert problem_at(url, outbox, 0.1 if not said else FLUSH_S).startswith(problem)
+        assert problem_at(url, outbox, 0.5 if not said else FLUSH_S).startswith(problem)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
         for connection in accepted:

@@ -143,13 +143,23 @@ class EncoderFamily(ABC):
                 "with absolute ones"
             )
 
-    def check_pairs(self) -> None:
-        """Raise `InvalidInput` if the encoder cannot tell the texts of a pair apart."""
+    def check_pairs(self, tokenizer: Any) -> None:
+        """Raise `InvalidInput` if the encoder cannot tell the texts of a pair apart.
+
+        BERT and ELECTRA were trained with a segment for each text. The others read the separators
+        that their tokenizer puts between the texts.
+        """
         if self.pairs_by_segments and self.segments < 2:
             raise InvalidInput(
                 f"encoder: this {self.title} has one segment, so it cannot read pairs; choose one "
                 "with type_vocab_size 2, or one that reads pairs by separators "
                 "(RoBERTa, XLM-R, MPNet, DistilBERT)"
+            )
+        single, pair = (tokenizer.num_special_tokens_to_add(pair) for pair in (False, True))
+        if pair <= single:
+            raise InvalidInput(
+                "encoder: its tokenizer puts no separator between the texts of a pair, so it "
+                "cannot read pairs; give a tokenizer.json whose post_processor does"
             )
 
     def check_tokens(self, max_tokens: int) -> None:
@@ -189,11 +199,9 @@ class EncoderFamily(ABC):
     def tables(self, encoder: Any) -> EmbeddingTables:
         """Return the embedding tables of the torch encoder."""
         embeddings = encoder.embeddings
-        word_VE = array(embeddings.word_embeddings.weight)
-        first, limit = self.first_position, self.position_limit
         return EmbeddingTables(
-            word_VE=word_VE,
-            position_PE=array(embeddings.position_embeddings.weight)[first : first + limit],
+            word_VE=array(embeddings.word_embeddings.weight),
+            position_PE=array(embeddings.position_embeddings.weight)[self.first_position :],
             type_KE=self._type_rows(embeddings),
             gamma_E=array(embeddings.LayerNorm.weight),
             beta_E=array(embeddings.LayerNorm.bias),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lab.models.families.base import Array, BertLayers
+from shared.errors import InvalidInput
 
 
 class Roberta(BertLayers):
@@ -19,6 +20,14 @@ class Roberta(BertLayers):
     model_types = ("roberta", "xlm-roberta")
     classifiers = ("RobertaForSequenceClassification", "XLMRobertaForSequenceClassification")
     pads_by_config = True
+
+    def check(self) -> None:
+        super().check()
+        if self.config.pad_token_id is None:
+            raise InvalidInput(
+                f"encoder: this {self.title} has no padding token, from which it counts positions; "
+                "set pad_token_id in its config.json"
+            )
 
     @property
     def first_position(self) -> int:
