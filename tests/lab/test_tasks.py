@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.examples import labels_of_data, load_examples
-from lab.data.labels import MAX_LABELS, check_labels, label_name, ordered_labels
+from lab.data.labels import MAX_LABELS, check_labels, ordered_labels
 from lab.data.task_file import FIELDS, name_of_data, resolve_task
 from lab.data.tasks import (
     TASKS,
@@ -25,6 +25,7 @@ from lab.data.tasks import (
 from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
 from shared.field_types import MAX_LABEL_CHARS
+from shared.labels import label_name
 from tests.support.paths import BUNDLE
 from tests.support.tiny_data import TOPICS, make_rows, make_topic_rows, write_rows, write_table
 
