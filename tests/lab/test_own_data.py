@@ -70,9 +70,8 @@ def test_run_and_bundle_know_their_task(run: Path, bundle: Bundle) -> None:
     assert (manifest.task, manifest.labels, manifest.metric) == ("temas", TOPICS, "macro-f1")
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     assert all(label in card for label in TOPICS)
-    assert (
-        "--task temas --data DATA --text-field text --label-field topic --metric macro-f1" in card
-    )
+    for option in ("--task temas", "--text-field text", "--label-field topic", "--metric macro-f1"):
+        assert option in card
 
 
 def test_labels_come_back_from_every_tier_and_the_ledger(bundle: Bundle, tmp_path: Path) -> None:
