@@ -141,7 +141,8 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     "links",
     multiple=True,
     metavar="HOP=LINK",
-    help="Emulated link: mobile-edge=4g, mobile-cloud=wifi,loss=0.01 or mobile-edge=@FILE.",
+    help="Emulated link: mobile-edge=4g, mobile-cloud=wifi,loss=0.01, mobile-edge=@FILE for a "
+    "schedule, or mobile-edge=4g,up=FILE,down=FILE for packet traces in Mahimahi's format.",
 )
 @click.option(
     "--link-seed", default=0, show_default=True, help="Seed of the links' jitter and loss."

@@ -1,4 +1,4 @@
-"""Calibrate a bundle's cascade routing and certify its loss.
+"""Calibrate the default policy of a bundle and certify its loss.
 
 Shape suffixes: S settings, N samples.
 """
@@ -25,6 +25,7 @@ from lab.certify.calibrate import (
 )
 from lab.certify.calibrate import tier_bounds as bounds_of
 from lab.evaluate.choose_lambda import PRICES, TEXT_ALPHAS, Setting
+from lab.evaluate.reward import CANDIDATES
 from lab.evaluate.samples import Samples
 from lab.evaluate.simulate import Trace, simulate
 from shared.bundle.loading import Bundle
@@ -38,8 +39,9 @@ from shared.certificates.certificate import (
 from shared.certificates.sequential_test import DISAGREEMENT, DROP, upper_bound
 from shared.domain import Tier
 from shared.errors import InvalidInput
-from shared.policies import PolicyFacts
+from shared.policies import PolicyFacts, RoutingPolicy
 from shared.policies.cascade_routing import CascadeRouting
+from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
 
@@ -49,7 +51,7 @@ EARLY_EXIT_TIERS = (Tier.MOBILE, Tier.EDGE)
 
 @dataclass(frozen=True)
 class SettingOutcomes:
-    """Answers, tiers and costs of ``cascade-routing`` for every sample at every setting."""
+    """Answers, tiers and costs of ``policy`` for every sample at every setting."""
 
     settings: list[Setting]
     answer_SN: NDArray[np.int64]
@@ -58,6 +60,14 @@ class SettingOutcomes:
     escalated_SN: NDArray[np.bool_]
     samples: Samples
     cost_model: CostModel
+    policy: str = CascadeRouting.name
+
+    def thresholds(self, setting: Setting) -> dict[str, float]:
+        """Return the thresholds of a setting that a certificate names."""
+        alpha = {"alpha": setting.alpha}
+        if self.policy == CascadeRouting.name:
+            return alpha | {"cost_weight": setting.price}
+        return alpha
 
     def candidates(self, metric: Metric) -> Candidates:
         """Return the losses against all-cloud by ``metric``, and the costs.
@@ -77,31 +87,44 @@ class SettingOutcomes:
 
 
 def run_settings(bundle: Bundle, samples: Samples, cost_model: CostModel) -> SettingOutcomes:
-    """Simulate cascade routing on the samples at every Λ > 0 and α, at these prices."""
+    """Simulate the bundle's default policy on the samples at every setting, at these prices."""
     facts = replace(PolicyFacts.of(bundle), cost_model=cost_model)
-    heads = facts.heads
-    own = () if heads is None else (round(float(heads.alpha), 6),)
-    settings = [
-        Setting(price, alpha) for alpha in sorted({*own, *TEXT_ALPHAS}) for price in PRICES if price
-    ]
+    policies = _policies(facts)
     traces = [
-        simulate(
-            CascadeRouting(heads, cost_model, setting.price, setting.alpha),
-            samples,
-            facts,
-            bundle.manifest.edge_layers,
-        )
-        for setting in settings
+        simulate(policy, samples, facts, bundle.manifest.edge_layers) for _, policy in policies
     ]
     return SettingOutcomes(
-        settings,
+        [setting for setting, _ in policies],
         np.stack([trace.answer_N for trace in traces]),
         np.stack([trace.tier_N for trace in traces]),
         np.stack([trace.cost_N for trace in traces]),
         np.stack([_escalated(trace, cost_model) for trace in traces]),
         samples,
         cost_model,
+        bundle.default_policy,
     )
+
+
+def _policies(facts: PolicyFacts) -> list[tuple[Setting, RoutingPolicy]]:
+    """Return the settings to try, with their policies.
+
+    `cascade-routing` has every Λ > 0 and α. `dimee-fixed`, for a bundle without correctness heads,
+    has the candidates of Algorithm 1 for α, and those of `TEXT_ALPHAS`.
+    """
+    heads = facts.heads
+    if heads is None:
+        paper = np.linspace(1 / facts.classes, 1, CANDIDATES).tolist()
+        alphas = sorted({round(alpha, 6) for alpha in (facts.alpha, *paper, *TEXT_ALPHAS)})
+        return [
+            (Setting(0.0, alpha), DimeeFixed(facts.centroids_DH, facts.counts_D, alpha))
+            for alpha in alphas
+        ]
+    alphas = sorted({round(float(heads.alpha), 6), *TEXT_ALPHAS})
+    settings = [Setting(price, alpha) for alpha in alphas for price in PRICES if price]
+    return [
+        (setting, CascadeRouting(heads, facts.cost_model, setting.price, setting.alpha))
+        for setting in settings
+    ]
 
 
 def _escalated(trace: Trace, cost_model: CostModel) -> NDArray[np.bool_]:
@@ -199,8 +222,8 @@ class Calibration:
         beginning = f"max-drop: {points} cannot be certified with n = {n:,}"
         if not self.choice.settings:
             return InvalidInput(
-                f"{beginning}: at these prices no setting of the policy cascade-routing is cheaper "
-                "than the cloud alone, which needs no certificate",
+                f"{beginning}: at these prices no setting of the policy {self.outcomes.policy} is "
+                "cheaper than the cloud alone, which needs no certificate",
                 field="max_drop",
             )
         candidates = self.outcomes.candidates(self.metric)
@@ -262,10 +285,10 @@ def certify(
         "max_drop": calibration.max_drop,
         "delta": calibration.delta,
         "bound": chosen.bound,
-        "policy": CascadeRouting.name,
+        "policy": outcomes.policy,
         "mobile_layers": manifest.mobile_layers,
         "edge_layers": manifest.edge_layers,
-        "thresholds": {"alpha": chosen.setting.alpha, "cost_weight": chosen.setting.price},
+        "thresholds": outcomes.thresholds(chosen.setting),
         "prices": Prices.of(outcomes.cost_model, book),
         "per_tier": calibration.tier_bounds() if per_tier else {},
         "disagreement": calibration.disagreement() if calibration.metric == "accuracy" else None,

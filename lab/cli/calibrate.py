@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 @click.option("--per-tier", is_flag=True, help="Also bound the loss of each tier's own answers.")
 @click.option(
     "--data",
-    help="File or folder of JSON lines that the bundle was not trained on, or owner/name:config of "
-    "a hub. Default: GLUE, from the folder DIMEE_GLUE, ../shared/glue or the hub.",
+    help="File or folder of labelled texts that the bundle was not trained on, or "
+    "owner/name:config of a hub. Default for a GLUE task: GLUE, from the folder DIMEE_GLUE, "
+    "../shared/glue or the hub.",
 )
 @click.option("--price-book", type=PATH, help="JSON file of prices; default: the bundle's.")
 @click.option(
@@ -59,7 +60,7 @@ def calibrate(
     price_book: Path | None,
     out: Path | None,
 ) -> None:
-    """Choose the thresholds of `cascade-routing` for a given drop, and certify it.
+    """Choose the thresholds of the bundle's default policy for a given drop, and certify it.
 
     Half of the examples order the settings from safest to cheapest; the other half tests them in
     this order, and the last that passes is certified. BUNDLE defaults to the shipped bundle.
@@ -85,7 +86,8 @@ def calibrate(
         f"data: {len(samples):,} examples, {calibration_data.description}; "
         f"hash {samples.data_hash[:16]}\n"
         f"{len(calibration.ordering_rows):,} ordered the settings, "
-        f"{len(calibration.test_rows):,} tested them at delta = {delta:g}"
+        f"{len(calibration.test_rows):,} tested them at delta = {delta:g}; "
+        f"policy {outcomes.policy}"
     )
     _echo_steps(calibration)
     certificate = certify(loaded, calibration, live_prices.book, expires, per_tier)
@@ -107,7 +109,9 @@ def _echo_steps(calibration: Calibration) -> None:
     all_cloud = calibration.outcomes.cost_model.all_cloud
     for step in calibration.steps():
         change = 100 * (step.cost / all_cloud - 1)
-        row = f"{step.setting.price:>9g}{step.setting.alpha:>8.4g}{step.cost:>8.2f}"
+        cost_weight = calibration.outcomes.thresholds(step.setting).get("cost_weight")
+        row = f"{'–':>9}" if cost_weight is None else f"{cost_weight:>9g}"
+        row += f"{step.setting.alpha:>8.4g}{step.cost:>8.2f}"
         row += f"{change:>+17.1f} %"
         row += f"{100 * step.ordering_loss:>16.2f}"
         if step.test_loss is None or step.bound is None:

@@ -23,10 +23,12 @@ PRINTED_METHODS = (
 @device_option
 @click.option(
     "--on",
-    type=click.Choice(["test", "glue"]),
+    type=click.Choice(["test", "validation-file", "glue"]),
     default="test",
     show_default=True,
-    help="Reported examples: the run's own test part, or GLUE's validation file.",
+    callback=lambda context, option, value: "glue" if value == "validation-file" else value,
+    help="Reported examples: the run's own test part, or the data's validation file, which the "
+    "training must not have used (glue is the same, for GLUE's).",
 )
 @click.option(
     "--mobile-layers", type=int, help="Layers on the mobile, m; default: a quarter of all."
@@ -111,6 +113,8 @@ def evaluate(
             "routed to its tier; change --mobile-layers, --edge-layers or --mu",
             err=True,
         )
+    if reason := result.get("no_cascade_routing"):
+        click.echo(f"note: cascade-routing is left out, because {reason}", err=True)
     click.echo(f"{result['reported']:,} examples, m = {m}, n = {n}, α = {result['alpha']:.4f}")
     click.echo(f"{'method':<18}{'accuracy':>9}{'against cloud':>15}{'cost':>9}  mobile/edge/cloud")
     for name in (*PRINTED_METHODS, *result.get("own_policies", ())):

@@ -23,8 +23,8 @@ def outputs(run: Path, data: str | None, device: str, train_logits: bool, out: P
     """Write the exit outputs of RUN to a folder, for dimee evaluate without the model.
 
     The folder holds every exit's probabilities, mean word embeddings, lengths and labels of the
-    validation part, the test part and GLUE's validation file, but no weights and no texts. With it
-    others can repeat the study.
+    validation part, the test part and the data's validation file, but no weights and no texts. With
+    it others can repeat the study.
     """
     require_lab()
     from lab.evaluate.outputs import write_outputs

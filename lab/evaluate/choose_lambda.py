@@ -119,7 +119,8 @@ class CrossFitted:
             raise TooFewExamples(
                 f"{len(validation)} validation examples are too few for the correctness heads of "
                 f"{CascadeRouting.name}",
-                f"give data with at least {MIN_HEAD_EXAMPLES} validation examples",
+                f"give at least {MIN_HEAD_EXAMPLES} validation examples, in a file of their own or "
+                f"as a tenth of {10 * MIN_HEAD_EXAMPLES:,} rows",
             )
         self._validation, self._pools = validation, pools
         fold_N = assign_folds(validation)

@@ -14,10 +14,11 @@ from sklearn.manifold import TSNE
 from tqdm import tqdm
 
 from lab.data.examples import check_classes, load_examples
+from lab.data.tasks import facts_of_task
 from lab.evaluate import sweeps
 from lab.evaluate.baselines import pools_of
 from lab.evaluate.cascade_study import cascade_study
-from lab.evaluate.choose_lambda import FOLDS
+from lab.evaluate.choose_lambda import TooFewExamples
 from lab.evaluate.methods import (
     BASELINE_ROWS,
     PAPER_METHODS,
@@ -78,8 +79,10 @@ def evaluate(
     if price_book is not None:
         result["price_book"] = live_prices.book.version
     result |= _measure(data)
-    if len(validation) >= 20 * FOLDS:
+    try:
         result["cascade_routing"] = cascade_study(data, Scorer(data), source.embedding_classifier())
+    except TooFewExamples as error:
+        result["no_cascade_routing"] = error.reason
     if shift is not None:
         result["shift"] = _shift(source, data, shift)
     if predictions is not None:
@@ -98,7 +101,8 @@ def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any
             "loss": facts.get("loss", "sum"),
             "source": source.kind,
             "folder": source.folder.name,
-        },
+        }
+        | facts_of_task(source.task),
         "data": Path(facts.get("data", source.task.name)).name,
         "on": on,
         "layers": source.layers,

@@ -130,7 +130,7 @@ def export_run(
         accuracy = accuracy_of(pools, chosen, run.facts["split"])
         for name, examples in (("validation", split.validation), ("reported", split.test)):
             full, shipped = samples_of_run(run, examples, name), samples_of_bundle(bundle, examples)
-            accuracy[name] = exit_table(full, shipped)
+            accuracy[name] = exit_table(full, shipped, run.task.metric)
         losses = exit_losses(full, shipped)
         accuracy["loss"] = loss_table(losses, max_loss)
         accuracy["policies"] = policy_table(bundle, shipped)

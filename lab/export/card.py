@@ -3,79 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from lab.data.tasks import TASKS
+from lab.evaluate.metrics import METRIC_NAMES
+from lab.export.commands import commands, is_glue
 from lab.reports.render import render
+from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES
 from shared.bundle.loading import Bundle
+from shared.bundle.manifest import Manifest
 from shared.pricing.cost_model import CLOUD_FEES
 
 
 def write_card(bundle: Bundle) -> str:
     """Write ``README.md`` into the bundle and return it."""
-    card = render(
-        "card",
-        bundle=bundle,
-        manifest=bundle.manifest,
-        commands=_commands(bundle.manifest.training),
-        CLOUD_FEES=CLOUD_FEES,
-    )
+    card = card_of(bundle)
     (bundle.path / "README.md").write_text(card, encoding="utf-8")
     return card
 
 
-def _commands(facts: dict[str, Any]) -> list[str]:
-    """Return the commands that make the bundle, in order; they number the runs from 1."""
-    lines: list[str] = []
-    last = _add_run(facts, lines)
-    lines.append(f"dimee export RUN{last} BUNDLE")
-    if facts.get("refitted"):
-        lines.append("dimee refit BUNDLE NEW --data DATA")
-    return lines
-
-
-def _add_run(run: dict[str, Any], lines: list[str]) -> int:
-    """Add the commands of ``run`` and of its parent runs; return its number."""
-    if run.get("temperatures"):
-        parent = {key: value for key, value in run.items() if key != "temperatures"}
-        number = _add_run(parent, lines)
-        lines.append(f"dimee fit-temperatures RUN{number} --out RUN{len(lines) + 1}")
-        return len(lines)
-    if averaged := run.get("mixed"):
-        first = {key: value for key, value in run.items() if key != "mixed"}
-        numbers = [_add_run(part, lines) for part in (first, *averaged["with"])]
-        share = f" --share {averaged['shares'][0]:g}" if len(numbers) == 2 else ""
-        names = " ".join(f"RUN{number}" for number in numbers)
-        lines.append(f"dimee average-weights {names}{share} --out RUN{len(lines) + 1}")
-        return len(lines)
-    start = f" --start-from RUN{_add_run(run['before'], lines)}" if run.get("before") else ""
-    number = len(lines) + 1
-    lines.append(
-        f"dimee train --task {run['task']} --data DATA {_encoder_options(run)} "
-        f"--split {run['split']} --pooling {run['pooling']} --epochs {run['epochs']} "
-        f"--batch-size {run['batch_size']} --learning-rate {run['learning_rate']} "
-        f"--seed {run['seed']}{_exit_options(run)}{start} --out RUN{number}"
+def card_of(bundle: Bundle) -> str:
+    """Return the card of a bundle."""
+    manifest = bundle.manifest
+    validation_title, reported_title = part_titles(manifest)
+    return render(
+        "card",
+        bundle=bundle,
+        manifest=manifest,
+        encoder=encoder_name(manifest),
+        commands=commands(manifest),
+        metric=METRIC_NAMES.get(manifest.metric, manifest.metric),
+        validation_title=validation_title,
+        reported_title=reported_title,
+        texts="English sentences" if is_glue(manifest.training) else "Texts",
+        CLOUD_FEES=CLOUD_FEES,
+        MIN_HEAD_EXAMPLES=MIN_HEAD_EXAMPLES,
     )
-    return number
 
 
-def _encoder_options(run: dict[str, Any]) -> str:
-    """Return the option for the encoder, or for the classifier that a run started from."""
-    classifier = run.get("from_classifier")
-    option = f"--from-classifier {classifier}" if classifier else f"--encoder {run['encoder']}"
-    return f"{option} --freeze-backbone" if run.get("freeze_backbone") else option
+def encoder_name(manifest: Manifest) -> str:
+    """Return the encoder, or the classifier that was trained on, without its folder."""
+    name = str(manifest.training.get("from_classifier") or manifest.encoder)
+    return Path(name).name if Path(name).is_absolute() else name
 
 
-def _exit_options(run: dict[str, Any]) -> str:
-    """Return the options of ``dimee train`` that differ from their defaults."""
-    options = []
-    if run.get("loss", "sum") != "sum":
-        options.append(f" --loss {run['loss']}")
-    if run.get("distil"):
-        options.append(f" --distil {run['distil']:g}")
-    if run.get("token_dropout"):
-        options.append(f" --token-dropout {run['token_dropout']:g}")
-    if run.get("teacher"):
-        options.append(f" --teacher {Path(run['teacher']).name}")
-    if run.get("head_hidden"):
-        options.append(f" --head-hidden {run['head_hidden']}")
-    return "".join(options)
+def part_titles(manifest: Manifest) -> tuple[str, str]:
+    """Return where the validation part and the reported part are from."""
+    glue, facts = is_glue(manifest.training), manifest.training
+    hold_out = TASKS[manifest.task].hold_out if glue else facts.get("hold_out", "texts")
+    unit = "sentence" if hold_out == "phrases" else "text"
+    held_out = f"held out of the training file by {unit}"
+    titles = {
+        "paper": ("a tenth of the training file", "another tenth of the training file"),
+        "grouped": (held_out, f"another tenth of the training file, held out by {unit}"),
+        "glue": (
+            held_out,
+            "GLUE's validation file" if glue else "the validation file",
+        ),
+        "files": (
+            f"the validation file, or {held_out} if there is no test file",
+            "the test file, or the validation file if there is none",
+        ),
+    }
+    return titles[manifest.accuracy["split"]]

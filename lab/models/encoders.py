@@ -120,12 +120,21 @@ def load_tokenizer(encoder: str) -> Any:
     """Load the encoder's fast tokenizer; raises `InvalidInput` if it has none."""
     path = encoder_path(encoder)
     # without a vocabulary transformers makes an empty one, in which every word is unknown
+    missing = InvalidInput(f"encoder: {encoder!r} has no tokenizer; put its tokenizer.json there")
     if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in VOCABULARIES):
-        raise InvalidInput(f"encoder: {encoder!r} has no tokenizer; put its tokenizer.json there")
+        raise missing
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
     except Exception as error:  # each file format has its own exceptions
-        raise _not_loadable(encoder, path, error) from error
+        if not Path(path).is_dir():
+            raise _not_loadable(encoder, path, error) from error
+        raise InvalidInput(
+            f"encoder: the tokenizer in {encoder!r} cannot be loaded ({type(error).__name__}); put "
+            "its tokenizer.json there, or run: pip install sentencepiece, if it is a SentencePiece "
+            "file"
+        ) from error
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
+        raise missing
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise InvalidInput(
             f"encoder: the tokenizer of {encoder!r} is not a fast one with a padding token; "

@@ -1,4 +1,4 @@
-"""Cascade routing under a certificate: its thresholds and prices apply while it holds.
+"""A policy under a certificate: its thresholds and prices apply while the certificate holds.
 
 After an alarm the policy sends every request to the cloud.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
 from shared.certificates.certificate import Certificate, Prices, certified_policy, load_certificate
@@ -14,6 +16,7 @@ from shared.domain import RoutingDecision, Tier
 from shared.errors import BundleError
 from shared.policies import RoutingPolicy, TextFeatures
 from shared.policies.cascade_routing import CascadeRouting
+from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
 from shared.pricing.price_book import PriceBook
@@ -24,8 +27,10 @@ class CertificateGuard:
     """The certificate in use; ``degraded`` is True once an alarm found that it does not hold."""
 
     certificate: Certificate | None = None
-    certified: CascadeRouting | None = None
-    """The policy with the thresholds and prices that the certificate was computed for."""
+    certified: CascadeRouting | DimeeFixed | None = None
+    """The policy with the thresholds that the certificate was computed for."""
+    cost_model: CostModel | None = None
+    """Prices of decisions under the certificate, which later price books do not change."""
     degraded: bool = False
 
     def covers(self, policy: RoutingPolicy) -> bool:
@@ -37,16 +42,13 @@ class CertificateGuard:
         """The certificate's identifier; None without a certificate."""
         return self.certificate.certificate_id if self.certificate else None
 
-    @property
-    def cost_model(self) -> CostModel | None:
-        """Prices of decisions under the certificate, which later price books do not change."""
-        return self.certified.conditions.cost_model if self.certified else None
-
     def guarded(self, policy: RoutingPolicy) -> RoutingPolicy:
         """Return the certified version of the policy, or the policy itself if it is not covered."""
         if self.certified is None or not self.covers(policy):
             return policy
-        return CertifiedCascadeRouting(self.certified, self)
+        if isinstance(self.certified, CascadeRouting):
+            return CertifiedCascadeRouting(self.certified, self)
+        return CertifiedDimeeFixed(self.certified, self)
 
 
 class CertifiedCascadeRouting(CascadeRouting):
@@ -60,6 +62,21 @@ class CertifiedCascadeRouting(CascadeRouting):
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Route as `CascadeRouting`; to the cloud if the certificate does not hold."""
+        if self._guard.degraded:
+            return RoutingDecision(Tier.CLOUD, self.name)
+        return super().route(features)
+
+
+class CertifiedDimeeFixed(DimeeFixed):
+    """The certified policy; sends every request to the cloud once the guard is degraded."""
+
+    def __init__(self, certified: DimeeFixed, guard: CertificateGuard) -> None:
+        centroids_DH = certified.centroids_DH.astype(np.float32)
+        super().__init__(centroids_DH, certified.counts_D, certified.alpha)
+        self._guard = guard
+
+    def route(self, features: TextFeatures) -> RoutingDecision:
+        """Route as `DimeeFixed`; to the cloud if the certificate does not hold."""
         if self._guard.degraded:
             return RoutingDecision(Tier.CLOUD, self.name)
         return super().route(features)
@@ -91,7 +108,8 @@ def load_guard(
             f"certificate: {file} was computed at other prices than the mobile's ({changes}); "
             "calibrate at today's prices: dimee calibrate"
         )
-    return CertificateGuard(certificate, certified)
+    prices = certificate.prices.cost_model(bundle.manifest.layers)
+    return CertificateGuard(certificate, certified, prices)
 
 
 def price_changes(certificate: Certificate, model: CostModel) -> str | None:

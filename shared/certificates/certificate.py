@@ -18,6 +18,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
 from shared.policies.cascade_routing import CascadeRouting
+from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
 from shared.validation import first_error
@@ -26,7 +27,8 @@ FILE = "certificate.json"
 """Name of the certificate in a bundle's folder; the manifest does not list it."""
 FORMAT_VERSION = 1
 LARGEST_BYTES = 65536
-_CASCADE_THRESHOLDS = {"alpha", "cost_weight"}
+_THRESHOLDS = {CascadeRouting.name: {"alpha", "cost_weight"}, DimeeFixed.name: {"alpha"}}
+"""Policies that can be certified, and the thresholds of their certificates."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["consistency", "accuracy"]
@@ -206,29 +208,32 @@ def load_certificate(
     return certificate
 
 
-def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting:
-    """Return the policy `cascade-routing` at the certified thresholds and prices.
+def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting | DimeeFixed:
+    """Return the policy of the certificate at its thresholds and prices.
 
-    The certificate covers this policy object in its initial conditions. The object decides
+    The certificate covers this policy object in its initial conditions. `cascade-routing` decides
     differently at other prices, with a price of waiting, with a deadline that a tier cannot meet,
     or while a tier is unavailable. (A request that fails over to the cloud gets the cloud's
-    answer.) Raises `BundleError` for another policy's certificate, and `InvalidInput` for a bundle
-    without correctness heads.
+    answer.) Raises `BundleError` for another policy's certificate, and `InvalidInput` for one of
+    `cascade-routing` and a bundle without correctness heads.
     """
-    if (
-        certificate.policy != CascadeRouting.name
-        or certificate.thresholds.keys() != _CASCADE_THRESHOLDS
-    ):
+    thresholds = certificate.thresholds
+    if thresholds.keys() != _THRESHOLDS.get(certificate.policy):
+        known = " or ".join(
+            f"{policy!r} with {', '.join(sorted(names))}" for policy, names in _THRESHOLDS.items()
+        )
         raise BundleError(
             f"certificate: {certificate.certificate_id} is for the policy {certificate.policy!r} "
-            f"with {', '.join(certificate.thresholds)}; this version needs {CascadeRouting.name!r} "
-            f"with {', '.join(sorted(_CASCADE_THRESHOLDS))}; calibrate again: dimee calibrate"
+            f"with {', '.join(thresholds)}; this version needs {known}; calibrate again: "
+            "dimee calibrate"
         )
+    if certificate.policy == DimeeFixed.name:
+        return DimeeFixed(*bundle.router(), alpha=thresholds["alpha"])
     return CascadeRouting(
         bundle.correctness_heads(),
         certificate.prices.cost_model(bundle.manifest.layers),
-        cost_weight=certificate.thresholds["cost_weight"],
-        alpha=certificate.thresholds["alpha"],
+        cost_weight=thresholds["cost_weight"],
+        alpha=thresholds["alpha"],
     )
 
 

@@ -17,12 +17,17 @@ class DimeeFixed(StatelessPolicy):
     """Choose the pool with the nearest centroid, by Euclidean distance.
 
     The centroids stay those of the validation pools. An empty pool has no centroid (a row of NaN
-    and a count of 0) and is never chosen.
+    and a count of 0) and is never chosen. ``alpha`` replaces the bundle's α of the exits.
     """
 
     name = "dimee-fixed"
 
-    def __init__(self, centroids_DH: NDArray[np.float32], counts_D: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        centroids_DH: NDArray[np.float32],
+        counts_D: NDArray[np.int64],
+        alpha: float | None = None,
+    ) -> None:
         if centroids_DH.shape[:1] != (3,) or counts_D.shape != (3,):
             raise BundleError(f"bundle: the router needs 3 centroids and counts; {NEW_ROUTER}")
         if not (counts_D > 0).any():
@@ -30,6 +35,7 @@ class DimeeFixed(StatelessPolicy):
         # float64: a running mean over thousands of samples needs the precision
         self.centroids_DH = centroids_DH.astype(np.float64)
         self.counts_D = counts_D.copy()
+        self.alpha = alpha
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Return the tier of the nearest pool; in a tie that of the easier one."""
@@ -41,7 +47,11 @@ class DimeeFixed(StatelessPolicy):
         self._update(nearest, embedding_H)
         difficulty = DIFFICULTIES[nearest]
         return RoutingDecision(
-            difficulty.tier, self.name, difficulty, tuple(float(d) for d in distance_D)
+            difficulty.tier,
+            self.name,
+            difficulty,
+            tuple(float(d) for d in distance_D),
+            alpha=self.alpha,
         )
 
     def _update(self, nearest: int, embedding_H: NDArray[np.float32]) -> None:

@@ -12,6 +12,7 @@ from shared.link_profiles import Link
 from testbed.links.connection import Address, RelayedConnection, reset
 from testbed.links.schedule import LinkState, Outage, Schedule
 from testbed.links.timing import LinkDirection
+from testbed.links.traces import PacketTrace
 
 MAX_CONNECTIONS = 400
 """Upper bound, since select handles 1,024 descriptors and a connection has two. Only the event loop
@@ -24,8 +25,11 @@ Directions = tuple[LinkDirection, LinkDirection]
 class Relay:
     """Relay between ``listen`` and ``target`` with the delays, rates and outages of a link.
 
-    It belongs to the event loop on which it is started. While nothing listens on the target the
-    relay does not listen either, so that callers are refused as they would be without a relay.
+    Packet traces start with the schedule; before that, and for a probe, the link has their mean
+    rates.
+
+    A relay belongs to the event loop on which it is started. While nothing listens on the target
+    it does not listen either, so that callers are refused as they would be without a relay.
     """
 
     def __init__(self, listen: Address, target: Address, schedule: Schedule, seed: int = 0) -> None:
@@ -36,6 +40,8 @@ class Relay:
         self.state = schedule.state_at(0.0)
         assert self.state.link is not None
         self._link: Link = self.state.link
+        self._traces: tuple[PacketTrace | None, PacketTrace | None] = (None, None)
+        self._traces_started = 0.0
         self.overhead_ms = 0.0
         self.outage: Outage | None = None
         self._directions = self._make_directions(self._link)
@@ -100,6 +106,8 @@ class Relay:
         previous, self.outage = self.outage, state.outage
         if state.link is not None:
             self._link = state.link
+            self._traces = (state.up_trace, state.down_trace)
+            self._traces_started = asyncio.get_running_loop().time()
             self._update_directions()
         if self.outage == "reset":
             self._stop_listening()
@@ -115,8 +123,8 @@ class Relay:
         self._update_directions()
 
     def _update_directions(self) -> None:
-        for direction in self._directions:
-            direction.change(self._link, self.overhead_ms)
+        for direction, trace in zip(self._directions, self._traces, strict=True):
+            direction.change(self._link, self.overhead_ms, trace, self._traces_started)
         for direction in self._probe_directions:
             direction.change(replace(self._link, loss=0.0), self.overhead_ms)
 

@@ -8,18 +8,22 @@
     40    stall
     40.3  wifi
     repeat 60
+
+The rates of a link may follow packet traces (`testbed.links.traces`), whose paths are relative to
+the schedule's folder: ``4g,up=uplink.trace,down=downlink.trace``.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from shared.errors import InvalidInput
 from shared.link_profiles import Link, parse_link
+from testbed.links.traces import PacketTrace, read_trace
 
 Outage = Literal["stall", "reset"]
 OUTAGES: tuple[Outage, ...] = ("stall", "reset")
@@ -31,20 +35,49 @@ class LinkState:
     """The state of a link: its specification as text, and either a link or an outage.
 
     During an outage ``link`` is None: afterwards the link is the one from before, or a new one.
+    Where there is a trace of a direction, the link's rate is the trace's mean.
     """
 
     spec: str
     link: Link | None = None
     outage: Outage | None = None
+    up_trace: PacketTrace | None = None
+    down_trace: PacketTrace | None = None
 
 
-def parse_state(spec: str) -> LinkState:
-    """Parse ``4g``, ``4g,loss=0.01``, ``stall`` or ``reset``; raises `InvalidInput`."""
+def parse_state(spec: str, folder: Path | None = None) -> LinkState:
+    """Parse ``4g``, ``4g,loss=0.01``, ``4g,up=FILE``, ``stall`` or ``reset``.
+
+    Traces are read relative to ``folder``. Without it no file is read and a trace is refused, as
+    in a request to a running relay. Raises `InvalidInput`.
+    """
     spec = spec.strip()
     for outage in OUTAGES:
         if spec == outage:
             return LinkState(spec, outage=outage)
-    return LinkState(spec, parse_link(spec))
+    words, traces = [], {}
+    for word in spec.split(","):
+        name, _, file = (part.strip() for part in word.partition("="))
+        if name not in ("up", "down"):
+            words.append(word)
+            continue
+        if folder is None:
+            raise InvalidInput(
+                "link: a running link cannot change to a trace; start the testbed with it: "
+                f"dimee up --link HOP={spec[:80]}",
+                field="link",
+            )
+        traces[name] = read_trace(folder / file)
+    link = parse_link(",".join(words))
+    if traces:
+        rates = {f"{name}_mbps": trace.mean_mbps for name, trace in traces.items()}
+        link = replace(
+            link,
+            title=f"{link.title}, with a trace",
+            up_mbps=rates.get("up_mbps", link.up_mbps),
+            down_mbps=rates.get("down_mbps", link.down_mbps),
+        )
+    return LinkState(spec, link, None, traces.get("up"), traces.get("down"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +104,11 @@ class Schedule:
         return round_s + self.repeat_s if math.isfinite(self.repeat_s) else None
 
 
-def parse_schedule(text: str) -> Schedule:
-    """Parse the lines of a schedule; raises `InvalidInput` with the number of the wrong line."""
+def parse_schedule(text: str, folder: Path | None = None) -> Schedule:
+    """Parse the lines of a schedule; raises `InvalidInput` with the number of the wrong line.
+
+    ``folder`` is that of its traces, as in `parse_state`.
+    """
     changes: list[tuple[float, LinkState]] = []
     repeat_s = math.inf
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -87,7 +123,7 @@ def parse_schedule(text: str) -> Schedule:
             if first == "repeat":
                 repeat_s = seconds
                 continue
-            changes.append((seconds, parse_state(rest)))
+            changes.append((seconds, parse_state(rest, folder)))
         except ValueError:
             raise InvalidInput(
                 f"schedule: line {number} is not 'SECONDS LINK' or 'repeat SECONDS'"
@@ -107,14 +143,15 @@ def parse_schedule(text: str) -> Schedule:
 def read_schedule(spec: str) -> Schedule:
     """Return the schedule in ``@FILE``, or one with the single state that ``spec`` describes."""
     if not spec.startswith("@"):
-        state = parse_state(spec)
+        state = parse_state(spec, Path())
         if state.link is None:
             raise InvalidInput(
                 "link: it cannot start with an outage; start with a link and change it later",
                 field="link",
             )
         return Schedule(((0.0, state),))
-    return parse_schedule(read_schedule_file(Path(spec[1:])))
+    path = Path(spec[1:])
+    return parse_schedule(read_schedule_file(path), path.parent)
 
 
 def read_schedule_file(path: Path) -> str:

@@ -28,7 +28,8 @@ class RelaySettings(BaseSettings):
     link_target: HostPort = "127.0.0.1:8702"
     """Address (HOST:PORT) to which the relay forwards them."""
     link: str = "lan"
-    """The link: a profile such as 4g, with changes (4g,loss=0.01), or @FILE for a schedule."""
+    """The link: a profile such as 4g, with changes (4g,loss=0.01) or packet traces
+    (4g,up=FILE,down=FILE), or @FILE for a schedule."""
     link_seed: int = 0
     """Seed of jitter and loss."""
 

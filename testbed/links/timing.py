@@ -8,9 +8,10 @@ from __future__ import annotations
 import random
 
 from shared.link_profiles import Link
+from testbed.links.traces import PAYLOAD_BYTES, PacketTrace, TraceBucket
 
-SEGMENT_BYTES = 1448
-"""Payload of a TCP segment on Ethernet (1500 bytes less IPv4, TCP and its timestamps)."""
+SEGMENT_BYTES = PAYLOAD_BYTES
+"""Payload of a TCP segment on Ethernet."""
 MIN_RTO_S = 0.2
 """Shortest retransmission timeout of Linux; RFC 6298 specifies one second."""
 MAX_RTO_DOUBLINGS = 5
@@ -53,17 +54,28 @@ class LinkDirection:
         self.retransmissions = 0
         self.change(link, overhead_ms)
 
-    def change(self, link: Link, overhead_ms: float = 0.0) -> None:
-        """Use another link for all bytes that are sent from now on."""
+    def change(
+        self,
+        link: Link,
+        overhead_ms: float = 0.0,
+        trace: PacketTrace | None = None,
+        started: float = 0.0,
+    ) -> None:
+        """Use another link for all bytes that are sent from now on.
+
+        A ``trace`` that starts at the time ``started`` replaces the link's constant rate, which is
+        then its mean.
+        """
         self.mbps = link.up_mbps if self._up else link.down_mbps
-        self._bucket = TokenBucket(self.mbps)
+        self._bucket = TokenBucket(self.mbps) if trace is None else TraceBucket(trace, started)
         self._delay_s = max(0.0, link.one_way_ms - overhead_ms) / 1e3
         self._jitter_s = min(link.jitter_ms, link.one_way_ms) / 1e3
         self._loss = link.loss
         self._rto_s = max(MIN_RTO_S, (link.round_trip_ms + 4 * link.jitter_ms) / 1e3)
         self.round_trip_s = link.round_trip_ms / 1e3
         bytes_per_s = self.mbps * 1e6 / 8
-        self.chunk_bytes = int(max(SEGMENT_BYTES, min(bytes_per_s * CHUNK_S, MAX_CHUNK_BYTES)))
+        largest = MAX_CHUNK_BYTES if trace is None else SEGMENT_BYTES
+        self.chunk_bytes = int(max(SEGMENT_BYTES, min(bytes_per_s * CHUNK_S, largest)))
         # Bytes that are in flight at the full rate must not pause the source.
         in_flight = 65_536 + bytes_per_s * (self._delay_s + self._jitter_s)
         self.pause_above_bytes = int(min(in_flight + bytes_per_s * QUEUE_S, 64 * 2**20))

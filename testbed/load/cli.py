@@ -6,6 +6,7 @@ import json
 import random
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
 from shared.domain import InputText
-from shared.errors import DimeeError, InvalidInput
+from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.pricing.live_prices import read_price_file
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
@@ -304,6 +305,8 @@ def _classify(
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
             raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
+            raise from_payload(json.loads(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)
         sample.read(answer)
         samples.append(sample)

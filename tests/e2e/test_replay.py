@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,10 +18,24 @@ from shared.ledger.client import LedgerClient
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.wire import MAX_DEADLINE_MS, Classification, ClassifyResponse
 from testbed.processes.processes import Testbed
-from tests.support.running_testbed import sentences
+from tests.support.example_policy import EXAMPLES, NAME, PATH, installed_path
+from tests.support.running_testbed import sentences, start
 
 COUNT = 1_000
 BATCH = 100
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """A testbed as in the conftest, on whose Python path a package has registered a policy."""
+    running = start(
+        tmp_path_factory.mktemp("testbed"),
+        DIMEE_MAX_QUEUE_MS="600000",
+        DIMEE_LATENCY_PRICE_LAMBDA="0",
+        PYTHONPATH=installed_path(tmp_path_factory.mktemp("installed")),
+    )
+    with running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +49,9 @@ def live(gateway: httpx.Client, policy: str) -> list[Classification]:
     """Classify the texts in order through the gateway, with the longest deadline."""
     texts = sentences(COUNT)
     answers: list[Classification] = []
-    for start in range(0, COUNT, BATCH):
+    for first in range(0, COUNT, BATCH):
         body = {
-            "texts": texts[start : start + BATCH],
+            "texts": texts[first : first + BATCH],
             "policy": policy,
             "deadline_ms": MAX_DEADLINE_MS,
         }
@@ -47,12 +63,19 @@ def live(gateway: httpx.Client, policy: str) -> list[Classification]:
     return answers
 
 
-@pytest.mark.parametrize("policy", POLICY_NAMES)
+@pytest.mark.parametrize("policy", [*POLICY_NAMES, NAME])
 def test_live_and_offline_decisions_are_equal(
-    policy: str, testbed: Testbed, gateway: httpx.Client, bundle: Bundle, samples: Samples
+    policy: str,
+    testbed: Testbed,
+    gateway: httpx.Client,
+    bundle: Bundle,
+    samples: Samples,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(EXAMPLES)])
     facts = PolicyFacts.of(bundle)
-    trace = simulate(make_policy(policy, facts), samples, facts, bundle.manifest.edge_layers)
+    made = make_policy(PATH if policy == NAME else policy, facts)
+    trace = simulate(made, samples, facts, bundle.manifest.edge_layers)
     ledger = LedgerClient(testbed.roles["ledger"].url)
     requests, before = ledger.verify().requests, ledger.summary()
 

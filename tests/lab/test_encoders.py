@@ -209,8 +209,17 @@ def test_encoder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"has no tokenizer; put its tokenizer\.json there"):
         load_tokenizer(str(folder))
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(InvalidInput, match="cannot be loaded"):
+    with pytest.raises(InvalidInput, match=r"the tokenizer in .* cannot be loaded"):
         load_tokenizer(str(folder))
+    (folder / "tokenizer.json").unlink()
+    (folder / "sentencepiece.bpe.model").write_bytes(b"no model")
+    with pytest.raises(InvalidInput, match=r"has no tokenizer; put its tokenizer\.json there"):
+        load_tokenizer(str(folder))  # a BERT tokenizer does not read this file
+    multilingual = write_encoder("xlm-roberta", tmp_path / "multilingual")
+    (multilingual / "tokenizer.json").unlink()
+    (multilingual / "sentencepiece.bpe.model").write_bytes(b"no model")
+    with pytest.raises(InvalidInput, match=r"put its tokenizer\.json there, or run: pip install"):
+        load_tokenizer(str(multilingual))
 
 
 def test_tokenizer_of_another_encoder_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_json_has_every_study(fixed_run: Path, tmp_path: Path) -> None:
     assert "NaN" not in file.read_text()
     row = result["methods"]["dimee-fixed"]
     assert f"{row['accuracy']:.2f}" in done.output
+    assert "cascade_routing" not in result
+    assert "note: cascade-routing is left out, because 40 validation examples" in done.output
 
 
 def test_price_book_replaces_the_preset(fixed_run: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_from_data_to_bundle_by_command(
     runner = CliRunner()
     options = [
         "--data", str(tiny_data), "--encoder", str(tiny_encoder), "--out", str(tmp_path / "run"),
-        "--split", "glue", "--epochs", "1", "--no-bf16",
+        "--task", "sst2", "--split", "glue", "--epochs", "1", "--no-bf16",
     ]  # fmt: skip
     done = runner.invoke(train, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -177,6 +177,22 @@ def test_from_data_to_bundle_by_command(
     card = (tmp_path / "one" / "README.md").read_text()
     assert f"| 3 | {table['fp32']['accuracy'][2]:.2f} |" in card
     assert "| `dimee-adaptive` |" in card
+
+
+def test_export_prints_notes_on_few_examples(fixed_run: Path, tmp_path: Path) -> None:
+    """40 validation rows are too few for heads, 40 reported rows too few for the check."""
+    options = ["--mobile-layers", "1", "--edge-layers", "2", "--max-loss", "50"]
+    done = CliRunner().invoke(
+        export, [str(fixed_run), str(tmp_path / "bundle"), *options], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    policy, precision = done.stderr.splitlines()[-2:]
+    assert policy.startswith("note: this bundle runs the policy dimee-fixed by default, because 40")
+    assert precision.startswith("note: the bundle's precision was checked on 40 reported texts")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.default_policy == "dimee-fixed"
+    assert bundle.manifest.accuracy["loss"]["max_loss"] == 50
+    assert "--max-loss 50" in done.stdout
 
 
 def test_export_refuses_a_bundle_that_loses_too_much(fixed_glue_run: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lab.export.loss_check import (
     texts_needed,
 )
 from shared.errors import InvalidInput
+from tests.support.paths import REPOSITORY
 from tests.support.toy_samples import toy
 
 
@@ -73,6 +74,14 @@ def test_thirty_of_1000_texts_at_one_exit_are_refused() -> None:
         assert part in message
     assert 0.5 < loss.low < 2
     check_losses(losses, 2.0)
+
+
+def test_how_to_has_the_message_and_the_number_of_texts() -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "train-a-bundle.md").read_text(encoding="utf-8")
+    with pytest.raises(InvalidInput) as refused:
+        check_losses(losses_of_counts([0, 0, 30, 0, 0, 0], [0] * 6, 1000), MAX_LOSS)
+    assert f"dimee: {refused.value.message}\n" in page
+    assert f"({texts_needed(6, MAX_LOSS):,} for six exits)" in page
 
 
 def test_gained_texts_count_against_lost_ones() -> None:

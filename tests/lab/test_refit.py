@@ -54,12 +54,16 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_refit_changes_the_router_and_no_layer(made: Path, tiny_data: Path, tmp_path: Path) -> None:
     before = hashes(made)
     (made / "certificate.json").write_text("{}")  # written by dimee calibrate
-    card = refit(made, tmp_path / "deep" / "new", str(tiny_data), cloud_fee=3.0).card
+    result = refit(made, tmp_path / "deep" / "new", str(tiny_data), cloud_fee=3.0)
     (made / "certificate.json").unlink()
     assert hashes(made) == before
     old, new = load_bundle(made), load_bundle(tmp_path / "deep" / "new")
     assert new.cost_model == CostModel.paper(3, cloud_fee=3.0)
-    assert "dimee refit BUNDLE NEW" in card
+    assert "dimee refit BUNDLE NEW --data DATA" in result.card
+    (note,) = result.notes
+    assert note.startswith("this bundle runs the policy dimee-fixed by default")
+    assert new.default_policy == "dimee-fixed"
+    assert new.manifest.accuracy["loss"] == old.manifest.accuracy["loss"]
     assert not (new.path / "certificate.json").exists()
     for name, checksum in old.manifest.files.items():
         if name != "router.npz":
@@ -122,6 +126,10 @@ def test_mobile_and_lab_route_pairs_alike(tiny_encoder: Path, tmp_path: Path) ->
         write_rows(data / f"{name}.jsonl", make_pair_rows(count, seed))
     folder = exported("mrpc", data, tiny_encoder, tmp_path)
     bundle = load_bundle(folder)
+    accuracy = bundle.manifest.accuracy
+    assert bundle.manifest.metric == "f1"
+    assert accuracy["policies"]["cloud"]["metric"] == accuracy["reported"]["shipped"]["metric"][-1]
+    assert "| policy | accuracy (%) | F1 (%) |" in (folder / "README.md").read_text()
     heads = bundle.correctness_heads()
     assert heads is not None
     assert heads.reads_pairs

@@ -245,6 +245,12 @@ def test_command_names_a_changed_cloud_fee(facts: dict[str, Any]) -> None:
     assert commands.evaluate_command(Result(facts)).endswith("--cloud-fee 11")
 
 
+def test_command_names_policies_of_ones_own(facts: dict[str, Any]) -> None:
+    facts["own_policies"] = {"length-and-margin": "length_and_margin:LengthAndMargin"}
+    line = commands.evaluate_command(Result(facts))
+    assert line.endswith(" --policy length_and_margin:LengthAndMargin")
+
+
 def drop_part(facts: dict[str, Any]) -> None:
     del facts["by_price"]
 

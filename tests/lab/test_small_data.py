@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from lab.evaluate.bundle_report import exit_table
 from lab.evaluate.fit_heads import fit_embedding_classifier
@@ -22,6 +23,7 @@ from lab.models.predict import ExitOutputs
 from lab.train.temperatures import calibration_error, fit_temperatures
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES, CorrectnessHeads
 from shared.policies import POLICY_NAMES, make_policy
+from tests.support.paths import REPOSITORY
 from tests.support.toy_samples import COSTS
 
 LAYERS, HIDDEN = COSTS.layers, 6
@@ -130,6 +132,23 @@ def test_constant_outcomes(case: str, count: int) -> None:
     assert np.isfinite(table["fp32"]["accuracy"]).all()
 
 
+def test_exits_have_the_metric_of_the_task() -> None:
+    samples = few(60, 3, 1)
+    found = exit_table(samples, samples, "macro-f1")["fp32"]["metric"]
+    expected = [
+        100 * f1_score(samples.labels_N, answer_N, average="macro")
+        for answer_N in samples.answers_NE.T
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.006)
+    assert "metric" not in exit_table(samples, samples)["fp32"]
+
+
+def test_how_to_has_the_note_on_few_rows() -> None:
+    _, _, note = fitted(few(40, 2, 8), 8)
+    page = (REPOSITORY / "docs" / "how-to" / "train-a-bundle.md").read_text(encoding="utf-8")
+    assert f"note: {note}\n" in page
+
+
 def test_validation_rows_that_share_text_leave_no_folds() -> None:
     """100 rows in three groups cannot be cross-fitted; the note says what to do."""
     samples = few(120, 2, 4)
@@ -161,3 +180,16 @@ def test_note_names_the_tiers_that_no_text_reaches() -> None:
     assert note is not None
     assert "no pool sends texts to the mobile and edge" in note
     check_policies(pools, samples)
+
+
+def test_note_says_that_the_cloud_alone_is_used() -> None:
+    """Only the last exit is ever right, so that no cheaper setting keeps the drop."""
+    samples = few(120, 2, 10)
+    wrong_N = 1 - samples.labels_N
+    samples.probabilities_NEC[:, :3] = (np.eye(2, dtype=np.float32)[wrong_N] * 0.4 + 0.3)[:, None]
+    samples.probabilities_NEC[:, 3] = np.eye(2, dtype=np.float32)[samples.labels_N] * 0.8 + 0.1
+    pools, chosen, note = fitted(samples, 10)
+    assert pools.heads is not None
+    assert chosen.setting.price == 0  # type: ignore[attr-defined]
+    assert note is not None
+    assert "cascade-routing sends every text to the cloud, because on 120 validation" in note

@@ -216,7 +216,9 @@ def test_certified_policy_has_the_certified_thresholds_and_prices(
 
 
 @pytest.mark.parametrize(
-    "change", [{"policy": "dimee-fixed"}, {"thresholds": {"alpha": 0.9}}], ids=str
+    "change",
+    [{"policy": "dimee-fixed"}, {"policy": "cloud"}, {"thresholds": {"alpha": 0.9}}],
+    ids=str,
 )
 def test_certificate_of_another_policy_is_rejected(
     change: dict[str, Any], facts: dict[str, Any], bundle: Bundle

@@ -199,11 +199,9 @@ class EncoderFamily(ABC):
     def tables(self, encoder: Any) -> EmbeddingTables:
         """Return the embedding tables of the torch encoder."""
         embeddings = encoder.embeddings
-        word_VE = array(embeddings.word_embeddings.weight)
-        first, limit = self.first_position, self.position_limit
         return EmbeddingTables(
-            word_VE=word_VE,
-            position_PE=array(embeddings.position_embeddings.weight)[first : first + limit],
+            word_VE=array(embeddings.word_embeddings.weight),
+            position_PE=array(embeddings.position_embeddings.weight)[self.first_position :],
             type_KE=self._type_rows(embeddings),
             gamma_E=array(embeddings.LayerNorm.weight),
             beta_E=array(embeddings.LayerNorm.bias),
