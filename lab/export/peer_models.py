@@ -35,7 +35,7 @@ from lab.models.exit_heads import ExitShape
 from lab.models.model import MultiExitClassifier
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
-from shared.errors import InvalidInput
+from shared.errors import DimeeError, InvalidInput
 
 Arrays = dict[str, NDArray[Any]]
 SUBLAYERS = {
@@ -266,4 +266,7 @@ def _exit(graph: onnx.GraphProto) -> tuple[ExitShape, dict[str, torch.Tensor]]:
 
 
 if __name__ == "__main__":
-    write_models(load_bundle(Path(sys.argv[1])), Path(sys.argv[2]))
+    try:
+        write_models(load_bundle(Path(sys.argv[1])), Path(sys.argv[2]))
+    except DimeeError as error:
+        sys.exit(str(error))
