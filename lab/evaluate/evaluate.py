@@ -14,6 +14,7 @@ from sklearn.manifold import TSNE
 from tqdm import tqdm
 
 from lab.data.examples import check_classes, load_examples
+from lab.data.tasks import facts_of_task
 from lab.evaluate import sweeps
 from lab.evaluate.baselines import pools_of
 from lab.evaluate.cascade_study import cascade_study
@@ -100,7 +101,8 @@ def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any
             "loss": facts.get("loss", "sum"),
             "source": source.kind,
             "folder": source.folder.name,
-        },
+        }
+        | facts_of_task(source.task),
         "data": Path(facts.get("data", source.task.name)).name,
         "on": on,
         "layers": source.layers,

@@ -115,15 +115,15 @@ def few_texts_warning(texts: int, exits: int, max_loss: float) -> str | None:
         return None
     level = _level(exits)
     counts = range(1, texts + 1)
-    refused = [lost for lost in counts if p_value(lost, 0, texts, max_loss / 100) <= level]
-    least = (
-        f"it refuses a loss of {100 * refused[0] / texts:.1f} points or more at an exit"
-        if refused
-        else "it cannot refuse anything"
+    least = next((n for n in counts if p_value(n, 0, texts, max_loss / 100) <= level), None)
+    power = (
+        "it cannot refuse anything"
+        if least is None
+        else f"it refuses a loss of {100 * least / texts:.1f} points or more at an exit"
     )
     return (
         f"the bundle's precision was checked on {texts:,} reported "
-        f"text{'' if texts == 1 else 's'}, where {least}; to refuse "
+        f"text{'' if texts == 1 else 's'}, where {power}; to refuse "
         f"{max_loss + DETECTABLE:g} points it needs {needed:,} texts"
     )
 

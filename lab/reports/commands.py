@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from lab.reports.load import Result
 
 OPTIONS = (
@@ -9,6 +11,8 @@ OPTIONS = (
     ("pooling", "--pooling"), ("loss", "--loss"), ("epochs", "--epochs"),
     ("batch_size", "--batch-size"), ("learning_rate", "--learning-rate"),
     ("max_tokens", "--max-tokens"), ("seed", "--seed"), ("limit", "--limit"),
+    ("text_field", "--text-field"), ("pair_field", "--pair-field"),
+    ("label_field", "--label-field"), ("metric", "--metric"), ("hold_out", "--hold-out"),
 )  # fmt: skip
 DEFAULT_MU = 0.1
 BASE = (
@@ -40,7 +44,11 @@ def commands(result: Result) -> list[str]:
 def train_command(result: Result) -> str:
     """Return ``dimee train …`` with every option that the run records."""
     facts = result["run"] | {"data": _data(result), "encoder": result.encoder}
-    given = [f"{option} {facts[key]}" for key, option in OPTIONS if facts.get(key) is not None]
+    given = [
+        f"{option} {shlex.quote(str(facts[key]))}"
+        for key, option in OPTIONS
+        if facts.get(key) is not None
+    ]
     return f"dimee train {' '.join(given)} --out {run_folder(result)}"
 
 
@@ -65,6 +73,8 @@ def evaluate_command(result: Result) -> str:
 
 
 def _data(result: Result) -> str:
+    if result["run"].get("text_field") is not None:  # a task of the user's own
+        return "DATA"
     name = str(result["data"])
     return f"nyu-mll/{name}" if ":" in name else f"../shared/glue/{name}"
 

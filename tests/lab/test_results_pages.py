@@ -7,10 +7,11 @@ import re
 import pytest
 
 from lab.reports.claim import OPENING, brief, sst2_sentence
-from lab.reports.load import BASE, load_results, select
+from lab.reports.commands import commands
+from lab.reports.load import BASE, Result, load_results, select
 from lab.reports.pages import study_pages
 from tests.support.paths import REPOSITORY
-from tests.support.results_data import DATA, PAGES, PUBLISHED
+from tests.support.results_data import DATA, PAGES, PUBLISHED, SAMPLE, facts_of
 
 
 def opening_row(task: str) -> list[str]:
@@ -63,3 +64,15 @@ def test_study_pages_equal_those_of_their_jsons() -> None:
     assert set(made) == {"certified.md", "exits.md", "links.md", "resume.md"}
     for name, page in made.items():
         assert (PUBLISHED / name).read_text(encoding="utf-8") == page, f"{name}: run make results"
+
+
+def test_commands_of_an_own_task_name_its_fields() -> None:
+    """A result of the user's data is not said to come from GLUE's folder."""
+    facts = facts_of(SAMPLE)
+    facts["run"] |= {"task": "topics", "text_field": "my text", "label_field": "topic"}
+    facts["run"] |= {"metric": "macro-f1", "source": "run"}
+    facts["data"] = "topics.csv"
+    train, evaluate = commands(Result(facts))
+    assert "--task topics --data DATA --encoder" in train
+    assert "--text-field 'my text' --label-field topic --metric macro-f1" in train
+    assert "glue" not in train + evaluate

@@ -22,7 +22,7 @@ def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = Non
 
     ``counts`` replaces the sizes of the pools; a pool of size 0 gets no centroid.
     """
-    shutil.copytree(BUNDLE, folder, copy_function=os.link)
+    shutil.copytree(BUNDLE, folder, copy_function=os.symlink)
     with np.load(BUNDLE / ROUTER, allow_pickle=False) as arrays:
         centroids_DH, counts_D = arrays["centroids"], arrays["counts"]
     if counts is not None:

@@ -20,7 +20,7 @@ _SENTENCES = {
         "The {a} {b} the {c} {d}.",
         "After {d}, our {a} {b} the {c}, and the fans cheered.",
         '"We {b} that {c} together", said the {a} {d}.',
-        "Nobody expected the {a} to reach the {c} {d}.",
+        "Few expected the {a} to reach the {c} {d}.",
     ),
     COOKING: (
         "{b} the {a} {d} and add the {c}.",
