@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import (
 
 from lab.data.examples import load_examples
 from lab.evaluate.samples import samples_of_bundle
+from lab.export import layers
 from lab.export.bundle import export_run
 from lab.models.classifiers import load_classifier, read_classifier
 from lab.models.exit_heads import ExitShape
@@ -146,24 +148,35 @@ def token_ids(run: Run, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+@pytest.mark.parametrize("bits", [None, 8])
 def test_exported_bundle_answers_like_the_classifier(
-    frozen_run: Run, classifier: Path, tmp_path: Path
+    bits: int | None,
+    frozen_run: Run,
+    classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its layers are in 8 bits: answers are equal where the classifier's margin is not tiny."""
+    """In fp32 probabilities are equal; in 8 bits answers are, unless the margin is small.
+
+    Random weights are the hardest case for 8 bits: they are far larger than trained ones.
+    """
+    monkeypatch.setattr(layers, "write_layers", partial(layers.write_layers, bits=bits))
     export_run(frozen_run, tmp_path / "bundle", None, **EXPORT_OPTIONS)
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.manifest.labels == TOPICS
     examples = frozen_run.split().train
-    shipped_NC = samples_of_bundle(bundle, examples).probabilities_NEC[:, -1]
+    exported_NC = samples_of_bundle(bundle, examples).probabilities_NEC[:, -1]
     ids, mask = token_ids(frozen_run, [row.text for row in examples])
     with torch.inference_mode():
         logits_NC = original(classifier)(input_ids=ids, attention_mask=mask).logits
     expected_NC = logits_NC.softmax(-1).numpy()
     second_N, first_N = np.sort(expected_NC, 1)[:, -2:].T
-    clear_N = first_N - second_N > 0.4
-    assert clear_N.sum() > 30
-    np.testing.assert_array_equal(shipped_NC[clear_N].argmax(1), expected_NC[clear_N].argmax(1))
-    assert np.abs(shipped_NC - expected_NC).mean() < 0.03
+    clear_N = first_N - second_N > (0.001 if bits is None else 0.3)
+    assert clear_N.sum() > 20
+    np.testing.assert_array_equal(exported_NC[clear_N].argmax(1), expected_NC[clear_N].argmax(1))
+    if bits is None:
+        np.testing.assert_allclose(exported_NC, expected_NC, atol=1e-4)
+    assert np.abs(exported_NC - expected_NC).mean() < 0.03
 
 
 def test_frozen_backbone_trains_the_other_exits(tuned: Path, topics: Path, tmp_path: Path) -> None:
@@ -212,7 +225,7 @@ def test_labels_of_the_data_are_the_classifiers_names_or_indices(
     assert examples_of(["2", "0"], bert, tmp_path) == [2, 0]
     with pytest.raises(InvalidInput, match=r"has label 'Sport'; .*sport, cooking, météo"):
         examples_of(["Sport"], bert, tmp_path)
-    with pytest.raises(InvalidInput, match=r"has label '3'; .* 0 to 2: sport, cooking, météo"):
+    with pytest.raises(InvalidInput, match=r"has label '3'; .*sport, cooking, météo, or 0 to 2"):
         examples_of(["3"], bert, tmp_path)
     with pytest.raises(InvalidInput, match=r"labels: .* has sport, cooking, météo, not sport, b;"):
         task_of(settings_of(topics, bert, labels=["sport", "b"]))

@@ -17,6 +17,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from lab.models.embedding_tables import quantised_rows
 from tests.support.tiny_encoders import CONFIGS
 from tests.support.topics import TOPICS, make_topics
 
@@ -52,7 +53,8 @@ def make_classifier(
 ) -> Path:
     """Write a classifier with random weights and hidden size 32 to ``folder``, and return it.
 
-    Without ``labels`` it has the default names of ``transformers`` for three classes.
+    The word table has values that a bundle's 8 bits represent exactly. Without ``labels`` it has
+    the default names of ``transformers`` for three classes.
     """
     padded = kind in ("mpnet", "roberta", "xlm-roberta")
     tokenizer = make_tokenizer(kind)
@@ -73,7 +75,12 @@ def make_classifier(
         sizes["label2id"] = {label: index for index, label in enumerate(labels)}
     config = CONFIGS[kind](**(sizes | settings))
     torch.manual_seed(seed)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    words = classifier.get_input_embeddings().weight
+    word_VH, scale_V = quantised_rows(words.detach().numpy())
+    with torch.no_grad():
+        words.copy_(torch.from_numpy(word_VH * scale_V[:, None]))
+    classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
