@@ -31,7 +31,7 @@ def rows(store: LedgerStore) -> list[dict[str, Any]]:
 def odd_entries() -> list[LedgerEntry]:
     """Return entries with words that a text format could change, large numbers, few fields."""
     words = ["", "\\N", "\\", "a,b", 'say "so"', "two\nlines", "\r", "λ", "true", " x ", "1.0"]
-    odd = [caller(f"w{i}", request_id=f"w{i}", label=word) for i, word in enumerate(words)]
+    odd = [caller(f"w{i}", request_id=f"w{i}", policy=word) for i, word in enumerate(words)]
     bare = LedgerEntry(
         attempt_id="bare", side=Side.CALLER, request_id="bare", tier="edge", state=State.OPEN,
         started_at=0.1 + 0.2,
