@@ -107,9 +107,7 @@ class TextReader:
 
     def _read_table(self, lines: Iterator[str], kind: TextFormat) -> Iterator[NumberedRow]:
         number, first = next(_not_blank(enumerate(lines, start=1)), (1, ""))
-        delimiter = "\t"
-        if kind == "csv":
-            delimiter = ";" if ";" in first and "," not in first else ","
+        delimiter = "\t" if kind == "tsv" else csv_delimiter(first)
         header = _split_header(first, delimiter)
         if names := self._names_in(header):
             for name in (names.text, names.pair, names.label):
@@ -204,6 +202,11 @@ class TextReader:
         )
         options = "--text-field and --pair-field" if self.pairs else "--text-field"
         return f"has no field {names} (it has {listed(present)}); name yours with {options}"
+
+
+def csv_delimiter(header: str) -> str:
+    """Return the separator of a CSV file: the first of ``,``, ``;`` and tab in its first line."""
+    return next((separator for separator in ",;\t" if separator in header), ",")
 
 
 def _decode(lines: Iterable[bytes]) -> Iterator[str]:

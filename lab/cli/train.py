@@ -84,7 +84,7 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     help="80/10/10 of the training file at random (paper) or so that rows which share a text are "
     "in one part (grouped); the files train, validation and test (files); or the validation file "
     "as test part (glue). Default: paper for a GLUE task; else files if there is a validation "
-    "file, or grouped.",
+    "or test file, or grouped.",
 )
 @click.option(
     "--pooling",

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
+from shared.text_files import csv_delimiter
+
+
+_SHOWN = 200
+"""Characters of column names in a message."""
 
 
 class Row(NamedTuple):
@@ -63,9 +68,14 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
+            names = ", ".join(table.columns)
+            if len(names) > _SHOWN:
+                names = f"{names[:_SHOWN]}…"
+            delimited = table.source.lower().endswith((".csv", ".tsv"))
+            header = ", or add a first line of column names if it has none" if delimited else ""
             raise InvalidInput(
-                f"data: {table.source} has no column {field!r}; "
-                f"its columns are {', '.join(table.columns)}"
+                f"data: {table.source} has no column {field!r}; its columns are {names}: name "
+                f"yours with --text-field, --pair-field or --label-field{header}"
             )
         if counts[field] > 1:
             raise InvalidInput(
@@ -89,7 +99,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(path: Path) -> Table:
     first = next(_lines(path), "")
-    return _delimited(path, ";" if ";" in first and "," not in first else ",")
+    return _delimited(path, csv_delimiter(first))
 
 
 def _read_tsv(path: Path) -> Table:
@@ -99,7 +109,9 @@ def _read_tsv(path: Path) -> Table:
 def _delimited(path: Path, delimiter: str) -> Table:
     reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
     header = next(_records(path, reader), None)
-    columns = tuple(name.strip() for name in header[1]) if header else ()
+    if header is None:
+        raise InvalidInput(f"data: {path} is empty; fill it, or give other data")
+    columns = tuple(name.strip() for name in header[1])
 
     def rows() -> Iterator[Row]:
         for number, (line, cells) in enumerate(_records(path, reader), start=1):
@@ -123,11 +135,18 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             raise InvalidInput(
-                f"data: {path} line {line} is not well-formed ({error}); put a cell with double "
-                'quotes into double quotes, and write each of its own as ""'
+                f"data: {path} line {line} is not well-formed ({error}); {_advice(error)}"
             ) from None
         if cells:
             yield line, cells
+
+
+def _advice(error: csv.Error) -> str:
+    if "field limit" in str(error):
+        return "close the double quotes of the cell that begins there, or shorten it"
+    if "new-line" in str(error):
+        return "end each line with a line feed, not with a carriage return alone"
+    return 'put a cell with double quotes into double quotes, and write each of its own as ""'
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -138,9 +157,12 @@ def _read_json_lines(path: Path) -> Table:
                 continue
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
+                reason = getattr(error, "msg", "a number or a nesting that is too large")
+                if line.lstrip().startswith("["):
+                    reason = "a list begins there"
                 raise InvalidInput(
-                    f"data: {path} line {line_number} is not JSON ({error.msg}); "
+                    f"data: {path} line {line_number} is not JSON ({reason}); "
                     "write one object per line"
                 ) from None
             if not isinstance(values, dict):
