@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from shared.errors import InvalidInput
 from shared.text_files import csv_delimiter
 
-
 _SHOWN = 200
 """Characters of column names in a message."""
 
