@@ -273,7 +273,8 @@ def few_steps_note(facts: Mapping[str, Any]) -> str | None:
     if steps >= FEW_STEPS or facts["epochs"] >= epochs:
         return None
     return (
-        f"note: the training had only {steps} steps ({facts['epochs']} epochs of {per_epoch}), so "
+        f"note: the training had only {steps} steps (epochs: {facts['epochs']}, each of "
+        f"{per_epoch}), so "
         "the exits may be so unsure that most texts go to the cloud; if the card shows no saving, "
         f"train with --epochs {epochs} and another --out"
     )

@@ -200,7 +200,7 @@ def test_note_on_a_training_of_few_steps() -> None:
     facts = {"examples": {"train": 256}, "batch_size": 32, "epochs": 3}
     note = few_steps_note(facts)
     assert note is not None
-    assert "only 24 steps (3 epochs of 8)" in note
+    assert "only 24 steps (epochs: 3, each of 8)" in note
     assert "train with --epochs 10 and another --out" in note
     assert few_steps_note(facts | {"epochs": 10}) is None
     assert few_steps_note(facts | {"examples": {"train": 2_560}}) is None
