@@ -56,8 +56,9 @@ def find_label(value: object, labels: Sequence[str]) -> str | None:
     if not name or name in labels:
         return name or None
     numbered = not any(map(is_whole_number, labels))
-    if numbered and is_whole_number(name) and 0 <= int(name) < len(labels):
-        return labels[int(name)]
+    numbers = [str(number) for number in range(len(labels))] if numbered else []
+    if name in numbers:
+        return labels[numbers.index(name)]
     raise InvalidInput(
         f"has the label {name[:100]!r}, which is none of the bundle's ({listed(labels)}); give one "
         "of these names" + (", or its number from 0" if numbered else "")

@@ -110,8 +110,11 @@ class TextReader:
         delimiter = "\t"
         if kind == "csv":
             delimiter = ";" if ";" in first and "," not in first else ","
-        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-        if self._names_in(header):
+        header = _split_header(first, delimiter)
+        if names := self._names_in(header):
+            for name in (names.text, names.pair, names.label):
+                if header.count(name) > 1:
+                    raise InvalidInput(f"texts: line {number} has two columns {name!r}; rename one")
             for line, cells in _records(lines, delimiter, number):
                 if isinstance(cells, csv.Error):
                     error = InvalidInput(f"line {line}: is not well-formed ({cells})")
@@ -209,6 +212,14 @@ def _decode(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         yield line.decode(encoding, "surrogateescape").rstrip("\r\n")
         encoding = "utf-8"
+
+
+def _split_header(line: str, delimiter: str) -> list[str]:
+    """Return the names in a header; none if the line is too long to be one."""
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:
+        return []
 
 
 def _not_blank(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:

@@ -207,6 +207,7 @@ def train(
     from lab.train.settings import TrainSettings
     from lab.train.trainer import train as run_training
 
+    chosen = choose_device(device)
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     source = click.get_current_context().get_parameter_source
     if classifier := given.get("from_classifier"):
@@ -224,7 +225,6 @@ def train(
     for name in ("grid_batch_sizes", "grid_learning_rates"):
         if not grid and source(name) is not ParameterSource.DEFAULT:
             raise InvalidInput(f"--{name.replace('_', '-')}: add --grid, or leave this option out")
-    chosen = choose_device(device)
     if grid:
         if given["freeze_backbone"] and source("grid_learning_rates") is ParameterSource.DEFAULT:
             raise InvalidInput(

@@ -89,7 +89,7 @@ def split_examples(examples: Sequence[Example], task: Task, kind: str, seed: int
     test: list[Example] = []
     rest = list(examples)
     if kind == "grouped":
-        rest, test = hold_out(rest, task, seed, held_out_rows(len(rest)))
+        rest, test = hold_out(rest, task, seed, held_out_rows(len(rest)), keep=2)
         seed += 1
     rows = None if kind == "glue" else held_out_rows(len(rest))
     train, validation = hold_out(rest, task, seed, rows)
@@ -102,7 +102,7 @@ def held_out_rows(rows: int) -> int:
 
 
 def hold_out(
-    examples: Sequence[Example], task: Task, seed: int, rows: int | None = None
+    examples: Sequence[Example], task: Task, seed: int, rows: int | None = None, keep: int = 1
 ) -> tuple[list[Example], list[Example]]:
     """Hold out texts as the task says: by texts (`hold_out_texts`) or by phrases.
 
@@ -112,18 +112,23 @@ def hold_out(
     """
     if task.hold_out == "phrases":
         return hold_out_sentences(examples, seed)
-    return hold_out_texts(examples, seed, task.labels, rows)
+    return hold_out_texts(examples, seed, task.labels, rows, keep)
 
 
 def hold_out_texts(
-    examples: Sequence[Example], seed: int, labels: Sequence[str] = (), rows: int | None = None
+    examples: Sequence[Example],
+    seed: int,
+    labels: Sequence[str] = (),
+    rows: int | None = None,
+    keep: int = 1,
 ) -> tuple[list[Example], list[Example]]:
     """Hold out at most ``rows`` (default: a tenth) so that no text is in both parts.
 
     Rows that share a text, first or second of a pair, form a group (a question of QQP occurs in
     several pairs), and whole groups are held out. A group larger than what remains to hold out
-    never is. If a part would lack a class, groups are chosen by class (`groups_by_class`);
-    ``labels`` are the names for its message.
+    never is. If the held-out part would lack a class, or the other have it in fewer than ``keep``
+    groups, groups are chosen by class (`groups_by_class`); ``labels`` are the names for its
+    message.
     """
     groups = groups_over_shared_texts(examples)
     sizes = Counter(groups)
@@ -141,8 +146,12 @@ def hold_out_texts(
             "data: too few different texts to hold any out; give at least 100, "
             "or use the split 'paper'"
         )
-    if _lacks_class(examples, train, validation):
-        held = groups_by_class([row.label for row in examples], groups, order, count, labels)
+    classes = [row.label for row in examples]
+    groups_left = Counter(
+        label for label, group in {*zip(classes, groups, strict=True)} if group not in held
+    )
+    if _lacks_class(examples, validation) or any(groups_left[c] < keep for c in classes):
+        held = groups_by_class(classes, groups, order, count, keep, labels)
         train, validation = _parts(examples, groups, held)
     random.Random(seed).shuffle(train)
     return train, validation

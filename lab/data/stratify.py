@@ -38,39 +38,41 @@ def groups_by_class(
     groups: Sequence[str],
     order: Sequence[str],
     rows: int,
+    keep: int,
     names: Sequence[str],
 ) -> set[str]:
     """Return groups to hold out so that both parts have each class, about ``rows`` rows in all.
 
-    First comes the smallest group for each class, rare classes first, then groups in ``order``.
-    Raises `InvalidInput` for a class whose texts are all in one group.
+    First comes the smallest group for each class, rare classes first, then groups in ``order``. Of
+    each class, ``keep`` groups are not held out. Raises `InvalidInput` for a class that is in too
+    few groups.
     """
     counts: dict[str, Counter[int]] = {group: Counter() for group in order}
     for label, group in zip(labels, groups, strict=True):
         counts[group][label] += 1
-    left = Counter(labels)
+    groups_left = Counter(label for count in counts.values() for label in count)
     remaining = rows
     held: set[str] = set()
 
     def can_hold(group: str) -> bool:
-        return group not in held and all(left[label] > n for label, n in counts[group].items())
+        return group not in held and all(groups_left[label] > keep for label in counts[group])
 
     def hold(group: str) -> None:
         nonlocal remaining
         held.add(group)
-        left.subtract(counts[group])
+        groups_left.subtract([*counts[group]])
         remaining -= counts[group].total()
 
-    total = dict(left)
+    total, groups_of = Counter(labels), dict(groups_left)
     for label in sorted(total, key=lambda label: (total[label], label)):
-        if left[label] < total[label]:
+        if groups_left[label] < groups_of[label]:
             continue
         candidates = [group for group in order if counts[group][label] and can_hold(group)]
         if not candidates:
             raise InvalidInput(
-                f"data: {_name(label, names)} has {_count(total[label])}, which cannot be in both "
-                "the training and the held-out part without a text in both; give more of that "
-                "class, or remove it"
+                f"data: {_name(label, names)} has {_count(total[label])}, too few for each part "
+                "of the data to have one without a text in two parts; give more of that class, or "
+                "remove it"
             )
         hold(min(candidates, key=lambda group: counts[group].total()))
     for group in order:

@@ -64,7 +64,8 @@ def name_of_data(data: str) -> str:
     elif path.is_dir():
         name = path.resolve().name
     else:
-        name = data.rpartition("/")[2].replace(":", "-")
+        hub_name, _, config = data.rpartition("/")[2].partition(":")
+        name = config if config in TASKS else f"{hub_name}-{config}"
     return re.sub(r"[^\w.-]+", "-", name).strip("-._")[:64] or "task"
 
 

@@ -35,7 +35,7 @@ from lab.models.exit_heads import ExitShape
 from lab.models.model import MultiExitClassifier
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
-from shared.errors import InvalidInput
+from shared.errors import DimeeError, InvalidInput
 
 Arrays = dict[str, NDArray[Any]]
 SUBLAYERS = {
@@ -49,8 +49,8 @@ def read_encoder(bundle: Bundle) -> BertModel:
 
     Raises `InvalidInput` for the bundle of another encoder family.
     """
+    check_bert(bundle)
     tables = load_file(bundle.path / EMBEDDINGS)
-    _check_bert(bundle, tables)
     layers = [_arrays(bundle, number) for number in range(1, bundle.manifest.layers + 1)]
     config = BertConfig(
         vocab_size=len(tables["word"]),
@@ -181,7 +181,8 @@ def write_fused_graph(bundle: Path, file: Path) -> None:
 
 
 def write_models(bundle: Bundle, folder: Path, report: Callable[[str], None] = print) -> None:
-    """Write every model that is missing in ``folder``."""
+    """Write every model that is missing in ``folder``; raises `InvalidInput` as `check_bert`."""
+    check_bert(bundle)
     steps: dict[str, Callable[[Path], None]] = {
         "fp32": lambda path: write_fp32_bundle(bundle, path),
         "transformers": lambda path: write_transformers_model(bundle, path),
@@ -196,7 +197,9 @@ def write_models(bundle: Bundle, folder: Path, report: Callable[[str], None] = p
             write(folder / name)
 
 
-def _check_bert(bundle: Bundle, tables: Arrays) -> None:
+def check_bert(bundle: Bundle) -> None:
+    """Raise `InvalidInput` for the bundle of another encoder family than BERT."""
+    tables = load_file(bundle.path / EMBEDDINGS)
     operators = {node.op_type for node in _graph(bundle, 1).node}
     biased = "attention_bias.table" in _arrays(bundle, 1)
     if biased or "BiasGelu" not in operators or "projection" in tables or len(tables["type"]) < 2:
@@ -266,4 +269,7 @@ def _exit(graph: onnx.GraphProto) -> tuple[ExitShape, dict[str, torch.Tensor]]:
 
 
 if __name__ == "__main__":
-    write_models(load_bundle(Path(sys.argv[1])), Path(sys.argv[2]))
+    try:
+        write_models(load_bundle(Path(sys.argv[1])), Path(sys.argv[2]))
+    except DimeeError as error:
+        sys.exit(str(error))

@@ -71,6 +71,8 @@ def train(
     tokenizer = load_tokenizer(settings.encoder)
     model.family.check_tokenizer(tokenizer)
     model.family.check_tokens(settings.max_tokens)
+    if task.pair_field is not None:
+        model.family.check_pairs(tokenizer)
     if settings.token_dropout and tokenizer.mask_token_id is None:
         raise InvalidInput(
             f"token_dropout: the tokenizer of {settings.encoder} has no mask token; leave it out"

@@ -74,8 +74,8 @@ def test_mpnet_is_trained_exported_and_served_on_three_tiers(
 ) -> None:
     data = write_rows(tmp_path / "data" / "train.jsonl", make_rows(200, 3)).parent
     run, folder = tmp_path / "run", tmp_path / "bundle"
-    training = ("--encoder", ENCODER, "--epochs", "1", "--max-tokens", "64", "--no-bf16")
-    dimee(environment, "train", "--data", data, "--out", run, *training)
+    training = ("--encoder", ENCODER, "--freeze-backbone", "--epochs", "2", "--max-tokens", "64")
+    dimee(environment, "train", "--data", data, "--text-field", "sentence", "--out", run, *training)
     split = ("--mobile-layers", str(LAYERS["mobile"]), "--edge-layers", str(LAYERS["edge"]))
     dimee(environment, "export", run, folder, "--data", data, *split)
 

@@ -10,6 +10,7 @@ import pytest
 from lab.data.examples import Example, load_examples
 from lab.data.tasks import get_task
 from shared.errors import InvalidInput
+from shared.text import check_text
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,19 @@ def test_hub_name_of_the_mnli_validation_split(
         assert rows_read == [Example(name, f"h {i}", i % 3) for i in range(6)]
     (hub / "validation.jsonl").write_text((hub / "validation_matched.jsonl").read_text())
     assert len(load_examples(str(hub), mnli, "validation")) == 6
+
+
+def test_training_and_serving_refuse_the_same_characters(tmp_path: Path) -> None:
+    """Every control character, C0 and C1, and a lone surrogate."""
+    task = get_task("sst2")
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0xD800):
+        text = f"a{chr(code)}b"
+        file = tmp_path / "t.jsonl"
+        file.write_text(json.dumps({"sentence": text, "label": 0}))
+        if code in (0, 0xD800):
+            with pytest.raises(InvalidInput, match=r"at character 2"):
+                check_text(text)
+            with pytest.raises(InvalidInput, match=r"at character 2 in 'sentence'"):
+                load_examples(str(file), task, "train")
+        else:
+            assert check_text(text) == load_examples(str(file), task, "train")[0].text == text

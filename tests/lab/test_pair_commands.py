@@ -188,7 +188,7 @@ def test_command_that_up_prints_works_in_a_shell(
     assert result["label"] in pair_bundle.manifest.labels
 
 
-@pytest.mark.parametrize("path", ["cloud", "policy"])
+@pytest.mark.parametrize("path", ["cloud", "edge", "policy"])
 def test_load_reports_the_accuracy_of_labelled_pairs(
     path: str, pair_bundle: Bundle, running: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -12,29 +12,16 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
     BertTokenizer,
-    DistilBertConfig,
-    ElectraConfig,
-    MPNetConfig,
     MPNetTokenizer,
-    RobertaConfig,
     RobertaTokenizer,
-    XLMRobertaConfig,
 )
 
 from lab.models.embedding_tables import quantised_rows
+from tests.support.tiny_encoders import CONFIGS
 from tests.support.topics import TOPICS, make_topics
 
 CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CONFIGS: dict[str, type[Any]] = {
-    "bert": BertConfig,
-    "distilbert": DistilBertConfig,
-    "electra": ElectraConfig,
-    "mpnet": MPNetConfig,
-    "roberta": RobertaConfig,
-    "xlm-roberta": XLMRobertaConfig,
-}
 POSITIONS = 64
 
 

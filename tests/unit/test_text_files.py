@@ -120,6 +120,20 @@ def test_header_that_lacks_a_field_ends_the_reading() -> None:
             read(reader, kind, "body,id\nfine,1\n".replace(",", "\t" if kind == "tsv" else ","))
 
 
+def test_header_with_two_columns_of_one_name_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="two columns 'text'"):
+        read(SINGLE, "csv", "text,text\na,b\n")
+
+
+def test_first_line_may_be_long_and_labels_may_be_long_numbers() -> None:
+    long = "x" * 200_000
+    assert "at most 20,000" in str(read(SINGLE, "tsv", f"{long}\nfine\n")[0])
+    with pytest.raises(InvalidInput, match="has no field 'text'"):
+        read(SINGLE, "csv", f"{long}\nfine\n")
+    with pytest.raises(InvalidInput, match="none of the bundle's"):
+        find_label("1" * 5_000, ("no", "yes"))
+
+
 def test_pairs_cannot_be_plain_lines() -> None:
     with pytest.raises(InvalidInput, match="TSV"):
         PAIRS.read([b"a"], "lines")
