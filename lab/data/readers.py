@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
+from shared.row_files import csv_delimiter, parse_object, records
 
 
 class Row(NamedTuple):
@@ -89,7 +90,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(path: Path) -> Table:
     first = next(_lines(path), "")
-    return _delimited(path, ";" if ";" in first and "," not in first else ",")
+    return _delimited(path, csv_delimiter(first))
 
 
 def _read_tsv(path: Path) -> Table:
@@ -97,12 +98,12 @@ def _read_tsv(path: Path) -> Table:
 
 
 def _delimited(path: Path, delimiter: str) -> Table:
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
-    header = next(_records(path, reader), None)
+    table = _records(path, delimiter)
+    header = next(table, None)
     columns = tuple(name.strip() for name in header[1]) if header else ()
 
     def rows() -> Iterator[Row]:
-        for number, (line, cells) in enumerate(_records(path, reader), start=1):
+        for number, (line, cells) in enumerate(table, start=1):
             if len(cells) != len(columns):
                 raise InvalidInput(
                     f"data: {path} line {line} has {len(cells)} cells, and the header has "
@@ -113,21 +114,14 @@ def _delimited(path: Path, delimiter: str) -> Table:
     return Table(str(path), columns, rows(), {})
 
 
-def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, each with the line that it begins on."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in records(_lines(path), delimiter):
+        if isinstance(cells, csv.Error):
             raise InvalidInput(
-                f"data: {path} line {line} is not well-formed ({error}); put a cell with double "
+                f"data: {path} line {line} is not well-formed ({cells}); put a cell with double "
                 'quotes into double quotes, and write each of its own as ""'
-            ) from None
-        if cells:
-            yield line, cells
+            )
+        yield line, cells
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -137,17 +131,9 @@ def _read_json_lines(path: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not JSON ({error.msg}); "
-                    "write one object per line"
-                ) from None
-            if not isinstance(values, dict):
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not a JSON object; "
-                    "write one object per line"
-                )
+                values = parse_object(line)
+            except InvalidInput as error:
+                raise InvalidInput(f"data: {path} line {line_number} {error.message}") from None
             number += 1
             yield Row(number, line_number, values)
 
