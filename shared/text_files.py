@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from shared.domain import InputText
 from shared.errors import InvalidInput
+from shared.json_text import parse_json
 from shared.labels import find_label, listed
 from shared.text import check_text
 
@@ -155,12 +155,9 @@ class TextReader:
 
     def _parse_json(self, line: str) -> InputText:
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InvalidInput(f"is not JSON ({reason}); write one object per line") from None
-        except RecursionError:
-            raise InvalidInput("is not JSON that can be read: it is nested too deep") from None
+            raise InvalidInput(f"is not JSON ({error}); write one object per line") from None
         if not isinstance(content, dict):
             raise InvalidInput("is not a JSON object; write one object per line")
         return self._parse_fields(content)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
+from shared.json_text import parse_json
 
 
 class Row(NamedTuple):
@@ -60,6 +61,8 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     """Raise `InvalidInput` if a field is no column of ``table``, or more than one."""
     if table.columns is None:
         return
+    if not table.columns:
+        raise InvalidInput(f"data: {table.source} is empty; write a header and rows")
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
@@ -122,12 +125,24 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise InvalidInput(
-                f"data: {path} line {line} is not well-formed ({error}); put a cell with double "
-                'quotes into double quotes, and write each of its own as ""'
-            ) from None
+            raise InvalidInput(f"data: {path} line {line} {csv_problem(error)}") from None
         if cells:
             yield line, cells
+
+
+def csv_problem(error: csv.Error) -> str:
+    """Return what is wrong with a record, and what to do."""
+    if "field limit" in str(error):
+        return (
+            f"has a cell of more than {csv.field_size_limit():,} characters; shorten it, or close "
+            "its double quotes"
+        )
+    if "new-line character" in str(error):
+        return "has a carriage return; end each line with a line feed"
+    return (
+        f"is not well-formed ({error}); put a cell with double quotes into double quotes, and "
+        'write each of its own as ""'
+    )
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -137,10 +152,10 @@ def _read_json_lines(path: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
+                values = parse_json(line)
+            except ValueError as error:
                 raise InvalidInput(
-                    f"data: {path} line {line_number} is not JSON ({error.msg}); "
+                    f"data: {path} line {line_number} is not JSON ({error}); "
                     "write one object per line"
                 ) from None
             if not isinstance(values, dict):
@@ -176,7 +191,7 @@ def _read_parquet(path: Path) -> Table:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                cells = [column.to_pylist() for column in batch.columns]
+                cells = [_values(column) for column in batch.columns]
             except (pyarrow.ArrowException, ValueError, OSError) as error:
                 raise InvalidInput(
                     f"data: {path} cannot be read after row {number} ({type(error).__name__}); "
@@ -189,6 +204,15 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), columns, rows(), _class_names(file.schema_arrow.metadata or {}))
 
 
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column; those that Python has no type for are None."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except OverflowError:  # dates before the year 1 or after 9999
+        return [None] * len(column)
+
+
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Return the names of labels that the library ``datasets`` wrote into a Parquet file."""
     try:
@@ -196,7 +220,9 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {
             field: tuple(feature["names"])
             for field, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and feature.get("names")
+            if feature.get("_type") == "ClassLabel"
+            and feature.get("names")
+            and all(isinstance(name, str) for name in feature["names"])
         }
     except (KeyError, ValueError, AttributeError, TypeError):
         return {}
