@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from shared.errors import InvalidInput
 from shared.row_files import csv_delimiter, csv_problem, parse_object, records
 
+_SHOWN = 200
+"""Characters of column names in a message."""
+
 
 class Row(NamedTuple):
     """A row of data: its number, counted from 1; its line in the file; and its values by field."""
@@ -66,9 +69,14 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
+            names = ", ".join(table.columns)
+            if len(names) > _SHOWN:
+                names = f"{names[:_SHOWN]}…"
+            delimited = table.source.lower().endswith((".csv", ".tsv"))
+            header = ", or add a first line of column names if it has none" if delimited else ""
             raise InvalidInput(
-                f"data: {table.source} has no column {field!r}; "
-                f"its columns are {', '.join(table.columns)}"
+                f"data: {table.source} has no column {field!r}; its columns are {names}: name "
+                f"yours with --text-field, --pair-field or --label-field{header}"
             )
         if counts[field] > 1:
             raise InvalidInput(
