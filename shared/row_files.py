@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from shared.errors import InvalidInput
+from shared.json_text import parse_json
 
 
 def csv_delimiter(first_line: str) -> str:
-    """Return the delimiter of a CSV file: ``;`` if its first line has that and no comma."""
-    return ";" if ";" in first_line and "," not in first_line else ","
+    """Return the delimiter of a CSV file: the first of ``,``, ``;`` and tab in its first line."""
+    return next((delimiter for delimiter in ",;\t" if delimiter in first_line), ",")
+
+
+def csv_problem(error: csv.Error) -> str:
+    """Return what is wrong with a record, and what to do."""
+    if "field limit" in str(error):
+        return (
+            f"has a cell of more than {csv.field_size_limit():,} characters; shorten it, or close "
+            "its double quotes"
+        )
+    if "new-line character" in str(error):
+        return "has a carriage return; end each line with a line feed"
+    return (
+        f"is not well-formed ({error}); put a cell with double quotes into double quotes, and "
+        'write each of its own as ""'
+    )
 
 
 def records(
@@ -40,12 +55,11 @@ def records(
 def parse_object(line: str) -> dict[str, Any]:
     """Return the JSON object in a line; raises `InvalidInput` that begins with ``is not``."""
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        a_list = line.lstrip().startswith("[") and "nested" not in str(error)
+        reason = "a list begins there" if a_list else str(error)
         raise InvalidInput(f"is not JSON ({reason}); write one object per line") from None
-    except RecursionError:
-        raise InvalidInput("is not JSON that can be read: it is nested too deep") from None
     if not isinstance(content, dict):
         raise InvalidInput("is not a JSON object; write one object per line")
     return content

@@ -83,7 +83,8 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     type=click.Choice(["paper", "grouped", "files", "glue"]),
     help="paper: 80/10/10 of the training file at random. grouped: rows that share a text are in "
     "one part. files: the files train, validation and test. glue: the validation file is "
-    "reported. Default: paper for a GLUE task, files with a validation file, else grouped.",
+    "reported. Default: paper for a GLUE task, files with a validation or test file, else "
+    "grouped.",
 )
 @click.option(
     "--pooling",

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
-from shared.row_files import csv_delimiter, parse_object, records
+from shared.row_files import csv_delimiter, csv_problem, parse_object, records
+
+_SHOWN = 200
+"""Characters of column names in a message."""
 
 
 class Row(NamedTuple):
@@ -61,12 +64,19 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     """Raise `InvalidInput` if a field is no column of ``table``, or more than one."""
     if table.columns is None:
         return
+    if not table.columns:
+        raise InvalidInput(f"data: {table.source} is empty; write a header and rows")
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
+            names = ", ".join(table.columns)
+            if len(names) > _SHOWN:
+                names = f"{names[:_SHOWN]}…"
+            delimited = table.source.lower().endswith((".csv", ".tsv"))
+            header = ", or add a first line of column names if it has none" if delimited else ""
             raise InvalidInput(
-                f"data: {table.source} has no column {field!r}; "
-                f"its columns are {', '.join(table.columns)}"
+                f"data: {table.source} has no column {field!r}; its columns are {names}: name "
+                f"yours with --text-field, --pair-field or --label-field{header}"
             )
         if counts[field] > 1:
             raise InvalidInput(
@@ -117,10 +127,7 @@ def _delimited(path: Path, delimiter: str) -> Table:
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     for line, cells in records(_lines(path), delimiter):
         if isinstance(cells, csv.Error):
-            raise InvalidInput(
-                f"data: {path} line {line} is not well-formed ({cells}); put a cell with double "
-                'quotes into double quotes, and write each of its own as ""'
-            )
+            raise InvalidInput(f"data: {path} line {line} {csv_problem(cells)}")
         yield line, cells
 
 
@@ -162,7 +169,7 @@ def _read_parquet(path: Path) -> Table:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                cells = [column.to_pylist() for column in batch.columns]
+                cells = [_values(column) for column in batch.columns]
             except (pyarrow.ArrowException, ValueError, OSError) as error:
                 raise InvalidInput(
                     f"data: {path} cannot be read after row {number} ({type(error).__name__}); "
@@ -175,6 +182,15 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), columns, rows(), _class_names(file.schema_arrow.metadata or {}))
 
 
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column; those that Python has no type for are None."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except OverflowError:  # dates before the year 1 or after 9999
+        return [None] * len(column)
+
+
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Return the names of labels that the library ``datasets`` wrote into a Parquet file."""
     try:
@@ -182,7 +198,9 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {
             field: tuple(feature["names"])
             for field, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and feature.get("names")
+            if feature.get("_type") == "ClassLabel"
+            and feature.get("names")
+            and all(isinstance(name, str) for name in feature["names"])
         }
     except (KeyError, ValueError, AttributeError, TypeError):
         return {}

@@ -94,7 +94,10 @@ def test_number_is_a_label_itself_or_counts_the_labels() -> None:
         (["a", "b\nc"], r"holds the character U\+000A"),
         (["a", "b\x9b"], r"holds the character U\+009B"),
         (["a", "b\ud800"], r"holds the character U\+D800"),
+        (["a", "b\u200b"], r"holds the character U\+200B"),
+        (["a", "b\u202e"], r"holds the character U\+202E"),
         (["a", "b", "a"], "'a' is given twice"),
+        (["\u00e9t\u00e9", "e\u0301te\u0301"], "is given twice .*look alike"),
     ],
 )
 def test_names_that_are_no_labels_are_refused(labels: list[str], message: str) -> None:
@@ -182,7 +185,9 @@ def test_task_file_and_options_that_win_over_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"task\.json cannot be read \(JSONDecodeError\); write one JSON object"),
+        ("{", r"task\.json is not JSON \(Expecting property name .*\); write one object like"),
+        ("[" * 100_000, r"task\.json is not JSON \(it is nested too deep\); write one object"),
+        ('{"labels": [' + "1" * 5_000 + "]}", r"is not JSON \(a number has too many digits\)"),
         ("[]", "is not a JSON object"),
         (
             '{"text": "text"}',
