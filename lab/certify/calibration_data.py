@@ -45,7 +45,9 @@ def load_calibration_examples(
     if not Path(source).is_dir() or has_split(source, "train"):
         own_validation: list[Example] = []
         if bundle.manifest.accuracy.get("split") == "files" and has_split(source, "test"):
-            own_validation, file = load_examples(source, task, "validation"), "test"
+            file = "test"
+            if has_split(source, "validation"):
+                own_validation = load_examples(source, task, "validation")
         train = load_examples(source, task, "train")
         parts = trained_parts(bundle, task, train, own_validation)
     test = parts.test if parts is not None else []

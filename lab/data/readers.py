@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
-from shared.json_text import parse_json
+from shared.row_files import csv_delimiter, csv_problem, parse_object, records
+
+_SHOWN = 200
+"""Characters of column names in a message."""
 
 
 class Row(NamedTuple):
@@ -66,9 +69,14 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
+            names = ", ".join(table.columns)
+            if len(names) > _SHOWN:
+                names = f"{names[:_SHOWN]}…"
+            delimited = table.source.lower().endswith((".csv", ".tsv"))
+            header = ", or add a first line of column names if it has none" if delimited else ""
             raise InvalidInput(
-                f"data: {table.source} has no column {field!r}; "
-                f"its columns are {', '.join(table.columns)}"
+                f"data: {table.source} has no column {field!r}; its columns are {names}: name "
+                f"yours with --text-field, --pair-field or --label-field{header}"
             )
         if counts[field] > 1:
             raise InvalidInput(
@@ -92,7 +100,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(path: Path) -> Table:
     first = next(_lines(path), "")
-    return _delimited(path, ";" if ";" in first and "," not in first else ",")
+    return _delimited(path, csv_delimiter(first))
 
 
 def _read_tsv(path: Path) -> Table:
@@ -100,12 +108,12 @@ def _read_tsv(path: Path) -> Table:
 
 
 def _delimited(path: Path, delimiter: str) -> Table:
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
-    header = next(_records(path, reader), None)
+    table = _records(path, delimiter)
+    header = next(table, None)
     columns = tuple(name.strip() for name in header[1]) if header else ()
 
     def rows() -> Iterator[Row]:
-        for number, (line, cells) in enumerate(_records(path, reader), start=1):
+        for number, (line, cells) in enumerate(table, start=1):
             if len(cells) != len(columns):
                 raise InvalidInput(
                     f"data: {path} line {line} has {len(cells)} cells, and the header has "
@@ -116,33 +124,11 @@ def _delimited(path: Path, delimiter: str) -> Table:
     return Table(str(path), columns, rows(), {})
 
 
-def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, each with the line that it begins on."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InvalidInput(f"data: {path} line {line} {csv_problem(error)}") from None
-        if cells:
-            yield line, cells
-
-
-def csv_problem(error: csv.Error) -> str:
-    """Return what is wrong with a record, and what to do."""
-    if "field limit" in str(error):
-        return (
-            f"has a cell of more than {csv.field_size_limit():,} characters; shorten it, or close "
-            "its double quotes"
-        )
-    if "new-line character" in str(error):
-        return "has a carriage return; end each line with a line feed"
-    return (
-        f"is not well-formed ({error}); put a cell with double quotes into double quotes, and "
-        'write each of its own as ""'
-    )
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in records(_lines(path), delimiter):
+        if isinstance(cells, csv.Error):
+            raise InvalidInput(f"data: {path} line {line} {csv_problem(cells)}")
+        yield line, cells
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -152,17 +138,9 @@ def _read_json_lines(path: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                values = parse_json(line)
-            except ValueError as error:
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not JSON ({error}); "
-                    "write one object per line"
-                ) from None
-            if not isinstance(values, dict):
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not a JSON object; "
-                    "write one object per line"
-                )
+                values = parse_object(line)
+            except InvalidInput as error:
+                raise InvalidInput(f"data: {path} line {line_number} {error.message}") from None
             number += 1
             yield Row(number, line_number, values)
 

@@ -38,8 +38,8 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
     validation part; rows that share a text are in one part (`hold_out`, `held_out_rows`) |
     | ``glue`` | the validation file is reported, as it is for GLUE; a tenth of the training file is
     held out as the validation part |
-    | ``files`` | the files ``train``, ``validation`` and ``test``; without ``test``, the validation
-    file is reported, and the validation part is held out of the training file |
+    | ``files`` | the files ``train``, ``validation`` and ``test``; without one of the last two, the
+    other is reported, and the validation part is held out of the training file |
 
     One file is the training file. ``limit`` is the number of its rows that are used. Raises
     `InvalidInput` for data that cannot be split so.
@@ -52,12 +52,14 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
             "choose grouped or paper"
         )
     examples = load_examples(source, task, "train")[:limit]
-    if kind == "files" and has_split(source, "test"):
+    has_test = kind == "files" and has_split(source, "test")
+    if has_test and has_split(source, "validation"):
         validation, test = (load_examples(source, task, part) for part in ("validation", "test"))
         return Split(examples, validation, test)
     parts = split_examples(examples, task, kind, seed)
     if kind in ("glue", "files"):
-        return Split(parts.train, parts.validation, load_examples(source, task, "validation"))
+        reported = load_examples(source, task, "test" if has_test else "validation")
+        return Split(parts.train, parts.validation, reported)
     return parts
 
 
@@ -66,13 +68,13 @@ def load_validation_file(source: str, task: Task, kind: str) -> list[Example]:
 
     Raises `InvalidInput` if the run chose its epoch and α on that file, or if there is none.
     """
+    if not has_validation_file(source, task):
+        raise InvalidInput(f"on: {source} has no validation file; give --on test")
     if kind == "files" and has_split(source, "test"):
         raise InvalidInput(
             f"on: the validation part of this run is the validation file of {source}; "
             "give --on test"
         )
-    if not has_validation_file(source, task):
-        raise InvalidInput(f"on: {source} has no validation file; give --on test")
     return load_examples(source, task, "validation")
 
 

@@ -20,11 +20,12 @@ def cut_by_class(
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row in order:
         rows_of[labels[row]].append(row)
+    counts = Counter(labels)
     for label, rows in sorted(rows_of.items()):
         if len(rows) < 3:
             raise InvalidInput(
                 f"data: {_name(label, names)} has {_count(len(rows))}, and each of the three parts "
-                "of the data needs one; give more, or remove the class"
+                f"of the data needs one; give more, or remove the class{_others(counts, 3)}"
             )
         tenth = max(1, len(rows) // 10)
         for place, row in enumerate(rows):
@@ -72,7 +73,7 @@ def groups_by_class(
             raise InvalidInput(
                 f"data: {_name(label, names)} has {_count(total[label])}, too few for each part "
                 "of the data to have one without a text in two parts; give more of that class, or "
-                "remove it"
+                f"remove it{_others(total, keep + 1)}"
             )
         hold(min(candidates, key=lambda group: counts[group].total()))
     for group in order:
@@ -83,6 +84,14 @@ def groups_by_class(
 
 def _name(label: int, names: Sequence[str]) -> str:
     return f"the class {names[label]!r}" if names else f"class {label}"
+
+
+def _others(counts: Counter[int], least: int) -> str:
+    """Return a note if more than one class has fewer than ``least`` examples."""
+    small = sum(count < least for count in counts.values())
+    if small < 2:
+        return ""
+    return f" ({small:,} of the {len(counts):,} classes have fewer than {least} examples)"
 
 
 def _count(examples: int) -> str:

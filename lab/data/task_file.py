@@ -50,7 +50,8 @@ def resolve_task(data: str, options: Mapping[str, Any]) -> tuple[Task, str]:
     labels = merged.pop("labels", None) or labels_of_data(data, text_field, label_field)
     task = Task(name, text_field, merged.pop("pair_field", None), labels, **merged)
     if split is None:
-        split = "files" if has_split(data, "validation") else "grouped"
+        has_files = has_split(data, "validation") or has_split(data, "test")
+        split = "files" if has_files else "grouped"
     return task, split
 
 

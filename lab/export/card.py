@@ -69,7 +69,7 @@ def part_titles(manifest: Manifest) -> tuple[str, str]:
             "GLUE's validation file" if glue else "the validation file",
         ),
         "files": (
-            f"the validation file, or {held_out} if there is no test file",
+            f"the validation file, or {held_out} if there is no validation or no test file",
             "the test file, or the validation file if there is none",
         ),
     }

@@ -54,6 +54,7 @@ BOM = b"\xef\xbb\xbf"
         ("train.csv", delimited(",")),
         ("train.CSV", BOM + delimited(",")),
         ("train.csv", delimited(";")),
+        ("train.csv", delimited("\t")),
         ("train.tsv", BOM + delimited("\t")),
         ("train.jsonl", BOM + JSON_LINES),
         ("train.ndjson", JSON_LINES),
@@ -105,7 +106,11 @@ class _Memory:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", b"text,label\na,law\n", "has no column 'topic'; its columns are text, label$"),
+        (
+            "t.csv",
+            b"text,label\na,law\n",
+            "no column 'topic'; its columns are text, label: name yours",
+        ),
         ("t.csv", b"text,topic,text\na,law,b\n", "has 2 columns 'text'; rename all but one"),
         ("t.csv", b"text,topic\na,law\nb\n", "line 3 has 1 cells, and the header has 2; put"),
         ("t.csv", b"text,topic\na,b,law\n", "line 2 has 3 cells, and the header has 2; put"),
@@ -121,7 +126,9 @@ class _Memory:
         ("t.csv", b"text,topic\ra,law\rb,art\r", "line 1 has a carriage return; end each line"),
         ("t.csv", b"text,topic\n", "the split 'train' of .* is empty; fill it"),
         ("t.csv", b"", "is empty; write a header and rows"),
-        ("t.csv", b"\n\n", "is empty; write a header and rows"),
+        ("t.csv", b"\xef\xbb\xbf\n\n", "is empty; write a header and rows"),
+        ("t.csv", b"a text, and no header\n" * 9, "or add a first line of column names if it has"),
+        ("t.json", b'[\n{"text": "a", "topic": "law"}\n]', r"line 1 is not JSON \(a list begins"),
         ("t.jsonl", b"[" * 100_000, r"line 1 is not JSON \(it is nested too deep\); write"),
         (
             "t.jsonl",
@@ -144,11 +151,15 @@ class _Memory:
             b"text,topic\na\0b,law\n",
             r"holds the character U\+0000 at character 2 in",
         ),
-        ("t.tsv", b"text,topic\na,law\n", "has no column 'text'; its columns are text,topic$"),
+        ("t.tsv", b"text,topic\na,law\n", "has no column 'text'; its columns are text,topic: name"),
         ("t.jsonl", b'{"text": "a"}\n', "row 1 has no field 'topic'; it has text: add the field"),
         ("t.jsonl", b'\n{"text": "a",\n', "line 2 is not JSON .*; write one object per line"),
         ("t.jsonl", b'{"text": "\xff"}', r"line 1 is not UTF-8 \(byte 11 of the line\)"),
-        ("t.parquet", parquet([{"text": "a"}]), "has no column 'topic'; its columns are text$"),
+        (
+            "t.parquet",
+            parquet([{"text": "a"}]),
+            "no column 'topic'; its columns are text: [^,]*, --pair-field or --label-field$",
+        ),
         ("t.parquet", parquet([{"text": None, "topic": "law"}]), "row 1 has no text in 'text'"),
         ("t.parquet", parquet([{"text": "a", "topic": None}]), "row 1 has no label in 'topic'"),
         (

@@ -21,6 +21,7 @@ from lab.data.splits import (
     split_examples,
     word_runs,
 )
+from lab.data.task_file import resolve_task
 from lab.data.tasks import Task
 from shared.errors import InvalidInput
 from tests.support.tiny_data import write_table
@@ -125,6 +126,14 @@ def test_class_that_is_too_small_is_named(kind: str, count: int, message: str) -
             split_examples(rows, task_of(names), kind, seed)
 
 
+@pytest.mark.parametrize("kind", ["paper", "grouped"])
+def test_message_counts_the_classes_that_are_too_small(kind: str) -> None:
+    rows, names = topics({"common": 200, "rare": 1, "seldom": 2, "other": 30})
+    message = r"'rare' has 1 example.* \(2 of the 4 classes have fewer than 3 examples\)$"
+    with pytest.raises(InvalidInput, match=message):
+        split_examples(rows, task_of(names), kind, 1)
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=40, max_size=120),
     st.integers(0, 5),
@@ -180,6 +189,14 @@ def test_files_of_a_folder_are_the_parts(tmp_path: Path) -> None:
         assert len(split.validation) == held
         assert {*split.train, *split.validation} == {*parts["train"]}
         assert load_validation_file(folder, task, kind) == parts["validation"]
+    (tmp_path / "validation.csv").rename(tmp_path / "test.csv")
+    split = load_split(folder, task, "files", 1)
+    assert split.test == parts["validation"]
+    assert len(split.validation) == 12
+    assert {*split.train, *split.validation} == {*parts["train"]}
+    with pytest.raises(InvalidInput, match="has no validation file; give --on test"):
+        load_validation_file(folder, task, "files")
+    assert resolve_task(folder, {"text_field": "text"})[1] == "files"
     file = str(tmp_path / "train.csv")
     for kind in ("files", "glue"):
         with pytest.raises(InvalidInput, match=f"'{kind}' needs a folder .*choose grouped"):
