@@ -131,6 +131,9 @@ class CheckedPolicy:
 
 
 def _check_members(policy: Any, layers: int, where: str) -> None:
+    if isinstance(policy, type):
+        name = policy.__qualname__
+        raise _invalid(f"{name} is a class; give an object of it, such as {name}()")
     missing = [name for name in MEMBERS if not hasattr(policy, name)]
     if missing:
         raise _invalid(

@@ -307,6 +307,8 @@ def test_object_with_a_built_in_name_is_refused(name: str, facts: PolicyFacts) -
 def test_object_that_is_no_policy_is_refused(facts: PolicyFacts) -> None:
     with pytest.raises(InvalidInput, match=r"^policy: int lacks name, .*; derive it from"):
         check_policy(3, facts)
+    with pytest.raises(InvalidInput, match=r"^policy: Given is a class; give an object of it, suc"):
+        check_policy(Given, facts)
 
 
 def test_margin_is_the_difference_of_the_two_largest() -> None:
