@@ -136,8 +136,10 @@ def _check_members(policy: Any, layers: int, where: str) -> None:
         raise _invalid(f"{name} is a class; give an object of it, such as {name}()")
     missing = [name for name in MEMBERS if not hasattr(policy, name)]
     if missing:
+        named = " and give it a name" if "name" in missing else ""
         raise _invalid(
             f"{where} lacks {', '.join(missing)}; derive it from shared.policies.StatelessPolicy"
+            f"{named}"
         )
     name = policy.name
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
@@ -167,7 +169,10 @@ def _problem(decision: object, layers: int) -> str | None:
     tiers = {"tier": decision.tier, "escalate_to": decision.escalate_to}
     for field, tier in tiers.items():
         if not isinstance(tier, Tier) and (field == "tier" or tier is not None):
-            return f"returned {field}={shown(tier)}, which is not a Tier"
+            return (
+                f"returned {field}={shown(tier)}, which is not a Tier; "
+                "give Tier.MOBILE, Tier.EDGE or Tier.CLOUD"
+            )
     last = layers if decision.last_layer is None else decision.last_layer
     if not (_is_int(last) and 1 <= last <= layers):
         return (

@@ -72,6 +72,7 @@ def test_frozen_backbone_has_defaults_of_its_own(
     assert "classifier before the training: " in result.stdout
     facts = Run(tmp_path).facts
     assert {name: facts[name] for name in FROZEN} == FROZEN
+    assert f"labels, {', '.join(TOPICS)}\n" in result.stdout
     assert facts["labels"] == list(TOPICS)
     assert facts["licence"] == "see the classifier's card"
     assert facts["classifier_accuracy"] == facts["validation_accuracy_by_exit"][-1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from lab.cli.train import few_steps_note
 from lab.evaluate.bundle_report import exit_table
 from lab.evaluate.fit_heads import fit_embedding_classifier
 from lab.evaluate.pools import Pools, make_pools
@@ -193,3 +194,15 @@ def test_note_says_that_the_cloud_alone_is_used() -> None:
     assert chosen.setting.price == 0  # type: ignore[attr-defined]
     assert note is not None
     assert "cascade-routing sends every text to the cloud, because on 120 validation" in note
+
+
+def test_note_on_a_training_of_few_steps() -> None:
+    facts = {"examples": {"train": 256}, "batch_size": 32, "epochs": 3}
+    note = few_steps_note(facts)
+    assert note is not None
+    assert "only 24 steps (3 epochs of 8)" in note
+    assert "train with --epochs 10 and another --out" in note
+    assert few_steps_note(facts | {"epochs": 10}) is None
+    assert few_steps_note(facts | {"examples": {"train": 2_560}}) is None
+    tiny = facts | {"examples": {"train": 5}}
+    assert "--epochs 80 " in str(few_steps_note(tiny))
