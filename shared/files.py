@@ -1,10 +1,33 @@
-"""Detects that a file has changed since it was last read."""
+"""Detects that a file has changed since it was last read; prepares files that will be written."""
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
+from shared.errors import InvalidInput
+
 Signature = tuple[int, int, int]
+
+
+def prepare_output(file: Path, option: str) -> None:
+    """Make the folder of a file that is written later, so that no work is lost.
+
+    Raises `InvalidInput`, which names the ``option``, if the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"{option}: {file} cannot be written ({error.strerror}); give another file",
+            field=option,
+        ) from None
 
 
 class ChangeDetector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from shared.errors import InvalidInput
 
@@ -37,6 +38,23 @@ def is_whole_number(name: str) -> bool:
     return _WHOLE_NUMBER.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=16)
+def label_indices(labels: tuple[str, ...]) -> dict[str, int]:
+    """Return the index of each label, by its name and by its number from 0.
+
+    If a label is itself a whole number, labels have no numbers.
+    """
+    indices = {name: index for index, name in enumerate(labels)}
+    if are_numbered(labels):
+        indices |= {str(index): index for index in range(len(labels))}
+    return indices
+
+
+def are_numbered(labels: Sequence[str]) -> bool:
+    """Return whether data may have the numbers of the labels: no label is a whole number."""
+    return not any(map(is_whole_number, labels))
+
+
 def listed(names: Sequence[str]) -> str:
     """Return the names for a message, at most `SHOWN` of them."""
     text = ", ".join(names[:SHOWN])
@@ -53,13 +71,12 @@ def find_label(value: object, labels: Sequence[str]) -> str | None:
         name = label_name(value)
     except ValueError as error:
         raise InvalidInput(f"has a label that is {error}") from None
-    if not name or name in labels:
-        return name or None
-    numbered = not any(map(is_whole_number, labels))
-    numbers = [str(number) for number in range(len(labels))] if numbered else []
-    if name in numbers:
-        return labels[numbers.index(name)]
+    if not name:
+        return None
+    index = label_indices(tuple(labels)).get(name)
+    if index is not None:
+        return labels[index]
     raise InvalidInput(
         f"has the label {name[:100]!r}, which is none of the bundle's ({listed(labels)}); give one "
-        "of these names" + (", or its number from 0" if numbered else "")
+        "of these names" + (", or its number from 0" if are_numbered(labels) else "")
     )

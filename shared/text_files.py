@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal, ParamSpec, get_args
 from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.labels import find_label, listed
+from shared.row_files import csv_delimiter, parse_object, records
 from shared.text import check_text
 
 P = ParamSpec("P")
@@ -107,17 +107,18 @@ class TextReader:
 
     def _read_table(self, lines: Iterator[str], kind: TextFormat) -> Iterator[NumberedRow]:
         number, first = next(_not_blank(enumerate(lines, start=1)), (1, ""))
-        delimiter = "\t" if kind == "tsv" else csv_delimiter(first)
+        delimiter = csv_delimiter(first) if kind == "csv" else "\t"
         header = _split_header(first, delimiter)
         if names := self._names_in(header):
             for name in (names.text, names.pair, names.label):
                 if header.count(name) > 1:
                     raise InvalidInput(f"texts: line {number} has two columns {name!r}; rename one")
-            for line, cells in _records(lines, delimiter, number):
+            rest = (f"{line}\n" for line in lines)
+            for line, cells in records(rest, delimiter, before=number):
                 if isinstance(cells, csv.Error):
                     error = InvalidInput(f"line {line}: is not well-formed ({cells})")
                     yield NumberedRow(line, None, error)
-                else:
+                elif any(map(str.strip, cells)):
                     yield _numbered(line, cells, self._parse_named, cells, header)
             return
         if first and (kind == "csv" or not self._default_names):
@@ -152,16 +153,7 @@ class TextReader:
         return self._row(cells[0], cells[1] if self.pairs else None, label)
 
     def _parse_json(self, line: str) -> InputText:
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InvalidInput(f"is not JSON ({reason}); write one object per line") from None
-        except RecursionError:
-            raise InvalidInput("is not JSON that can be read: it is nested too deep") from None
-        if not isinstance(content, dict):
-            raise InvalidInput("is not a JSON object; write one object per line")
-        return self._parse_fields(content)
+        return self._parse_fields(parse_object(line))
 
     def _parse_fields(self, content: Mapping[str, Any]) -> InputText:
         names = self._names_in(content)
@@ -204,11 +196,6 @@ class TextReader:
         return f"has no field {names} (it has {listed(present)}); name yours with {options}"
 
 
-def csv_delimiter(header: str) -> str:
-    """Return the separator of a CSV file: the first of ``,``, ``;`` and tab in its first line."""
-    return next((separator for separator in ",;\t" if separator in header), ",")
-
-
 def _decode(lines: Iterable[bytes]) -> Iterator[str]:
     """Decode UTF-8 without its byte order mark; bytes that are not UTF-8 become surrogates."""
     encoding = "utf-8-sig"
@@ -227,27 +214,6 @@ def _split_header(line: str, delimiter: str) -> list[str]:
 
 def _not_blank(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in lines if line.strip())
-
-
-def _records(
-    lines: Iterator[str], delimiter: str, before: int
-) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Yield the records that are not blank, each with the line that it begins on.
-
-    ``before`` is the number of lines before the first of ``lines``.
-    """
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
-    while True:
-        number = before + reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, error
-            continue
-        if any(map(str.strip, cells)):
-            yield number, cells
 
 
 def _numbered(

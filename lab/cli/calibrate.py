@@ -10,6 +10,7 @@ import click
 from lab.cli.common import PATH, require_lab
 from shared.certificates.certificate import FILE, Metric
 from shared.errors import InvalidInput
+from shared.files import prepare_output
 from shared.settings import default_bundle
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def calibrate(
     from shared.pricing.live_prices import LivePrices, read_price_file
 
     loaded = load_bundle(bundle or default_bundle())
+    prepare_output(file := out or loaded.path / FILE, "out")
     live_prices = LivePrices(loaded.cost_model, price_book)
     expires = read_price_file(price_book).valid_until if price_book else None
     calibration_data = load_calibration_examples(loaded, data, labelled=metric == "accuracy")
@@ -96,7 +98,7 @@ def calibrate(
             f"{tier.value}: its {bound.n:,} answers lose at most {100 * bound.bound:.2f}, "
             f"all tiers at once, with probability {100 * (1 - delta):g} %"
         )
-    certificate.write(file := out or loaded.path / FILE)
+    certificate.write(file)
     click.echo(f"{certificate.sentence()}\nwritten: {file}")
 
 

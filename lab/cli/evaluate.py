@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lab.cli.common import PATH, device_option, require_lab
+from shared.files import prepare_output
 
 PRINTED_METHODS = (
     "bert", "random", "early-exit", "adaee", "i-splitee", "dimee-fixed", "dimee-adaptive",
@@ -95,6 +96,7 @@ def evaluate(
     from lab.evaluate.source import open_outputs
     from lab.models.device import choose_device
 
+    prepare_output(out / "result.json", "out")
     source = open_outputs(run, data, choose_device(device))
     if source.kind == "outputs" and data is None:
         click.echo(

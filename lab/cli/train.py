@@ -42,14 +42,14 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
     "--task",
     "--name",
     "name",
-    help="A GLUE task (sst2, cola, mrpc, qnli, qqp, mnli), or a name for your own; default: made "
-    "from the name of --data.",
+    help="A GLUE task (sst2, cola, mrpc, qnli, qqp, mnli), or a name for your own task. Default: "
+    "the name of --data.",
 )
 @click.option(
     "--data",
     required=True,
-    help="Labelled texts: a CSV, TSV, JSON lines or Parquet file, a folder with train.csv (.tsv, "
-    ".jsonl, .parquet) and optionally validation.* and test.*, or owner/name:config of a hub.",
+    help="Labelled texts: a CSV, TSV, JSON lines or Parquet file; a folder with train.* and "
+    "optionally validation.* and test.*; or owner/name:config of a hub.",
 )
 @click.option("--text-field", help="Column of the texts; not needed for a GLUE task.")
 @click.option("--pair-field", help="Column of the second texts, for a task of pairs.")
@@ -62,8 +62,8 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option(
     "--hold-out",
     type=click.Choice(["texts", "phrases"]),
-    help="No text is in two parts of the data, or also no eight words of one; default: texts, "
-    "for sst2 phrases.",
+    help="Keep in one part of the data: equal texts (texts), or also texts that share eight words "
+    "in a row (phrases). Default: texts; for sst2 phrases.",
 )
 @click.option(
     "--encoder",
@@ -74,8 +74,8 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option(
     "--from-classifier",
     metavar="FOLDER_OR_NAME",
-    help="A fine-tuned ...ForSequenceClassification, as a Hugging Face folder or a name on a hub: "
-    "its encoder, its labels, and its head as the last exit. Instead of --encoder.",
+    help="A fine-tuned ...ForSequenceClassification to start from, in place of --encoder: a "
+    "Hugging Face folder, or a name on a hub. Its head becomes the last exit.",
 )
 @click.option(
     "--freeze-backbone",
@@ -87,10 +87,10 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], list
 @click.option(
     "--split",
     type=click.Choice(["paper", "grouped", "files", "glue"]),
-    help="80/10/10 of the training file at random (paper) or so that rows which share a text are "
-    "in one part (grouped); the files train, validation and test (files); or the validation file "
-    "as test part (glue). Default: paper for a GLUE task; else files if there is a validation "
-    "or test file, or grouped.",
+    help="paper: 80/10/10 of the training file at random. grouped: rows that share a text are in "
+    "one part. files: the files train, validation and test. glue: the validation file is "
+    "reported. Default: paper for a GLUE task, files with a validation or test file, else "
+    "grouped.",
 )
 @click.option(
     "--pooling",
@@ -372,7 +372,7 @@ def export(
 
     A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
     sample texts of the data.
-    Notes on stderr say what the amount of data did not allow.
+    Notes on stderr say if the data had too few examples for the default policy or for a check.
     """
     require_lab()
     from lab.export.bundle import export_run

@@ -13,7 +13,7 @@ from lab.data.readers import Row, Table, check_columns
 from lab.data.sources import open_table
 from lab.data.tasks import Task
 from shared.errors import InvalidInput
-from shared.labels import label_name, listed
+from shared.labels import are_numbered, label_indices, label_name, listed
 from shared.text import refused_character
 
 
@@ -104,14 +104,14 @@ def _example(row: Row, task: Task, table: Table, labelled: bool) -> Example:
     if not labelled and row.values.get(task.label_field) in (None, "", UNLABELLED):
         return Example(text, pair, UNLABELLED)
     name = _label(row, table, task.label_field)
-    index = task.label_indices.get(name)
+    index = label_indices(task.labels).get(name)
     if index is None:
         if name == str(UNLABELLED):
             raise InvalidInput(
                 f"data: {table.source} {row.place} has no label (−1): GLUE does not publish those "
                 "of its test files; use the training or validation file"
             )
-        numbers = f", or 0 to {len(task.labels) - 1}" if task.numbered else ""
+        numbers = f", or 0 to {len(task.labels) - 1}" if are_numbered(task.labels) else ""
         raise InvalidInput(
             f"data: {table.source} {row.place} has label {row.values[task.label_field]!r}; "
             f"{task.name} has {listed(task.labels)}{numbers}; correct it, or the labels of the task"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from shared.errors import InvalidInput
@@ -10,7 +11,10 @@ from shared.field_types import MAX_LABEL_CHARS
 from shared.labels import is_whole_number
 
 MIN_LABELS, MAX_LABELS = 2, 1_000
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""Control characters, line ends, spaces of no width, changes of the text direction, surrogates."""
 
 
 def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
@@ -47,6 +51,9 @@ def check_labels(labels: Sequence[str]) -> None:
                 f"labels: {name!r} holds the character U+{ord(match[0]):04X}, which cannot be "
                 "printed; remove it"
             )
-        if name in seen:
-            raise InvalidInput(f"labels: {name!r} is given twice; give each label once")
-        seen.add(name)
+        if (composed := unicodedata.normalize("NFC", name)) in seen:
+            raise InvalidInput(
+                f"labels: {name!r} is given twice (perhaps as different code points that look "
+                "alike); give each label once"
+            )
+        seen.add(composed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
-from shared.text_files import csv_delimiter
+from shared.row_files import csv_delimiter, csv_problem, parse_object, records
 
 _SHOWN = 200
 """Characters of column names in a message."""
@@ -64,6 +64,8 @@ def check_columns(table: Table, fields: Sequence[str]) -> None:
     """Raise `InvalidInput` if a field is no column of ``table``, or more than one."""
     if table.columns is None:
         return
+    if not table.columns:
+        raise InvalidInput(f"data: {table.source} is empty; write a header and rows")
     counts = Counter(table.columns)
     for field in fields:
         if counts[field] == 0:
@@ -106,14 +108,12 @@ def _read_tsv(path: Path) -> Table:
 
 
 def _delimited(path: Path, delimiter: str) -> Table:
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
-    header = next(_records(path, reader), None)
-    if header is None:
-        raise InvalidInput(f"data: {path} is empty; fill it, or give other data")
-    columns = tuple(name.strip() for name in header[1])
+    table = _records(path, delimiter)
+    header = next(table, None)
+    columns = tuple(name.strip() for name in header[1]) if header else ()
 
     def rows() -> Iterator[Row]:
-        for number, (line, cells) in enumerate(_records(path, reader), start=1):
+        for number, (line, cells) in enumerate(table, start=1):
             if len(cells) != len(columns):
                 raise InvalidInput(
                     f"data: {path} line {line} has {len(cells)} cells, and the header has "
@@ -124,28 +124,11 @@ def _delimited(path: Path, delimiter: str) -> Table:
     return Table(str(path), columns, rows(), {})
 
 
-def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, each with the line that it begins on."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InvalidInput(
-                f"data: {path} line {line} is not well-formed ({error}); {_advice(error)}"
-            ) from None
-        if cells:
-            yield line, cells
-
-
-def _advice(error: csv.Error) -> str:
-    if "field limit" in str(error):
-        return "close the double quotes of the cell that begins there, or shorten it"
-    if "new-line" in str(error):
-        return "end each line with a line feed, not with a carriage return alone"
-    return 'put a cell with double quotes into double quotes, and write each of its own as ""'
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in records(_lines(path), delimiter):
+        if isinstance(cells, csv.Error):
+            raise InvalidInput(f"data: {path} line {line} {csv_problem(cells)}")
+        yield line, cells
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -155,20 +138,9 @@ def _read_json_lines(path: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = getattr(error, "msg", "a number or a nesting that is too large")
-                if line.lstrip().startswith("["):
-                    reason = "a list begins there"
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not JSON ({reason}); "
-                    "write one object per line"
-                ) from None
-            if not isinstance(values, dict):
-                raise InvalidInput(
-                    f"data: {path} line {line_number} is not a JSON object; "
-                    "write one object per line"
-                )
+                values = parse_object(line)
+            except InvalidInput as error:
+                raise InvalidInput(f"data: {path} line {line_number} {error.message}") from None
             number += 1
             yield Row(number, line_number, values)
 
@@ -197,7 +169,7 @@ def _read_parquet(path: Path) -> Table:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                cells = [column.to_pylist() for column in batch.columns]
+                cells = [_values(column) for column in batch.columns]
             except (pyarrow.ArrowException, ValueError, OSError) as error:
                 raise InvalidInput(
                     f"data: {path} cannot be read after row {number} ({type(error).__name__}); "
@@ -210,6 +182,15 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), columns, rows(), _class_names(file.schema_arrow.metadata or {}))
 
 
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column; those that Python has no type for are None."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except OverflowError:  # dates before the year 1 or after 9999
+        return [None] * len(column)
+
+
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Return the names of labels that the library ``datasets`` wrote into a Parquet file."""
     try:
@@ -217,7 +198,9 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
         return {
             field: tuple(feature["names"])
             for field, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and feature.get("names")
+            if feature.get("_type") == "ClassLabel"
+            and feature.get("names")
+            and all(isinstance(name, str) for name in feature["names"])
         }
     except (KeyError, ValueError, AttributeError, TypeError):
         return {}

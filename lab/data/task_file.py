@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from lab.data.labels import check_labels
 from lab.data.sources import columns_of, has_split
 from lab.data.tasks import TASKS, Task
 from shared.errors import InvalidInput
+from shared.json_text import parse_json
 from shared.labels import label_name
 
 TASK_FILE = "task.json"
@@ -76,10 +76,16 @@ def _read_task_file(data: str) -> dict[str, Any]:
     if not path.exists() or not file.is_file():
         return {}
     try:
-        fields = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        fields = parse_json(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidInput(f"task: {file} is not UTF-8; write one JSON object in UTF-8") from None
+    except OSError as error:
         raise InvalidInput(
-            f"task: {file} cannot be read ({type(error).__name__}); write one JSON object in UTF-8"
+            f"task: {file} cannot be read ({error.strerror}); give a file that you may read"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(
+            f"task: {file} is not JSON ({error}); write one object like {_EXAMPLE}"
         ) from None
     if not isinstance(fields, dict):
         raise InvalidInput(f"task: {file} is not a JSON object; write one like {_EXAMPLE}")

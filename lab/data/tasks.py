@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from lab.data.labels import check_labels
 from shared.bundle.manifest import Manifest
 from shared.errors import InvalidInput
-from shared.labels import is_whole_number
 
 METRICS = ("accuracy", "f1", "matthews", "macro-f1")
 HOLD_OUTS = ("texts", "phrases")
@@ -77,19 +75,6 @@ class Task:
     def fields(self) -> tuple[str | None, ...]:
         """The fields of the text, of its pair and of the label."""
         return self.text_field, self.pair_field, self.label_field
-
-    @cached_property
-    def label_indices(self) -> dict[str, int]:
-        """The index of each label, by its name and, if no name is a number, by its number."""
-        indices = {name: index for index, name in enumerate(self.labels)}
-        if not self.numbered:
-            return indices
-        return indices | {str(index): index for index in range(len(self.labels))}
-
-    @cached_property
-    def numbered(self) -> bool:
-        """Whether the data may have the numbers of the labels instead of their names."""
-        return not any(is_whole_number(name) for name in self.labels)
 
 
 TASKS: dict[str, Task] = {

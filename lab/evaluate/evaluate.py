@@ -33,6 +33,7 @@ from lab.evaluate.pools import Pools, make_pools
 from lab.evaluate.predictions import check_suffix, write_predictions
 from lab.evaluate.samples import Samples
 from lab.evaluate.source import OutputSource
+from shared.files import prepare_output
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
 
@@ -63,6 +64,7 @@ def evaluate(
     """
     if predictions is not None:
         check_suffix(predictions)
+        prepare_output(predictions, "predictions")
     live_prices = LivePrices(CostModel.paper(source.layers), price_book)
     cost_model = live_prices.cost_model
     if cloud_fee is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 from lab.data.tasks import TASKS
@@ -11,6 +13,7 @@ from lab.reports.render import render
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES
 from shared.bundle.loading import Bundle
 from shared.bundle.manifest import Manifest
+from shared.labels import listed
 from shared.pricing.cost_model import CLOUD_FEES
 
 
@@ -31,6 +34,7 @@ def card_of(bundle: Bundle) -> str:
         manifest=manifest,
         encoder=encoder_name(manifest),
         commands=commands(manifest),
+        labels=listed([escaped(label) for label in manifest.labels]),
         metric=METRIC_NAMES.get(manifest.metric, manifest.metric),
         validation_title=validation_title,
         reported_title=reported_title,
@@ -38,6 +42,11 @@ def card_of(bundle: Bundle) -> str:
         CLOUD_FEES=CLOUD_FEES,
         MIN_HEAD_EXAMPLES=MIN_HEAD_EXAMPLES,
     )
+
+
+def escaped(label: str) -> str:
+    """Return a label for Markdown, which shows its characters and takes none as HTML or markup."""
+    return re.sub(r"([\\`*\[\]])", r"\\\1", html.escape(label, quote=False))
 
 
 def encoder_name(manifest: Manifest) -> str:

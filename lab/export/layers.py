@@ -132,6 +132,7 @@ def replace_bundle(folder: Path, target: Path) -> None:
     """Move a finished bundle to ``target``, replacing an older bundle."""
     old = target.with_name(f".{target.name}.old")
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of an export that was interrupted here
         target.rename(old)
     folder.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -167,7 +167,7 @@ def _activation(graph: Graph, activation: str, inputs: str, bias: str) -> str:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What the layers of an encoder have in common.
+    """Properties that all layers of an encoder share.
 
     ``bias_AD`` is added to the attention scores; its column d belongs to tokens at the distance
     d − (P − 1), key minus query, for P positions.

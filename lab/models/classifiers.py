@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from lab.data.labels import check_labels
 from lab.models.exit_heads import ExitShape
 from lab.models.families import CLASSIFIERS, EncoderFamily, family_of
 from lab.models.model import MultiExitClassifier
@@ -39,7 +40,8 @@ def read_classifier(name: str) -> ClassifierConfig:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:  # each file format has its own exceptions
         raise _not_loadable(name, error) from error
-    architectures = config.architectures or ["a model without named architecture"]
+    named = config.architectures or "a model without named architecture"
+    architectures = [str(one) for one in (named if isinstance(named, list) else [named])]
     if len(architectures) != 1 or architectures[0] not in CLASSIFIERS:
         raise InvalidInput(
             f"from_classifier: {name} holds {' and '.join(architectures)}, not a fine-tuned "
@@ -68,6 +70,13 @@ def _labels(name: str, config: Any) -> tuple[str, ...]:
             f"from_classifier: id2label of {name} does not name each of its {len(labels)} classes "
             "once; give every index from 0 its own name in config.json"
         )
+    try:
+        check_labels(labels)
+    except InvalidInput as error:
+        reason = error.message.removeprefix("labels: ")
+        raise InvalidInput(
+            f"from_classifier: id2label in config.json of {name}: {reason}"
+        ) from None
     return labels
 
 

@@ -58,7 +58,7 @@ def dimee() -> None:
 
 
 def main() -> None:
-    """Run the command; a `DimeeError` is printed on stderr and exits with code 2."""
+    """Run the command; a `DimeeError`, or that of a file, is printed and exits with code 2."""
     try:
         dimee()
     except DimeeError as error:
@@ -68,6 +68,11 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"dimee: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

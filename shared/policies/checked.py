@@ -13,7 +13,7 @@ from shared.domain import Difficulty, Outcome, RoutingDecision, Tier
 from shared.errors import InvalidInput, PolicyFailed
 from shared.policies.base import PolicyFacts, TextFeatures
 from shared.policies.conditions import Conditions
-from shared.policies.loading import described
+from shared.policies.loading import described, shown
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,12 @@ class CheckedPolicy:
         self, policy: Any, facts: PolicyFacts, reserved: Collection[str], where: str = ""
     ) -> None:
         where = where or type(policy).__qualname__
-        _check_members(policy, facts.cost_model.layers, where)
+        try:
+            _check_members(policy, facts.cost_model.layers, where)
+        except InvalidInput:
+            raise
+        except (Exception, SystemExit) as error:  # a member may be a property
+            raise _invalid(f"{where} cannot be used ({described(error)})") from error
         if policy.name in reserved:
             raise _invalid(
                 f"the name {policy.name!r} of {where} is that of a built-in policy; give it another"
@@ -55,14 +60,14 @@ class CheckedPolicy:
         """Pass the conditions on."""
         try:
             self.policy.use_conditions(conditions)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed("use_conditions", described(error)) from error
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Return the policy's decision; raise `PolicyFailed` if there is none or it is invalid."""
         try:
             decision = self.policy.route(features)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed("route", described(error)) from error
         problem = _problem(decision, self._layers)
         if problem is not None:
@@ -93,12 +98,12 @@ class CheckedPolicy:
             return None
         try:
             target = self.policy.escalate(features, decision, outcome, meets_threshold)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed("escalate", described(error)) from error
         if target is None or target is outcome.tier:
             return None
         if not isinstance(target, Tier):
-            raise self._failed("escalate", f"returned {target!r:.80}; return a Tier or None")
+            raise self._failed("escalate", f"returned {shown(target)}; return a Tier or None")
         if _TIERS.index(target) < _TIERS.index(outcome.tier):
             raise self._failed(
                 "escalate",
@@ -110,7 +115,7 @@ class CheckedPolicy:
         """Pass the outcome on; an error is logged, and the answer is not affected."""
         try:
             self.policy.learn(decision, outcome)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._log("learn", described(error))
 
     def _failed(self, method: str, problem: str) -> PolicyFailed:
@@ -126,6 +131,9 @@ class CheckedPolicy:
 
 
 def _check_members(policy: Any, layers: int, where: str) -> None:
+    if isinstance(policy, type):
+        name = policy.__qualname__
+        raise _invalid(f"{name} is a class; give an object of it, such as {name}()")
     missing = [name for name in MEMBERS if not hasattr(policy, name)]
     if missing:
         named = " and give it a name" if "name" in missing else ""
@@ -136,7 +144,7 @@ def _check_members(policy: Any, layers: int, where: str) -> None:
     name = policy.name
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
         raise _invalid(
-            f"the name {name!r:.80} of {where} is not valid; use at most 64 letters, digits, "
+            f"the name {shown(name)} of {where} is not valid; use at most 64 letters, digits, "
             "dots, hyphens and underscores"
         )
     depth = policy.policy_layers
@@ -149,7 +157,7 @@ def _check_members(policy: Any, layers: int, where: str) -> None:
     wrong = [member for member, valid in checks.items() if not valid]
     if wrong:
         raise _invalid(
-            f"{where} has an invalid {wrong[0]} ({getattr(policy, wrong[0])!r:.80}); see "
+            f"{where} has an invalid {wrong[0]} ({shown(getattr(policy, wrong[0]))}); see "
             f"shared.policies.RoutingPolicy, and {layers} layers are the most of this bundle"
         )
 
@@ -157,27 +165,27 @@ def _check_members(policy: Any, layers: int, where: str) -> None:
 def _problem(decision: object, layers: int) -> str | None:
     """Return what is wrong with a decision; ``layers`` are loaded on the mobile."""
     if not isinstance(decision, RoutingDecision):
-        return f"returned {decision!r:.80}; return a RoutingDecision"
+        return f"returned {shown(decision)}; return a RoutingDecision"
     tiers = {"tier": decision.tier, "escalate_to": decision.escalate_to}
     for field, tier in tiers.items():
         if not isinstance(tier, Tier) and (field == "tier" or tier is not None):
             return (
-                f"returned {field}={tier!r:.80}, which is not a Tier; "
+                f"returned {field}={shown(tier)}, which is not a Tier; "
                 "give Tier.MOBILE, Tier.EDGE or Tier.CLOUD"
             )
     last = layers if decision.last_layer is None else decision.last_layer
     if not (_is_int(last) and 1 <= last <= layers):
         return (
-            f"returned last_layer={decision.last_layer!r:.80}, but the mobile has {layers} layers "
+            f"returned last_layer={shown(decision.last_layer)}, but the mobile has {layers} layers "
             "for this policy; set policy_layers to load more"
         )
     if not (_is_int(decision.first_exit) and 1 <= decision.first_exit <= last):
-        return f"returned first_exit={decision.first_exit!r:.80}, which is not in 1 to {last}"
+        return f"returned first_exit={shown(decision.first_exit)}, which is not in 1 to {last}"
     alpha = decision.alpha
     if alpha is not None and not (_is_number(alpha) and 0 < alpha <= 1):
-        return f"returned alpha={alpha!r:.80}, which is not above 0 and at most 1"
+        return f"returned alpha={shown(alpha)}, which is not above 0 and at most 1"
     if decision.difficulty is not None and not isinstance(decision.difficulty, Difficulty):
-        return f"returned difficulty={decision.difficulty!r:.80}, which is not a Difficulty"
+        return f"returned difficulty={shown(decision.difficulty)}, which is not a Difficulty"
     return None
 
 

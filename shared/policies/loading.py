@@ -110,10 +110,23 @@ def parameters(factory: Factory) -> list[str]:
 
 def described(error: BaseException) -> str:
     """Return the class, the message and the last code location of an error, as one line."""
-    message = " ".join(str(error).split())[:200]
+    message = _printable(str, error)[:200]
     frames = traceback.extract_tb(error.__traceback__)
     location = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{': ' if message else ''}{message}{location}"
+
+
+def shown(value: object) -> str:
+    """Return at most 80 characters of the value's representation, as one line."""
+    return _printable(repr, value)[:80]
+
+
+def _printable(convert: Callable[[object], str], value: object) -> str:
+    """Return ``str`` or ``repr`` of a value, whose own code may raise an error, as one line."""
+    try:
+        return " ".join(convert(value).split())
+    except (Exception, SystemExit):
+        return f"<{type(value).__name__}>"
 
 
 def _callable(found: object, where: str) -> Factory:

@@ -19,6 +19,7 @@ from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
+from shared.files import prepare_output
 from shared.pricing.live_prices import read_price_file
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
@@ -127,6 +128,8 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     from the time at which a request was meant to be sent. Exits with 2 if no request was answered.
     """
     _require_extra()
+    for file in _report_files(out):
+        prepare_output(file, "out")
     chosen = SCENARIOS[scenario]
     duration_s, seed = options["duration_s"], options["seed"]
     arrivals, rate, left_out = _arrivals(chosen, options)
@@ -337,12 +340,15 @@ def _link_verdict(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[
     return {"verified_links": None, "unverified_because": reason}
 
 
+def _report_files(out: Path) -> tuple[Path, Path]:
+    return out.with_name(out.name + ".json"), out.with_name(out.name + ".html")
+
+
 def _write(out: Path, report: dict[str, Any]) -> None:
     # needs the extra testbed, without which dimee --help must work
     from testbed.load.page import load_page
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files = (out.with_name(out.name + ".json"), out.with_name(out.name + ".html"))
+    files = _report_files(out)
     files[0].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     files[1].write_text(load_page(report), encoding="utf-8")
     latency = report["latency_ms"] or {}

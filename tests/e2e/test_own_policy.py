@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mobile_client import Classification, MobileClient, MobileSettings, RequestOptions
@@ -20,8 +17,9 @@ from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
 from testbed.texts import sample_sentences
+from tests.support.commands import dimee, dimee_up
 from tests.support.example_policy import EXAMPLES, NAME, PATH
-from tests.support.paths import BUNDLE, REPOSITORY, free_ports
+from tests.support.paths import BUNDLE, REPOSITORY
 
 TEXTS = sample_sentences()
 OUTPUTS = REPOSITORY.parent / "shared" / "outputs" / "mrpc-minilm"
@@ -29,23 +27,15 @@ SHORT, MARGIN = 16, 0.6
 NEXT = {"mobile": "edge", "edge": "cloud"}
 
 
-def dimee(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def in_examples(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder of the example, which is not in Python's path."""
-    command = Path(sys.executable).with_name("dimee")
-    return subprocess.run(
-        [command, *arguments],
-        cwd=EXAMPLES,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+    values: dict[str, Any] = {**settings}
+    return dimee(*arguments, folder=EXAMPLES, **values)
 
 
 def addresses(testbed: Testbed, folder: Path) -> dict[str, str]:
-    urls = {f"DIMEE_{name.upper()}_URL": role.url for name, role in testbed.roles.items()}
-    return urls | {"DIMEE_STATE_DIR": str(folder), "DIMEE_BUNDLE": str(BUNDLE)}
+    urls = {f"{name}_url": role.url for name, role in testbed.roles.items()}
+    return urls | {"state_dir": str(folder), "bundle": str(BUNDLE)}
 
 
 def assert_follows_the_policy(answer: Classification) -> None:
@@ -92,8 +82,8 @@ def test_classify_takes_the_path_as_option_and_from_the_environment(
     testbed: Testbed, tmp_path: Path
 ) -> None:
     settings = addresses(testbed, tmp_path)
-    by_option = dimee("classify", "--policy", PATH, "--json", *TEXTS[:10], **settings)
-    from_environment = dimee("classify", "--json", *TEXTS[:10], **settings, DIMEE_POLICY=PATH)
+    by_option = in_examples("classify", "--policy", PATH, "--json", *TEXTS[:10], **settings)
+    from_environment = in_examples("classify", "--json", *TEXTS[:10], **settings, policy=PATH)
     for done in (by_option, from_environment):
         assert done.returncode == 0, done.stderr
         answers = [
@@ -116,8 +106,8 @@ def test_classify_takes_the_path_as_option_and_from_the_environment(
 def test_wrong_path_is_one_sentence_before_anything_starts(
     command: tuple[str, ...], path: str, says: str, tmp_path: Path
 ) -> None:
-    settings = {"DIMEE_STATE_DIR": str(tmp_path), "DIMEE_BUNDLE": str(BUNDLE)}
-    done = dimee(*command, "--policy", path, **settings)
+    settings = {"state_dir": str(tmp_path), "bundle": str(BUNDLE)}
+    done = in_examples(*command, "--policy", path, **settings)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -127,7 +117,7 @@ def test_wrong_path_is_one_sentence_before_anything_starts(
 @pytest.mark.long
 def test_load_runs_with_own_policy_prices_links_and_arrivals(tmp_path: Path) -> None:
     """The files of the how-to pages, in one run."""
-    done = dimee(
+    done = in_examples(
         *("load", "--policy", PATH, "--price-book", "prices.json", "--arrivals", "arrivals.txt"),
         *("--link", "mobile-edge=4g,up=uplink.trace,down=downlink.trace"),
         *("--link", "mobile-cloud=@own-link.txt", "--link", "mobile-ledger=@tunnel.txt"),
@@ -157,7 +147,7 @@ def test_evaluate_has_a_row_for_the_policy(tmp_path: Path) -> None:
     if not OUTPUTS.is_dir():
         pytest.skip(f"no exit outputs at {OUTPUTS}")
     predictions = tmp_path / "predictions.csv"
-    done = dimee(
+    done = in_examples(
         *("evaluate", str(OUTPUTS), "--policy", PATH, "--price-book", "prices.json"),
         *("--predictions", str(predictions), "--out", str(tmp_path)),
         OMP_NUM_THREADS="1",
@@ -191,30 +181,17 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 def test_gateway_serves_the_configured_policy_only_by_its_name(tmp_path: Path) -> None:
     """`dimee up --policy module:Class`, and a request that names the module."""
-    ports = dict(zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True))
-    options = [text for name, port in ports.items() for text in (f"--{name}-port", str(port))]
-    command = Path(sys.executable).with_name("dimee")
-    process = subprocess.Popen(
-        [command, "up", "--policy", PATH, "--state-dir", str(tmp_path), *options],
-        cwd=EXAMPLES,
-        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert any(line.startswith("ready; try:") for line in process.stdout)
-        url = f"http://127.0.0.1:{ports['mobile']}"
-        with httpx.Client(base_url=url, trust_env=False, timeout=60.0) as http:
-            assert http.get("/readyz").json()["policy"] == NAME
-            answer = http.post("/v1/classify", json={"texts": TEXTS[:1]}).json()
-            assert answer["items"][0]["result"]["policy"] == NAME
-            named = {"texts": TEXTS[:1], "policy": NAME}
-            assert http.post("/v1/classify", json=named).status_code == 200
-            for path in (PATH, "os:system", "json.tool:main"):
-                refused = http.post("/v1/classify", json={"texts": TEXTS[:1], "policy": path})
-                assert refused.status_code == 422, path
-                assert "is not known" in refused.json()["error"]["message"]
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    options = ("--policy", PATH, "--state-dir", tmp_path)
+    with (
+        dimee_up(*options, folder=EXAMPLES, bundle=BUNDLE) as running,
+        running.client() as http,
+    ):
+        assert http.get("/readyz").json()["policy"] == NAME
+        answer = http.post("/v1/classify", json={"texts": TEXTS[:1]}).json()
+        assert answer["items"][0]["result"]["policy"] == NAME
+        named = {"texts": TEXTS[:1], "policy": NAME}
+        assert http.post("/v1/classify", json=named).status_code == 200
+        for path in (PATH, "os:system", "json.tool:main"):
+            refused = http.post("/v1/classify", json={"texts": TEXTS[:1], "policy": path})
+            assert refused.status_code == 422, path
+            assert "is not known" in refused.json()["error"]["message"]

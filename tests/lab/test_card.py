@@ -188,6 +188,13 @@ def test_card_of_an_own_task_does_not_speak_of_glue(
     assert "--task topics --data DATA" in card
 
 
+def test_labels_in_the_card_are_few_and_no_markup(changed: Changed) -> None:
+    labels = ("<b>bold</b> & co", "[link](http://x) `code`", *(f"n{n}" for n in range(998)))
+    card = card_of(changed(OWN, task="topics", labels=labels))
+    assert r"Labels: &lt;b&gt;bold&lt;/b&gt; &amp; co, \[link\](http://x) \`code\`, n0," in card
+    assert "n5 and 992 more." in card
+
+
 def test_parts_of_the_splits_have_titles(changed: Changed, bundle: Bundle) -> None:
     """A task called like GLUE's, with fields of its own, is the user's."""
     assert part_titles(bundle.manifest) == (

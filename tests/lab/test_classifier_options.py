@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,6 +16,7 @@ from lab.models.run import Run, portable_facts
 from lab.train.grid import search
 from lab.train.initial_model import task_of
 from lab.train.settings import TrainSettings, check_settings
+from lab.train.temperatures import write_calibrated_run
 from lab.train.trainer import train
 from lab.train.weight_averaging import average_runs
 from shared.errors import InvalidInput
@@ -206,3 +208,17 @@ def test_bundles_hold_names_instead_of_paths(
     }
     hub = {"encoder": "owner/name", "from_classifier": "owner/name"}
     assert portable_facts(hub) == hub
+
+
+def test_temperatures_of_a_classifier_change_no_answer(
+    classifier: Path, topics: Path, tmp_path: Path
+) -> None:
+    """The last exit has a hidden layer; its temperature goes into the layer of the logits."""
+    train(settings_of(topics, classifier), tmp_path / "run")
+    run = Run(tmp_path / "run")
+    before = run.predict(run.split().validation).probabilities_ENC
+    facts = write_calibrated_run(run, tmp_path / "calibrated", None)
+    after = Run(tmp_path / "calibrated").predict(run.split().validation).probabilities_ENC
+    assert len(facts["temperatures"]) == 3
+    np.testing.assert_array_equal(after.argmax(-1), before.argmax(-1))
+    assert (np.abs(after - before).max((1, 2)) > 0.01).all()

@@ -350,6 +350,12 @@ def gpt2(folder: Path) -> Path:
             lambda f: rewrite(f, id2label={"0": "a", "1": "b", "2": "a"}),
             "does not name each of its 3 classes once",
         ),
+        (
+            lambda f: rewrite(f, id2label={"0": "a", "1": "b\n", "2": "c"}),
+            r"id2label in config\.json of .*'b\\n' is empty, or begins or ends with white space",
+        ),
+        (lambda f: rewrite(f, architectures=5), "holds 5, not a fine-tuned classifier"),
+        (lambda f: rewrite(f, architectures="Bert"), "holds Bert, not a fine-tuned classifier"),
         (lambda f: rewrite(f, hidden_size=64), "cannot be loaded .* give one with config.json"),
     ],
 )

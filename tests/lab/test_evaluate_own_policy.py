@@ -140,6 +140,18 @@ def test_wrong_policies_end_the_command_with_one_sentence(
         assert "returned 'cloud'; return a RoutingDecision" in caplog.text
 
 
+@pytest.mark.parametrize(("option", "name"), [("predictions", "file/p.csv"), ("out", "file")])
+def test_output_that_cannot_be_written_is_refused_before_the_work(
+    option: str, name: str, fixed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("lab.evaluate.source.RunOutputs.validation", None)  # the work
+    done = run(fixed_run, tmp_path, f"--{option}", str(tmp_path / name))
+    assert isinstance(done.exception, DimeeError), done.exception
+    assert done.exception.message.startswith(f"{option}: {tmp_path / 'file'}")
+    assert "cannot be written" in done.exception.message
+
+
 def read_predictions(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a predictions file, with the types of the JSON format."""
     if file.suffix == ".jsonl":

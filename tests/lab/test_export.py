@@ -179,6 +179,17 @@ def test_from_data_to_bundle_by_command(
     assert "| `dimee-adaptive` |" in card
 
 
+def test_bundle_is_replaced_also_after_an_interrupted_export(tmp_path: Path) -> None:
+    """An export that ended between its renames leaves the older bundle beside the new one."""
+    new, target, left = tmp_path / "new", tmp_path / "bundle", tmp_path / ".bundle.old"
+    for folder in (new, target, left):
+        folder.mkdir()
+        (folder / "manifest.json").write_text(folder.name)
+    layers.replace_bundle(new, target)
+    assert (target / "manifest.json").read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [target]
+
+
 def test_export_prints_notes_on_few_examples(fixed_run: Path, tmp_path: Path) -> None:
     """40 validation rows are too few for heads, 40 reported rows too few for the check."""
     options = ["--mobile-layers", "1", "--edge-layers", "2", "--max-loss", "50"]

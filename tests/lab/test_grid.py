@@ -35,7 +35,15 @@ Command = Callable[..., Result]
 @pytest.fixture
 def command(tiny_data: Path, tiny_encoder: Path) -> Command:
     def run(out: Path, *options: str) -> Result:
-        fixed = ["--data", str(tiny_data), "--encoder", str(tiny_encoder), "--no-bf16"]
+        fixed = [
+            "--task",
+            "sst2",
+            "--data",
+            str(tiny_data),
+            "--encoder",
+            str(tiny_encoder),
+            "--no-bf16",
+        ]
         return CliRunner().invoke(train_command, [*fixed, "--out", str(out), *options])
 
     return run

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lab.cli.train import export, train
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import InputText
-from tests.support.commands import dimee, direct_answers, running_up, write_times
+from tests.support.commands import dimee_up, dimee_with, direct_answers, write_times
 from tests.support.topics import TOPICS, make_topics, write_csv
 
 HEADER = ("phrase", "thème")
@@ -48,19 +48,24 @@ def test_file_with_the_columns_of_the_training_is_read_without_options(
 ) -> None:
     rows = make_topics(60, seed=5)
     file = write_csv(tmp_path / "new.csv", rows, HEADER)
-    done = dimee(bundle, tmp_path, "classify", "--texts", str(file), "--policy", "bert", "--json")
+    done = dimee_with(
+        bundle, tmp_path, "classify", "--texts", str(file), "--policy", "bert", "--json"
+    )
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line)["label"] for line in done.stdout.splitlines()]
     expected = direct_answers(bundle, [InputText(text) for text, _ in rows])
     assert answers == expected
-    with running_up(bundle, tmp_path / "state") as command:
-        found = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True)
+    state = tmp_path / "state"
+    with dimee_up("--state-dir", state, bundle=bundle.path, max_queue_ms=600_000) as running:
+        found = subprocess.run(
+            ["bash", "-c", running.first_call], capture_output=True, timeout=60, check=True
+        )
         result = json.loads(found.stdout)["items"][0]["result"]
         assert set(result["probabilities"]) == set(TOPICS)
         times = write_times(tmp_path / "times", len(rows))
         options = ["--state-dir", str(tmp_path / "state"), "--texts", str(file), "--path", "cloud"]
         options += ["--arrivals", str(times), "--duration", "3", "--deadline-ms", "60000"]
-        done = dimee(bundle, tmp_path, "load", *options, "--out", str(tmp_path / "load"))
+        done = dimee_with(bundle, tmp_path, "load", *options, "--out", str(tmp_path / "load"))
     assert done.returncode == 0, done.stdout + done.stderr
     accuracy = json.loads((tmp_path / "load.json").read_text())["accuracy"]
     right = sum(answer == label for answer, (_, label) in zip(expected, rows, strict=True))

@@ -15,10 +15,10 @@ from shared.domain import InputText
 from testbed.bench.layer_speed import early_exit
 from tests.support.commands import (
     as_csv,
-    dimee,
+    dimee_up,
+    dimee_with,
     direct_answers,
     port_options,
-    running_up,
     write_times,
 )
 from tests.support.tiny_bundles import PAIR_TASKS, awkward_pair_rows, export_pair_bundle
@@ -51,7 +51,7 @@ def test_classify_reads_pairs_from_stdin(
         "jsonl": "".join(json.dumps({"text": t.text, "pair": t.pair}) + "\n" for t in texts),
     }[kind]
     options = [] if kind == "tsv" else ["--input-format", kind]
-    done = dimee(
+    done = dimee_with(
         bundle, tmp_path, "classify", "-", "--policy", "bert", "--json", *options, stdin=stdin
     )
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_wrong_lines_are_rows_and_the_others_are_answered(
     lines[250] = b"a\tb \xff\n"
     lines[449] = b"a\t\n"
     command = ["classify", "-", "--policy", "mobile", "--json"]
-    done = dimee(pair_bundle, tmp_path, *command, stdin=b"".join(lines))
+    done = dimee_with(pair_bundle, tmp_path, *command, stdin=b"".join(lines))
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["line"] for row in rows] == list(range(1, 451))
     assert [row["line"] for row in rows if "error" in row] == [4, 251, 450]
@@ -87,7 +87,7 @@ def test_classify_reads_a_file_and_a_pair_of_the_command_line(
     file = tmp_path / "pairs.csv"
     file.write_text('one,two\n"fine, warm",dull\n')
     fields = ["--text-field", "one", "--pair-field", "two"]
-    done = dimee(
+    done = dimee_with(
         pair_bundle, tmp_path, "classify", "--texts", str(file), *fields, "--policy", "bert"
     )
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_classify_reads_a_file_and_a_pair_of_the_command_line(
     header, row = done.stdout.splitlines()
     assert row.startswith("fine, warm         | dull")
     assert row.index(label) == header.index("label")
-    given = dimee(
+    given = dimee_with(
         pair_bundle,
         tmp_path,
         "classify",
@@ -107,17 +107,19 @@ def test_classify_reads_a_file_and_a_pair_of_the_command_line(
         "--json",
     )
     assert json.loads(given.stdout)[0]["label"] == label
-    missing = dimee(pair_bundle, tmp_path, "classify", "--texts", str(file))
+    missing = dimee_with(pair_bundle, tmp_path, "classify", "--texts", str(file))
     assert missing.returncode == 2
     assert "name yours with --text-field and --pair-field" in missing.stderr
-    lines = dimee(pair_bundle, tmp_path, "classify", "-", "--input-format", "lines", stdin="a\n")
+    lines = dimee_with(
+        pair_bundle, tmp_path, "classify", "-", "--input-format", "lines", stdin="a\n"
+    )
     assert lines.returncode == 2
     assert "needs pairs of texts" in lines.stderr
 
 
 def test_demo_shows_the_bundles_own_samples(pair_bundle: Bundle, tmp_path: Path) -> None:
     options = ["--policy", "bert", *port_options()]
-    done = dimee(pair_bundle, tmp_path, "demo", "--bundle", str(pair_bundle.path), *options)
+    done = dimee_with(pair_bundle, tmp_path, "demo", "--bundle", str(pair_bundle.path), *options)
     assert done.returncode == 0, done.stdout + done.stderr
     samples = pair_bundle.samples()
     answers = direct_answers(pair_bundle, samples)
@@ -135,7 +137,7 @@ def test_demo_reads_labelled_texts_of_three_classes(
     rows = awkward_pair_rows("mnli", 6, 5)
     (tmp_path / "pairs.csv").write_text(as_csv(rows))
     options = ["--policy", "bert", "--texts", str(tmp_path / "pairs.csv"), *port_options()]
-    done = dimee(three_class_bundle, tmp_path, "demo", *options)
+    done = dimee_with(three_class_bundle, tmp_path, "demo", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second, _ = PAIR_TASKS["mnli"]
     answers = direct_answers(
@@ -158,7 +160,7 @@ def test_demo_and_load_ask_for_texts_if_a_bundle_of_pairs_has_none(
     three_class_bundle: Bundle, tmp_path: Path
 ) -> None:
     for command in ("demo", "load"):
-        done = dimee(three_class_bundle, tmp_path, command)
+        done = dimee_with(three_class_bundle, tmp_path, command)
         assert done.returncode == 2
         assert done.stderr.startswith("dimee: texts: the bundle (mnli) takes pairs of texts")
         assert "--texts FILE" in done.stderr
@@ -170,8 +172,9 @@ def running(
 ) -> Iterator[tuple[Path, str]]:
     """A running ``dimee up``: its state folder, and the command that it prints for a first call."""
     folder = tmp_path_factory.mktemp("state")
-    with running_up(pair_bundle, folder) as command:
-        yield folder, command
+    # a queue that never refuses
+    with dimee_up("--state-dir", folder, bundle=pair_bundle.path, max_queue_ms=600_000) as up:
+        yield folder, up.first_call
 
 
 def test_command_that_up_prints_works_in_a_shell(
@@ -199,7 +202,7 @@ def test_load_reports_the_accuracy_of_labelled_pairs(
     options = ["--state-dir", str(running[0]), "--path", path, "--out", str(tmp_path / "load")]
     options += ["--texts", str(tmp_path / "labelled.csv")]
     options += ["--arrivals", str(times), "--duration", "4", "--deadline-ms", "60000"]
-    done = dimee(pair_bundle, tmp_path, "load", *options)
+    done = dimee_with(pair_bundle, tmp_path, "load", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "load.json").read_text())
     assert report["endings"] == {"answered": 120}
@@ -225,7 +228,7 @@ def test_load_refuses_unknown_labels_with_the_line(
     unknown = tmp_path / "unknown.jsonl"
     unknown.write_text('{"text": "a", "pair": "b"}\n{"text": "a", "pair": "b", "label": "x"}\n')
     options = ["--state-dir", str(running[0]), "--texts", str(unknown)]
-    done = dimee(pair_bundle, tmp_path, "load", *options)
+    done = dimee_with(pair_bundle, tmp_path, "load", *options)
     assert done.returncode == 2
     assert "unknown.jsonl line 2: has the label 'x'" in done.stderr
 
@@ -235,7 +238,7 @@ def test_prices_are_measured_with_the_samples(
 ) -> None:
     out = tmp_path / "prices.json"
     options = ["--state-dir", str(running[0]), "--requests", "5", "--out", str(out)]
-    done = dimee(pair_bundle, tmp_path, "prices", "measure", *options)
+    done = dimee_with(pair_bundle, tmp_path, "prices", "measure", *options)
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text())["cost_model"]["edge_layer"] == 1
 

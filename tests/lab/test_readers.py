@@ -121,16 +121,19 @@ class _Memory:
         (
             "t.csv",
             b"text,topic\n" + b"x" * 140_000 + b",law\n",
-            "line 2 is not well-formed .*; close the double quotes of the cell",
+            "line 2 has a cell of more than 131,072 characters; shorten it, or close",
         ),
+        ("t.csv", b"text,topic\ra,law\rb,art\r", "line 1 has a carriage return; end each line"),
         ("t.csv", b"text,topic\n", "the split 'train' of .* is empty; fill it"),
-        ("t.csv", b"", "is empty; fill it"),
-        ("t.csv", b"\xef\xbb\xbf\n\n", "is empty; fill it"),
+        ("t.csv", b"", "is empty; write a header and rows"),
+        ("t.csv", b"\xef\xbb\xbf\n\n", "is empty; write a header and rows"),
         ("t.csv", b"a text, and no header\n" * 9, "or add a first line of column names if it has"),
+        ("t.json", b'[\n{"text": "a", "topic": "law"}\n]', r"line 1 is not JSON \(a list begins"),
+        ("t.jsonl", b"[" * 100_000, r"line 1 is not JSON \(it is nested too deep\); write"),
         (
-            "t.csv",
-            b"text,topic\ra,law\r",
-            "line 1 is not well-formed .*end each line with a line f",
+            "t.jsonl",
+            b'{"text": "a", "topic": ' + b"1" * 5_000 + b"}",
+            r"line 1 is not JSON \(a number has too many digits\); write",
         ),
         (
             "t.csv",
@@ -151,9 +154,6 @@ class _Memory:
         ("t.tsv", b"text,topic\na,law\n", "has no column 'text'; its columns are text,topic: name"),
         ("t.jsonl", b'{"text": "a"}\n', "row 1 has no field 'topic'; it has text: add the field"),
         ("t.jsonl", b'\n{"text": "a",\n', "line 2 is not JSON .*; write one object per line"),
-        ("t.json", b'[\n{"text": "a", "topic": "law"}\n]', r"line 1 is not JSON \(a list begins"),
-        ("t.jsonl", b"[" * 100_000, "line 1 is not JSON"),
-        ("t.jsonl", b'{"text": "a", "topic": ' + b"9" * 5_000 + b"}", "line 1 is not JSON"),
         ("t.jsonl", b'{"text": "\xff"}', r"line 1 is not UTF-8 \(byte 11 of the line\)"),
         (
             "t.parquet",
@@ -198,6 +198,18 @@ def test_folder_has_one_file_for_each_split(tmp_path: Path) -> None:
 def test_duplicate_of_a_column_that_is_not_used_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,text,topic,id\n1,a,law,2\n")
     assert load_examples(str(tmp_path / "t.csv"), TASK, "train") == [Example("a", None, 1)]
+
+
+def test_parquet_columns_that_are_not_used_may_hold_anything(tmp_path: Path) -> None:
+    """Such as dates after the year 9999; names of a label that are no strings are no names."""
+    features = {"topic": {"_type": "ClassLabel", "names": [5, 6]}}
+    far = pyarrow.array([2**61] * 2, pyarrow.timestamp("us"))
+    table = pyarrow.table({"when": far, "text": ["a", "b"], "topic": [0, 1]})
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
+    assert labels_of_data(str(tmp_path / "t.parquet"), "text", "topic") == ("0", "1")
+    found = load_examples(str(tmp_path / "t.parquet"), TASK, "train")
+    assert found == [Example("a", None, 0), Example("b", None, 1)]
 
 
 def test_labels_may_be_missing_where_none_are_needed(tmp_path: Path) -> None:

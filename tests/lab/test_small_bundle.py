@@ -7,40 +7,22 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from shared.bundle.loading import load_bundle
-from tests.support.paths import free_ports
+from tests.support.commands import dimee, dimee_up, port_options
 from tests.support.tiny_data import BAD, GOOD, NEUTRAL
 
 pytestmark = pytest.mark.long  # eight processes load torch or a bundle, one after the other
-DIMEE = Path(sys.executable).parent / "dimee"
 TEXT = "a warm film"
 WORDS = {"Lob": GOOD, "Tadel": BAD, "中立": ("book", "film")}
-ROLES = ("ledger", "mobile", "edge", "cloud")
-
-
-def dimee(*words: object, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    variables = {f"DIMEE_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.run(
-        [DIMEE, *map(str, words)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +70,9 @@ def bundle_folder(exported: tuple[Path, str]) -> Path:
 @pytest.fixture(scope="module")
 def urls(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Addresses of the four processes that ``dimee up`` started with the bundle."""
-    ports = dict(zip(ROLES, free_ports(len(ROLES)), strict=True))
     state = tmp_path_factory.mktemp("state")
-    options = [word for name in ROLES for word in (f"--{name}-port", str(ports[name]))]
-    process = subprocess.Popen(
-        [DIMEE, "up", "--bundle", bundle_folder, "--state-dir", state, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("ready"):
-                break
-        else:
-            pytest.fail(f"dimee up ended: {process.wait()}")
-        yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+    with dimee_up("--bundle", bundle_folder, "--state-dir", state) as running:
+        yield running.urls
 
 
 def test_export_says_which_policy_runs_and_what_was_checked(exported: tuple[Path, str]) -> None:
@@ -143,9 +107,7 @@ def test_other_policy_is_refused_with_what_to_do(bundle_folder: Path, tmp_path: 
 
 
 def test_demo_runs(bundle_folder: Path) -> None:
-    options = [word for name, port in zip(ROLES, free_ports(len(ROLES)), strict=True)
-               for word in (f"--{name}-port", port)]  # fmt: skip
-    done = dimee("demo", "--bundle", bundle_folder, *options)
+    done = dimee("demo", "--bundle", bundle_folder, *port_options())
     assert done.returncode == 0, done.stderr
     assert "policies  dimee-fixed" in done.stdout
 
@@ -159,7 +121,7 @@ def test_tiers_answer_and_explain(urls: dict[str, str], bundle_folder: Path) -> 
     )
     (item,) = sent.json()["items"]
     assert item["result"]["policy"] == "dimee-fixed"
-    settings = {"bundle": bundle_folder, "ledger_url": urls["ledger"]}
+    settings: dict[str, Any] = {"bundle": bundle_folder, "ledger_url": urls["ledger"]}
     status = dimee(
         "status", "--mobile-url", urls["mobile"], "--edge-url", urls["edge"],
         "--cloud-url", urls["cloud"], **settings,

@@ -25,7 +25,7 @@ from lab.data.tasks import (
 from shared.bundle.loading import load_bundle
 from shared.errors import InvalidInput
 from shared.field_types import MAX_LABEL_CHARS
-from shared.labels import label_name
+from shared.labels import label_indices, label_name
 from tests.support.paths import BUNDLE
 from tests.support.tiny_data import TOPICS, make_rows, make_topic_rows, write_rows, write_table
 
@@ -70,16 +70,16 @@ def test_names_of_labels_survive_files_and_facts(names: set[str]) -> None:
     task = Task("own", "text", None, ordered_labels(names))
     for facts in (facts_of_task(task), all_facts_of_task(task)):
         assert task_of_facts(json.loads(json.dumps(facts))) == task
-    assert [task.label_indices[name] for name in task.labels] == [*range(len(names))]
+    assert [label_indices(task.labels)[name] for name in task.labels] == [*range(len(names))]
 
 
 def test_number_is_a_label_itself_or_counts_the_labels() -> None:
     by_name = Task("own", "text", None, ("bad", "good"))
-    assert by_name.label_indices == {"bad": 0, "good": 1, "0": 0, "1": 1}
+    assert label_indices(by_name.labels) == {"bad": 0, "good": 1, "0": 0, "1": 1}
     stars = Task("own", "text", None, ("1", "2", "3"))
-    assert stars.label_indices == {"1": 0, "2": 1, "3": 2}
+    assert label_indices(stars.labels) == {"1": 0, "2": 1, "3": 2}
     mixed = Task("own", "text", None, ("0", "many"))
-    assert mixed.label_indices == {"0": 0, "many": 1}
+    assert label_indices(mixed.labels) == {"0": 0, "many": 1}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,10 @@ def test_number_is_a_label_itself_or_counts_the_labels() -> None:
         (["a", "b\nc"], r"holds the character U\+000A"),
         (["a", "b\x9b"], r"holds the character U\+009B"),
         (["a", "b\ud800"], r"holds the character U\+D800"),
+        (["a", "b\u200b"], r"holds the character U\+200B"),
+        (["a", "b\u202e"], r"holds the character U\+202E"),
         (["a", "b", "a"], "'a' is given twice"),
+        (["\u00e9t\u00e9", "e\u0301te\u0301"], "is given twice .*look alike"),
     ],
 )
 def test_names_that_are_no_labels_are_refused(labels: list[str], message: str) -> None:
@@ -182,7 +185,9 @@ def test_task_file_and_options_that_win_over_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"task\.json cannot be read \(JSONDecodeError\); write one JSON object"),
+        ("{", r"task\.json is not JSON \(Expecting property name .*\); write one object like"),
+        ("[" * 100_000, r"task\.json is not JSON \(it is nested too deep\); write one object"),
+        ('{"labels": [' + "1" * 5_000 + "]}", r"is not JSON \(a number has too many digits\)"),
         ("[]", "is not a JSON object"),
         (
             '{"text": "text"}',

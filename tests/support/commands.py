@@ -1,43 +1,68 @@
-"""Run commands of ``dimee`` as processes, and compare their answers with a bundle's layers."""
+"""Run the real ``dimee`` command: to its end, or ``dimee up`` in the background."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from lab.data.examples import Example
 from lab.evaluate.samples import samples_of_bundle
 from shared.bundle.loading import Bundle
 from shared.domain import InputText
 from testbed.up import PORTS
-from tests.support.paths import free_ports
+from tests.support.paths import REPOSITORY, free_ports
 
-DIMEE = (sys.executable, "-m", "mobile_client.cli.main")
+COMMAND = str(Path(sys.executable).parent / "dimee")
+
+
+def environment(settings: dict[str, object]) -> dict[str, str]:
+    """Return the environment of a command: this checkout, one thread for torch, no hub.
+
+    ``settings`` are variables without their prefix: ``{"bundle": folder}`` is ``DIMEE_BUNDLE``.
+    """
+    own = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return os.environ | own | {f"DIMEE_{name.upper()}": str(settings[name]) for name in settings}
 
 
 def dimee(
-    bundle: Bundle, folder: Path, *arguments: str, stdin: str | bytes = b""
+    *arguments: object,
+    folder: Path | None = None,
+    status: int | None = None,
+    stdin: str | bytes = b"",
+    **settings: object,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command with a bundle and with its state in ``folder``."""
+    """Run ``dimee`` with ``arguments`` in ``folder``, and check its exit status if one is given."""
     done = subprocess.run(
-        [*DIMEE, *arguments],
-        env=os.environ | {"DIMEE_BUNDLE": str(bundle.path), "DIMEE_STATE_DIR": str(folder)},
+        [COMMAND, *map(str, arguments)],
+        cwd=folder,
+        env=environment(settings),
         input=stdin if isinstance(stdin, bytes) else stdin.encode(),
         capture_output=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert status in (None, done.returncode), out + err
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def dimee_with(
+    bundle: Bundle, state_dir: Path, *arguments: object, stdin: str | bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    """Run ``dimee`` with a bundle and with its state in ``state_dir``."""
+    return dimee(*arguments, stdin=stdin, bundle=bundle.path, state_dir=state_dir)
 
 
 def port_options() -> list[str]:
@@ -46,26 +71,59 @@ def port_options() -> list[str]:
     return [text for role, port in ports for text in (f"--{role}-port", str(port))]
 
 
+@dataclass(frozen=True)
+class RunningUp:
+    """A running ``dimee up``: addresses of its processes, and what it printed at its start."""
+
+    urls: dict[str, str]
+    printed: str
+
+    @property
+    def first_call(self) -> str:
+        """The command that it prints for a first call."""
+        command = re.search(r"^ +(curl .*)$", self.printed, re.MULTILINE)
+        assert command is not None
+        return command[1]
+
+    def client(self) -> httpx.Client:
+        """Return an HTTP client of the mobile's gateway; the caller closes it."""
+        return httpx.Client(base_url=self.urls["mobile"], trust_env=False, timeout=60.0)
+
+
 @contextmanager
-def running_up(bundle: Bundle, folder: Path) -> Iterator[str]:
-    """Run ``dimee up`` and yield the command that it prints for a first call."""
+def dimee_up(
+    *arguments: object, folder: Path | None = None, **settings: object
+) -> Iterator[RunningUp]:
+    """Run ``dimee up`` on free ports in ``folder``; stop it with Ctrl-C at the end."""
+    options = port_options()
+    urls = {role: f"http://127.0.0.1:{options[2 * i + 1]}" for i, role in enumerate(PORTS)}
     process = subprocess.Popen(
-        [*DIMEE, "up", "--state-dir", str(folder), *port_options()],
-        # a queue that never refuses
-        env=os.environ | {"DIMEE_BUNDLE": str(bundle.path), "DIMEE_MAX_QUEUE_MS": "600000"},
+        [COMMAND, "up", *options, *map(str, arguments)],
+        cwd=folder,
+        env=environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
-        printed = b""
-        while not printed.startswith(b"  curl "):
-            printed = process.stdout.readline()
-            assert printed, "dimee up ended and printed no command"
-        yield printed.decode().strip()
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if "Ctrl-C stops them all" in line:
+                break
+        else:
+            raise AssertionError(f"dimee up ended: {printed}")
+        yield RunningUp(urls, printed)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0
 
 
 def direct_answers(bundle: Bundle, texts: Sequence[InputText]) -> list[str]:

@@ -77,6 +77,12 @@ class TooDeep(Plain):
     policy_layers = 99
 
 
+class UnreadableName(Plain):
+    @property
+    def name(self):
+        raise LookupError("no name")
+
+
 class NotCallable(Plain):
     route = 3
 

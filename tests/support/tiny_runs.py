@@ -21,6 +21,7 @@ from lab.models.model import MultiExitClassifier, new_model, save_model
 from lab.models.run import TIME_FACTS
 from lab.train.checkpoint import TrainingState
 from lab.train.settings import TrainSettings
+from lab.train.training_data import save_tokenizer
 
 
 def fix_weights(model: MultiExitClassifier, seed: int) -> MultiExitClassifier:
@@ -89,8 +90,5 @@ def write_fixed_run(
         "validation_accuracy_by_exit": [50.0] * model.layers,
     }
     save_model(model, folder / "model", facts)
-    tokenizer = load_tokenizer(str(encoder)).backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(folder / "model" / "tokenizer.json"))
+    save_tokenizer(load_tokenizer(str(encoder)), folder / "model" / "tokenizer.json")
     return folder

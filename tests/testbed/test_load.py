@@ -106,6 +106,14 @@ def test_fault_needs_a_testbed_of_its_own() -> None:
     assert "edge killed" in found.exception.message
 
 
+def test_report_that_cannot_be_written_is_refused_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(load, ["--out", str(tmp_path / "file" / "report")])
+    assert isinstance(done.exception, InvalidInput)
+    assert "report.json cannot be written" in done.exception.message
+    assert "starting" not in done.output
+
+
 def test_missing_gateway_is_one_clear_sentence() -> None:
     found = CliRunner().invoke(load, ["--url", "http://127.0.0.1:1"])
     assert isinstance(found.exception, DimeeError)

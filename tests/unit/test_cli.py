@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_client.cli import main
 from mobile_client.cli.classify import BATCH
 from tests.support.paths import BUNDLE, free_ports
 
@@ -40,6 +41,16 @@ def dimee(
         check=False,
         timeout=120,
     )
+
+
+def test_file_that_no_command_expected_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "dimee", lambda: Path("/no/folder/file").read_text())
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "dimee: /no/folder/file: No such file or directory\n"
 
 
 def test_json_has_the_documented_fields(offline: dict[str, str]) -> None:

@@ -1,10 +1,13 @@
-"""`ChangeDetector` detects changed, replaced and missing files."""
+"""Changed, replaced and missing files; files that cannot be written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from shared.files import ChangeDetector
+import pytest
+
+from shared.errors import InvalidInput
+from shared.files import ChangeDetector, prepare_output
 
 
 def test_change_is_reported_once(tmp_path: Path) -> None:
@@ -41,3 +44,24 @@ def test_missing_file_counts_as_a_state(tmp_path: Path) -> None:
     assert not detector.exists
     detector.forget()
     assert not detector.differs()
+
+
+@pytest.mark.parametrize(
+    "name", ["folder", "file/below.csv", "/proc/none/out.csv", "/proc/out.csv"]
+)
+def test_file_that_cannot_be_written_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        InvalidInput, match=r"^out: .* cannot be written \(.+\); give another file$"
+    ):
+        prepare_output(tmp_path / name, "out")
+
+
+def test_folder_of_an_output_is_made_and_an_old_file_kept(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "deeper" / "out.csv"
+    prepare_output(file, "out")
+    assert list(file.parent.iterdir()) == []
+    file.write_text("old")
+    prepare_output(file, "out")
+    assert file.read_text() == "old"

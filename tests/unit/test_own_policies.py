@@ -86,6 +86,7 @@ def test_constructor_gets_facts_and_seed_by_name(module: str, facts: PolicyFacts
         ("{module}:Spaced", "is not valid; use at most 64 letters"),
         ("{module}:Unnamed", "StatelessPolicy and give it a name"),
         ("{module}:TooDeep", "has an invalid policy_layers (99)"),
+        ("{module}:UnreadableName", "cannot be used (LookupError: no name at "),
         ("{module}:NotCallable", "has an invalid route (3)"),
         ("broken_module:Plain", "'broken_module' cannot be imported (ZeroDivisionError: "),
         ("needy_module:Plain", "needs not_installed_anywhere, which is not installed"),
@@ -180,9 +181,20 @@ class Given(StatelessPolicy):
 
 
 def _returned(value: Any) -> Any:
-    if isinstance(value, Exception):
+    if isinstance(value, BaseException):
         raise value
     return value
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise LookupError("no words")
+
+    __str__ = __repr__
+
+
+class UnprintableError(Unprintable, Exception):
+    pass
 
 
 def decided(**fields: Any) -> RoutingDecision:
@@ -207,6 +219,9 @@ def decided(**fields: Any) -> RoutingDecision:
         (decided(alpha="high"), "alpha='high', which is not above 0"),
         (decided(difficulty="easy"), "difficulty='easy', which is not a Difficulty"),
         (ZeroDivisionError("no words"), "ZeroDivisionError: no words at "),
+        (SystemExit(3), "SystemExit: 3 at "),
+        (Unprintable(), "returned <Unprintable>; return a RoutingDecision"),
+        (UnprintableError(), "UnprintableError: <UnprintableError> at "),
     ],
 )
 def test_invalid_decision_fails_and_is_logged_once(
@@ -235,6 +250,7 @@ def test_invalid_decision_fails_and_is_logged_once(
         (Tier.MOBILE, "cloud", "returned 'cloud'; return a Tier or None"),
         (Tier.EDGE, Tier.MOBILE, "returned mobile for an answer of the edge"),
         (Tier.MOBILE, ValueError("no margin"), "ValueError: no margin at "),
+        (Tier.MOBILE, SystemExit(0), "SystemExit: 0 at "),
     ],
 )
 def test_escalation_is_checked(
@@ -291,6 +307,8 @@ def test_object_with_a_built_in_name_is_refused(name: str, facts: PolicyFacts) -
 def test_object_that_is_no_policy_is_refused(facts: PolicyFacts) -> None:
     with pytest.raises(InvalidInput, match=r"^policy: int lacks name, .*; derive it from"):
         check_policy(3, facts)
+    with pytest.raises(InvalidInput, match=r"^policy: Given is a class; give an object of it, suc"):
+        check_policy(Given, facts)
 
 
 def test_margin_is_the_difference_of_the_two_largest() -> None:
