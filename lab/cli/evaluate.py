@@ -96,8 +96,8 @@ def evaluate(
     from lab.evaluate.source import open_outputs
     from lab.models.device import choose_device
 
-    prepare_output(out / "result.json", "out")
     source = open_outputs(run, data, choose_device(device))
+    prepare_output(out / "result.json", "out")
     if source.kind == "outputs" and data is None:
         click.echo(
             "note: without --data the texts of the outputs are not checked, and features of pairs "
