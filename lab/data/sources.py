@@ -1,4 +1,4 @@
-"""Where data come from: a file, a folder with a file for each split, or a hub."""
+"""Sources of labelled data: a file, a folder with a file for each split, or a hub."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ EXTRA = 8
 QUANTILES = 32
 """Number of typical answers of each state."""
 NEW_ROUTER = "fit another router with: dimee refit BUNDLE NEW --data DATA"
-"""What to do about a router that cannot be used."""
+"""Advice in errors about a router that cannot be used."""
 MIN_HEAD_EXAMPLES = 100
 """Least number of validation examples on which heads are fitted."""
 

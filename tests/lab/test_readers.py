@@ -83,7 +83,7 @@ def test_a_quoted_cell_may_be_long_and_a_row_knows_its_line(tmp_path: Path) -> N
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text("ab\"'\n,"))))
 def test_a_written_table_is_read_back(cells: list[tuple[str, str]]) -> None:
-    """Whatever the texts hold: separators, quotes, line breaks, any character but a surrogate."""
+    """Texts with separators, quotes, line breaks and every character but a surrogate are kept."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerows([("text", "topic"), *cells])

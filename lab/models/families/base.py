@@ -79,11 +79,11 @@ class EncoderFamily(ABC):
     model_types: ClassVar[tuple[str, ...]]
     """Values of ``model_type`` in ``config.json``."""
     pairs_by_segments: ClassVar[bool] = False
-    """Whether token types distinguish the texts of a pair, or else only their separators."""
+    """True if token types distinguish the texts of a pair; False if only separators do."""
     classifiers: ClassVar[tuple[str, ...]]
     """Classes of ``transformers`` for fine-tuned classifiers, as ``architectures`` names them."""
     pads_by_config: ClassVar[bool] = False
-    """Whether the encoder computes positions from the padding index of its config."""
+    """True if the encoder computes positions from the padding index of its config."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -95,7 +95,7 @@ class EncoderFamily(ABC):
 
     @property
     def takes_token_types(self) -> bool:
-        """Whether the encoder's inputs include ``token_type_ids``."""
+        """True if the encoder's inputs include ``token_type_ids``."""
         return self.segments > 1
 
     @property
