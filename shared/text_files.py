@@ -22,6 +22,8 @@ TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 _FORMAT_BY_SUFFIX: dict[str, TextFormat] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
 }  # fmt: skip
+_NOT_READ = (".parquet", ".xlsx", ".xls", ".gz", ".zip")
+"""Suffixes of files that hold no lines of text."""
 _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
 
 
@@ -61,7 +63,14 @@ class TextReader:
     label_required: bool = False
 
     def format_of(self, file: Path | None = None) -> TextFormat:
-        """Return the format by the file's suffix; else TSV for pairs and lines for single texts."""
+        """Return the format by the file's suffix; else TSV for pairs and lines for single texts.
+
+        Raises `InvalidInput` for a suffix in `_NOT_READ`.
+        """
+        if file is not None and file.suffix.lower() in _NOT_READ:
+            raise InvalidInput(
+                f"texts: {file} holds no lines of text; save it as CSV, TSV or JSON lines"
+            )
         default: TextFormat = "tsv" if self.pairs else "lines"
         return _FORMAT_BY_SUFFIX.get(file.suffix.lower(), default) if file else default
 
@@ -89,9 +98,10 @@ class TextReader:
 
     def read_file(self, file: Path, kind: TextFormat | None = None) -> list[InputText]:
         """Return the rows of a file; raises `InvalidInput` with the number of a wrong line."""
+        kind = kind or self.format_of(file)
         try:
             with file.open("rb") as lines:
-                numbered = list(self.read(lines, kind or self.format_of(file)))
+                numbered = list(self.read(lines, kind))
         except OSError as error:
             raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
         except InvalidInput as error:

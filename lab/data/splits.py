@@ -54,13 +54,26 @@ def load_split(source: str, task: Task, kind: str, seed: int, limit: int | None 
     examples = load_examples(source, task, "train")[:limit]
     has_test = kind == "files" and has_split(source, "test")
     if has_test and has_split(source, "validation"):
-        validation, test = (load_examples(source, task, part) for part in ("validation", "test"))
+        validation, test = (_load_file(source, task, part) for part in ("validation", "test"))
         return Split(examples, validation, test)
     parts = split_examples(examples, task, kind, seed)
     if kind in ("glue", "files"):
-        reported = load_examples(source, task, "test" if has_test else "validation")
+        reported = _load_file(source, task, "test" if has_test else "validation")
         return Split(parts.train, parts.validation, reported)
     return parts
+
+
+def _load_file(source: str, task: Task, part: str) -> list[Example]:
+    """Return the examples of a file beside the training file.
+
+    Raises `InvalidInput` that also names the splits for which the training file is enough.
+    """
+    try:
+        return load_examples(source, task, part)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{error.message}; or give --split grouped, which reads the training file alone"
+        ) from error
 
 
 def load_validation_file(source: str, task: Task, kind: str) -> list[Example]:

@@ -72,6 +72,8 @@ def import_path(path: str) -> Factory:
     try:
         found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if module_name.endswith(".py"):
+            raise _invalid(f"write {path.replace('.py:', ':', 1)!r}, without .py") from error
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _invalid(f"{path!r} needs {error.name}, which is not installed") from error
         raise _invalid(

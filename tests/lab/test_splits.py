@@ -197,6 +197,10 @@ def test_files_of_a_folder_are_the_parts(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="has no validation file; give --on test"):
         load_validation_file(folder, task, "files")
     assert resolve_task(folder, {"text_field": "text"})[1] == "files"
+    (tmp_path / "test.csv").write_text("text\na text without a label\n")
+    with pytest.raises(InvalidInput, match=r"no column 'label'.*or give --split grouped"):
+        load_split(folder, task, "files", 1)
+    assert len(load_split(folder, task, "grouped", 1).test) == 12
     file = str(tmp_path / "train.csv")
     for kind in ("files", "glue"):
         with pytest.raises(InvalidInput, match=f"'{kind}' needs a folder .*choose grouped"):

@@ -68,6 +68,7 @@ def test_constructor_gets_facts_and_seed_by_name(module: str, facts: PolicyFacts
         ("{module}:", "is not MODULE:CLASS"),
         ("../{module}:Plain", "is not MODULE:CLASS"),
         ("nowhere:Plain", "there is no module 'nowhere' in "),
+        ("{module}.py:Plain", "write '{module}:Plain', without .py"),
         ("{module}.deeper:Plain", "there is no module"),
         ("{module}:Missing", "has no class 'Missing'"),
         ("{module}:NUMBER", "is neither a class nor a function"),

@@ -196,6 +196,12 @@ def test_format_follows_the_suffix(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_file_without_lines_of_text_is_refused(tmp_path: Path) -> None:
+    (file := tmp_path / "texts.Parquet").write_bytes(b"PAR1\xff")
+    with pytest.raises(InvalidInput, match=r"^texts: \S+ holds no lines of text; save it as CSV"):
+        SINGLE.read_file(file)
+
+
 def test_file_is_read_whole_or_refused_with_the_line(tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text(json.dumps({"text": "fine"}) + "\n")
