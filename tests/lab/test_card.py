@@ -17,7 +17,7 @@ from lab.cli.refit import refit
 from lab.cli.train import export, train
 from lab.data.tasks import TASKS, all_facts_of_task
 from lab.export.card import card_of, part_titles
-from lab.export.commands import ALWAYS, WITHOUT_OPTION, commands, train_options
+from lab.export.commands import ALWAYS, EXPORT_DEFAULTS, WITHOUT_OPTION, commands, train_options
 from lab.train.settings import TrainSettings
 from shared.bundle.loading import Bundle, load_bundle
 from shared.pricing.cost_model import CostModel
@@ -145,6 +145,11 @@ def test_options_of_the_export_are_in_its_command(changed: Changed, bundle: Bund
     card = card_of(made)
     assert "| 1 | 1 | 0 | 0.11 | -1.00 to 3.00 |" in card
     assert "refused if an interval lies above 2 points" in card
+
+
+def test_defaults_of_the_export_are_those_of_its_command() -> None:
+    defaults = {parameter.name: parameter.default for parameter in export.params}
+    assert {name: defaults[name] for name in EXPORT_DEFAULTS} == EXPORT_DEFAULTS
 
 
 def test_refitted_bundle_has_the_options_of_the_refit(changed: Changed, bundle: Bundle) -> None:
