@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 
@@ -20,7 +19,8 @@ from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier, margin_of
 from shared.errors import DimeeError, InvalidInput, PolicyFailed
-from shared.ledger.outbox import Outbox
+from shared.ledger.open_outbox import open_outbox
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
@@ -74,7 +74,7 @@ class MobileService:
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
-        self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
+        self._outbox = open_outbox(settings, Tier.MOBILE.value)
         self._shipper = Shipper(
             self._outbox,
             settings.ledger_url,
@@ -99,6 +99,10 @@ class MobileService:
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def outbox_report(self) -> OutboxReport:
+        """Return the state of the outbox."""
+        return self._outbox.report()
 
     async def classify(
         self,

@@ -142,7 +142,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> MobileHealth:
         """Return the certificate in force, the audits, the alarms and undelivered entries."""
-        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
+        return mobile.monitor.health().model_copy(
+            update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
+        )
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -154,9 +156,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
         """Return 200 once the bundle is loaded and checked, else 503.
 
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
+        outbox = mobile.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": "mobile",
@@ -164,6 +169,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
             "ledger": mobile.undelivered(),
+            "outbox": outbox,
         }
 
     return app
