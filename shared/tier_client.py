@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import ValidationError
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
 from shared.errors import (
@@ -74,7 +75,7 @@ class TierClient:
         self._transport = transport or httpx.AsyncHTTPTransport(
             trust_env=False,
             verify=self._credentials.verify,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+            limits=connection_limits(64),
         )
 
     async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
