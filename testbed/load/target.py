@@ -81,10 +81,11 @@ def start_testbed(
     restart_after_s: float | None = None,
     options: tuple[str, ...] = (),
     settings: Mapping[str, str] | None = None,
+    stop_with: signal.Signals = signal.SIGINT,
 ) -> Iterator[LoadTarget]:
-    """Start ``dimee up`` on free ports, and stop it at the end.
+    """Start ``dimee up`` on free ports, and stop it at the end with the signal ``stop_with``.
 
-    ``options`` are more options of ``dimee up``, ``settings`` are ``DIMEE_*`` variables.
+    ``options`` are more options of ``dimee up``, ``settings`` are environment variables.
     """
     with tempfile.TemporaryDirectory(prefix="dimee-load-") as name:
         folder = Path(name)
@@ -107,7 +108,7 @@ def start_testbed(
             _wait_until_ready(folder, process)
             yield find_testbed(folder, started_here=True)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop_with)
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
