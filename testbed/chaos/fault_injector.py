@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import psutil
@@ -18,6 +16,7 @@ import psutil
 from shared.errors import DimeeError
 from testbed.chaos.leftovers import Footprint
 from testbed.load.target import LoadTarget, start_testbed
+from testbed.processes.temporary import temporary_folder
 
 ROLES = ("ledger", "mobile", "edge", "cloud")
 LAYER_PROCESSES = ("edge-layers", "cloud-layers")
@@ -31,7 +30,7 @@ _SIGNALS = {
     "pause": signal.SIGSTOP,
     "continue": signal.SIGCONT,
 }
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 """Signals of which the seed draws the one that stops the testbed."""
 
 
@@ -128,17 +127,19 @@ def start_fault_injector(
     """
     links = dict.fromkeys(hops, HEALTHY_LINK)
     stop_with = random.Random(seed).choice(STOP_SIGNALS)
-    with tempfile.TemporaryDirectory(prefix="dimee-chaos-") as scratch:
+    with temporary_folder("chaos") as folder:
+        scratch = folder / "tmp"
+        scratch.mkdir()
         with start_testbed(
             links,
             seed,
             restart_after_s,
             ("--allow-unverified",),
-            {"TMPDIR": scratch},
+            {"TMPDIR": str(scratch)},
             stop_with,
         ) as target:
             assert target.folder is not None
-            footprint = Footprint.of(target.folder, Path(scratch))
+            footprint = Footprint.of(target.folder, scratch)
             injector = FaultInjector(target, footprint=footprint)
             try:
                 yield injector

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import HOPS, start_fault_injector
 from testbed.chaos.invariants import violations
 from testbed.chaos.output import out_option, write_figures
@@ -122,4 +123,5 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

@@ -50,7 +50,7 @@ class Footprint:
         return _wait_for_none(
             lambda: [
                 f"a process has lost its testbed: {_line(process)}"
-                for process in self._processes()
+                for process in processes_of(self.scratch)
                 if process.pid != self.up and self.up not in _ancestors(process)
             ],
             wait_s,
@@ -63,7 +63,9 @@ class Footprint:
         that started later and got one of the freed ports is another's.
         """
         found = _wait_for_none(
-            lambda: [f"a process is left: {_line(process)}" for process in self._processes()],
+            lambda: [
+                f"a process is left: {_line(process)}" for process in processes_of(self.scratch)
+            ],
             wait_s,
         )
         found += [
@@ -74,11 +76,13 @@ class Footprint:
         files = [*self.scratch.rglob("*"), *([self.folder] if self.folder.exists() else [])]
         return found + [f"a file is left: {file}" for file in files]
 
-    def _processes(self) -> Iterator[psutil.Process]:
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if process.environ().get("TMPDIR") == str(self.scratch):
-                    yield process
+
+def processes_of(scratch: Path) -> Iterator[psutil.Process]:
+    """Yield the processes with ``TMPDIR=scratch``."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("TMPDIR") == str(scratch):
+                yield process
 
 
 def _wait_for_none(find: Callable[[], list[str]], wait_s: float) -> list[str]:

@@ -8,21 +8,26 @@ moment of a fault still varies.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shared.domain import InputText
+from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import FaultInjector, start_fault_injector
 from testbed.chaos.faults import FAULTS
 from testbed.chaos.faults.fault_kind import FaultNotPossible
@@ -187,13 +192,34 @@ def run_all(seeds: Sequence[int], seconds: float, rate: float) -> list[dict[str,
 def run_in_parallel(
     seeds: Sequence[int], seconds: float, rate: float, testbeds: int
 ) -> list[dict[str, Any]]:
-    """Run the schedules on several testbeds at once and return them sorted by seed."""
+    """Run the schedules on several testbeds at once and return them sorted by seed.
+
+    When this process ends, by a signal, an error or SIGKILL, all testbeds end.
+    """
     parts = [seeds[number::testbeds] for number in range(testbeds)]
-    with ProcessPoolExecutor(testbeds) as pool:
+    with ProcessPoolExecutor(testbeds, initializer=_end_with_parent) as pool:
         futures = [pool.submit(run_all, part, seconds, rate) for part in parts if part]
-        return sorted(
-            (run for future in futures for run in future.result()), key=lambda run: run["seed"]
-        )
+        try:
+            return sorted(
+                (run for future in futures for run in future.result()), key=lambda run: run["seed"]
+            )
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _end_with_parent() -> None:
+    """End this worker, and with it its testbed, on SIGTERM and when its parent has ended."""
+    raise_on_signals()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch parent", daemon=True).start()
 
 
 @click.command()
@@ -241,4 +267,5 @@ def main(
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()
