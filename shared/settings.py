@@ -25,7 +25,27 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 def default_state_dir() -> Path:
     """Return ``$XDG_STATE_HOME/dimee``, or ``~/.local/state/dimee`` if the variable is unset."""
     home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "dimee"
+    if home:
+        return Path(home) / "dimee"
+    try:
+        return Path.home() / ".local" / "state" / "dimee"
+    except RuntimeError:
+        raise _without_home("DIMEE_STATE_DIR to a folder for the outbox") from None
+
+
+def expand_home(path: Path) -> Path:
+    """Return ``path`` with the home folder in place of ``~``; raise `InvalidInput` without one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise _without_home("a path that does not begin with ~") from None
+
+
+def _without_home(instead: str) -> InvalidInput:
+    return InvalidInput(
+        "settings: there is no home folder: HOME is not set, and the system knows no such user; set "
+        f"{instead}"
+    )
 
 
 def default_bundle() -> Path:
@@ -126,7 +146,7 @@ class ServiceSettings(CallerSettings):
 class BundleSettings(ServiceSettings):
     """Settings of a process that runs layers of a bundle."""
 
-    bundle: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=default_bundle)
+    bundle: Annotated[Path, AfterValidator(expand_home)] = Field(default_factory=default_bundle)
     """Folder of the model bundle."""
     mobile_layers: int | None = None
     """Number m of layers that the mobile runs."""
