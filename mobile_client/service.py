@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
-from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
+from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
+from mobile_client.resilience.circuit_breaker import Reach
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
+from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier, margin_of
@@ -90,6 +93,9 @@ class MobileService(ProcessBound):
         self._tiers = {
             tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
         }
+        self.prober = ReadinessProber(
+            self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock
+        )
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
         self._budget: EscalationBudget | None = None
@@ -109,6 +115,13 @@ class MobileService(ProcessBound):
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def renew_reach(self) -> dict[Tier, Reach]:
+        """Return what is known of each tier that the mode allows, and probe where that is old."""
+        allowed = allowed_tiers(self.settings.mode)
+        self.prober.renew(allowed)
+        breakers = self.runtime.tier_stats.breakers
+        return {tier: breaker.reach for tier, breaker in breakers.items() if tier in allowed}
 
     async def classify(
         self,
@@ -147,6 +160,7 @@ class MobileService(ProcessBound):
         )
         items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
         self.monitor.refresh()
+        self.prober.wake()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
         requests = [self._route(item, call) for item in items]
@@ -233,27 +247,25 @@ class MobileService(ProcessBound):
         return answer
 
     async def stop(self, flush_s: float) -> None:
-        """Run waiting audits for up to ``flush_s``, and close the connections to the tiers."""
-        try:
-            await self.monitor.close(flush_s)
-        finally:
+        """End probes, run waiting audits for up to ``flush_s``, and close the connections."""
+        async with AsyncExitStack() as all_of_them:  # also if one of them raises
             for tier in self._tiers.values():
-                await tier.close()
+                all_of_them.push_async_callback(tier.close)
+            all_of_them.push_async_callback(self.monitor.close, flush_s)
+            all_of_them.push_async_callback(self.prober.close)
 
     def release(self, flush_s: float) -> None:
         """Deliver entries for up to ``flush_s`` and release the files, after `stop`. It blocks.
 
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
-        try:
-            self.runtime.close()
-            self._shipper.close(flush_s)
-        finally:
-            self._outbox.close()
+        with ExitStack() as all_of_them:
+            all_of_them.callback(self._outbox.close)
+            all_of_them.callback(self._shipper.close, flush_s)
+            all_of_them.callback(self.runtime.close)
 
     async def close(self, flush_s: float = 2.0) -> None:
         """Do both `stop` and `release`."""
-        try:
+        async with AsyncExitStack() as both:
+            both.push_async_callback(asyncio.to_thread, self.release, flush_s)
             await self.stop(flush_s)
-        finally:
-            await asyncio.to_thread(self.release, flush_s)
