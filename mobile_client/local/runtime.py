@@ -106,6 +106,7 @@ class LocalRuntime:
         self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="mobile-tokenizer")
 
     @property
     def loaded_layers(self) -> int:
@@ -196,6 +197,10 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
+    async def off_event_loop(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
+        await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
     def route(self, prepared: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
         """Choose the first tier for a text that has ``left_ms``; call in arrival order."""
         started = time.perf_counter()
@@ -252,4 +257,5 @@ class LocalRuntime:
 
     def close(self) -> None:
         """Wait until running work has ended."""
+        self._tokenizing.shutdown(wait=True, cancel_futures=True)
         self._worker.shutdown(wait=True, cancel_futures=True)

@@ -48,7 +48,7 @@ class ConnectionLimits:
 
 
 class OpenConnections:
-    """The connections of one server; closes the one that has waited longest if there are too many."""
+    """Connections of one server; closes the one that has waited longest if there are too many."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import pytest
 
-from shared.serving.connection import ConnectionLimits
+from shared.serving.connection import ConnectionLimits, HttpConnection, OpenConnections
 from shared.serving.http_framing import HEAD_BYTES
 from tests.support.echo import Echo
 from tests.support.servers import RawConnection, post, run_with_server
+from tests.support.virtual_time import run_in_virtual_time
 
 T = TypeVar("T")
 SHORT = ConnectionLimits(head_s=0.2, body_s=0.2, body_bytes_per_s=1e6)
@@ -101,7 +103,7 @@ def test_ambiguous_length_is_refused_and_nothing_after_it_runs(attack: bytes) ->
 
 
 def test_absolute_form_and_expect_are_answered() -> None:
-    async def client(_: Echo, port: int) -> list[Any]:
+    async def client(__: Echo, port: int) -> list[Any]:
         connection = await RawConnection.open(port)
         connection.send(
             b"POST http://other/path?x=1 HTTP/1.1\r\nhost: tier\r\nexpect: 100-continue\r\n"
@@ -179,23 +181,22 @@ def test_slow_second_head_is_ended_too() -> None:
     assert begun == ["POST /one"]
 
 
-def test_body_may_take_longer_if_enough_of_it_arrives() -> None:
-    """1,000 bytes at 1,000 bytes/s earn one more second than the 0.05 s of the limit."""
+@pytest.mark.parametrize(("received", "seconds"), [(0, 20), (1_000, 22), (50_000, 120)])
+def test_body_may_take_longer_the_more_of_it_has_arrived(received: int, seconds: int) -> None:
+    async def client(clock: Callable[[], float]) -> None:
+        transport = Mock(asyncio.Transport)
+        transport.is_closing.return_value = False
+        limits = ConnectionLimits(body_s=20, body_bytes_per_s=500)
+        connection = HttpConnection(lambda _: Mock(), limits, OpenConnections(1))
+        connection.connection_made(transport)
+        connection.data_received(post(b"a" * (received + 1))[:-1])
+        await asyncio.sleep(seconds - 0.1)
+        assert not transport.write.called
+        await asyncio.sleep(0.2)
+        assert transport.write.call_args[0][0].startswith(b"HTTP/1.1 408 ")
+        assert transport.close.called
 
-    async def client(_: Echo, port: int) -> int:
-        connection = await RawConnection.open(port)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + 0.3
-        connection.send(post(b"a" * 2_000)[:-1_000])
-        while loop.time() < until:
-            await asyncio.sleep(0.05)
-        connection.send(b"a" * 1_000)
-        status, _, _ = await connection.response()
-        connection.close()
-        return status
-
-    limits = ConnectionLimits(body_s=0.05, body_bytes_per_s=50)
-    assert with_echo(client, limits) == 200
+    run_in_virtual_time(client)
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
@@ -254,7 +255,9 @@ def test_client_that_does_not_read_its_response_is_ended() -> None:
 
     async def client(echo: Echo, port: int) -> None:
         connection = await RawConnection.open(port)
-        connection.writer.transport.pause_reading()
+        transport = connection.writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
         connection.send(post(large))
         await echo.until(echo.finished, 1)
         connection.close()
