@@ -5,6 +5,9 @@
     DimeeError
     ├── InvalidInput            422  the caller's text or setting is wrong
     │   ├── TooLarge            413  more than a limit allows
+    │   │   └── HeadTooLarge    431  the headers of an HTTP request are too large
+    │   ├── BadRequest          400  the request is not valid HTTP
+    │   ├── RequestTimeout      408  the request took too long to arrive
     │   └── BundleMismatch      409  caller and tier run different models
     ├── NotFound                404  the ledger has no such request
     ├── Unauthorised            401  there is no valid token
@@ -81,6 +84,27 @@ class TooLarge(InvalidInput):
 
     status = 413
     code = "too_large"
+
+
+class HeadTooLarge(TooLarge):
+    """The headers of an HTTP request are larger, or more, than a limit allows."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class BadRequest(InvalidInput):
+    """The request is not valid HTTP, or uses a part of HTTP that the services do not support."""
+
+    status = 400
+    code = "bad_request"
+
+
+class RequestTimeout(InvalidInput):
+    """The head or the body of an HTTP request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class BundleMismatch(InvalidInput):
@@ -216,6 +240,9 @@ _BY_CODE: dict[str, type[DimeeError]] = {
     for kind in (
         InvalidInput,
         TooLarge,
+        HeadTooLarge,
+        BadRequest,
+        RequestTimeout,
         BundleMismatch,
         NotFound,
         Unauthorised,

@@ -109,6 +109,7 @@ class LocalRuntime:
         self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
         self._worker = Worker("mobile-layers")
+        self._tokenizing = Worker("mobile-tokenizer")
 
     @property
     def loaded_layers(self) -> int:
@@ -199,6 +200,10 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
+    async def off_event_loop(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
+        await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
     def route(self, prepared: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
         """Choose the first tier for a text that has ``left_ms``; call in arrival order."""
         started = time.perf_counter()
@@ -255,5 +260,6 @@ class LocalRuntime:
 
     def close(self) -> None:
         """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
-        if not self._worker.close(CLOSE_S):
+        workers = (self._tokenizing, self._worker)
+        if not all([worker.close(CLOSE_S) for worker in workers]):
             log.error("the mobile's layers or a policy still run; the client closes without them")
