@@ -87,7 +87,10 @@ class MobileService:
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
-            tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
+            tier: TierClient(
+                tier, url, self.runtime.answer_rules[tier], transport, credentials, clock
+            )
+            for tier, url in urls.items()
         }
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])

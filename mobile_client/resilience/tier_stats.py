@@ -109,6 +109,9 @@ class TierStats:
             self.record_delay(tier, max(exchange.round_trip_ms, mean_ms))
 
     def _update_breaker(self, breaker: CircuitBreaker, exchange: Exchange, token: object) -> None:
+        if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
+            breaker.discard(token)
+            return
         late = isinstance(exchange.error, DeadlineExceeded)
         if late and exchange.round_trip_ms < FAIR_TIMEOUT_MS:
             breaker.discard(token)
