@@ -194,7 +194,14 @@ class RequestRunner:
         tier, cost_lambda = attempt.entry.tier, self._recorder.cost_lambda(attempt, exchange)
         if exchange.answer is None:
             assert exchange.error is not None
-            return Failed(tier, exchange.error, exchange.delivery, cost_lambda, resumed)
+            return Failed(
+                tier,
+                exchange.error,
+                exchange.delivery,
+                cost_lambda,
+                resumed,
+                exchange.reused_connection_broke,
+            )
         if self._runtime.resumption.needs_hidden_states:
             self._runtime.resumption.learn(tier, exchange.answer)
         answer = self._tier_answer(run, tier, exchange.answer)

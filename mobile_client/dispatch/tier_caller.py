@@ -166,7 +166,14 @@ class TierCaller:
                     text_hash=entry.text_hash,
                     text_chars=entry.text_chars,
                 )
-                exchange = await client.resume(resume, hidden_state, timeout_ms / 1e3)
+                assert entry.resumed_after is not None
+                exchange = await client.resume(
+                    resume,
+                    hidden_state,
+                    entry.resumed_after,
+                    timeout_ms / 1e3,
+                    fresh_connection=action.fresh_connection,
+                )
             else:
                 infer = InferRequest(
                     request_id=entry.request_id,
@@ -178,7 +185,9 @@ class TierCaller:
                     pair=run.request.pair,
                     bundle_id=self._runtime.bundle.bundle_id,
                 )
-                exchange = await client.infer(infer, timeout_ms / 1e3)
+                exchange = await client.infer(
+                    infer, timeout_ms / 1e3, fresh_connection=action.fresh_connection
+                )
         except BaseException:
             breaker.discard(token)
             raise

@@ -14,8 +14,9 @@ from mobile_client.local.resume import HiddenState, Resumption
 from mobile_client.local.worker import Worker
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
+from shared.answer_rules import AnswerRules
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
-from shared.domain import RoutingDecision, Tier
+from shared.domain import LayerRange, RoutingDecision, Tier
 from shared.errors import InvalidInput, PolicyFailed
 from shared.inference.classifier import Classifier
 from shared.inference.layers import Floats, meets_threshold
@@ -100,6 +101,20 @@ class LocalRuntime:
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
         self.resumption = Resumption(settings, self.bundle.bundle_id, last_layers)
+        exits = {
+            Tier.EDGE: layers.edge,
+            Tier.CLOUD: LayerRange(layers.cloud.last, layers.cloud.last),
+        }
+        self.answer_rules = {
+            tier: AnswerRules(
+                tier,
+                self.bundle.bundle_id,
+                self.bundle.manifest.labels,
+                tier_exits,
+                self.bundle.manifest.max_tokens,
+            )
+            for tier, tier_exits in exits.items()
+        }
         self._clock = clock
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
@@ -261,5 +276,6 @@ class LocalRuntime:
     def close(self) -> None:
         """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
         workers = (self._tokenizing, self._worker)
-        if not all([worker.close(CLOSE_S) for worker in workers]):
+        ended = [worker.close(CLOSE_S) for worker in workers]
+        if not all(ended):
             log.error("the mobile's layers or a policy still run; the client closes without them")
