@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
 from shared.ledger.entry import LedgerEntry
+from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ WHERE outbox.terminal = 0
 """
 
 
-class Outbox:
+class Outbox(ProcessBound):
     """Entries of one process that are not yet delivered to the ledger. Thread-safe."""
 
     def __init__(self, file: Path, lock: int, salt: bytes) -> None:
@@ -78,6 +79,8 @@ class Outbox:
         self._read_lock = threading.Lock()
         # a separate connection, so that reading a long backlog does not block writers
         self._reader = _connect(file)
+        self._closed = False
+        self.bind_to_process()
 
     @classmethod
     def claim(cls, directory: Path, writer: str) -> Outbox:
@@ -109,6 +112,7 @@ class Outbox:
         A terminal state is never changed. Raises `NotReady` if the entries cannot be written,
         because no request may start and no answer be given without its entries.
         """
+        self._check_usable()
         try:
             self._write([_row(entry) for entry in entries])
         except (sqlite3.Error, ValueError) as error:
@@ -208,9 +212,26 @@ class Outbox:
         message = content.encode("utf-8", "surrogatepass")
         return hmac.digest(self._salt, message, "sha256").hex()[:32]
 
+    def after_fork_in_child(self) -> None:
+        """Close the inherited lock: a child that outlives this process must not keep it."""
+        if not self._closed:
+            os.close(self._file_lock)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise NotReady("this process is stopping, and its outbox is closed; ask another one")
+        if self.is_foreign:
+            raise NotReady(
+                f"the outbox belongs to process {self.owner_id}, from which this one was forked; "
+                "start the service, or create the client, in each process after the fork"
+            )
+
     def close(self) -> None:
-        """Close the files and release the outbox to other processes."""
+        """Close the files and release the outbox to other processes; does nothing in a child."""
+        if self._closed or self.is_foreign:
+            return
         self.checkpoint()
+        self._closed = True
         with self._write_lock, self._read_lock:
             self._reader.close()
             self._db.close()
