@@ -145,7 +145,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> MobileHealth:
         """Return the certificate in force, the audits, the alarms and undelivered entries."""
-        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
+        return mobile.monitor.health().model_copy(
+            update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
+        )
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
@@ -162,9 +164,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
         of each: ``ready``, ``not ready`` or ``unreachable``, ``failing`` if it says that it is
         ready but fails requests, or ``unknown`` before it was reached for the first time.
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
+        outbox = mobile.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": "mobile",
@@ -173,6 +178,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "certificate_id": mobile.runtime.guard.certificate_id,
             "tiers": mobile.renew_reach(),
             "ledger": mobile.undelivered(),
+            "outbox": outbox,
         }
 
     return app
