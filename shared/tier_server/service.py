@@ -186,7 +186,7 @@ class TierService:
         try:
             await self._entries.record(entry)
             answer = self._response(request, await compute(), started)
-            await self._entries.record(entry.model_copy(update=answer.ledger_facts()))
+            await self._entries.record(entry.with_facts(answer.ledger_facts()))
             end = {}
             return answer
         except DimeeError as error:
@@ -198,7 +198,7 @@ class TierService:
             raise
         finally:
             if end:
-                self._outbox.record_or_buffer(entry.model_copy(update=end))
+                self._outbox.record_or_buffer(entry.with_facts(end))
 
     def _check_ready(self) -> None:
         if not self.ready:
