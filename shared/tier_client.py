@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
 from shared.errors import (
+    AttemptRepeated,
     DeadlineExceeded,
     DimeeError,
     Forbidden,
@@ -116,8 +117,9 @@ class TierClient:
         else:
             received = _size(response.headers, len(response.content))
             answer, problem = self._read(response)
-            # auth and rate limits refuse before the tier records the attempt: no row to match
-            unrecorded = isinstance(problem, NotAdmitted | RateLimited)
+            # auth and rate limits refuse before the tier records the attempt, and the row of a
+            # repeated one is of its first exchange: no row to match
+            unrecorded = isinstance(problem, NotAdmitted | RateLimited | AttemptRepeated)
             delivery = Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED
             return Exchange(delivery, sent, received, self._elapsed_ms(started), answer, problem)
         return Exchange(delivery, sent, 0, self._elapsed_ms(started), None, error)

@@ -35,11 +35,14 @@ def read_router(file: Path, classes: int) -> Router:
     missing = [name for name in ("centroids", "counts") if name not in arrays]
     if missing:
         raise _unusable(file, f"it lacks {missing[0]}")
-    centroids_DE, counts_D = arrays["centroids"], arrays["counts"]
-    if counts_D.shape != (3,) or counts_D.dtype.kind not in "iu" or (counts_D < 0).any():
-        raise _unusable(file, "counts must be 3 whole numbers, none below 0")
-    if centroids_DE.ndim != 2 or len(centroids_DE) != 3 or centroids_DE.dtype.kind != "f":
-        raise _unusable(file, "centroids must be 3 rows of numbers")
+    if arrays["counts"].dtype.kind not in "iu" or arrays["centroids"].dtype.kind != "f":
+        raise _unusable(file, "counts must be whole numbers and centroids numbers")
+    counts_D = arrays["counts"].astype(np.int64)
+    centroids_DE = arrays["centroids"].astype(np.float32)
+    if counts_D.shape != (3,) or (counts_D < 0).any() or not (counts_D > 0).any():
+        raise _unusable(file, "counts must be 3 numbers, none below 0 and one above")
+    if centroids_DE.ndim != 2 or len(centroids_DE) != 3:
+        raise _unusable(file, "centroids must be 3 rows")
     if not np.isfinite(centroids_DE[counts_D > 0]).all():
         raise _unusable(file, "the centroid of a pool with texts is not finite")
     heads = CorrectnessHeads.from_arrays(arrays)

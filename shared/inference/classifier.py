@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.bundle.correctness_heads import NEW_ROUTER
 from shared.bundle.loading import Bundle
 from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import LayerRange, Prediction
@@ -23,6 +24,12 @@ class Classifier:
         self.encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
         self.embeddings = Embeddings(bundle.path / EMBEDDINGS)
         self.embeddings.check(bundle.manifest.hidden_size, bundle.manifest.max_tokens)
+        size = bundle.router()[0].shape[1]
+        if size != self.embeddings.size:
+            raise BundleError(
+                f"bundle: the router in {bundle.path} is for embeddings of {size} numbers, but the "
+                f"embeddings have {self.embeddings.size}; {NEW_ROUTER}"
+            )
         if self.encoder.vocabulary > self.embeddings.vocabulary:
             raise BundleError(
                 f"bundle: {bundle.path / TOKENIZER} has {self.encoder.vocabulary:,} tokens, but "

@@ -79,6 +79,11 @@ class Embeddings:
         """Number V of tokens in the word table."""
         return len(self._word_VE)
 
+    @property
+    def size(self) -> int:
+        """Embedding size E."""
+        return self._word_VE.shape[-1]
+
     def check(self, hidden_size: int, max_tokens: int) -> None:
         """Raise `BundleError` unless the tables fit together and to the layers."""
         size = self._word_VE.shape[-1:]
@@ -93,9 +98,9 @@ class Embeddings:
             and self._gamma_E.shape == self._beta_E.shape == size
             and (projected or size == (hidden_size,))
         )
-        if projected and self._projection_HE is not None:
+        if self._projection_HE is not None and self._projection_H is not None:
             shapes_fit &= self._projection_HE.shape == (hidden_size, *size)
-            shapes_fit &= np.shape(self._projection_H) == (hidden_size,)
+            shapes_fit &= self._projection_H.shape == (hidden_size,)
         if not shapes_fit:
             raise self._unusable("their shapes do not fit together or to the manifest")
         tables = [self._scale_V, self._position_TE, self._type_KE, self._gamma_E, self._beta_E]

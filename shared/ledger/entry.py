@@ -100,7 +100,7 @@ class LedgerEntry(BaseModel):
         Raises `TierFailed` for a value that the ledger would refuse, such as a confidence of NaN.
         """
         try:
-            return LedgerEntry.model_validate(self.__dict__ | facts)
+            return LedgerEntry.model_validate({**self.__dict__, **facts})
         except ValidationError as error:
             field, problem = first_error(error, whole="entry")
             raise TierFailed(
