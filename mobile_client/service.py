@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 
@@ -14,16 +14,20 @@ from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
-from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
+from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
+from mobile_client.resilience.circuit_breaker import Reach
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
+from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier, margin_of
-from shared.errors import DimeeError, InvalidInput, PolicyFailed
-from shared.ledger.outbox import Outbox
+from shared.errors import ClientUnusable, DimeeError, InvalidInput, PolicyFailed
+from shared.ledger.open_outbox import open_outbox
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
+from shared.process_bound import ProcessBound
 from shared.text import check_inputs
 from shared.tier_client import TierClient
 from shared.wire import Classification
@@ -54,7 +58,7 @@ class _Item:
     prepared: PreparedText
 
 
-class MobileService:
+class MobileService(ProcessBound):
     """Answers texts; use one instance in one event loop only.
 
     ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
@@ -74,7 +78,7 @@ class MobileService:
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
-        self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
+        self._outbox = open_outbox(settings, Tier.MOBILE.value)
         self._shipper = Shipper(
             self._outbox,
             settings.ledger_url,
@@ -89,16 +93,39 @@ class MobileService:
         self._tiers = {
             tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
         }
+        self.prober = ReadinessProber(
+            self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock
+        )
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+        self.bind_to_process()
+
+    def check_process(self) -> None:
+        """Raise `ClientUnusable` in a process other than the one that created the service."""
+        if self.is_foreign:
+            raise ClientUnusable(
+                f"the client was created in process {self.owner_id}, from which this one was "
+                "forked; create one in each process, after the fork"
+            )
 
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def outbox_report(self) -> OutboxReport:
+        """Return the state of the outbox."""
+        return self._outbox.report()
+
+    def renew_reach(self) -> dict[Tier, Reach]:
+        """Return what is known of each tier that the mode allows, and probe where that is old."""
+        allowed = allowed_tiers(self.settings.mode)
+        self.prober.renew(allowed)
+        breakers = self.runtime.tier_stats.breakers
+        return {tier: breaker.reach for tier, breaker in breakers.items() if tier in allowed}
 
     async def classify(
         self,
@@ -123,6 +150,7 @@ class MobileService:
         the one before. Raises `InvalidInput` or `TooLarge`, before any request is opened, if a text
         or an option is wrong.
         """
+        self.check_process()
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
         resolved = (options or RequestOptions()).resolve(self._default_options)
@@ -136,6 +164,7 @@ class MobileService:
         )
         items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
         self.monitor.refresh()
+        self.prober.wake()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
         requests = [self._route(item, call) for item in items]
@@ -221,14 +250,26 @@ class MobileService:
             call.policy.learn(request.routed.routing, outcome)
         return answer
 
-    async def close(self, flush_s: float = 2.0) -> None:
-        """Run waiting audits, close connections and deliver entries, each for up to ``flush_s``.
+    async def stop(self, flush_s: float) -> None:
+        """End probes, run waiting audits for up to ``flush_s``, and close the connections."""
+        async with AsyncExitStack() as all_of_them:  # also if one of them raises
+            for tier in self._tiers.values():
+                all_of_them.push_async_callback(tier.close)
+            all_of_them.push_async_callback(self.monitor.close, flush_s)
+            all_of_them.push_async_callback(self.prober.close)
+
+    def release(self, flush_s: float) -> None:
+        """Deliver entries for up to ``flush_s`` and release the files, after `stop`. It blocks.
 
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
-        await self.monitor.close(flush_s)
-        for tier in self._tiers.values():
-            await tier.close()
-        self.runtime.close()
-        await asyncio.to_thread(self._shipper.close, flush_s)
-        self._outbox.close()
+        with ExitStack() as all_of_them:
+            all_of_them.callback(self._outbox.close)
+            all_of_them.callback(self._shipper.close, flush_s)
+            all_of_them.callback(self.runtime.close)
+
+    async def close(self, flush_s: float = 2.0) -> None:
+        """Do both `stop` and `release`."""
+        async with AsyncExitStack() as both:
+            both.push_async_callback(asyncio.to_thread, self.release, flush_s)
+            await self.stop(flush_s)

@@ -56,6 +56,10 @@ class MobileSettings(BundleSettings):
     hedge: Literal["off", "p95"] = "off"
     """``p95`` asks a second server when the first has not answered within the p95 of its round
     trips. The first answer is returned, and both attempts are paid for."""
+    probe_interval_s: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 0.5
+    """Seconds between two probes of a server that failed: its ``/readyz`` is asked in the
+    background, and requests go to it again as soon as it is ready. A server that works is not
+    asked."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Most texts of one call that are in flight at once."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256

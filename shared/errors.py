@@ -12,6 +12,7 @@
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
     ├── MissingExtra            503  an optional part of the installation is missing
     ├── LedgerUnavailable       503  the ledger cannot be read
+    ├── ClientUnusable          503  the client is closed, or belongs to another process
     ├── PolicyFailed            500  a policy raised an error or made an invalid decision
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
@@ -132,6 +133,16 @@ class LedgerUnavailable(DimeeError):
     code = "ledger_unavailable"
 
 
+class ClientUnusable(DimeeError, RuntimeError):
+    """A `MobileClient` is closed, or the call comes from where it cannot be used.
+
+    It belongs to the process that created it.
+    """
+
+    status = 503
+    code = "client_unusable"
+
+
 class PolicyFailed(DimeeError):
     """A routing policy that is not built in raised an error or made an invalid decision.
 
@@ -220,6 +231,7 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         BundleError,
         MissingExtra,
         LedgerUnavailable,
+        ClientUnusable,
         PolicyFailed,
         Overloaded,
         RateLimited,

@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.errors import InvalidInput
 from shared.validation import first_error
 
+NO_LEDGER = "off"
+"""Value of ``ledger_url`` with which nothing is recorded."""
 MOUNTED_BUNDLE = Path("/bundle")
 """Folder in a container at which the user's bundle is mounted."""
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -25,7 +27,27 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 def default_state_dir() -> Path:
     """Return ``$XDG_STATE_HOME/dimee``, or ``~/.local/state/dimee`` if the variable is unset."""
     home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "dimee"
+    if home:
+        return Path(home) / "dimee"
+    try:
+        return Path.home() / ".local" / "state" / "dimee"
+    except RuntimeError:
+        raise _without_home("DIMEE_STATE_DIR to a folder for the outbox") from None
+
+
+def expand_home(path: Path) -> Path:
+    """Return ``path`` with the home folder in place of ``~``; raise `InvalidInput` without one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise _without_home("a path that does not begin with ~") from None
+
+
+def _without_home(instead: str) -> InvalidInput:
+    return InvalidInput(
+        "settings: there is no home folder: HOME is not set, and the system knows no such user; set "
+        f"{instead}"
+    )
 
 
 def default_bundle() -> Path:
@@ -103,7 +125,8 @@ class ServiceSettings(CallerSettings):
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
     ledger_url: str = "http://127.0.0.1:8700"
-    """Base URL of the ledger service."""
+    """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
+    start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least severe level that is logged."""
     tokens: Path | None = None
@@ -126,7 +149,7 @@ class ServiceSettings(CallerSettings):
 class BundleSettings(ServiceSettings):
     """Settings of a process that runs layers of a bundle."""
 
-    bundle: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=default_bundle)
+    bundle: Annotated[Path, AfterValidator(expand_home)] = Field(default_factory=default_bundle)
     """Folder of the model bundle."""
     mobile_layers: int | None = None
     """Number m of layers that the mobile runs."""
@@ -137,6 +160,10 @@ class BundleSettings(ServiceSettings):
     undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
     """Seconds without a successful delivery after which waiting ledger entries are reported, in the
     log, in `/readyz` and by `dimee status`."""
+    outbox_max_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 512.0
+    """Most megabytes of entries that wait on disk for the ledger, about 2.2 KB for each request. A
+    warning is given at 80 %; at the limit, requests are refused with 503 until the ledger takes
+    entries."""
 
 
 class TierSettings(BundleSettings):

@@ -156,13 +156,14 @@ class RequestState:
         routed = self.routed_tier
         # the mobile's own layers do not fail as a server does, so no other tier replaces them
         substitutes = () if routed is Tier.MOBILE else self.fail_over
-        candidates = self._select([routed, *(tier for tier in substitutes if tier != routed)])
+        tiers = [routed, *(tier for tier in substitutes if tier != routed)]
+        candidates = self._select(tiers)
         rerouted_to_mobile = not candidates and self.cost_capped
         if rerouted_to_mobile:
             candidates = self._select([Tier.MOBILE])
         if not candidates:
             skipped = [*self.skipped.values()]
-            error = skipped[-1] if skipped else self.selector.ceiling_error()
+            error = skipped[-1] if skipped else self.selector.ceiling_error([*tiers, Tier.MOBILE])
             return self._give_up(Transition.NO_CANDIDATE, error)
         nothing_failed = rerouted_to_mobile or not self.skipped
         self._mark_preferred_unavailable(event.preferred)

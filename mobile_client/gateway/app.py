@@ -87,6 +87,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state["ready"] = True
+        mobile.renew_reach()
         yield
         state["ready"] = False
         await mobile.close()
@@ -142,7 +143,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> MobileHealth:
         """Return the certificate in force, the audits, the alarms and undelivered entries."""
-        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
+        return mobile.monitor.health().model_copy(
+            update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
+        )
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -153,17 +156,25 @@ def create_app(settings: MobileSettings) -> FastAPI:
     async def readyz() -> dict[str, Any]:
         """Return 200 once the bundle is loaded and checked, else 503.
 
+        The mobile answers without other tiers, so it is ready without them. ``tiers`` is the state
+        of each: ``ready``, ``not ready`` or ``unreachable``, ``failing`` if it says that it is
+        ready but fails requests, or ``unknown`` before it was reached for the first time.
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
+        outbox = mobile.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": "mobile",
             "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
+            "tiers": mobile.renew_reach(),
             "ledger": mobile.undelivered(),
+            "outbox": outbox,
         }
 
     return app

@@ -96,9 +96,12 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.
 
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not service.ready:
             raise NotReady(f"the {service.tier} is not ready")
+        outbox = service.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": service.tier.value,
@@ -106,6 +109,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
             "layers": service.layers.last,
             "certificate_id": service.certificate_id,
             "ledger": service.undelivered(),
+            "outbox": outbox,
         }
 
     return app

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +15,8 @@ import httpx
 
 from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
+from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import is_free
-
-STOP_S = 10.0
-"""Time after SIGTERM at which a process that still runs is killed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Testbed:
         return self.state_dir / f"{name}.log"
 
     def start(self, name: str) -> None:
-        """Start one process, in a session of its own, so that Ctrl-C reaches the caller only."""
+        """Start one process, which ends when this one ends."""
         role = self.roles[name]
         self.state_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | self._settings | role.settings
@@ -77,13 +74,12 @@ class Testbed:
             "PYTHONUNBUFFERED": "1",
         }
         with self.log(name).open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", role.module],
+            self.processes[name] = start_child(
+                ["-m", role.module],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
 
     def start_all(self, timeout_s: float = 60.0) -> None:
@@ -99,23 +95,34 @@ class Testbed:
             self.wait_ready(name, timeout_s)
 
     def wait_ready(self, name: str, timeout_s: float = 60.0) -> None:
-        """Wait until a process is ready.
+        """Wait until a process is ready, and reaches those tiers of ``roles`` that it uses.
 
         Raises `DimeeError` with the last line of its output if it ends, `NotReady` at the time-out.
         """
-        role, process = self.roles[name], self.processes[name]
+        process, waits_for = self.processes[name], "its address"
         until = time.monotonic() + timeout_s
         with httpx.Client(trust_env=False, timeout=2.0, verify=self.credentials.verify) as http:
             while time.monotonic() < until:
                 if process.poll() is not None:
                     raise DimeeError(f"the {name} did not start: {self._last_line(name)}")
-                try:
-                    if http.get(f"{role.url}/readyz").status_code == httpx.codes.OK:
+                with suppress(httpx.TransportError):
+                    waits_for = self._waits_for(http.get(f"{self.roles[name].url}/readyz"))
+                    if not waits_for:
                         return
-                except httpx.TransportError:
-                    pass
                 time.sleep(0.05)
-        raise NotReady(f"the {name} was not ready after {timeout_s:.0f} s; see {self.log(name)}")
+        raise NotReady(
+            f"the {name} was not ready after {timeout_s:.0f} s: it waits for {waits_for}; "
+            f"see {self.log(name)}"
+        )
+
+    def _waits_for(self, response: httpx.Response) -> str:
+        """Return what a process waits for by its answer to ``/readyz``; empty if it is ready."""
+        if response.status_code != httpx.codes.OK:
+            return "its bundle or its store"
+        reach = response.json().get("tiers") or {}
+        return ", ".join(
+            f"the {tier}" for tier in reach if tier in self.roles and reach[tier] != "ready"
+        )
 
     def kill(self, name: str) -> None:
         """Kill one process (SIGKILL), as a crash would end it."""
@@ -123,17 +130,11 @@ class Testbed:
         self.processes[name].wait()
 
     def stop(self) -> None:
-        """Stop every process and wait for it; callers end before the servers that they call."""
-        for name in reversed(self.roles):
-            process = self.processes.get(name)
-            if process is None or process.poll() is not None:
-                continue
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Stop every process and wait for it; callers end before the servers that they call.
+
+        A second Ctrl-C or SIGTERM in the meantime kills them.
+        """
+        stop_all(self.processes[name] for name in reversed(self.roles) if name in self.processes)
 
     def _last_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()
