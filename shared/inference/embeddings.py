@@ -82,7 +82,7 @@ class Embeddings:
     @property
     def size(self) -> int:
         """Embedding size E."""
-        return self._word_VE.shape[-1]
+        return len(self._gamma_E)
 
     def check(self, hidden_size: int, max_tokens: int) -> None:
         """Raise `BundleError` unless the tables fit together and to the layers."""
