@@ -1,8 +1,8 @@
 """Text files that a user wrote: UTF-8 with or without a byte order mark, and their lines.
 
-A line ends with a line feed, or with a carriage return and a line feed. All other characters belong
-to the line, also those at which `str.splitlines` splits: a lone carriage return, form feed, vertical
-tab, U+0085, U+2028 and U+2029.
+A line ends with a line feed, or with a carriage return and a line feed. All other characters
+belong to the line, also those at which `str.splitlines` splits: a lone carriage return, form feed,
+vertical tab, U+0085, U+2028 and U+2029.
 """
 
 from __future__ import annotations

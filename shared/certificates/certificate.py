@@ -21,6 +21,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from shared.user_files import decode
 from shared.validation import first_error
 
 FILE = "certificate.json"
@@ -252,7 +253,9 @@ def read_certificate(file: Path) -> Certificate:
             "calibrate again: dimee calibrate"
         )
     try:
-        return Certificate.model_validate_json(raw)
+        return Certificate.model_validate_json(decode(raw, f"certificate: {file}"))
+    except InvalidInput as error:
+        raise BundleError(error.message) from None
     except ValidationError as error:
         field, problem = first_error(error, whole="content")
         raise BundleError(

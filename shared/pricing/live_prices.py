@@ -17,6 +17,7 @@ from shared.errors import InvalidInput
 from shared.files import ChangeDetector
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from shared.user_files import decode
 from shared.validation import first_error
 
 CHECK_INTERVAL_S = 1.0
@@ -123,7 +124,7 @@ def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
             f"price-book: {file} has more than {LARGEST_BYTES:,} bytes; give a smaller file"
         )
     try:
-        prices = PriceFile.model_validate_json(raw)
+        prices = PriceFile.model_validate_json(decode(raw, f"price-book: {file}"))
     except ValidationError as error:
         field, problem = first_error(error, whole="content")
         raise InvalidInput(f"price-book: {file}: {field}: {problem}") from None

@@ -16,6 +16,7 @@ from shared.errors import DimeeError
 from shared.serving.auth import refuse_unprotected_service
 from shared.serving.tls import tls_options
 from shared.settings import ServiceSettings, is_loopback, read_settings
+from shared.terminal import protect_output
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -30,6 +31,8 @@ SERVER_OPTIONS: dict[str, Any] = {
     "timeout_graceful_shutdown": 5,
     # A client could send any address in a proxy header; see DIMEE_CLIENT_HEADER.
     "proxy_headers": False,
+    # The output escapes control characters, also those of colours.
+    "use_colors": False,
 }
 """Options of `uvicorn.Config` that every service uses."""
 
@@ -39,6 +42,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
 
     A wrong setting or bundle ends the process with one sentence on stderr and exit code 2.
     """
+    protect_output()
     try:
         loaded = read_settings(settings)
         logging.basicConfig(

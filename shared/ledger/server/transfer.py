@@ -157,7 +157,7 @@ def _to_text(value: Any) -> str:
 
 
 def _read_csv(file: Path) -> Iterator[Row]:
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.reader(lines, strict=True)
         _check_columns(file, next(reader, []))
         for number, values in enumerate(reader, start=1):
