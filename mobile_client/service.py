@@ -14,8 +14,10 @@ from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
-from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
+from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
+from mobile_client.resilience.circuit_breaker import Reach
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
+from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier, margin_of
@@ -89,6 +91,9 @@ class MobileService:
         self._tiers = {
             tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
         }
+        self.prober = ReadinessProber(
+            self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock
+        )
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
         self._budget: EscalationBudget | None = None
@@ -99,6 +104,13 @@ class MobileService:
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def renew_reach(self) -> dict[Tier, Reach]:
+        """Return what is known of each tier that the mode allows, and probe where that is old."""
+        allowed = allowed_tiers(self.settings.mode)
+        self.prober.renew(allowed)
+        breakers = self.runtime.tier_stats.breakers
+        return {tier: breaker.reach for tier, breaker in breakers.items() if tier in allowed}
 
     async def classify(
         self,
@@ -136,6 +148,7 @@ class MobileService:
         )
         items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
         self.monitor.refresh()
+        self.prober.wake()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
         requests = [self._route(item, call) for item in items]
@@ -226,6 +239,7 @@ class MobileService:
 
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
+        await self.prober.close()
         await self.monitor.close(flush_s)
         for tier in self._tiers.values():
             await tier.close()

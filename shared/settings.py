@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.errors import InvalidInput
@@ -18,6 +18,7 @@ from shared.validation import first_error
 
 MOUNTED_BUNDLE = Path("/bundle")
 """Folder in a container at which the user's bundle is mounted."""
+Port = Annotated[int, Field(ge=1, le=65_535)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
@@ -103,13 +104,21 @@ class CallerSettings(BaseSettings):
     tls_client_key: Path | None = None
     """PEM file of the client certificate's key, without a password."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any) -> Any:
+        # no setting is a boolean, and pydantic would read True as the number 1
+        if isinstance(value, bool):
+            raise ValueError("input should not be a boolean")
+        return value
+
 
 class ServiceSettings(CallerSettings):
     """Settings of every service: address, state, authentication, limits and TLS."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8700
+    port: Port = 8700
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
@@ -145,7 +154,7 @@ class BundleSettings(ServiceSettings):
     """Number n of layers that the edge runs."""
     certificate: Path | None = None
     """Certificate file written by `dimee calibrate`; without it no guarantee is given."""
-    undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
     """Seconds without a successful delivery after which waiting ledger entries are reported, in the
     log, in `/readyz` and by `dimee status`."""
 
@@ -161,6 +170,6 @@ class TierSettings(BundleSettings):
     """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait in the queue."""
-    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)] | None = None
     """Longest expected wait in milliseconds at which a request is accepted; a sixth of it in
     overload."""

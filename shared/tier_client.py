@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import ValidationError
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
 from shared.errors import (
@@ -18,7 +19,9 @@ from shared.errors import (
     DimeeError,
     Forbidden,
     NotAdmitted,
+    NotReady,
     RateLimited,
+    TierError,
     TierFailed,
     TierUnreachable,
     Unauthorised,
@@ -72,7 +75,7 @@ class TierClient:
         self._transport = transport or httpx.AsyncHTTPTransport(
             trust_env=False,
             verify=self._credentials.verify,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+            limits=connection_limits(64),
         )
 
     async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
@@ -86,6 +89,22 @@ class TierClient:
         """Send one attempt with a hidden ``state``, encoded by `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         return await self._exchange("/v1/resume", state, headers, timeout_s)
+
+    async def probe(self, timeout_s: float) -> TierError | None:
+        """Ask ``/readyz``; return None if the tier is ready, else `NotReady` or `TierUnreachable`.
+
+        Any answer except a server error shows that the tier can be reached.
+        """
+        message = httpx.Request("GET", self.url + "/readyz", headers=self._credentials.headers())
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send(message)
+        except Exception as failure:  # a transport may raise anything
+            reason = _reason(failure)
+            return TierUnreachable(f"the {self.tier} at {self.url} is not reached ({reason})")
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return NotReady(f"the {self.tier} at {self.url} is not ready")
+        return None
 
     async def _exchange(
         self, path: str, body: bytes, headers: dict[str, str], timeout_s: float

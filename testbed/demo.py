@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from shared.ledger.cli import print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import Classification, ClassifyItem, ClassifyResponse
 from testbed.gateway import gateway_client
+from testbed.processes.temporary import temporary_folder
 from testbed.texts import texts_for
 from testbed.up import describe_bundle, testbed_from_options, testbed_options
 
@@ -39,8 +39,8 @@ def demo(texts: Path | None, **options: Any) -> None:
     """
     bundle = describe_bundle(options)
     to_send = texts_for(bundle, texts, options)
-    with tempfile.TemporaryDirectory(prefix="dimee-demo-") as folder:
-        options["state_dir"] = options["state_dir"] or Path(folder)
+    with temporary_folder("demo") as folder:
+        options["state_dir"] = options["state_dir"] or folder
         with testbed_from_options(options) as testbed:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()

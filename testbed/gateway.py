@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
 from shared.wire import BundleDescription
@@ -19,6 +20,7 @@ def gateway_client(url: str, credentials: Credentials, timeout_s: float = 60.0) 
         timeout=timeout_s,
         auth=credentials.auth,
         verify=credentials.verify,
+        limits=connection_limits(),
     )
 
 

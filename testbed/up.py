@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
+from shared.signals import set_on_signals
 from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
@@ -171,9 +170,6 @@ def up(
     """
     hops = make_hops(links, link_seed)
     bundle = describe_bundle(options)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as stack:
         click.echo("starting ledger, cloud, edge and mobile …")
         testbed.start_all()
@@ -195,6 +191,13 @@ def up(
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
-        supervise(testbed, stop, restart_after_s, click.echo, publish)
-        click.echo("stopping …")
-    click.echo("stopped.")
+        with set_on_signals() as stop:
+            supervise(testbed, stop, restart_after_s, say, publish)
+        say("stopping …")
+    say("stopped.")
+
+
+def say(line: str) -> None:
+    """Print a line, unless the terminal has been closed."""
+    with suppress(OSError):
+        click.echo(line)

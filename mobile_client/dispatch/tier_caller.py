@@ -118,6 +118,8 @@ class TierCaller:
         ]
         for attempt, exchange in [*losers, *ended[:-1]]:
             entry = self._recorder.close_unused(attempt, exchange)
+            if exchange is None:
+                self._runtime.tier_stats.record_cancelled(entry.tier, entry.round_trip_ms or 0.0)
             error = exchange.error if exchange is not None else None
             event = HedgeEnded(entry.tier, entry.cost_lambda or 0.0, error)
             run.state.handle(event, run.spent_ms())

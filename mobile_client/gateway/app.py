@@ -87,6 +87,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state["ready"] = True
+        mobile.renew_reach()
         yield
         state["ready"] = False
         await mobile.close()
@@ -153,6 +154,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
     async def readyz() -> dict[str, Any]:
         """Return 200 once the bundle is loaded and checked, else 503.
 
+        The mobile answers without other tiers, so it is ready without them. ``tiers`` is the state
+        of each: ``ready``, ``not ready`` or ``unreachable``, ``failing`` if it says that it is
+        ready but fails requests, or ``unknown`` before it was reached for the first time.
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
         """
         if not state["ready"]:
@@ -163,6 +167,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
+            "tiers": mobile.renew_reach(),
             "ledger": mobile.undelivered(),
         }
 

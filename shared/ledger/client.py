@@ -7,6 +7,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.errors import LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
@@ -38,6 +39,7 @@ class LedgerClient:
             timeout=60.0,
             auth=credentials.auth,
             verify=credentials.verify,
+            limits=connection_limits(),
         )
 
     def summary(self) -> Summary:

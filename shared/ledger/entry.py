@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
-from shared.field_types import Amount, Count, Duration, Identifier, Label, Word
+from shared.field_types import (
+    Amount,
+    Count,
+    Duration,
+    Identifier,
+    Label,
+    Layer,
+    Note,
+    Ordinal,
+    Share,
+    Timestamp,
+    Word,
+)
 
 
 class LedgerEntry(BaseModel):
@@ -30,7 +42,7 @@ class LedgerEntry(BaseModel):
     attempt_id: Identifier
     side: Side
     request_id: Identifier
-    ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
+    ordinal: Ordinal = 1
     tier: Tier
     state: State
     reason: Reason | None = None
@@ -38,16 +50,16 @@ class LedgerEntry(BaseModel):
     difficulty: Difficulty | None = None
     writer: Word = ""
     bundle_id: Word = ""
-    started_at: Amount
+    started_at: Timestamp
     delivery: Delivery | None = None
     error_code: Word | None = None
     text_hash: Word | None = None
     text_chars: Count | None = None
     tokens: Count | None = None
     label: Label | None = None
-    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    exit_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
-    resumed_after: Annotated[int, Field(ge=1, le=1000)] | None = None
+    confidence: Share | None = None
+    exit_layer: Layer | None = None
+    resumed_after: Layer | None = None
     decision_ms: Duration | None = None
     queue_ms: Duration | None = None
     compute_ms: Duration | None = None
@@ -62,7 +74,7 @@ class LedgerEntry(BaseModel):
     energy_mj: Amount | None = None
     price_book: Word | None = None
     final: bool = False
-    decision: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    decision: Note | None = None
     certificate_id: Word | None = None
     degraded: bool | None = None
 

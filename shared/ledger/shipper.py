@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httpx
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
 from shared.ledger.undelivered import (
@@ -63,6 +64,7 @@ class Shipper:
             timeout=10.0,
             auth=credentials.auth,
             verify=credentials.verify,
+            limits=connection_limits(),
         )
         self._logged_problem: str | None = None
         self._watch = DeliveryWatch(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import uvicorn
 from fastapi import FastAPI
 
+from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
 from shared.errors import DimeeError
 from shared.serving.auth import refuse_unprotected_service
 from shared.serving.tls import tls_options
@@ -28,7 +29,8 @@ a second."""
 MAX_OPEN_FILES = 65_536
 SERVER_OPTIONS: dict[str, Any] = {
     "access_log": False,
-    "timeout_graceful_shutdown": 5,
+    "timeout_keep_alive": SERVER_IDLE_S,
+    "timeout_graceful_shutdown": GRACEFUL_STOP_S,
     # A client could send any address in a proxy header; see DIMEE_CLIENT_HEADER.
     "proxy_headers": False,
     # The output escapes control characters, also those of colours.

@@ -22,6 +22,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InvalidInput, NotFound
+from shared.field_types import PrincipalName, Sha256
 from shared.files import ChangeDetector
 from shared.user_files import split_lines
 from shared.validation import first_error
@@ -39,8 +40,8 @@ class Token(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: PrincipalName
+    sha256: Sha256
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     not_before: AwareDatetime | None = None
     expires: AwareDatetime | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 
 from shared.errors import NotReady
-from shared.field_types import Count, Identifier, Word
+from shared.field_types import Alpha, Count, DeadlineMs, Identifier, Ordinal, Word
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
@@ -20,8 +20,6 @@ from shared.tier_server.infer_endpoint import PATH, InferEndpoint
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
-    Alpha,
-    DeadlineMs,
     InferRequest,
     InferResponse,
     ResumeRequest,
@@ -116,7 +114,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
 def _resume_request(
     dimee_request_id: Annotated[Identifier, Header()],
     dimee_attempt_id: Annotated[Identifier, Header()],
-    dimee_ordinal: Annotated[int, Header(ge=1, le=1000)] = 1,
+    dimee_ordinal: Annotated[Ordinal, Header()] = 1,
     dimee_deadline_ms: Annotated[DeadlineMs, Header()] = 5_000.0,
     dimee_alpha: Annotated[Alpha | None, Header()] = None,
     dimee_text_hash: Annotated[Word | None, Header()] = None,

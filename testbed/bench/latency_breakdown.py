@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import InputText
 from testbed.bench.measured_server import serve
 from testbed.bench.peers import PEERS, SERVERS, Peer
+from testbed.processes.temporary import temporary_folder
 
 PARTS = (
     "decision: tokenise, embed, route",
@@ -42,11 +42,11 @@ def latency_breakdown(
         peer = tier_peer(tier)
         with (
             serve(peer, peer.variants[0], venvs, bundle.path, port, texts[0]) as server,
-            tempfile.TemporaryDirectory(prefix="dimee-bench-") as state,
+            temporary_folder("bench") as state,
         ):
             job = {
                 "bundle": str(bundle.path),
-                "state_dir": state,
+                "state_dir": str(state),
                 "tier": tier,
                 "url": f"http://127.0.0.1:{server.port}",
                 "texts": [(text.text, text.pair) for text in texts] * runs,

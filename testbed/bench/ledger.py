@@ -7,7 +7,6 @@ import os
 import platform
 import random
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,9 @@ import numpy as np
 from shared.domain import State
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import BATCH_ENTRIES, Shipper
+from shared.signals import raise_on_signals
 from testbed.bench.ledger_load import LedgerProcess, bodies, ledger_process, pair
+from testbed.processes.temporary import temporary_folder
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PROBES = 21
@@ -215,8 +216,7 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
         "load_at_start": os.getloadavg(),
         "batch": BATCH_ENTRIES,
     }
-    with tempfile.TemporaryDirectory(prefix="dimee-bench-") as name:
-        folder = Path(name)
+    with temporary_folder("bench") as folder:
         figures["outbox"] = [
             outbox_latency(folder / f"outbox-{backlog}", 20_000, backlog, seed)
             for backlog in (0, 100_000)
@@ -247,4 +247,5 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import psutil
 from shared.domain import InputText
 from shared.errors import DimeeError
 from testbed.bench.peers import Peer, Variant, environment, interpreter
+from testbed.processes.children import watched
+from testbed.processes.temporary import temporary_folder
 
 START_S = 120.0
 SAMPLE_S = 0.5
@@ -101,8 +102,7 @@ def serve(
 
     Raises `DimeeError` with the last line of its output if it does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="dimee-bench-") as name:
-        folder = Path(name)
+    with temporary_folder("bench") as folder, ExitStack() as stack:
         log = folder / "log"
         with log.open("wb") as out:
             process = psutil.Popen(
@@ -111,7 +111,9 @@ def serve(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                start_new_session=True,
             )
+        stack.enter_context(watched(process.pid))
         server = MeasuredServer(peer, process, port)
         try:
             _wait_ready(server, process, log, text)

@@ -6,9 +6,11 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from shared.signals import raise_on_signals
+from testbed.processes.temporary import temporary_folder
 
 RUNS = 7
 DECISIONS = """
@@ -34,9 +36,9 @@ mobile.classify("a gripping, funny film")
 
 def mobile_start() -> tuple[float, float]:
     """Start a mobile in a new process; return seconds to its first answer, and peak MB."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("bench") as folder:
         started = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-c", ANSWER, folder])
+        child = subprocess.Popen([sys.executable, "-c", ANSWER, str(folder)])
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
@@ -66,5 +68,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()
     print(f"medians of {RUNS} runs, {os.cpu_count()} cores, {Path(sys.executable)}")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import click
 
+from shared.signals import raise_on_signals
 from testbed.chaos.overload import describe, infer_body, tier_client
 from testbed.load.arrivals import FLAT, poisson
 from testbed.load.generator import open_loop
@@ -34,6 +36,8 @@ class _RefuseAll(asyncio.Protocol):
 def _serve(pipe: Connection) -> None:
     async def forever() -> None:
         loop = asyncio.get_running_loop()
+        # readable when the parent has ended, in any way: it sends nothing
+        loop.add_reader(pipe.fileno(), os._exit, 1)
         server = await loop.create_server(_RefuseAll, "127.0.0.1", 0, backlog=2048)
         pipe.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
@@ -74,4 +78,5 @@ def main(rates: tuple[float, ...], seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ import httpx
 import psutil
 
 from shared.errors import DimeeError
+from testbed.chaos.leftovers import Footprint
 from testbed.load.target import LoadTarget, start_testbed
+from testbed.processes.temporary import temporary_folder
 
 ROLES = ("ledger", "mobile", "edge", "cloud")
 LAYER_PROCESSES = ("edge-layers", "cloud-layers")
@@ -21,7 +24,14 @@ LAYER_PROCESSES = ("edge-layers", "cloud-layers")
 HOPS = ("mobile-edge", "mobile-cloud", "mobile-ledger", "edge-ledger", "cloud-ledger")
 HEALTHY_LINK = "lan"
 RECOVERY_S = 60.0
-_SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "terminate": signal.SIGTERM,
+    "pause": signal.SIGSTOP,
+    "continue": signal.SIGCONT,
+}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+"""Signals of which the seed draws the one that stops the testbed."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,9 @@ class FaultInjector:
     target: LoadTarget
     paused: dict[str, list[psutil.Process]] = field(default_factory=dict)
     """Paused layer processes by name; once their tier has died, they are no longer its children."""
+    left_behind: list[str] = field(default_factory=list)
+    """After the end: a sentence for each process, port and file that the testbed left behind."""
+    footprint: Footprint | None = None
 
     def pid(self, role: str) -> int:
         """Return the process id of a role now; a restarted process has a new one."""
@@ -43,8 +56,8 @@ class FaultInjector:
     def inject(self, kind: str, name: str, spec: str | None = None) -> None:
         """Inject a fault.
 
-        ``kill``, ``pause`` or ``continue`` a role or one of `LAYER_PROCESSES`, or change the
-        ``link`` of a hop to ``spec``; without a spec the link is restored.
+        ``kill``, ``terminate``, ``pause`` or ``continue`` a role or one of `LAYER_PROCESSES`, or
+        change the ``link`` of a hop to ``spec``; without a spec the link is restored.
         """
         if kind == "link":
             self.target.set_link(name, spec)
@@ -108,11 +121,30 @@ def _is_ready(http: httpx.Client, url: str) -> bool:
 def start_fault_injector(
     seed: int, restart_after_s: float, hops: Sequence[str] = HOPS
 ) -> Iterator[FaultInjector]:
-    """Start a testbed on free ports; a killed process is restarted after ``restart_after_s``."""
+    """Start a testbed on free ports; a killed process is restarted after ``restart_after_s``.
+
+    After the end, `FaultInjector.left_behind` says what the testbed left behind.
+    """
     links = dict.fromkeys(hops, HEALTHY_LINK)
-    with start_testbed(links, seed, restart_after_s, ("--allow-unverified",)) as target:
-        injector = FaultInjector(target)
-        try:
-            yield injector
-        finally:
-            injector.continue_all()  # a paused process would not react to the signal to stop
+    stop_with = random.Random(seed).choice(STOP_SIGNALS)
+    with temporary_folder("chaos") as folder:
+        scratch = folder / "tmp"
+        scratch.mkdir()
+        with start_testbed(
+            links,
+            seed,
+            restart_after_s,
+            ("--allow-unverified",),
+            {"TMPDIR": str(scratch)},
+            stop_with,
+        ) as target:
+            assert target.folder is not None
+            footprint = Footprint.of(target.folder, scratch)
+            injector = FaultInjector(target, footprint=footprint)
+            try:
+                yield injector
+            finally:
+                injector.continue_all()  # a paused process would not react to the signal to stop
+                stopped_at = time.time()
+        found = footprint.left_behind(stopped_at)
+        injector.left_behind.extend(f"after {stop_with.name}: {problem}" for problem in found)

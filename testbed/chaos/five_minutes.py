@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import HOPS, start_fault_injector
 from testbed.chaos.invariants import violations
 from testbed.chaos.output import out_option, write_figures
@@ -84,13 +85,14 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
     faults = faults_in_turn(seconds)
     load_before = os.getloadavg()
     with start_fault_injector(seed, restart_after_s) as injector:
-        outcomes, _ = asyncio.run(send_with_faults(injector, seed, seconds, rate, faults))
+        outcomes, _, _ = asyncio.run(send_with_faults(injector, seed, seconds, rate, faults))
         healed = time.monotonic()
         injector.heal()
         ledger_url = injector.target.ledger_url
         violated = violations(outcomes, ledger_url, DEADLINE_S)
         settled_s = time.monotonic() - healed
         ledger = verify_ledger(ledger_url, requests=0)
+    violated += injector.left_behind
     latencies = [outcome.latency_s for outcome in outcomes if outcome.status == 200]
     answered_share = len(latencies) / max(len(outcomes), 1)
     figures = {
@@ -121,4 +123,5 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

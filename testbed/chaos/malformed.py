@@ -16,6 +16,7 @@ import schemathesis
 
 from shared.bundle.loading import load_bundle
 from shared.settings import default_bundle
+from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import ROLES, FaultInjector, resident_mb, start_fault_injector
 from testbed.chaos.fuzz import FuzzResult, Headers, Post, fuzz_schema, fuzz_tensors, fuzz_texts
 from testbed.chaos.output import out_option, write_figures
@@ -118,4 +119,5 @@ def main(cases: int, seed: int, out: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

@@ -11,12 +11,12 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
+from shared.signals import raise_on_signals
 from testbed.chaos.output import out_option, write_figures
 from testbed.load.arrivals import FLAT, MAX_CHAOS_REQUESTS, poisson
 from testbed.load.generator import MakeBody, closed_loop, open_loop
@@ -25,6 +25,7 @@ from testbed.load.tally import Tally
 from testbed.load.texts import make_texts
 from testbed.processes.ports import free_ports
 from testbed.processes.processes import Role, Testbed
+from testbed.processes.temporary import temporary_folder
 
 PATH = "/v1/infer"
 TEXTS = 500
@@ -140,8 +141,8 @@ def main(
         raise click.UsageError("--pin needs two cores; leave it out")
     role = Role(tier, MODULES[tier], free_ports(1)[0])
     with (
-        tempfile.TemporaryDirectory(prefix="dimee-chaos-") as folder,
-        Testbed([role], Path(folder), settings) as testbed,
+        temporary_folder("chaos") as folder,
+        Testbed([role], folder, settings) as testbed,
     ):
         if pin:
             os.sched_setaffinity(0, cores[:1])  # the tier inherits it
@@ -160,4 +161,5 @@ def main(
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

@@ -7,7 +7,6 @@ OUT.md. All traffic stays on loopback.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from shared.link_profiles import LINKS, SOURCES
+from shared.signals import raise_on_signals
 from testbed.links.client import LinkControl
 from testbed.links.hops import Hop
 from testbed.links.probe import TOLERANCE, describe, measure
@@ -23,6 +23,7 @@ from testbed.load.provenance import provenance
 from testbed.load.templates import environment
 from testbed.processes.ports import free_ports
 from testbed.processes.processes import Testbed
+from testbed.processes.temporary import temporary_folder
 
 
 @click.command()
@@ -54,8 +55,8 @@ def relay(spec: str) -> Iterator[LinkControl]:
     listen, target, control = free_ports(3)
     hop = Hop(spec, spec, listen, control)
     with (
-        tempfile.TemporaryDirectory(prefix="dimee-relay-") as folder,
-        Testbed([hop.role(target)], Path(folder), {}) as testbed,
+        temporary_folder("relay") as folder,
+        Testbed([hop.role(target)], folder, {}) as testbed,
     ):
         testbed.start_all()
         yield hop.control
@@ -68,4 +69,5 @@ def page(report: dict[str, Any], source: str) -> str:
 
 
 if __name__ == "__main__":
+    raise_on_signals()
     main()

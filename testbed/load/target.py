@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +17,10 @@ from urllib.parse import urlsplit
 from shared.errors import DimeeError, InvalidInput
 from testbed.links.client import LinkControl
 from testbed.links.probe import measure
+from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import free_ports
 from testbed.processes.supervisor import TESTBED_FILE, read_testbed_file
+from testbed.processes.temporary import temporary_folder
 
 START_S = 180.0
 STOP_S = 30.0
@@ -81,13 +81,13 @@ def start_testbed(
     restart_after_s: float | None = None,
     options: tuple[str, ...] = (),
     settings: Mapping[str, str] | None = None,
+    stop_with: signal.Signals = signal.SIGINT,
 ) -> Iterator[LoadTarget]:
-    """Start ``dimee up`` on free ports, and stop it at the end.
+    """Start ``dimee up`` on free ports, and stop it at the end with the signal ``stop_with``.
 
-    ``options`` are more options of ``dimee up``, ``settings`` are ``DIMEE_*`` variables.
+    ``options`` are more options of ``dimee up``, ``settings`` are environment variables.
     """
-    with tempfile.TemporaryDirectory(prefix="dimee-load-") as name:
-        folder = Path(name)
+    with temporary_folder("load") as folder:
         arguments = ["--state-dir", str(folder), "--link-seed", str(seed), *options]
         for hop, spec in links.items():
             arguments += ["--link", f"{hop}={spec}"]
@@ -96,8 +96,8 @@ def start_testbed(
         for role, port in zip(("ledger", "mobile", "edge", "cloud"), free_ports(4), strict=True):
             arguments += [f"--{role}-port", str(port)]
         with (folder / "up.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mobile_client.cli.main", "up", *arguments],
+            process = start_child(
+                ["-m", "shared.command", "up", *arguments],
                 env=os.environ | dict(settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,12 +107,7 @@ def start_testbed(
             _wait_until_ready(folder, process)
             yield find_testbed(folder, started_here=True)
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop_all([process], stop_with, STOP_S, STOP_S)
 
 
 def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +14,8 @@ import httpx
 
 from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
+from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import is_free
-
-STOP_S = 10.0
-"""Time after SIGTERM at which a process that still runs is killed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Testbed:
         return self.state_dir / f"{name}.log"
 
     def start(self, name: str) -> None:
-        """Start one process, in a session of its own, so that Ctrl-C reaches the caller only."""
+        """Start one process, which ends when this one ends."""
         role = self.roles[name]
         self.state_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | self._settings | role.settings
@@ -77,13 +73,12 @@ class Testbed:
             "PYTHONUNBUFFERED": "1",
         }
         with self.log(name).open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", role.module],
+            self.processes[name] = start_child(
+                ["-m", role.module],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
 
     def start_all(self, timeout_s: float = 60.0) -> None:
@@ -123,17 +118,11 @@ class Testbed:
         self.processes[name].wait()
 
     def stop(self) -> None:
-        """Stop every process and wait for it; callers end before the servers that they call."""
-        for name in reversed(self.roles):
-            process = self.processes.get(name)
-            if process is None or process.poll() is not None:
-                continue
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Stop every process and wait for it; callers end before the servers that they call.
+
+        A second Ctrl-C or SIGTERM in the meantime kills them.
+        """
+        stop_all(self.processes[name] for name in reversed(self.roles) if name in self.processes)
 
     def _last_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()

@@ -27,3 +27,4 @@ def test_invariants_hold_after_random_faults() -> None:
             found = run_schedule(injector, seed, SECONDS, rate=8.0)
             assert not found["violations"], f"seed {seed}: {found['violations']}"
             assert found["by_status"].get("200", 0) > 0
+    assert not injector.left_behind

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from mobile_client.options import RequestOptions
+from mobile_client.resilience.tier_stats import RoundTrip
 from mobile_client.service import MobileService
 from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
@@ -35,6 +36,8 @@ def plays(what: str, tier: str) -> Any:
             return httpx.Response(429, json=error.payload())
         if what == "fails":
             return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
+        if request.url.path == "/readyz":
+            return httpx.Response(200, json={"status": "ready"})
         layers = 3 if tier == "edge" else 6
         attempt = json.loads(request.content)["attempt_id"]
         return httpx.Response(
@@ -78,4 +81,4 @@ def callers(found: World) -> list[LedgerEntry]:
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
     """Record ``count`` measured round trips of this length to a tier."""
-    mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)
+    mobile.runtime.tier_stats._round_trips[tier].extend([RoundTrip(took_ms, True)] * count)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table
 
-from shared.field_types import MAX_LABEL_CHARS
+from shared.field_types import MAX_LABEL_CHARS, MAX_NOTE_CHARS, MAX_WORD_CHARS
 
 metadata = MetaData()
 
-_WORD = String(64)
+_WORD = String(MAX_WORD_CHARS)
 
 entries = Table(
     "entries",
@@ -51,7 +51,7 @@ entries = Table(
     Column("energy_mj", Float(53)),
     Column("price_book", _WORD),
     Column("final", Boolean, nullable=False),
-    Column("decision", String(2000)),
+    Column("decision", String(MAX_NOTE_CHARS)),
     Column("certificate_id", _WORD),
     Column("degraded", Boolean),
     Column("received_at", Float(53), nullable=False),

@@ -1,0 +1,61 @@
+"""Signals that end a command: Ctrl-C (SIGINT), SIGTERM, and SIGHUP of a closed terminal.
+
+They raise `EndedBySignal` in the main thread, so that every ``with`` block and ``finally`` clause
+is left in order, whichever signal it was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class EndedBySignal(SystemExit):
+    """A signal told the process to end; its exit status is 128 and the number of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+def raise_on_signals() -> None:
+    """Make each of `SIGNALS` raise `EndedBySignal`. To be called in the main thread.
+
+    A signal that is ignored stays so: ``nohup`` ignores SIGHUP. Forked processes, such as those of
+    a process pool, end by the signal itself.
+    """
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise EndedBySignal(number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+@contextmanager
+def set_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that each of `SIGNALS` sets during the block, instead of ending the process.
+
+    Ignored signals stay ignored. To be used in the main thread.
+    """
+    event = threading.Event()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, lambda *_: event.set())
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
