@@ -5,6 +5,9 @@
     DimeeError
     ├── InvalidInput            422  the caller's text or setting is wrong
     │   ├── TooLarge            413  more than a limit allows
+    │   │   └── HeadTooLarge    431  the headers of an HTTP request are too large
+    │   ├── BadRequest          400  the request is not valid HTTP
+    │   ├── RequestTimeout      408  the request took too long to arrive
     │   └── BundleMismatch      409  caller and tier run different models
     ├── NotFound                404  the ledger has no such request
     ├── Unauthorised            401  there is no valid token
@@ -12,6 +15,7 @@
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
     ├── MissingExtra            503  an optional part of the installation is missing
     ├── LedgerUnavailable       503  the ledger cannot be read
+    ├── ClientUnusable          503  the client is closed, or belongs to another process
     ├── PolicyFailed            500  a policy raised an error or made an invalid decision
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
@@ -82,6 +86,27 @@ class TooLarge(InvalidInput):
     code = "too_large"
 
 
+class HeadTooLarge(TooLarge):
+    """The headers of an HTTP request are larger, or more, than a limit allows."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class BadRequest(InvalidInput):
+    """The request is not valid HTTP, or uses a part of HTTP that the services do not support."""
+
+    status = 400
+    code = "bad_request"
+
+
+class RequestTimeout(InvalidInput):
+    """The head or the body of an HTTP request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class BundleMismatch(InvalidInput):
     """The caller and the tier have different bundles, whose layers do not fit together."""
 
@@ -129,6 +154,16 @@ class LedgerUnavailable(DimeeError):
 
     status = 503
     code = "ledger_unavailable"
+
+
+class ClientUnusable(DimeeError, RuntimeError):
+    """A `MobileClient` is closed, or the call comes from where it cannot be used.
+
+    It belongs to the process that created it.
+    """
+
+    status = 503
+    code = "client_unusable"
 
 
 class PolicyFailed(DimeeError):
@@ -205,6 +240,9 @@ _BY_CODE: dict[str, type[DimeeError]] = {
     for kind in (
         InvalidInput,
         TooLarge,
+        HeadTooLarge,
+        BadRequest,
+        RequestTimeout,
         BundleMismatch,
         NotFound,
         Unauthorised,
@@ -212,6 +250,7 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         BundleError,
         MissingExtra,
         LedgerUnavailable,
+        ClientUnusable,
         PolicyFailed,
         Overloaded,
         RateLimited,

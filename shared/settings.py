@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.errors import InvalidInput
 from shared.validation import first_error
 
+NO_LEDGER = "off"
+"""Value of ``ledger_url`` with which nothing is recorded."""
 MOUNTED_BUNDLE = Path("/bundle")
 """Folder in a container at which the user's bundle is mounted."""
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -123,7 +125,8 @@ class ServiceSettings(CallerSettings):
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
     ledger_url: str = "http://127.0.0.1:8700"
-    """Base URL of the ledger service."""
+    """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
+    start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least severe level that is logged."""
     tokens: Path | None = None
@@ -157,6 +160,10 @@ class BundleSettings(ServiceSettings):
     undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
     """Seconds without a successful delivery after which waiting ledger entries are reported, in the
     log, in `/readyz` and by `dimee status`."""
+    outbox_max_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 512.0
+    """Most megabytes of entries that wait on disk for the ledger, about 2.2 KB for each request. A
+    warning is given at 80 %; at the limit, requests are refused with 503 until the ledger takes
+    entries."""
 
 
 class TierSettings(BundleSettings):

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from mobile_client.local.certificate_guard import load_guard
 from mobile_client.local.resume import HiddenState, Resumption
+from mobile_client.local.worker import Worker
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
@@ -32,6 +32,9 @@ from shared.policies.loading import installed_names, is_path
 from shared.pricing.live_prices import LivePrices
 
 log = logging.getLogger(__name__)
+
+CLOSE_S = 2.0
+"""Longest wait in seconds, when the client closes, for work of the worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class LocalRuntime:
         self._policies: dict[str, RoutingPolicy] = {}
         self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")
+        self._worker = Worker("mobile-layers")
+        self._tokenizing = Worker("mobile-tokenizer")
 
     @property
     def loaded_layers(self) -> int:
@@ -196,6 +200,10 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
+    async def off_event_loop(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
+        await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
     def route(self, prepared: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
         """Choose the first tier for a text that has ``left_ms``; call in arrival order."""
         started = time.perf_counter()
@@ -251,5 +259,7 @@ class LocalRuntime:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def close(self) -> None:
-        """Wait until running work has ended."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
+        workers = (self._tokenizing, self._worker)
+        if not all([worker.close(CLOSE_S) for worker in workers]):
+            log.error("the mobile's layers or a policy still run; the client closes without them")

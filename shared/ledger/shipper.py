@@ -13,6 +13,7 @@ import httpx
 from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
+from shared.ledger.outbox_table import Row
 from shared.ledger.undelivered import (
     MAX_COUNTED,
     WARNING_S,
@@ -27,10 +28,8 @@ log = logging.getLogger(__name__)
 BATCH_ENTRIES = 500
 MAX_BACKOFF_S = 5.0
 CHECKPOINT_INTERVAL_S = 0.25
-"""Interval of the outbox's checkpoints while the ledger is unavailable: a large checkpoint would
+"""Interval of the outbox's maintenance while the ledger is unavailable: a large checkpoint would
 keep the disk busy and make recording wait."""
-
-Row = tuple[str, str, int, str]
 
 
 class Shipper:
@@ -112,7 +111,7 @@ class Shipper:
                 return
             self._outbox.recorded.clear()
             try:
-                self._outbox.checkpoint()
+                self._outbox.maintain()
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
                 log.exception("the outbox could not be delivered; trying again")
@@ -122,6 +121,8 @@ class Shipper:
                 backoff_s = 0.0
                 if self._outbox.pending(1):
                     self._outbox.recorded.set()
+                elif self._outbox.refuses:
+                    self._outbox.recorded.set()  # to try again, also without traffic
             else:
                 doubled = min(MAX_BACKOFF_S, max(0.2, backoff_s * 2))
                 backoff_s = doubled * self._jitter.uniform(0.5, 1.0)
@@ -130,7 +131,7 @@ class Shipper:
     def _wait(self, seconds: float) -> None:
         while seconds > CHECKPOINT_INTERVAL_S and not self._stopping.is_set():
             self._pause(CHECKPOINT_INTERVAL_S)
-            self._outbox.checkpoint()
+            self._outbox.maintain()
             seconds -= CHECKPOINT_INTERVAL_S
         self._pause(seconds)
 
@@ -174,7 +175,7 @@ class Shipper:
             return False
         if len(rows) == 1:
             log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
-            self._outbox.quarantine(rows[0][0], rows[0][1])
+            self._outbox.quarantine(*rows[0][:3])
             self._log_accepted()
             return True
         half = len(rows) // 2

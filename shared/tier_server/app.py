@@ -86,19 +86,24 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         state = await http_request.body()
         return await service.resume(request, state, http_request.receive)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Answer 200 while the process runs."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.
 
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not service.ready:
             raise NotReady(f"the {service.tier} is not ready")
+        outbox = service.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": service.tier.value,
@@ -106,6 +111,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
             "layers": service.layers.last,
             "certificate_id": service.certificate_id,
             "ledger": service.undelivered(),
+            "outbox": outbox,
         }
 
     return app

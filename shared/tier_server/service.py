@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.types import Receive
@@ -20,7 +19,8 @@ from shared.inference.process_batcher import start_processes
 from shared.inference.tokenizer import TextEncoder
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.group_commit import GroupCommitWriter
-from shared.ledger.outbox import Outbox
+from shared.ledger.open_outbox import open_outbox
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.serving.disconnect import cancel_on_disconnect
@@ -67,7 +67,7 @@ class TierService:
         )
         encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
         self._engine = Engine(encoder, executors, alpha, settings.max_queue, settings.max_queue_ms)
-        self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
+        self._outbox = open_outbox(settings, tier.value)
         self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
         self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
         self._shipper = Shipper(
@@ -92,6 +92,10 @@ class TierService:
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def outbox_report(self) -> OutboxReport:
+        """Return the state of the outbox."""
+        return self._outbox.report()
 
     async def infer(self, request: InferRequest, receive: Receive) -> InferResponse:
         """Answer an attempt from its text, unless its client disconnects first.

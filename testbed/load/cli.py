@@ -20,6 +20,7 @@ from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.files import prepare_output
+from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
@@ -354,6 +355,7 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     latency = report["latency_ms"] or {}
     percentiles = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
     endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
+    click.echo(displaced_line(report["not_from_chosen_tier"], report["answered"]))
     click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
     click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
     if report["accuracy"] is not None:

@@ -231,7 +231,7 @@ def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
             folder = tmp_path / f"after-{len(copies)}" / "mobile"
             folder.mkdir(parents=True)
             with closing(sqlite3.connect(folder / "outbox-0.sqlite")) as copy:
-                mobile._outbox._db.backup(copy)
+                mobile._outbox._table._db.backup(copy)
             copies.append(folder)
 
         mobile._outbox.record = copy_and_record  # type: ignore[method-assign]
