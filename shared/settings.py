@@ -46,8 +46,8 @@ def expand_home(path: Path) -> Path:
 
 def _without_home(instead: str) -> InvalidInput:
     return InvalidInput(
-        "settings: there is no home folder: HOME is not set, and the system knows no such user; set "
-        f"{instead}"
+        "settings: there is no home folder: HOME is not set, and the system knows no such user; "
+        f"set {instead}"
     )
 
 
