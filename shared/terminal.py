@@ -10,9 +10,7 @@ import re
 import sys
 from typing import Any, TextIO
 
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls but tab and line feed; line and paragraph separators; embeddings, overrides and
 isolates of the writing direction; surrogates."""
 _CONTROLS_AND_LINE_ENDS = re.compile(f"[\t\n]|{_CONTROLS.pattern}")

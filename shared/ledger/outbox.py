@@ -21,16 +21,18 @@ from pydantic import ValidationError
 
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
-from shared.ledger.disk_reserve import DiskReserve, why_unwritable
+from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
-from shared.ledger.outbox_table import OutboxTable, Row, RowKey
+from shared.ledger.outbox_table import SHRINK_FREE_PAGES, OutboxTable, Row, RowKey
 from shared.ledger.recording_state import MB, OutboxReport, RecordingState, is_full, is_locked
 
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED = 10_000
 """Entries kept in memory while the file cannot be written; about a kilobyte each."""
+# waiting rows that are a backlog: one delivery
+_BACKLOG_ROWS = 500
 # version of a row that is only in memory
 _IN_MEMORY = -1
 
@@ -151,7 +153,8 @@ class Outbox:
             self._table.write_done()
             self._write_buffered()
             self._table.checkpoint()
-            self._table.shrink()
+            # on a full disk each page counts: the ledger may need it to store the next entries
+            self._table.shrink(1 if self.refuses else SHRINK_FREE_PAGES)
             self._state.measured(self._table.used_bytes())
             if self.refuses:
                 self._try_resume()
@@ -250,22 +253,27 @@ class Outbox:
         with self._room_lock:
             self._reserve.release()
             with suppress(sqlite3.Error):
-                self._table.truncate_wal()
+                self._table.empty_wal()
                 self._table.write_done()
             return self._reserve.take()
 
     def _try_resume(self) -> None:
         """Record again if the reserve can be set aside and a page be written."""
         if self._state.at_limit():
-            self._table.truncate_wal()
+            self._table.empty_wal(keep_space=False)
             self._state.measured(self._table.used_bytes())
             if self._state.at_limit():
                 return
-        if not self._reserve.take():
-            self._table.truncate_wal()
-            if not self._reserve.take():
-                self._state.refuse_for_space()
-                return
+        if self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS:
+            room = self._reserve.take(BACKLOG_HEADROOM_BYTES)
+        else:
+            room = self._reserve.take()
+            if not room:
+                self._table.empty_wal(keep_space=False)
+                room = self._reserve.take()
+        if not room:
+            self._state.refuse_for_space()
+            return
         self._table.probe()
         self._state.resume()
 

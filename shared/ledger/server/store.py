@@ -38,6 +38,8 @@ class LedgerStore:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self.write_problem: str | None = None
+        """Message of the last delivery's error; None if the last delivery was stored."""
         try:
             self._migrate()
         except SQLAlchemyError as error:
@@ -60,9 +62,33 @@ class LedgerStore:
             key = (entry.attempt_id, entry.side.value)
             if key not in rows or not rows[key].is_terminal:
                 rows[key] = entry
-        with self.connect() as connection:
-            changed = insert_entries(connection, list(rows.values()), time.time())
+        try:
+            changed = self._insert(list(rows.values()))
+        except LedgerUnavailable as error:
+            if not (_is_full(error) and self._empty_wal()):
+                raise
+            changed = self._insert(list(rows.values()))
+        self.write_problem = None
         return StoreResult(stored=changed, duplicates=len(delivered) - changed)
+
+    def _insert(self, rows: list[LedgerEntry]) -> int:
+        try:
+            with self.connect() as connection:
+                return insert_entries(connection, rows, time.time())
+        except LedgerUnavailable as error:
+            self.write_problem = error.message
+            raise
+
+    def _empty_wal(self) -> bool:
+        """Return whether SQLite's write-ahead log could be emptied, so that a write may fit."""
+        if self.dialect != "sqlite":
+            return False
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(RESTART)")
+        except SQLAlchemyError:
+            return False
+        return True
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; empty for an unknown request."""
@@ -204,6 +230,11 @@ def _engine(url: str) -> sa.Engine:
         connection.exec_driver_sql(connection.info.pop("begin", "BEGIN"))
 
     return engine
+
+
+def _is_full(error: BaseException) -> bool:
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
 def _first_line(error: Exception) -> str:
