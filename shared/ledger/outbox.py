@@ -25,7 +25,7 @@ from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
 from shared.ledger.outbox_table import SHRINK_FREE_PAGES, OutboxTable, Row, RowKey
-from shared.ledger.recording_state import MB, OutboxReport, RecordingState, is_full, is_locked
+from shared.ledger.recording_state import MB, OutboxReport, RecordingState, error_reason, is_full, is_locked
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,10 @@ class Outbox:
         except (OSError, sqlite3.Error) as error:
             if lock is not None:
                 os.close(lock)
+            reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
             raise DimeeError(
-                f"state-dir: {directory} cannot hold the {writer}'s outbox ({error}); "
-                "choose another with DIMEE_STATE_DIR"
+                f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
+                "free disk space or choose another with DIMEE_STATE_DIR"
             ) from None
         return outbox
 
@@ -260,11 +261,9 @@ class Outbox:
     def _try_resume(self) -> None:
         """Record again if the reserve can be set aside and a page be written."""
         if self._state.at_limit():
-            self._table.empty_wal(keep_space=False)
-            self._state.measured(self._table.used_bytes())
-            if self._state.at_limit():
-                return
-        if self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS:
+            return
+        backlog = self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS
+        if backlog and not self._reserve.held:
             room = self._reserve.take(BACKLOG_HEADROOM_BYTES)
         else:
             room = self._reserve.take()

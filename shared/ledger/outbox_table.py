@@ -77,7 +77,6 @@ class OutboxTable:
     """Rows of one outbox file. Thread-safe."""
 
     def __init__(self, file: Path) -> None:
-        self._wal = file.with_name(f"{file.name}-wal")
         self._write_lock = threading.Lock()
         # a separate connection, so that reading a long backlog does not block writers
         self._read_lock = threading.Lock()
@@ -216,13 +215,9 @@ class OutboxTable:
         self._rows_since_checkpoint = self._bytes_since_checkpoint = 0
 
     def used_bytes(self) -> int:
-        """Return the size of the rows and of the WAL on disk, without free pages."""
+        """Return the size of the rows, without free pages and the WAL."""
         used_pages, _, page_bytes = self._pages()
-        try:
-            wal_bytes = self._wal.stat().st_size
-        except OSError:
-            wal_bytes = 0
-        return used_pages * page_bytes + wal_bytes
+        return used_pages * page_bytes
 
     def shrink(self, at_least_pages: int) -> None:
         """Give free pages back to the file system if there are ``at_least_pages`` of them."""

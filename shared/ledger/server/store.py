@@ -23,6 +23,8 @@ from shared.ledger.server.bulk_insert import KEY, insert_entries
 from shared.ledger.server.tables import entries
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
+BUSY_TIMEOUT_S = 8.0
+"""Time to wait for a lock of SQLite's file. It is below the ten seconds that a shipper waits."""
 _ALEMBIC = threading.Lock()  # Alembic's context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # key of the advisory lock; no other program uses it
 
@@ -42,10 +44,11 @@ class LedgerStore:
         """Message of the last delivery's error; None if the last delivery was stored."""
         try:
             self._migrate()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
+            remedy = _remedy(self._engine.url)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
-                "check that it runs and that the account may create tables"
+                f"{remedy}"
             ) from None
 
     @property
@@ -158,7 +161,8 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({_first_line(error)}); nothing was stored"
+                f"the ledger's database failed ({_first_line(error)}); nothing was stored; "
+                f"{_remedy(self._engine.url)}"
             ) from error
 
     def close(self) -> None:
@@ -214,7 +218,7 @@ def _engine(url: str) -> sa.Engine:
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=5)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
@@ -230,6 +234,13 @@ def _engine(url: str) -> sa.Engine:
         connection.exec_driver_sql(connection.info.pop("begin", "BEGIN"))
 
     return engine
+
+
+def _remedy(url: sa.URL) -> str:
+    """Return what to do when the database fails."""
+    if url.get_backend_name() == "postgresql":
+        return "check that it runs and that the account may create tables"
+    return "check that the disk is not full, and that no other program locks the file"
 
 
 def _is_full(error: BaseException) -> bool:
