@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from shared.connections import connection_limits
 from shared.credentials import Credentials
-from shared.errors import LedgerUnavailable, from_payload
+from shared.errors import InvalidInput, LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
+from shared.settings import NO_LEDGER
 
 _ENTRIES = TypeAdapter(list[LedgerEntry])
 _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
@@ -30,6 +31,12 @@ class LedgerClient:
         transport: httpx.BaseTransport | None = None,
         credentials: Credentials | None = None,
     ) -> None:
+        if url == NO_LEDGER:
+            raise InvalidInput(
+                "ledger-url: DIMEE_LEDGER_URL is off, so nothing is recorded; give the address of "
+                "a ledger",
+                field="ledger-url",
+            )
         self.url = url.rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
