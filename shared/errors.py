@@ -20,6 +20,7 @@
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
         │   └── RateLimited     429  the caller exceeds its rate limit
+        ├── AttemptRepeated     409  the tier was sent this attempt before
         ├── NotAdmitted         503  the tier rejects this caller's credentials
         ├── NotReady            503  the tier has not loaded its bundle
         ├── TierUnreachable     503  no connection to the tier, or it broke
@@ -199,6 +200,13 @@ class RateLimited(Overloaded):
     code = "rate_limited"
 
 
+class AttemptRepeated(TierError):
+    """The tier was sent an attempt with this identifier before, and has an entry of it."""
+
+    status = 409
+    code = "attempt_repeated"
+
+
 class NotAdmitted(TierError):
     """The tier rejects the credentials of the process that calls it.
 
@@ -258,6 +266,7 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         PolicyFailed,
         Overloaded,
         RateLimited,
+        AttemptRepeated,
         NotAdmitted,
         NotReady,
         TierUnreachable,

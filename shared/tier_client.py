@@ -16,6 +16,7 @@ from shared.answer_rules import MAX_ANSWER_BYTES, AnswerRules
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
 from shared.errors import (
+    AttemptRepeated,
     BundleMismatch,
     DeadlineExceeded,
     DimeeError,
@@ -48,7 +49,14 @@ _MAX_ERROR_BYTES = 64 * 1024
 _MAX_CHUNKS = 10_000
 """Largest number of pieces of a body: a million chunks of one byte take seconds to read."""
 _MAX_REASON_CHARS = 200
-_TIER_ERRORS = (BundleMismatch, Overloaded, NotReady, DeadlineExceeded, TierFailed)
+_TIER_ERRORS = (
+    AttemptRepeated,
+    BundleMismatch,
+    Overloaded,
+    NotReady,
+    DeadlineExceeded,
+    TierFailed,
+)
 """Errors that a tier answers to a text that the mobile has already checked."""
 _STATE_ERRORS = (*_TIER_ERRORS, InvalidInput, NotFound)
 """Errors that a tier answers to a hidden state, after which the text may be sent."""
@@ -268,8 +276,10 @@ class TierClient:
             )
         known = isinstance(payload, dict) and error.status == status
         if known and isinstance(error, _TIER_ERRORS if call.after is None else _STATE_ERRORS):
-            limited = isinstance(error, RateLimited)
-            return Delivery.UNKNOWN if limited else Delivery.ARRIVED, error
+            # a rate limit refuses before the tier records the attempt, and the entry of a repeated
+            # attempt belongs to its first exchange: neither has an entry to match
+            unrecorded = isinstance(error, RateLimited | AttemptRepeated)
+            return Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED, error
         return Delivery.UNKNOWN, self._invalid(
             f"with status {status}, which is not an answer of a tier to a valid text; correct its "
             "address, or run the same version of dimee everywhere"

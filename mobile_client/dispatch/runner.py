@@ -133,7 +133,7 @@ class RequestRunner:
         """Answer with the mobile's own layers, or return an earlier answer again."""
         answer, reused = action.reuses, action.reuses is not None
         if answer is None:
-            answer = await self._runtime.answer(run.request.routed, run.check_deadline)
+            answer = await run.in_time(self._runtime.answer(run.request.routed, run.check_deadline))
             run.hidden_state = answer.hidden_state
         run.check_deadline()
         cost_lambda, escalate_to = 0.0, None

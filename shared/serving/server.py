@@ -21,6 +21,7 @@ from shared.serving.connection import ConnectionLimits, connection_factory
 from shared.serving.tls import tls_options
 from shared.serving.whole_requests import WholeRequests
 from shared.settings import ServiceSettings, is_loopback, read_settings
+from shared.terminal import protect_output
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -36,6 +37,8 @@ SERVER_OPTIONS: dict[str, Any] = {
     "timeout_graceful_shutdown": GRACEFUL_STOP_S,
     # A client could send any address in a proxy header; see DIMEE_CLIENT_HEADER.
     "proxy_headers": False,
+    # The output escapes control characters, also those of colours.
+    "use_colors": False,
     # no service has a websocket; `HttpConnection` ignores offers of other protocols
     "ws": "none",
 }
@@ -68,6 +71,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
 
     A wrong setting or bundle ends the process with one sentence on stderr and exit code 2.
     """
+    protect_output()
     try:
         loaded = read_settings(settings)
         logging.basicConfig(
