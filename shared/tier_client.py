@@ -166,7 +166,13 @@ class TierClient:
 
         Any answer except a server error shows that the tier can be reached.
         """
-        message = httpx.Request("GET", self.url + "/readyz", headers=self._credentials.headers())
+        message = httpx.Request(
+            "GET",
+            self.url + "/readyz",
+            headers=self._credentials.headers(),
+            # an idle connection that broke says nothing about the tier
+            extensions={FRESH_CONNECTION: True},
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 response, _ = await self._send(message)
