@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.resilience.circuit_breaker import FAILURES
+from mobile_client.resilience.circuit_breaker import FAILURES, SUSPECT_AFTER_S
 from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
 from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
@@ -200,3 +200,32 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
         assert edge.probes == 2
 
     world(tmp_path, edge, cloud).run(work)
+
+
+def test_no_request_tries_a_tier_while_its_probes_fail(tmp_path: Path) -> None:
+    """Otherwise every few seconds a request would wait for a tier that is known to be away."""
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> list[str]:
+        first_tiers = []
+        for _ in range(90):
+            outcome = answered(await one(mobile, policy="edge"))
+            first_tiers.append(attempts_of(outcome)[0][0])
+            await asyncio.sleep(1.0)
+        return first_tiers
+
+    first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
+    # after three timeouts of requests the breaker is open, and the time until then is not repeated
+    assert first_tiers == ["edge"] * FAILURES + ["cloud"] * (90 - FAILURES)
+
+
+def test_impatient_callers_cause_few_probes_of_a_working_tier(tmp_path: Path) -> None:
+    edge = Played("edge", delay_s=0.34)
+
+    async def work(mobile: MobileService) -> int:
+        for _ in range(100):
+            await one(mobile, policy="edge", deadline_ms=300)
+        return edge.probes
+
+    # 15 s of requests; those of others would make it none
+    assert world(tmp_path, edge, Played("cloud")).run(work) <= 15 / SUSPECT_AFTER_S + 1
