@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mobile_client.options import MAX_COST_LAMBDA, Mode, ResolvedOptions
+from mobile_client.options import Mode, ResolvedOptions
 from shared.domain import Tier
+from shared.field_types import CostCeiling, DeadlineMs, Share, WaitingPrice
 from shared.inference.codec import Codec
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
-from shared.settings import BundleSettings
-from shared.wire import DeadlineMs
+from shared.settings import BundleSettings, Port
 
 Resume = Literal["auto", "never", "always"]
 
@@ -20,7 +20,7 @@ Resume = Literal["auto", "never", "always"]
 class MobileSettings(BundleSettings):
     """Settings of the mobile: its model, its tiers, its policy and its limits."""
 
-    port: int = 8701
+    port: Port = 8701
     """TCP port of the gateway."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that run each of the mobile's layers."""
@@ -39,7 +39,7 @@ class MobileSettings(BundleSettings):
     price_book: Path | None = None
     """File of prices (`PriceFile`), read again when it changes. Unset: the bundle's λ and the
     default price book."""
-    latency_price_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    latency_price_lambda: WaitingPrice | None = None
     """Price of waiting one millisecond, in λ, by which cascade routing weighs measured delays; 0
     ignores delays, for reproducible results. Unset: the price book's, else
     `LATENCY_PRICE_LAMBDA`; 0 with a certificate."""
@@ -49,9 +49,7 @@ class MobileSettings(BundleSettings):
     mode: Mode = "auto"
     """Tiers that requests may use: ``auto`` all, ``only-on-device`` the mobile, ``edge-max`` the
     mobile and the edge, ``prefer-cloud`` all, starting in the cloud."""
-    max_cost_lambda: (
-        Annotated[float, Field(gt=0, le=MAX_COST_LAMBDA, allow_inf_nan=False)] | None
-    ) = None
+    max_cost_lambda: CostCeiling | None = None
     """Most that all attempts of a request may cost together, in λ. Unset: no limit."""
     retries: Annotated[int, Field(ge=0, le=5)] = 2
     """Most retries at one server, made only if they are safe and no other server is left."""
@@ -74,7 +72,7 @@ class MobileSettings(BundleSettings):
     """Encoding of hidden states."""
     uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Uplink of the mobile in megabits per second. Unset: ``resume=auto`` sends the text."""
-    audit_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    audit_share: Share | None = None
     """Share of answered requests that are compared with the cloud's answer, later and in batches.
     Unset: 0.01 with a certificate, else 0."""
     audit_alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.01

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import httpx
 
-from shared.wire import MAX_DEADLINE_MS
+from shared.field_types import MAX_DEADLINE_MS
 
 CLIENT_IDLE_S = 5.0
 """Idle time after which each HTTP client of this project closes a connection."""

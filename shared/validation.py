@@ -20,7 +20,12 @@ def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
-    return field, uncapitalised(first["msg"])
+    return _one_line(field, 100), uncapitalised(_one_line(first["msg"], 300))
+
+
+def _one_line(text: str, longest: int) -> str:
+    """Return at most ``longest`` characters, with ``?`` for those that are not printable."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])
 
 
 def uncapitalised(message: str) -> str:
@@ -43,4 +48,4 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
         message = f"{field}: {uncapitalised(problem['msg'])}"
     kind = TooLarge if problem["type"] == "too_long" else InvalidInput
     number = limit if isinstance(limit, int | float) else None
-    return kind(message[:300], field=field[:100], limit=number)
+    return kind(_one_line(message, 300), field=_one_line(field, 100), limit=number)

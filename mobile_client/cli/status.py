@@ -19,6 +19,7 @@ from mobile_client.monitoring.state_file import StateFile
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 
 TIMEOUT_S = 2.0
@@ -66,7 +67,10 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
         refusal = from_payload(body, response.status_code)
         return ProcessStatus(url, {}, f"rejects this command's token ({refusal.message})")
     if not response.is_success or not isinstance(body, dict):
-        return ProcessStatus(url, {}, f"is not ready (status {response.status_code})")
+        problem = f"is not ready (status {response.status_code})"
+        if isinstance(body, dict) and "error" in body:
+            problem += f": {from_payload(body, response.status_code).message}"
+        return ProcessStatus(url, {}, problem)
     return ProcessStatus(url, body)
 
 
@@ -74,6 +78,14 @@ def undelivered(body: dict[str, Any]) -> UndeliveredReport | None:
     """Return the undelivered entries that a process reports; None if it reports none."""
     try:
         return UndeliveredReport.model_validate(body.get("ledger"))
+    except ValidationError:
+        return None
+
+
+def outbox_problem(body: dict[str, Any]) -> str | None:
+    """Return what is wrong with the outbox of a process; None if nothing is."""
+    try:
+        return OutboxReport.model_validate(body.get("outbox")).problem
     except ValidationError:
         return None
 
@@ -91,6 +103,11 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
         f"the {name} has {report.sentence()}"
         for name, process in processes.items()
         if (report := undelivered(process.body)) is not None
+    ]
+    problems += [
+        f"the {name}: {problem}"
+        for name, process in processes.items()
+        if (problem := outbox_problem(process.body)) is not None
     ]
     try:
         mobile = MobileHealth.model_validate(processes["mobile"].body)

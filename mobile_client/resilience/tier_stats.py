@@ -155,6 +155,9 @@ class TierStats:
         self, tier: Tier, exchange: Exchange, token: object, timeout_ms: float | None
     ) -> None:
         breaker, error = self.breakers[tier], exchange.error
+        if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
+            breaker.discard(token)
+            return
         late, arrived = isinstance(error, DeadlineExceeded), exchange.delivery is Delivery.ARRIVED
         given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
         stalled = exchange.round_trip_ms > given_ms + STALL_MS
