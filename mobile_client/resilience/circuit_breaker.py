@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
-Reach = Literal["ready", "not ready", "unreachable", "failing", "unknown"]
+Readiness = Literal["ready", "not ready", "unreachable", "failing", "unknown"]
 """Latest knowledge of a tier. A ``failing`` tier answers that it is ready, but fails requests."""
 FAILURES = 3
 """Number of failures in a row that open the breaker."""
@@ -94,7 +94,7 @@ class CircuitBreaker:
         return self._open_until is not None and not self._closed_by_probe
 
     @property
-    def reach(self) -> Reach:
+    def readiness(self) -> Readiness:
         """Latest knowledge of the tier."""
         if self.reached is None:
             return "unknown"

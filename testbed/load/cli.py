@@ -267,7 +267,9 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
             f"no gateway answers at {url} ({error or type(error).__name__}); start one: dimee up"
         ) from None
     away = [
-        f"{tier} ({reach})" for tier, reach in ready.get("tiers", {}).items() if reach != "ready"
+        f"{tier} ({readiness})"
+        for tier, readiness in ready.get("tiers", {}).items()
+        if readiness != "ready"
     ]
     if away:
         click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")

@@ -136,7 +136,7 @@ def test_caller_with_a_short_deadline_does_not_exclude_a_tier_for_others(tmp_pat
         await asyncio.gather(*(one(mobile, policy="edge", deadline_ms=300) for _ in range(50)))
         await asyncio.sleep(FAIR_TIMEOUT_MS / 1e3)
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
-        assert (breaker.state, breaker.failures, breaker.reach) == ("closed", 0, "ready")
+        assert (breaker.state, breaker.failures, breaker.readiness) == ("closed", 0, "ready")
         assert mobile.runtime.tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(
             340, abs=0.1
         )
@@ -186,8 +186,8 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
     edge, cloud = Played("edge"), Played("cloud", "gone")
 
     async def work(mobile: MobileService) -> None:
-        reach = [breaker.reach for breaker in mobile.runtime.tier_stats.breakers.values()]
-        assert reach == ["unknown", "unknown"]
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["unknown", "unknown"]
         for _ in range(20):
             mobile.prober.renew(frozenset({Tier.MOBILE, Tier.EDGE}))
             await asyncio.sleep(FRESH_S / 20)
@@ -195,8 +195,8 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
         for _ in range(20):
             mobile.prober.renew()
             await asyncio.sleep(FRESH_S / 20)
-        reach = [breaker.reach for breaker in mobile.runtime.tier_stats.breakers.values()]
-        assert reach == ["ready", "unreachable"]
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["ready", "unreachable"]
         assert edge.probes == 2
 
     world(tmp_path, edge, cloud).run(work)
