@@ -129,10 +129,13 @@ class TierStats:
         process noticed it in time: after a pause of this process the answer may be there unread.
         ``timeout_ms`` is the time that the exchange was given.
         """
-        if exchange.answer is not None:
+        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
+        stalled = exchange.round_trip_ms > given_ms + STALL_MS
+        if exchange.answer is not None and not stalled:
             self.record_delay(tier, exchange.round_trip_ms)
             self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=True))
-        self._update_breaker(tier, exchange, token, timeout_ms)
+        fair = not stalled and given_ms >= self.fair_timeout_ms(tier)
+        self._update_breaker(tier, exchange, token, fair)
         if self.breakers[tier].needs_probe:
             self.on_failure()
 
@@ -151,17 +154,13 @@ class TierStats:
         else:
             breaker.record_not_ready(unreachable=isinstance(error, TierUnreachable))
 
-    def _update_breaker(
-        self, tier: Tier, exchange: Exchange, token: object, timeout_ms: float | None
-    ) -> None:
+    def _update_breaker(self, tier: Tier, exchange: Exchange, token: object, fair: bool) -> None:
         breaker, error = self.breakers[tier], exchange.error
         if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
             breaker.discard(token)
             return
         late, arrived = isinstance(error, DeadlineExceeded), exchange.delivery is Delivery.ARRIVED
-        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
-        stalled = exchange.round_trip_ms > given_ms + STALL_MS
-        if late and (stalled or given_ms < self.fair_timeout_ms(tier)):
+        if late and not fair:
             # a tier that reports the deadline itself works
             if not arrived:
                 breaker.suspect()
