@@ -123,9 +123,9 @@ class Testbed:
         """Return what a process waits for by its answer to ``/readyz``; empty if it is ready."""
         if response.status_code != httpx.codes.OK:
             return "its bundle or its store"
-        reach = response.json().get("tiers") or {}
+        readiness = response.json().get("tiers") or {}
         return ", ".join(
-            f"the {tier}" for tier in reach if tier in self.roles and reach[tier] != "ready"
+            f"the {tier}" for tier in readiness if tier in self.roles and readiness[tier] != "ready"
         )
 
     def kill(self, name: str) -> None:
