@@ -130,7 +130,7 @@ class ServiceSettings(CallerSettings):
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: str = "http://127.0.0.1:8700"
+    ledger_url: str = Field(default="http://127.0.0.1:8700", repr=False)
     """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
     start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

@@ -21,6 +21,7 @@ from shared.domain import Tier
 from shared.errors import from_payload
 from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
+from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
 TIMEOUT_S = 2.0
@@ -56,9 +57,9 @@ class Status:
 
 def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     """Return the status of one process."""
-    url = url.rstrip("/")
+    address, url = url.rstrip("/") + path, without_credentials(url)
     try:
-        response = http.get(url + path)
+        response = http.get(address)
         body = response.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")

@@ -12,6 +12,7 @@ from shared.credentials import Credentials
 from shared.errors import InvalidInput, LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
+from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
 _ENTRIES = TypeAdapter(list[LedgerEntry])
@@ -77,7 +78,7 @@ class LedgerClient:
             response = self._http.get(path, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LedgerUnavailable(
-                f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "
+                f"the ledger at {without_credentials(self.url)} cannot be reached ({error or type(error).__name__}); "
                 "start it with: dimee up, or give its address with --ledger-url"
             ) from None
         try:
