@@ -141,7 +141,8 @@ class ServiceSettings(CallerSettings):
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Requests a second that each client may send; each text of a call counts."""
+    """Requests a second that each client may send; each text of a call counts, and each
+    256 KiB of a body."""
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Requests that a client may send at once before the rate limit applies."""
     tls_cert: Path | None = None
