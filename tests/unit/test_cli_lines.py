@@ -16,9 +16,7 @@ from tests.support.paths import BUNDLE, REPOSITORY
 
 DIMEE = Path(sys.executable).parent / "dimee"
 ONE_TEXT_A_LINE = (
-    "a wonderful film\f a joy\v\x85\u2028\u2029\x1c\rit is lovely\r\n"
-    "\n"
-    "an ugly, lifeless mess"
+    "a wonderful film\f a joy\v\x85\u2028\u2029\x1c\rit is lovely\r\n\nan ugly, lifeless mess"
 )
 
 

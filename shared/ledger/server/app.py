@@ -145,11 +145,13 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         """Match the two sides of every attempt."""
         return verify(store)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Report that the process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
         """Answer 200 if the database answers, else 503."""
