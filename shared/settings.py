@@ -80,7 +80,16 @@ def without_brackets(host: str) -> str:
 
 
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
-    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable."""
+    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable.
+
+    ``given`` overrides the environment; a name that the class does not have is an error.
+    """
+    unknown = sorted(given.keys() - kind.model_fields.keys())
+    if unknown:
+        raise InvalidInput(
+            f"settings: {unknown[0][:100]} is not a setting of {kind.__name__}; leave it out",
+            field=unknown[0][:100],
+        )
     try:
         return kind(**given)
     except ValidationError as error:
