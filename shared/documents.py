@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from shared.user_files import other_encoding
 from shared.validation import first_error
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -26,7 +27,9 @@ def parse_document(raw: bytes, kind: type[ModelT]) -> ModelT:
         field, problem = first_error(error, whole="content")
         raise ValueError(f"{field}: {problem}") from None
     except UnicodeDecodeError:
-        raise ValueError("content: is not UTF-8") from None
+        encoding = other_encoding(raw)
+        problem = f"is {encoding}" if encoding else "is not UTF-8"
+        raise ValueError(f"content: {problem}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"content: invalid JSON: {error.msg} at line {error.lineno} column {error.colno}"

@@ -24,7 +24,7 @@ def minimum_text(value: float, digits: int = 6) -> str:
 
 
 def exact_text(value: float) -> str:
-    """Return ``value`` as its user wrote it, as far as a float holds it: ``3.9``, ``0.30000001``."""
+    """Return ``value`` as its user wrote it, to 15 significant digits: ``3.9``."""
     return f"{value:.15g}"
 
 

@@ -27,8 +27,8 @@ class EndedBySignal(SystemExit):
 def raise_on_signals() -> None:
     """Make each of `SIGNALS` raise `EndedBySignal`. To be called in the main thread.
 
-    A signal that is ignored stays so: ``nohup`` ignores SIGHUP. Forked processes, such as those of
-    a process pool, end by the signal itself.
+    ``nohup`` ignores SIGHUP, which then stays so. Forked processes, such as those of a process
+    pool, end by the signal itself.
     """
     owner = os.getpid()
 
@@ -38,23 +38,26 @@ def raise_on_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
+    for number in _heeded():
+        signal.signal(number, end)
+
+
+def _heeded() -> list[signal.Signals]:
+    ignores = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignores and number == signal.SIGHUP)]
 
 
 @contextmanager
 def set_on_signals() -> Iterator[threading.Event]:
     """Yield an event that each of `SIGNALS` sets during the block, instead of ending the process.
 
-    Ignored signals stay ignored. To be used in the main thread.
+    As with `raise_on_signals`, an ignored SIGHUP stays ignored. To be used in the main thread.
     """
     event = threading.Event()
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in _heeded()}
     try:
-        for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, lambda *_: event.set())
+        for number in before:
+            signal.signal(number, lambda *_: event.set())
         yield event
     finally:
         for number, handler in before.items():

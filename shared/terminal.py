@@ -11,8 +11,8 @@ import sys
 from typing import Any, TextIO
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 and C1 controls but tab and line feed; line and paragraph separators; embeddings, overrides and
-isolates of the writing direction; surrogates."""
+"""C0 and C1 controls but tab and line feed; line and paragraph separators; embeddings, overrides
+and isolates of the writing direction; surrogates."""
 _CONTROLS_AND_LINE_ENDS = re.compile(f"[\t\n]|{_CONTROLS.pattern}")
 _REPLACEMENTS = {
     "λ": "lambda", "Λ": "Lambda", "α": "alpha", "γ": "gamma", "μ": "u", "µ": "u", "→": "->",
@@ -54,9 +54,9 @@ def encodable(text: str, encoding: str) -> str:
 def protect_output() -> None:
     """Make ``sys.stdout`` and ``sys.stderr`` escape what could control a terminal."""
     if sys.stdout is not None and not isinstance(sys.stdout, ProtectedStream):
-        sys.stdout = ProtectedStream(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = ProtectedStream(sys.stdout)
     if sys.stderr is not None and not isinstance(sys.stderr, ProtectedStream):
-        sys.stderr = ProtectedStream(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = ProtectedStream(sys.stderr)
 
 
 def progress_stream() -> TextIO:

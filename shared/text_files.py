@@ -97,9 +97,10 @@ class TextReader:
         """Yield a row for each line that is not blank, in order; a wrong line is a row too.
 
         With ``blank_rows`` a blank line is a row with an error, so that the rows of plain lines,
-        JSON lines and TSV without a header match the lines one by one. A CSV file has a header. A TSV file may have one, which must name the fields; without it the
-        columns are text, pair (of pairs only) and label. Raises `InvalidInput` if the header lacks
-        a field, or if pairs are to be read from plain lines.
+        JSON lines and TSV without a header match the lines one by one. A CSV file has a header. A
+        TSV file may have one, which must name the fields; without it the columns are text, pair (of
+        pairs only) and label. Raises `InvalidInput` if the header lacks a field, or if pairs are to
+        be read from plain lines.
         """
         if kind == "lines" and self.pairs:
             raise InvalidInput(

@@ -1,8 +1,8 @@
 """Text files that a user wrote: UTF-8 with or without a byte order mark, and their lines.
 
-A line ends with a line feed, or with a carriage return and a line feed. All other characters belong
-to the line, also those at which `str.splitlines` splits: a lone carriage return, form feed, vertical
-tab, U+0085, U+2028 and U+2029.
+A line ends with a line feed, or with a carriage return and a line feed. All other characters
+belong to the line, also those at which `str.splitlines` splits: a lone carriage return, form feed,
+vertical tab, U+0085, U+2028 and U+2029.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ _OTHER_ENCODINGS = {
 """First bytes of files in other encodings of Unicode."""
 
 
+def other_encoding(start: bytes) -> str | None:
+    """Return UTF-16 or UTF-32 if a file that begins with ``start`` is in that encoding."""
+    marks = (mark for mark in _OTHER_ENCODINGS if start.startswith(mark))
+    return _OTHER_ENCODINGS.get(next(marks, b""))
+
+
 def refuse_other_encoding(start: bytes, source: str) -> None:
     """Raise `InvalidInput` if the first bytes of ``source`` are those of UTF-16 or UTF-32."""
-    for mark, encoding in _OTHER_ENCODINGS.items():
-        if start.startswith(mark):
-            raise InvalidInput(f"{source} is {encoding}; save it as UTF-8")
+    if encoding := other_encoding(start):
+        raise InvalidInput(f"{source} is {encoding}; save it as UTF-8")
 
 
 def decode(content: bytes, source: str) -> str:

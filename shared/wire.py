@@ -189,6 +189,23 @@ class Classification(Contract):
     attempts: list[AttemptReport]
     cost: CostReport
 
+    @property
+    def from_chosen_tier(self) -> bool:
+        """True if the tier that the policy chose gave the answer; an escalation is its choice too.
+
+        False if another tier replaced one that failed or was slow, or if the mobile kept an answer
+        for lack of servers or of the client's escalations.
+        """
+        last = self.attempts[-1]
+        kept = self.budget_exhausted or self.degraded_because in ("offline", "unavailable")
+        replaced = last.reason in (Reason.FAIL_OVER, Reason.HEDGE) or (
+            last.reason is Reason.RETRY
+            and any(
+                one.tier is last.tier and one.reason is Reason.FAIL_OVER for one in self.attempts
+            )
+        )
+        return not kept and not replaced
+
 
 class ClassifyItem(Contract):
     """Outcome of one text: a result, or the error with which its request ended."""

@@ -247,9 +247,8 @@ class Calibration:
             upper_bound(np.zeros(n), self.delta, losses.kind) for losses in candidates.losses
         )
         if best > self.max_drop:
-            requirement += (
-                f"; with 0 errors seen, n = {n:,} certifies no drop below {rounded_up(100 * best, 2):.2f}"
-            )
+            least = rounded_up(100 * best, 2)
+            requirement += f"; with 0 errors seen, n = {n:,} certifies no drop below {least:.2f}"
         return InvalidInput(f"{beginning}, {requirement}", field="max_drop")
 
 

@@ -96,8 +96,9 @@ def calibrate(
     certificate = certify(loaded, calibration, live_prices.book, expires, per_tier)
     for tier, bound in certificate.per_tier.items():
         click.echo(
-            f"{tier.value}: its {bound.n:,} answers lose at most {rounded_up(100 * bound.bound, 2):.2f}, "
-            f"all tiers at once, with probability {100 * (1 - delta):g} %"
+            f"{tier.value}: its {bound.n:,} answers lose at most "
+            f"{rounded_up(100 * bound.bound, 2):.2f}, all tiers at once, with probability "
+            f"{100 * (1 - delta):g} %"
         )
     certificate.write(file)
     click.echo(f"{certificate.sentence()}\nwritten: {file}")

@@ -77,9 +77,9 @@ def classify(
 
     The mobile client runs in this process. Texts that the policy sends to the edge or the cloud
     need those servers (dimee up). Pairs on stdin are TSV (text, tab, second text); --input-format
-    chooses another format. Only a line feed, or a carriage return and a line feed, ends a line. Each
-    text and each line gives one row, also a blank line (except in CSV); a text or line that is not
-    valid gives a row with an error, and the others are answered. Exits with 1 if a text got no
+    chooses another format. Only a line feed, or a carriage return and a line feed, ends a line.
+    Each text and each line gives one row, also a blank line (except in CSV); a text or line that is
+    not valid gives a row with an error, and the others are answered. Exits with 1 if a text got no
     answer, and with 2 if the input, or a part of it, is wrong.
     """
     _check_sources(text, pairs, texts_file)

@@ -91,8 +91,8 @@ class TierSelector:
         )
         return InvalidInput(
             f"max_cost_lambda: {exact_text(self.max_cost_lambda or 0)} λ pays for no attempt; give "
-            f"at least {minimum_text(least_lambda)}, the price of all layers of the {cheapest}, the "
-            "cheapest tier for this request",
+            f"at least {minimum_text(least_lambda)}, the price of all layers of the {cheapest}, "
+            "the cheapest tier for this request",
             field="max_cost_lambda",
             limit=least_lambda,
         )

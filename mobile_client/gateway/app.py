@@ -34,7 +34,7 @@ from shared.wire import (
 
 CLASSIFY = "/v1/classify"
 ARRIVED = "dimee.arrived"
-"""Key in the ASGI scope: arrival of the request, in seconds of `time.perf_counter`."""
+"""Key in the ASGI scope: arrival of the whole request, in seconds of `time.perf_counter`."""
 DEADLINE_MS = "dimee.deadline_ms"
 """Key in the ASGI scope: deadline of a call with one text, in milliseconds."""
 
@@ -98,9 +98,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
     )
+    # each middleware is called before those that were added earlier: a call whose body is still
+    # arriving takes no place of the limiter
+    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_auth(app, settings, _required_scope)
 
     @app.post(CLASSIFY)
@@ -113,7 +115,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         """
         if len(request.texts) == 1:
             message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
-        principal_of(message).charge(len(request.texts) - 1)
+        principal_of(message).charge(max(0, len(request.texts) - 1))
         work = mobile.classify(
             request.texts,
             request.pairs,
@@ -147,11 +149,13 @@ def create_app(settings: MobileSettings) -> FastAPI:
             update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
         )
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Return 200 while the process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Return 200 once the bundle is loaded and checked, else 503.

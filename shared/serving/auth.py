@@ -19,8 +19,8 @@ from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
-from shared.serving.rate_limit import RateLimit
 from shared.rounding import rounded_up
+from shared.serving.rate_limit import RateLimit
 from shared.serving.responses import error_response
 from shared.serving.tokens import Scope, TokenFile, read_tokens
 from shared.settings import ServiceSettings, is_loopback

@@ -24,6 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from shared.errors import InvalidInput, NotFound
 from shared.field_types import PrincipalName, Sha256
 from shared.files import ChangeDetector
+from shared.user_files import split_lines
 from shared.validation import first_error
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def read_tokens(file: Path) -> list[Token]:
     line's number and not its content.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = split_lines(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InvalidInput(
             f"DIMEE_TOKENS: there is no {file}; write it with: "

@@ -86,11 +86,13 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         state = await http_request.body()
         return await service.resume(request, state, http_request.receive)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Answer 200 while the process runs."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.

@@ -20,6 +20,7 @@ from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.files import prepare_output
+from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
@@ -27,10 +28,10 @@ from testbed.load.accuracy import accuracy_lines
 from testbed.load.arrivals import from_trace, poisson
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
-from testbed.load.ledger_check import verify_ledger
+from testbed.load.load_run import LoadRun, describe_partial
 from testbed.load.provenance import provenance
 from testbed.load.report import make_report
-from testbed.load.runner import Action, PlannedRequest, run_load
+from testbed.load.runner import Action, PlannedRequest
 from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Fault, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
@@ -126,6 +127,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
 
     Starts a testbed and stops it at the end, unless --state-dir or --url names one. Latency counts
     from the time at which a request was meant to be sent. Exits with 2 if no request was answered.
+    Ctrl-C, SIGTERM and SIGHUP end the run early: the report then has the requests that have ended.
     """
     _require_extra()
     for file in _report_files(out):
@@ -137,7 +139,8 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     credentials = Credentials.from_environment()
     running = _running_target(chosen, options) if options["url"] or options["state_dir"] else None
     texts = _texts(running, credentials, options)
-    with _target(running, chosen, allow_unverified, options) as target:
+    sent = LoadRun()
+    with sent.until_signal(), _target(running, chosen, allow_unverified, options) as target:
         links = target.measure_links(allow_unverified)
         for measurement in links:
             click.echo(f"  {describe(measurement)}")
@@ -146,9 +149,8 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         plan = _plan(client, target.url, chosen, arrivals, texts, options)
         click.echo(f"sending {len(plan):,} requests in {duration_s:g} s …")
         actions = _actions(target, chosen, duration_s)
-        samples, records = run(run_load(client, plan, options["deadline_ms"], actions))
-        answered = sum(sample.ending == "answered" for sample in samples)
-        ledger = verify_ledger(target.ledger_url, answered, credentials=credentials)
+        sent.send(client, plan, options["deadline_ms"], actions)
+        sent.verify(target.ledger_url, credentials)
     book = options["price_book"]
     facts = {
         "scenario": scenario,
@@ -156,7 +158,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         "path": options["path"],
         "policy": ready.get("policy"),
         "rate": rate,
-        "duration_s": duration_s,
+        **sent.facts(duration_s),
         "deadline_ms": options["deadline_ms"],
         "seed": seed,
         "price_book": read_price_file(book).version if book else None,
@@ -165,11 +167,15 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         "bundle_id": ready.get("bundle_id"),
         "links": links,
         **_link_verdict(links, options),
-        "ledger": ledger,
+        "ledger": sent.ledger,
         **origin,
     }
-    report = make_report(facts, samples, records, duration_s, options["deadline_ms"])
+    report = make_report(
+        facts, sent.samples, sent.actions, facts["duration_s"], options["deadline_ms"]
+    )
     _write(out, report)
+    if sent.stopped is not None:
+        raise sent.stopped
 
 
 def _require_extra() -> None:
@@ -348,12 +354,15 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     # needs the extra testbed, without which dimee --help must work
     from testbed.load.page import load_page
 
+    if partial := describe_partial(report):
+        click.echo(partial)
     files = _report_files(out)
     files[0].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     files[1].write_text(load_page(report), encoding="utf-8")
     latency = report["latency_ms"] or {}
     percentiles = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
     endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
+    click.echo(displaced_line(report["not_from_chosen_tier"], report["answered"]))
     click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
     click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
     if report["accuracy"] is not None:
@@ -362,7 +371,7 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     problem = ledger["error"] or f"{ledger.get('total_findings')} findings"
     click.echo(f"ledger verify: {'consistent' if ledger['consistent'] else problem}")
     click.echo(f"written: {files[0]} and {files[1]}")
-    if not report["endings"].get("answered"):
+    if not report["endings"].get("answered") and not partial:
         raise DimeeError(
             f"load: none of {report['requests']:,} requests was answered ({endings}; errors: "
             f"{', '.join(report['error_codes']) or 'none'})"

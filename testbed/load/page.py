@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from testbed.load.accuracy import describe_accuracy
 from testbed.load.charts import columns_over_time, lines_over_time, stacked_bars
+from testbed.load.load_run import describe_partial
 from testbed.load.sample import ENDINGS, TIERS
 from testbed.load.templates import environment
 
@@ -18,7 +19,9 @@ def load_page(report: dict[str, Any]) -> str:
     html.filters["ms"] = lambda value: "–" if value is None else f"{value:,.1f}"
     html.filters["accuracy"] = describe_accuracy
     charts = {name: Markup(svg) for name, svg in _charts(report).items()}
-    return html.get_template("load.html.j2").render(report=report, charts=charts)
+    return html.get_template("load.html.j2").render(
+        report=report, charts=charts, partial=describe_partial(report)
+    )
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:

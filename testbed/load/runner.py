@@ -51,10 +51,12 @@ async def run_plan(
     receive: Receive,
     actions: Sequence[Action] = (),
     grace_s: float = GRACE_S,
+    records: list[ActionRecord] | None = None,
 ) -> tuple[float, list[ActionRecord]]:
     """Send every request of the plan and run every action.
 
-    Returns the time of the start (``time.monotonic``) and the records of the actions.
+    Returns the time of the start (``time.monotonic``) and the records of the actions. The records
+    are added to ``records`` if it is given, so that they are known when the run is interrupted.
     """
 
     def body(number: int) -> bytes:
@@ -65,7 +67,7 @@ async def run_plan(
     loop = OpenLoop(client, body, [planned.at_s for planned in plan], timeout_s, receive)
     await loop.connect()
     started = loop.start()
-    records: list[ActionRecord] = []
+    records = [] if records is None else records
 
     async def run_action(action: Action) -> None:
         await asyncio.sleep(max(0.0, started + action.at_s - time.monotonic()))

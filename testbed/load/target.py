@@ -81,7 +81,7 @@ def start_testbed(
     restart_after_s: float | None = None,
     options: tuple[str, ...] = (),
     settings: Mapping[str, str] | None = None,
-    stop_with: signal.Signals = signal.SIGINT,
+    stop_with: signal.Signals = signal.SIGTERM,
 ) -> Iterator[LoadTarget]:
     """Start ``dimee up`` on free ports, and stop it at the end with the signal ``stop_with``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,12 @@ class Started:
         return footprint.left_behind(time.time(), WAIT_S)
 
 
+def _heed_signals() -> None:
+    """Undo what a background job inherits: it ignores Ctrl-C, and with ``nohup`` SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def started(scratch: Path, *command: str, **settings: str) -> Iterator[Started]:
     """Start ``python COMMAND …`` with its temporary files in ``scratch``; kill it at the end."""
@@ -66,6 +73,7 @@ def started(scratch: Path, *command: str, **settings: str) -> Iterator[Started]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_signals,
     )
     one = Started(process, scratch)
     try:

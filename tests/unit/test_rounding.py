@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,7 @@ def test_suggested_cost_ceiling_is_above_the_given_one_and_is_accepted(
             continue
         (suggested,) = map(float, re.findall(r"give at least ([\d.]+)", message))
         assert suggested > ceiling + ROUNDING_LAMBDA, message
-        again = found.run(
-            lambda mobile: one(mobile, policy=policy, mode=mode, max_cost_lambda=suggested)
-        )
+        again = found.run(partial(one, policy=policy, mode=mode, max_cost_lambda=suggested))
         assert not hasattr(again, "message"), again
 
 

@@ -146,11 +146,13 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return verify(store)
 
     # not in the thread pool, whose threads may all wait for a locked database
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Report that the process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     def readyz() -> dict[str, str | None]:
         """Answer 200 if the database answers, else 503.

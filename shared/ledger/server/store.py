@@ -19,7 +19,8 @@ from shared.domain import Side, State
 from shared.errors import InvalidInput, LedgerUnavailable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
-from shared.ledger.server.bulk_insert import KEY, insert_entries
+from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
+from shared.ledger.server.conflicts import record_conflicts
 from shared.ledger.server.tables import entries
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
@@ -57,30 +58,32 @@ class LedgerStore:
         return self._engine.dialect.name
 
     def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
-        """Store entries in one transaction; of stored entries, only open ones are replaced."""
+        """Store entries in one transaction; of stored entries, only open ones are replaced.
+
+        An end of an attempt that has another end is kept as a conflict, which `verify` reports.
+        """
         if not delivered:
             return StoreResult()
-        rows: dict[tuple[str, str], LedgerEntry] = {}
-        for entry in delivered:
-            key = (entry.attempt_id, entry.side.value)
-            if key not in rows or not rows[key].is_terminal:
-                rows[key] = entry
         try:
-            changed = self._insert(list(rows.values()))
+            result = self._insert(delivered)
         except LedgerUnavailable as error:
             if not (_is_full(error) and self._empty_wal()):
                 raise
-            changed = self._insert(list(rows.values()))
+            result = self._insert(delivered)
         self.write_problem = None
-        return StoreResult(stored=changed, duplicates=len(delivered) - changed)
+        return result
 
-    def _insert(self, rows: list[LedgerEntry]) -> int:
+    def _insert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
         try:
             with self.connect() as connection:
-                return insert_entries(connection, rows, time.time())
+                now = time.time()
+                changed = insert_entries(connection, first_ends(delivered), now)
+                duplicates = len(delivered) - changed
+                other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
         except LedgerUnavailable as error:
             self.write_problem = error.message
             raise
+        return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
 
     def _empty_wal(self) -> bool:
         """Return whether SQLite's write-ahead log could be emptied, so that a write may fit."""
