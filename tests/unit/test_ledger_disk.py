@@ -40,7 +40,9 @@ def app_in(folder: Path) -> FastAPI:
 
 def batch(start: int, count: int = 100) -> list[LedgerEntry]:
     names = [(f"a{number}", f"r{number}") for number in range(start, start + count)]
-    return [side(attempt, request_id=request) for attempt, request in names for side in (caller, tier)]
+    return [
+        side(attempt, request_id=request) for attempt, request in names for side in (caller, tier)
+    ]
 
 
 def body(entries: list[LedgerEntry]) -> dict[str, list[dict[str, object]]]:

@@ -80,10 +80,10 @@ class LedgerStore:
                 changed = insert_entries(connection, first_ends(delivered), now)
                 duplicates = len(delivered) - changed
                 other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
-                return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
         except LedgerUnavailable as error:
             self.write_problem = error.message
             raise
+        return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
 
     def _empty_wal(self) -> bool:
         """Return whether SQLite's write-ahead log could be emptied, so that a write may fit."""
@@ -210,7 +210,7 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         supported = parsed.get_backend_name() in ("sqlite", "postgresql")
-    except (ArgumentError, NoSuchModuleError, ValueError):  # ValueError for a port
+    except (ArgumentError, NoSuchModuleError):
         supported = False
     if not supported:
         raise InvalidInput(
