@@ -99,7 +99,10 @@ class MobileService(ProcessBound):
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
-            tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
+            tier: TierClient(
+                tier, url, self.runtime.answer_rules[tier], transport, credentials, clock
+            )
+            for tier, url in urls.items()
         }
         self.prober = ReadinessProber(
             self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock

@@ -20,6 +20,7 @@
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
         │   └── RateLimited     429  the caller exceeds its rate limit
+        ├── AttemptRepeated     409  the tier was sent this attempt before
         ├── NotAdmitted         503  the tier rejects this caller's credentials
         ├── NotReady            503  the tier has not loaded its bundle
         ├── TierUnreachable     503  no connection to the tier, or it broke
@@ -34,6 +35,10 @@ details.
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+_MAX_MESSAGE_CHARS = 2_000
+_MAX_FIELD_CHARS = 100
+_MAX_NUMBER = 1e15
 
 
 class DimeeError(Exception):
@@ -195,6 +200,13 @@ class RateLimited(Overloaded):
     code = "rate_limited"
 
 
+class AttemptRepeated(TierError):
+    """The tier was sent an attempt with this identifier before, and has an entry of it."""
+
+    status = 409
+    code = "attempt_repeated"
+
+
 class NotAdmitted(TierError):
     """The tier rejects the credentials of the process that calls it.
 
@@ -254,6 +266,7 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         PolicyFailed,
         Overloaded,
         RateLimited,
+        AttemptRepeated,
         NotAdmitted,
         NotReady,
         TierUnreachable,
@@ -264,14 +277,33 @@ _BY_CODE: dict[str, type[DimeeError]] = {
 
 
 def from_payload(body: object, status: int) -> DimeeError:
-    """Return the error that a server sent; `TierFailed` for an unknown one."""
+    """Return the error that a server sent; `TierFailed` for an unknown one.
+
+    The server may be any server: the message is cut, and a field, limit or time that is not one is
+    left out.
+    """
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return TierFailed(f"the server returned status {status} without a known error")
-    kind = _BY_CODE.get(str(error.get("code")), TierFailed)
+    code = error.get("code")
+    kind = _BY_CODE.get(code, TierFailed) if isinstance(code, str) else TierFailed
     return kind(
-        str(error.get("message", f"status {status}")),
-        field=error.get("field"),
-        limit=error.get("limit"),
-        retry_after_s=error.get("retry_after_s"),
+        _text(error.get("message"), _MAX_MESSAGE_CHARS) or f"the server returned status {status}",
+        field=_text(error.get("field"), _MAX_FIELD_CHARS),
+        limit=_number(error.get("limit"), -_MAX_NUMBER),
+        retry_after_s=_number(error.get("retry_after_s"), 0.0),
     )
+
+
+def _text(value: object, most: int) -> str | None:
+    """Return at most ``most`` characters, without control characters and lone surrogates."""
+    if not isinstance(value, str):
+        return None
+    return "".join(char if char.isprintable() else "?" for char in value[:most])
+
+
+def _number(value: object, least: float) -> float | None:
+    """Return a finite number between ``least`` and `_MAX_NUMBER`; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if least <= value <= _MAX_NUMBER else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from shared.errors import InvalidInput
 
@@ -35,7 +35,7 @@ def prepare_output(file: Path, option: str) -> None:
 
 
 @contextmanager
-def open_regular(file: Path) -> Iterator[BinaryIO]:
+def open_regular(file: Path) -> Iterator[io.BufferedReader]:
     """Open a regular file for reading.
 
     Raises `OSError` for anything else, such as a folder, a pipe or a device, and never waits, as
@@ -43,7 +43,7 @@ def open_regular(file: Path) -> Iterator[BinaryIO]:
     """
     _check_regular(os.stat(file))  # opening a device may have effects
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as content:
+    with open(descriptor, "rb") as content:
         _check_regular(os.fstat(descriptor))
         yield content
 

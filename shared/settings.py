@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
 
@@ -73,6 +74,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def without_brackets(host: str) -> str:
+    """Return an IPv6 address without the brackets that it has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
     """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable."""
     try:
@@ -118,8 +124,8 @@ class CallerSettings(BaseSettings):
 class ServiceSettings(CallerSettings):
     """Settings of every service: address, state, authentication, limits and TLS."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
+    host: Annotated[str, AfterValidator(without_brackets)] = "127.0.0.1"
+    """Address to listen on: ``0.0.0.0`` for all IPv4 addresses, ``::`` for all IPv6 addresses."""
     port: Port = 8700
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
@@ -170,9 +176,10 @@ class TierSettings(BundleSettings):
     """Settings that edge and cloud share."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0))
+        default_factory=lambda: min(256, usable_cores())
     )
-    """Number of processes that run layers, each on one core."""
+    """Number of processes that run layers, each on one core. Unset: the cores that this process may
+    use, by its affinity and the CPU quota of its container (`--cpus 2`: 2; half a core: 1)."""
     price_book: Path | None = None
     """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256

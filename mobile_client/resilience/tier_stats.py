@@ -144,6 +144,9 @@ class TierStats:
 
     def _update_breaker(self, tier: Tier, exchange: Exchange, token: object) -> None:
         breaker, error = self.breakers[tier], exchange.error
+        if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
+            breaker.discard(token)
+            return
         late = isinstance(error, DeadlineExceeded)
         if late and exchange.round_trip_ms < self.fair_timeout_ms(tier):
             # a tier that reports the deadline itself works

@@ -68,11 +68,19 @@ class TextEncoder:
     def __init__(self, tokenizer_file: Path, max_tokens: int) -> None:
         try:
             self._tokenizer = _load(tokenizer_file)
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_tokens)
         except Exception as error:  # the tokenizers library raises bare Exception
-            raise BundleError(f"bundle: {tokenizer_file} is not a tokenizer: {error}") from None
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
+            raise BundleError(
+                f"bundle: {tokenizer_file} is not a tokenizer ({error}); export the bundle's run "
+                "again with this version of dimee"
+            ) from None
         self._special = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens in the tokenizer's model, without tokens that were added to it."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
 
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
         """Tokenise a text or pair, truncated to the model's limit, the longer text first.

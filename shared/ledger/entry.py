@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
+from shared.errors import TierFailed
 from shared.field_types import (
     Amount,
     Count,
@@ -20,6 +22,10 @@ from shared.field_types import (
     Timestamp,
     Word,
 )
+from shared.validation import first_error
+
+PROCESS_DIED = "process_died"
+"""Error code of an attempt whose process died: a later process ended it, as abandoned."""
 
 
 class LedgerEntry(BaseModel):
@@ -88,7 +94,26 @@ class LedgerEntry(BaseModel):
             )
         return self
 
+    def with_facts(self, facts: Mapping[str, Any]) -> LedgerEntry:
+        """Return a copy with other values, checked, so that the ledger accepts it.
+
+        Raises `TierFailed` for a value that the ledger would refuse, such as a confidence of NaN.
+        """
+        try:
+            return LedgerEntry.model_validate({**self.__dict__, **facts})
+        except ValidationError as error:
+            field, problem = first_error(error, whole="entry")
+            raise TierFailed(
+                f"the attempt has no valid result ({field}: {problem}); check the bundle of the "
+                f"{self.tier} with: dimee classify"
+            ) from None
+
     @property
     def is_terminal(self) -> bool:
         """True if the attempt has ended for this side."""
         return self.state is not State.OPEN
+
+    @property
+    def is_end(self) -> bool:
+        """True if the attempt has ended, and the end is known rather than assumed."""
+        return self.is_terminal and self.error_code != PROCESS_DIED

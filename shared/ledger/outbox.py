@@ -26,6 +26,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
 from shared.ledger.outbox_table import OutboxTable, Row, RowKey
 from shared.ledger.recording_state import MB, OutboxReport, RecordingState, is_full, is_locked
+from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ MAX_BUFFERED = 10_000
 _IN_MEMORY = -1
 
 
-class Outbox:
+class Outbox(ProcessBound):
     """Entries of one process that are not yet delivered to the ledger. Thread-safe."""
 
     def __init__(self, file: Path, lock: int, salt: bytes, max_mb: float | None = None) -> None:
@@ -58,6 +59,8 @@ class Outbox:
             self._table = OutboxTable(file)
         if not self._reserve.take():
             self._state.refuse_for_space()
+        self._closed = False
+        self.bind_to_process()
 
     @classmethod
     def claim(cls, directory: Path, writer: str, max_mb: float | None = None) -> Outbox:
@@ -103,6 +106,7 @@ class Outbox:
         A terminal state is never changed. Raises `NotReady` if the entries cannot be written,
         because no request may start and no answer be given without its entries.
         """
+        self._check_usable()
         try:
             self._check_recording()
             self._upsert([_row(entry) for entry in entries])
@@ -204,15 +208,33 @@ class Outbox:
         message = content.encode("utf-8", "surrogatepass")
         return hmac.digest(self._salt, message, "sha256").hex()[:32]
 
+    def after_fork_in_child(self) -> None:
+        """Close the inherited lock: a child that outlives this process must not keep it."""
+        if not self._closed:
+            os.close(self._file_lock)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise NotReady("this process is stopping, and its outbox is closed; ask another one")
+        if self.is_foreign:
+            raise NotReady(
+                f"the outbox belongs to process {self.owner_id}, from which this one was forked; "
+                "start the service, or create the client, in each process after the fork"
+            )
+
     def close(self) -> None:
         """Close the files and release the outbox to other processes.
 
-        The reserve stays on disk while entries wait, because the next process needs it.
+        The reserve stays on disk while entries wait, because the next process needs it. Does nothing
+        in a child process.
         """
+        if self._closed or self.is_foreign:
+            return
         self.maintain()
         with suppress(sqlite3.Error):
             if not self._table.count_pending(1):
                 self._reserve.release()
+        self._closed = True
         self._table.close()
         os.close(self._file_lock)
 

@@ -12,10 +12,14 @@ class Report(BaseModel):
 
 
 class StoreResult(Report):
-    """Result of storing entries: number of new or changed ones, and of those already stored."""
+    """Result of storing entries: number of new or changed ones, and of those already stored.
+
+    ``conflicts`` counts, among ``duplicates``, the ends of attempts that have another end.
+    """
 
     stored: int = 0
     duplicates: int = 0
+    conflicts: int = 0
 
 
 class Finding(Report):

@@ -31,6 +31,9 @@ CHECKPOINT_INTERVAL_S = 0.25
 """Interval of the outbox's maintenance while the ledger is unavailable: a large checkpoint would
 keep the disk busy and make recording wait."""
 
+STOP_S = 1.0
+"""Least time in seconds that closing waits for the thread."""
+
 
 class Shipper:
     """Thread that posts pending entries to ``{ledger_url}/v1/entries``.
@@ -95,11 +98,12 @@ class Shipper:
 
     def close(self, timeout_s: float) -> None:
         """Stop after a last delivery within ``timeout_s``; undelivered entries stay on disk."""
+        until = time.monotonic() + timeout_s
         self._stopping.set()
         self._outbox.recorded.set()
         if self._thread.is_alive():
-            self._thread.join(timeout_s + 1.0)
-        self.flush(timeout_s)
+            self._thread.join(max(STOP_S, timeout_s))
+        self.flush(max(0.0, until - time.monotonic()))
         self._http.close()
 
     def _run(self) -> None:
@@ -114,6 +118,8 @@ class Shipper:
                 self._outbox.maintain()
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
+                if self._stopping.is_set():  # the outbox may be closed already
+                    return
                 log.exception("the outbox could not be delivered; trying again")
                 self._watch.failed("the outbox cannot be read or sent; see this process's log")
                 delivered = False
@@ -137,13 +143,17 @@ class Shipper:
 
     def _deliver_once(self, timeout_s: float) -> bool:
         """Send one batch; return False if the ledger could not store it now."""
-        with self._sending:
+        if not self._sending.acquire(timeout=timeout_s):
+            return False  # another delivery waits for the ledger
+        try:
             self._watch.attempted()
             rows = self._outbox.pending(BATCH_ENTRIES)
             if rows:
                 return self._send(rows, timeout_s)
             self._watch.succeeded()
             return True
+        finally:
+            self._sending.release()
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"

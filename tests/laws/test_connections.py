@@ -20,9 +20,9 @@ from shared.connections import (
     SERVER_IDLE_S,
     connection_limits,
 )
+from shared.field_types import MAX_DEADLINE_MS
 from shared.link_profiles import LINKS, parse_link
 from shared.serving.server import SERVER_OPTIONS
-from shared.wire import MAX_DEADLINE_MS
 from tests.support.paths import REPOSITORY
 
 SOURCES = ("shared", "mobile_client", "edge_server", "cloud_server", "testbed")

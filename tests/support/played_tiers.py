@@ -16,6 +16,7 @@ from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.wire import Classification
+from tests.support.answers import valid_answer
 from tests.support.mobile import World
 
 TEXT = "not the triumph it thinks it is, though hardly a failure"
@@ -38,25 +39,8 @@ def plays(what: str, tier: str) -> Any:
             return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
         if request.url.path == "/readyz":
             return httpx.Response(200, json={"status": "ready"})
-        layers = 3 if tier == "edge" else 6
         attempt = json.loads(request.content)["attempt_id"]
-        return httpx.Response(
-            200,
-            json={
-                "attempt_id": attempt,
-                "tier": tier,
-                "label": "negative",
-                "probabilities": {"negative": 0.99, "positive": 0.01},
-                "confidence": 0.99,
-                "exit_layer": layers,
-                "tokens": 12,
-                "truncated": False,
-                "bundle_id": "b",
-                "queue_ms": 0.1,
-                "compute_ms": 1.0,
-                "tier_ms": 1.2,
-            },
-        )
+        return httpx.Response(200, json=valid_answer(attempt, tier))
 
     return handler
 

@@ -19,7 +19,8 @@ from shared.domain import Side, State
 from shared.errors import InvalidInput, LedgerUnavailable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
-from shared.ledger.server.bulk_insert import KEY, insert_entries
+from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
+from shared.ledger.server.conflicts import record_conflicts
 from shared.ledger.server.tables import entries
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
@@ -52,17 +53,18 @@ class LedgerStore:
         return self._engine.dialect.name
 
     def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
-        """Store entries in one transaction; of stored entries, only open ones are replaced."""
+        """Store entries in one transaction; of stored entries, only open ones are replaced.
+
+        An end of an attempt that has another end is kept as a conflict, which `verify` reports.
+        """
         if not delivered:
             return StoreResult()
-        rows: dict[tuple[str, str], LedgerEntry] = {}
-        for entry in delivered:
-            key = (entry.attempt_id, entry.side.value)
-            if key not in rows or not rows[key].is_terminal:
-                rows[key] = entry
         with self.connect() as connection:
-            changed = insert_entries(connection, list(rows.values()), time.time())
-        return StoreResult(stored=changed, duplicates=len(delivered) - changed)
+            now = time.time()
+            changed = insert_entries(connection, first_ends(delivered), now)
+            duplicates = len(delivered) - changed
+            other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
+        return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; empty for an unknown request."""
