@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from shared.connections import connection_limits
 from shared.credentials import Credentials
@@ -14,7 +16,9 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
+from shared.validation import first_error
 
+T = TypeVar("T")
 _ENTRIES = TypeAdapter(list[LedgerEntry])
 _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
@@ -52,16 +56,17 @@ class LedgerClient:
 
     def summary(self) -> Summary:
         """Return shares, percentiles, bytes and costs of the whole ledger."""
-        return Summary.model_validate(self._get("/v1/summary"))
+        return self._parsed(Summary.model_validate, self._get("/v1/summary"))
 
     def verify(self) -> Verification:
         """Match the two sides of every attempt."""
-        return Verification.model_validate(self._get("/v1/verify"))
+        return self._parsed(Verification.model_validate, self._get("/v1/verify"))
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; raises `NotFound`."""
         quoted = quote(request_id, safe="", errors="replace")
-        return _ENTRIES.validate_python(self._get(f"/v1/requests/{quoted}")["entries"])
+        content = self._get(f"/v1/requests/{quoted}")
+        return self._parsed(_ENTRIES.validate_python, content.get("entries"))
 
     def last_requests(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
         """Return the last ``count`` (at most 1,000) answered requests, newest first.
@@ -70,7 +75,8 @@ class LedgerClient:
         decided are returned.
         """
         params = {"last": str(count)} | ({} if policy is None else {"policy": policy})
-        requests = _REQUESTS.validate_python(self._get("/v1/requests", params)["requests"])
+        content = self._get("/v1/requests", params)
+        requests = self._parsed(_REQUESTS.validate_python, content.get("requests"))
         return [request["entries"] for request in requests]
 
     def _get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
@@ -88,6 +94,16 @@ class LedgerClient:
         if not response.is_success or not isinstance(body, dict):
             raise from_payload(body, response.status_code)
         return body
+
+    def _parsed(self, parse: Callable[[object], T], content: object) -> T:
+        try:
+            return parse(content)
+        except ValidationError as error:
+            field, problem = first_error(error, whole="answer")
+            raise LedgerUnavailable(
+                f"the ledger at {self.url} holds or sends values that this version of dimee does "
+                f"not know ({field}: {problem}); install the same version everywhere"
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""
