@@ -12,6 +12,7 @@ from testbed.chaos.faults.kill import kill
 from testbed.chaos.faults.link import BAD_LINKS, link
 from testbed.chaos.faults.pause import pause
 from testbed.chaos.faults.terminate import terminate
+from testbed.chaos.faults.unwritable import disk_full, read_only
 
 FAULTS: dict[str, FaultKind] = {
     "kill": FaultKind(
@@ -21,5 +22,7 @@ FAULTS: dict[str, FaultKind] = {
     "link": FaultKind(link, HOPS, BAD_LINKS, weight=4),
     "slow-heads": FaultKind(slow_heads, ROLES),
     "half-open": FaultKind(half_open, ROLES, tuple(UNFINISHED)),
+    "disk-full": FaultKind(disk_full, ROLES),
+    "read-only": FaultKind(read_only, ROLES),
     "terminate": FaultKind(terminate, ROLES, stops_the_process=True, weight=2),
 }
