@@ -17,6 +17,7 @@ from testbed.links.relay import Relay
 from testbed.links.schedule import LinkState, Schedule
 from testbed.load.generator import open_loop
 from testbed.load.http_client import HttpClient
+from tests.support.answers import EDGE_RULES
 from tests.support.http_server import HttpServer, in_turn, response
 from tests.support.paths import free_ports
 from tests.support.played_tiers import plays
@@ -47,7 +48,7 @@ def test_request_after_4_8_idle_seconds_works_five_of_five_on_a_link_of_delay() 
     """
 
     async def two_requests(url: str) -> list[bool]:
-        client = TierClient(Tier.EDGE, url)
+        client = TierClient(Tier.EDGE, url, EDGE_RULES)
         answered = []
         for number in range(2):
             request = InferRequest(request_id="r", attempt_id=f"a{number}", text="fine")
