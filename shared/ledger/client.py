@@ -10,10 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
-from shared.errors import LedgerUnavailable, from_payload
+from shared.errors import InvalidInput, LedgerUnavailable, from_payload
 from shared.http_fetch import fetch, json_of
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
+from shared.redaction import without_credentials
+from shared.settings import NO_LEDGER
 
 T = TypeVar("T")
 _SUMMARY = TypeAdapter(Summary)
@@ -35,6 +37,12 @@ class LedgerClient:
         transport: httpx.BaseTransport | None = None,
         credentials: Credentials | None = None,
     ) -> None:
+        if url == NO_LEDGER:
+            raise InvalidInput(
+                "ledger-url: DIMEE_LEDGER_URL is off, so nothing is recorded; give the address of "
+                "a ledger",
+                field="ledger-url",
+            )
         self.url = url.rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
@@ -73,8 +81,9 @@ class LedgerClient:
             response = fetch(self._http, "GET", path, params=params)
         except httpx.HTTPError as error:
             raise LedgerUnavailable(
-                f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "
-                "start it with: dimee up, or give its address with --ledger-url"
+                f"the ledger at {without_credentials(self.url)} cannot be reached "
+                f"({error or type(error).__name__}); start it with: dimee up, or give "
+                "its address with --ledger-url"
             ) from None
         body = json_of(response)
         if response.status_code != httpx.codes.OK:
@@ -91,8 +100,8 @@ class LedgerClient:
 
     def _unknown_format(self) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"the server at {self.url} answers in an unknown format; give the ledger's address "
-            "with --ledger-url, and run the same version of dimee everywhere"
+            f"the server at {without_credentials(self.url)} answers in an unknown format; give "
+            "the ledger's address with --ledger-url, and run the same version of dimee everywhere"
         )
 
     def close(self) -> None:

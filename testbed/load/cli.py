@@ -24,6 +24,7 @@ from shared.files import prepare_output
 from shared.http_fetch import fetch, json_of, parse_json
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
+from shared.redaction import without_credentials
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
@@ -261,14 +262,26 @@ def _running_target(chosen: Scenario, options: dict[str, Any]) -> LoadTarget:
 def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
     try:
         with httpx.Client(transport=BoundedTransport(credentials.verify), timeout=10.0) as http:
-            body = json_of(fetch(http, "GET", f"{url}/readyz"))
+            ready = json_of(fetch(http, "GET", f"{url}/readyz"))
     except httpx.HTTPError as error:
         raise DimeeError(
-            f"no gateway answers at {url} ({error or type(error).__name__}); start one: dimee up"
+            f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
+            "start one: dimee up"
         ) from None
-    if not isinstance(body, dict):
-        raise DimeeError(f"the server at {url} is no gateway; correct --url, or start: dimee up")
-    return body
+    if not isinstance(ready, dict):
+        raise DimeeError(
+            f"the server at {without_credentials(url)} is no gateway; correct --url, or start one: "
+            "dimee up"
+        )
+    tiers = ready.get("tiers")
+    away = [
+        f"{tier} ({readiness})"
+        for tier, readiness in (tiers.items() if isinstance(tiers, dict) else ())
+        if readiness != "ready"
+    ]
+    if away:
+        click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")
+    return ready
 
 
 def _plan(
@@ -316,7 +329,10 @@ def _classify(
     samples = []
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
-            raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+            raise DimeeError(
+                f"the gateway at {without_credentials(url)} was lost before the run "
+                f"({answer.error})"
+            )
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
             raise from_payload(parse_json(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)

@@ -6,10 +6,12 @@ To add a kind, write its context manager in a module of its own and give it a li
 from __future__ import annotations
 
 from testbed.chaos.fault_injector import HOPS, LAYER_PROCESSES, ROLES
+from testbed.chaos.faults.connections import UNFINISHED, half_open, slow_heads
 from testbed.chaos.faults.fault_kind import FaultKind
 from testbed.chaos.faults.kill import kill
 from testbed.chaos.faults.link import BAD_LINKS, link
 from testbed.chaos.faults.pause import pause
+from testbed.chaos.faults.reset_after_accept import reset_after_accept
 from testbed.chaos.faults.terminate import terminate
 
 FAULTS: dict[str, FaultKind] = {
@@ -18,5 +20,8 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "pause": FaultKind(pause, (*ROLES, *LAYER_PROCESSES), stops_the_process=True, weight=2),
     "link": FaultKind(link, HOPS, BAD_LINKS, weight=4),
+    "reset-after-accept": FaultKind(reset_after_accept, HOPS, weight=2),
+    "slow-heads": FaultKind(slow_heads, ROLES),
+    "half-open": FaultKind(half_open, ROLES, tuple(UNFINISHED)),
     "terminate": FaultKind(terminate, ROLES, stops_the_process=True, weight=2),
 }
