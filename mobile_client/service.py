@@ -162,6 +162,10 @@ class MobileService(ProcessBound):
         or an option is wrong.
         """
         self.check_process()
+        if options is not None and not isinstance(options, RequestOptions):
+            raise InvalidInput(
+                f"options: must be RequestOptions, not {type(options).__name__}", field="options"
+            )
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
         resolved = (options or RequestOptions()).resolve(self._default_options)
