@@ -205,7 +205,8 @@ class TierClient:
             )
         except TimeoutError:
             error = DeadlineExceeded(
-                f"the {self.tier} at {self._shown_url} did not answer within {call.timeout_s * 1e3:.0f} ms"
+                f"the {self.tier} at {self._shown_url} did not answer within "
+                f"{call.timeout_s * 1e3:.0f} ms"
             )
         except _InvalidAnswer as failure:
             error, received = self._invalid(str(failure)), failure.received_bytes

@@ -8,6 +8,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from shared.connections import connection_limits
+from shared.addresses import check_address
 from shared.credentials import Credentials
 from shared.errors import LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
@@ -31,7 +32,7 @@ class LedgerClient:
         transport: httpx.BaseTransport | None = None,
         credentials: Credentials | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = check_address(url, "ledger-url").rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
             base_url=self.url,

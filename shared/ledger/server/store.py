@@ -43,9 +43,19 @@ class LedgerStore:
             self._migrate()
         except SQLAlchemyError as error:
             raise LedgerUnavailable(
-                f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
+                f"database-url: the ledger's database cannot be used ({self._reason(error)}); "
                 "check that it runs and that the account may create tables"
             ) from None
+
+    def _reason(self, error: Exception) -> str:
+        """Return the first line of a driver's message, without what the URL keeps secret."""
+        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+        reason, url = lines[0] if lines else type(error).__name__, self._engine.url
+        values = [url.password, *(text for pair in url.normalized_query.items() for text in pair)]
+        for value in values:
+            for secret in (value,) if isinstance(value, str) else value or ():
+                reason = reason.replace(secret, "…")
+        return reason
 
     @property
     def dialect(self) -> str:
@@ -134,7 +144,7 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({_first_line(error)}); nothing was stored"
+                f"the ledger's database failed ({self._reason(error)}); nothing was stored"
             ) from error
 
     def close(self) -> None:
@@ -208,5 +218,3 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
