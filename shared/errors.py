@@ -37,6 +37,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from shared.redaction import redact
+from shared.short_line import short_line
 
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_FIELD_CHARS = 100
@@ -302,7 +303,7 @@ def _text(value: object, most: int) -> str | None:
     """Return at most ``most`` characters, without control characters and lone surrogates."""
     if not isinstance(value, str):
         return None
-    return "".join(char if char.isprintable() else "?" for char in value[:most])
+    return short_line(value, most)
 
 
 def _number(value: object, least: float) -> float | None:

@@ -35,6 +35,7 @@ from shared.errors import (
 )
 from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
+from shared.short_line import short_line
 from shared.tier_transport import FRESH_CONNECTION, ReusedConnectionBroke, TierTransport
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
@@ -168,7 +169,13 @@ class TierClient:
 
         Any answer except a server error shows that the tier can be reached.
         """
-        message = httpx.Request("GET", self.url + "/readyz", headers=self._credentials.headers())
+        message = httpx.Request(
+            "GET",
+            self.url + "/readyz",
+            headers=self._credentials.headers(),
+            # an idle connection that broke says nothing about the tier
+            extensions={FRESH_CONNECTION: True},
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 response, _ = await self._send(message)
@@ -313,5 +320,5 @@ def _reason(failure: Exception) -> str:
     hints = (hint for sign, hint in _TLS_HINTS.items() if sign in message)
     hint = next(hints, None)
     # the peer may have sent parts of it
-    shown = "".join(char if char.isprintable() else "?" for char in message[:_MAX_REASON_CHARS])
+    shown = short_line(message, _MAX_REASON_CHARS)
     return shown if hint is None else f"{hint}: {shown}"

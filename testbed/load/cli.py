@@ -262,12 +262,20 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
         response = httpx.get(
             f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
         )
-        return dict(response.json())
+        ready = dict(response.json())
     except (httpx.HTTPError, ValueError) as error:
         raise DimeeError(
             f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
             "start one: dimee up"
         ) from None
+    away = [
+        f"{tier} ({readiness})"
+        for tier, readiness in ready.get("tiers", {}).items()
+        if readiness != "ready"
+    ]
+    if away:
+        click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")
+    return ready
 
 
 def _plan(

@@ -221,9 +221,7 @@ def test_failing_starts_show_no_secret(plants: Plants, tmp_path: Path) -> None:
     for number, settings in enumerate(bad_settings(plants)):
         state = tmp_path / str(number)
         settings |= {"state_dir": state, "bundle": BUNDLE, "policy": "cloud", "retries": 0}
-        for name, commands in COMMANDS.items():
-            if name in settings:
-                break
+        commands = next(commands for name, commands in COMMANDS.items() if name in settings)
         for command in commands:
             done = subprocess.run(
                 [sys.executable, "-m", *command],

@@ -24,6 +24,8 @@ from shared.ledger.server.conflicts import record_conflicts
 from shared.ledger.server.tables import entries
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
+BUSY_TIMEOUT_S = 8.0
+"""Time to wait for a lock of SQLite's file. It is below the ten seconds that a shipper waits."""
 _ALEMBIC = threading.Lock()  # Alembic's context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # key of the advisory lock; no other program uses it
 
@@ -39,23 +41,16 @@ class LedgerStore:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self.write_problem: str | None = None
+        """Message of the last delivery's error; None if the last delivery was stored."""
         try:
             self._migrate()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
+            remedy = _remedy(self._engine.url)
             raise LedgerUnavailable(
-                f"database-url: the ledger's database cannot be used ({self._reason(error)}); "
-                "check that it runs and that the account may create tables"
+                f"database-url: the ledger's database cannot be used "
+                f"({_reason(error, self._engine.url)}); {remedy}"
             ) from None
-
-    def _reason(self, error: Exception) -> str:
-        """Return the first line of a driver's message, without what the URL keeps secret."""
-        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-        reason, url = lines[0] if lines else type(error).__name__, self._engine.url
-        values = [url.password, *(text for pair in url.normalized_query.items() for text in pair)]
-        for value in values:
-            for secret in (value,) if isinstance(value, str) else value or ():
-                reason = reason.replace(secret, "…")
-        return reason
 
     @property
     def dialect(self) -> str:
@@ -69,12 +64,37 @@ class LedgerStore:
         """
         if not delivered:
             return StoreResult()
-        with self.connect() as connection:
-            now = time.time()
-            changed = insert_entries(connection, first_ends(delivered), now)
-            duplicates = len(delivered) - changed
-            other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
+        try:
+            result = self._insert(delivered)
+        except LedgerUnavailable as error:
+            if not (_is_full(error) and self._empty_wal()):
+                raise
+            result = self._insert(delivered)
+        self.write_problem = None
+        return result
+
+    def _insert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
+        try:
+            with self.connect() as connection:
+                now = time.time()
+                changed = insert_entries(connection, first_ends(delivered), now)
+                duplicates = len(delivered) - changed
+                other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
+        except LedgerUnavailable as error:
+            self.write_problem = error.message
+            raise
         return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
+
+    def _empty_wal(self) -> bool:
+        """Return whether SQLite's write-ahead log could be emptied, so that a write may fit."""
+        if self.dialect != "sqlite":
+            return False
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(RESTART)")
+        except SQLAlchemyError:
+            return False
+        return True
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; empty for an unknown request."""
@@ -144,7 +164,8 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({self._reason(error)}); nothing was stored"
+                f"the ledger's database failed ({_reason(error, self._engine.url)}); nothing was "
+                f"stored; {_remedy(self._engine.url)}"
             ) from error
 
     def close(self) -> None:
@@ -189,7 +210,7 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         supported = parsed.get_backend_name() in ("sqlite", "postgresql")
-    except (ArgumentError, NoSuchModuleError, ValueError):  # ValueError for a port
+    except (ArgumentError, NoSuchModuleError):
         supported = False
     if not supported:
         raise InvalidInput(
@@ -200,7 +221,7 @@ def _engine(url: str) -> sa.Engine:
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=5)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
@@ -218,3 +239,24 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
+def _remedy(url: sa.URL) -> str:
+    """Return what to do when the database fails."""
+    if url.get_backend_name() == "postgresql":
+        return "check that it runs and that the account may create tables"
+    return "check that the disk is not full, and that no other program locks the file"
+
+
+def _is_full(error: BaseException) -> bool:
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
+
+
+def _reason(error: Exception, url: sa.URL) -> str:
+    """Return the first line of a driver's message, without what the URL keeps secret."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    options = (text for name, values in url.normalized_query.items() for text in (name, *values))
+    for secret in (url.password, *options):
+        if secret:
+            reason = reason.replace(str(secret), "…")
+    return reason
