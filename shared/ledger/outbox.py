@@ -275,7 +275,7 @@ class Outbox(ProcessBound):
             self._refuse(error)
 
     def _make_room(self) -> bool:
-        """Return whether the reserve can be set aside again after the WAL was emptied into the file.
+        """Empty the WAL into the file; return whether the reserve can be set aside again.
 
         The file may grow by that, and the deletion of delivered rows needs space too, so the
         reserve is released first.
