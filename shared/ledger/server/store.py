@@ -210,7 +210,7 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         supported = parsed.get_backend_name() in ("sqlite", "postgresql")
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):  # ValueError for a port
         supported = False
     if not supported:
         raise InvalidInput(
