@@ -15,7 +15,7 @@ from shared.errors import AttemptRepeated
 from shared.tier_client import Exchange, TierClient
 from shared.tier_server.attempt_ids import AttemptIds
 from shared.wire import InferRequest
-from tests.support.http_server import run_with_server
+from tests.support.servers import run_with_server
 from tests.support.tiers import create_edge, infer_body
 
 
