@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from shared.redaction import redact
 from shared.short_line import short_line
 
 _MAX_MESSAGE_CHARS = 2_000
@@ -46,6 +47,7 @@ _MAX_NUMBER = 1e15
 class DimeeError(Exception):
     """Base of all errors.
 
+    ``message`` is redacted (`shared.redaction`), because callers, logs and reports get it.
     ``field`` is the name of the wrong input and ``limit`` its bound, where there is one.
     ``retry_after_s`` is the time after which a retry is useful.
     """
@@ -61,8 +63,8 @@ class DimeeError(Exception):
         limit: float | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redact(message)
+        super().__init__(self.message)
         self.field = field
         self.limit = limit
         self.retry_after_s = retry_after_s
