@@ -15,6 +15,7 @@ from shared.errors import AttemptRepeated
 from shared.tier_client import Exchange, TierClient
 from shared.tier_server.attempt_ids import AttemptIds
 from shared.wire import InferRequest
+from tests.support.answers import EDGE_RULES
 from tests.support.servers import run_with_server
 from tests.support.tiers import create_edge, infer_body
 
@@ -52,7 +53,7 @@ def test_caller_that_repeats_an_attempt_does_not_expect_a_row_for_it(tmp_path: P
     """The exchange is a failed attempt of the tier, and `verify` expects no refusal of it."""
 
     async def client(_: uvicorn.Server, port: int) -> list[Exchange]:
-        tier = TierClient(Tier.EDGE, f"http://127.0.0.1:{port}")
+        tier = TierClient(Tier.EDGE, f"http://127.0.0.1:{port}", EDGE_RULES)
         request = InferRequest(request_id="r", attempt_id="a", text="fine", deadline_ms=60_000)
         exchanges = [await tier.infer(request, 60.0) for _ in range(2)]
         await tier.close()
