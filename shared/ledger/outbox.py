@@ -213,6 +213,10 @@ class Outbox(ProcessBound):
         found = self._table.count_pending(limit) + len(self._buffered)
         return found if limit < 0 else min(limit, found)
 
+    def count_rejected(self) -> int:
+        """Return the number of rows that the ledger rejects; they stay on disk."""
+        return self._table.count_quarantined()
+
     def hash_text(self, text: str, pair: str | None) -> str:
         """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""
         content = text if pair is None else f"{text}\x1f{pair}"
