@@ -11,7 +11,7 @@ from mobile_client.service import MobileService
 from mobile_client.service_thread import FLUSH_S, ServiceThread
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
-from shared.errors import ClientUnusable, DimeeError
+from shared.errors import ClientUnusable, DimeeError, InvalidInput
 from shared.policies import RoutingPolicy
 from shared.settings import read_settings
 from shared.wire import BundleDescription, Classification
@@ -172,6 +172,10 @@ class MobileClient:
 
 def load_settings(settings: MobileSettings | None = None, **overrides: Any) -> MobileSettings:
     """Return ``settings``, or those of the environment, with every override that is not None."""
+    if settings is not None and not isinstance(settings, MobileSettings):
+        raise InvalidInput(
+            f"settings: must be MobileSettings, not {type(settings).__name__}", field="settings"
+        )
     given = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
         return read_settings(MobileSettings, **given)

@@ -15,7 +15,7 @@ from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
 from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
-from mobile_client.resilience.circuit_breaker import Reach
+from mobile_client.resilience.circuit_breaker import Readiness
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
@@ -131,12 +131,12 @@ class MobileService(ProcessBound):
         """Return the state of the outbox."""
         return self._outbox.report()
 
-    def renew_reach(self) -> dict[Tier, Reach]:
+    def tier_readiness(self) -> dict[Tier, Readiness]:
         """Return what is known of each tier that the mode allows, and probe where that is old."""
         allowed = allowed_tiers(self.settings.mode)
         self.prober.renew(allowed)
         breakers = self.runtime.tier_stats.breakers
-        return {tier: breaker.reach for tier, breaker in breakers.items() if tier in allowed}
+        return {tier: breaker.readiness for tier, breaker in breakers.items() if tier in allowed}
 
     async def classify(
         self,
@@ -162,6 +162,10 @@ class MobileService(ProcessBound):
         or an option is wrong.
         """
         self.check_process()
+        if options is not None and not isinstance(options, RequestOptions):
+            raise InvalidInput(
+                f"options: must be RequestOptions, not {type(options).__name__}", field="options"
+            )
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
         resolved = (options or RequestOptions()).resolve(self._default_options)

@@ -30,9 +30,9 @@ class MobileSettings(BundleSettings):
     ``cascade-routing``, or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
-    edge_url: str = "http://127.0.0.1:8702"
+    edge_url: str = Field(default="http://127.0.0.1:8702", repr=False)
     """Address of the edge."""
-    cloud_url: str = "http://127.0.0.1:8703"
+    cloud_url: str = Field(default="http://127.0.0.1:8703", repr=False)
     """Address of the cloud."""
     deadline_ms: DeadlineMs = 5_000.0
     """Time for all attempts of a request together, in milliseconds."""

@@ -36,6 +36,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from shared.redaction import redact
+from shared.short_line import short_line
+
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_FIELD_CHARS = 100
 _MAX_NUMBER = 1e15
@@ -44,6 +47,7 @@ _MAX_NUMBER = 1e15
 class DimeeError(Exception):
     """Base of all errors.
 
+    ``message`` is redacted (`shared.redaction`), because callers, logs and reports get it.
     ``field`` is the name of the wrong input and ``limit`` its bound, where there is one.
     ``retry_after_s`` is the time after which a retry is useful.
     """
@@ -59,8 +63,8 @@ class DimeeError(Exception):
         limit: float | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redact(message)
+        super().__init__(self.message)
         self.field = field
         self.limit = limit
         self.retry_after_s = retry_after_s
@@ -299,7 +303,7 @@ def _text(value: object, most: int) -> str | None:
     """Return at most ``most`` characters, without control characters and lone surrogates."""
     if not isinstance(value, str):
         return None
-    return "".join(char if char.isprintable() else "?" for char in value[:most])
+    return short_line(value, most)
 
 
 def _number(value: object, least: float) -> float | None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from urllib.parse import urlsplit
 
 UNREADABLE_URL = "(an address that cannot be read)"
+_URL = re.compile(r"\b(?:https?|postgres(?:ql)?(?:\+\w+)?)://[^\s\"'<>]+", re.IGNORECASE)
+# up to the last @, because a password may contain one, and a slash
+_USER = re.compile(r"(?<=://)[^\s\"'<>]*@")
+_VALUE = re.compile(
+    r"\b((?:ssl)?password|passwd|pwd|passphrase|secret|(?:\w*_)?token|(?:\w*[-_])?key|sig|signature)"
+    r"=[^\s&;\"'<>#]+",
+    re.IGNORECASE,
+)
 
 
 def without_credentials(url: str) -> str:
@@ -29,6 +38,24 @@ def without_credentials(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     path = "/…" if parts.path.strip("/") else ""
     return f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{path}"
+
+
+def redact(text: str) -> str:
+    """Return a message without the credentials in its URLs and without ``password=…`` and the like.
+
+    It is for messages of other libraries and for logs. An address of the settings is shown by
+    `without_credentials`, which also leaves out its path.
+    """
+    if "://" in text:
+        text = _USER.sub("", text)
+    if "=" in text:
+        text = _VALUE.sub(r"\1=…", text)
+    return text
+
+
+def redact_urls(text: str) -> str:
+    """Return a text, such as a command, with every address in it shown by `without_credentials`."""
+    return redact(_URL.sub(lambda url: without_credentials(url[0]), text))
 
 
 def redacted(error: BaseException) -> str:

@@ -80,7 +80,16 @@ def without_brackets(host: str) -> str:
 
 
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
-    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable."""
+    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable.
+
+    ``given`` overrides the environment; a name that the class does not have is an error.
+    """
+    unknown = sorted(given.keys() - kind.model_fields.keys())
+    if unknown:
+        raise InvalidInput(
+            f"settings: {unknown[0][:100]} is not a setting of {kind.__name__}; leave it out",
+            field=unknown[0][:100],
+        )
     try:
         return kind(**given)
     except ValidationError as error:
@@ -130,7 +139,7 @@ class ServiceSettings(CallerSettings):
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: str = "http://127.0.0.1:8700"
+    ledger_url: str = Field(default="http://127.0.0.1:8700", repr=False)
     """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
     start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
@@ -141,7 +150,8 @@ class ServiceSettings(CallerSettings):
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Requests a second that each client may send; each text of a call counts."""
+    """Requests a second that each client may send; each text of a call counts, and each
+    256 KiB of a body."""
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Requests that a client may send at once before the rate limit applies."""
     tls_cert: Path | None = None

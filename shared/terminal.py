@@ -10,6 +10,8 @@ import re
 import sys
 from typing import Any, TextIO
 
+from shared.redaction import redact
+
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls but tab and line feed; line and paragraph separators; embeddings, overrides
 and isolates of the writing direction; surrogates."""
@@ -61,7 +63,7 @@ def protect_output() -> None:
     if sys.stdout is not None and not isinstance(sys.stdout, ProtectedStream):
         sys.stdout = ProtectedStream(sys.stdout)
     if sys.stderr is not None and not isinstance(sys.stderr, ProtectedStream):
-        sys.stderr = ProtectedStream(sys.stderr)
+        sys.stderr = ProtectedStream(sys.stderr, redacts=True)
 
 
 def progress_stream() -> TextIO:
@@ -73,11 +75,13 @@ def progress_stream() -> TextIO:
 class ProtectedStream:
     """Text stream that escapes control characters and those that its encoding lacks.
 
-    A terminal with a limited encoding, or without one (``LC_ALL=C``), never raises an error.
+    A terminal with a limited encoding, or without one (``LC_ALL=C``), never raises an error. With
+    ``redacts``, credentials are left out: logs and tracebacks may contain addresses with them.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, redacts: bool = False) -> None:
         self.unprotected = stream
+        self._redacts = redacts
         self._encoding = stream.encoding or "utf-8"
 
     @property
@@ -87,7 +91,8 @@ class ProtectedStream:
 
     def write(self, text: str) -> int:
         """Write ``text``, and return its length."""
-        self.unprotected.write(encodable(escape_controls(text), self._encoding))
+        shown = redact(text) if self._redacts else text
+        self.unprotected.write(encodable(escape_controls(shown), self._encoding))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:

@@ -34,6 +34,8 @@ from shared.errors import (
     from_payload,
 )
 from shared.inference.codec import MEDIA_TYPE
+from shared.redaction import redacted, without_credentials
+from shared.short_line import short_line
 from shared.tier_transport import FRESH_CONNECTION, ReusedConnectionBroke, TierTransport
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
@@ -121,6 +123,7 @@ class TierClient:
         self.tier = tier
         self._rules = rules
         self.url = url.rstrip("/")
+        self._shown_url = without_credentials(url)
         self._urls = {path: httpx.URL(self.url + path) for path in ("/v1/infer", "/v1/resume")}
         self._credentials = credentials or Credentials()
         self._clock = clock
@@ -166,15 +169,23 @@ class TierClient:
 
         Any answer except a server error shows that the tier can be reached.
         """
-        message = httpx.Request("GET", self.url + "/readyz", headers=self._credentials.headers())
+        message = httpx.Request(
+            "GET",
+            self.url + "/readyz",
+            headers=self._credentials.headers(),
+            # an idle connection that broke says nothing about the tier
+            extensions={FRESH_CONNECTION: True},
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 response, _ = await self._send(message)
         except Exception as failure:  # a transport may raise anything
             reason = _reason(failure)
-            return TierUnreachable(f"the {self.tier} at {self.url} is not reached ({reason})")
+            return TierUnreachable(
+                f"the {self.tier} at {self._shown_url} is not reached ({reason})"
+            )
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            return NotReady(f"the {self.tier} at {self.url} is not ready")
+            return NotReady(f"the {self.tier} at {self._shown_url} is not ready")
         return None
 
     async def _exchange(self, call: _Call) -> Exchange:
@@ -197,21 +208,21 @@ class TierClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
             delivery, sent = Delivery.NOT_SENT, 0
             error = TierUnreachable(
-                f"the {self.tier} at {self.url} could not be reached ({_reason(failure)})"
+                f"the {self.tier} at {self._shown_url} could not be reached ({_reason(failure)})"
             )
         except TimeoutError:
             error = DeadlineExceeded(
-                f"the {self.tier} at {self.url} did not answer within {call.timeout_s * 1e3:.0f} ms"
+                f"the {self.tier} at {self._shown_url} did not answer within {call.timeout_s * 1e3:.0f} ms"
             )
         except _InvalidAnswer as failure:
             error, received = self._invalid(str(failure)), failure.received_bytes
         except Exception as failure:
             # whatever a transport raises, the attempt has failed and its entry needs an end
             if not isinstance(failure, httpx.HTTPError):
-                log.warning("the transport raised %s", _reason(failure), exc_info=failure)
+                log.warning("the transport raised %s", redacted(failure))
             broke = isinstance(failure, ReusedConnectionBroke)
             error = TierUnreachable(
-                f"the connection to the {self.tier} at {self.url} broke ({_reason(failure)})"
+                f"the connection to the {self.tier} at {self._shown_url} broke ({_reason(failure)})"
                 + self._hint()
             )
         else:
@@ -265,8 +276,8 @@ class TierClient:
         if isinstance(error, Unauthorised | Forbidden):
             # auth and rate limits refuse before the tier records the attempt
             return Delivery.UNKNOWN, NotAdmitted(
-                f"the {self.tier} at {self.url} does not admit this mobile ({error.code}); set "
-                "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
+                f"the {self.tier} at {self._shown_url} does not admit this mobile ({error.code}); "
+                "set DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
             )
         known = isinstance(payload, dict) and error.status == status
         if known and isinstance(error, _TIER_ERRORS if call.after is None else _STATE_ERRORS):
@@ -280,7 +291,7 @@ class TierClient:
         )
 
     def _invalid(self, problem: str) -> TierFailed:
-        return TierFailed(f"the {self.tier} at {self.url} answered {problem}")
+        return TierFailed(f"the {self.tier} at {self._shown_url} answered {problem}")
 
     def _hint(self) -> str:
         """Return advice for TLS 1.3, where a refused certificate is just a broken connection."""
@@ -308,5 +319,5 @@ def _reason(failure: Exception) -> str:
     hints = (hint for sign, hint in _TLS_HINTS.items() if sign in message)
     hint = next(hints, None)
     # the peer may have sent parts of it
-    shown = "".join(char if char.isprintable() else "?" for char in message[:_MAX_REASON_CHARS])
+    shown = short_line(message, _MAX_REASON_CHARS)
     return shown if hint is None else f"{hint}: {shown}"

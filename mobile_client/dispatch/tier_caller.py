@@ -207,7 +207,7 @@ class TierCaller:
         except BaseException:
             breaker.discard(token)
             raise
-        tier_stats.record_exchange(entry.tier, exchange, token)
+        tier_stats.record_exchange(entry.tier, exchange, token, timeout_ms)
         return exchange
 
 

@@ -87,7 +87,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state["ready"] = True
-        mobile.renew_reach()
+        mobile.tier_readiness()
         yield
         state["ready"] = False
         await mobile.close()
@@ -176,7 +176,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
-            "tiers": mobile.renew_reach(),
+            "tiers": mobile.tier_readiness(),
             "ledger": mobile.undelivered(),
             "outbox": outbox,
         }

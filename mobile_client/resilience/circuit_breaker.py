@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
-Reach = Literal["ready", "not ready", "unreachable", "failing", "unknown"]
+Readiness = Literal["ready", "not ready", "unreachable", "failing", "unknown"]
 """Latest knowledge of a tier. A ``failing`` tier answers that it is ready, but fails requests."""
 FAILURES = 3
 """Number of failures in a row that open the breaker."""
 OPEN_S, MAX_OPEN_S = 5.0, 60.0
 """Seconds that the breaker stays open at first, and at most; each failed trial doubles the time."""
+SUSPECT_AFTER_S = 2.0
+"""A tier that was heard of less than this many seconds ago is not suspected."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +94,7 @@ class CircuitBreaker:
         return self._open_until is not None and not self._closed_by_probe
 
     @property
-    def reach(self) -> Reach:
+    def readiness(self) -> Readiness:
         """Latest knowledge of the tier."""
         if self.reached is None:
             return "unknown"
@@ -149,6 +151,17 @@ class CircuitBreaker:
             self._open_until = self.clock() + self._open_s
         elif self.failures >= FAILURES and self._open_until is None:
             self._open_until = self.clock() + self._open_s
+
+    def record_not_ready(self, *, unreachable: bool) -> None:
+        """Record that a probe failed, and let no request try the tier while probes go on."""
+        self.record_failure(unreachable=unreachable, not_ready=not unreachable)
+        if self._open_until is not None:
+            self._open_until = max(self._open_until, self.clock() + OPEN_S)
+
+    def suspect(self) -> None:
+        """Ask for a probe, because an attempt ended unanswered in a way that does not count."""
+        if self.clock() - self.heard_at >= SUSPECT_AFTER_S:
+            self.suspected = True
 
     def discard(self, token: object) -> None:
         """Ignore the outcome of an attempt that was cancelled or had too little time."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from mobile_client.resilience.tier_stats import TierStats
+from mobile_client.resilience.tier_stats import STALL_MS, TierStats
 from shared.domain import Tier
 from shared.tier_client import TierClient
 
@@ -92,7 +92,12 @@ class ReadinessProber:
                     return
                 self._asked.discard(tier)
                 self._probed_at[tier] = self._clock()
-                error = await self._tiers[tier].probe(self._tier_stats.fair_timeout_ms(tier) / 1e3)
-                self._tier_stats.record_probe(tier, error)
+                timeout_s = self._tier_stats.fair_timeout_ms(tier) / 1e3
+                error = await self._tiers[tier].probe(timeout_s)
+                stalled = self._clock() - self._probed_at[tier] > timeout_s + STALL_MS / 1e3
+                if error is None or not stalled:
+                    self._tier_stats.record_probe(tier, error)
+                else:
+                    self._asked.add(tier)
         finally:
             del self._tasks[tier]

@@ -25,6 +25,8 @@ and one exchange on the slowest link profile, and is shorter than the first atte
 default deadline."""
 FAIR_MULTIPLE = 4.0
 """A timeout counts only after at least this multiple of the tier's mean delay."""
+STALL_MS = 100.0
+"""A timeout that is noticed later than this was missed by this process, which did not run."""
 DELAY_EXPIRES_S = 60.0
 """A delay that has not been measured for this long is discarded, so that a tier that was too slow
 is tried again: its link may have improved."""
@@ -113,16 +115,27 @@ class TierStats:
         """Return the time after which a missing answer is a failure of the tier."""
         return max(FAIR_TIMEOUT_MS, FAIR_MULTIPLE * self.conditions.delay_ms.get(tier, 0.0))
 
-    def record_exchange(self, tier: Tier, exchange: Exchange, token: object = None) -> None:
+    def record_exchange(
+        self,
+        tier: Tier,
+        exchange: Exchange,
+        token: object = None,
+        timeout_ms: float | None = None,
+    ) -> None:
         """Record the delay or the failure of an exchange; ``token`` comes from its breaker.
 
         Only answers enter the mean delay. A timeout counts against the tier, and as a round trip
-        of unknown length in the p95, only after a time that was fair to the tier.
+        of unknown length in the p95, only after a time that was fair to the tier, and only if this
+        process noticed it in time: after a pause of this process the answer may be there unread.
+        ``timeout_ms`` is the time that the exchange was given.
         """
-        if exchange.answer is not None:
+        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
+        stalled = exchange.round_trip_ms > given_ms + STALL_MS
+        if exchange.answer is not None and not stalled:
             self.record_delay(tier, exchange.round_trip_ms)
             self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=True))
-        self._update_breaker(tier, exchange, token)
+        fair = not stalled and given_ms >= self.fair_timeout_ms(tier)
+        self._update_breaker(tier, exchange, token, fair)
         if self.breakers[tier].needs_probe:
             self.on_failure()
 
@@ -139,21 +152,21 @@ class TierStats:
         if error is None:
             breaker.record_ready()
         else:
-            unreachable = isinstance(error, TierUnreachable)
-            breaker.record_failure(unreachable=unreachable, not_ready=not unreachable)
+            breaker.record_not_ready(unreachable=isinstance(error, TierUnreachable))
 
-    def _update_breaker(self, tier: Tier, exchange: Exchange, token: object) -> None:
+    def _update_breaker(self, tier: Tier, exchange: Exchange, token: object, fair: bool) -> None:
         breaker, error = self.breakers[tier], exchange.error
         if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
             breaker.discard(token)
             return
-        late = isinstance(error, DeadlineExceeded)
-        if late and exchange.round_trip_ms < self.fair_timeout_ms(tier):
+        late, arrived = isinstance(error, DeadlineExceeded), exchange.delivery is Delivery.ARRIVED
+        if late and not fair:
             # a tier that reports the deadline itself works
-            breaker.suspected |= exchange.delivery is not Delivery.ARRIVED
+            if not arrived:
+                breaker.suspect()
             breaker.discard(token)
             return
-        if late and exchange.delivery is not Delivery.ARRIVED:
+        if late and not arrived:
             self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=False))
         unreachable = exchange.delivery is Delivery.NOT_SENT
         not_ready = isinstance(error, NotReady)

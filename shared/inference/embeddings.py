@@ -13,6 +13,7 @@ from safetensors import safe_open
 from shared.bundle.pair_features import PAIR_FEATURES, pair_features
 from shared.errors import BundleError
 from shared.inference.tokenizer import EncodedText, TokenIds
+from shared.short_line import short_line
 
 Floats = NDArray[np.float32]
 TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
@@ -64,7 +65,7 @@ class Embeddings:
                     tables |= {name: tensors.get_tensor(name) for name in PROJECTION}
             self._epsilon = float(tables["epsilon"].ravel()[0])
         except Exception as error:  # safetensors' exceptions have no public base class
-            raise self._unusable(str(error)) from None
+            raise self._unusable(short_line(str(error), 200)) from None
         self._word_VE: NDArray[np.int8] = tables["word"]
         self._scale_V: Floats = tables["word_scale"]
         self._position_TE: Floats = tables["position"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from shared.errors import BundleError, InvalidInput
+from shared.short_line import short_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,13 @@ class TextEncoder:
             self._tokenizer = _load(tokenizer_file)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_tokens)
-        except Exception as error:  # the tokenizers library raises bare Exception
+            for pair in (None, "ready"):
+                self._tokenizer.encode("ready", pair)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics are none
             raise BundleError(
-                f"bundle: {tokenizer_file} is not a tokenizer ({error}); export the bundle's run "
+                f"bundle: {tokenizer_file} is not a tokenizer ({short_line(str(error), 200)}); export the bundle's run "
                 "again with this version of dimee"
             ) from None
         self._special = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]

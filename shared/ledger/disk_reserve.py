@@ -11,6 +11,9 @@ RESERVE_BYTES = 4 * 1024 * 1024
 log of the deletions after it."""
 HEADROOM_BYTES = 1024 * 1024
 """Free space beside the reserve that recording needs."""
+BACKLOG_HEADROOM_BYTES = HEADROOM_BYTES + RESERVE_BYTES
+"""Free space beside the reserve at which a full outbox records again before it is delivered. Less
+is left to the ledger, which may be on the same disk."""
 
 
 class DiskReserve:
@@ -27,10 +30,10 @@ class DiskReserve:
         except OSError:
             return False
 
-    def take(self) -> bool:
-        """Set the space aside; return False without room for it and for `HEADROOM_BYTES`."""
+    def take(self, headroom_bytes: int = HEADROOM_BYTES) -> bool:
+        """Set the space aside; return False without room for it and ``headroom_bytes`` more."""
         held = self.held
-        needed_bytes = HEADROOM_BYTES + (0 if held else RESERVE_BYTES)
+        needed_bytes = headroom_bytes + (0 if held else RESERVE_BYTES)
         try:
             if _free_bytes(self._file.parent) < needed_bytes:
                 return False

@@ -21,17 +21,26 @@ from pydantic import ValidationError
 
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
-from shared.ledger.disk_reserve import DiskReserve, why_unwritable
+from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
-from shared.ledger.outbox_table import OutboxTable, Row, RowKey
-from shared.ledger.recording_state import MB, OutboxReport, RecordingState, is_full, is_locked
+from shared.ledger.outbox_table import SHRINK_FREE_PAGES, OutboxTable, Row, RowKey
+from shared.ledger.recording_state import (
+    MB,
+    OutboxReport,
+    RecordingState,
+    error_reason,
+    is_full,
+    is_locked,
+)
 from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED = 10_000
 """Entries kept in memory while the file cannot be written; about a kilobyte each."""
+# waiting rows that are a backlog: one delivery
+_BACKLOG_ROWS = 500
 # version of a row that is only in memory
 _IN_MEMORY = -1
 
@@ -85,9 +94,10 @@ class Outbox(ProcessBound):
         except (OSError, sqlite3.Error) as error:
             if lock is not None:
                 os.close(lock)
+            reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
             raise DimeeError(
-                f"state-dir: {directory} cannot hold the {writer}'s outbox ({error}); "
-                "choose another with DIMEE_STATE_DIR"
+                f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
+                "free disk space or choose another with DIMEE_STATE_DIR"
             ) from None
         return outbox
 
@@ -155,7 +165,8 @@ class Outbox(ProcessBound):
             self._table.write_done()
             self._write_buffered()
             self._table.checkpoint()
-            self._table.shrink()
+            # on a full disk each page counts: the ledger may need it to store the next entries
+            self._table.shrink(1 if self.refuses else SHRINK_FREE_PAGES)
             self._state.measured(self._table.used_bytes())
             if self.refuses:
                 self._try_resume()
@@ -272,22 +283,25 @@ class Outbox(ProcessBound):
         with self._room_lock:
             self._reserve.release()
             with suppress(sqlite3.Error):
-                self._table.truncate_wal()
+                self._table.empty_wal()
                 self._table.write_done()
             return self._reserve.take()
 
     def _try_resume(self) -> None:
         """Record again if the reserve can be set aside and a page be written."""
         if self._state.at_limit():
-            self._table.truncate_wal()
-            self._state.measured(self._table.used_bytes())
-            if self._state.at_limit():
-                return
-        if not self._reserve.take():
-            self._table.truncate_wal()
-            if not self._reserve.take():
-                self._state.refuse_for_space()
-                return
+            return
+        backlog = self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS
+        if backlog and not self._reserve.held:
+            room = self._reserve.take(BACKLOG_HEADROOM_BYTES)
+        else:
+            room = self._reserve.take()
+            if not room:
+                self._table.empty_wal(keep_space=False)
+                room = self._reserve.take()
+        if not room:
+            self._state.refuse_for_space()
+            return
         self._table.probe()
         self._state.resume()
 

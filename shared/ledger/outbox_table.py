@@ -22,10 +22,13 @@ _CHECKPOINT_ROWS = 500
 # A checkpoint may grow the file by as much as was written since the last one, and the reserve must
 # cover that; a commit makes the checkpoint itself if the shipper has made none for so long.
 _MAX_UNCHECKPOINTED_BYTES = 2 * 1024 * 1024
+WAL_BYTES = 4 * 1024 * 1024
+"""Most space that an empty write-ahead log keeps."""
 # 40 MB; SQLite's own limit of the WAL, beyond the limit above
 _WAL_PAGES = 10_000
-# free pages that make it worth to shrink the file, and the most used pages that are copied for it
-_SHRINK_FREE_PAGES = 1_000
+# free pages that make it worth to shrink the file, and the most that are given back at once
+SHRINK_FREE_PAGES = 1_000
+# most used pages of an earlier version's file, which is shrunk by a copy
 _SHRINK_USED_PAGES = 250
 
 RowKey = tuple[str, str, int]
@@ -74,7 +77,6 @@ class OutboxTable:
     """Rows of one outbox file. Thread-safe."""
 
     def __init__(self, file: Path) -> None:
-        self._wal = file.with_name(f"{file.name}-wal")
         self._write_lock = threading.Lock()
         # a separate connection, so that reading a long backlog does not block writers
         self._read_lock = threading.Lock()
@@ -84,9 +86,12 @@ class OutboxTable:
         self._db = _connect(file)
         self._reader = _connect(file)
         try:
+            # has an effect on a new file only
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+            self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             self._db.execute("PRAGMA temp_store = MEMORY")
             self._db.executescript(_SCHEMA)
             self._reader.execute("PRAGMA temp_store = MEMORY")
@@ -114,8 +119,7 @@ class OutboxTable:
     def probe(self) -> None:
         """Write one page, to learn whether the file can be written."""
         with self._write_lock:
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            self._db.execute(f"PRAGMA user_version = {(version + 1) % 1_000_000}")
+            self._write_page()
 
     def pending(self, limit: int) -> list[Row]:
         """Return at most ``limit`` rows that are not delivered."""
@@ -197,29 +201,37 @@ class OutboxTable:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._rows_since_checkpoint = self._bytes_since_checkpoint = 0
 
-    def truncate_wal(self) -> None:
-        """Move the WAL's pages into the file and give its space back to the file system."""
+    def empty_wal(self, keep_space: bool = True) -> None:
+        """Move the WAL's pages into the file.
+
+        The WAL keeps at most `WAL_BYTES` of its space, in which rows can be deleted when the disk
+        is full; without ``keep_space`` it gives all of it back to the file system.
+        """
+        mode = "RESTART" if keep_space else "TRUNCATE"
         with self._write_lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            if keep_space:
+                self._write_page()  # SQLite shortens the WAL at the next commit only
         self._rows_since_checkpoint = self._bytes_since_checkpoint = 0
 
     def used_bytes(self) -> int:
-        """Return the size of the rows and of the WAL on disk, without free pages."""
+        """Return the size of the rows, without free pages and the WAL."""
         used_pages, _, page_bytes = self._pages()
-        try:
-            wal_bytes = self._wal.stat().st_size
-        except OSError:
-            wal_bytes = 0
-        return used_pages * page_bytes + wal_bytes
+        return used_pages * page_bytes
 
-    def shrink(self) -> None:
-        """Give free pages back to the file system if most of the file is free."""
+    def shrink(self, at_least_pages: int) -> None:
+        """Give free pages back to the file system if there are ``at_least_pages`` of them."""
         used_pages, free_pages, _ = self._pages()
-        if free_pages < _SHRINK_FREE_PAGES or used_pages > _SHRINK_USED_PAGES:
+        if free_pages < at_least_pages:
             return
         with self._write_lock:
-            self._db.execute("VACUUM")
-        self.truncate_wal()
+            if self._db.execute("PRAGMA auto_vacuum").fetchone() == (2,):
+                # not by execute, which would stop after the first page
+                self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_FREE_PAGES})")
+            elif used_pages <= _SHRINK_USED_PAGES:
+                # a file of an earlier version; this also changes its mode
+                self._db.execute("VACUUM")
+        self.empty_wal()
 
     def adopt(self, file: Path) -> None:
         """Move the rows of another outbox's file into this one.
@@ -245,6 +257,10 @@ class OutboxTable:
         with self._write_lock, self._read_lock:
             self._reader.close()
             self._db.close()
+
+    def _write_page(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        self._db.execute(f"PRAGMA user_version = {(version + 1) % 1_000_000}")
 
     def _pages(self) -> tuple[int, int, int]:
         """Return the used and the free pages, and the bytes of a page."""

@@ -77,7 +77,7 @@ class RecordingState:
 
     def refuse(self, error: sqlite3.Error) -> None:
         """Refuse entries because the file could not be written."""
-        reason = _reason(self._folder, error)
+        reason = error_reason(self._folder, error)
         remedy = _REMEDIES.get(reason, _OTHER_REMEDY)
         self._refuse(f"the outbox in {self._folder} cannot be written ({reason}); {remedy}")
 
@@ -151,7 +151,8 @@ def is_full(error: sqlite3.Error) -> bool:
     return _name(error) == "SQLITE_FULL"
 
 
-def _reason(folder: Path, error: sqlite3.Error) -> str:
+def error_reason(folder: Path, error: sqlite3.Error) -> str:
+    """Return in words why a file in ``folder`` could not be written."""
     if is_locked(error):
         return "another program has locked it"
     if is_full(error):

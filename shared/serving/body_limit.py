@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Overloaded, TooLarge
-from shared.serving.auth import PUBLIC_PATHS
+from shared.serving.auth import PUBLIC_PATHS, principal_of
 from shared.serving.responses import error_response, send_error
 
 MAX_INCOMPLETE_BYTES = 256 * 1024 * 1024
 NO_BODY = ("GET", "HEAD")
+BYTES_PER_REQUEST = 256 * 1024
+"""Size of a body that costs its caller one more request of its rate limit: reading a body takes
+time even if it is invalid."""
 
 
 class BodyLimit:
@@ -47,7 +51,10 @@ class BodyLimit:
                 return
         if message["type"] == "http.disconnect":
             return
-        if len(message.get("body", b"")) > self._max_bytes:
+        body_bytes = len(message.get("body", b""))
+        if body_bytes >= BYTES_PER_REQUEST:
+            principal_of(HTTPConnection(scope)).charge(body_bytes // BYTES_PER_REQUEST)
+        if body_bytes > self._max_bytes:
             await self._refuse(scope, receive, send)
             return
         await self._app(scope, replay(message, receive), send)

@@ -7,7 +7,7 @@ on a request's way could read differently is refused here, so that no body runs 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.errors import BadRequest, HeadTooLarge
 
@@ -18,19 +18,16 @@ HEADERS = 100
 CHUNKS = 16_384
 """Most chunks of a body. A body of the largest size in chunks of 512 bytes is accepted."""
 CHUNK_LINE_BYTES = 64
+LENGTH_DIGITS = 18
 HEAD_END = b"\r\n\r\n"
 
-_FRAMING = re.compile(
-    rb"\r\n(content-length|transfer-encoding|upgrade):[ \t]*([^\r\n]*)", re.IGNORECASE
-)
 _UPGRADE = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
-_SPACE_AT_NAME = re.compile(rb"\r\n(?:[ \t]|[^:\r\n]*[ \t]:)")
+_SPACE_AFTER_NAME = re.compile(rb"\r\n[^:\r\n]*[ \t]:")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[ \t]*(?:;|\Z))")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A checked head; ``data`` is what the parser gets. ``body_bytes`` is None for chunks."""
 
     data: bytes
@@ -57,36 +54,49 @@ def read_head(data: bytes) -> Head:
         raise _too_large()
     if data.count(b"\n") != lines or data.count(b"\r") != lines:
         raise _bare_line_end()
-    if _SPACE_AT_NAME.search(data):
+    if _has_space_at_name(data):
         raise BadRequest("a header's name has a space before or after it; send it without")
     if data.startswith(b"CONNECT "):
         raise BadRequest("this service is no proxy; send GET, HEAD or POST")
-    body_bytes: int | None = 0
-    lengths = 0
-    coded = False
-    for name, value in _FRAMING.findall(data):
-        name = name.lower()
-        if name == b"content-length":
-            lengths += 1
-            value = value.strip(b" \t")
-            if not value.isdigit() or len(value) > 18:
-                raise BadRequest("content-length: must be one number of bytes")
-            body_bytes = int(value)
-        elif name == b"transfer-encoding":
-            if coded or value.strip(b" \t").lower() != b"chunked":
-                raise BadRequest("transfer-encoding: only chunked is supported, once")
-            coded = True
-        else:
-            data = _UPGRADE.sub(b"", data)
-    if lengths > 1:
+    lower = data.lower()
+    lengths = _values(lower, b"\r\ncontent-length:")
+    codings = _values(lower, b"\r\ntransfer-encoding:")
+    if b"\r\nupgrade:" in lower:
+        data = _UPGRADE.sub(b"", data)
+    if codings:
+        _check_chunked(lower, lengths, codings)
+        return Head(data, None)
+    if not lengths:
+        return Head(data, 0)
+    if len(lengths) > 1:
         raise BadRequest("content-length: is given more than once")
-    if coded:
-        if lengths:
-            raise BadRequest("content-length and transfer-encoding are both given; send one")
-        if data.find(b" HTTP/1.1\r\n", 0, data.find(b"\r\n") + 2) < 0:
-            raise BadRequest("transfer-encoding: needs HTTP/1.1")
-        body_bytes = None
-    return Head(data, body_bytes)
+    if not lengths[0].isdigit() or len(lengths[0]) > LENGTH_DIGITS:
+        raise BadRequest("content-length: must be one number of bytes")
+    return Head(data, int(lengths[0]))
+
+
+def _has_space_at_name(data: bytes) -> bool:
+    if b"\r\n " in data or b"\r\n\t" in data:
+        return True
+    # most heads have none of these, which is found faster than that no name has one
+    return (b" :" in data or b"\t:" in data) and _SPACE_AFTER_NAME.search(data) is not None
+
+
+def _values(lower: bytes, name: bytes) -> list[bytes]:
+    """Return the values of every header that begins with ``name``, a line end and the name."""
+    if name not in lower:
+        return []
+    return [rest.partition(b"\r\n")[0].strip(b" \t") for rest in lower.split(name)[1:]]
+
+
+def _check_chunked(lower: bytes, lengths: list[bytes], codings: list[bytes]) -> None:
+    """Raise `BadRequest` unless the body has chunks, and nothing else tells its length."""
+    if codings != [b"chunked"]:
+        raise BadRequest("transfer-encoding: only chunked is supported, once")
+    if lengths:
+        raise BadRequest("content-length and transfer-encoding are both given; send one")
+    if not lower.partition(b"\r\n")[0].endswith(b" http/1.1"):
+        raise BadRequest("transfer-encoding: needs HTTP/1.1")
 
 
 class ChunkedBody:

@@ -77,6 +77,8 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
         )
+        for library in ("httpx", "httpcore"):  # they log whole addresses and headers
+            logging.getLogger(library).setLevel(logging.WARNING)
         refuse_unprotected_service(loaded)
         tls = tls_options(loaded)
         app = create_app(loaded)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.serving.connection import CONNECTION, HttpConnection
 
-DRAIN_BYTES = 64 * 1024 * 1024
+DRAIN_BYTES = 32 * 1024 * 1024
 """Bytes of a request that are read and dropped after its answer."""
 DRAIN_S = 30.0
 DRAIN_IDLE_S = 5.0

@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.settings import is_loopback, without_brackets
 
-HostPort = Annotated[str, Field(pattern=r"^([^:\s]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$", max_length=300)]
+HostPort = Annotated[
+    str, Field(pattern=r"^([^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$", max_length=300)
+]
 
 
 class RelaySettings(BaseSettings):

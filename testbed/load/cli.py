@@ -21,6 +21,7 @@ from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.files import prepare_output
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
+from shared.redaction import without_credentials
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
@@ -277,11 +278,20 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
         response = httpx.get(
             f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
         )
-        return dict(response.json())
+        ready = dict(response.json())
     except (httpx.HTTPError, ValueError) as error:
         raise DimeeError(
-            f"no gateway answers at {url} ({error or type(error).__name__}); start one: dimee up"
+            f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
+            "start one: dimee up"
         ) from None
+    away = [
+        f"{tier} ({readiness})"
+        for tier, readiness in ready.get("tiers", {}).items()
+        if readiness != "ready"
+    ]
+    if away:
+        click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")
+    return ready
 
 
 def _plan(
@@ -334,7 +344,9 @@ def _classify(
     samples = []
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
-            raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+            raise DimeeError(
+                f"the gateway at {without_credentials(url)} was lost before the run ({answer.error})"
+            )
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
             raise from_payload(json.loads(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
 from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import is_free
+from testbed.processes.state_lock import locked_state
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Role:
 class Testbed:
     """Processes that run together; as a context manager it stops all of them at the end.
 
+    While it is open, no other testbed can use its state folder.
+
     ``settings`` are ``DIMEE_*`` variables for every process; ``credentials`` are those with which
     the testbed's own requests are sent.
     """
@@ -57,6 +60,7 @@ class Testbed:
         self._settings = settings
         self.credentials = credentials or Credentials()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._held = ExitStack()
 
     def log(self, name: str) -> Path:
         """Return the file that holds a process's output."""
@@ -119,9 +123,9 @@ class Testbed:
         """Return what a process waits for by its answer to ``/readyz``; empty if it is ready."""
         if response.status_code != httpx.codes.OK:
             return "its bundle or its store"
-        reach = response.json().get("tiers") or {}
+        readiness = response.json().get("tiers") or {}
         return ", ".join(
-            f"the {tier}" for tier in reach if tier in self.roles and reach[tier] != "ready"
+            f"the {tier}" for tier in readiness if tier in self.roles and readiness[tier] != "ready"
         )
 
     def kill(self, name: str) -> None:
@@ -141,6 +145,7 @@ class Testbed:
         return lines[-1] if lines else f"it printed nothing; see {self.log(name)}"
 
     def __enter__(self) -> Self:
+        self._held.enter_context(locked_state(self.state_dir))
         return self
 
     def __exit__(
@@ -149,4 +154,5 @@ class Testbed:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        with self._held:
+            self.stop()

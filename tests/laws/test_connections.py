@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from fastapi import FastAPI
 
 from shared.connections import (
     CALLER_IDLE_S,
@@ -22,7 +23,7 @@ from shared.connections import (
 )
 from shared.field_types import MAX_DEADLINE_MS
 from shared.link_profiles import LINKS, parse_link
-from shared.serving.server import SERVER_OPTIONS
+from shared.serving.server import SERVER_OPTIONS, ServerConfig
 from tests.support.paths import REPOSITORY
 
 SOURCES = ("shared", "mobile_client", "edge_server", "cloud_server", "testbed")
@@ -54,10 +55,23 @@ def test_every_http_client_has_the_idle_time_of_the_one_place() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "Limits" and file != OWN
     ]
     assert own_limits == []
+    without_idle_time = [
+        f"{file}:{node.lineno}"
+        for file, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("ConnectionPool")
+        and [ast.unparse(one.value) for one in node.keywords if one.arg == "keepalive_expiry"]
+        != ["CLIENT_IDLE_S"]
+    ]
+    assert without_idle_time == []
 
 
 def test_every_server_has_the_idle_time_of_the_one_place() -> None:
     """The servers of other projects that are compared in benchmarks have their own."""
+    config = ServerConfig(FastAPI())
+    assert config.timeout_keep_alive == SERVER_IDLE_S
+    assert config.timeout_graceful_shutdown == GRACEFUL_STOP_S
     elsewhere = [
         f"{file}:{node.lineno}"
         for file, tree in trees()
@@ -65,10 +79,6 @@ def test_every_server_has_the_idle_time_of_the_one_place() -> None:
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("uvicorn.run", "uvicorn.Config")
         and not file.is_relative_to("testbed/bench/servers")
-        and not any(
-            keyword.arg is None and ast.unparse(keyword.value) == "SERVER_OPTIONS"
-            for keyword in node.keywords
-        )
     ]
     assert elsewhere == []
 

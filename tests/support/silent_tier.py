@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
-ACCEPT_S = 60.0
+ACCEPT_S = 30.0
 
 
 class SilentTier:

@@ -120,10 +120,10 @@ def test_ready_tier_closes_its_breaker_at_once(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     for _ in range(FAILURES):
         breaker.record_failure(unreachable=True)
-    assert (breaker.state, breaker.reach) == ("open", "unreachable")
+    assert (breaker.state, breaker.readiness) == ("open", "unreachable")
     assert breaker.needs_probe
     breaker.record_ready()
-    assert (breaker.state, breaker.reach) == ("closed", "ready")
+    assert (breaker.state, breaker.readiness) == ("closed", "ready")
     assert breaker.available
     assert not breaker.needs_probe
 
@@ -145,7 +145,7 @@ def test_tier_that_is_ready_but_fails_gets_its_requests_back_only_once(clock: Cl
         breaker.record_failure()
     assert not breaker.needs_probe
     breaker.record_ready()
-    assert (breaker.state, breaker.reach) == ("open", "failing")
+    assert (breaker.state, breaker.readiness) == ("open", "failing")
     clock.now += OPEN_S
     breaker.record_failure(breaker.begin_attempt(), unreachable=True)  # now it is down as well
     assert breaker.needs_probe

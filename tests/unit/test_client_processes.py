@@ -213,7 +213,8 @@ main_ended.set()
 def test_daemon_threads_in_flight_do_not_delay_the_end(tmp_path: Path) -> None:
     script = """
 def work():
-    os.write(1, f"{error_of(lambda: mobile.classify(TEXT))}\n".encode())
+    line = error_of(lambda: mobile.classify(TEXT))
+    os.write(1, (line + os.linesep).encode())
 
 mobile = MobileClient()
 for _ in range(3):

@@ -29,7 +29,7 @@ def head(*lines: str, first: str = "POST /v1/infer HTTP/1.1") -> bytes:
         (["Content-Length:12\t "], 12),
         (["CONTENT-LENGTH: 0012"], 12),
         (["Transfer-Encoding: Chunked"], None),
-        (["x-content-length: 5", "content-length: 1"], 1),
+        (["x-content-length: 5", "content-length: 1", "x: a : b"], 1),
     ],
 )
 def test_length_of_the_body(lines: list[str], body_bytes: int | None) -> None:
@@ -44,6 +44,7 @@ def test_length_of_the_body(lines: list[str], body_bytes: int | None) -> None:
     [
         (head("content-length: 1", "content-length: 1"), "more than once"),
         (head("content-length: 1", "content-length: 2"), "more than once"),
+        (head("content-length: 1", "x: 1", "Content-length:1"), "more than once"),
         (head("content-length: 1, 1"), "one number"),
         (head("content-length: +1"), "one number"),
         (head("content-length: 0x10"), "one number"),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.resilience.circuit_breaker import FAILURES
+from mobile_client.resilience.circuit_breaker import FAILURES, SUSPECT_AFTER_S
 from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
 from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
@@ -136,7 +136,7 @@ def test_caller_with_a_short_deadline_does_not_exclude_a_tier_for_others(tmp_pat
         await asyncio.gather(*(one(mobile, policy="edge", deadline_ms=300) for _ in range(50)))
         await asyncio.sleep(FAIR_TIMEOUT_MS / 1e3)
         breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
-        assert (breaker.state, breaker.failures, breaker.reach) == ("closed", 0, "ready")
+        assert (breaker.state, breaker.failures, breaker.readiness) == ("closed", 0, "ready")
         assert mobile.runtime.tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(
             340, abs=0.1
         )
@@ -186,8 +186,8 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
     edge, cloud = Played("edge"), Played("cloud", "gone")
 
     async def work(mobile: MobileService) -> None:
-        reach = [breaker.reach for breaker in mobile.runtime.tier_stats.breakers.values()]
-        assert reach == ["unknown", "unknown"]
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["unknown", "unknown"]
         for _ in range(20):
             mobile.prober.renew(frozenset({Tier.MOBILE, Tier.EDGE}))
             await asyncio.sleep(FRESH_S / 20)
@@ -195,8 +195,37 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
         for _ in range(20):
             mobile.prober.renew()
             await asyncio.sleep(FRESH_S / 20)
-        reach = [breaker.reach for breaker in mobile.runtime.tier_stats.breakers.values()]
-        assert reach == ["ready", "unreachable"]
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["ready", "unreachable"]
         assert edge.probes == 2
 
     world(tmp_path, edge, cloud).run(work)
+
+
+def test_no_request_tries_a_tier_while_its_probes_fail(tmp_path: Path) -> None:
+    """Otherwise every few seconds a request would wait for a tier that is known to be away."""
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> list[str]:
+        first_tiers = []
+        for _ in range(90):
+            outcome = answered(await one(mobile, policy="edge"))
+            first_tiers.append(attempts_of(outcome)[0][0])
+            await asyncio.sleep(1.0)
+        return first_tiers
+
+    first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
+    # after three timeouts of requests the breaker is open, and the time until then is not repeated
+    assert first_tiers == ["edge"] * FAILURES + ["cloud"] * (90 - FAILURES)
+
+
+def test_impatient_callers_cause_few_probes_of_a_working_tier(tmp_path: Path) -> None:
+    edge = Played("edge", delay_s=0.34)
+
+    async def work(mobile: MobileService) -> int:
+        for _ in range(100):
+            await one(mobile, policy="edge", deadline_ms=300)
+        return edge.probes
+
+    # 15 s of requests; those of others would make it none
+    assert world(tmp_path, edge, Played("cloud")).run(work) <= 15 / SUSPECT_AFTER_S + 1

@@ -106,6 +106,20 @@ def test_only_answers_enter_the_mean_delay(error: DimeeError, took_ms: float) ->
     assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
 
 
+def test_timeouts_after_a_pause_of_this_process_do_not_count() -> None:
+    """A laptop that slept, or a process that got no CPU time, finds its answers unread."""
+    tier_stats = stats(Clock())
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 30_000.0)
+        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
+    breaker = tier_stats.breakers[Tier.EDGE]
+    assert (breaker.state, breaker.failures, breaker.needs_probe) == ("closed", 0, True)
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2_501.0)
+        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
+    assert breaker.state == "open"
+
+
 def test_tier_that_reports_a_short_deadline_itself_is_not_suspected() -> None:
     tier_stats = stats(Clock())
     late = DeadlineExceeded("late")

@@ -15,7 +15,7 @@ class LedgerSettings(ServiceSettings):
     port: Port = 8700
     """TCP port that the ledger listens on."""
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     """URL ``sqlite:///FILE`` or ``postgresql://…``; a file in the state directory if unset."""
 
     ledger_retention_days: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
