@@ -84,7 +84,8 @@ class LedgerClient:
             response = self._http.get(path, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LedgerUnavailable(
-                f"the ledger at {without_credentials(self.url)} cannot be reached ({error or type(error).__name__}); "
+                f"the ledger at {without_credentials(self.url)} cannot be reached "
+                f"({error or type(error).__name__}); "
                 "start it with: dimee up, or give its address with --ledger-url"
             ) from None
         try:
@@ -101,8 +102,8 @@ class LedgerClient:
         except ValidationError as error:
             field, problem = first_error(error, whole="answer")
             raise LedgerUnavailable(
-                f"the ledger at {self.url} holds or sends values that this version of dimee does "
-                f"not know ({field}: {problem}); install the same version everywhere"
+                f"the ledger at {without_credentials(self.url)} holds or sends values that this "
+                f"version of dimee does not know ({field}: {problem}); install the same version everywhere"
             ) from None
 
     def close(self) -> None:
