@@ -103,7 +103,8 @@ class LedgerClient:
             field, problem = first_error(error, whole="answer")
             raise LedgerUnavailable(
                 f"the ledger at {without_credentials(self.url)} holds or sends values that this "
-                f"version of dimee does not know ({field}: {problem}); install the same version everywhere"
+                f"version of dimee does not know ({field}: {problem}); install the same version "
+                "everywhere"
             ) from None
 
     def close(self) -> None:
