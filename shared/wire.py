@@ -196,8 +196,10 @@ class Classification(Contract):
         False if another tier replaced one that failed or was slow, or if the mobile kept an answer
         for lack of servers or of the client's escalations.
         """
-        last = self.attempts[-1]
         kept = self.budget_exhausted or self.degraded_because in ("offline", "unavailable")
+        if not self.attempts:  # another server's answer
+            return not kept
+        last = self.attempts[-1]
         replaced = last.reason in (Reason.FAIL_OVER, Reason.HEDGE) or (
             last.reason is Reason.RETRY
             and any(

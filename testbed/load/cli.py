@@ -15,10 +15,12 @@ import httpx
 
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.files import prepare_output
+from shared.http_fetch import fetch, json_of, parse_json
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from shared.redaction import without_credentials
@@ -275,18 +277,22 @@ def _running_target(chosen: Scenario, options: dict[str, Any]) -> LoadTarget:
 
 def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
     try:
-        response = httpx.get(
-            f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
-        )
-        ready = dict(response.json())
-    except (httpx.HTTPError, ValueError) as error:
+        with httpx.Client(transport=BoundedTransport(credentials.verify), timeout=10.0) as http:
+            ready = json_of(fetch(http, "GET", f"{url}/readyz"))
+    except httpx.HTTPError as error:
         raise DimeeError(
             f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
             "start one: dimee up"
         ) from None
+    if not isinstance(ready, dict):
+        raise DimeeError(
+            f"the server at {without_credentials(url)} is no gateway; correct --url, or start one: "
+            "dimee up"
+        )
+    tiers = ready.get("tiers")
     away = [
         f"{tier} ({readiness})"
-        for tier, readiness in ready.get("tiers", {}).items()
+        for tier, readiness in (tiers.items() if isinstance(tiers, dict) else ())
         if readiness != "ready"
     ]
     if away:
@@ -345,10 +351,11 @@ def _classify(
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
             raise DimeeError(
-                f"the gateway at {without_credentials(url)} was lost before the run ({answer.error})"
+                f"the gateway at {without_credentials(url)} was lost before the run "
+                f"({answer.error})"
             )
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
-            raise from_payload(json.loads(answer.body), answer.status)
+            raise from_payload(parse_json(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)
         sample.read(answer)
         samples.append(sample)

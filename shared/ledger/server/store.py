@@ -40,16 +40,15 @@ class LedgerStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
         self.write_problem: str | None = None
         """Message of the last delivery's error; None if the last delivery was stored."""
         try:
+            self._engine = _engine(url)
             self._migrate()
         except (SQLAlchemyError, OSError) as error:
-            remedy = _remedy(self._engine.url)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
-                f"{remedy}"
+                f"{_remedy(url)}"
             ) from None
 
     @property
@@ -165,7 +164,7 @@ class LedgerStore:
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
                 f"the ledger's database failed ({_first_line(error)}); nothing was stored; "
-                f"{_remedy(self._engine.url)}"
+                f"{_remedy(self.dialect)}"
             ) from error
 
     def close(self) -> None:
@@ -239,9 +238,9 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _remedy(url: sa.URL) -> str:
+def _remedy(url: str) -> str:
     """Return what to do when the database fails."""
-    if url.get_backend_name() == "postgresql":
+    if url.startswith("postgresql"):
         return "check that it runs and that the account may create tables"
     return "check that the disk is not full, and that no other program locks the file"
 
