@@ -178,6 +178,7 @@ def up(
         def publish() -> None:
             write_testbed_file(testbed.state_dir, testbed_facts(testbed, hops, measurements))
 
+        stop = stack.enter_context(set_on_signals())  # until the testbed is stopped
         stack.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
         publish()
         width = max(map(len, testbed.roles))
@@ -191,8 +192,7 @@ def up(
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
-        with set_on_signals() as stop:
-            supervise(testbed, stop, restart_after_s, say, publish)
+        supervise(testbed, stop, restart_after_s, say, publish)
         say("stopping …")
     say("stopped.")
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from shared.errors import MissingExtra
+from shared.signals import EndedBySignal
 
 REQUIRED = ("torch", "transformers", "onnx", "tqdm")
 PATH = click.Path(path_type=Path)
@@ -45,3 +51,17 @@ def echo_export(card: str, notes: list[str]) -> None:
 def format_accuracies(values: list[float]) -> str:
     """Format accuracies by exit in one line: ``87.01, 89.18``."""
     return ", ".join(f"{value:.2f}" for value in values)
+
+
+@contextmanager
+def says_how_to_go_on(out: Path) -> Iterator[None]:
+    """Print the command that continues the run in ``out`` when a signal ends the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, EndedBySignal) as error:
+        traceback.clear_frames(error.__traceback__)  # ends the display of the progress
+        command = shlex.join(["dimee", *sys.argv[1:]])
+        saved = any(out.rglob("checkpoint.pt"))
+        aim = "go on from the last checkpoint" if saved else "start again (no checkpoint yet)"
+        click.echo(f"stopped; to {aim}, run in {Path.cwd()}:\n  {command}", err=True)
+        raise

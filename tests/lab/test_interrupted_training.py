@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from safetensors.torch import load_file
 
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
+from tests.support.commands import dimee
+from tests.support.paths import REPOSITORY
 from tests.support.tiny_runs import train_until, without_times
 
 TRAIN_UNTIL_STEP_7 = """
@@ -35,6 +38,23 @@ settings = training.TrainSettings(
     task="sst2", data=sys.argv[1], encoder=sys.argv[2], epochs=1, bf16=False
 )
 training.train(settings, Path(sys.argv[3]), checkpoint_steps=7)
+"""
+
+
+DIMEE_ENDED_BY_A_SIGNAL = """
+import os, signal, sys
+import lab.train.trainer as training
+number, name = int(sys.argv[1]), sys.argv[2]
+call = getattr(training, name)
+def call_then_signal(*args):
+    try:
+        return call(*args)
+    finally:
+        os.kill(os.getpid(), number)
+setattr(training, name, call_then_signal)
+sys.argv[:3] = ["dimee"]
+from shared.command import main
+main()
 """
 
 
@@ -77,6 +97,36 @@ def test_killed_run_resumes_and_ends_with_the_same_weights(
     assert not (tmp_path / "model").exists()
     train(settings, tmp_path)
     assert equal(weights_of(tmp_path), weights_of(trained_run))
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "aim"),
+    [
+        (signal.SIGINT, "save_checkpoint", "go on from the last checkpoint"),
+        (signal.SIGTERM, "_batch_loss", "start again (no checkpoint yet)"),
+    ],
+)
+def test_signal_prints_the_command_that_goes_on(
+    number: int, after: str, aim: str, settings: TrainSettings, tmp_path: Path
+) -> None:
+    options = ["--task", "sst2", "--data", settings.data, "--encoder", settings.encoder]
+    options += ["--epochs", "1", "--no-bf16", "--out", "a run"]
+    stopped = subprocess.run(
+        [sys.executable, "-c", DIMEE_ENDED_BY_A_SIGNAL, str(number), after, "train", *options],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    *_, said, command = stopped.stderr.strip().splitlines()
+    assert said == f"stopped; to {aim}, run in {tmp_path}:"
+    program, *arguments = shlex.split(command)
+    assert program == "dimee"
+    dimee(*arguments, folder=tmp_path, status=0)
+    assert (tmp_path / "a run" / "model" / "weights.safetensors").exists()
 
 
 def test_epoch_log_without_losses_is_resumed(settings: TrainSettings, tmp_path: Path) -> None:
