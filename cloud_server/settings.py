@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shared.settings import TierSettings
+from shared.settings import Port, TierSettings
 
 
 class CloudSettings(TierSettings):
     """Settings of the cloud, which has a default port of its own."""
 
-    port: int = 8703
+    port: Port = 8703
     """TCP port to listen on."""

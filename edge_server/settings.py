@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shared.settings import TierSettings
+from shared.settings import Port, TierSettings
 
 
 class EdgeSettings(TierSettings):
     """Settings of the edge, which has a default port of its own."""
 
-    port: int = 8702
+    port: Port = 8702
     """TCP port to listen on."""

@@ -19,6 +19,7 @@ from mobile_client.settings import MobileSettings
 from shared.errors import (
     BundleError,
     BundleMismatch,
+    ClientUnusable,
     DeadlineExceeded,
     DimeeError,
     InvalidInput,
@@ -41,6 +42,7 @@ __all__ = [
     "BundleError",
     "BundleMismatch",
     "Classification",
+    "ClientUnusable",
     "CostReport",
     "DeadlineExceeded",
     "DimeeError",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+import weakref
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self
 
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
+from mobile_client.service_thread import FLUSH_S, ServiceThread
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
-from shared.errors import DimeeError
+from shared.errors import ClientUnusable, DimeeError, InvalidInput
 from shared.policies import RoutingPolicy
 from shared.settings import read_settings
 from shared.wire import BundleDescription, Classification
-
-T = TypeVar("T")
 
 
 class MobileClient:
@@ -37,6 +33,10 @@ class MobileClient:
     The client runs an event loop in its own thread, so that sync and async callers can use it from
     any thread. It routes texts in the order of arrival. Raises `BundleError` if the bundle cannot
     be used, and `InvalidInput` if the policy cannot.
+
+    A client belongs to the process that created it. A process that is forked from it gets
+    `ClientUnusable` and creates its own. The methods of a policy run in the event loop and must
+    return at once; a call that one of them blocks ends with `DeadlineExceeded`.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class MobileClient:
             self._mobile = MobileService(load_settings(settings, policy=policy, **overrides))
         else:
             self._mobile = MobileService(load_settings(settings, **overrides), policy=policy)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mobile", daemon=True)
-        self._thread.start()
-        self._closed = False
+        self._deadline_s = self._mobile.settings.deadline_ms / 1e3
+        self._thread = ServiceThread(self._mobile)
+        # a client that is dropped without being closed must not keep its thread and its files
+        weakref.finalize(self, self._thread.begin_close, FLUSH_S).atexit = False
 
     @property
     def bundle(self) -> BundleDescription:
@@ -72,13 +72,15 @@ class MobileClient:
 
             mobile.classify("a fine film", options=RequestOptions(policy="cloud", deadline_ms=800))
         """
-        return self._submit(self._classify_one(text, pair, options)).result()
+        call = self._thread.submit(self._classify_one(text, pair, options))
+        return self._thread.wait(call, self._call_s(options))
 
     async def aclassify(
         self, text: str, pair: str | None = None, options: RequestOptions | None = None
     ) -> Classification:
         """Return what `classify` returns, awaited from the caller's own event loop."""
-        return await asyncio.wrap_future(self._submit(self._classify_one(text, pair, options)))
+        call = self._thread.submit(self._classify_one(text, pair, options))
+        return await self._thread.wait_async(call, self._call_s(options))
 
     def classify_many(
         self,
@@ -92,7 +94,8 @@ class MobileClient:
         classified, the call raises `InvalidInput` or `TooLarge` before any request is made; the
         error names the text as ``texts[i]``.
         """
-        return self._submit(self._classify(texts, pairs, options)).result()
+        call = self._thread.submit(self._classify(texts, pairs, options))
+        return self._thread.wait(call, self._call_s(options))
 
     async def aclassify_many(
         self,
@@ -101,7 +104,8 @@ class MobileClient:
         options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
         """Return what `classify_many` returns, awaited from the caller's own event loop."""
-        return await asyncio.wrap_future(self._submit(self._classify(texts, pairs, options)))
+        call = self._thread.submit(self._classify(texts, pairs, options))
+        return await self._thread.wait_async(call, self._call_s(options))
 
     async def _classify_one(
         self, text: str, pair: str | None, options: RequestOptions | None
@@ -117,24 +121,31 @@ class MobileClient:
     ) -> list[Classification | DimeeError]:
         return await self._mobile.classify(texts, pairs, options, may_import=True)
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._closed:
-            work.close()
-            raise RuntimeError("this MobileClient is closed; create a new one")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _call_s(self, options: RequestOptions | None) -> float:
+        """Return the deadline of a call's requests in seconds."""
+        if options is None or options.deadline_ms is None:
+            return self._deadline_s
+        return options.deadline_ms / 1e3
 
-    def close(self, flush_s: float = 2.0) -> None:
+    def close(self, flush_s: float = FLUSH_S) -> None:
         """Deliver ledger entries for up to ``flush_s`` seconds, and close.
 
-        Undelivered entries stay on disk; the next mobile client delivers them.
+        Calls that run end with `ClientUnusable`, as do all later calls. Undelivered entries stay on
+        disk; the next mobile client delivers them. It may be called in any thread, also in a policy
+        of this client, and more than once; a program that ends closes its clients. Raises nothing,
+        and returns after at most twice ``flush_s`` and 5 seconds.
         """
-        if self._closed:
-            return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._mobile.close(flush_s), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.close(flush_s)
+
+    async def aclose(self, flush_s: float = FLUSH_S) -> None:
+        """Do what `close` does, awaited from the caller's own event loop."""
+        await self._thread.aclose(flush_s)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be sent to another process."""
+        raise ClientUnusable(
+            "a MobileClient cannot be copied or sent to another process; create one there"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -156,11 +167,15 @@ class MobileClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self.close)
+        await self.aclose()
 
 
 def load_settings(settings: MobileSettings | None = None, **overrides: Any) -> MobileSettings:
     """Return ``settings``, or those of the environment, with every override that is not None."""
+    if settings is not None and not isinstance(settings, MobileSettings):
+        raise InvalidInput(
+            f"settings: must be MobileSettings, not {type(settings).__name__}", field="settings"
+        )
     given = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
         return read_settings(MobileSettings, **given)

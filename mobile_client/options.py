@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from shared.domain import RoutingDecision, Tier
 from shared.errors import InvalidInput
+from shared.field_types import CostCeiling, DeadlineMs, Word
 from shared.policies import RoutingPolicy
-from shared.wire import MAX_DEADLINE_MS
+from shared.policies.loading import is_path
+from shared.validation import request_error
 
 Mode = Literal["auto", "only-on-device", "edge-max", "prefer-cloud"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-MAX_COST_LAMBDA = 1e6
 _ALLOWED_TIERS = {
     "auto": frozenset(Tier),
     "only-on-device": frozenset({Tier.MOBILE}),
     "edge-max": frozenset({Tier.MOBILE, Tier.EDGE}),
     "prefer-cloud": frozenset(Tier),
 }
+
+
+# the fields of `shared.wire.ClassifyRequest`
+_WORD: TypeAdapter[Any] = TypeAdapter(Word | None)
+_DEADLINE: TypeAdapter[Any] = TypeAdapter(DeadlineMs | None)
+_CEILING: TypeAdapter[Any] = TypeAdapter(CostCeiling | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class RequestOptions:
         options = RequestOptions(policy="cloud", deadline_ms=800, mode="edge-max")
         answer = mobile.classify("a gripping, funny film", options=options)
 
-    Raises `InvalidInput` for a value that is out of bounds.
+    Raises `InvalidInput`, as the gateway does, for a value of another type or out of bounds.
     """
 
     policy: str | RoutingPolicy | None = None
@@ -47,22 +56,13 @@ class RequestOptions:
 
     def __post_init__(self) -> None:
         """Check all values except the policy's name, which the mobile checks when it routes."""
-        if self.deadline_ms is not None and not 0 < self.deadline_ms <= MAX_DEADLINE_MS:
-            raise InvalidInput(
-                f"deadline_ms: {self.deadline_ms:g} is out of bounds; give a time above 0 and at "
-                f"most {MAX_DEADLINE_MS:,} milliseconds",
-                field="deadline_ms",
-                limit=MAX_DEADLINE_MS,
-            )
+        if isinstance(self.policy, str) and not is_path(self.policy):
+            _check("policy", self.policy, _WORD)
+        _check("deadline_ms", self.deadline_ms, _DEADLINE)
+        _check("mode", self.mode, _WORD)
         if self.mode:
             check_mode(self.mode)
-        if self.max_cost_lambda is not None and not 0 < self.max_cost_lambda <= MAX_COST_LAMBDA:
-            raise InvalidInput(
-                f"max_cost_lambda: {self.max_cost_lambda:g} is out of bounds; give a cost above 0 "
-                f"and at most {MAX_COST_LAMBDA:,.0f} λ",
-                field="max_cost_lambda",
-                limit=MAX_COST_LAMBDA,
-            )
+        _check("max_cost_lambda", self.max_cost_lambda, _CEILING)
 
     def resolve(self, defaults: ResolvedOptions) -> ResolvedOptions:
         """Return the options with ``defaults`` in place of those that are None."""
@@ -117,3 +117,12 @@ def check_mode(name: str) -> Mode:
         if mode == name:
             return mode
     raise InvalidInput(f"mode: {name[:40]!r} is not known; choose {', '.join(MODES)}", field="mode")
+
+
+def _check(field: str, value: object, kind: TypeAdapter[Any]) -> None:
+    """Raise the `InvalidInput` that the gateway raises for this value of a request's field."""
+    try:
+        kind.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise request_error(dict(first) | {"loc": (field,)}) from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 
@@ -14,19 +14,31 @@ from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
-from mobile_client.options import RequestOptions, ResolvedOptions, apply_mode
+from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
+from mobile_client.resilience.circuit_breaker import Readiness
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
+from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
 from shared.domain import Outcome, Tier, margin_of
-from shared.errors import DimeeError, InvalidInput, PolicyFailed
-from shared.ledger.outbox import Outbox
+from shared.errors import ClientUnusable, DimeeError, InvalidInput, PolicyFailed
+from shared.ledger.open_outbox import open_outbox
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
+from shared.process_bound import ProcessBound
 from shared.text import check_inputs
 from shared.tier_client import TierClient
 from shared.wire import Classification
+
+INLINE_CHARS = 2_000
+"""Characters of a call that are tokenized on the event loop: about a millisecond of work, while
+another thread would add a tenth of one to every call."""
+SLICE_CHARS = 16_000
+"""Characters that a call tokenizes before it is another call's turn."""
+ROUTED_AT_ONCE = 20
+"""Texts of a call that are routed before the event loop's other work has a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class _Item:
     prepared: PreparedText
 
 
-class MobileService:
+class MobileService(ProcessBound):
     """Answers texts; use one instance in one event loop only.
 
     ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
@@ -74,7 +86,7 @@ class MobileService:
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
-        self._outbox = Outbox.claim(Path(settings.state_dir) / Tier.MOBILE.value, writer="mobile")
+        self._outbox = open_outbox(settings, Tier.MOBILE.value)
         self._shipper = Shipper(
             self._outbox,
             settings.ledger_url,
@@ -87,18 +99,44 @@ class MobileService:
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
-            tier: TierClient(tier, url, transport, credentials, clock) for tier, url in urls.items()
+            tier: TierClient(
+                tier, url, self.runtime.answer_rules[tier], transport, credentials, clock
+            )
+            for tier, url in urls.items()
         }
+        self.prober = ReadinessProber(
+            self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock
+        )
         self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
         self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+        self.bind_to_process()
+
+    def check_process(self) -> None:
+        """Raise `ClientUnusable` in a process other than the one that created the service."""
+        if self.is_foreign:
+            raise ClientUnusable(
+                f"the client was created in process {self.owner_id}, from which this one was "
+                "forked; create one in each process, after the fork"
+            )
 
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
+
+    def outbox_report(self) -> OutboxReport:
+        """Return the state of the outbox."""
+        return self._outbox.report()
+
+    def tier_readiness(self) -> dict[Tier, Readiness]:
+        """Return what is known of each tier that the mode allows, and probe where that is old."""
+        allowed = allowed_tiers(self.settings.mode)
+        self.prober.renew(allowed)
+        breakers = self.runtime.tier_stats.breakers
+        return {tier: breaker.readiness for tier, breaker in breakers.items() if tier in allowed}
 
     async def classify(
         self,
@@ -123,6 +161,11 @@ class MobileService:
         the one before. Raises `InvalidInput` or `TooLarge`, before any request is opened, if a text
         or an option is wrong.
         """
+        self.check_process()
+        if options is not None and not isinstance(options, RequestOptions):
+            raise InvalidInput(
+                f"options: must be RequestOptions, not {type(options).__name__}", field="options"
+            )
         manifest = self.runtime.bundle.manifest
         rows = check_inputs(texts, pairs, manifest.pairs, manifest.task)
         resolved = (options or RequestOptions()).resolve(self._default_options)
@@ -134,11 +177,16 @@ class MobileService:
             client,
             (self._clock() if since is None else since) if single else None,
         )
-        items = [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
+        items = await self._prepare_all(rows)
         self.monitor.refresh()
+        self.prober.wake()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
-        requests = [self._route(item, call) for item in items]
+        requests = []
+        for item in items:
+            requests.append(self._route(item, call))
+            if len(requests) % ROUTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         slots = asyncio.Semaphore(self.settings.concurrency)
 
         async def answer(request: RoutedRequest) -> Classification | DimeeError:
@@ -150,6 +198,27 @@ class MobileService:
         finally:
             for request in requests:  # those that were cancelled before they began
                 self.monitor.request_ended(request, None)
+
+    async def _prepare_all(self, rows: list[tuple[str, str | None]]) -> list[_Item]:
+        """Prepare the texts of a call; more than a few are prepared off the event loop.
+
+        Calls take turns: each gives the thread `SLICE_CHARS` at a time, and no more once it is
+        cancelled.
+        """
+        if sum(len(text) + len(pair or "") for text, pair in rows) <= INLINE_CHARS:
+            return [self._prepare(i, text, pair) for i, (text, pair) in enumerate(rows)]
+        items: list[_Item] = []
+
+        def prepare_slice() -> None:
+            chars = 0
+            while len(items) < len(rows) and chars < SLICE_CHARS:
+                text, pair = rows[len(items)]
+                items.append(self._prepare(len(items), text, pair))
+                chars += len(text) + len(pair or "")
+
+        while len(items) < len(rows):
+            await self.runtime.off_event_loop(prepare_slice)
+        return items
 
     def _prepare(self, index: int, text: str, pair: str | None) -> _Item:
         try:
@@ -221,14 +290,26 @@ class MobileService:
             call.policy.learn(request.routed.routing, outcome)
         return answer
 
-    async def close(self, flush_s: float = 2.0) -> None:
-        """Run waiting audits, close connections and deliver entries, each for up to ``flush_s``.
+    async def stop(self, flush_s: float) -> None:
+        """End probes, run waiting audits for up to ``flush_s``, and close the connections."""
+        async with AsyncExitStack() as all_of_them:  # also if one of them raises
+            for tier in self._tiers.values():
+                all_of_them.push_async_callback(tier.close)
+            all_of_them.push_async_callback(self.monitor.close, flush_s)
+            all_of_them.push_async_callback(self.prober.close)
+
+    def release(self, flush_s: float) -> None:
+        """Deliver entries for up to ``flush_s`` and release the files, after `stop`. It blocks.
 
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
-        await self.monitor.close(flush_s)
-        for tier in self._tiers.values():
-            await tier.close()
-        self.runtime.close()
-        await asyncio.to_thread(self._shipper.close, flush_s)
-        self._outbox.close()
+        with ExitStack() as all_of_them:
+            all_of_them.callback(self._outbox.close)
+            all_of_them.callback(self._shipper.close, flush_s)
+            all_of_them.callback(self.runtime.close)
+
+    async def close(self, flush_s: float = 2.0) -> None:
+        """Do both `stop` and `release`."""
+        async with AsyncExitStack() as both:
+            both.push_async_callback(asyncio.to_thread, self.release, flush_s)
+            await self.stop(flush_s)

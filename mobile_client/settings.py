@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mobile_client.options import MAX_COST_LAMBDA, Mode, ResolvedOptions
+from mobile_client.options import Mode, ResolvedOptions
 from shared.domain import Tier
+from shared.field_types import CostCeiling, DeadlineMs, Share, WaitingPrice
 from shared.inference.codec import Codec
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
-from shared.settings import BundleSettings
-from shared.wire import DeadlineMs
+from shared.settings import BundleSettings, Port
 
 Resume = Literal["auto", "never", "always"]
 
@@ -20,7 +20,7 @@ Resume = Literal["auto", "never", "always"]
 class MobileSettings(BundleSettings):
     """Settings of the mobile: its model, its tiers, its policy and its limits."""
 
-    port: int = 8701
+    port: Port = 8701
     """TCP port of the gateway."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that run each of the mobile's layers."""
@@ -30,16 +30,16 @@ class MobileSettings(BundleSettings):
     ``cascade-routing``, or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
-    edge_url: str = "http://127.0.0.1:8702"
+    edge_url: str = Field(default="http://127.0.0.1:8702", repr=False)
     """Address of the edge."""
-    cloud_url: str = "http://127.0.0.1:8703"
+    cloud_url: str = Field(default="http://127.0.0.1:8703", repr=False)
     """Address of the cloud."""
     deadline_ms: DeadlineMs = 5_000.0
     """Time for all attempts of a request together, in milliseconds."""
     price_book: Path | None = None
     """File of prices (`PriceFile`), read again when it changes. Unset: the bundle's λ and the
     default price book."""
-    latency_price_lambda: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    latency_price_lambda: WaitingPrice | None = None
     """Price of waiting one millisecond, in λ, by which cascade routing weighs measured delays; 0
     ignores delays, for reproducible results. Unset: the price book's, else
     `LATENCY_PRICE_LAMBDA`; 0 with a certificate."""
@@ -49,15 +49,17 @@ class MobileSettings(BundleSettings):
     mode: Mode = "auto"
     """Tiers that requests may use: ``auto`` all, ``only-on-device`` the mobile, ``edge-max`` the
     mobile and the edge, ``prefer-cloud`` all, starting in the cloud."""
-    max_cost_lambda: (
-        Annotated[float, Field(gt=0, le=MAX_COST_LAMBDA, allow_inf_nan=False)] | None
-    ) = None
+    max_cost_lambda: CostCeiling | None = None
     """Most that all attempts of a request may cost together, in λ. Unset: no limit."""
     retries: Annotated[int, Field(ge=0, le=5)] = 2
     """Most retries at one server, made only if they are safe and no other server is left."""
     hedge: Literal["off", "p95"] = "off"
     """``p95`` asks a second server when the first has not answered within the p95 of its round
     trips. The first answer is returned, and both attempts are paid for."""
+    probe_interval_s: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 0.5
+    """Seconds between two probes of a server that failed: its ``/readyz`` is asked in the
+    background, and requests go to it again as soon as it is ready. A server that works is not
+    asked."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Most texts of one call that are in flight at once."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
@@ -70,7 +72,7 @@ class MobileSettings(BundleSettings):
     """Encoding of hidden states."""
     uplink_mbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Uplink of the mobile in megabits per second. Unset: ``resume=auto`` sends the text."""
-    audit_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    audit_share: Share | None = None
     """Share of answered requests that are compared with the cloud's answer, later and in batches.
     Unset: 0.01 with a certificate, else 0."""
     audit_alpha: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.01

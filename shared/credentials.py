@@ -98,7 +98,7 @@ class Credentials:
 
     def _read(self, file: Path) -> None:
         try:
-            token = file.read_text(encoding="utf-8").strip()
+            token = file.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(
                 f"DIMEE_TOKEN_FILE: {file} cannot be read ({type(error).__name__})"

@@ -5,6 +5,9 @@
     DimeeError
     ├── InvalidInput            422  the caller's text or setting is wrong
     │   ├── TooLarge            413  more than a limit allows
+    │   │   └── HeadTooLarge    431  the headers of an HTTP request are too large
+    │   ├── BadRequest          400  the request is not valid HTTP
+    │   ├── RequestTimeout      408  the request took too long to arrive
     │   └── BundleMismatch      409  caller and tier run different models
     ├── NotFound                404  the ledger has no such request
     ├── Unauthorised            401  there is no valid token
@@ -12,10 +15,12 @@
     ├── BundleError             503  a bundle is missing, corrupt or cannot be used
     ├── MissingExtra            503  an optional part of the installation is missing
     ├── LedgerUnavailable       503  the ledger cannot be read
+    ├── ClientUnusable          503  the client is closed, or belongs to another process
     ├── PolicyFailed            500  a policy raised an error or made an invalid decision
     └── TierError                    an attempt at a tier returned no answer
         ├── Overloaded          429  the tier's queue is full
         │   └── RateLimited     429  the caller exceeds its rate limit
+        ├── AttemptRepeated     409  the tier was sent this attempt before
         ├── NotAdmitted         503  the tier rejects this caller's credentials
         ├── NotReady            503  the tier has not loaded its bundle
         ├── TierUnreachable     503  no connection to the tier, or it broke
@@ -31,10 +36,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from shared.redaction import redact
+from shared.short_line import short_line
+
+_MAX_MESSAGE_CHARS = 2_000
+_MAX_FIELD_CHARS = 100
+_MAX_NUMBER = 1e15
+
 
 class DimeeError(Exception):
     """Base of all errors.
 
+    ``message`` is redacted (`shared.redaction`), because callers, logs and reports get it.
     ``field`` is the name of the wrong input and ``limit`` its bound, where there is one.
     ``retry_after_s`` is the time after which a retry is useful.
     """
@@ -50,8 +63,8 @@ class DimeeError(Exception):
         limit: float | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redact(message)
+        super().__init__(self.message)
         self.field = field
         self.limit = limit
         self.retry_after_s = retry_after_s
@@ -80,6 +93,27 @@ class TooLarge(InvalidInput):
 
     status = 413
     code = "too_large"
+
+
+class HeadTooLarge(TooLarge):
+    """The headers of an HTTP request are larger, or more, than a limit allows."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class BadRequest(InvalidInput):
+    """The request is not valid HTTP, or uses a part of HTTP that the services do not support."""
+
+    status = 400
+    code = "bad_request"
+
+
+class RequestTimeout(InvalidInput):
+    """The head or the body of an HTTP request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class BundleMismatch(InvalidInput):
@@ -131,6 +165,16 @@ class LedgerUnavailable(DimeeError):
     code = "ledger_unavailable"
 
 
+class ClientUnusable(DimeeError, RuntimeError):
+    """A `MobileClient` is closed, or the call comes from where it cannot be used.
+
+    It belongs to the process that created it.
+    """
+
+    status = 503
+    code = "client_unusable"
+
+
 class PolicyFailed(DimeeError):
     """A routing policy that is not built in raised an error or made an invalid decision.
 
@@ -158,6 +202,13 @@ class RateLimited(Overloaded):
     """The caller exceeds its rate limit; try again after ``retry_after_s``."""
 
     code = "rate_limited"
+
+
+class AttemptRepeated(TierError):
+    """The tier was sent an attempt with this identifier before, and has an entry of it."""
+
+    status = 409
+    code = "attempt_repeated"
 
 
 class NotAdmitted(TierError):
@@ -205,6 +256,9 @@ _BY_CODE: dict[str, type[DimeeError]] = {
     for kind in (
         InvalidInput,
         TooLarge,
+        HeadTooLarge,
+        BadRequest,
+        RequestTimeout,
         BundleMismatch,
         NotFound,
         Unauthorised,
@@ -212,9 +266,11 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         BundleError,
         MissingExtra,
         LedgerUnavailable,
+        ClientUnusable,
         PolicyFailed,
         Overloaded,
         RateLimited,
+        AttemptRepeated,
         NotAdmitted,
         NotReady,
         TierUnreachable,
@@ -225,14 +281,33 @@ _BY_CODE: dict[str, type[DimeeError]] = {
 
 
 def from_payload(body: object, status: int) -> DimeeError:
-    """Return the error that a server sent; `TierFailed` for an unknown one."""
+    """Return the error that a server sent; `TierFailed` for an unknown one.
+
+    The server may be any server: the message is cut, and a field, limit or time that is not one is
+    left out.
+    """
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return TierFailed(f"the server returned status {status} without a known error")
-    kind = _BY_CODE.get(str(error.get("code")), TierFailed)
+    code = error.get("code")
+    kind = _BY_CODE.get(code, TierFailed) if isinstance(code, str) else TierFailed
     return kind(
-        str(error.get("message", f"status {status}")),
-        field=error.get("field"),
-        limit=error.get("limit"),
-        retry_after_s=error.get("retry_after_s"),
+        _text(error.get("message"), _MAX_MESSAGE_CHARS) or f"the server returned status {status}",
+        field=_text(error.get("field"), _MAX_FIELD_CHARS),
+        limit=_number(error.get("limit"), -_MAX_NUMBER),
+        retry_after_s=_number(error.get("retry_after_s"), 0.0),
     )
+
+
+def _text(value: object, most: int) -> str | None:
+    """Return at most ``most`` characters, without control characters and lone surrogates."""
+    if not isinstance(value, str):
+        return None
+    return short_line(value, most)
+
+
+def _number(value: object, least: float) -> float | None:
+    """Return a finite number between ``least`` and `_MAX_NUMBER`; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if least <= value <= _MAX_NUMBER else None

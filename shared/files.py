@@ -1,10 +1,14 @@
-"""Detects that a file has changed since it was last read; prepares files that will be written."""
+"""Reads regular files, detects that a file has changed, and prepares files to be written."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import InvalidInput
@@ -28,6 +32,36 @@ def prepare_output(file: Path, option: str) -> None:
             f"{option}: {file} cannot be written ({error.strerror}); give another file",
             field=option,
         ) from None
+
+
+@contextmanager
+def open_regular(file: Path) -> Iterator[io.BufferedReader]:
+    """Open a regular file for reading.
+
+    Raises `OSError` for anything else, such as a folder, a pipe or a device, and never waits, as
+    opening a pipe without a writer would.
+    """
+    _check_regular(os.stat(file))  # opening a device may have effects
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as content:
+        _check_regular(os.fstat(descriptor))
+        yield content
+
+
+def read_limited(file: Path, largest_bytes: int) -> bytes:
+    """Return the content of a regular file; raise `OSError` if it is larger (``EFBIG``)."""
+    with open_regular(file) as content:
+        raw = content.read(largest_bytes + 1)
+    if len(raw) > largest_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {largest_bytes:,} bytes")
+    return raw
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")
 
 
 class ChangeDetector:
@@ -75,7 +109,7 @@ class ChangeDetector:
 
     def _read_signature(self) -> Signature | None:
         try:
-            stat = self.file.stat()
+            status = self.file.stat()
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -36,20 +37,38 @@ def records(
     """Yield the records that are not blank, each with the number of the line that it begins on.
 
     ``lines`` have their line ends; ``before`` is the number of lines before the first of them. A
-    record that is not well-formed is yielded as an error.
+    record that is not well-formed is yielded as an error, and the line after its first is read as
+    the beginning of another record, so that an open double quote hides no record but its own.
     """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    taken: list[str] = []  # lines of the present record
+    again: deque[str] = deque()  # lines of a wrong record, to be read again
+    rest = iter(lines)
+
+    def next_lines() -> Iterator[str]:
+        while True:
+            line = again.popleft() if again else next(rest, None)
+            if line is None:
+                return
+            taken.append(line)
+            yield line
+
+    number = before + 1
+    reader = csv.reader(next_lines(), delimiter=delimiter, strict=True)
     while True:
-        number = before + reader.line_num + 1
+        taken.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
             yield number, error
+            number += 1
+            reader = csv.reader(next_lines(), delimiter=delimiter, strict=True)
             continue
         if cells:
             yield number, cells
+        number += len(taken)
 
 
 def parse_object(line: str) -> dict[str, Any]:

@@ -10,21 +10,45 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
 
+NO_LEDGER = "off"
+"""Value of ``ledger_url`` with which nothing is recorded."""
 MOUNTED_BUNDLE = Path("/bundle")
 """Folder in a container at which the user's bundle is mounted."""
+Port = Annotated[int, Field(ge=1, le=65_535)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def default_state_dir() -> Path:
     """Return ``$XDG_STATE_HOME/dimee``, or ``~/.local/state/dimee`` if the variable is unset."""
     home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "dimee"
+    if home:
+        return Path(home) / "dimee"
+    try:
+        return Path.home() / ".local" / "state" / "dimee"
+    except RuntimeError:
+        raise _without_home("DIMEE_STATE_DIR to a folder for the outbox") from None
+
+
+def expand_home(path: Path) -> Path:
+    """Return ``path`` with the home folder in place of ``~``; raise `InvalidInput` without one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise _without_home("a path that does not begin with ~") from None
+
+
+def _without_home(instead: str) -> InvalidInput:
+    return InvalidInput(
+        "settings: there is no home folder: HOME is not set, and the system knows no such user; "
+        f"set {instead}"
+    )
 
 
 def default_bundle() -> Path:
@@ -50,8 +74,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def without_brackets(host: str) -> str:
+    """Return an IPv6 address without the brackets that it has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
-    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable."""
+    """Return settings of class ``kind``; raise `InvalidInput` that names the wrong variable.
+
+    ``given`` overrides the environment; a name that the class does not have is an error.
+    """
+    unknown = sorted(given.keys() - kind.model_fields.keys())
+    if unknown:
+        raise InvalidInput(
+            f"settings: {unknown[0][:100]} is not a setting of {kind.__name__}; leave it out",
+            field=unknown[0][:100],
+        )
     try:
         return kind(**given)
     except ValidationError as error:
@@ -83,18 +121,27 @@ class CallerSettings(BaseSettings):
     tls_client_key: Path | None = None
     """PEM file of the client certificate's key, without a password."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any) -> Any:
+        # no setting is a boolean, and pydantic would read True as the number 1
+        if isinstance(value, bool):
+            raise ValueError("input should not be a boolean")
+        return value
+
 
 class ServiceSettings(CallerSettings):
     """Settings of every service: address, state, authentication, limits and TLS."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8700
+    host: Annotated[str, AfterValidator(without_brackets)] = "127.0.0.1"
+    """Address to listen on: ``0.0.0.0`` for all IPv4 addresses, ``::`` for all IPv6 addresses."""
+    port: Port = 8700
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: str = "http://127.0.0.1:8700"
-    """Base URL of the ledger service."""
+    ledger_url: str = Field(default="http://127.0.0.1:8700", repr=False)
+    """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
+    start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least severe level that is logged."""
     tokens: Path | None = None
@@ -103,7 +150,8 @@ class ServiceSettings(CallerSettings):
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Requests a second that each client may send; each text of a call counts."""
+    """Requests a second that each client may send; each text of a call counts, and each
+    256 KiB of a body."""
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Requests that a client may send at once before the rate limit applies."""
     tls_cert: Path | None = None
@@ -117,7 +165,7 @@ class ServiceSettings(CallerSettings):
 class BundleSettings(ServiceSettings):
     """Settings of a process that runs layers of a bundle."""
 
-    bundle: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=default_bundle)
+    bundle: Annotated[Path, AfterValidator(expand_home)] = Field(default_factory=default_bundle)
     """Folder of the model bundle."""
     mobile_layers: int | None = None
     """Number m of layers that the mobile runs."""
@@ -125,22 +173,27 @@ class BundleSettings(ServiceSettings):
     """Number n of layers that the edge runs."""
     certificate: Path | None = None
     """Certificate file written by `dimee calibrate`; without it no guarantee is given."""
-    undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    undelivered_warning_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
     """Seconds without a successful delivery after which waiting ledger entries are reported, in the
     log, in `/readyz` and by `dimee status`."""
+    outbox_max_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 512.0
+    """Most megabytes of entries that wait on disk for the ledger, about 2.2 KB for each request. A
+    warning is given at 80 %; at the limit, requests are refused with 503 until the ledger takes
+    entries."""
 
 
 class TierSettings(BundleSettings):
     """Settings that edge and cloud share."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0))
+        default_factory=lambda: min(256, usable_cores())
     )
-    """Number of processes that run layers, each on one core."""
+    """Number of processes that run layers, each on one core. Unset: the cores that this process may
+    use, by its affinity and the CPU quota of its container (`--cpus 2`: 2; half a core: 1)."""
     price_book: Path | None = None
     """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait in the queue."""
-    max_queue_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
+    max_queue_ms: Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)] | None = None
     """Longest expected wait in milliseconds at which a request is accepted; a sixth of it in
     overload."""

@@ -62,6 +62,8 @@ def check_inputs(
             field="texts",
             limit=MAX_TEXTS,
         )
+    if pairs is not None and not isinstance(pairs, list | tuple):
+        raise InvalidInput(f"pairs: must be a list, not {type(pairs).__name__}", field="pairs")
     if pairs is None and task_has_pairs:
         raise InvalidInput(
             f"pairs: the task {task} needs a second text for each text", field="pairs"

@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, get_args
 
 from shared.domain import InputText
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, TooLarge
 from shared.labels import find_label, listed
 from shared.row_files import csv_delimiter, parse_object, records
 from shared.text import check_text
+from shared.user_files import (
+    BYTE_ORDER_MARK,
+    bounded_lines,
+    refuse_other_encoding,
+    without_line_end,
+)
 
 P = ParamSpec("P")
 TextFormat = Literal["lines", "tsv", "csv", "jsonl"]
@@ -24,6 +30,8 @@ _FORMAT_BY_SUFFIX: dict[str, TextFormat] = {
 }  # fmt: skip
 _NOT_READ = (".parquet", ".xlsx", ".xls", ".gz", ".zip")
 """Suffixes of files that hold no lines of text."""
+MAX_LINE_CHARS = 1024 * 1024
+"""Longest line that is read: 20,000 characters of a text, a second text and other fields."""
 _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
 
 
@@ -41,11 +49,20 @@ _DEFAULT_NAMES = FieldNames()
 
 @dataclass(frozen=True, slots=True)
 class NumberedRow:
-    """One row and the number of its line, from 1; ``row`` is None if ``error`` says why."""
+    """One row and the number of its line, from 1; ``row`` is None if ``error`` says why.
+
+    ``unit`` is what the number counts.
+    """
 
     line: int
     row: InputText | None
     error: InvalidInput | None = None
+    unit: str = "line"
+
+    @property
+    def place(self) -> str:
+        """The row for a message: ``line 3``."""
+        return f"{self.unit} {self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +91,16 @@ class TextReader:
         default: TextFormat = "tsv" if self.pairs else "lines"
         return _FORMAT_BY_SUFFIX.get(file.suffix.lower(), default) if file else default
 
-    def read(self, lines: Iterable[bytes], kind: TextFormat) -> Iterator[NumberedRow]:
+    def read(
+        self, lines: Iterable[bytes], kind: TextFormat, *, blank_rows: bool = False
+    ) -> Iterator[NumberedRow]:
         """Yield a row for each line that is not blank, in order; a wrong line is a row too.
 
-        A CSV file has a header. A TSV file may have one, which must name the fields; without it the
-        columns are text, pair (of pairs only) and label. Raises `InvalidInput` if the header lacks
-        a field, or if pairs are to be read from plain lines.
+        With ``blank_rows`` a blank line is a row with an error, so that the rows of plain lines,
+        JSON lines and TSV without a header match the lines one by one. A CSV file has a header. A
+        TSV file may have one, which must name the fields; without it the columns are text, pair (of
+        pairs only) and label. Raises `InvalidInput` if the header lacks a field, or if pairs are to
+        be read from plain lines.
         """
         if kind == "lines" and self.pairs:
             raise InvalidInput(
@@ -88,13 +109,19 @@ class TextReader:
             )
         decoded = _decode(lines)
         if kind in ("csv", "tsv"):
-            return self._read_table(decoded, kind)
+            return self._read_table(decoded, kind, blank_rows)
         parse = self._parse_json if kind == "jsonl" else self._parse_line
-        return (
-            _numbered(number, [line], parse, line)
-            for number, line in enumerate(decoded, start=1)
-            if line.strip()
-        )
+        return self._read_lines(enumerate(decoded, start=1), parse, blank_rows)
+
+    @staticmethod
+    def _read_lines(
+        lines: Iterable[tuple[int, str]], parse: Callable[[str], InputText], blank_rows: bool
+    ) -> Iterator[NumberedRow]:
+        for number, line in lines:
+            if line.strip():
+                yield _numbered(number, [line], parse, line)
+            elif blank_rows:
+                yield NumberedRow(number, None, InvalidInput(f"line {number}: is empty"))
 
     def read_file(self, file: Path, kind: TextFormat | None = None) -> list[InputText]:
         """Return the rows of a file; raises `InvalidInput` with the number of a wrong line."""
@@ -115,8 +142,10 @@ class TextReader:
             raise InvalidInput(f"texts: {file} has no text; write one text per line")
         return rows
 
-    def _read_table(self, lines: Iterator[str], kind: TextFormat) -> Iterator[NumberedRow]:
-        number, first = next(_not_blank(enumerate(lines, start=1)), (1, ""))
+    def _read_table(
+        self, lines: Iterator[str], kind: TextFormat, blank_rows: bool
+    ) -> Iterator[NumberedRow]:
+        number, first, blank = _first_not_blank(lines)
         delimiter = csv_delimiter(first) if kind == "csv" else "\t"
         header = _split_header(first, delimiter)
         if names := self._names_in(header):
@@ -133,9 +162,10 @@ class TextReader:
             return
         if first and (kind == "csv" or not self._default_names):
             raise InvalidInput(f"texts: line {number} {self._missing_names(header)}")
-        rows = _not_blank(enumerate(chain([first], lines), start=number))
-        for line, text in rows:
-            yield _numbered(line, [text], self._parse_columns, text.split("\t"))
+        numbered = enumerate(chain(blank, [first] if first else [], lines), start=1)
+        yield from self._read_lines(
+            numbered, lambda line: self._parse_columns(line.split("\t")), blank_rows
+        )
 
     @property
     def _default_names(self) -> bool:
@@ -208,10 +238,11 @@ class TextReader:
 
 def _decode(lines: Iterable[bytes]) -> Iterator[str]:
     """Decode UTF-8 without its byte order mark; bytes that are not UTF-8 become surrogates."""
-    encoding = "utf-8-sig"
-    for line in lines:
-        yield line.decode(encoding, "surrogateescape").rstrip("\r\n")
-        encoding = "utf-8"
+    for number, line in enumerate(bounded_lines(lines)):
+        if not number:
+            refuse_other_encoding(line[:4], "texts: the input")
+        text = without_line_end(line.decode("utf-8", "surrogateescape"))
+        yield text.removeprefix(BYTE_ORDER_MARK) if not number else text
 
 
 def _split_header(line: str, delimiter: str) -> list[str]:
@@ -222,8 +253,14 @@ def _split_header(line: str, delimiter: str) -> list[str]:
         return []
 
 
-def _not_blank(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    return ((number, line) for number, line in lines if line.strip())
+def _first_not_blank(lines: Iterator[str]) -> tuple[int, str, list[str]]:
+    """Return the number of the first line that is not blank, the line, and the lines before it."""
+    blank: list[str] = []
+    for line in lines:
+        if line.strip():
+            return len(blank) + 1, line, blank
+        blank.append(line)
+    return 1, "", blank
 
 
 def _numbered(
@@ -240,6 +277,10 @@ def _numbered(
     """
     try:
         for cell in cells:
+            if len(cell) > MAX_LINE_CHARS:
+                raise TooLarge(
+                    f"is longer than {MAX_LINE_CHARS:,} characters", limit=MAX_LINE_CHARS
+                )
             if match := _NOT_UTF8.search(cell):
                 before = len(cell[: match.start()].encode("utf-8", "surrogateescape"))
                 raise InvalidInput(f"byte {before + 1} is not UTF-8")

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
 from pydantic import ValidationError
+from pydantic_core import from_json
 
+from shared.answer_rules import MAX_ANSWER_BYTES, AnswerRules
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
 from shared.errors import (
+    AttemptRepeated,
+    BundleMismatch,
     DeadlineExceeded,
     DimeeError,
     Forbidden,
+    InvalidInput,
     NotAdmitted,
+    NotFound,
+    NotReady,
+    Overloaded,
     RateLimited,
+    TierError,
     TierFailed,
     TierUnreachable,
     Unauthorised,
     from_payload,
 )
 from shared.inference.codec import MEDIA_TYPE
+from shared.redaction import redacted, without_credentials
+from shared.short_line import short_line
+from shared.tier_transport import FRESH_CONNECTION, ReusedConnectionBroke, TierTransport
 from shared.wire import InferRequest, InferResponse, ResumeRequest
+
+log = logging.getLogger(__name__)
 
 _TLS_HINTS = {
     "CERTIFICATE_VERIFY_FAILED": "DIMEE_TLS_CA has not signed its certificate for this address",
@@ -33,11 +47,52 @@ _TLS_HINTS = {
     "UNKNOWN_CA": "it does not trust the signer of DIMEE_TLS_CLIENT_CERT",
     "WRONG_VERSION_NUMBER": "it does not use TLS, its address begins with http:",
 }
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_CHUNKS = 10_000
+"""Largest number of pieces of a body: a million chunks of one byte take seconds to read."""
+_MAX_REASON_CHARS = 200
+_TIER_ERRORS = (
+    AttemptRepeated,
+    BundleMismatch,
+    Overloaded,
+    NotReady,
+    DeadlineExceeded,
+    TierFailed,
+)
+"""Errors that a tier answers to a text that the mobile has already checked."""
+_STATE_ERRORS = (*_TIER_ERRORS, InvalidInput, NotFound)
+"""Errors that a tier answers to a hidden state, after which the text may be sent."""
+
+
+class _InvalidAnswer(Exception):
+    """The answer's body was not read to its end, but ``received_bytes`` of it."""
+
+    def __init__(self, problem: str, received_bytes: int = 0) -> None:
+        super().__init__(problem)
+        self.received_bytes = received_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One attempt to send; ``after`` is the layer of a hidden state, or None for a text."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    attempt_id: str
+    timeout_s: float
+    fresh_connection: bool
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One HTTP exchange from the caller's side; bytes count head and body, without TCP/IP."""
+    """One HTTP exchange from the caller's side; bytes count head and body, without TCP/IP.
+
+    ``reused_connection_broke`` is True if an idle connection that was used again broke before it
+    carried a byte of the answer. That says nothing about the tier: the attempt should be made again
+    on a fresh connection.
+    """
 
     delivery: Delivery
     sent_bytes: int
@@ -45,12 +100,14 @@ class Exchange:
     round_trip_ms: float
     answer: InferResponse | None = None
     error: DimeeError | None = None
+    reused_connection_broke: bool = False
 
 
 class TierClient:
     """Sends attempts to one tier.
 
     It does not raise failures of the tier or the network; they are the ``error`` of an `Exchange`.
+    An answer that is not a valid answer to the attempt by ``rules`` is a failure of the tier.
     ``clock`` returns seconds and measures the round trips.
     """
 
@@ -58,99 +115,183 @@ class TierClient:
         self,
         tier: Tier,
         url: str,
+        rules: AnswerRules,
         transport: httpx.AsyncBaseTransport | None = None,
         credentials: Credentials | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tier = tier
+        self._rules = rules
         self.url = url.rstrip("/")
+        self._shown_url = without_credentials(url)
         self._urls = {path: httpx.URL(self.url + path) for path in ("/v1/infer", "/v1/resume")}
         self._credentials = credentials or Credentials()
         self._clock = clock
-        # httpx's transport without its client, whose cookies, redirects and hooks took 0.12 ms of a
-        # request; trust_env=False, so that a proxy in the environment adds no hop
-        self._transport = transport or httpx.AsyncHTTPTransport(
-            trust_env=False,
-            verify=self._credentials.verify,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
-        )
+        # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
+        self._transport = transport or TierTransport(self._credentials.verify)
 
-    async def infer(self, request: InferRequest, timeout_s: float) -> Exchange:
-        """Send one attempt and wait at most ``timeout_s`` for the complete answer."""
-        body = request.model_dump_json(exclude_none=True).encode()
-        return await self._exchange(
-            "/v1/infer", body, {"content-type": "application/json"}, timeout_s
-        )
-
-    async def resume(self, request: ResumeRequest, state: bytes, timeout_s: float) -> Exchange:
-        """Send one attempt with a hidden ``state``, encoded by `shared.inference.codec`."""
-        headers = request.headers() | {"content-type": MEDIA_TYPE}
-        return await self._exchange("/v1/resume", state, headers, timeout_s)
-
-    async def _exchange(
-        self, path: str, body: bytes, headers: dict[str, str], timeout_s: float
+    async def infer(
+        self, request: InferRequest, timeout_s: float, *, fresh_connection: bool = False
     ) -> Exchange:
-        headers = headers | self._credentials.headers()
-        message = httpx.Request("POST", self._urls[path], content=body, headers=headers)
-        sent = _size(message.headers, len(body))
-        started = self._clock()
-        delivery = Delivery.UNKNOWN
-        error: DimeeError
+        """Send one attempt and wait at most ``timeout_s`` for the complete answer.
+
+        ``fresh_connection`` opens a connection instead of using one that is already open.
+        """
+        call = _Call(
+            "/v1/infer",
+            request.model_dump_json(exclude_none=True).encode(),
+            {"content-type": "application/json"},
+            request.attempt_id,
+            timeout_s,
+            fresh_connection,
+        )
+        return await self._exchange(call)
+
+    async def resume(
+        self,
+        request: ResumeRequest,
+        state: bytes,
+        after: int,
+        timeout_s: float,
+        *,
+        fresh_connection: bool = False,
+    ) -> Exchange:
+        """Send one attempt with a hidden ``state``: the output of the layer ``after``, encoded by
+        `shared.inference.codec`."""
+        headers = request.headers() | {"content-type": MEDIA_TYPE}
+        call = _Call(
+            "/v1/resume", state, headers, request.attempt_id, timeout_s, fresh_connection, after
+        )
+        return await self._exchange(call)
+
+    async def probe(self, timeout_s: float) -> TierError | None:
+        """Ask ``/readyz``; return None if the tier is ready, else `NotReady` or `TierUnreachable`.
+
+        Any answer except a server error shows that the tier can be reached.
+        """
+        message = httpx.Request(
+            "GET",
+            self.url + "/readyz",
+            headers=self._credentials.headers(),
+            # an idle connection that broke says nothing about the tier
+            extensions={FRESH_CONNECTION: True},
+        )
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._send(message)
+                response, _ = await self._send(message)
+        except Exception as failure:  # a transport may raise anything
+            reason = _reason(failure)
+            return TierUnreachable(
+                f"the {self.tier} at {self._shown_url} is not reached ({reason})"
+            )
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return NotReady(f"the {self.tier} at {self._shown_url} is not ready")
+        return None
+
+    async def _exchange(self, call: _Call) -> Exchange:
+        headers = call.headers | self._credentials.headers()
+        message = httpx.Request(
+            "POST",
+            self._urls[call.path],
+            content=call.body,
+            headers=headers,
+            extensions={FRESH_CONNECTION: call.fresh_connection},
+        )
+        sent = _size(message.headers, len(call.body))
+        started = self._clock()
+        delivery, received = Delivery.UNKNOWN, 0
+        broke = False
+        error: DimeeError
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                response, body = await self._send(message)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
             delivery, sent = Delivery.NOT_SENT, 0
             error = TierUnreachable(
-                f"the {self.tier} at {self.url} could not be reached ({_reason(failure)})"
+                f"the {self.tier} at {self._shown_url} could not be reached ({_reason(failure)})"
             )
         except TimeoutError:
             error = DeadlineExceeded(
-                f"the {self.tier} at {self.url} did not answer within {timeout_s * 1e3:.0f} ms"
+                f"the {self.tier} at {self._shown_url} did not answer within {call.timeout_s * 1e3:.0f} ms"
             )
-        except httpx.HTTPError as failure:
+        except _InvalidAnswer as failure:
+            error, received = self._invalid(str(failure)), failure.received_bytes
+        except Exception as failure:
+            # whatever a transport raises, the attempt has failed and its entry needs an end
+            if not isinstance(failure, httpx.HTTPError):
+                log.warning("the transport raised %s", redacted(failure))
+            broke = isinstance(failure, ReusedConnectionBroke)
             error = TierUnreachable(
-                f"the connection to the {self.tier} at {self.url} broke ({_reason(failure)})"
+                f"the connection to the {self.tier} at {self._shown_url} broke ({_reason(failure)})"
                 + self._hint()
             )
         else:
-            received = _size(response.headers, len(response.content))
-            answer, problem = self._read(response)
-            # auth and rate limits refuse before the tier records the attempt: no row to match
-            unrecorded = isinstance(problem, NotAdmitted | RateLimited)
-            delivery = Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED
-            return Exchange(delivery, sent, received, self._elapsed_ms(started), answer, problem)
-        return Exchange(delivery, sent, 0, self._elapsed_ms(started), None, error)
+            round_trip_ms = self._elapsed_ms(started)
+            received = _size(response.headers, len(body))
+            delivery, answer, problem = self._read(response.status_code, body, call, round_trip_ms)
+            return Exchange(delivery, sent, received, round_trip_ms, answer, problem)
+        return Exchange(delivery, sent, received, self._elapsed_ms(started), None, error, broke)
 
-    async def _send(self, message: httpx.Request) -> httpx.Response:
+    async def _send(self, message: httpx.Request) -> tuple[httpx.Response, bytes]:
+        """Return the response and its body, as sent; raise `_InvalidAnswer` for a wrong body."""
         response = await self._transport.handle_async_request(message)
         try:
-            await response.aread()
-        except BaseException:
+            # a few kilobytes of a compressed body may expand to gigabytes
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise _InvalidAnswer("in a compressed form, which was not asked for")
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            body, chunks = bytearray(), 0
+            async for chunk in response.stream:
+                body += chunk
+                chunks += 1
+                if len(body) > MAX_ANSWER_BYTES or chunks > _MAX_CHUNKS:
+                    raise _InvalidAnswer(f"with more than {MAX_ANSWER_BYTES:,} bytes", len(body))
+        finally:
             await response.aclose()
-            raise
-        return response
+        return response, bytes(body)
 
-    def _read(self, response: httpx.Response) -> tuple[InferResponse | None, DimeeError | None]:
-        if response.status_code != httpx.codes.OK:
-            try:
-                body = response.json()
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                body = None
-            error = from_payload(body, response.status_code)
-            if isinstance(error, Unauthorised | Forbidden):
-                error = NotAdmitted(
-                    f"the {self.tier} at {self.url} does not admit this mobile ({error.code}); set "
-                    "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
-                )
-            return None, error
+    def _read(
+        self, status: int, body: bytes, call: _Call, round_trip_ms: float
+    ) -> tuple[Delivery, InferResponse | None, DimeeError | None]:
+        if status != httpx.codes.OK:
+            delivery, error = self._read_error(status, body, call)
+            return delivery, None, error
         try:
-            return InferResponse.model_validate_json(response.content), None
+            answer = InferResponse.model_validate_json(body)
         except ValidationError:
-            return None, TierFailed(
-                f"the {self.tier} at {self.url} answered in an unknown format; "
-                "run the same version of dimee everywhere"
+            problem: str | None = "in an unknown format; run the same version of dimee everywhere"
+        else:
+            problem = self._rules.problem(answer, call.attempt_id, call.after, round_trip_ms)
+        if problem is None:
+            return Delivery.ARRIVED, answer, None
+        # another server may have answered, and this tier then has no entry
+        return Delivery.UNKNOWN, None, self._invalid(problem)
+
+    def _read_error(self, status: int, body: bytes, call: _Call) -> tuple[Delivery, DimeeError]:
+        try:
+            payload = from_json(body) if len(body) <= _MAX_ERROR_BYTES else None
+        except ValueError:  # also for deep nesting
+            payload = None
+        error = from_payload(payload, status)
+        if isinstance(error, Unauthorised | Forbidden):
+            # auth and rate limits refuse before the tier records the attempt
+            return Delivery.UNKNOWN, NotAdmitted(
+                f"the {self.tier} at {self._shown_url} does not admit this mobile ({error.code}); "
+                "set DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
             )
+        known = isinstance(payload, dict) and error.status == status
+        if known and isinstance(error, _TIER_ERRORS if call.after is None else _STATE_ERRORS):
+            # a rate limit refuses before the tier records the attempt, and the entry of a repeated
+            # attempt belongs to its first exchange: neither has an entry to match
+            unrecorded = isinstance(error, RateLimited | AttemptRepeated)
+            return Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED, error
+        return Delivery.UNKNOWN, self._invalid(
+            f"with status {status}, which is not an answer of a tier to a valid text; correct its "
+            "address, or run the same version of dimee everywhere"
+        )
+
+    def _invalid(self, problem: str) -> TierFailed:
+        return TierFailed(f"the {self.tier} at {self._shown_url} answered {problem}")
 
     def _hint(self) -> str:
         """Return advice for TLS 1.3, where a refused certificate is just a broken connection."""
@@ -173,7 +314,10 @@ def _size(headers: httpx.Headers, body_bytes: int) -> int:
 
 
 def _reason(failure: Exception) -> str:
+    """Return the failure's message, or its class: printable, and of a limited length."""
     message = str(failure) or type(failure).__name__
     hints = (hint for sign, hint in _TLS_HINTS.items() if sign in message)
     hint = next(hints, None)
-    return message if hint is None else f"{hint}: {message}"
+    # the peer may have sent parts of it
+    shown = short_line(message, _MAX_REASON_CHARS)
+    return shown if hint is None else f"{hint}: {shown}"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import DimeeError, InvalidInput, TooLarge
+from shared.short_line import short_line
 
 _LIMITS = ("le", "lt", "ge", "gt", "max_length", "min_length")
 
@@ -20,7 +21,7 @@ def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
-    return field, uncapitalised(first["msg"])
+    return short_line(field, 100), uncapitalised(short_line(first["msg"], 300))
 
 
 def uncapitalised(message: str) -> str:
@@ -43,4 +44,4 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
         message = f"{field}: {uncapitalised(problem['msg'])}"
     kind = TooLarge if problem["type"] == "too_long" else InvalidInput
     number = limit if isinstance(limit, int | float) else None
-    return kind(message[:300], field=field[:100], limit=number)
+    return kind(short_line(message, 300), field=short_line(field, 100), limit=number)

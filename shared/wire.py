@@ -7,15 +7,25 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain import InputText, Reason, State, Tier
-from shared.field_types import Count, Duration, Identifier, Word
+from shared.field_types import (
+    Alpha,
+    Amount,
+    CostCeiling,
+    Count,
+    DeadlineMs,
+    Duration,
+    Identifier,
+    Label,
+    Layer,
+    Name,
+    Ordinal,
+    Share,
+    Word,
+)
 
 MAX_TEXT_CHARS = 20_000
 MAX_TEXTS = 1_000
 MAX_BODY_BYTES = 4 * 1024 * 1024
-MAX_DEADLINE_MS = 60_000
-
-DeadlineMs = Annotated[float, Field(gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
-Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
 class Contract(BaseModel):
@@ -29,7 +39,7 @@ class AttemptRequest(Contract):
 
     request_id: Identifier
     attempt_id: Identifier
-    ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
+    ordinal: Ordinal = 1
     deadline_ms: DeadlineMs = 5_000.0
     alpha: Alpha | None = Field(
         None, description="exit threshold α of this request; default: the bundle's"
@@ -70,16 +80,16 @@ class InferResponse(Contract):
     tier that resumes does not get the text and reports ``truncated`` as False.
     """
 
-    attempt_id: str
+    attempt_id: Identifier
     tier: Annotated[Tier, Field(strict=False)]
-    label: str
-    probabilities: dict[str, float]
-    confidence: float
-    exit_layer: int
-    resumed_after: int | None = None
-    tokens: int
+    label: Label
+    probabilities: dict[Label, Share]
+    confidence: Share
+    exit_layer: Layer
+    resumed_after: Layer | None = None
+    tokens: Count
     truncated: bool
-    bundle_id: str
+    bundle_id: Name
     queue_ms: Duration
     compute_ms: Duration
     tier_ms: Duration
@@ -107,49 +117,49 @@ class ClassifyRequest(Contract):
     policy: Word | None = None
     deadline_ms: DeadlineMs | None = None
     mode: Word | None = None
-    max_cost_lambda: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    max_cost_lambda: CostCeiling | None = None
 
 
 class AttemptReport(Contract):
     """One attempt from the mobile's side; the ledger has its full entry (``attempt_id``)."""
 
-    attempt_id: str
+    attempt_id: Identifier
     tier: Annotated[Tier, Field(strict=False)]
     reason: Annotated[Reason, Field(strict=False)]
     state: Annotated[State, Field(strict=False)]
-    error_code: str | None = None
-    exit_layer: int | None = None
-    resumed_after: int | None = None
-    queue_ms: float | None = None
-    compute_ms: float | None = None
-    network_ms: float | None = None
-    round_trip_ms: float | None = None
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    cost_lambda: float = 0.0
+    error_code: Word | None = None
+    exit_layer: Layer | None = None
+    resumed_after: Layer | None = None
+    queue_ms: Duration | None = None
+    compute_ms: Duration | None = None
+    network_ms: Duration | None = None
+    round_trip_ms: Duration | None = None
+    sent_bytes: Count = 0
+    received_bytes: Count = 0
+    cost_lambda: Amount = 0.0
 
 
 class CostReport(Contract):
     """A request's cost in λ and in money, and its cost in λ if the cloud alone had answered."""
 
-    cost_lambda: float
-    all_cloud_lambda: float
-    cost_usd: float
-    energy_mj: float
-    price_book: str
+    cost_lambda: Amount
+    all_cloud_lambda: Amount
+    cost_usd: Amount
+    energy_mj: Amount
+    price_book: Word
 
 
 class Classification(Contract):
     """An answered request."""
 
-    request_id: str
-    label: str
-    probabilities: dict[str, float]
-    confidence: float
+    request_id: Identifier
+    label: Label
+    probabilities: dict[Label, Share]
+    confidence: Share
     tier: Annotated[Tier, Field(strict=False)]
-    exit_layer: int
-    policy: str
-    difficulty: str | None = None
+    exit_layer: Layer
+    policy: Word
+    difficulty: Word | None = None
     failed_over: bool = False
     """True if another tier replaced one that failed."""
     escalated: bool = False
@@ -170,14 +180,31 @@ class Classification(Contract):
     budget_exhausted: bool = False
     """True if the answer was not escalated because the client has no escalations left. No
     certificate covers such an answer."""
-    certificate_id: str | None = None
+    certificate_id: Word | None = None
     """The certificate that covers the answer."""
-    tokens: int
-    decision_ms: float
-    total_ms: float
-    bundle_id: str
+    tokens: Count
+    decision_ms: Duration
+    total_ms: Duration
+    bundle_id: Name
     attempts: list[AttemptReport]
     cost: CostReport
+
+    @property
+    def from_chosen_tier(self) -> bool:
+        """True if the tier that the policy chose gave the answer; an escalation is its choice too.
+
+        False if another tier replaced one that failed or was slow, or if the mobile kept an answer
+        for lack of servers or of the client's escalations.
+        """
+        last = self.attempts[-1]
+        kept = self.budget_exhausted or self.degraded_because in ("offline", "unavailable")
+        replaced = last.reason in (Reason.FAIL_OVER, Reason.HEDGE) or (
+            last.reason is Reason.RETRY
+            and any(
+                one.tier is last.tier and one.reason is Reason.FAIL_OVER for one in self.attempts
+            )
+        )
+        return not kept and not replaced
 
 
 class ClassifyItem(Contract):
@@ -196,9 +223,9 @@ class ClassifyResponse(Contract):
 class BundleDescription(Contract):
     """``GET /v1/bundle``: the task of the gateway's bundle, and its sample texts."""
 
-    bundle_id: str
-    task: str
-    labels: list[str]
+    bundle_id: Name
+    task: Name
+    labels: list[Label]
     pairs: bool
     """True if each text needs a second text."""
     fields: dict[str, str] = {}

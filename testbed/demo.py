@@ -14,7 +14,7 @@ from mobile_client.cli.text_options import field_options
 from mobile_client.gateway.examples import classify_body
 from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
-from shared.ledger.cli import print_summary, wait_for_consistent
+from shared.ledger.cli import displaced_line, print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.wire import Classification, ClassifyItem, ClassifyResponse
 from testbed.gateway import gateway_client
@@ -68,7 +68,7 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
     ``width`` is that of the column of labels. The rows of labelled texts end with ``right`` or
     with the label of the text.
     """
-    failed, judged, right = False, 0, 0
+    failed, judged, right, answered, displaced = False, 0, 0, 0, 0
     click.echo(header(width) + ("  answer" if any(text.label for text in texts) else ""))
     for text in texts:
         response = http.post("/v1/classify", json=classify_body([text]))
@@ -77,6 +77,9 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
         answer = ClassifyResponse.model_validate_json(response.content)
         outcome = _outcome(answer.items[0])
         failed |= isinstance(outcome, DimeeError)
+        if isinstance(outcome, Classification):
+            answered += 1
+            displaced += not outcome.from_chosen_tier
         verdict = ""
         if text.label is not None and isinstance(outcome, Classification):
             judged += 1
@@ -84,6 +87,7 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
             right += correct
             verdict = "  right" if correct else f"  wrong: {text.label}"
         click.echo(row(text.text, outcome, text.pair, width) + verdict)
+    click.echo(displaced_line(displaced, answered))
     if judged:
         click.echo(f"right: {right} of {judged} labelled texts ({right / judged:.1%})")
     return failed

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import httpx
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
+from shared.redaction import without_credentials
 from shared.wire import BundleDescription
 
 BUNDLE_PATH = "/v1/bundle"
@@ -19,6 +21,7 @@ def gateway_client(url: str, credentials: Credentials, timeout_s: float = 60.0) 
         timeout=timeout_s,
         auth=credentials.auth,
         verify=credentials.verify,
+        limits=connection_limits(),
     )
 
 
@@ -33,4 +36,5 @@ def fetch_bundle(http: httpx.Client) -> BundleDescription:
         reason = str(error) or type(error).__name__
     except ValueError:  # also pydantic's ValidationError
         reason = f"status {response.status_code}, unknown format"
-    raise DimeeError(f"no gateway answers at {http.base_url} ({reason}); start a testbed: dimee up")
+    shown = without_credentials(str(http.base_url))
+    raise DimeeError(f"no gateway answers at {shown} ({reason}); start a testbed: dimee up")

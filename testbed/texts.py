@@ -10,13 +10,14 @@ from typing import Any
 from mobile_client.cli.text_options import read_texts, reader_from_options
 from shared.domain import InputText
 from shared.errors import InvalidInput
+from shared.user_files import split_lines
 from shared.wire import BundleDescription
 
 
 def sample_sentences() -> list[str]:
     """Return the sentences in ``samples.txt``, from easy to hard; they were written for dimee."""
     text = files("testbed").joinpath("samples.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [line for line in split_lines(text) if line and not line.startswith("#")]
 
 
 def texts_for(

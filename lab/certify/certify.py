@@ -44,6 +44,7 @@ from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
+from shared.rounding import rounded_up
 
 EARLY_EXIT_TIERS = (Tier.MOBILE, Tier.EDGE)
 """Tiers whose answers can differ from all-cloud's."""
@@ -246,9 +247,8 @@ class Calibration:
             upper_bound(np.zeros(n), self.delta, losses.kind) for losses in candidates.losses
         )
         if best > self.max_drop:
-            requirement += (
-                f"; with 0 errors seen, n = {n:,} certifies no drop below {100 * best:.2f}"
-            )
+            least = rounded_up(100 * best, 2)
+            requirement += f"; with 0 errors seen, n = {n:,} certifies no drop below {least:.2f}"
         return InvalidInput(f"{beginning}, {requirement}", field="max_drop")
 
 

@@ -11,6 +11,7 @@ from lab.cli.common import PATH, require_lab
 from shared.certificates.certificate import FILE, Metric
 from shared.errors import InvalidInput
 from shared.files import prepare_output
+from shared.rounding import rounded_up
 from shared.settings import default_bundle
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def calibrate(
     certificate = certify(loaded, calibration, live_prices.book, expires, per_tier)
     for tier, bound in certificate.per_tier.items():
         click.echo(
-            f"{tier.value}: its {bound.n:,} answers lose at most {100 * bound.bound:.2f}, "
-            f"all tiers at once, with probability {100 * (1 - delta):g} %"
+            f"{tier.value}: its {bound.n:,} answers lose at most "
+            f"{rounded_up(100 * bound.bound, 2):.2f}, all tiers at once, with probability "
+            f"{100 * (1 - delta):g} %"
         )
     certificate.write(file)
     click.echo(f"{certificate.sentence()}\nwritten: {file}")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
 from shared.row_files import csv_delimiter, csv_problem, parse_object, records
+from shared.user_files import BYTE_ORDER_MARK, refuse_other_encoding
 
 _SHOWN = 200
 """Characters of column names in a message."""
@@ -88,6 +89,8 @@ def _lines(path: Path) -> Iterator[str]:
     """Yield the lines with their ends, without a byte order mark."""
     with path.open("rb") as content:
         for number, line in enumerate(content, start=1):
+            if number == 1:
+                refuse_other_encoding(line[:4], f"data: {path}")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -95,7 +98,7 @@ def _lines(path: Path) -> Iterator[str]:
                     f"data: {path} line {number} is not UTF-8 (byte {error.start + 1} of the "
                     "line); save the file as UTF-8"
                 ) from None
-            yield text.removeprefix("\ufeff") if number == 1 else text
+            yield text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
 
 
 def _read_csv(path: Path) -> Table:

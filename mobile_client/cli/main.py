@@ -5,12 +5,16 @@ Every package registers its subcommands as entry points. A subcommand is importe
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from contextlib import suppress
 from importlib.metadata import entry_points
 
 import click
 
 from shared.errors import DimeeError, MissingExtra
+from shared.terminal import one_line, protect_output
 
 GROUP = "dimee.commands"
 
@@ -59,20 +63,41 @@ def dimee() -> None:
 
 def main() -> None:
     """Run the command; a `DimeeError`, or that of a file, is printed and exits with code 2."""
+    protect_output()
     try:
-        dimee()
+        try:
+            dimee()
+        finally:
+            _flush()
     except DimeeError as error:
-        click.echo(f"dimee: {error.message}", err=True)
+        click.echo(f"dimee: {one_line(error.message)}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
+        _discard_output()
         sys.exit(141)
     except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _discard_output()
+            click.echo("dimee: the output cannot be written (no space left)", err=True)
+            sys.exit(2)
         if error.filename is None:
             raise
-        click.echo(f"dimee: {error.filename}: {error.strerror}", err=True)
+        click.echo(f"dimee: {one_line(str(error.filename))}: {error.strerror}", err=True)
         sys.exit(2)
+
+
+def _flush() -> None:
+    """Write what is left of the output, while its errors can be handled."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Keep the interpreter from writing the rest of the output when it exits."""
+    with open(os.devnull, "wb") as nowhere, suppress(OSError):
+        os.dup2(nowhere.fileno(), 1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from mobile_client.monitoring.state_file import StateFile
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
+from shared.redaction import without_credentials
+from shared.settings import NO_LEDGER
 
 TIMEOUT_S = 2.0
 
@@ -54,9 +57,9 @@ class Status:
 
 def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     """Return the status of one process."""
-    url = url.rstrip("/")
+    address, url = url.rstrip("/") + path, without_credentials(url)
     try:
-        response = http.get(url + path)
+        response = http.get(address)
         body = response.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")
@@ -66,7 +69,10 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
         refusal = from_payload(body, response.status_code)
         return ProcessStatus(url, {}, f"rejects this command's token ({refusal.message})")
     if not response.is_success or not isinstance(body, dict):
-        return ProcessStatus(url, {}, f"is not ready (status {response.status_code})")
+        problem = f"is not ready (status {response.status_code})"
+        if isinstance(body, dict) and "error" in body:
+            problem += f": {from_payload(body, response.status_code).message}"
+        return ProcessStatus(url, {}, problem)
     return ProcessStatus(url, body)
 
 
@@ -76,6 +82,15 @@ def undelivered(body: dict[str, Any]) -> UndeliveredReport | None:
         return UndeliveredReport.model_validate(body.get("ledger"))
     except ValidationError:
         return None
+
+
+def outbox_problem(body: dict[str, Any]) -> str | None:
+    """Return what is wrong with the outbox of a process; None if nothing is."""
+    try:
+        report = OutboxReport.model_validate(body.get("outbox"))
+    except ValidationError:
+        return None
+    return None if report.recording == "off" else report.problem
 
 
 def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
@@ -92,6 +107,13 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
         for name, process in processes.items()
         if (report := undelivered(process.body)) is not None
     ]
+    problems += [
+        f"the {name}: {problem}"
+        for name, process in processes.items()
+        if (problem := outbox_problem(process.body)) is not None
+    ]
+    if "ledger" in processes and (problem := processes["ledger"].body.get("problem")):
+        problems.append(f"the ledger did not store the last delivery: {problem}")
     try:
         mobile = MobileHealth.model_validate(processes["mobile"].body)
     except ValidationError:
@@ -158,6 +180,8 @@ def status(
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
     }
+    if settings.ledger_url == NO_LEDGER:
+        del urls["ledger"]
     credentials = Credentials.of(settings)
     with httpx.Client(
         trust_env=False, timeout=TIMEOUT_S, auth=credentials.auth, verify=credentials.verify
@@ -191,6 +215,8 @@ def show(report: Status) -> None:
         for field in ("policy", "store", "layers"):
             if process.body.get(field):
                 facts.append(f"{field} {process.body[field]}")
+        if (process.body.get("outbox") or {}).get("recording") == "off":
+            facts.append("records nothing (DIMEE_LEDGER_URL=off)")
         click.echo("   ".join(facts))
     if report.mobile is not None:
         _show_mobile(report.mobile)

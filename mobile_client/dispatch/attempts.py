@@ -190,8 +190,8 @@ class AttemptRecorder:
             "compute_ms": 0.0 if reused else answer.compute_ms,
             "tier_ms": total_ms,
         }
-        tier_side = attempt.entry.model_copy(
-            update=facts | {"side": Side.TIER} | dict.fromkeys(_CALLER_ONLY)
+        tier_side = attempt.entry.with_facts(
+            facts | {"side": Side.TIER} | dict.fromkeys(_CALLER_ONLY)
         )
         facts |= {"delivery": Delivery.ARRIVED, "round_trip_ms": total_ms, "network_ms": 0.0}
         model = self._live_prices.cost_model
@@ -314,8 +314,8 @@ class AttemptRecorder:
                 "degraded": None,
                 "error_code": withheld_because,
             }
-        return attempt.entry.model_copy(
-            update=facts
+        return attempt.entry.with_facts(
+            facts
             | {
                 "final": final,
                 "cost_lambda": cost_lambda,

@@ -33,13 +33,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt ended without an answer; ``resumed`` if the tier was sent a hidden state."""
+    """An attempt ended without an answer; ``resumed`` if the tier was sent a hidden state.
+
+    ``reused_connection_broke`` is True if an idle connection broke before a byte of the answer.
+    """
 
     tier: Tier
     error: DimeeError
     delivery: Delivery
     cost_lambda: float
     resumed: bool = False
+    reused_connection_broke: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class MakeAttempt:
 
     After ``hedge_after_ms`` without an answer send `HedgeDue`. ``time_share`` is the share of the
     remaining time that the attempt may take. ``reuses`` is the earlier answer that the mobile
-    returns without running its layers.
+    returns without running its layers. ``fresh_connection`` excludes the connections that are open.
     """
 
     tier: Tier
@@ -74,6 +78,7 @@ class MakeAttempt:
     hedge_after_ms: float | None = None
     time_share: float = 1.0
     reuses: TierAnswer | None = None
+    fresh_connection: bool = False
 
 
 @dataclass(frozen=True, slots=True)

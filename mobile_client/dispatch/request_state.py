@@ -34,6 +34,7 @@ from shared.errors import (
     NotReady,
     Overloaded,
     TierError,
+    TierFailed,
     TierUnreachable,
 )
 
@@ -55,6 +56,7 @@ class Transition(Enum):
     ACCEPT       = "Answered",   "otherwise",                               "accept"
 
     SEND_TEXT    = "Failed",     "the tier refused a hidden state",         "retry with the text"
+    RECONNECT    = "Failed",     "an idle connection broke when reused",    "retry on a fresh one"
     RETRY        = "Failed",     "a retry is safe, and no other is left",   "retry after a wait"
     FAIL_OVER    = "Failed",     "a candidate may do better",               "attempt it"
     FALL_BACK    = "Failed",     "an earlier answer exists",                "return it (mobile)"
@@ -118,6 +120,7 @@ class RequestState:
     spent_lambda: float = field(default=0.0, init=False)
     """Cost of all attempts that have ended, in λ."""
     _attempts: int = field(default=0, init=False)
+    _reconnected: set[Tier] = field(default_factory=set, init=False)
     _reason: Reason = field(default=Reason.ROUTE, init=False)
     _retried: Counter[Tier] = field(default_factory=Counter, init=False)
 
@@ -156,13 +159,14 @@ class RequestState:
         routed = self.routed_tier
         # the mobile's own layers do not fail as a server does, so no other tier replaces them
         substitutes = () if routed is Tier.MOBILE else self.fail_over
-        candidates = self._select([routed, *(tier for tier in substitutes if tier != routed)])
+        tiers = [routed, *(tier for tier in substitutes if tier != routed)]
+        candidates = self._select(tiers)
         rerouted_to_mobile = not candidates and self.cost_capped
         if rerouted_to_mobile:
             candidates = self._select([Tier.MOBILE])
         if not candidates:
             skipped = [*self.skipped.values()]
-            error = skipped[-1] if skipped else self.selector.ceiling_error()
+            error = skipped[-1] if skipped else self.selector.ceiling_error([*tiers, Tier.MOBILE])
             return self._give_up(Transition.NO_CANDIDATE, error)
         nothing_failed = rerouted_to_mobile or not self.skipped
         self._mark_preferred_unavailable(event.preferred)
@@ -201,11 +205,18 @@ class RequestState:
 
     def _failed(self, event: Failed) -> Action:
         self.spent_lambda += event.cost_lambda
-        self.errors.append(event.error)
         tier, error = event.tier, event.error
-        if event.resumed and self.left_ms > 0 and accepts_text_instead(error):
-            self.resumable = False
-            return self._attempt(Transition.SEND_TEXT, tier, Reason.RETRY)
+        if event.resumed and accepts_text_instead(error):
+            if self.left_ms > 0:
+                self.errors.append(error)
+                self.resumable = False
+                return self._attempt(Transition.SEND_TEXT, tier, Reason.RETRY)
+            # the caller sent a text, and is not told that a hidden state was wrong
+            error = TierFailed(f"the {tier} refused the hidden state, and no time is left")
+        self.errors.append(error)
+        if self._may_reconnect(event):
+            self._reconnected.add(tier)
+            return self._attempt(Transition.RECONNECT, tier, Reason.RETRY)
         wait_ms = self._retry_wait_ms(event)
         if wait_ms is not None:
             self._retried[tier] += 1
@@ -220,6 +231,11 @@ class RequestState:
         return self._give_up(
             Transition.GIVE_UP, combine_errors([*self.skipped.values(), *self.errors])
         )
+
+    def _may_reconnect(self, event: Failed) -> bool:
+        """Return True if the attempt may be made again at once, on a fresh connection."""
+        first_time = event.reused_connection_broke and event.tier not in self._reconnected
+        return first_time and self.left_ms > 0 and bool(self._select([event.tier]))
 
     def _hedge_due(self, event: HedgeDue) -> Action:
         both_lambda = self.selector.max_attempt_lambda(event.tier)
@@ -291,6 +307,7 @@ class RequestState:
             # a tier that hangs leaves half of the time to the next one
             time_share=0.5 if self.candidates else 1.0,
             reuses=self.best_answer if tier is Tier.MOBILE else None,
+            fresh_connection=transition is Transition.RECONNECT,
         )
 
     def _accept(self, transition: Transition, event: Answered) -> Accept:

@@ -133,7 +133,7 @@ class RequestRunner:
         """Answer with the mobile's own layers, or return an earlier answer again."""
         answer, reused = action.reuses, action.reuses is not None
         if answer is None:
-            answer = await self._runtime.answer(run.request.routed, run.check_deadline)
+            answer = await run.in_time(self._runtime.answer(run.request.routed, run.check_deadline))
             run.hidden_state = answer.hidden_state
         run.check_deadline()
         cost_lambda, escalate_to = 0.0, None
@@ -194,7 +194,14 @@ class RequestRunner:
         tier, cost_lambda = attempt.entry.tier, self._recorder.cost_lambda(attempt, exchange)
         if exchange.answer is None:
             assert exchange.error is not None
-            return Failed(tier, exchange.error, exchange.delivery, cost_lambda, resumed)
+            return Failed(
+                tier,
+                exchange.error,
+                exchange.delivery,
+                cost_lambda,
+                resumed,
+                exchange.reused_connection_broke,
+            )
         if self._runtime.resumption.needs_hidden_states:
             self._runtime.resumption.learn(tier, exchange.answer)
         answer = self._tier_answer(run, tier, exchange.answer)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
 from mobile_client.dispatch.events import HedgeDue, HedgeEnded, MakeAttempt
-from mobile_client.dispatch.request_state import RequestState
+from mobile_client.dispatch.request_state import GRACE_MS, RequestState
 from mobile_client.local.resume import HiddenState
 from mobile_client.local.runtime import LocalRuntime
 from shared.domain import RoutingDecision, Tier
+from shared.errors import DeadlineExceeded
 from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest, ResumeRequest
 
+T = TypeVar("T")
 Called = tuple[OpenAttempt, Exchange]
 MIN_LEFT_MS = 0.001
 """Timeout of an attempt whose deadline passed while it was being opened."""
@@ -48,6 +51,19 @@ class RunningRequest:
         error = self.state.deadline_error(self.spent_ms())
         if error is not None:
             raise error
+
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """Return the result of ``work`` on the mobile; raise `DeadlineExceeded` if it is late."""
+        left_ms = self.state.deadline_ms + GRACE_MS - self.spent_ms()
+        try:
+            async with asyncio.timeout(max(MIN_LEFT_MS, left_ms) / 1e3):
+                return await work
+        except TimeoutError:
+            self.check_deadline()
+            raise DeadlineExceeded(
+                f"the mobile's layers gave no answer within {self.state.deadline_ms:.0f} ms; the "
+                "mobile is busy, such as with loading a policy"
+            ) from None
 
 
 class TierCaller:
@@ -118,6 +134,8 @@ class TierCaller:
         ]
         for attempt, exchange in [*losers, *ended[:-1]]:
             entry = self._recorder.close_unused(attempt, exchange)
+            if exchange is None:
+                self._runtime.tier_stats.record_cancelled(entry.tier, entry.round_trip_ms or 0.0)
             error = exchange.error if exchange is not None else None
             event = HedgeEnded(entry.tier, entry.cost_lambda or 0.0, error)
             run.state.handle(event, run.spent_ms())
@@ -164,7 +182,14 @@ class TierCaller:
                     text_hash=entry.text_hash,
                     text_chars=entry.text_chars,
                 )
-                exchange = await client.resume(resume, hidden_state, timeout_ms / 1e3)
+                assert entry.resumed_after is not None
+                exchange = await client.resume(
+                    resume,
+                    hidden_state,
+                    entry.resumed_after,
+                    timeout_ms / 1e3,
+                    fresh_connection=action.fresh_connection,
+                )
             else:
                 infer = InferRequest(
                     request_id=entry.request_id,
@@ -176,11 +201,13 @@ class TierCaller:
                     pair=run.request.pair,
                     bundle_id=self._runtime.bundle.bundle_id,
                 )
-                exchange = await client.infer(infer, timeout_ms / 1e3)
+                exchange = await client.infer(
+                    infer, timeout_ms / 1e3, fresh_connection=action.fresh_connection
+                )
         except BaseException:
             breaker.discard(token)
             raise
-        tier_stats.record_exchange(entry.tier, exchange, token)
+        tier_stats.record_exchange(entry.tier, exchange, token, timeout_ms)
         return exchange
 
 

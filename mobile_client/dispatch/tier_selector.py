@@ -10,6 +10,7 @@ from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Tier
 from shared.errors import InvalidInput, NotReady, TierError, TierUnreachable
 from shared.pricing.live_prices import LivePrices
+from shared.rounding import exact_text, minimum_text
 
 ROUNDING_LAMBDA = 1e-9
 """Tolerance of the cost ceiling for rounding errors in sums of floats."""
@@ -80,12 +81,18 @@ class TierSelector:
         """Return the milliseconds after which a second tier is asked; None for never."""
         return self.tier_stats.p95_ms(tier) if self.hedging and tier is not Tier.MOBILE else None
 
-    def ceiling_error(self) -> InvalidInput:
-        """Return the error for a cost ceiling below the price of any attempt."""
-        least_lambda = min(self.max_attempt_lambda(tier) for tier in self.allowed)
+    def ceiling_error(self, tiers: Iterable[Tier]) -> InvalidInput:
+        """Return the error for a cost ceiling below the price of an attempt at each of ``tiers``.
+
+        ``tiers`` are those that the request may use by its policy and ``fail_over``.
+        """
+        least_lambda, cheapest = min(
+            (self.max_attempt_lambda(tier), tier) for tier in tiers if tier in self.allowed
+        )
         return InvalidInput(
-            f"max_cost_lambda: {self.max_cost_lambda:g} λ pays for no attempt; give at least "
-            f"{least_lambda:g}, the price of all layers of the cheapest tier",
+            f"max_cost_lambda: {exact_text(self.max_cost_lambda or 0)} λ pays for no attempt; give "
+            f"at least {minimum_text(least_lambda)}, the price of all layers of the {cheapest}, "
+            "the cheapest tier for this request",
             field="max_cost_lambda",
             limit=least_lambda,
         )

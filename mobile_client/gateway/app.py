@@ -34,7 +34,7 @@ from shared.wire import (
 
 CLASSIFY = "/v1/classify"
 ARRIVED = "dimee.arrived"
-"""Key in the ASGI scope: arrival of the request, in seconds of `time.perf_counter`."""
+"""Key in the ASGI scope: arrival of the whole request, in seconds of `time.perf_counter`."""
 DEADLINE_MS = "dimee.deadline_ms"
 """Key in the ASGI scope: deadline of a call with one text, in milliseconds."""
 
@@ -87,6 +87,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state["ready"] = True
+        mobile.tier_readiness()
         yield
         state["ready"] = False
         await mobile.close()
@@ -97,9 +98,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
     )
+    # each middleware is called before those that were added earlier: a call whose body is still
+    # arriving takes no place of the limiter
+    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_auth(app, settings, _required_scope)
 
     @app.post(CLASSIFY)
@@ -112,7 +115,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         """
         if len(request.texts) == 1:
             message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
-        principal_of(message).charge(len(request.texts) - 1)
+        principal_of(message).charge(max(0, len(request.texts) - 1))
         work = mobile.classify(
             request.texts,
             request.pairs,
@@ -142,28 +145,40 @@ def create_app(settings: MobileSettings) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> MobileHealth:
         """Return the certificate in force, the audits, the alarms and undelivered entries."""
-        return mobile.monitor.health().model_copy(update={"ledger": mobile.undelivered()})
+        return mobile.monitor.health().model_copy(
+            update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
+        )
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Return 200 while the process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Return 200 once the bundle is loaded and checked, else 503.
 
+        The mobile answers without other tiers, so it is ready without them. ``tiers`` is the state
+        of each: ``ready``, ``not ready`` or ``unreachable``, ``failing`` if it says that it is
+        ready but fails requests, or ``unknown`` before it was reached for the first time.
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not state["ready"]:
             raise NotReady("the mobile is not ready")
+        outbox = mobile.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": "mobile",
             "bundle_id": mobile.runtime.bundle.bundle_id,
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
+            "tiers": mobile.tier_readiness(),
             "ledger": mobile.undelivered(),
+            "outbox": outbox,
         }
 
     return app

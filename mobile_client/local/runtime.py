@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from mobile_client.local.certificate_guard import load_guard
 from mobile_client.local.resume import HiddenState, Resumption
+from mobile_client.local.worker import Worker
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
+from shared.answer_rules import AnswerRules
 from shared.bundle.loading import Bundle, load_bundle, tier_layers
-from shared.domain import RoutingDecision, Tier
-from shared.errors import InvalidInput, PolicyFailed
+from shared.domain import LayerRange, RoutingDecision, Tier
+from shared.errors import DeadlineExceeded, InvalidInput, PolicyFailed
 from shared.inference.classifier import Classifier
 from shared.inference.layers import Floats, meets_threshold
 from shared.inference.tokenizer import EncodedText
@@ -32,6 +33,11 @@ from shared.policies.loading import installed_names, is_path
 from shared.pricing.live_prices import LivePrices
 
 log = logging.getLogger(__name__)
+
+LOAD_S = 30.0
+"""Longest time in seconds that a call waits for its policy to be loaded."""
+CLOSE_S = 2.0
+"""Longest wait in seconds, when the client closes, for work of the worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,20 @@ class LocalRuntime:
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
         self.resumption = Resumption(settings, self.bundle.bundle_id, last_layers)
+        exits = {
+            Tier.EDGE: layers.edge,
+            Tier.CLOUD: LayerRange(layers.cloud.last, layers.cloud.last),
+        }
+        self.answer_rules = {
+            tier: AnswerRules(
+                tier,
+                self.bundle.bundle_id,
+                self.bundle.manifest.labels,
+                tier_exits,
+                self.bundle.manifest.max_tokens,
+            )
+            for tier, tier_exits in exits.items()
+        }
         self._clock = clock
         self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
@@ -105,7 +125,9 @@ class LocalRuntime:
         self._policies: dict[str, RoutingPolicy] = {}
         self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="mobile-layers")
+        self._loading: str | RoutingPolicy | None = None
+        self._worker = Worker("mobile-layers")
+        self._tokenizing = Worker("mobile-tokenizer")
 
     @property
     def loaded_layers(self) -> int:
@@ -163,17 +185,36 @@ class LocalRuntime:
         """Return a request's policy, loaded off the event loop, in order of calls.
 
         ``may_import`` says that the caller is the user of this process, so that ``module:Class`` is
-        imported. It must be False for a request that came over the network.
+        imported. It must be False for a request that came over the network. Raises
+        `DeadlineExceeded` if loading takes longer than `LOAD_S`.
         """
-        async with self._making_policy:
-            if isinstance(policy, str) and policy in self._policies:
-                return self._policies[policy]
-            make: partial[RoutingPolicy]
-            if may_import or not isinstance(policy, str):
-                make = partial(self.add_policy, policy)
-            else:
-                make = partial(self._make_installed, policy)
+        known = self._known(policy)
+        if known is not None and policy != self._loading:
+            return known
+        try:
+            async with asyncio.timeout(LOAD_S), self._making_policy:
+                return self._known(policy) or await self._make(policy, may_import)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"policy: was not loaded within {LOAD_S:.0f} s, because a policy blocks; import it "
+                "and build it before the first call",
+                field="policy",
+            ) from None
+
+    def _known(self, policy: str | RoutingPolicy) -> RoutingPolicy | None:
+        return self._policies.get(policy) if isinstance(policy, str) else None
+
+    async def _make(self, policy: str | RoutingPolicy, may_import: bool) -> RoutingPolicy:
+        make: partial[RoutingPolicy]
+        if may_import or not isinstance(policy, str):
+            make = partial(self.add_policy, policy)
+        else:
+            make = partial(self._make_installed, policy)
+        self._loading = policy
+        try:
             return await asyncio.get_running_loop().run_in_executor(self._worker, make)
+        finally:
+            self._loading = None
 
     def _make_installed(self, name: str) -> RoutingPolicy:
         """Return the result of `make_policy`; errors in an installed package go to the log only."""
@@ -195,6 +236,10 @@ class LocalRuntime:
         pair_P = self._classifier.embeddings.pair_features(encoded)
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
+
+    async def off_event_loop(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
+        await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     def route(self, prepared: PreparedText, policy: RoutingPolicy, left_ms: float) -> RoutedText:
         """Choose the first tier for a text that has ``left_ms``; call in arrival order."""
@@ -251,5 +296,8 @@ class LocalRuntime:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def close(self) -> None:
-        """Wait until running work has ended."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
+        workers = (self._tokenizing, self._worker)
+        ended = [worker.close(CLOSE_S) for worker in workers]
+        if not all(ended):
+            log.error("the mobile's layers or a policy still run; the client closes without them")

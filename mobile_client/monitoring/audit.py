@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.monitoring.monitor_state import Event
 from shared.domain import Reason, Tier
-from shared.tier_client import TierClient
+from shared.tier_client import Exchange, TierClient
 from shared.wire import Classification, InferRequest
 
 log = logging.getLogger(__name__)
@@ -146,21 +146,30 @@ class Auditor:
             return 0
         async with self._slots:
             self._record_event(("sent", 1))
-            request = sample.request
-            attempt = self._recorder.prepare(request, sample.ordinal, Tier.CLOUD, Reason.AUDIT)
-            self._recorder.open(attempt)
-            with self._recorder.ensure_closed(attempt):
-                exchange = await self._cloud.infer(
-                    InferRequest(
-                        request_id=request.request_id,
-                        attempt_id=attempt.entry.attempt_id,
-                        ordinal=sample.ordinal,
-                        deadline_ms=TIMEOUT_S * 1e3,
-                        text=request.text,
-                        pair=request.pair,
-                        bundle_id=self._bundle_id,
-                    ),
-                    TIMEOUT_S,
-                )
-                self._recorder.close_unused(attempt, exchange)
+            exchange = await self._ask_cloud(sample, sample.ordinal)
+            if exchange.reused_connection_broke:  # audits are minutes apart, and connections idle
+                exchange = await self._ask_cloud(sample, sample.ordinal + 1, fresh_connection=True)
         return None if exchange.answer is None else int(exchange.answer.label != sample.label)
+
+    async def _ask_cloud(
+        self, sample: AuditSample, ordinal: int, fresh_connection: bool = False
+    ) -> Exchange:
+        request = sample.request
+        attempt = self._recorder.prepare(request, ordinal, Tier.CLOUD, Reason.AUDIT)
+        self._recorder.open(attempt)
+        with self._recorder.ensure_closed(attempt):
+            exchange = await self._cloud.infer(
+                InferRequest(
+                    request_id=request.request_id,
+                    attempt_id=attempt.entry.attempt_id,
+                    ordinal=ordinal,
+                    deadline_ms=TIMEOUT_S * 1e3,
+                    text=request.text,
+                    pair=request.pair,
+                    bundle_id=self._bundle_id,
+                ),
+                TIMEOUT_S,
+                fresh_connection=fresh_connection,
+            )
+            self._recorder.close_unused(attempt, exchange)
+        return exchange

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 
 AlarmKind = Literal["disagreement", "expired", "tier-unused", "tier-share", "client", "prices"]
@@ -67,7 +68,7 @@ class MobileHealth(Report):
 
     ``certificate`` is the certificate in one sentence. ``breakers`` holds the state of each
     server's circuit breaker: closed, open or half-open. ``ledger`` is None while entries reach the
-    ledger.
+    ledger. ``outbox`` is the state of the entries that wait on disk.
     """
 
     status: Literal["ok", "degraded"]
@@ -84,3 +85,4 @@ class MobileHealth(Report):
     mode: str = "auto"
     breakers: dict[str, str] = Field(default_factory=dict)
     ledger: UndeliveredReport | None = None
+    outbox: OutboxReport | None = None

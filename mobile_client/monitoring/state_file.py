@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from shared.files import ChangeDetector
 log = logging.getLogger(__name__)
 
 LARGEST_BYTES = 4 * 1024 * 1024
+LOCK_S = 0.5
+"""Longest wait in seconds for the lock, because requests wait meanwhile."""
+RETRY_S = 0.01
 
 
 class StateFile:
@@ -31,11 +35,15 @@ class StateFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the file's lock; raises `OSError` if the lock file cannot be created."""
+        """Hold the file's lock.
+
+        Raises `OSError` if the lock file cannot be created, or if another process, which may be
+        paused, holds the lock for `LOCK_S`.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock)
             yield
         finally:
             os.close(lock)
@@ -84,3 +92,16 @@ class StateFile:
             except FileNotFoundError:
                 return False
         return True
+
+
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError("another process holds its lock") from None
+            time.sleep(RETRY_S)
+        else:
+            return

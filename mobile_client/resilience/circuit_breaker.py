@@ -15,24 +15,49 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
+Readiness = Literal["ready", "not ready", "unreachable", "failing", "unknown"]
+"""Latest knowledge of a tier. A ``failing`` tier answers that it is ready, but fails requests."""
 FAILURES = 3
 """Number of failures in a row that open the breaker."""
 OPEN_S, MAX_OPEN_S = 5.0, 60.0
 """Seconds that the breaker stays open at first, and at most; each failed trial doubles the time."""
+SUSPECT_AFTER_S = 2.0
+"""A tier that was heard of less than this many seconds ago is not suspected."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttemptToken:
+    """One attempt; ``closings`` counts how often the breaker had closed when it began."""
+
+    closings: int
 
 
 @dataclass
 class CircuitBreaker:
-    """Closed, open, or half-open while one trial is in flight. Used from one thread."""
+    """Closed, open, or half-open while one trial is in flight. Used from one thread.
+
+    Probes of the tier's ``/readyz`` close the breaker before its time (`record_ready`).
+    """
 
     clock: Callable[[], float] = time.monotonic
     failures: int = field(default=0, init=False)
     last_unreachable: bool = field(default=False, init=False)
     """True if no connection could be made at the last failure."""
+    reached: bool | None = field(default=None, init=False)
+    """True if the last exchange or probe had a ready tier; None before the first one."""
+    heard_at: float = field(default=-math.inf, init=False)
+    """Time of the last exchange or probe that counted."""
+    suspected: bool = field(default=False, init=False)
+    """True after a timeout that was too short to count, until an answer or a probe."""
     _open_until: float | None = field(default=None, init=False)
     _open_s: float = field(default=OPEN_S, init=False)
     _trial: object | None = field(default=None, init=False)
     _unreachable_until: float = field(default=-math.inf, init=False)
+    _down: bool = field(default=False, init=False)
+    """True if the last failure is one that ``/readyz`` would have shown."""
+    _closed_by_probe: bool = field(default=False, init=False)
+    """True if a probe has closed the breaker after other failures, until a success."""
+    _closings: int = field(default=0, init=False)
 
     @property
     def state(self) -> State:
@@ -61,20 +86,61 @@ class CircuitBreaker:
         """
         return self.allows_attempt() and self.clock() >= self._unreachable_until
 
-    def begin_attempt(self) -> object:
+    @property
+    def needs_probe(self) -> bool:
+        """True if an answer of ``/readyz`` would change what is known about the tier."""
+        if self.suspected or self._down:
+            return True
+        return self._open_until is not None and not self._closed_by_probe
+
+    @property
+    def readiness(self) -> Readiness:
+        """Latest knowledge of the tier."""
+        if self.reached is None:
+            return "unknown"
+        if not self.reached:
+            return "unreachable" if self.last_unreachable else "not ready"
+        return "ready" if self._open_until is None else "failing"
+
+    def begin_attempt(self) -> AttemptToken:
         """Return the token of a new attempt, which is the trial if the breaker is half-open."""
-        token = object()
+        token = AttemptToken(self._closings)
         if self.allows_attempt() and self._open_until is not None:
             self._trial = token
         return token
 
     def record_success(self) -> None:
         """Close the breaker, because the tier answered or refused as a working tier does."""
-        self.failures, self._open_until, self._trial, self._open_s = 0, None, None, OPEN_S
-        self._unreachable_until = -math.inf
+        self._heard(reached=True)
+        self._closed_by_probe = False
+        self._close()
 
-    def record_failure(self, token: object = None, *, unreachable: bool = False) -> None:
-        """Count a failure of the tier; ``unreachable`` if no connection could be made."""
+    def record_ready(self) -> None:
+        """Record that the tier says it is ready, and close the breaker if that is news.
+
+        It is news after failures that ``/readyz`` would have shown. A tier that fails requests in
+        other ways gets them back at once only once, until one of them has succeeded: otherwise the
+        breaker of a tier that is ready but fails would hardly ever rest.
+        """
+        self._heard(reached=True)
+        if self._down:
+            self._close()
+        elif self._open_until is not None and not self._closed_by_probe:
+            self._closed_by_probe = True
+            self._close()
+
+    def record_failure(
+        self, token: object = None, *, unreachable: bool = False, not_ready: bool = False
+    ) -> None:
+        """Count a failure of the tier, unless its attempt began before the breaker last closed.
+
+        ``unreachable``: no connection could be made. ``not_ready``: the tier said that it is not
+        ready.
+        """
+        if isinstance(token, AttemptToken) and token.closings < self._closings:
+            return
+        self._down = unreachable or not_ready
+        self._heard(reached=False if self._down else self.reached)
         self.failures += 1
         self.last_unreachable = unreachable
         if unreachable:
@@ -86,7 +152,29 @@ class CircuitBreaker:
         elif self.failures >= FAILURES and self._open_until is None:
             self._open_until = self.clock() + self._open_s
 
+    def record_not_ready(self, *, unreachable: bool) -> None:
+        """Record that a probe failed, and let no request try the tier while probes go on."""
+        self.record_failure(unreachable=unreachable, not_ready=not unreachable)
+        if self._open_until is not None:
+            self._open_until = max(self._open_until, self.clock() + OPEN_S)
+
+    def suspect(self) -> None:
+        """Ask for a probe, because an attempt ended unanswered in a way that does not count."""
+        if self.clock() - self.heard_at >= SUSPECT_AFTER_S:
+            self.suspected = True
+
     def discard(self, token: object) -> None:
         """Ignore the outcome of an attempt that was cancelled or had too little time."""
         if token is self._trial:
             self._trial = None
+
+    def _heard(self, *, reached: bool | None) -> None:
+        self.reached, self.heard_at = reached, self.clock()
+        if reached:
+            self.suspected = False
+
+    def _close(self) -> None:
+        if self._open_until is not None:
+            self._closings += 1
+        self.failures, self._open_until, self._trial, self._open_s = 0, None, None, OPEN_S
+        self._down, self._unreachable_until = False, -math.inf

@@ -6,12 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import numpy as np
+from typing import NamedTuple
 
 from mobile_client.resilience.circuit_breaker import CircuitBreaker
 from shared.domain import Delivery, Tier
-from shared.errors import DeadlineExceeded, NotReady, TierFailed, TierUnreachable
+from shared.errors import DeadlineExceeded, NotReady, TierError, TierFailed, TierUnreachable
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
@@ -19,14 +18,27 @@ from shared.tier_client import Exchange
 
 SMOOTHING = 0.125
 """Weight of the newest delay in the mean, as TCP's for round trips (RFC 6298)."""
-FAIR_TIMEOUT_MS = 100.0
+FAIR_TIMEOUT_MS = 2_000.0
 """A timeout after less time than this does not count as a failure of the tier. Callers choose the
-deadlines, and a short one must not exclude the tier for others."""
+deadlines, and a short one must not exclude the tier for others. The time suffices for connecting
+and one exchange on the slowest link profile, and is shorter than the first attempt's share of the
+default deadline."""
+FAIR_MULTIPLE = 4.0
+"""A timeout counts only after at least this multiple of the tier's mean delay."""
+STALL_MS = 100.0
+"""A timeout that is noticed later than this was missed by this process, which did not run."""
 DELAY_EXPIRES_S = 60.0
 """A delay that has not been measured for this long is discarded, so that a tier that was too slow
 is tried again: its link may have improved."""
 MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
-"""Smallest and largest number of recent round trips that a p95 is computed from."""
+"""Smallest number of answered and largest number of all recent round trips for a p95."""
+
+
+class RoundTrip(NamedTuple):
+    """Milliseconds until an answer, or until the caller stopped waiting for one."""
+
+    ms: float
+    answered: bool
 
 
 class TierStats:
@@ -52,7 +64,9 @@ class TierStats:
         self._clock = clock
         self._measured_at: dict[Tier, float] = {}
         self.breakers = {tier: CircuitBreaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
-        self._round_trips: dict[Tier, deque[float]] = {
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called after an exchange whose outcome is a reason to probe the tier."""
+        self._round_trips: dict[Tier, deque[RoundTrip]] = {
             tier: deque(maxlen=MAX_ROUND_TRIPS) for tier in self.breakers
         }
 
@@ -97,30 +111,85 @@ class TierStats:
             if now - measured_at >= DELAY_EXPIRES_S:
                 del self._measured_at[tier], self.conditions.delay_ms[tier]
 
-    def record_exchange(self, tier: Tier, exchange: Exchange, token: object = None) -> None:
-        """Record the delay or the failure of an exchange; ``token`` comes from its breaker."""
-        self._update_breaker(self.breakers[tier], exchange, token)
-        if exchange.answer is not None:
-            self.record_delay(tier, exchange.round_trip_ms)
-            self._round_trips[tier].append(exchange.round_trip_ms)
-        elif isinstance(exchange.error, DeadlineExceeded):
-            # the delay is at least that long: a tier that became slow must not look fast
-            mean_ms = self.conditions.delay_ms.get(tier, 0.0)
-            self.record_delay(tier, max(exchange.round_trip_ms, mean_ms))
+    def fair_timeout_ms(self, tier: Tier) -> float:
+        """Return the time after which a missing answer is a failure of the tier."""
+        return max(FAIR_TIMEOUT_MS, FAIR_MULTIPLE * self.conditions.delay_ms.get(tier, 0.0))
 
-    def _update_breaker(self, breaker: CircuitBreaker, exchange: Exchange, token: object) -> None:
-        late = isinstance(exchange.error, DeadlineExceeded)
-        if late and exchange.round_trip_ms < FAIR_TIMEOUT_MS:
+    def record_exchange(
+        self,
+        tier: Tier,
+        exchange: Exchange,
+        token: object = None,
+        timeout_ms: float | None = None,
+    ) -> None:
+        """Record the delay or the failure of an exchange; ``token`` comes from its breaker.
+
+        Only answers enter the mean delay. A timeout counts against the tier, and as a round trip
+        of unknown length in the p95, only after a time that was fair to the tier, and only if this
+        process noticed it in time: after a pause of this process the answer may be there unread.
+        ``timeout_ms`` is the time that the exchange was given.
+        """
+        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
+        stalled = exchange.round_trip_ms > given_ms + STALL_MS
+        if exchange.answer is not None and not stalled:
+            self.record_delay(tier, exchange.round_trip_ms)
+            self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=True))
+        fair = not stalled and given_ms >= self.fair_timeout_ms(tier)
+        self._update_breaker(tier, exchange, token, fair)
+        if self.breakers[tier].needs_probe:
+            self.on_failure()
+
+    def record_cancelled(self, tier: Tier, waited_ms: float) -> None:
+        """Record that a hedged attempt had no answer after ``waited_ms``, when the other one won.
+
+        Without it the p95 would fall with each hedge, because the slow answers would be missing.
+        """
+        self._round_trips[tier].append(RoundTrip(waited_ms, answered=False))
+
+    def record_probe(self, tier: Tier, error: TierError | None) -> None:
+        """Record the result of a probe; ``error`` is None if the tier is ready."""
+        breaker = self.breakers[tier]
+        if error is None:
+            breaker.record_ready()
+        else:
+            breaker.record_not_ready(unreachable=isinstance(error, TierUnreachable))
+
+    def _update_breaker(self, tier: Tier, exchange: Exchange, token: object, fair: bool) -> None:
+        breaker, error = self.breakers[tier], exchange.error
+        if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
             breaker.discard(token)
             return
+        late, arrived = isinstance(error, DeadlineExceeded), exchange.delivery is Delivery.ARRIVED
+        if late and not fair:
+            # a tier that reports the deadline itself works
+            if not arrived:
+                breaker.suspect()
+            breaker.discard(token)
+            return
+        if late and not arrived:
+            self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=False))
         unreachable = exchange.delivery is Delivery.NOT_SENT
-        failed = isinstance(exchange.error, TierUnreachable | NotReady | TierFailed)
-        if unreachable or late or failed:
-            breaker.record_failure(token, unreachable=unreachable)
+        not_ready = isinstance(error, NotReady)
+        if unreachable or late or not_ready or isinstance(error, TierUnreachable | TierFailed):
+            breaker.record_failure(token, unreachable=unreachable, not_ready=not_ready)
         else:
             breaker.record_success()
 
     def p95_ms(self, tier: Tier) -> float | None:
-        """Return the p95 of the tier's last answered round trips; None if there are too few."""
-        times_ms = self._round_trips[tier]
-        return float(np.percentile(times_ms, 95)) if len(times_ms) >= MIN_ROUND_TRIPS else None
+        """Return the p95 of the tier's last round trips; None if too few were answered.
+
+        It is the product-limit estimate (Kaplan and Meier 1958), so that a round trip whose end was
+        not awaited counts as longer than the wait, not as a round trip of that length. If more
+        than 5 % have no known end, it is the longest answered one.
+        """
+        round_trips = sorted(self._round_trips[tier])
+        answered_ms = [one.ms for one in round_trips if one.answered]
+        if len(answered_ms) < MIN_ROUND_TRIPS:
+            return None
+        share_left = 1.0
+        for number, one in enumerate(round_trips):
+            if one.answered:
+                share_left *= 1 - 1 / (len(round_trips) - number)
+                if share_left <= 0.05 + 1e-9:
+                    return one.ms
+        return answered_ms[-1]

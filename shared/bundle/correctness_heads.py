@@ -80,9 +80,43 @@ class CorrectnessHeads:
             values = [np.asarray(arrays[name], np.float64) for name in names]
         except KeyError as missing:
             raise BundleError(f"bundle: the router lacks {missing}; {NEW_ROUTER}") from None
+        except (TypeError, ValueError):
+            raise BundleError(
+                f"bundle: the correctness heads are no numbers; {NEW_ROUTER}"
+            ) from None
         if not all(np.isfinite(value).all() for value in values):
             raise BundleError(f"bundle: the correctness heads are not finite; {NEW_ROUTER}")
         return cls(*values)
+
+    def wrong_shape(self, embedding_size: int, classes: int) -> str | None:
+        """Return the first array whose shape is wrong, in words; None if all are right."""
+        features = EXTRA + (len(PAIR_FEATURES) if self.reads_pairs else embedding_size)
+        t, g, k = len(TIERS), ANSWER_FACTS, len(TIERS) + 2
+        expected: dict[str, tuple[int, ...]] = {
+            "exit0_HC": (embedding_size, classes),
+            "exit0_C": (classes,),
+            "mean_F": (features,),
+            "scale_F": (features,),
+            "weight_FK": (features, k),
+            "bias_K": (k,),
+            "layers_T2": (t, 2),
+            "right_T2": (t, 2),
+            "next_TT2": (t, t, 2),
+            "this_TG": (t, g),
+            "gain_TUG": (t, t, g),
+            "diff_FT": (features, t),
+            "diff_T": (t,),
+            "gains_TSQU": (t, 2, QUANTILES, t),
+            "alpha": (),
+            "cost_weight": (),
+        }
+        for name, shape in expected.items():
+            found = np.shape(getattr(self, name))
+            if found != shape:
+                return f"{_array_name(name)} has the shape {found} instead of {shape}"
+        if not (self.scale_F > 0).all():
+            return f"{_array_name('scale_F')} holds numbers that are not above 0"
+        return None
 
     def to_arrays(self) -> dict[str, Floats]:
         """Return the arrays to store in ``router.npz``."""
@@ -91,7 +125,7 @@ class CorrectnessHeads:
     @property
     def reads_pairs(self) -> bool:
         """True if the heads were fitted on the features of pairs."""
-        return len(self.mean_F) == len(PAIR_FEATURES) + EXTRA
+        return self.mean_F.shape == (len(PAIR_FEATURES) + EXTRA,)
 
     def scaled(self, features_F: Floats) -> Floats:
         """Return standardised features; an unknown feature (NaN) is replaced by its mean."""

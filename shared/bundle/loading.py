@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.bundle.manifest import (
     EMBEDDINGS,
     FORMAT_VERSION,
+    LARGEST_FILE_BYTES,
+    LARGEST_MANIFEST_BYTES,
     MANIFEST,
     ROUTER,
     SAMPLES,
@@ -23,11 +25,13 @@ from shared.bundle.manifest import (
     Manifest,
     layer_file,
 )
+from shared.bundle.router_file import Router, read_router
+from shared.documents import parse_document
 from shared.domain import InputText, LayerRange
 from shared.errors import BundleError, InvalidInput
+from shared.files import open_regular, read_limited
 from shared.pricing.cost_model import CostModel
 from shared.text_files import FieldNames, TextReader
-from shared.validation import first_error
 
 POLICY_WITH_HEADS = "cascade-routing"
 """Default policy of a bundle that has correctness heads."""
@@ -49,18 +53,19 @@ class Bundle:
     @property
     def cost_model(self) -> CostModel:
         """Cost model that the bundle was calibrated with."""
-        facts = self.manifest.cost_model
-        return CostModel(layers=self.manifest.layers, **facts)
+        return CostModel(layers=self.manifest.layers, **self.manifest.cost_model)
 
     def router(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return ``centroids_DH`` of easy, moderate and hard, and the size of each pool."""
-        with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
-            return arrays["centroids"], arrays["counts"]
+        return self._router.centroids_DE, self._router.counts_D
 
     def correctness_heads(self) -> CorrectnessHeads | None:
         """Return the heads of the policy ``cascade-routing``; None if the bundle has none."""
-        with np.load(self.path / ROUTER, allow_pickle=False) as arrays:
-            return CorrectnessHeads.from_arrays({name: arrays[name] for name in arrays.files})
+        return self._router.heads
+
+    @cached_property
+    def _router(self) -> Router:
+        return read_router(self.path / ROUTER, len(self.manifest.labels))
 
     def check_file(self, name: str) -> None:
         """Raise `BundleError` unless a file still has its checksum in the manifest."""
@@ -102,25 +107,31 @@ class Bundle:
 
 
 def load_bundle(path: Path | str) -> Bundle:
-    """Read and check a bundle; raises `BundleError`, whose message says what to do."""
+    """Read and check a bundle; raises `BundleError`, whose message says what to do.
+
+    The layers, the tokenizer and the embeddings are checked when they are loaded.
+    """
     folder = Path(path)
     file = folder / MANIFEST
     try:
-        raw = file.read_bytes()
+        raw = read_limited(file, LARGEST_MANIFEST_BYTES)
     except PermissionError:
         raise _unreadable(file) from None
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"bundle: {_instead_of_a_bundle(folder)}") from None
+    except OSError as error:
+        raise _not_a_file(file, error) from None
     try:
-        manifest = Manifest.model_validate_json(raw)
-    except ValidationError as error:
-        field, problem = first_error(error, whole="content")
+        manifest = parse_document(raw, Manifest)
+    except ValueError as error:
         raise BundleError(
             f"bundle: {file} is not a manifest of format {FORMAT_VERSION} "
-            f"({field}: {problem}); export its run again with this version of dimee"
+            f"({error}); export its run again with this version of dimee"
         ) from None
     _check_files(folder, manifest)
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+    bundle = Bundle(folder, manifest, hashlib.sha256(raw).hexdigest()[:16])
+    bundle.router()
+    return bundle
 
 
 def _instead_of_a_bundle(path: Path) -> str:
@@ -146,6 +157,12 @@ def _unreadable(file: Path) -> BundleError:
     )
 
 
+def _not_a_file(file: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"bundle: {file} cannot be read ({error.strerror}); copy the whole folder again"
+    )
+
+
 def _check_files(folder: Path, manifest: Manifest) -> None:
     expected = {TOKENIZER, EMBEDDINGS, ROUTER}
     expected |= {layer_file(layer) for layer in range(1, manifest.layers + 1)}
@@ -160,12 +177,16 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 def _check_file(file: Path, checksum: str) -> None:
     try:
-        with file.open("rb") as content:
+        with open_regular(file) as content:
+            if os.fstat(content.fileno()).st_size > LARGEST_FILE_BYTES:
+                raise OSError(errno.EFBIG, f"it has more than {LARGEST_FILE_BYTES:,} bytes")
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except PermissionError:
         raise _unreadable(file) from None
-    except OSError:
+    except FileNotFoundError:
         raise BundleError(f"bundle: {file} is missing; copy the whole folder again") from None
+    except OSError as error:
+        raise _not_a_file(file, error) from None
     if digest != checksum:
         raise BundleError(
             f"bundle: {file} is damaged (its checksum differs from the manifest); "

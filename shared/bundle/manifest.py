@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.field_types import Label
+from shared.field_types import Alpha, Count, Labels, Name, Note, Price, Sha256
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -15,8 +15,17 @@ ROUTER = "router.npz"
 SAMPLES = "samples.jsonl"
 FORMAT_VERSION = 1
 
-Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LARGEST_MANIFEST_BYTES = 8 * 1024 * 1024
+LARGEST_FILE_BYTES = 2 * 1024**3
+"""Largest file of a bundle; ONNX cannot hold more."""
+
+CostName = Literal["mobile_layer", "edge_layer", "offload_edge", "offload_cloud", "cloud_fee"]
+LayerCount = Annotated[int, Field(ge=1, le=200)]
+FilePath = Annotated[
+    str,
+    Field(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
+]
+"""Path of a file relative to the bundle, inside it."""
 
 
 def layer_file(layer: int) -> str:
@@ -35,27 +44,27 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: Literal[1] = 1
-    task: str
+    task: Name
     labels: Labels
-    metric: str = "accuracy"
+    metric: Name = "accuracy"
     pairs: bool
-    encoder: str
-    licence: str
-    layers: Annotated[int, Field(ge=1, le=200)]
-    hidden_size: Annotated[int, Field(ge=1)]
-    max_tokens: Annotated[int, Field(ge=8)]
-    mobile_layers: int
-    edge_layers: int
-    alpha: Annotated[float, Field(gt=0, le=1)]
-    precision: str
-    pool_sizes: dict[str, int]
-    cost_model: dict[str, float]
-    mu: float
+    encoder: Note
+    licence: Note
+    layers: LayerCount
+    hidden_size: Annotated[int, Field(ge=1, le=65_536)]
+    max_tokens: Annotated[int, Field(ge=8, le=1_048_576)]
+    mobile_layers: LayerCount
+    edge_layers: LayerCount
+    alpha: Alpha
+    precision: Note
+    pool_sizes: dict[Name, Count]
+    cost_model: Annotated[dict[CostName, Price], Field(min_length=5)]
+    mu: Price
     accuracy: dict[str, Any]
-    data_hash: str
+    data_hash: Note
     seed: int
     training: dict[str, Any] = {}
-    files: dict[str, Sha256]
+    files: Annotated[dict[FilePath, Sha256], Field(max_length=1000)]
 
     @field_validator("labels")
     @classmethod
@@ -63,3 +72,9 @@ class Manifest(BaseModel):
         if len(set(labels)) < len(labels):
             raise ValueError("two labels have the same name")
         return labels
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if not 1 <= self.mobile_layers < self.edge_layers <= self.layers:
+            raise ValueError("1 <= mobile_layers < edge_layers <= layers must hold")
+        return self

@@ -12,16 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from shared.bundle.loading import Bundle
+from shared.documents import parse_document
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
+from shared.field_types import Count, Labels, Layer, Name, Note, Price, Share, ShortSha256
+from shared.files import read_limited
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
-from shared.validation import first_error
 
 FILE = "certificate.json"
 """Name of the certificate in a bundle's folder; the manifest does not list it."""
@@ -30,7 +32,6 @@ LARGEST_BYTES = 65536
 _THRESHOLDS = {CascadeRouting.name: {"alpha", "cost_weight"}, DimeeFixed.name: {"alpha"}}
 """Policies that can be certified, and the thresholds of their certificates."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["consistency", "accuracy"]
 
 
@@ -41,12 +42,12 @@ class _Frozen(BaseModel):
 class Prices(_Frozen):
     """Cost model in λ and version of the price book that the thresholds were chosen at."""
 
-    mobile_layer: float
-    edge_layer: float
-    offload_edge: float
-    offload_cloud: float
-    cloud_fee: float
-    price_book: str
+    mobile_layer: Price
+    edge_layer: Price
+    offload_edge: Price
+    offload_cloud: Price
+    cloud_fee: Price
+    price_book: Name
 
     @classmethod
     def of(cls, model: CostModel, book: PriceBook) -> Prices:
@@ -68,7 +69,7 @@ class Prices(_Frozen):
 class TierBound(_Frozen):
     """Upper bound on the mean loss of one tier's answers, from ``n`` samples that it answered."""
 
-    n: Annotated[int, Field(ge=0)]
+    n: Count
     bound: Share
 
 
@@ -89,18 +90,18 @@ class CertificateContent(_Frozen):
     """
 
     format_version: Literal[1] = 1
-    bundle_id: str
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
-    data_hash: str
+    bundle_id: Name
+    labels: Labels
+    data_hash: Note
     n: Annotated[int, Field(ge=1)]
     metric: Metric
     max_drop: Annotated[float, Field(gt=0, lt=1)]
     delta: Annotated[float, Field(gt=0, lt=1)]
     bound: Annotated[float, Field(ge=-1, le=1)]
-    policy: str
-    mobile_layers: Annotated[int, Field(ge=1)]
-    edge_layers: Annotated[int, Field(ge=2)]
-    thresholds: Annotated[dict[str, float], Field(min_length=1)]
+    policy: Name
+    mobile_layers: Layer
+    edge_layers: Annotated[Layer, Field(ge=2)]
+    thresholds: Annotated[dict[Name, Price], Field(min_length=1)]
     prices: Prices
     per_tier: dict[Tier, TierBound] = {}
     disagreement: Share | None = None
@@ -113,13 +114,15 @@ class CertificateContent(_Frozen):
     def _check_bound(self) -> Self:
         if self.bound > self.max_drop:
             raise ValueError(f"bound {self.bound:g} is above max_drop {self.max_drop:g}")
+        if not 0 < self.thresholds.get("alpha", 1.0) <= 1:
+            raise ValueError("the threshold alpha must be above 0 and at most 1")
         return self
 
 
 class Certificate(CertificateContent):
     """A certificate; ``certificate_id`` is the first 16 digits of its content's SHA-256."""
 
-    certificate_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    certificate_id: ShortSha256
 
     @model_validator(mode="after")
     def _check_id(self) -> Self:
@@ -240,22 +243,15 @@ def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting
 def read_certificate(file: Path) -> Certificate:
     """Read a certificate without checking it against a bundle; raises `BundleError`."""
     try:
-        with file.open("rb") as content:
-            raw = content.read(LARGEST_BYTES + 1)
-    except OSError:
+        raw = read_limited(file, LARGEST_BYTES)
+    except OSError as error:
         raise BundleError(
-            f"certificate: {file} cannot be read; make one with: dimee calibrate"
+            f"certificate: {file} cannot be read ({error.strerror}); make one with: dimee calibrate"
         ) from None
-    if len(raw) > LARGEST_BYTES:
-        raise BundleError(
-            f"certificate: {file} has more than {LARGEST_BYTES:,} bytes; "
-            "calibrate again: dimee calibrate"
-        )
     try:
-        return Certificate.model_validate_json(raw)
-    except ValidationError as error:
-        field, problem = first_error(error, whole="content")
+        return parse_document(raw, Certificate)
+    except ValueError as error:
         raise BundleError(
             f"certificate: {file} is not a certificate of format {FORMAT_VERSION} "
-            f"({field}: {problem}); calibrate again: dimee calibrate"
+            f"({error}); calibrate again: dimee calibrate"
         ) from None

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.bundle.correctness_heads import NEW_ROUTER
 from shared.bundle.loading import Bundle
 from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import LayerRange, Prediction
+from shared.errors import BundleError
 from shared.inference.embeddings import Embeddings
 from shared.inference.layers import Floats, Layers
 from shared.inference.tokenizer import EncodedText, TextEncoder
@@ -21,7 +23,20 @@ class Classifier:
         self.bundle = bundle
         self.encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
         self.embeddings = Embeddings(bundle.path / EMBEDDINGS)
+        self.embeddings.check(bundle.manifest.hidden_size, bundle.manifest.max_tokens)
+        size = bundle.router()[0].shape[1]
+        if size != self.embeddings.size:
+            raise BundleError(
+                f"bundle: the router in {bundle.path} is for embeddings of {size} numbers, but the "
+                f"embeddings have {self.embeddings.size}; {NEW_ROUTER}"
+            )
+        if self.encoder.vocabulary > self.embeddings.vocabulary:
+            raise BundleError(
+                f"bundle: {bundle.path / TOKENIZER} has {self.encoder.vocabulary:,} tokens, but "
+                f"the embeddings have {self.embeddings.vocabulary:,}; export the run again"
+            )
         self.layers = Layers(bundle, layers, threads)
+        self.layers.check()
 
     def classify(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from shared.bundle.pair_features import PAIR_FEATURES, pair_features
 from shared.errors import BundleError
 from shared.inference.tokenizer import EncodedText, TokenIds
+from shared.short_line import short_line
 
 Floats = NDArray[np.float32]
 TABLES = ("word", "word_scale", "position", "type", "gamma", "beta", "epsilon")
@@ -55,25 +57,69 @@ class Embeddings:
     """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         try:
             with safe_open(file, framework="numpy") as tensors:
                 tables = {name: tensors.get_tensor(name) for name in TABLES}
                 if PROJECTION[0] in tensors.keys():  # noqa: SIM118, safe_open is no mapping
                     tables |= {name: tensors.get_tensor(name) for name in PROJECTION}
+            self._epsilon = float(tables["epsilon"].ravel()[0])
         except Exception as error:  # safetensors' exceptions have no public base class
-            raise BundleError(
-                f"bundle: {file} does not hold embedding tables ({error}); export the "
-                "bundle's run again with this version of dimee"
-            ) from None
+            raise self._unusable(short_line(str(error), 200)) from None
         self._word_VE: NDArray[np.int8] = tables["word"]
         self._scale_V: Floats = tables["word_scale"]
         self._position_TE: Floats = tables["position"]
         self._type_KE: Floats = tables["type"]
         self._gamma_E: Floats = tables["gamma"]
         self._beta_E: Floats = tables["beta"]
-        self._epsilon = float(tables["epsilon"][0])
         self._projection_HE: Floats | None = tables.get(PROJECTION[0])
         self._projection_H: Floats | None = tables.get(PROJECTION[1])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number V of tokens in the word table."""
+        return len(self._word_VE)
+
+    @property
+    def size(self) -> int:
+        """Embedding size E."""
+        return len(self._gamma_E)
+
+    def check(self, hidden_size: int, max_tokens: int) -> None:
+        """Raise `BundleError` unless the tables fit together and to the layers."""
+        size = self._word_VE.shape[-1:]
+        projected = self._projection_HE is not None
+        shapes_fit = (
+            self._word_VE.ndim == 2
+            and self._scale_V.shape == self._word_VE.shape[:1]
+            and self._position_TE.ndim == self._type_KE.ndim == 2
+            and self._position_TE.shape[1:] == self._type_KE.shape[1:] == size
+            and len(self._position_TE) >= max_tokens
+            and len(self._type_KE) >= 1
+            and self._gamma_E.shape == self._beta_E.shape == size
+            and (projected or size == (hidden_size,))
+        )
+        if self._projection_HE is not None and self._projection_H is not None:
+            shapes_fit &= self._projection_HE.shape == (hidden_size, *size)
+            shapes_fit &= self._projection_H.shape == (hidden_size,)
+        if not shapes_fit:
+            raise self._unusable("their shapes do not fit together or to the manifest")
+        tables = [self._scale_V, self._position_TE, self._type_KE, self._gamma_E, self._beta_E]
+        tables += [
+            table for table in (self._projection_HE, self._projection_H) if table is not None
+        ]
+        if self._word_VE.dtype != np.int8 or any(table.dtype != np.float32 for table in tables):
+            raise self._unusable("the word table must be of type int8, the others of float32")
+        if not math.isfinite(self._epsilon) or not all(
+            np.isfinite(table).all() for table in tables
+        ):
+            raise self._unusable("they hold numbers that are not finite")
+
+    def _unusable(self, problem: str) -> BundleError:
+        return BundleError(
+            f"bundle: {self._file} does not hold embedding tables ({problem}); export the "
+            "bundle's run again with this version of dimee"
+        )
 
     def mean_word_embedding(self, encoded: EncodedText) -> Floats:
         """Return ``mean_E`` of a text's words, without special tokens (paper, section III)."""

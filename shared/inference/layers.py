@@ -41,7 +41,33 @@ class Layers:
         for layer in range(self.range.last + 1, last + 1):
             self._bundle.check_file(layer_file(layer))
             self._sessions[layer] = _session(self._bundle, layer, self._threads)
+            self._check(layer)
             self.range = LayerRange(self.range.first, layer)
+
+    def check(self) -> None:
+        """Raise `BundleError` unless each layer runs and fits to the manifest."""
+        for layer in self._sessions:
+            self._check(layer)
+
+    def _check(self, layer: int) -> None:
+        """Run a layer on one token, and check its outputs."""
+        manifest = self._bundle.manifest
+        token_BTH = np.linspace(-1, 1, manifest.hidden_size, dtype=np.float32)[None, None]
+        expected = [(1, 1, manifest.hidden_size), (1, len(manifest.labels))]
+        problem: str | None = None
+        try:
+            outputs = self.run_layer(layer, token_BTH, np.ones((1, 1), np.int32))
+            shapes = [np.shape(output) for output in outputs]
+            if shapes != expected:
+                problem = f"its outputs have the shapes {shapes} instead of {expected}"
+            elif any(output.dtype != np.float32 for output in outputs):
+                problem = "its outputs are not of type float32"
+            elif not all(np.isfinite(output).all() for output in outputs):
+                problem = "its outputs are not finite"
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            problem = type(error).__name__
+        if problem is not None:
+            raise _cannot_run(self._bundle, layer, problem)
 
     def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
         """Run one layer; return its output ``hidden_BTH`` and its exit head's ``logits_BC``."""
@@ -144,7 +170,11 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise BundleError(
-            f"bundle: {file} cannot be run ({type(error).__name__}); export the bundle's run again "
-            "with this version of dimee"
-        ) from None
+        raise _cannot_run(bundle, layer, type(error).__name__) from None
+
+
+def _cannot_run(bundle: Bundle, layer: int, problem: str) -> BundleError:
+    return BundleError(
+        f"bundle: {bundle.path / layer_file(layer)} cannot be run ({problem}); export the bundle's "
+        "run again with this version of dimee"
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from shared.errors import BundleError, InvalidInput
+from shared.short_line import short_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,23 @@ class TextEncoder:
     def __init__(self, tokenizer_file: Path, max_tokens: int) -> None:
         try:
             self._tokenizer = _load(tokenizer_file)
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise BundleError(f"bundle: {tokenizer_file} is not a tokenizer: {error}") from None
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_tokens)
+            for pair in (None, "ready"):
+                self._tokenizer.encode("ready", pair)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics are none
+            raise BundleError(
+                f"bundle: {tokenizer_file} is not a tokenizer ({short_line(str(error), 200)}); export the bundle's run "
+                "again with this version of dimee"
+            ) from None
         self._special = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens in the tokenizer's model, without tokens that were added to it."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
 
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
         """Tokenise a text or pair, truncated to the model's limit, the longer text first.

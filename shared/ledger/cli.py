@@ -127,6 +127,7 @@ def print_summary(report: Summary) -> None:
         if report.pruned:
             print_pruned(report.pruned)
         return
+    click.echo(displaced_line(report.not_from_chosen_tier, report.answered))
     click.echo(
         f"requests {report.requests}   answered {report.answered}   failed {report.failed}   "
         f"failed over {report.failed_over}   escalated {report.escalated}"
@@ -164,6 +165,12 @@ def print_summary(report: Summary) -> None:
         print_audits(report)
     if report.pruned:
         print_pruned(report.pruned)
+
+
+def displaced_line(count: int, answered: int) -> str:
+    """Return the first line of a report: the answers that say nothing about the chosen tiers."""
+    share = f" ({count / answered:.1%})" if count else ""
+    return f"answers not from the tier that the policy chose: {count:,} of {answered:,}{share}"
 
 
 def print_audits(report: Summary) -> None:

@@ -7,10 +7,13 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
-from shared.errors import LedgerUnavailable, from_payload
+from shared.errors import InvalidInput, LedgerUnavailable, from_payload
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
+from shared.redaction import without_credentials
+from shared.settings import NO_LEDGER
 
 _ENTRIES = TypeAdapter(list[LedgerEntry])
 _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
@@ -29,6 +32,12 @@ class LedgerClient:
         transport: httpx.BaseTransport | None = None,
         credentials: Credentials | None = None,
     ) -> None:
+        if url == NO_LEDGER:
+            raise InvalidInput(
+                "ledger-url: DIMEE_LEDGER_URL is off, so nothing is recorded; give the address of "
+                "a ledger",
+                field="ledger-url",
+            )
         self.url = url.rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
@@ -38,6 +47,7 @@ class LedgerClient:
             timeout=60.0,
             auth=credentials.auth,
             verify=credentials.verify,
+            limits=connection_limits(),
         )
 
     def summary(self) -> Summary:
@@ -68,7 +78,7 @@ class LedgerClient:
             response = self._http.get(path, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LedgerUnavailable(
-                f"the ledger at {self.url} cannot be reached ({error or type(error).__name__}); "
+                f"the ledger at {without_credentials(self.url)} cannot be reached ({error or type(error).__name__}); "
                 "start it with: dimee up, or give its address with --ledger-url"
             ) from None
         try:

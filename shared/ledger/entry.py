@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shared.domain import Delivery, Difficulty, Reason, Side, State, Tier
-from shared.field_types import Amount, Count, Duration, Identifier, Label, Word
+from shared.errors import TierFailed
+from shared.field_types import (
+    Amount,
+    Count,
+    Duration,
+    Identifier,
+    Label,
+    Layer,
+    Note,
+    Ordinal,
+    Share,
+    Timestamp,
+    Word,
+)
+from shared.validation import first_error
+
+PROCESS_DIED = "process_died"
+"""Error code of an attempt whose process died: a later process ended it, as abandoned."""
 
 
 class LedgerEntry(BaseModel):
@@ -30,7 +48,7 @@ class LedgerEntry(BaseModel):
     attempt_id: Identifier
     side: Side
     request_id: Identifier
-    ordinal: Annotated[int, Field(ge=1, le=1000)] = 1
+    ordinal: Ordinal = 1
     tier: Tier
     state: State
     reason: Reason | None = None
@@ -38,16 +56,16 @@ class LedgerEntry(BaseModel):
     difficulty: Difficulty | None = None
     writer: Word = ""
     bundle_id: Word = ""
-    started_at: Amount
+    started_at: Timestamp
     delivery: Delivery | None = None
     error_code: Word | None = None
     text_hash: Word | None = None
     text_chars: Count | None = None
     tokens: Count | None = None
     label: Label | None = None
-    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    exit_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
-    resumed_after: Annotated[int, Field(ge=1, le=1000)] | None = None
+    confidence: Share | None = None
+    exit_layer: Layer | None = None
+    resumed_after: Layer | None = None
     decision_ms: Duration | None = None
     queue_ms: Duration | None = None
     compute_ms: Duration | None = None
@@ -62,7 +80,7 @@ class LedgerEntry(BaseModel):
     energy_mj: Amount | None = None
     price_book: Word | None = None
     final: bool = False
-    decision: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    decision: Note | None = None
     certificate_id: Word | None = None
     degraded: bool | None = None
 
@@ -76,7 +94,26 @@ class LedgerEntry(BaseModel):
             )
         return self
 
+    def with_facts(self, facts: Mapping[str, Any]) -> LedgerEntry:
+        """Return a copy with other values, checked, so that the ledger accepts it.
+
+        Raises `TierFailed` for a value that the ledger would refuse, such as a confidence of NaN.
+        """
+        try:
+            return LedgerEntry.model_validate({**self.__dict__, **facts})
+        except ValidationError as error:
+            field, problem = first_error(error, whole="entry")
+            raise TierFailed(
+                f"the attempt has no valid result ({field}: {problem}); check the bundle of the "
+                f"{self.tier} with: dimee classify"
+            ) from None
+
     @property
     def is_terminal(self) -> bool:
         """True if the attempt has ended for this side."""
         return self.state is not State.OPEN
+
+    @property
+    def is_end(self) -> bool:
+        """True if the attempt has ended, and the end is known rather than assumed."""
+        return self.is_terminal and self.error_code != PROCESS_DIED

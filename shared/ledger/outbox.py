@@ -1,107 +1,114 @@
 """The durable outbox: keeps a process's entries on disk until the ledger has stored them.
 
-The outbox is an SQLite file in WAL mode without a sync for each commit. Recorded entries survive
-the death of the process; a power cut may lose the last commits. The shipper's thread makes the
-checkpoints (`Outbox.checkpoint`), so that no request waits for their syncs.
+Recorded entries survive the death of the process; a power cut may lose the last commits. The
+shipper's thread does the work that takes long (`Outbox.maintain`), so that no request waits for a
+sync. A reserve of disk space is set aside while entries are recorded. When the file cannot be
+written, recording is refused, and the reserve is released, so that delivered entries can be deleted
+and space becomes free.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
+from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
+from shared.ledger.file_lock import try_lock
+from shared.ledger.outbox_table import SHRINK_FREE_PAGES, OutboxTable, Row, RowKey
+from shared.ledger.recording_state import (
+    MB,
+    OutboxReport,
+    RecordingState,
+    error_reason,
+    is_full,
+    is_locked,
+)
+from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED = 10_000
-"""Entries kept in memory while the disk is full; about a kilobyte each."""
-# a request waits for the deletion of at most this many rows
-_ROWS_PER_TRANSACTION = 100
-# written rows between two checkpoints: about SQLite's default of 1,000 pages
-_CHECKPOINT_ROWS = 500
-# 40 MB; a commit then makes a checkpoint itself, because the shipper has made none for long
-_WAL_PAGES = 10_000
+"""Entries kept in memory while the file cannot be written; about a kilobyte each."""
+# waiting rows that are a backlog: one delivery
+_BACKLOG_ROWS = 500
 # version of a row that is only in memory
 _IN_MEMORY = -1
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS outbox (
-    attempt_id TEXT NOT NULL,
-    side TEXT NOT NULL,
-    terminal INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    quarantined INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0,
-    body TEXT NOT NULL,
-    PRIMARY KEY (attempt_id, side)
-);
-"""
-_UPSERT = """
-INSERT INTO outbox (attempt_id, side, terminal, version, body) VALUES (?, ?, ?, 1, ?)
-ON CONFLICT (attempt_id, side) DO UPDATE SET
-    terminal = excluded.terminal, version = version + 1, body = excluded.body, delivered = 0
-WHERE outbox.terminal = 0
-"""
 
-
-class Outbox:
+class Outbox(ProcessBound):
     """Entries of one process that are not yet delivered to the ledger. Thread-safe."""
 
-    def __init__(self, file: Path, lock: int, salt: bytes) -> None:
+    def __init__(self, file: Path, lock: int, salt: bytes, max_mb: float | None = None) -> None:
         self._file_lock = lock
         self._salt = salt
-        self._write_lock = threading.Lock()
         self.recorded = threading.Event()
         """Set when an entry was recorded; the shipper waits for it."""
-        self.dropped = 0
-        """Number of entries that could neither be written nor kept in memory."""
+        self._dropped = 0
         self._file = file
-        self._rows_since_checkpoint = 0
         self._buffered: dict[tuple[str, str], str] = {}
-        self._db = _connect(file)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        self._db.executescript(_SCHEMA)
-        self._read_lock = threading.Lock()
-        # a separate connection, so that reading a long backlog does not block writers
-        self._reader = _connect(file)
+        self._unadopted: list[Path] = []
+        self._room_lock = threading.Lock()
+        self._reserve = DiskReserve(file.with_suffix(".reserve"))
+        self._state = RecordingState(file.parent, None if max_mb is None else max_mb * MB)
+        try:
+            self._table = OutboxTable(file)
+        except sqlite3.Error:
+            # opening needs space for SQLite's own files; an earlier process has set it aside
+            self._reserve.release()
+            self._table = OutboxTable(file)
+        if not self._reserve.take():
+            self._state.refuse_for_space()
+        self._closed = False
+        self.bind_to_process()
 
     @classmethod
-    def claim(cls, directory: Path, writer: str) -> Outbox:
+    def claim(cls, directory: Path, writer: str, max_mb: float | None = None) -> Outbox:
         """Open the first outbox in ``directory`` that no live process holds, or a new one.
 
         This process then also delivers the entries of earlier processes: their open attempts end
         as abandoned, and the rows of every other unused outbox move into this one. ``writer`` names
-        the process in errors. Raises `DimeeError` if the directory cannot be used.
+        the process in errors; ``max_mb`` is the size at which entries are refused. Raises
+        `DimeeError` if the directory cannot be used. A full disk is no reason to raise if this
+        outbox was used before: its entries must be delivered.
         """
+        lock: int | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
             salt = _salt(directory)
             number = 0
-            while (lock := _try_lock(directory / f"outbox-{number}.lock")) is None:
+            while (lock := try_lock(directory / f"outbox-{number}.lock")) is None:
                 number += 1
-            outbox = cls(directory / f"outbox-{number}.sqlite", lock, salt)
-            outbox._adopt_others(directory, number)
+            outbox = cls(directory / f"outbox-{number}.sqlite", lock, salt, max_mb)
+            outbox._adopt_others()
             outbox._abandon_open()
         except (OSError, sqlite3.Error) as error:
+            if lock is not None:
+                os.close(lock)
+            reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
             raise DimeeError(
-                f"state-dir: {directory} cannot hold the {writer}'s outbox ({error}); "
-                "choose another with DIMEE_STATE_DIR"
+                f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
+                "free disk space or choose another with DIMEE_STATE_DIR"
             ) from None
         return outbox
+
+    @property
+    def refuses(self) -> bool:
+        """True while no entry can be recorded; `maintain` tries to end that."""
+        return self._state.problem is not None
+
+    def report(self) -> OutboxReport:
+        """Return the state of this outbox; reads no file."""
+        return self._state.report(self._dropped)
 
     def record(self, *entries: LedgerEntry) -> None:
         """Write new entries or the ends of open ones in one transaction.
@@ -109,18 +116,28 @@ class Outbox:
         A terminal state is never changed. Raises `NotReady` if the entries cannot be written,
         because no request may start and no answer be given without its entries.
         """
+        self._check_usable()
         try:
-            self._write([_row(entry) for entry in entries])
-        except (sqlite3.Error, ValueError) as error:
-            # only the database's message: a validation error would contain the entry
-            reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+            self._check_recording()
+            self._upsert([_row(entry) for entry in entries])
+        except sqlite3.Error as error:
+            self._refuse(error)
+            self._check_recording()
+        except ValueError as error:
+            # not the error's text, which contains the entry
+            reason = type(error).__name__
             log.error("%d entries could not be written to the outbox: %s", len(entries), reason)
             raise NotReady(
-                f"the outbox in {self._file.parent} cannot be written ({reason}), and no request "
-                "is answered without its ledger entries; free disk space or set DIMEE_STATE_DIR"
+                f"an entry cannot be written to the outbox ({reason}), and no request is answered "
+                "without its ledger entries"
             ) from None
         finally:
             self.recorded.set()
+        if self._table.checkpoint_overdue:
+            try:
+                self._table.checkpoint(due_rows=0)
+            except sqlite3.Error as error:
+                self._write_failed(error)  # refuses later entries; these are recorded
 
     def record_or_buffer(self, *entries: LedgerEntry) -> None:
         """Record the ends of attempts without raising.
@@ -134,72 +151,66 @@ class Outbox:
             except NotReady:
                 key = (entry.attempt_id, entry.side.value)
                 if len(self._buffered) >= MAX_BUFFERED or not _is_serialisable(entry):
-                    self.dropped += 1
+                    self._dropped += 1
                 else:
                     self._buffered.setdefault(key, entry.model_dump_json())
 
-    def checkpoint(self) -> None:
-        """Write the entries kept in memory and checkpoint the WAL; called by the shipper."""
-        for (attempt_id, side), body in list(self._buffered.items()):
-            try:
-                self._write([(attempt_id, side, True, body)])
-            except sqlite3.Error:
-                break
-            self._buffered.pop((attempt_id, side), None)
-        if self._rows_since_checkpoint < _CHECKPOINT_ROWS:
-            return
-        with suppress(sqlite3.Error), self._read_lock:
-            self._rows_since_checkpoint = 0
-            self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    def maintain(self) -> None:
+        """Do the work of the shipper's thread between two deliveries.
 
-    def pending(self, limit: int) -> list[tuple[str, str, int, str]]:
+        Write what is only in memory, checkpoint the WAL, measure the file and give free space back.
+        While entries are refused, try whether they can be recorded again.
+        """
+        try:
+            self._table.write_done()
+            self._write_buffered()
+            self._table.checkpoint()
+            # on a full disk each page counts: the ledger may need it to store the next entries
+            self._table.shrink(1 if self.refuses else SHRINK_FREE_PAGES)
+            self._state.measured(self._table.used_bytes())
+            if self.refuses:
+                self._try_resume()
+            elif self._unadopted:
+                self._adopt_others()
+        except sqlite3.Error as error:
+            self._write_failed(error)
+
+    def pending(self, limit: int) -> list[Row]:
         """Return at most ``limit`` undelivered rows: (attempt_id, side, version, JSON body)."""
         buffered = [(*key, _IN_MEMORY, body) for key, body in list(self._buffered.items())[:limit]]
-        with self._read_lock:
-            return (
-                buffered
-                + self._reader.execute(
-                    "SELECT attempt_id, side, version, body FROM outbox "
-                    "WHERE delivered < version AND NOT quarantined LIMIT ?",
-                    (limit - len(buffered),),
-                ).fetchall()
-            )
+        return buffered + self._table.pending(limit - len(buffered))
 
-    def mark_delivered(self, rows: list[tuple[str, str, int]]) -> None:
-        """Delete delivered rows; keep those that are open or have changed since they were sent."""
+    def mark_delivered(self, rows: list[RowKey]) -> None:
+        """Delete delivered rows; keep those that are open or have changed since they were sent.
+
+        Does not raise if the file cannot be written: the rows are remembered as delivered in
+        memory, so that the next ones can be sent, and deleted as soon as that is possible.
+        """
         for attempt_id, side, version in rows:
             if version == _IN_MEMORY:
                 self._buffered.pop((attempt_id, side), None)
-        keys = [(version, attempt_id, side) for attempt_id, side, version in rows if version > 0]
-        where = "WHERE attempt_id = ? AND side = ?"
-        for start in range(0, len(keys), _ROWS_PER_TRANSACTION):
-            batch = keys[start : start + _ROWS_PER_TRANSACTION]
-            self._rows_since_checkpoint += len(batch)
-            with self._write_lock, _transaction(self._db):
-                self._db.executemany(f"UPDATE outbox SET delivered = ? {where}", batch)
-                self._db.executemany(
-                    f"DELETE FROM outbox {where} AND terminal AND delivered = version",
-                    [key[1:] for key in batch],
-                )
+        keys = [key for key in rows if key[2] != _IN_MEMORY]
+        try:
+            self._table.mark_delivered(keys)
+        except sqlite3.Error as error:
+            self._table.remember_done(keys, rejected=False)
+            self._write_failed(error)
 
-    def quarantine(self, attempt_id: str, side: str) -> None:
+    def quarantine(self, attempt_id: str, side: str, version: int) -> None:
         """Exclude a row that the ledger rejects from further deliveries; the row stays on disk."""
-        with self._write_lock:
-            self._db.execute(
-                "UPDATE outbox SET quarantined = 1 WHERE attempt_id = ? AND side = ?",
-                (attempt_id, side),
-            )
+        if version == _IN_MEMORY:
+            self._buffered.pop((attempt_id, side), None)
+            self._dropped += 1
+            return
+        try:
+            self._table.quarantine(attempt_id, side)
+        except sqlite3.Error as error:
+            self._table.remember_done([(attempt_id, side, version)], rejected=True)
+            self._write_failed(error)
 
     def count_pending(self, limit: int = -1) -> int:
         """Return the number of undelivered rows, at most ``limit``; without it reads all rows."""
-        buffered = len(self._buffered)
-        with self._read_lock:
-            row = self._reader.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM outbox "
-                "WHERE delivered < version AND NOT quarantined LIMIT ?)",
-                (limit,),
-            ).fetchone()
-        found = int(row[0]) + buffered
+        found = self._table.count_pending(limit) + len(self._buffered)
         return found if limit < 0 else min(limit, found)
 
     def hash_text(self, text: str, pair: str | None) -> str:
@@ -208,35 +219,106 @@ class Outbox:
         message = content.encode("utf-8", "surrogatepass")
         return hmac.digest(self._salt, message, "sha256").hex()[:32]
 
+    def after_fork_in_child(self) -> None:
+        """Close the inherited lock: a child that outlives this process must not keep it."""
+        if not self._closed:
+            os.close(self._file_lock)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise NotReady("this process is stopping, and its outbox is closed; ask another one")
+        if self.is_foreign:
+            raise NotReady(
+                f"the outbox belongs to process {self.owner_id}, from which this one was forked; "
+                "start the service, or create the client, in each process after the fork"
+            )
+
     def close(self) -> None:
-        """Close the files and release the outbox to other processes."""
-        self.checkpoint()
-        with self._write_lock, self._read_lock:
-            self._reader.close()
-            self._db.close()
+        """Close the files and release the outbox to other processes.
+
+        The reserve stays on disk while entries wait, because the next process needs it. Does nothing
+        in a child process.
+        """
+        if self._closed or self.is_foreign:
+            return
+        self.maintain()
+        with suppress(sqlite3.Error):
+            if not self._table.count_pending(1):
+                self._reserve.release()
+        self._closed = True
+        self._table.close()
         os.close(self._file_lock)
 
-    def _write(self, rows: list[tuple[str, str, bool, str]]) -> None:
-        with self._write_lock:
-            self._rows_since_checkpoint += len(rows)
-            if len(rows) == 1:
-                self._db.execute(_UPSERT, rows[0])
-            else:
-                with _transaction(self._db):
-                    self._db.executemany(_UPSERT, rows)
+    def _check_recording(self) -> None:
+        problem = self._state.problem
+        if problem is not None:
+            raise NotReady(f"{problem}; no request is answered without its ledger entries")
+
+    def _upsert(self, rows: list[tuple[str, str, bool, str]]) -> None:
+        try:
+            self._table.upsert(rows)
+        except sqlite3.Error as error:
+            # the WAL may hold most of the disk
+            if not (is_full(error) and self._make_room()):
+                raise
+            self._table.upsert(rows)
+
+    def _refuse(self, error: sqlite3.Error) -> None:
+        """Refuse entries until `maintain` finds that they can be written."""
+        self._state.refuse(error)
+        self.recorded.set()
+
+    def _write_failed(self, error: sqlite3.Error) -> None:
+        """Make room on a full disk; refuse entries if that does not help or is not the cause."""
+        made_room = not is_locked(error) and self._make_room()
+        if not (made_room and is_full(error)):
+            self._refuse(error)
+
+    def _make_room(self) -> bool:
+        """Return whether the reserve can be set aside again after the WAL was emptied into the file.
+
+        The file may grow by that, and the deletion of delivered rows needs space too, so the
+        reserve is released first.
+        """
+        with self._room_lock:
+            self._reserve.release()
+            with suppress(sqlite3.Error):
+                self._table.empty_wal()
+                self._table.write_done()
+            return self._reserve.take()
+
+    def _try_resume(self) -> None:
+        """Record again if the reserve can be set aside and a page be written."""
+        if self._state.at_limit():
+            return
+        backlog = self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS
+        if backlog and not self._reserve.held:
+            room = self._reserve.take(BACKLOG_HEADROOM_BYTES)
+        else:
+            room = self._reserve.take()
+            if not room:
+                self._table.empty_wal(keep_space=False)
+                room = self._reserve.take()
+        if not room:
+            self._state.refuse_for_space()
+            return
+        self._table.probe()
+        self._state.resume()
+
+    def _write_buffered(self) -> None:
+        for (attempt_id, side), body in list(self._buffered.items()):
+            self._table.upsert([(attempt_id, side, True, body)])
+            self._buffered.pop((attempt_id, side), None)
 
     def _abandon_open(self) -> None:
-        rows = self._db.execute(
-            "SELECT attempt_id, side, body FROM outbox WHERE NOT terminal AND NOT quarantined"
-        ).fetchall()
         entries = []
-        for attempt_id, side, body in rows:
+        for attempt_id, side, body in self._table.open_rows():
             try:
                 entries.append(LedgerEntry.model_validate_json(body))
             except ValidationError:
                 # another version wrote it; this process must start nevertheless
                 log.error("the outbox's open entry %s cannot be read", attempt_id)
-                self.quarantine(attempt_id, side)
+                self.quarantine(attempt_id, side, 1)
         # the final attempt of each request is the first open one; audits are never final
         final_entries: dict[str, LedgerEntry] = {}
         for entry in sorted(entries, key=lambda entry: entry.ordinal, reverse=True):
@@ -249,34 +331,34 @@ class Outbox:
                 changes |= {"delivery": Delivery.UNKNOWN, "final": final}
             self.record_or_buffer(entry.model_copy(update=changes))
 
-    def _adopt_others(self, directory: Path, own_number: int) -> None:
-        for file in sorted(directory.glob("outbox-*.sqlite")):
-            number = file.stem.removeprefix("outbox-")
-            if number == str(own_number):
+    def _adopt_others(self) -> None:
+        """Take over the rows of outboxes that no process uses; on a full disk, try again later."""
+        files = self._unadopted or sorted(self._file.parent.glob("outbox-*.sqlite"))
+        self._unadopted = []
+        for file in files:
+            if file == self._file or not file.exists():
                 continue
-            lock = _try_lock(file.with_suffix(".lock"))
+            lock = try_lock(file.with_suffix(".lock"))
             if lock is None:
                 continue
             try:
                 self._adopt(file)
-            except sqlite3.Error as error:
-                # the file is corrupt, or its process died before it created the table
-                log.error("the entries of %s cannot be adopted: %s", file, error)
             finally:
                 os.close(lock)
 
     def _adopt(self, file: Path) -> None:
-        self._db.execute("ATTACH DATABASE ? AS other", (str(file),))
         try:
-            with _transaction(self._db):
-                self._db.execute("INSERT OR IGNORE INTO outbox SELECT * FROM other.outbox")
-                self._db.execute("DELETE FROM other.outbox")
-        finally:
-            self._db.execute("DETACH DATABASE other")
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+            if not self.refuses:
+                self._table.adopt(file)
+                DiskReserve(file.with_suffix(".reserve")).release()
+                return
+        except sqlite3.DatabaseError as error:
+            if why_unwritable(self._file.parent) is None:
+                # the file is corrupt, or its process died before it created the table
+                log.error("the entries of %s cannot be adopted: %s", file, error)
+                return
+            self._refuse(error)
+        self._unadopted.append(file)
 
 
 def _row(entry: LedgerEntry) -> tuple[str, str, bool, str]:
@@ -289,28 +371,6 @@ def _is_serialisable(entry: LedgerEntry) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite has rolled back by itself if the disk is full
-            db.execute("ROLLBACK")
-        raise
-
-
-def _try_lock(file: Path) -> int | None:
-    descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _salt(directory: Path) -> bytes:

@@ -12,10 +12,14 @@ class Report(BaseModel):
 
 
 class StoreResult(Report):
-    """Result of storing entries: number of new or changed ones, and of those already stored."""
+    """Result of storing entries: number of new or changed ones, and of those already stored.
+
+    ``conflicts`` counts, among ``duplicates``, the ends of attempts that have another end.
+    """
 
     stored: int = 0
     duplicates: int = 0
+    conflicts: int = 0
 
 
 class Finding(Report):
@@ -106,10 +110,13 @@ class Summary(Report):
     """Shares, durations, bytes and costs of all requests in the ledger.
 
     Costs are those that the callers recorded. ``degraded`` counts requests that were answered while
-    the certificate was known not to hold. The figures of ``audits`` and ``pruned`` are separate and
+    the certificate was known not to hold, ``not_from_chosen_tier`` answers of another tier than the
+    policy chose (escalations are its choice), because of a failure, a hedge or for lack of servers
+    or escalations. The figures of ``audits`` and ``pruned`` are separate and
     included in no other figure.
     """
 
+    not_from_chosen_tier: int = 0
     requests: int
     answered: int
     failed: int

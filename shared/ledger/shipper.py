@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import httpx
 
+from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.ledger.outbox import Outbox
+from shared.ledger.outbox_table import Row
 from shared.ledger.undelivered import (
     MAX_COUNTED,
     WARNING_S,
@@ -26,10 +28,11 @@ log = logging.getLogger(__name__)
 BATCH_ENTRIES = 500
 MAX_BACKOFF_S = 5.0
 CHECKPOINT_INTERVAL_S = 0.25
-"""Interval of the outbox's checkpoints while the ledger is unavailable: a large checkpoint would
+"""Interval of the outbox's maintenance while the ledger is unavailable: a large checkpoint would
 keep the disk busy and make recording wait."""
 
-Row = tuple[str, str, int, str]
+STOP_S = 1.0
+"""Least time in seconds that closing waits for the thread."""
 
 
 class Shipper:
@@ -63,6 +66,7 @@ class Shipper:
             timeout=10.0,
             auth=credentials.auth,
             verify=credentials.verify,
+            limits=connection_limits(),
         )
         self._logged_problem: str | None = None
         self._watch = DeliveryWatch(
@@ -94,11 +98,12 @@ class Shipper:
 
     def close(self, timeout_s: float) -> None:
         """Stop after a last delivery within ``timeout_s``; undelivered entries stay on disk."""
+        until = time.monotonic() + timeout_s
         self._stopping.set()
         self._outbox.recorded.set()
         if self._thread.is_alive():
-            self._thread.join(timeout_s + 1.0)
-        self.flush(timeout_s)
+            self._thread.join(max(STOP_S, timeout_s))
+        self.flush(max(0.0, until - time.monotonic()))
         self._http.close()
 
     def _run(self) -> None:
@@ -110,9 +115,11 @@ class Shipper:
                 return
             self._outbox.recorded.clear()
             try:
-                self._outbox.checkpoint()
+                self._outbox.maintain()
                 delivered = self._deliver_once(timeout_s=10.0)
             except Exception:
+                if self._stopping.is_set():  # the outbox may be closed already
+                    return
                 log.exception("the outbox could not be delivered; trying again")
                 self._watch.failed("the outbox cannot be read or sent; see this process's log")
                 delivered = False
@@ -120,6 +127,8 @@ class Shipper:
                 backoff_s = 0.0
                 if self._outbox.pending(1):
                     self._outbox.recorded.set()
+                elif self._outbox.refuses:
+                    self._outbox.recorded.set()  # to try again, also without traffic
             else:
                 doubled = min(MAX_BACKOFF_S, max(0.2, backoff_s * 2))
                 backoff_s = doubled * self._jitter.uniform(0.5, 1.0)
@@ -128,19 +137,23 @@ class Shipper:
     def _wait(self, seconds: float) -> None:
         while seconds > CHECKPOINT_INTERVAL_S and not self._stopping.is_set():
             self._pause(CHECKPOINT_INTERVAL_S)
-            self._outbox.checkpoint()
+            self._outbox.maintain()
             seconds -= CHECKPOINT_INTERVAL_S
         self._pause(seconds)
 
     def _deliver_once(self, timeout_s: float) -> bool:
         """Send one batch; return False if the ledger could not store it now."""
-        with self._sending:
+        if not self._sending.acquire(timeout=timeout_s):
+            return False  # another delivery waits for the ledger
+        try:
             self._watch.attempted()
             rows = self._outbox.pending(BATCH_ENTRIES)
             if rows:
                 return self._send(rows, timeout_s)
             self._watch.succeeded()
             return True
+        finally:
+            self._sending.release()
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"
@@ -172,7 +185,7 @@ class Shipper:
             return False
         if len(rows) == 1:
             log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
-            self._outbox.quarantine(rows[0][0], rows[0][1])
+            self._outbox.quarantine(*rows[0][:3])
             self._log_accepted()
             return True
         half = len(rows) // 2

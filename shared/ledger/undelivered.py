@@ -8,10 +8,11 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict
+
+from shared.redaction import without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +109,6 @@ class DeliveryWatch:
     def _waiting_time(self) -> float | None:
         since = self._waiting_since
         return None if since is None else self._clock() - since
-
-
-def without_credentials(url: str) -> str:
-    """Return an address without user name, password, query and fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def connection_problem(error: httpx.HTTPError) -> str:

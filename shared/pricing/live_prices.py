@@ -9,20 +9,18 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from shared.documents import parse_document
 from shared.errors import InvalidInput
-from shared.files import ChangeDetector
+from shared.field_types import Name, Note, Price, WaitingPrice
+from shared.files import ChangeDetector, read_limited
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
-from shared.validation import first_error
 
 CHECK_INTERVAL_S = 1.0
 LARGEST_BYTES = 65_536
-
-Price = Annotated[float, Field(ge=0, le=1e9)]
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +47,10 @@ class PriceFile(_Strict):
     links.
     """
 
-    version: Annotated[str, Field(min_length=1, max_length=64)]
-    note: Annotated[str, Field(max_length=2000)] | None = None
+    version: Name
+    note: Note | None = None
     valid_until: AwareDatetime | None = None
-    latency_price_lambda: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    latency_price_lambda: WaitingPrice | None = None
     edge_usd_per_hour: Price | None = None
     cloud_usd_per_hour: Price | None = None
     network_usd_per_gb: Price | None = None
@@ -111,22 +109,16 @@ class LivePrices:
 def read_price_file(file: Path, now: datetime | None = None) -> PriceFile:
     """Read a price-book file; raises `InvalidInput` if it is not one or has expired."""
     try:
-        with file.open("rb") as content:
-            raw = content.read(LARGEST_BYTES + 1)
+        raw = read_limited(file, LARGEST_BYTES)
     except OSError as error:
         raise InvalidInput(
             f"price-book: {file} cannot be read ({error.strerror}); give a file such as "
             f"{json.dumps(asdict(PriceBook()))}"
         ) from None
-    if len(raw) > LARGEST_BYTES:
-        raise InvalidInput(
-            f"price-book: {file} has more than {LARGEST_BYTES:,} bytes; give a smaller file"
-        )
     try:
-        prices = PriceFile.model_validate_json(raw)
-    except ValidationError as error:
-        field, problem = first_error(error, whole="content")
-        raise InvalidInput(f"price-book: {file}: {field}: {problem}") from None
+        prices = parse_document(raw, PriceFile)
+    except ValueError as error:
+        raise InvalidInput(f"price-book: {file}: {error}") from None
     if prices.valid_until is not None and (now or datetime.now(UTC)) >= prices.valid_until:
         raise InvalidInput(
             f"price-book: {prices.version} in {file} expired on "

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
+from shared.rounding import rounded_up
 from shared.serving.rate_limit import RateLimit
 from shared.serving.responses import error_response
 from shared.serving.tokens import Scope, TokenFile, read_tokens
@@ -114,10 +115,11 @@ class Authenticator(AuthenticationBackend):
         if self._limit is not None:
             wait_s = self._limit.acquire(key)
             if wait_s:
+                wait_s = rounded_up(wait_s, 1)
                 raise AuthError(
                     RateLimited(
                         f"{name} sends too many requests; try again in {wait_s:.1f} s",
-                        retry_after_s=round(max(wait_s, 0.1), 1),
+                        retry_after_s=wait_s,
                     )
                 )
             charge = partial(self._limit.charge, key)

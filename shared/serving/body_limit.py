@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import TooLarge
-from shared.serving.responses import error_response
+from shared.errors import Overloaded, TooLarge
+from shared.serving.auth import PUBLIC_PATHS, principal_of
+from shared.serving.responses import error_response, send_error
+
+MAX_INCOMPLETE_BYTES = 256 * 1024 * 1024
+NO_BODY = ("GET", "HEAD")
+BYTES_PER_REQUEST = 256 * 1024
+"""Size of a body that costs its caller one more request of its rate limit: reading a body takes
+time even if it is invalid."""
 
 
 class BodyLimit:
     """ASGI middleware that refuses a body of more than ``max_bytes`` with 413.
 
     It reads the whole body, declared or chunked, before the application runs. The application then
-    receives the body in a single message.
+    receives the body in a single message. Bodies that are still arriving take at most
+    ``max_incomplete_bytes`` of memory together; what exceeds that is refused with 429.
+
+    The body of a GET or HEAD request, and of a public path, is not read.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, max_incomplete_bytes: int = MAX_INCOMPLETE_BYTES
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_incomplete_bytes = max_incomplete_bytes
+        self._incomplete_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, then call the application or refuse the request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in NO_BODY or scope["path"] in PUBLIC_PATHS:
             await self._app(scope, receive, send)
             return
         if _declared_bytes(scope) > self._max_bytes:
@@ -29,18 +44,43 @@ class BodyLimit:
             return
         message = await receive()
         if message.get("more_body", False):
-            body = bytearray(message.get("body", b""))
-            while message.get("more_body", False) and len(body) <= self._max_bytes:
-                message = await receive()
-                body += message.get("body", b"")
-            if message["type"] == "http.request":
-                message = {"type": "http.request", "body": bytes(body), "more_body": False}
+            try:
+                message = await self._read(message, receive)
+            except Overloaded as error:
+                await send_error(send, error)
+                return
         if message["type"] == "http.disconnect":
             return
-        if len(message.get("body", b"")) > self._max_bytes:
+        body_bytes = len(message.get("body", b""))
+        if body_bytes >= BYTES_PER_REQUEST:
+            principal_of(HTTPConnection(scope)).charge(body_bytes // BYTES_PER_REQUEST)
+        if body_bytes > self._max_bytes:
             await self._refuse(scope, receive, send)
             return
         await self._app(scope, replay(message, receive), send)
+
+    async def _read(self, message: Message, receive: Receive) -> Message:
+        """Return the whole body that begins with ``message``, or a disconnect."""
+        body = bytearray()
+        try:
+            while True:
+                piece = message.get("body", b"")
+                body += piece
+                self._incomplete_bytes += len(piece)
+                if not message.get("more_body", False) or len(body) > self._max_bytes:
+                    break
+                if self._incomplete_bytes > self._max_incomplete_bytes:
+                    raise Overloaded(
+                        "too many request bodies are arriving; try again in 1 s",
+                        limit=self._max_incomplete_bytes,
+                        retry_after_s=1.0,
+                    )
+                message = await receive()
+        finally:
+            self._incomplete_bytes -= len(body)
+        if message["type"] != "http.request":
+            return message
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = TooLarge(

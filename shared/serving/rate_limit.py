@@ -41,7 +41,8 @@ class RateLimit:
         return wait_s
 
     def charge(self, client: str, count: float) -> None:
-        """Count ``count`` further requests, even if that overdraws the bucket."""
+        """Count ``count`` further requests, even if that overdraws the bucket; none if negative."""
+        count = max(0.0, count)
         tokens, now = self._refilled(client)
         self._store(client, tokens - count, now)
 

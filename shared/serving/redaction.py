@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import logging
-import traceback
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.redaction import redacted
 from shared.serving.responses import internal_error_response
 
 log = logging.getLogger(__name__)
-
-
-def redacted(error: BaseException) -> str:
-    """Return the classes and code locations of an exception and its causes.
-
-    The result contains no message and no value.
-    """
-    parts = []
-    current: BaseException | None = error
-    while current is not None:
-        frames = traceback.extract_tb(current.__traceback__)
-        locations = "".join(f"\n  {frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-        parts.append(f"{type(current).__module__}.{type(current).__qualname__}{locations}")
-        current = current.__cause__ or (
-            None if current.__suppress_context__ else current.__context__
-        )
-    return "\ncaused by ".join(parts)
 
 
 class RedactErrors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -16,7 +17,7 @@ def error_response(error: DimeeError) -> Response:
     """Return the response for an error, with ``Retry-After`` if the error has a retry time."""
     headers = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return json_response(error.payload(), error.status, headers)
 
 

@@ -7,15 +7,21 @@ import logging
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
 from shared.errors import DimeeError
 from shared.serving.auth import refuse_unprotected_service
+from shared.serving.connection import ConnectionLimits, connection_factory
 from shared.serving.tls import tls_options
+from shared.serving.whole_requests import WholeRequests
 from shared.settings import ServiceSettings, is_loopback, read_settings
+from shared.terminal import protect_output
 
 log = logging.getLogger(__name__)
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -27,11 +33,37 @@ a second."""
 MAX_OPEN_FILES = 65_536
 SERVER_OPTIONS: dict[str, Any] = {
     "access_log": False,
-    "timeout_graceful_shutdown": 5,
+    "timeout_keep_alive": SERVER_IDLE_S,
+    "timeout_graceful_shutdown": GRACEFUL_STOP_S,
     # A client could send any address in a proxy header; see DIMEE_CLIENT_HEADER.
     "proxy_headers": False,
+    # The output escapes control characters, also those of colours.
+    "use_colors": False,
+    # no service has a websocket; `HttpConnection` ignores offers of other protocols
+    "ws": "none",
 }
 """Options of `uvicorn.Config` that every service uses."""
+STARTUP_FAILURE = 3
+"""Exit code of a service that cannot listen, the same as uvicorn's."""
+
+
+class ServerConfig(uvicorn.Config):
+    """Configuration of uvicorn in which every connection is an `HttpConnection`.
+
+    ``limits`` are the connections' limits; ``options`` are `uvicorn.Config`'s.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: ConnectionLimits | None = None, **options: Any
+    ) -> None:
+        super().__init__(WholeRequests(app), **SERVER_OPTIONS | options)
+        self._connection_limits = limits or ConnectionLimits()
+
+    def load(self) -> None:
+        """Load the configuration, and put `HttpConnection` before its HTTP protocol."""
+        super().load()
+        connect = connection_factory(self.http_protocol_class, self._connection_limits)
+        self.http_protocol_class = connect  # type: ignore[assignment]
 
 
 def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[SettingsT]) -> None:
@@ -39,11 +71,14 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
 
     A wrong setting or bundle ends the process with one sentence on stderr and exit code 2.
     """
+    protect_output()
     try:
         loaded = read_settings(settings)
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
         )
+        for library in ("httpx", "httpcore"):  # they log whole addresses and headers
+            logging.getLogger(library).setLevel(logging.WARNING)
         refuse_unprotected_service(loaded)
         tls = tls_options(loaded)
         app = create_app(loaded)
@@ -57,14 +92,13 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
     # Exclude loaded objects from garbage collection: a full collection would pause all requests.
     gc.collect()
     gc.freeze()
-    uvicorn.run(
-        app,
-        host=loaded.host,
-        port=loaded.port,
-        log_level=loaded.log_level,
-        **SERVER_OPTIONS,
-        **tls,
+    server = uvicorn.Server(
+        ServerConfig(app, host=loaded.host, port=loaded.port, log_level=loaded.log_level, **tls)
     )
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 def raise_open_files_limit() -> None:

@@ -22,7 +22,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InvalidInput, NotFound
+from shared.field_types import PrincipalName, Sha256
 from shared.files import ChangeDetector
+from shared.user_files import split_lines
 from shared.validation import first_error
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ class Token(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: PrincipalName
+    sha256: Sha256
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     not_before: AwareDatetime | None = None
     expires: AwareDatetime | None = None
@@ -77,7 +79,7 @@ def read_tokens(file: Path) -> list[Token]:
     line's number and not its content.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = split_lines(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InvalidInput(
             f"DIMEE_TOKENS: there is no {file}; write it with: "

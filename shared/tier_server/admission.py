@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from shared.errors import Overloaded
+from shared.rounding import rounded_up
 
 QUEUE_MS = 150.0
 """Longest expected wait during a burst, on a fast tier."""
@@ -98,9 +99,9 @@ class Admission:
             self._refused_at = now
         else:
             return
-        retry_s = max(wait_ms / 1e3, 0.1)
+        retry_s = rounded_up(max(wait_ms / 1e3, 0.1), 1)
         raise Overloaded(
-            f"{reason}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=round(retry_s, 1)
+            f"{reason}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=retry_s
         )
 
     def _limit_ms(self, now: float) -> float:

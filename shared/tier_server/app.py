@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 
 from shared.errors import NotReady
-from shared.field_types import Count, Identifier, Word
+from shared.field_types import Alpha, Count, DeadlineMs, Identifier, Ordinal, Word
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
@@ -20,8 +20,6 @@ from shared.tier_server.infer_endpoint import PATH, InferEndpoint
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
-    Alpha,
-    DeadlineMs,
     InferRequest,
     InferResponse,
     ResumeRequest,
@@ -88,19 +86,24 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         state = await http_request.body()
         return await service.resume(request, state, http_request.receive)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Answer 200 while the process runs."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.
 
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
+        ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
         if not service.ready:
             raise NotReady(f"the {service.tier} is not ready")
+        outbox = service.outbox_report()
+        outbox.check()
         return {
             "status": "ready",
             "tier": service.tier.value,
@@ -108,6 +111,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
             "layers": service.layers.last,
             "certificate_id": service.certificate_id,
             "ledger": service.undelivered(),
+            "outbox": outbox,
         }
 
     return app
@@ -116,7 +120,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
 def _resume_request(
     dimee_request_id: Annotated[Identifier, Header()],
     dimee_attempt_id: Annotated[Identifier, Header()],
-    dimee_ordinal: Annotated[int, Header(ge=1, le=1000)] = 1,
+    dimee_ordinal: Annotated[Ordinal, Header()] = 1,
     dimee_deadline_ms: Annotated[DeadlineMs, Header()] = 5_000.0,
     dimee_alpha: Annotated[Alpha | None, Header()] = None,
     dimee_text_hash: Annotated[Word | None, Header()] = None,

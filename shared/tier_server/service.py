@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.types import Receive
@@ -20,12 +19,14 @@ from shared.inference.process_batcher import start_processes
 from shared.inference.tokenizer import TextEncoder
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.group_commit import GroupCommitWriter
-from shared.ledger.outbox import Outbox
+from shared.ledger.open_outbox import open_outbox
+from shared.ledger.recording_state import OutboxReport
 from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.settings import TierSettings
 from shared.text import check_inputs
+from shared.tier_server.attempt_ids import AttemptIds
 from shared.tier_server.engine import AdmissionTicket, Computed, Engine
 from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
 
@@ -67,7 +68,8 @@ class TierService:
         )
         encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
         self._engine = Engine(encoder, executors, alpha, settings.max_queue, settings.max_queue_ms)
-        self._outbox = Outbox.claim(Path(settings.state_dir) / tier.value, writer=tier.value)
+        self._outbox = open_outbox(settings, tier.value)
+        self._attempt_ids = AttemptIds()
         self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
         self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
         self._shipper = Shipper(
@@ -93,13 +95,19 @@ class TierService:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
         return self._shipper.undelivered()
 
+    def outbox_report(self) -> OutboxReport:
+        """Return the state of the outbox."""
+        return self._outbox.report()
+
     async def infer(self, request: InferRequest, receive: Receive) -> InferResponse:
         """Answer an attempt from its text, unless its client disconnects first.
 
-        ``receive`` is the HTTP request's ASGI callable, after its body. An overloaded tier refuses
+        Raises `AttemptRepeated` for an ``attempt_id`` that came before. ``receive`` is the HTTP
+        request's ASGI callable, after its body. An overloaded tier refuses
         before any other work. An accepted request counts as waiting at once, before it is in the
         engine's queue; otherwise one free slot would admit all requests that arrive together.
         """
+        self._attempt_ids.accept(request.attempt_id)
         await self._refuse_if_overloaded(request)
         ticket = AdmissionTicket(self._engine)
         try:
@@ -116,6 +124,7 @@ class TierService:
                 state, self._resume_limits, request.deadline_ms, request.alpha
             )
 
+        self._attempt_ids.accept(request.attempt_id)
         entry = self._entry(request, request.text_hash, request.text_chars)
         return await cancel_on_disconnect(receive, self._recorded(request, entry, compute))
 
@@ -186,7 +195,7 @@ class TierService:
         try:
             await self._entries.record(entry)
             answer = self._response(request, await compute(), started)
-            await self._entries.record(entry.model_copy(update=answer.ledger_facts()))
+            await self._entries.record(entry.with_facts(answer.ledger_facts()))
             end = {}
             return answer
         except DimeeError as error:
@@ -198,7 +207,7 @@ class TierService:
             raise
         finally:
             if end:
-                self._outbox.record_or_buffer(entry.model_copy(update=end))
+                self._outbox.record_or_buffer(entry.with_facts(end))
 
     def _check_ready(self) -> None:
         if not self.ready:

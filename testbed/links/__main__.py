@@ -10,6 +10,7 @@ import sys
 
 from shared.errors import DimeeError
 from shared.settings import read_settings
+from shared.terminal import protect_output
 from testbed.links.control import ControlServer
 from testbed.links.relay import Relay
 from testbed.links.schedule import read_schedule
@@ -52,6 +53,7 @@ def precise_event_loop() -> asyncio.AbstractEventLoop:
 
 def main() -> None:
     """Read the settings and run; an error is one sentence and exit code 2."""
+    protect_output()
     try:
         settings = read_settings(RelaySettings)
         with asyncio.Runner(loop_factory=precise_event_loop) as runner:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from shared.errors import DimeeError, from_payload
+from shared.redaction import without_credentials
 
 
 class LinkControl:
@@ -53,7 +54,7 @@ class LinkControl:
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise DimeeError(
-                f"the link {self.hop} at {self.url} cannot be reached "
+                f"the link {self.hop} at {without_credentials(self.url)} cannot be reached "
                 f"({error or type(error).__name__}); is its testbed running?"
             ) from None
         if not response.is_success:

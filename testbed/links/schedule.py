@@ -23,6 +23,7 @@ from typing import Literal
 
 from shared.errors import InvalidInput
 from shared.link_profiles import Link, parse_link
+from shared.user_files import read_text, split_lines
 from testbed.links.traces import PacketTrace, read_trace
 
 Outage = Literal["stall", "reset"]
@@ -111,7 +112,7 @@ def parse_schedule(text: str, folder: Path | None = None) -> Schedule:
     """
     changes: list[tuple[float, LinkState]] = []
     repeat_s = math.inf
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(split_lines(text), start=1):
         line = raw.partition("#")[0].strip()
         if not line:
             continue
@@ -156,7 +157,4 @@ def read_schedule(spec: str) -> Schedule:
 
 def read_schedule_file(path: Path) -> str:
     """Return the text of a schedule file; raises `InvalidInput` where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"schedule: {path} cannot be read ({error})") from None
+    return read_text(path, "schedule")

@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.settings import is_loopback
+from shared.settings import is_loopback, without_brackets
 
-HostPort = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$", max_length=300)]
+HostPort = Annotated[
+    str, Field(pattern=r"^([^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$", max_length=300)
+]
 
 
 class RelaySettings(BaseSettings):
@@ -49,6 +51,6 @@ class RelaySettings(BaseSettings):
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Split ``host:port``."""
+    """Split ``host:port``; an IPv6 address has brackets, which the result has not."""
     host, _, port = text.rpartition(":")
-    return host, int(port)
+    return without_brackets(host), int(port)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import InvalidInput
+from shared.user_files import read_text, split_lines
 
 PAYLOAD_BYTES = 1448
 """Payload of a packet of 1,500 bytes: without the headers of IPv4 and TCP and its timestamps. The
@@ -77,10 +78,7 @@ class TraceBucket:
 
 def read_trace(path: Path) -> PacketTrace:
     """Read a trace; raises `InvalidInput` that names the wrong line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"trace: {path} cannot be read ({error})") from None
+    lines = split_lines(read_text(path, "trace"))
     if len(lines) > MAX_PACKETS:
         raise InvalidInput(f"trace: {path} has more than {MAX_PACKETS:,} lines", limit=MAX_PACKETS)
     times_ms = array("q")

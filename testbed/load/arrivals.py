@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import InvalidInput, TooLarge
+from shared.user_files import read_text, split_lines
 
 MAX_REQUESTS = 200_000
 MAX_SECONDS = 3_600.0
@@ -62,11 +63,7 @@ def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
     `InvalidInput` at the first line that is not a time.
     """
     times = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"arrivals: {path} cannot be read ({error})") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(read_text(path, "arrivals")), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
@@ -74,7 +71,9 @@ def from_trace(path: Path, duration_s: float) -> tuple[list[float], int]:
         except ValueError:
             time = math.nan
         if not 0 <= time < math.inf:
-            raise InvalidInput(f"arrivals: line {number} is not a number of seconds from the start")
+            raise InvalidInput(
+                f"arrivals: {path} line {number} is not a number of seconds from the start"
+            )
         times.append(time)
     in_file = len(times)
     times = sorted(time for time in times if time < duration_s)

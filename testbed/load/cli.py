@@ -20,7 +20,9 @@ from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.files import prepare_output
+from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
+from shared.redaction import without_credentials
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
@@ -260,11 +262,20 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
         response = httpx.get(
             f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
         )
-        return dict(response.json())
+        ready = dict(response.json())
     except (httpx.HTTPError, ValueError) as error:
         raise DimeeError(
-            f"no gateway answers at {url} ({error or type(error).__name__}); start one: dimee up"
+            f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
+            "start one: dimee up"
         ) from None
+    away = [
+        f"{tier} ({readiness})"
+        for tier, readiness in ready.get("tiers", {}).items()
+        if readiness != "ready"
+    ]
+    if away:
+        click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")
+    return ready
 
 
 def _plan(
@@ -312,7 +323,9 @@ def _classify(
     samples = []
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
-            raise DimeeError(f"the gateway at {url} was lost before the run ({answer.error})")
+            raise DimeeError(
+                f"the gateway at {without_credentials(url)} was lost before the run ({answer.error})"
+            )
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
             raise from_payload(json.loads(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)
@@ -361,6 +374,7 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     latency = report["latency_ms"] or {}
     percentiles = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
     endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
+    click.echo(displaced_line(report["not_from_chosen_tier"], report["answered"]))
     click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
     click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
     if report["accuracy"] is not None:

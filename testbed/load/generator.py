@@ -124,7 +124,8 @@ class OpenLoop:
         now = time.monotonic()
         while self._free:
             connection = self._free.pop()
-            if connection.lost:
+            if not connection.reusable:
+                connection.close()
                 continue
             request = self._client.request(self._body(self._next))
             connection.send(request, self._next, intended, now)
@@ -253,7 +254,8 @@ class _AwaitingConnection:
     async def send(self, body: bytes, number: int) -> Answer:
         """Send a request and wait for its answer."""
         intended = time.monotonic()
-        if self._connection is None or self._connection.lost:
+        if self._connection is None or not self._connection.reusable:
+            self.close()
             try:
                 self._connection = await self._client.connect(self._finished)
             except OSError as error:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from shared.connections import CLIENT_IDLE_S
 from shared.credentials import Credentials
 
 T = TypeVar("T")
@@ -54,9 +56,15 @@ class Connection(asyncio.Protocol):
         """Number of the request that is under way; None between requests."""
         self.intended = self.sent = 0.0
         self.lost = False
+        self._idle_since = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has another base class
+
+    @property
+    def reusable(self) -> bool:
+        """True if a request may be sent; an idle connection is closed before its server does."""
+        return not self.lost and time.monotonic() - self._idle_since < CLIENT_IDLE_S
 
     def send(self, request: bytes, number: int, intended: float, sent: float) -> None:
         """Send a request; the times are those of ``time.monotonic``."""
@@ -93,6 +101,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _finish(self, status: int, body: bytes) -> None:
+        self._idle_since = time.monotonic()
         if self.number is not None:
             self._finished(self, status, body)
 

@@ -53,6 +53,7 @@ class PolicyAnswer:
     latency_ms: float
     cost_lambda: float
     all_cloud_lambda: float
+    from_chosen_tier: bool = True
 
 
 def classify(client: HttpClient, texts: Sequence[InputText], policy: str) -> list[PolicyAnswer]:
@@ -77,6 +78,7 @@ def _outcome(answer: Answer, label: str | None) -> PolicyAnswer:
         answer.latency_s * 1e3,
         cost.cost_lambda,
         cost.all_cloud_lambda,
+        item.result.from_chosen_tier,
     )
 
 
@@ -88,6 +90,7 @@ def summarize(policy: str, answers: Sequence[PolicyAnswer]) -> dict[str, Any]:
     p50, p95 = np.percentile(latency_N, (50, 95))
     return {
         "policy": policy,
+        "not_from_chosen_tier": sum(not answer.from_chosen_tier for answer in answers),
         "requests": len(answers),
         "shares": {
             tier: round(100 * sum(answer.tier == tier for answer in answers) / len(answers), 2)
@@ -129,7 +132,8 @@ def _line(row: dict[str, Any]) -> str:
     shares = "/".join(f"{share:.0f}" for share in row["shares"].values())
     saving = "" if row["cost_change"] is None else f" ({row['cost_change']:+.1f} %)"
     return (
-        f"{row['policy']:<15} {shares:>9} %  accuracy {row['accuracy']:.2f} %  "
+        f"{row['policy']:<15} not from the chosen tier {row['not_from_chosen_tier']}  "
+        f"{shares:>9} %  accuracy {row['accuracy']:.2f} %  "
         f"{row['cost_lambda']:.2f} λ{saving}  "
         f"p50 {row['p50_ms']:.1f} ms  p95 {row['p95_ms']:.1f} ms"
     )

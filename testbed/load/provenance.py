@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shared.redaction import redact_urls
+
 
 def provenance() -> dict[str, Any]:
     """Return time, commit, machine and command of a measurement that starts now."""
@@ -23,7 +25,7 @@ def provenance() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.release()}",
             "python": platform.python_version(),
         },
-        "command": "dimee " + " ".join(sys.argv[1:]),
+        "command": redact_urls("dimee " + " ".join(sys.argv[1:])),
     }
 
 

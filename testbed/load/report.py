@@ -33,6 +33,8 @@ def make_report(
     all_cloud = sum(sample.all_cloud_lambda for sample in answered)
     attempts = Counter(attempt for sample in answered for attempt in sample.attempts)
     return {
+        "not_from_chosen_tier": sum(not sample.from_chosen_tier for sample in answered),
+        "answered": len(answered),
         "format": FORMAT,
         **facts,
         "requests": len(samples),

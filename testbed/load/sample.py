@@ -35,6 +35,7 @@ class Sample:
     error_code: str | None = None
     tier: str | None = None
     label: str | None = None
+    from_chosen_tier: bool = True
     failed_over: bool = False
     escalated: bool = False
     degraded: bool = False
@@ -81,6 +82,7 @@ class Sample:
         self.ending = "answered"
         self.tier = result.tier.value
         self.label = result.label
+        self.from_chosen_tier = result.from_chosen_tier
         self.failed_over = result.failed_over
         self.escalated = result.escalated
         self.degraded = result.degraded

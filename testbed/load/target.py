@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import DimeeError, InvalidInput
+from shared.redaction import without_credentials
 from testbed.links.client import LinkControl
 from testbed.links.probe import measure
 from testbed.processes.children import start_child, stop_all
@@ -142,7 +143,9 @@ def check_url(url: str, allow_remote: bool) -> str:
     except ValueError:
         host, valid = "", False
     if not valid or not host:
-        raise InvalidInput(f"--url: {url[:60]!r} is not an address; give http://HOST:PORT")
+        raise InvalidInput(
+            f"--url: {without_credentials(url)} is not an address; give http://HOST:PORT"
+        )
     if host in ALLOWED_HOSTS or _is_loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(

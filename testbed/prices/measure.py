@@ -13,6 +13,7 @@ from mobile_client.gateway.examples import classify_body
 from shared.domain import InputText, State, Tier
 from shared.errors import DimeeError, TierFailed, from_payload
 from shared.pricing.live_prices import LambdaPrices, PriceFile
+from shared.redaction import without_credentials
 from shared.wire import AttemptReport, ClassifyResponse
 
 PATH = "/v1/classify"
@@ -90,7 +91,8 @@ def _classify(http: httpx.Client, tier: Tier, text: InputText) -> AttemptReport:
 
 def _gateway_error(http: httpx.Client, reason: str) -> DimeeError:
     return DimeeError(
-        f"no gateway answers at {http.base_url} ({reason}); start a testbed: dimee up"
+        f"no gateway answers at {without_credentials(str(http.base_url))} ({reason}); start a "
+        "testbed: dimee up"
     )
 
 

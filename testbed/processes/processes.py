@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from shared.credentials import Credentials
 from shared.errors import DimeeError, NotReady
 from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import is_free
+from testbed.processes.state_lock import locked_state
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Role:
 class Testbed:
     """Processes that run together; as a context manager it stops all of them at the end.
 
+    While it is open, no other testbed can use its state folder.
+
     ``settings`` are ``DIMEE_*`` variables for every process; ``credentials`` are those with which
     the testbed's own requests are sent.
     """
@@ -56,6 +60,7 @@ class Testbed:
         self._settings = settings
         self.credentials = credentials or Credentials()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._held = ExitStack()
 
     def log(self, name: str) -> Path:
         """Return the file that holds a process's output."""
@@ -94,23 +99,34 @@ class Testbed:
             self.wait_ready(name, timeout_s)
 
     def wait_ready(self, name: str, timeout_s: float = 60.0) -> None:
-        """Wait until a process is ready.
+        """Wait until a process is ready, and reaches those tiers of ``roles`` that it uses.
 
         Raises `DimeeError` with the last line of its output if it ends, `NotReady` at the time-out.
         """
-        role, process = self.roles[name], self.processes[name]
+        process, waits_for = self.processes[name], "its address"
         until = time.monotonic() + timeout_s
         with httpx.Client(trust_env=False, timeout=2.0, verify=self.credentials.verify) as http:
             while time.monotonic() < until:
                 if process.poll() is not None:
                     raise DimeeError(f"the {name} did not start: {self._last_line(name)}")
-                try:
-                    if http.get(f"{role.url}/readyz").status_code == httpx.codes.OK:
+                with suppress(httpx.TransportError):
+                    waits_for = self._waits_for(http.get(f"{self.roles[name].url}/readyz"))
+                    if not waits_for:
                         return
-                except httpx.TransportError:
-                    pass
                 time.sleep(0.05)
-        raise NotReady(f"the {name} was not ready after {timeout_s:.0f} s; see {self.log(name)}")
+        raise NotReady(
+            f"the {name} was not ready after {timeout_s:.0f} s: it waits for {waits_for}; "
+            f"see {self.log(name)}"
+        )
+
+    def _waits_for(self, response: httpx.Response) -> str:
+        """Return what a process waits for by its answer to ``/readyz``; empty if it is ready."""
+        if response.status_code != httpx.codes.OK:
+            return "its bundle or its store"
+        readiness = response.json().get("tiers") or {}
+        return ", ".join(
+            f"the {tier}" for tier in readiness if tier in self.roles and readiness[tier] != "ready"
+        )
 
     def kill(self, name: str) -> None:
         """Kill one process (SIGKILL), as a crash would end it."""
@@ -129,6 +145,7 @@ class Testbed:
         return lines[-1] if lines else f"it printed nothing; see {self.log(name)}"
 
     def __enter__(self) -> Self:
+        self._held.enter_context(locked_state(self.state_dir))
         return self
 
     def __exit__(
@@ -137,4 +154,5 @@ class Testbed:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        with self._held:
+            self.stop()

@@ -251,7 +251,9 @@ def test_nul_characters_are_rejected_for_both_stores(store: LedgerStore) -> None
 
 
 def test_largest_batch_and_largest_numbers_are_stored(store: LedgerStore) -> None:
-    most = caller("m", text_chars=2**53, tokens=2**53, sent_bytes=2**53, started_at=1e300,
+    most = caller("m", text_chars=2**53, tokens=2**53, sent_bytes=2**53,
+                  started_at=253_402_300_799.0,
+                  cost_lambda=1e20, cost_usd=5e-324, round_trip_ms=1e12,
                   label="é\U0001f600\n' --", confidence=0.1 + 0.2)  # fmt: skip
     rows = [*(caller(f"a{i:03}", request_id="r2") for i in range(MAX_ENTRIES - 1)), most]
     assert store.upsert(rows).stored == MAX_ENTRIES

@@ -29,6 +29,7 @@ from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
 from testbed.processes.processes import Role, Testbed
 from testbed.up import MODULES
+from tests.support.answers import EDGE_RULES
 from tests.support.entries import caller
 from tests.support.paths import BUNDLE, REPOSITORY, free_ports
 
@@ -144,7 +145,10 @@ def classify(http: httpx.Client, policy: str) -> httpx.Response:
 def ask(secured: SecuredTestbed, credentials: Credentials, url: str | None = None) -> Exchange:
     async def one() -> Exchange:
         client = TierClient(
-            Tier.EDGE, url or secured.testbed.roles["edge"].url, credentials=credentials
+            Tier.EDGE,
+            url or secured.testbed.roles["edge"].url,
+            EDGE_RULES,
+            credentials=credentials,
         )
         try:
             request = InferRequest(request_id="r", attempt_id="a", text="fine")

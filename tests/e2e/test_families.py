@@ -15,8 +15,9 @@ from lab.models.model import MultiExitClassifier
 from lab.models.run import Run
 from shared.bundle.loading import load_bundle
 from shared.domain import LayerRange, Tier
+from shared.field_types import MAX_DEADLINE_MS
 from shared.inference.classifier import Classifier
-from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
+from shared.wire import ClassifyResponse
 from testbed.processes.processes import Testbed
 from tests.support.running_testbed import start
 from tests.support.tiny_data import make_pair_rows, write_rows

@@ -15,9 +15,10 @@ from lab.models.encoders import PACKAGED_ENCODERS, load_tokenizer
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, TOKENIZER, layer_file
 from shared.domain import LayerRange
+from shared.field_types import MAX_DEADLINE_MS
 from shared.inference.classifier import Classifier
 from shared.inference.tokenizer import TextEncoder
-from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
+from shared.wire import ClassifyResponse
 from tests.support.paths import REPOSITORY
 from tests.support.running_testbed import start
 from tests.support.tiny_data import make_rows, write_rows

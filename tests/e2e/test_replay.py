@@ -13,10 +13,11 @@ from lab.data.examples import Example
 from lab.evaluate.samples import Samples, samples_of_bundle
 from lab.evaluate.simulate import simulate
 from shared.bundle.loading import Bundle
+from shared.field_types import MAX_DEADLINE_MS
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
-from shared.wire import MAX_DEADLINE_MS, Classification, ClassifyResponse
+from shared.wire import Classification, ClassifyResponse
 from testbed.processes.processes import Testbed
 from tests.support.example_policy import EXAMPLES, NAME, PATH, installed_path
 from tests.support.running_testbed import sentences, start

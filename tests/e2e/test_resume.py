@@ -9,10 +9,11 @@ import pytest
 
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Side, Tier
+from shared.field_types import MAX_DEADLINE_MS
 from shared.inference.classifier import Classifier
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
-from shared.wire import MAX_DEADLINE_MS, ClassifyResponse
+from shared.wire import ClassifyResponse
 from tests.support.running_testbed import sentences, start
 
 COUNT = 100

@@ -117,7 +117,7 @@ class _Memory:
         ("t.csv", b'text,topic\n"a,law\nb,law\n', "line 2 is not well-formed .*double quotes"),
         ("t.csv", b'text,topic\n"a"b,law\n', "line 2 is not well-formed .*double quotes"),
         ("t.csv", b"text,topic\na,law\n\xff,law\n", r"line 3 is not UTF-8 \(byte 1 of the line"),
-        ("t.csv", "text,topic\na,law\n".encode("utf-16"), "line 1 is not UTF-8"),
+        ("t.csv", "text,topic\na,law\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (
             "t.csv",
             b"text,topic\n" + b"x" * 140_000 + b",law\n",

@@ -17,6 +17,11 @@ from shared.domain import InputText
 from tests.support.paths import BUNDLE
 
 
+def linked_bundle(folder: Path) -> Path:
+    """Make a folder with links to the files of the shipped bundle, and return it."""
+    return shutil.copytree(BUNDLE, folder, copy_function=os.symlink)
+
+
 def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = None) -> Path:
     """Write a copy of the shipped bundle without correctness heads, and return its folder.
 
@@ -30,7 +35,7 @@ def bundle_without_heads(folder: Path, counts: tuple[int, int, int] | None = Non
         centroids_DH[counts_D == 0] = np.nan
     (folder / ROUTER).unlink()
     np.savez(folder / ROUTER, centroids=centroids_DH, counts=counts_D)
-    _list_file(folder, ROUTER)
+    list_file(folder, ROUTER)
     return folder
 
 
@@ -38,11 +43,11 @@ def bundle_with_samples(folder: Path, samples: Sequence[InputText]) -> Path:
     """Write a copy of the shipped bundle with these sample texts, and return its folder."""
     shutil.copytree(BUNDLE, folder, copy_function=os.link)
     write_samples(samples, folder / SAMPLES)
-    _list_file(folder, SAMPLES)
+    list_file(folder, SAMPLES)
     return folder
 
 
-def _list_file(folder: Path, name: str) -> None:
+def list_file(folder: Path, name: str) -> None:
     """Write the checksum of a file into the manifest."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()

@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 
 from mobile_client.options import RequestOptions
+from mobile_client.resilience.tier_stats import RoundTrip
 from mobile_client.service import MobileService
 from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.wire import Classification
+from tests.support.answers import valid_answer
 from tests.support.mobile import World
 
 TEXT = "not the triumph it thinks it is, though hardly a failure"
@@ -35,25 +37,10 @@ def plays(what: str, tier: str) -> Any:
             return httpx.Response(429, json=error.payload())
         if what == "fails":
             return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
-        layers = 3 if tier == "edge" else 6
+        if request.url.path == "/readyz":
+            return httpx.Response(200, json={"status": "ready"})
         attempt = json.loads(request.content)["attempt_id"]
-        return httpx.Response(
-            200,
-            json={
-                "attempt_id": attempt,
-                "tier": tier,
-                "label": "negative",
-                "probabilities": {"negative": 0.99, "positive": 0.01},
-                "confidence": 0.99,
-                "exit_layer": layers,
-                "tokens": 12,
-                "truncated": False,
-                "bundle_id": "b",
-                "queue_ms": 0.1,
-                "compute_ms": 1.0,
-                "tier_ms": 1.2,
-            },
-        )
+        return httpx.Response(200, json=valid_answer(attempt, tier))
 
     return handler
 
@@ -78,4 +65,4 @@ def callers(found: World) -> list[LedgerEntry]:
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
     """Record ``count`` measured round trips of this length to a tier."""
-    mobile.runtime.tier_stats._round_trips[tier].extend([took_ms] * count)
+    mobile.runtime.tier_stats._round_trips[tier].extend([RoundTrip(took_ms, True)] * count)

@@ -10,20 +10,23 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from shared.serving.server import SERVER_OPTIONS
+from shared.serving.connection import ConnectionLimits
+from shared.serving.server import ServerConfig
 
 T = TypeVar("T")
 JSON = "application/json"
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def serving(
+    app: ASGIApp, limits: ConnectionLimits | None = None
+) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """Serve ``app`` as `run_server` does until the end of the block; yield server and port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = int(listener.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **SERVER_OPTIONS))
+    server = uvicorn.Server(ServerConfig(app, limits, log_level="warning"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started or not server.server_state.default_headers:
         assert not task.done()
@@ -35,11 +38,15 @@ async def serving(app: FastAPI) -> AsyncIterator[tuple[uvicorn.Server, int]]:
         await task
 
 
-def run_with_server(app: FastAPI, client: Callable[[uvicorn.Server, int], Awaitable[T]]) -> T:
+def run_with_server(
+    app: ASGIApp,
+    client: Callable[[uvicorn.Server, int], Awaitable[T]],
+    limits: ConnectionLimits | None = None,
+) -> T:
     """Serve ``app`` while ``client(server, port)`` runs; return the client's result."""
 
     async def run() -> T:
-        async with serving(app) as (server, port):
+        async with serving(app, limits) as (server, port):
             return await client(server, port)
 
     return asyncio.run(asyncio.wait_for(run(), 30))

@@ -94,6 +94,20 @@ def test_every_request_has_an_ending_and_counts_sum(samples: list[Sample]) -> No
     assert found["cost"]["against_all_cloud"] == pytest.approx(4.5 / 36)
 
 
+def test_report_begins_with_the_answers_of_other_tiers_than_the_policy_chose(
+    samples: list[Sample],
+) -> None:
+    found = report(samples)
+    assert list(found)[:2] == ["not_from_chosen_tier", "answered"]
+    assert (found["not_from_chosen_tier"], found["answered"]) == (1, 3)
+    first_row = re.search(r"<table>\s*<tr>(.*?)</tr>", load_page(found), re.S)
+    assert first_row is not None
+    assert re.sub(r"<.*?>", "|", first_row[1]).split("|")[1::2] == [
+        "answers not from the tier that the policy chose",
+        "1 of 3",
+    ]
+
+
 def test_hops_sum_to_the_mean_latency(samples: list[Sample]) -> None:
     hops = report(samples)["hops_ms"]
     assert sum(hops["cloud"].values()) == pytest.approx(80.0)

@@ -157,7 +157,7 @@ def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Pa
         held.append(mobile)
         await asked(mobile, TEXTS[:1])
         await mobile.monitor.auditor.drain()
-        mobile._outbox._db.execute(
+        mobile._outbox._table._db.execute(
             "UPDATE outbox SET terminal = 0, body = ? WHERE attempt_id = ? AND side = 'caller'",
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
         )

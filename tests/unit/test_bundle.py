@@ -82,14 +82,14 @@ def test_hugging_face_folder_in_place_of_a_bundle_is_to_be_trained(tmp_path: Pat
 def test_unreadable_file_error_says_how_to_change_its_mode(
     name: str, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_file = Path.open
+    open_file = os.open
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+    def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
         if path == copy / name:
             raise PermissionError
         return open_file(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BundleError, match=rf"may not read .*{name}; run chmod -R a\+rX"):
         load_bundle(copy)
 

@@ -114,3 +114,61 @@ def test_late_failures_of_earlier_attempts_do_not_prolong_the_open_time(clock: C
     clock.now += 1
     breaker.record_failure()
     assert breaker.left_s == pytest.approx(OPEN_S - 1)
+
+
+def test_ready_tier_closes_its_breaker_at_once(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock)
+    for _ in range(FAILURES):
+        breaker.record_failure(unreachable=True)
+    assert (breaker.state, breaker.readiness) == ("open", "unreachable")
+    assert breaker.needs_probe
+    breaker.record_ready()
+    assert (breaker.state, breaker.readiness) == ("closed", "ready")
+    assert breaker.available
+    assert not breaker.needs_probe
+
+
+def test_ready_tier_is_available_again_after_a_single_failure(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock)
+    breaker.record_failure(unreachable=True)
+    assert not breaker.available
+    breaker.record_ready()
+    assert breaker.available
+    assert breaker.failures == 0
+
+
+def test_tier_that_is_ready_but_fails_gets_its_requests_back_only_once(clock: Clock) -> None:
+    breaker = opened(clock)
+    breaker.record_ready()
+    assert breaker.state == "closed"
+    for _ in range(FAILURES):
+        breaker.record_failure()
+    assert not breaker.needs_probe
+    breaker.record_ready()
+    assert (breaker.state, breaker.readiness) == ("open", "failing")
+    clock.now += OPEN_S
+    breaker.record_failure(breaker.begin_attempt(), unreachable=True)  # now it is down as well
+    assert breaker.needs_probe
+    breaker.record_ready()
+    assert breaker.state == "closed"
+
+
+def test_ready_tier_does_not_forget_its_other_failures(clock: Clock) -> None:
+    """Probes between the failures must not keep the breaker of a failing tier closed."""
+    breaker = CircuitBreaker(clock)
+    for _ in range(2 * FAILURES):
+        breaker.record_failure()
+        breaker.record_ready()
+    assert breaker.state == "open"
+
+
+def test_failure_of_an_attempt_from_before_the_closing_does_not_count(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock)
+    earlier = [breaker.begin_attempt() for _ in range(FAILURES)]
+    for _ in range(FAILURES):
+        breaker.record_failure(breaker.begin_attempt(), unreachable=True)
+    breaker.record_ready()
+    for token in earlier:
+        breaker.record_failure(token)
+    assert breaker.state == "closed"
+    assert breaker.failures == 0

@@ -78,10 +78,13 @@ def test_dash_reads_texts_from_stdin(offline: dict[str, str]) -> None:
     lines = b"a wonderful film\n\nan ugly, lifeless mess\n"
     done = dimee("classify", "-", "--policy", "mobile", "--json", settings=offline, stdin=lines)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(answer["line"], answer["label"]) for answer in answers] == [
-        (1, "positive"),
-        (3, "negative"),
+    assert [(a["index"], a["line"], a.get("label")) for a in answers] == [
+        (0, 1, "positive"),
+        (1, 2, None),
+        (2, 3, "negative"),
     ]
+    assert answers[1]["error"]["message"] == "line 2: is empty"
+    assert done.returncode == 2
 
 
 def test_table_has_one_row_per_text(offline: dict[str, str]) -> None:
@@ -128,9 +131,9 @@ def test_cost_ceiling_below_every_answer_is_rejected(offline: dict[str, str]) ->
     ("arguments", "stdin", "says"),
     [
         (("classify",), b"", b"TEXT: is missing"),
-        (("classify", ""), b"", b"texts[0]: is empty"),
+        (("classify", ""), b"", b"text 1: text: is empty"),
         (("classify", "-"), b"", b"contains no text"),
-        (("classify", "-"), b"\xff\xfe", b"byte 1 is not UTF-8"),
+        (("classify", "-"), b"\xff\xfe", b"is UTF-16; save it as UTF-8"),
         (("classify", "a", "--pair", "b"), b"", b"the task sst2 uses none"),
         (("classify", "x" * 30_000), b"", b"at most 20,000"),
         (("classify", "a", "--bundle", "/nowhere"), b"", b"dimee export"),

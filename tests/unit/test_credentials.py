@@ -15,6 +15,7 @@ from shared.domain import Delivery, Tier
 from shared.errors import InvalidInput, NotAdmitted, RateLimited
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
+from tests.support.answers import EDGE_RULES
 
 
 def send(credentials: Credentials, answer: httpx.Response) -> tuple[Exchange, httpx.Request]:
@@ -25,7 +26,9 @@ def send(credentials: Credentials, answer: httpx.Response) -> tuple[Exchange, ht
         return answer
 
     async def exchange_once() -> Exchange:
-        client = TierClient(Tier.EDGE, "http://edge", httpx.MockTransport(edge), credentials)
+        client = TierClient(
+            Tier.EDGE, "http://edge", EDGE_RULES, httpx.MockTransport(edge), credentials
+        )
         request = InferRequest(request_id="r", attempt_id="a", text="fine")
         exchange = await client.infer(request, 5)
         await client.close()

@@ -155,15 +155,17 @@ def test_mobile_answer_is_returned_if_every_server_is_down(
     assert (report.escalated, report.failed_over) == (1, 1)
 
 
-def test_refused_input_is_not_sent_to_another_server(uncertain: str, tmp_path: Path) -> None:
+def test_tier_that_refuses_a_valid_text_has_failed(uncertain: str, tmp_path: Path) -> None:
     def refuse(_: httpx.Request) -> httpx.Response:
         return httpx.Response(422, json=InvalidInput("text: no").payload())
 
     world = World(tmp_path, up=("edge",), played={"cloud": refuse})
     answer = ask(world, uncertain)
-    assert attempts_of(answer) == [ROUTED, ("cloud", "escalate", "refused"), REUSED]
-    # a refused attempt was sent, and costs oc
-    assert answer.cost.cost_lambda == COSTS.mobile_layer + COSTS.offload_cloud
+    assert attempts_of(answer)[:2] == [ROUTED, ("cloud", "escalate", "failed")]
+    assert attempts_of(answer)[2:] == [("edge", "fail_over", "answered")]
+    # a failed attempt was sent, and costs oc
+    wasted = COSTS.mobile_layer + COSTS.offload_cloud
+    assert answer.cost.cost_lambda == wasted + COSTS.attempt(Tier.EDGE, answer.exit_layer)
 
 
 def test_hung_cloud_gets_the_remaining_time_only(uncertain: str, tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
             folder = tmp_path / f"after-{len(copies)}" / "mobile"
             folder.mkdir(parents=True)
             with closing(sqlite3.connect(folder / "outbox-0.sqlite")) as copy:
-                mobile._outbox._db.backup(copy)
+                mobile._outbox._table._db.backup(copy)
             copies.append(folder)
 
         mobile._outbox.record = copy_and_record  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_entries_recorded_before_the_disk_was_full_are_kept(disk: SmallDisk) -> 
         outbox.record_or_buffer(caller("kept", request_id="kept"))
         assert recorded_count > 0
         assert outbox.count_pending() == recorded_count + 1, "on disk or in memory"
-    outbox.checkpoint()
+    outbox.maintain()
     outbox.record(caller("after", request_id="after"))
     outbox.close()
     again = Outbox.claim(disk.folder, "mobile")
@@ -94,9 +95,11 @@ def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
             assert answered > 0
             assert isinstance(got, NotReady), "the error is a 503 with a reason"
             assert got.status == 503
+        while mobile._outbox.refuses:
+            await asyncio.to_thread(time.sleep, 0.01)  # the shipper's thread tries it
         (after,) = await mobile.classify(["a fine film"])
         assert not isinstance(after, DimeeError)
-        mobile._outbox.checkpoint()
+        mobile._outbox.maintain()
         recorded = entries(mobile._outbox)
         await mobile.close(0.0)
         return answered + 1, recorded
@@ -130,6 +133,8 @@ def test_edge_on_a_full_disk_answers_503_and_records_the_refusal(disk: SmallDisk
         assert number > 0
         assert said[0] == 503
         assert "free disk space" in said[1]
+        while http.get("/readyz").status_code != 200:
+            time.sleep(0.01)
         assert ask(http, number + 1)[0] == 200
     outbox = Outbox.claim(disk.folder / "edge", "edge")
     states = {entry.attempt_id: entry.state for entry in entries(outbox)}

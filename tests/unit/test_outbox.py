@@ -133,9 +133,9 @@ def test_unwritable_entries_raise_and_ends_are_buffered(tmp_path: Path) -> None:
     other.execute(schema)
     other.close()
     assert read(outbox) == [caller(), tier()], "deliverable from memory"
-    outbox.checkpoint()
+    outbox.maintain()
     assert [row[2] for row in outbox.pending(10)] == [1, 1], "written to disk as soon as it works"
-    assert outbox.dropped == 0
+    assert outbox.report().dropped == 0
     outbox.close()
 
 
@@ -144,7 +144,7 @@ def test_memory_buffer_is_bounded(tmp_path: Path) -> None:
     outbox.close()
     outbox._buffered = {(f"a{i}", "caller"): "{}" for i in range(MAX_BUFFERED - 1)}
     outbox.record_or_buffer(caller("last"), caller("more"))
-    assert (len(outbox._buffered), outbox.dropped) == (MAX_BUFFERED, 1)
+    assert (len(outbox._buffered), outbox.report().dropped) == (MAX_BUFFERED, 1)
 
 
 def test_text_hashes_are_salted_and_stable(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_unusable_directory_error_names_the_setting(tmp_path: Path) -> None:
 def test_rejected_row_is_quarantined(tmp_path: Path) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record(caller("a1"), caller("a2"))
-    outbox.quarantine("a1", "caller")
+    outbox.quarantine("a1", "caller", 1)
     assert [entry.attempt_id for entry in read(outbox)] == ["a2"]
     assert outbox.count_pending() == 1
     outbox.close()
@@ -208,7 +208,7 @@ def test_unserialisable_entry_is_dropped_without_logging_it(
 ) -> None:
     outbox = Outbox.claim(tmp_path, "mobile")
     outbox.record_or_buffer(caller().model_copy(update={"label": "secret\ud800"}))
-    assert (outbox.dropped, outbox.count_pending()) == (1, 0)
+    assert (outbox.report().dropped, outbox.count_pending()) == (1, 0)
     assert "1 entries could not be written" in caplog.text
     assert "secret" not in caplog.text
     outbox.close()

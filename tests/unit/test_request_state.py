@@ -352,6 +352,31 @@ def test_combined_error_has_the_class_and_facts_of_the_last() -> None:
     assert combine_errors([last]) is last
 
 
+def test_broken_idle_connection_is_replaced_once_by_a_fresh_one() -> None:
+    driver = Driver(EDGE)
+    driver.attempt()
+    broke = failed(EDGE, TierUnreachable("reset"), reused_connection_broke=True)
+    again = driver.send(broke, Transition.RECONNECT)
+    assert (again.tier, again.reason, again.wait_ms) == (EDGE, Reason.RETRY, 0.0)
+    assert again.fresh_connection
+    assert driver.send(broke, Transition.FAIL_OVER).fresh_connection is False
+
+
+def test_no_connection_is_replaced_after_the_deadline() -> None:
+    driver = Driver(EDGE)
+    driver.attempt()
+    broke = failed(EDGE, TierUnreachable("reset"), reused_connection_broke=True)
+    driver.send(broke, Transition.GIVE_UP, DEADLINE_MS)
+
+
+def test_caller_is_not_blamed_for_a_hidden_state_that_was_refused_too_late() -> None:
+    driver = Driver(CLOUD, fail_over=())
+    driver.attempt()
+    event = failed(CLOUD, InvalidInput("state: no"), Delivery.ARRIVED, resumed=True)
+    action = driver.send(event, Transition.GIVE_UP, DEADLINE_MS)
+    assert isinstance(action.error, TierFailed)
+
+
 def test_every_row_of_the_table_is_tested() -> None:
     files = Path(__file__).parent.glob("test_request_state*.py")
     text = "".join(file.read_text("utf-8") for file in files)

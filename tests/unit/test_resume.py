@@ -28,6 +28,7 @@ from shared.pricing.cost_model import CostModel
 from shared.settings import read_settings
 from shared.wire import MAX_BODY_BYTES, Classification, InferResponse, ResumeRequest
 from testbed.texts import sample_sentences
+from tests.support.answers import valid_answer
 from tests.support.mobile import World, answered, attempts_of
 from tests.support.paths import BUNDLE
 
@@ -282,12 +283,7 @@ def test_refused_state_is_followed_by_the_text(
 
 
 def answer_of(request: httpx.Request) -> dict[str, Any]:
-    return {
-        "attempt_id": json.loads(request.content)["attempt_id"], "tier": "cloud",
-        "label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9},
-        "confidence": 0.9, "exit_layer": 6, "tokens": 5, "truncated": False, "bundle_id": "b",
-        "queue_ms": 0.0, "compute_ms": 6.0, "tier_ms": 6.0,
-    }  # fmt: skip
+    return valid_answer(json.loads(request.content)["attempt_id"], "cloud", compute_ms=6.0)
 
 
 def test_no_further_tier_gets_the_state_after_a_refusal(uncertain: str, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ DEGRADED = health(
 )
 
 
+REFUSED = {"recording": "refused", "problem": "the outbox cannot be written"}
 UNDELIVERED = {
     "undelivered": 12, "waiting_s": 75.2, "url": "http://ledger", "problem": "connection refused",
 }  # fmt: skip
@@ -90,6 +91,12 @@ def answers(**bodies: Any) -> httpx.MockTransport:
         ({"cloud": TIER | {"certificate_id": "c2"}}, ["the cloud has the certificate_id c2"]),
         ({"mobile": None}, ["the mobile cannot be reached"]),
         ({"edge": TIER | {"ledger": None}}, []),
+        (
+            {"ledger": {"status": "ready", "problem": "the disk is full"}},
+            ["the ledger did not store the last delivery: the disk is full"],
+        ),
+        ({"mobile": health(outbox=REFUSED)}, ["the mobile: the outbox cannot be written"]),
+        ({"edge": TIER | {"outbox": REFUSED | {"recording": "off"}}}, []),
         (
             {"mobile": health(ledger=UNDELIVERED), "edge": TIER | {"ledger": UNDELIVERED}},
             [

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from mobile_client.resilience.circuit_breaker import FAILURES, OPEN_S
-from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS, SMOOTHING, TierStats
+from mobile_client.resilience.tier_stats import (
+    FAIR_MULTIPLE,
+    FAIR_TIMEOUT_MS,
+    SMOOTHING,
+    RoundTrip,
+    TierStats,
+)
 from mobile_client.service import MobileService
+from mobile_client.settings import MobileSettings
 from shared.domain import Delivery, Tier
-from shared.errors import DeadlineExceeded, DimeeError, TierError
+from shared.errors import DeadlineExceeded, DimeeError, TierError, TierFailed, TierUnreachable
+from shared.link_profiles import LINKS
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
 from shared.tier_client import Exchange
@@ -69,15 +77,86 @@ def test_timeout_counts_as_a_failure_only_after_a_fair_time(took_ms: float, stat
     assert tier_stats.breakers[Tier.EDGE].state == state
 
 
-def test_timeout_raises_the_mean_delay() -> None:
+def test_fair_time_is_a_multiple_of_the_tiers_own_delay() -> None:
+    """A caller with 300 ms on a link of 340 ms must not exclude the tier for all others."""
+    tier_stats = stats(Clock())
+    tier_stats.record_delay(Tier.EDGE, 1_000.0)
+    assert tier_stats.fair_timeout_ms(Tier.EDGE) == FAIR_MULTIPLE * 1_000.0
+    for _ in range(2 * FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, FAIR_TIMEOUT_MS)
+        tier_stats.record_exchange(Tier.EDGE, late)
+    assert tier_stats.breakers[Tier.EDGE].state == "closed"
+
+
+def test_fair_time_suffices_on_the_slowest_link_and_fits_the_default_deadline() -> None:
+    handshakes = 3  # TCP, TLS, and the exchange itself
+    slowest_ms = max(link.round_trip_ms + 2 * link.jitter_ms for link in LINKS.values())
+    assert handshakes * slowest_ms < FAIR_TIMEOUT_MS
+    assert MobileSettings.model_fields["deadline_ms"].default / 2 > FAIR_TIMEOUT_MS
+
+
+@pytest.mark.parametrize("took_ms", [5.0, FAIR_TIMEOUT_MS + 8])
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("late"), TierFailed("broken"), TierUnreachable("gone")]
+)
+def test_only_answers_enter_the_mean_delay(error: DimeeError, took_ms: float) -> None:
     tier_stats = stats(Clock())
     tier_stats.record_delay(Tier.EDGE, 8.0)
-    tier_stats.record_exchange(
-        Tier.EDGE, failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2008.0)
-    )
-    assert tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(8 + SMOOTHING * 2000)
-    tier_stats.refresh(100)
-    assert not tier_stats.conditions.can_answer(Tier.EDGE)
+    tier_stats.record_exchange(Tier.EDGE, failed(error, Delivery.UNKNOWN, took_ms))
+    assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
+
+
+def test_timeouts_after_a_pause_of_this_process_do_not_count() -> None:
+    """A laptop that slept, or a process that got no CPU time, finds its answers unread."""
+    tier_stats = stats(Clock())
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 30_000.0)
+        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
+    breaker = tier_stats.breakers[Tier.EDGE]
+    assert (breaker.state, breaker.failures, breaker.needs_probe) == ("closed", 0, True)
+    for _ in range(FAILURES):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2_501.0)
+        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
+    assert breaker.state == "open"
+
+
+def test_tier_that_reports_a_short_deadline_itself_is_not_suspected() -> None:
+    tier_stats = stats(Clock())
+    late = DeadlineExceeded("late")
+    tier_stats.record_exchange(Tier.EDGE, failed(late, Delivery.ARRIVED, 50.0))
+    assert not tier_stats.breakers[Tier.EDGE].needs_probe
+    tier_stats.record_exchange(Tier.EDGE, failed(late, Delivery.UNKNOWN, 50.0))
+    assert tier_stats.breakers[Tier.EDGE].needs_probe
+
+
+def with_round_trips(answered_ms: list[float], cut_off_ms: list[float]) -> TierStats:
+    tier_stats = stats(Clock())
+    tier_stats._round_trips[Tier.EDGE].extend(RoundTrip(ms, True) for ms in answered_ms)
+    for ms in cut_off_ms:
+        tier_stats.record_cancelled(Tier.EDGE, ms)
+    return tier_stats
+
+
+def test_p95_counts_a_cancelled_round_trip_as_longer_than_its_wait() -> None:
+    """Otherwise each hedge would remove a slow answer, and the next one would come earlier."""
+    hundred = [float(ms) for ms in range(1, 101)]
+    assert with_round_trips(hundred, []).p95_ms(Tier.EDGE) == 95.0
+    # those between 90 and 95 were cancelled at 90: the p95 must not fall to that of the others
+    fewer = [ms for ms in hundred if not 90 < ms <= 95]
+    assert with_round_trips(fewer, [90.0] * 5).p95_ms(Tier.EDGE) == 98.0
+    # waits that were much shorter say little
+    assert with_round_trips(hundred, [1.5] * 100).p95_ms(Tier.EDGE) == 96.0
+    # more than 5 % without an end: the longest answered one, not a longer time and not never
+    assert with_round_trips(hundred, [100.0] * 20).p95_ms(Tier.EDGE) == 100.0
+    assert with_round_trips(hundred[:10], [100.0] * 20).p95_ms(Tier.EDGE) is None
+
+
+def test_impatient_callers_do_not_enter_the_p95() -> None:
+    tier_stats = with_round_trips([100.0] * 50, [])
+    for _ in range(500):
+        late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 10.0)
+        tier_stats.record_exchange(Tier.EDGE, late)
+    assert tier_stats.p95_ms(Tier.EDGE) == 100.0
 
 
 def tiers(world: World, texts: list[str]) -> list[Tier]:

@@ -21,6 +21,7 @@ from shared.errors import DeadlineExceeded, Overloaded
 from shared.inference.classifier import Classifier
 from shared.tier_client import Exchange, TierClient
 from shared.wire import InferRequest
+from tests.support.answers import EDGE_RULES
 from tests.support.engine import engine_of
 from tests.support.outboxes import recorded_states
 from tests.support.paths import BUNDLE, free_ports
@@ -171,7 +172,7 @@ def exchange(handler: Callable[[httpx.Request], httpx.Response], timeout_s: floa
     """Return the caller's view of an exchange with a tier that answers with ``handler``."""
 
     async def send() -> Exchange:
-        client = TierClient(Tier.EDGE, "http://edge", httpx.MockTransport(handler))
+        client = TierClient(Tier.EDGE, "http://edge", EDGE_RULES, httpx.MockTransport(handler))
         request = InferRequest(request_id="r", attempt_id="a", text="fine")
         try:
             return await client.infer(request, timeout_s)

@@ -198,7 +198,7 @@ def test_url_is_shown_without_credentials(caplog: pytest.LogCaptureFixture) -> N
     watch.failed("connection refused")
     report = watch.report()
     assert report is not None
-    assert report.url == "https://ledger.example:8700/base"
+    assert report.url == "https://ledger.example:8700/…"
     assert report.sentence().startswith("1 ledger entry undelivered for 0 s: https://ledger")
     assert "s3cret" not in caplog.text
 

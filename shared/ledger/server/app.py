@@ -145,15 +145,21 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         """Match the two sides of every attempt."""
         return verify(store)
 
+    # not in the thread pool, whose threads may all wait for a locked database
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Report that the process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """Answer 200 if the database answers, else 503."""
+    def readyz() -> dict[str, str | None]:
+        """Answer 200 if the database answers, else 503.
+
+        ``problem`` says why the last delivery was not stored; null if it was.
+        """
         store.ping()
-        return {"status": "ready", "store": store.dialect}
+        return {"status": "ready", "store": store.dialect, "problem": store.write_problem}
 
     return app

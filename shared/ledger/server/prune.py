@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from shared.domain import Delivery, Side, State
 from shared.ledger.reports import Pruned
 from shared.ledger.server.store import LedgerStore
-from shared.ledger.server.tables import entries, prunings
+from shared.ledger.server.tables import conflicts, entries, prunings
 
 REQUESTS_PER_TRANSACTION = 2_000
 """Requests examined in one transaction; a delivery waits for at most one transaction."""
@@ -20,18 +20,20 @@ _unpaired = _partner.c.attempt_id.is_(None)
 _may_be_unpaired = (entries.c.side == Side.CALLER.value) & entries.c.delivery.is_distinct_from(
     Delivery.ARRIVED.value
 )
-# still open, or its partner is missing or belongs to another request
-_unfinished = (entries.c.state == State.OPEN.value) | sa.case(
-    (_unpaired, ~_may_be_unpaired), else_=_partner.c.request_id != entries.c.request_id
+# still open, its partner is missing or belongs to another request, or it ended twice
+_unfinished = sa.or_(
+    entries.c.state == State.OPEN.value,
+    sa.case((_unpaired, ~_may_be_unpaired), else_=_partner.c.request_id != entries.c.request_id),
+    entries.c.attempt_id.in_(sa.select(conflicts.c.attempt_id)),
 )
 
 
 def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pruned:
     """Remove the requests whose last entry arrived more than ``older_than_s`` seconds ago.
 
-    Age is measured by the ledger's clock. Requests with an open or unpaired attempt are kept and
-    counted. If the process is killed meanwhile, every request is either complete or removed, and
-    the removed ones are recorded. With ``dry_run`` nothing is changed.
+    Age is measured by the ledger's clock. Requests with an attempt that is open, unpaired or has
+    two ends are kept and counted. If the process is killed meanwhile, every request is either
+    complete or removed, and the removed ones are recorded. With ``dry_run`` nothing is changed.
     """
     now = time.time()
     before = now - older_than_s

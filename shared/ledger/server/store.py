@@ -19,10 +19,13 @@ from shared.domain import Side, State
 from shared.errors import InvalidInput, LedgerUnavailable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
-from shared.ledger.server.bulk_insert import KEY, insert_entries
+from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
+from shared.ledger.server.conflicts import record_conflicts
 from shared.ledger.server.tables import entries
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
+BUSY_TIMEOUT_S = 8.0
+"""Time to wait for a lock of SQLite's file. It is below the ten seconds that a shipper waits."""
 _ALEMBIC = threading.Lock()  # Alembic's context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # key of the advisory lock; no other program uses it
 
@@ -38,12 +41,15 @@ class LedgerStore:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self.write_problem: str | None = None
+        """Message of the last delivery's error; None if the last delivery was stored."""
         try:
             self._migrate()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
+            remedy = _remedy(self._engine.url)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
-                "check that it runs and that the account may create tables"
+                f"{remedy}"
             ) from None
 
     @property
@@ -52,17 +58,43 @@ class LedgerStore:
         return self._engine.dialect.name
 
     def upsert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
-        """Store entries in one transaction; of stored entries, only open ones are replaced."""
+        """Store entries in one transaction; of stored entries, only open ones are replaced.
+
+        An end of an attempt that has another end is kept as a conflict, which `verify` reports.
+        """
         if not delivered:
             return StoreResult()
-        rows: dict[tuple[str, str], LedgerEntry] = {}
-        for entry in delivered:
-            key = (entry.attempt_id, entry.side.value)
-            if key not in rows or not rows[key].is_terminal:
-                rows[key] = entry
-        with self.connect() as connection:
-            changed = insert_entries(connection, list(rows.values()), time.time())
-        return StoreResult(stored=changed, duplicates=len(delivered) - changed)
+        try:
+            result = self._insert(delivered)
+        except LedgerUnavailable as error:
+            if not (_is_full(error) and self._empty_wal()):
+                raise
+            result = self._insert(delivered)
+        self.write_problem = None
+        return result
+
+    def _insert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
+        try:
+            with self.connect() as connection:
+                now = time.time()
+                changed = insert_entries(connection, first_ends(delivered), now)
+                duplicates = len(delivered) - changed
+                other_ends = record_conflicts(connection, delivered, now) if duplicates else 0
+        except LedgerUnavailable as error:
+            self.write_problem = error.message
+            raise
+        return StoreResult(stored=changed, duplicates=duplicates, conflicts=other_ends)
+
+    def _empty_wal(self) -> bool:
+        """Return whether SQLite's write-ahead log could be emptied, so that a write may fit."""
+        if self.dialect != "sqlite":
+            return False
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(RESTART)")
+        except SQLAlchemyError:
+            return False
+        return True
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; empty for an unknown request."""
@@ -132,7 +164,8 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({_first_line(error)}); nothing was stored"
+                f"the ledger's database failed ({_first_line(error)}); nothing was stored; "
+                f"{_remedy(self._engine.url)}"
             ) from error
 
     def close(self) -> None:
@@ -188,7 +221,7 @@ def _engine(url: str) -> sa.Engine:
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=5)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
@@ -204,6 +237,18 @@ def _engine(url: str) -> sa.Engine:
         connection.exec_driver_sql(connection.info.pop("begin", "BEGIN"))
 
     return engine
+
+
+def _remedy(url: sa.URL) -> str:
+    """Return what to do when the database fails."""
+    if url.get_backend_name() == "postgresql":
+        return "check that it runs and that the account may create tables"
+    return "check that the disk is not full, and that no other program locks the file"
+
+
+def _is_full(error: BaseException) -> bool:
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
 def _first_line(error: Exception) -> str:

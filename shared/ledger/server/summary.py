@@ -55,6 +55,7 @@ def summarise(store: LedgerStore) -> Summary:
         # counted by request: one request may escalate twice, or fail over afterwards
         escalated = _callers & (entries.c.reason == Reason.ESCALATE.value)
         return Summary(
+            not_from_chosen_tier=_not_from_chosen_tier(connection),
             requests=_count_requests(connection, sa.true()),
             answered=_count_attempts(answered),
             failed=_count_attempts(final) - _count_attempts(answered),
@@ -108,6 +109,33 @@ def _count_by(groups: list[Any], name: Callable[[Any], str | None]) -> dict[str,
 def _count_requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
     distinct = sa.select(entries.c.request_id).where(condition).distinct().subquery()
     return connection.execute(sa.select(sa.func.count()).select_from(distinct)).scalar_one()
+
+
+def _not_from_chosen_tier(connection: sa.Connection) -> int:
+    """Count as `shared.wire.Classification.from_chosen_tier` does.
+
+    An answered request has an ``error_code`` if the mobile kept an answer that the policy would
+    have sent on.
+    """
+    earlier = entries.alias("earlier")
+    retried_elsewhere = (
+        sa.select(earlier.c.request_id)
+        .where(
+            (earlier.c.request_id == entries.c.request_id)
+            & (earlier.c.side == Side.CALLER.value)
+            & (earlier.c.tier == entries.c.tier)
+            & (earlier.c.reason == Reason.FAIL_OVER.value)
+        )
+        .exists()
+    )
+    replaced = entries.c.reason.in_((Reason.FAIL_OVER.value, Reason.HEDGE.value)) | (
+        (entries.c.reason == Reason.RETRY.value) & retried_elsewhere
+    )
+    answered = _callers & entries.c.final & (entries.c.state == State.ANSWERED.value)
+    query = sa.select(sa.func.count()).where(
+        answered & (replaced | entries.c.error_code.is_not(None))
+    )
+    return connection.execute(query).scalar_one()
 
 
 def _audits(connection: sa.Connection) -> Audits:

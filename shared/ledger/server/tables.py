@@ -5,13 +5,13 @@ A new column of ``entries`` also needs a field in `shared.ledger.entry.LedgerEnt
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table, Text
 
-from shared.field_types import MAX_LABEL_CHARS
+from shared.field_types import MAX_LABEL_CHARS, MAX_NOTE_CHARS, MAX_WORD_CHARS
 
 metadata = MetaData()
 
-_WORD = String(64)
+_WORD = String(MAX_WORD_CHARS)
 
 entries = Table(
     "entries",
@@ -51,13 +51,24 @@ entries = Table(
     Column("energy_mj", Float(53)),
     Column("price_book", _WORD),
     Column("final", Boolean, nullable=False),
-    Column("decision", String(2000)),
+    Column("decision", String(MAX_NOTE_CHARS)),
     Column("certificate_id", _WORD),
     Column("degraded", Boolean),
     Column("received_at", Float(53), nullable=False),
     Index("entries_request_id", "request_id"),
     Index("entries_received_at", "received_at"),
 )
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("attempt_id", _WORD, primary_key=True),
+    Column("side", String(8), primary_key=True),
+    Column("digest", _WORD, primary_key=True),
+    Column("entry", Text, nullable=False),
+    Column("received_at", Float(53), nullable=False),
+)
+"""Ends of attempts that have another end in ``entries``; ``entry`` is JSON, ``digest`` its hash."""
 
 prunings = Table(
     "prunings",

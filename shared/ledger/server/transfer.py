@@ -8,6 +8,7 @@ Its last row is ``\\end`` and the number of entries, so that a truncated file is
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import InvalidInput, MissingExtra
+from shared.field_types import Timestamp
+from shared.files import open_regular
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
-from shared.ledger.server.bulk_insert import insert_entries
+from shared.ledger.server.bulk_insert import first_ends, insert_entries
+from shared.ledger.server.conflicts import other_ends
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries
 from shared.validation import first_error
@@ -31,6 +35,8 @@ ROWS_AT_ONCE = 10_000
 _NAMES = [column.name for column in entries.c]
 _ABSENT = "\\N"
 _END = "\\end"  # marks the last line; no attempt identifier may contain a backslash
+
+_TIMESTAMP: TypeAdapter[float] = TypeAdapter(Timestamp)
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -63,22 +69,40 @@ def export_entries(store: LedgerStore, file: Path) -> int:
 
 
 def import_entries(store: LedgerStore, file: Path) -> StoreResult:
-    """Store every entry of an export file in one transaction; existing entries stay unchanged.
+    """Store every entry of an export file in one transaction; existing ends stay unchanged.
 
-    Raises `InvalidInput`, without a change, for a damaged file or one that is not an export.
+    Of the entries of one attempt and side, the end counts and open ones do not. Raises
+    `InvalidInput`, without a change, for a damaged file, for one that is not an export, and for an
+    end that differs from the one in the ledger or in an earlier row.
     """
     kind = _kind(file)
     stored = duplicates = 0
     with store.connect(writing=True) as connection, _read_errors(file):
         read = (_read_parquet if kind == "parquet" else _read_csv)(file)
-        rows = enumerate(read, start=1)
-        for batch in _batches(_checked(file, *row) for row in rows):
+        for batch in _batches(_checked(file, *row) for row in enumerate(read, start=1)):
             for received_at, delivery in groupby(batch, key=itemgetter(0)):
-                by_key = {(entry.attempt_id, entry.side): entry for _, entry in delivery}
-                changed = insert_entries(connection, list(by_key.values()), received_at)
+                numbered = [(number, entry) for _, number, entry in delivery]
+                rows = first_ends(entry for _, entry in numbered)
+                changed = insert_entries(connection, rows, received_at)
                 stored += changed
-                duplicates += len(by_key) - changed
+                duplicates += len(numbered) - changed
+                if changed < len(numbered):
+                    _refuse_other_ends(file, connection, numbered)
     return StoreResult(stored=stored, duplicates=duplicates)
+
+
+def _refuse_other_ends(
+    file: Path, connection: sa.Connection, numbered: list[tuple[int, LedgerEntry]]
+) -> None:
+    found = other_ends(connection, [entry for _, entry in numbered])
+    if found:
+        number = next(number for number, entry in numbered if entry is found[0])
+        raise InvalidInput(
+            f"file: {file}, row {number}: the attempt {found[0].attempt_id} of the side "
+            f"{found[0].side} has another end in the ledger or in an earlier row; nothing was "
+            "imported; remove one of the two",
+            field="file",
+        )
 
 
 def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
@@ -87,15 +111,15 @@ def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _checked(file: Path, number: int, row: Row) -> tuple[float, LedgerEntry]:
+def _checked(file: Path, number: int, row: Row) -> tuple[float, int, LedgerEntry]:
+    whole = "received_at"
     try:
-        received_at = float(row.pop("received_at"))
-        return received_at, LedgerEntry.model_validate(row)
+        received_at = _TIMESTAMP.validate_python(row.pop("received_at"))
+        whole = "entry"
+        return received_at, number, LedgerEntry.model_validate(row)
     except ValidationError as error:
-        field, problem = first_error(error, whole="entry")
+        field, problem = first_error(error, whole)
         raise _damaged(file, f"row {number}: {field}: {problem}") from None
-    except (TypeError, ValueError):
-        raise _damaged(file, f"row {number}: received_at: is not a number") from None
 
 
 def _kind(file: Path) -> str:
@@ -157,7 +181,8 @@ def _to_text(value: Any) -> str:
 
 
 def _read_csv(file: Path) -> Iterator[Row]:
-    with file.open(newline="", encoding="utf-8") as lines:
+    with open_regular(file) as content:
+        lines = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
         reader = csv.reader(lines, strict=True)
         _check_columns(file, next(reader, []))
         for number, values in enumerate(reader, start=1):
@@ -213,7 +238,10 @@ def _write_parquet(file: Path, rows: Iterable[Row]) -> int:
 def _read_parquet(file: Path) -> Iterator[Row]:
     pa = _arrow()
     try:
-        with pa.parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+        with (
+            open_regular(file) as content,
+            pa.parquet.ParquetFile(content, page_checksum_verification=True) as opened,
+        ):
             _check_columns(file, opened.schema_arrow.names)
             for batch in opened.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield from batch.to_pylist()

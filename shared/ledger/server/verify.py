@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from shared.domain import Delivery, Side, State
 from shared.ledger.reports import Finding, Verification
+from shared.ledger.server.conflicts import count_conflicts
 from shared.ledger.server.store import LedgerStore
-from shared.ledger.server.tables import entries
+from shared.ledger.server.tables import conflicts, entries
 
 MAX_FINDINGS = 100
 ROUNDING_MS = 0.01
@@ -91,6 +92,12 @@ _OF_PAIRS = (
         "answer_without_work",
         "the caller has an answer that the tier did not give",
         _paired & _caller_answered & ~_tier_answered,
+    ),
+    _Rule(
+        "no_cost",
+        "the caller has an answer without a cost in λ, in money or in energy",
+        _caller_answered
+        & sa.or_(*(_caller.c[name].is_(None) for name in ("cost_lambda", "cost_usd", "energy_mj"))),
     ),
     _Rule(
         "refusal_mismatch",
@@ -178,6 +185,13 @@ def verify(store: LedgerStore) -> Verification:
             sa.select(entries.c.attempt_id, entries.c.side).where(
                 entries.c.state == State.OPEN.value
             ),
+        )
+        findings.add(
+            "conflict",
+            "another end of the attempt arrived later and is not counted; each attempt needs its "
+            "own attempt_id",
+            count_conflicts(connection),
+            sa.select(conflicts.c.attempt_id, conflicts.c.side),
         )
         # the query of pairs starts from callers' rows, so tiers' rows that it lacks have no caller
         findings.add(

@@ -6,6 +6,7 @@ To add a kind, write its context manager in a module of its own and give it a li
 from __future__ import annotations
 
 from testbed.chaos.fault_injector import HOPS, LAYER_PROCESSES, ROLES
+from testbed.chaos.faults.connections import UNFINISHED, half_open, slow_heads
 from testbed.chaos.faults.fault_kind import FaultKind
 from testbed.chaos.faults.kill import kill
 from testbed.chaos.faults.link import BAD_LINKS, link
@@ -18,5 +19,7 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "pause": FaultKind(pause, (*ROLES, *LAYER_PROCESSES), stops_the_process=True, weight=2),
     "link": FaultKind(link, HOPS, BAD_LINKS, weight=4),
+    "slow-heads": FaultKind(slow_heads, ROLES),
+    "half-open": FaultKind(half_open, ROLES, tuple(UNFINISHED)),
     "terminate": FaultKind(terminate, ROLES, stops_the_process=True, weight=2),
 }

@@ -1,0 +1,112 @@
+"""Answers that do not come from the tier that the policy chose are counted, and stated first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mobile_client.service import MobileService
+from shared.domain import Tier
+from shared.ledger.cli import print_summary
+from shared.ledger.reports import Summary
+from shared.ledger.server.summary import summarise
+from shared.wire import Classification
+from tests.support.mobile import World, answered
+from tests.support.played_tiers import one, plays, seen, world
+
+REQUESTS = 4
+
+
+async def ask(mobile: MobileService, policy: str) -> list[Classification]:
+    return [answered(await one(mobile, policy=policy)) for _ in range(REQUESTS)]
+
+
+@pytest.mark.parametrize(
+    ("edge", "cloud", "policy", "settings", "displaced"),
+    [
+        ("answers", "answers", "edge", {}, 0),
+        ("answers", "answers", "mobile", {}, 0),
+        ("gone", "answers", "edge", {}, REQUESTS),
+        ("gone", "gone", "edge", {}, REQUESTS),
+        ("gone", "answers", "edge", {"fail_over": ("cloud",)}, REQUESTS),
+        ("busy", "answers", "cloud", {}, 0),
+        # an escalation is the policy's choice; one that no server takes is not
+        ("answers", "answers", "dimee-fixed", {}, 0),
+        ("gone", "gone", "dimee-fixed", {}, REQUESTS),
+    ],
+)
+def test_count_of_the_ledger_is_that_of_the_answers(
+    tmp_path: Path, edge: str, cloud: str, policy: str, settings: dict[str, Any], displaced: int
+) -> None:
+    found = world(tmp_path, edge, cloud, **settings)
+    answers = found.run(lambda mobile: ask(mobile, policy))
+    assert sum(not answer.from_chosen_tier for answer in answers) == displaced
+    assert counted(found).not_from_chosen_tier == displaced
+
+
+def test_hedge_that_wins_is_counted(tmp_path: Path) -> None:
+    found = world(tmp_path, "hangs", "answers", hedge="p95")
+
+    async def work(mobile: MobileService) -> list[Classification]:
+        seen(mobile, Tier.EDGE, 20.0)
+        return await ask(mobile, "edge")
+
+    answers = found.run(work)
+    assert [answer.attempts[-1].reason.value for answer in answers] == ["hedge"] * REQUESTS
+    assert not any(answer.from_chosen_tier for answer in answers)
+    assert counted(found).not_from_chosen_tier == REQUESTS
+
+
+def test_answer_kept_for_lack_of_escalations_is_counted(tmp_path: Path) -> None:
+    budget = {"escalation_budget": 0.0, "escalation_burst": 1}
+    found = world(tmp_path, "answers", "answers", **budget)
+
+    async def work(mobile: MobileService) -> list[Classification]:
+        policy = mobile.runtime.make_policy("mobile")
+        targets = {Tier.MOBILE: Tier.CLOUD}
+        policy.escalate = lambda *given: targets.get(given[2].tier)  # type: ignore[method-assign]
+        return await ask(mobile, "mobile")
+
+    answers = found.run(work)
+    kept = sum(answer.budget_exhausted for answer in answers)
+    assert kept == REQUESTS - 1
+    assert sum(not answer.from_chosen_tier for answer in answers) == kept
+    assert counted(found).not_from_chosen_tier == kept
+
+
+def test_retry_after_a_fail_over_is_counted(tmp_path: Path) -> None:
+    """The final attempt is then a retry, and only an earlier one is a fail-over."""
+    calls = {"cloud": 0}
+
+    async def cloud(request: Any) -> Any:
+        calls["cloud"] += 1
+        return await plays("busy" if calls["cloud"] % 2 else "answers", "cloud")(request)
+
+    played = {"edge": plays("gone", "edge"), "cloud": cloud}
+    found = World(tmp_path, played=played, virtual_time=True, settings={"fail_over": ("cloud",)})
+    answers = found.run(lambda mobile: ask(mobile, "edge"))
+    assert {answer.attempts[-1].reason.value for answer in answers} == {"retry"}
+    assert not any(answer.from_chosen_tier for answer in answers)
+    assert counted(found).not_from_chosen_tier == REQUESTS
+
+
+def test_summary_states_them_first(tmp_path: Path) -> None:
+    found = world(tmp_path, "gone", "answers")
+    found.run(lambda mobile: ask(mobile, "edge"))
+    report = counted(found)
+    printed = CliRunner().invoke(click.Command("x", callback=lambda: print_summary(report)))
+    first = f"answers not from the tier that the policy chose: {REQUESTS} of {REQUESTS} (100.0%)"
+    assert printed.output.splitlines()[0] == first
+    assert next(iter(report.model_dump())) == "not_from_chosen_tier"
+
+
+def counted(found: World) -> Summary:
+    store = found.ledger()
+    try:
+        return summarise(store)
+    finally:
+        store.close()

@@ -1,0 +1,231 @@
+"""Probes of tiers that rest: requests go back at once, and a working tier is not asked."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mobile_client.resilience.circuit_breaker import FAILURES, SUSPECT_AFTER_S
+from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
+from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
+from mobile_client.service import MobileService
+from shared.domain import Tier
+from tests.support.mobile import World, answered, attempts_of
+from tests.support.played_tiers import one, plays
+
+INTERVAL_S = 0.5
+
+
+class Played:
+    """A tier whose behaviour a test changes, and the number of its probes."""
+
+    def __init__(self, tier: str, what: str = "answers", delay_s: float = 0.0) -> None:
+        self.tier, self.what, self.delay_s = tier, what, delay_s
+        self.probes = 0
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        probe = request.url.path == "/readyz"
+        self.probes += probe
+        await asyncio.sleep(self.delay_s)
+        if self.what == "starting":
+            error = {"error": {"code": "not_ready", "message": "not yet"}}
+            return httpx.Response(503, json=error)
+        if self.what == "stuck":  # ready, but answers no request
+            return await plays("answers" if probe else "fails", self.tier)(request)
+        response: httpx.Response = await plays(self.what, self.tier)(request)
+        return response
+
+
+def world(folder: Path, edge: Played, cloud: Played, **settings: Any) -> World:
+    played = {"edge": edge, "cloud": cloud}
+    given = {"probe_interval_s": INTERVAL_S} | settings
+    return World(folder, played=played, settings=given, virtual_time=True)
+
+
+@pytest.mark.parametrize("what", ["gone", "starting"])
+def test_requests_go_to_a_tier_as_soon_as_it_is_ready(tmp_path: Path, what: str) -> None:
+    cloud = Played("cloud", what)
+
+    async def work(mobile: MobileService) -> list[Tier]:
+        tiers = [answered(await one(mobile, policy="cloud")).tier for _ in range(2 * FAILURES)]
+        assert mobile.runtime.tier_stats.breakers[Tier.CLOUD].state == "open"
+        cloud.what = "answers"
+        await asyncio.sleep(INTERVAL_S)
+        return [*tiers, *[answered(await one(mobile, policy="cloud")).tier for _ in range(50)]]
+
+    tiers = world(tmp_path, Played("edge"), cloud).run(work)
+    assert tiers == [Tier.EDGE] * 2 * FAILURES + [Tier.CLOUD] * 50
+
+
+def test_single_unreachable_attempt_keeps_nothing_away(tmp_path: Path) -> None:
+    """Policies plan without a tier that was unreachable; that must not last five seconds."""
+    edge = Played("edge", "gone")
+
+    async def work(mobile: MobileService) -> bool:
+        await one(mobile, policy="edge")
+        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        assert not breaker.available
+        edge.what = "answers"
+        await asyncio.sleep(INTERVAL_S)
+        return breaker.available
+
+    assert world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_working_tiers_are_not_probed(tmp_path: Path) -> None:
+    edge, cloud = Played("edge"), Played("cloud")
+
+    async def work(mobile: MobileService) -> None:
+        for policy in ("edge", "cloud", "mobile") * 5:
+            answered(await one(mobile, policy=policy))
+            await asyncio.sleep(IDLE_S)
+        assert not mobile.prober.running
+
+    world(tmp_path, edge, cloud).run(work)
+    assert (edge.probes, cloud.probes) == (0, 0)
+
+
+def test_probes_keep_their_interval_and_stop_without_requests(tmp_path: Path) -> None:
+    edge = Played("edge", "gone")
+
+    async def work(mobile: MobileService) -> None:
+        for _ in range(100):
+            await one(mobile, policy="edge")
+        await asyncio.sleep(10 * INTERVAL_S)
+        assert 9 <= edge.probes <= 11
+        await asyncio.sleep(IDLE_S)
+        assert not mobile.prober.running
+        edge.probes = 0
+        await asyncio.sleep(10 * IDLE_S)
+        assert edge.probes == 0
+        await one(mobile, policy="edge")
+        assert mobile.prober.running == {Tier.EDGE}
+
+    world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_closing_ends_the_probes(tmp_path: Path) -> None:
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> None:
+        mobile.prober.renew()
+        await asyncio.sleep(0.1)
+        assert mobile.prober.running
+        await mobile.prober.close()
+        assert not mobile.prober.running
+        mobile.prober.renew()
+        assert not mobile.prober.running
+
+    world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_caller_with_a_short_deadline_does_not_exclude_a_tier_for_others(tmp_path: Path) -> None:
+    """300 ms on a link of 340 ms: the caller gets no answer of the edge, and all others do."""
+    edge = Played("edge", delay_s=0.34)
+
+    async def work(mobile: MobileService) -> None:
+        for _ in range(10):
+            hasty = answered(await one(mobile, policy="edge", deadline_ms=300))
+            assert attempts_of(hasty)[0] == ("edge", "route", "timed_out")
+            patient = answered(await one(mobile, policy="edge", deadline_ms=5_000))
+            assert attempts_of(patient) == [("edge", "route", "answered")]
+        await asyncio.gather(*(one(mobile, policy="edge", deadline_ms=300) for _ in range(50)))
+        await asyncio.sleep(FAIR_TIMEOUT_MS / 1e3)
+        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        assert (breaker.state, breaker.failures, breaker.readiness) == ("closed", 0, "ready")
+        assert mobile.runtime.tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(
+            340, abs=0.1
+        )
+        probes = edge.probes
+        await asyncio.sleep(IDLE_S / 2)
+        assert edge.probes == probes
+
+    world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_hanging_tier_is_found_by_probes_if_all_deadlines_are_short(tmp_path: Path) -> None:
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> None:
+        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        for _ in range(2 * FAILURES):
+            await one(mobile, policy="edge", deadline_ms=300)
+        assert breaker.failures == 0
+        await asyncio.sleep(FAILURES * (FAIR_TIMEOUT_MS / 1e3 + INTERVAL_S))
+        assert breaker.state == "open"
+        assert edge.probes in (FAILURES, FAILURES + 1)  # the last may have just begun
+        outcome = answered(await one(mobile, policy="edge", deadline_ms=300))
+        assert attempts_of(outcome) == [("cloud", "fail_over", "answered")]
+
+    world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_tier_that_is_ready_but_fails_requests_does_not_get_them_again_and_again(
+    tmp_path: Path,
+) -> None:
+    edge = Played("edge", "stuck")
+
+    async def work(mobile: MobileService) -> list[str]:
+        first_tiers = []
+        for _ in range(100):
+            outcome = answered(await one(mobile, policy="edge"))
+            first_tiers.append(attempts_of(outcome)[0][0])
+            await asyncio.sleep(0.04)
+        return first_tiers
+
+    first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
+    assert first_tiers.count("edge") == 2 * FAILURES
+    assert edge.probes == 1
+
+
+def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -> None:
+    edge, cloud = Played("edge"), Played("cloud", "gone")
+
+    async def work(mobile: MobileService) -> None:
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["unknown", "unknown"]
+        for _ in range(20):
+            mobile.prober.renew(frozenset({Tier.MOBILE, Tier.EDGE}))
+            await asyncio.sleep(FRESH_S / 20)
+        assert (edge.probes, cloud.probes) == (1, 0)
+        for _ in range(20):
+            mobile.prober.renew()
+            await asyncio.sleep(FRESH_S / 20)
+        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        assert readiness == ["ready", "unreachable"]
+        assert edge.probes == 2
+
+    world(tmp_path, edge, cloud).run(work)
+
+
+def test_no_request_tries_a_tier_while_its_probes_fail(tmp_path: Path) -> None:
+    """Otherwise every few seconds a request would wait for a tier that is known to be away."""
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> list[str]:
+        first_tiers = []
+        for _ in range(90):
+            outcome = answered(await one(mobile, policy="edge"))
+            first_tiers.append(attempts_of(outcome)[0][0])
+            await asyncio.sleep(1.0)
+        return first_tiers
+
+    first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
+    # after three timeouts of requests the breaker is open, and the time until then is not repeated
+    assert first_tiers == ["edge"] * FAILURES + ["cloud"] * (90 - FAILURES)
+
+
+def test_impatient_callers_cause_few_probes_of_a_working_tier(tmp_path: Path) -> None:
+    edge = Played("edge", delay_s=0.34)
+
+    async def work(mobile: MobileService) -> int:
+        for _ in range(100):
+            await one(mobile, policy="edge", deadline_ms=300)
+        return edge.probes
+
+    # 15 s of requests; those of others would make it none
+    assert world(tmp_path, edge, Played("cloud")).run(work) <= 15 / SUSPECT_AFTER_S + 1
