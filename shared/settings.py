@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from shared.addresses import as_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
+from shared.variable_names import warn_of_unknown_variables
 
 NO_LEDGER = "off"
 """Value of ``ledger_url`` with which nothing is recorded."""
@@ -90,6 +92,7 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
             f"settings: {unknown[0][:100]} is not a setting of {kind.__name__}; leave it out",
             field=unknown[0][:100],
         )
+    warn_of_unknown_variables()
     try:
         return kind(**given)
     except ValidationError as error:
@@ -130,6 +133,10 @@ class CallerSettings(BaseSettings):
         return value
 
 
+def _address_or_off(url: str) -> str:
+    return url if url == NO_LEDGER else as_address(url)
+
+
 class ServiceSettings(CallerSettings):
     """Settings of every service: address, state, authentication, limits and TLS."""
 
@@ -139,7 +146,9 @@ class ServiceSettings(CallerSettings):
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: str = Field(default="http://127.0.0.1:8700", repr=False)
+    ledger_url: Annotated[str, AfterValidator(_address_or_off)] = Field(
+        default="http://127.0.0.1:8700", repr=False
+    )
     """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
     start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

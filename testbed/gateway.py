@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from shared.addresses import address_of_option
 from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
@@ -16,7 +17,7 @@ BUNDLE_PATH = "/v1/bundle"
 def gateway_client(url: str, credentials: Credentials, timeout_s: float = 60.0) -> httpx.Client:
     """Return a client that sends the credentials and uses no proxy; the caller closes it."""
     return httpx.Client(
-        base_url=url,
+        base_url=address_of_option("--url", url),
         trust_env=False,
         timeout=timeout_s,
         auth=credentials.auth,

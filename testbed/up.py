@@ -16,6 +16,7 @@ from shared.bundle.description import describe
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
+from shared.extras import SERVER_PACKAGES, TESTBED, require
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.signals import set_on_signals
@@ -99,6 +100,7 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
 
     Raises `DimeeError` for wrong options.
     """
+    require(SERVER_PACKAGES, "the testbed", *TESTBED)
     ports = {name: options[f"{name}_port"] for name in PORTS}
     if len(set(ports.values())) < len(ports):
         raise DimeeError("ports: two roles have the same port; give each its own")

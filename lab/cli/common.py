@@ -7,12 +7,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from shared.errors import MissingExtra
+from shared.extras import require
 from shared.signals import EndedBySignal
 
 REQUIRED = ("torch", "transformers", "onnx", "tqdm")
@@ -36,9 +35,7 @@ data_option = click.option("--data", help="Folder or hub name of the run's data,
 
 def require_lab() -> None:
     """Raise `MissingExtra` unless the packages of the extra ``lab`` are installed."""
-    for name in REQUIRED:
-        if find_spec(name) is None:
-            raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
+    require(REQUIRED, "the lab", "lab")
 
 
 def echo_export(card: str, notes: list[str]) -> None:

@@ -16,6 +16,7 @@ from mobile_client.client import load_settings
 from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
+from shared.addresses import address_of_option
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
@@ -175,7 +176,7 @@ def status(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
     )
     urls = {
-        "mobile": mobile_url,
+        "mobile": address_of_option("mobile-url", mobile_url),
         "edge": settings.edge_url,
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
+from shared.addresses import address_of_option
 from shared.connections import connection_limits
 from shared.credentials import Credentials
 from shared.errors import InvalidInput, LedgerUnavailable, from_payload
@@ -38,7 +39,7 @@ class LedgerClient:
                 "a ledger",
                 field="ledger-url",
             )
-        self.url = url.rstrip("/")
+        self.url = address_of_option("ledger-url", url).rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
             base_url=self.url,

@@ -7,7 +7,6 @@ import random
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from http import HTTPStatus
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mobile_client.cli.text_options import field_options
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
+from shared.extras import TESTBED, require
 from shared.files import prepare_output
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
@@ -180,8 +180,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
 
 
 def _require_extra() -> None:
-    if not all(map(find_spec, ("jinja2", "matplotlib"))):
-        raise DimeeError("the report needs Jinja2 and matplotlib: pip install 'dimee[testbed]'")
+    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:
@@ -324,7 +323,8 @@ def _classify(
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
             raise DimeeError(
-                f"the gateway at {without_credentials(url)} was lost before the run ({answer.error})"
+                f"the gateway at {without_credentials(url)} was lost before the run "
+                f"({answer.error})"
             )
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
             raise from_payload(json.loads(answer.body), answer.status)

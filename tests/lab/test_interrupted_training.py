@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lab.cli.common import says_how_to_go_on
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
+from shared.signals import EndedBySignal
 from tests.support.commands import dimee
 from tests.support.paths import REPOSITORY
 from tests.support.tiny_runs import train_until, without_times
@@ -99,20 +101,32 @@ def test_killed_run_resumes_and_ends_with_the_same_weights(
     assert equal(weights_of(tmp_path), weights_of(trained_run))
 
 
-@pytest.mark.parametrize(
-    ("number", "after", "aim"),
-    [
-        (signal.SIGINT, "save_checkpoint", "go on from the last checkpoint"),
-        (signal.SIGTERM, "_batch_loss", "start again (no checkpoint yet)"),
-    ],
-)
-def test_signal_prints_the_command_that_goes_on(
-    number: int, after: str, aim: str, settings: TrainSettings, tmp_path: Path
+def test_signal_before_a_checkpoint_says_how_to_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/dimee", "train", "--out", "a run"])
+    with pytest.raises(EndedBySignal), says_how_to_go_on(tmp_path):
+        raise EndedBySignal(signal.SIGTERM)
+    assert capsys.readouterr().err == (
+        f"stopped; to start again (no checkpoint yet), run in {Path.cwd()}:\n"
+        "  dimee train --out 'a run'\n"
+    )
+
+
+def test_signal_prints_the_command_that_goes_on(settings: TrainSettings, tmp_path: Path) -> None:
+    number = signal.SIGINT
     options = ["--task", "sst2", "--data", settings.data, "--encoder", settings.encoder]
     options += ["--epochs", "1", "--no-bf16", "--out", "a run"]
     stopped = subprocess.run(
-        [sys.executable, "-c", DIMEE_ENDED_BY_A_SIGNAL, str(number), after, "train", *options],
+        [
+            sys.executable,
+            "-c",
+            DIMEE_ENDED_BY_A_SIGNAL,
+            str(int(number)),
+            "save_checkpoint",
+            "train",
+            *options,
+        ],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -122,7 +136,7 @@ def test_signal_prints_the_command_that_goes_on(
     assert stopped.returncode == 128 + number, stopped.stderr
     assert "Traceback" not in stopped.stderr
     *_, said, command = stopped.stderr.strip().splitlines()
-    assert said == f"stopped; to {aim}, run in {tmp_path}:"
+    assert said == f"stopped; to go on from the last checkpoint, run in {tmp_path}:"
     program, *arguments = shlex.split(command)
     assert program == "dimee"
     dimee(*arguments, folder=tmp_path, status=0)

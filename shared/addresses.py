@@ -1,0 +1,58 @@
+"""Addresses of services: ``http://HOST:PORT`` or ``https://HOST:PORT``, perhaps with a path."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from shared.errors import InvalidInput
+
+SCHEMES = ("http", "https")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
+
+
+def as_address(url: str) -> str:
+    """Return the address of a service; raise `ValueError` that says what to write instead.
+
+    The message has host and port at most, since the rest may be a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url.removeprefix("//")
+    if any(character.isspace() for character in url):
+        raise ValueError(f"has a space in it; write {_example(rest)}")
+    if not scheme:
+        raise ValueError(f"has no http:// or https:// at its beginning; write {_example(rest)}")
+    if scheme.lower() not in SCHEMES:
+        raise ValueError(f"must begin with http:// or https://; write {_example(rest)}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"has no valid host or port; write {_example(rest)}") from None
+    if not host:
+        raise ValueError(f"has no host; write {_example('')}")
+    return url
+
+
+def address_of_option(option: str, url: str) -> str:
+    """Return the address that was given with a command's option; raises `InvalidInput`."""
+    try:
+        return as_address(url)
+    except ValueError as error:
+        raise InvalidInput(f"{option}: the address {error}", field=option) from None
+
+
+def _example(rest: str) -> str:
+    """Return an address with the host and port of ``rest``, where it has a valid one."""
+    place = re.split(r"[/?#]", rest.strip().rpartition("@")[2])[0]
+    found = _HOST_PORT.fullmatch(place)
+    valid = found is not None and int((found[2] or ":0")[1:]) <= 65_535
+    return f"http://{place if valid else 'HOST:PORT'}"
+
+
+Address = Annotated[str, AfterValidator(as_address)]
+"""Address of a service in a settings class."""
