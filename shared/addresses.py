@@ -1,50 +1,63 @@
-"""Addresses of services, checked when a process starts instead of at its first request."""
+"""Addresses of services: ``http://HOST:PORT`` or ``https://HOST:PORT``, perhaps with a path."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
 from shared.errors import InvalidInput
 
-EXPECTED = "give http://HOST:PORT or https://HOST:PORT"
+SCHEMES = ("http", "https")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 
 
 def valid_address(url: str) -> str:
-    """Return an address to which paths can be appended; raise `ValueError`, which does not show it.
+    """Return the address of a service; raise `ValueError` that says what to write instead.
 
-    It may have a user and a path, but neither query nor fragment.
+    It may have a user and a path, but neither query nor fragment, because paths are added to it.
+    The message has host and port at most, since the rest may be a password.
     """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url.removeprefix("//")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError(f"has a space or a control character in it; write {_example(rest)}")
+    if not scheme:
+        raise ValueError(f"has no http:// or https:// at its beginning; write {_example(rest)}")
+    if scheme.lower() not in SCHEMES:
+        raise ValueError(f"must begin with http:// or https://; write {_example(rest)}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _problem(f"is not an address; {EXPECTED}") from None
-    if any(char.isspace() or not char.isprintable() for char in url):
-        raise _problem(f"contains a space or a control character; {EXPECTED}")
-    if parts.scheme not in ("http", "https"):
-        raise _problem(f"begins with neither http:// nor https://; {EXPECTED}")
-    if not host or port == 0:
-        raise _problem(f"is not an address; {EXPECTED}")
+        raise ValueError(f"has no valid host or port; write {_example(rest)}") from None
+    if not host:
+        raise ValueError(f"has no host; write {_example('')}")
+    if port == 0:
+        raise ValueError(f"has no valid host or port; write {_example('')}")
     if "?" in url or "#" in url:
-        raise _problem(f"has a query or a fragment, to which no path can be added; {EXPECTED}")
+        raise ValueError(f"has a query or a fragment; write {_example(rest)}")
     return url
 
 
-def _problem(text: str) -> PydanticCustomError:
-    return PydanticCustomError("address", text)
-
-
 def check_address(url: str, option: str) -> str:
-    """Return a valid address; raise `InvalidInput` that names the option."""
+    """Return the address that was given with a command's option; raise `InvalidInput` for others."""
     try:
         return valid_address(url)
     except ValueError as error:
-        raise InvalidInput(f"{option}: {error}", field=option) from None
+        raise InvalidInput(f"{option}: the address {error}", field=option) from None
+
+
+def _example(rest: str) -> str:
+    """Return an address with the host and port of ``rest``, where it has a valid one."""
+    place = re.split(r"[/?#]", rest.strip().rpartition("@")[2])[0]
+    found = _HOST_PORT.fullmatch(place)
+    valid = found is not None and int((found[2] or ":0")[1:]) <= 65_535
+    return f"http://{place if valid else 'HOST:PORT'}"
 
 
 Address = Annotated[str, AfterValidator(valid_address)]
-"""Address of a service, such as ``http://127.0.0.1:8700``."""
+"""Address of a service in a settings class."""

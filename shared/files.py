@@ -7,6 +7,8 @@ import io
 import os
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,3 +115,36 @@ class ChangeDetector:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+CREATE_S = 2.0
+"""Time that a process gets to write a file which it has created; then it counts as killed."""
+
+
+def create_once(file: Path, content: bytes) -> bytes:
+    """Create ``file`` with ``content`` unless it exists; return what it then contains.
+
+    Of several processes, one creates the file, and all return the same content, whose length must
+    be theirs. No hard link is needed: some file systems (exFAT, Android's storage) have none. A
+    file that a killed process left incomplete is replaced.
+    """
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        until = time.monotonic() + CREATE_S
+        while len(found := file.read_bytes()) != len(content):
+            if time.monotonic() > until:
+                part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+                part.touch(0o600)
+                part.write_bytes(content)
+                part.replace(file)
+                return file.read_bytes()
+            time.sleep(0.01)
+        return found
+    try:
+        with open(descriptor, "wb") as created:
+            created.write(content)
+    except OSError:  # a full disk
+        file.unlink(missing_ok=True)
+        raise
+    return content

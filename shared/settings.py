@@ -17,6 +17,7 @@ from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
+from shared.variable_names import warn_of_unknown_variables
 
 NO_LEDGER = "off"
 """Value of ``ledger_url`` with which nothing is recorded."""
@@ -91,6 +92,7 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
             f"settings: {unknown[0][:100]} is not a setting of {kind.__name__}; leave it out",
             field=unknown[0][:100],
         )
+    warn_of_unknown_variables()
     try:
         return kind(**given)
     except ValidationError as error:

@@ -21,7 +21,8 @@ def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
-    return short_line(field, 100), uncapitalised(short_line(first["msg"], 300))
+    message = first["msg"].removeprefix("Value error, ")  # before the message of a validator
+    return short_line(field, 100), uncapitalised(short_line(message, 300))
 
 
 def uncapitalised(message: str) -> str:

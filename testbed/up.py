@@ -16,6 +16,7 @@ from shared.bundle.description import describe
 from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
+from shared.extras import SERVER_PACKAGES, TESTBED, require
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.signals import set_on_signals
@@ -99,6 +100,7 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
 
     Raises `DimeeError` for wrong options.
     """
+    require(SERVER_PACKAGES, "the testbed", *TESTBED)
     ports = {name: options[f"{name}_port"] for name in PORTS}
     if len(set(ports.values())) < len(ports):
         raise DimeeError("ports: two roles have the same port; give each its own")
@@ -178,6 +180,7 @@ def up(
         def publish() -> None:
             write_testbed_file(testbed.state_dir, testbed_facts(testbed, hops, measurements))
 
+        stop = stack.enter_context(set_on_signals())  # until the testbed is stopped
         stack.callback((testbed.state_dir / TESTBED_FILE).unlink, missing_ok=True)
         publish()
         width = max(map(len, testbed.roles))
@@ -191,8 +194,7 @@ def up(
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
-        with set_on_signals() as stop:
-            supervise(testbed, stop, restart_after_s, say, publish)
+        supervise(testbed, stop, restart_after_s, say, publish)
         say("stopping …")
     say("stopped.")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from shared.errors import MissingExtra
+from shared.extras import require
+from shared.signals import EndedBySignal
 
 REQUIRED = ("torch", "transformers", "onnx", "tqdm")
 PATH = click.Path(path_type=Path)
@@ -30,9 +35,7 @@ data_option = click.option("--data", help="Folder or hub name of the run's data,
 
 def require_lab() -> None:
     """Raise `MissingExtra` unless the packages of the extra ``lab`` are installed."""
-    for name in REQUIRED:
-        if find_spec(name) is None:
-            raise MissingExtra(f"the lab needs {name}; run: pip install 'dimee[lab]'")
+    require(REQUIRED, "the lab", "lab")
 
 
 def echo_export(card: str, notes: list[str]) -> None:
@@ -45,3 +48,17 @@ def echo_export(card: str, notes: list[str]) -> None:
 def format_accuracies(values: list[float]) -> str:
     """Format accuracies by exit in one line: ``87.01, 89.18``."""
     return ", ".join(f"{value:.2f}" for value in values)
+
+
+@contextmanager
+def says_how_to_go_on(out: Path) -> Iterator[None]:
+    """Print the command that continues the run in ``out`` when a signal ends the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, EndedBySignal) as error:
+        traceback.clear_frames(error.__traceback__)  # ends the display of the progress
+        command = shlex.join(["dimee", *sys.argv[1:]])
+        saved = any(out.rglob("checkpoint.pt"))
+        aim = "go on from the last checkpoint" if saved else "start again (no checkpoint yet)"
+        click.echo(f"stopped; to {aim}, run in {Path.cwd()}:\n  {command}", err=True)
+        raise

@@ -13,7 +13,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.common import PATH, data_option, device_option, echo_export, require_lab
+from lab.cli.common import (
+    PATH,
+    data_option,
+    device_option,
+    echo_export,
+    require_lab,
+    says_how_to_go_on,
+)
 from shared.errors import InvalidInput
 from shared.labels import listed
 
@@ -202,7 +209,7 @@ def train(
 ) -> None:
     """Train an exit head after every layer, jointly (eq. 1).
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run from its last checkpoint. Ctrl-C prints it.
     """
     require_lab()
     from lab.data.task_file import FIELDS, resolve_task
@@ -242,14 +249,16 @@ def train(
             option = "--" + min(fixed).replace("_", "-")
             raise InvalidInput(f"{option}: the grid chooses it; leave out this option or --grid")
         settings = TrainSettings(**{"epochs": EPOCHS, "optimizer": "adam", **given})
-        facts = search(settings, out, grid_batch_sizes, grid_learning_rates, chosen)
+        with says_how_to_go_on(out):
+            facts = search(settings, out, grid_batch_sizes, grid_learning_rates, chosen)
         click.echo(
             f"best of the grid: batch {facts['batch_size']}, "
             f"learning rate {facts['learning_rate']:g}; all points in {out / 'grid.json'}"
         )
     else:
         defaults = FROZEN if given["freeze_backbone"] else {}
-        facts = run_training(TrainSettings(**(defaults | given)), out, device=chosen)
+        with says_how_to_go_on(out):
+            facts = run_training(TrainSettings(**(defaults | given)), out, device=chosen)
     sizes = ", ".join(f"{count:,} {name}" for name, count in facts["examples"].items())
     click.echo(f"trained on {sizes}; model in {out / 'model'}")
     click.echo(

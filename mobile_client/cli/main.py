@@ -14,9 +14,12 @@ from importlib.metadata import entry_points
 import click
 
 from shared.errors import DimeeError, MissingExtra
+from shared.extras import TESTBED, missing_extra
 from shared.terminal import one_line, protect_output
 
 GROUP = "dimee.commands"
+EXTRAS = {"lab": ("lab",), "testbed": TESTBED}
+"""Extras of the commands in a package."""
 
 
 class LazyGroup(click.Group):
@@ -32,11 +35,11 @@ class LazyGroup(click.Group):
             try:
                 command: click.Command = point.load()
             except ModuleNotFoundError as error:
-                extra = "lab" if point.module.startswith("lab") else "service"
-                raise MissingExtra(
-                    f"dimee {cmd_name} needs {error.name}, which this installation leaves out; "
-                    f"run: pip install 'dimee[{extra}]'"
-                ) from None
+                extras = EXTRAS.get(point.module.partition(".")[0], ())
+                missing = missing_extra(error, f"dimee {cmd_name}", *extras)
+                if missing is None:
+                    raise
+                raise missing from None
             return command
         return None
 
@@ -71,6 +74,12 @@ def main() -> None:
             _flush()
     except DimeeError as error:
         click.echo(f"dimee: {one_line(error.message)}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:  # of a package that a command imports when it runs
+        missing = missing_extra(error, f"dimee {' '.join(sys.argv[1:2])}".strip())
+        if missing is None:
+            raise
+        click.echo(f"dimee: {missing.message}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

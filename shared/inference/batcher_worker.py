@@ -127,7 +127,9 @@ def _sendable(outcome: Prediction | Exception) -> Prediction | Exception:
 
 
 if __name__ == "__main__":
-    # Ctrl-C in a terminal reaches this process too, but only the server may end it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These may reach this process too (Ctrl-C, a service manager), but only the server may end it:
+    # when it stops, it still answers the requests that are under way.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, OSError):  # the server has ended
         main(Connection(int(sys.argv[1])))

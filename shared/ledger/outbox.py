@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
+from shared.files import create_once
 from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
@@ -378,13 +379,5 @@ def _is_serialisable(entry: LedgerEntry) -> bool:
 
 
 def _salt(directory: Path) -> bytes:
-    """Return the directory's random salt. It is created once, atomically by a hard link."""
-    file = directory / "salt"
-    if not file.exists():
-        temporary = directory / f"salt.{os.getpid()}.{threading.get_ident()}"
-        temporary.write_bytes(os.urandom(32))
-        temporary.chmod(0o600)
-        with suppress(FileExistsError):
-            os.link(temporary, file)
-        temporary.unlink()
-    return file.read_bytes()
+    """Return the directory's random salt, which the first process creates."""
+    return create_once(directory / "salt", os.urandom(32))

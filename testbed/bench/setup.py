@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared.bundle.loading import Bundle
 from shared.errors import DimeeError
+from shared.extras import install_command
 from testbed.bench.peers import Peer
 
 Report = Callable[[str], None]
@@ -54,7 +55,7 @@ def make_models(bundle: Bundle, folder: Path) -> dict[str, Path]:
     try:
         _run([sys.executable, "-m", "lab.export.peer_models", *arguments], "models")
     except DimeeError as error:
-        raise DimeeError(f"{error.message}; this needs: pip install 'dimee[lab]'") from None
+        raise DimeeError(f"{error.message}; this needs: {install_command('lab')}") from None
     return {"shipped": bundle.path} | {name: folder / name for name in MODELS}
 
 

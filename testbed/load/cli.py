@@ -6,7 +6,6 @@ import json
 import random
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
+from shared.extras import TESTBED, require
 from shared.files import prepare_output
 from shared.http_fetch import fetch, json_of, parse_json
 from shared.ledger.cli import displaced_line
@@ -198,8 +198,7 @@ def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
 
 
 def _require_extra() -> None:
-    if not all(map(find_spec, ("jinja2", "matplotlib"))):
-        raise DimeeError("the report needs Jinja2 and matplotlib: pip install 'dimee[testbed]'")
+    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:

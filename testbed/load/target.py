@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.addresses import check_address
 from shared.errors import DimeeError, InvalidInput
-from shared.redaction import without_credentials
 from testbed.links.client import LinkControl
 from testbed.links.probe import measure
 from testbed.processes.children import start_child, stop_all
@@ -137,15 +137,7 @@ def find_testbed(folder: Path, started_here: bool = False) -> LoadTarget:
 
 def check_url(url: str, allow_remote: bool) -> str:
     """Return the URL without a trailing slash if it may be loaded; raises `InvalidInput`."""
-    try:
-        parts = urlsplit(url)
-        host, valid = parts.hostname or "", parts.scheme in ("http", "https")
-    except ValueError:
-        host, valid = "", False
-    if not valid or not host:
-        raise InvalidInput(
-            f"--url: {without_credentials(url)} is not an address; give http://HOST:PORT"
-        )
+    host = urlsplit(check_address(url, "url")).hostname or ""
     if host in ALLOWED_HOSTS or _is_loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(

@@ -22,7 +22,7 @@ def end_with_parent(pipe: int) -> None:
     """Start a thread that waits for the end of the parent, and then ends this process."""
 
     def watch() -> None:
-        os.read(pipe, 1)  # nobody writes: it returns when the other end is closed
+        os.read(pipe, 1)  # no process writes; it returns when the other end is closed
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_S)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
+from testbed.processes.children import start_child
 from testbed.processes.processes import Testbed
 from tests.support.paths import free_ports
 from tests.support.running_testbed import start
@@ -147,9 +146,10 @@ def test_logs_outboxes_and_ledger_contain_no_text(verbose_testbed: Testbed, tmp_
 def test_internal_errors_are_logged_without_text(tmp_path: Path) -> None:
     port = free_ports(1)[0]
     settings = {"DIMEE_PORT": str(port), "DIMEE_LOG_LEVEL": "debug"}
+    (tmp_path / "crash.py").write_text(CRASHING)
     with (tmp_path / "crash.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CRASHING],
+        process = start_child(
+            [str(tmp_path / "crash.py")],
             env=os.environ | settings,
             stdout=log,
             stderr=log,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lab.cli.common import says_how_to_go_on
 from lab.train.settings import TrainSettings
 from lab.train.trainer import train
+from shared.signals import EndedBySignal
+from tests.support.commands import dimee
+from tests.support.paths import REPOSITORY
 from tests.support.tiny_runs import train_until, without_times
 
 TRAIN_UNTIL_STEP_7 = """
@@ -35,6 +40,23 @@ settings = training.TrainSettings(
     task="sst2", data=sys.argv[1], encoder=sys.argv[2], epochs=1, bf16=False
 )
 training.train(settings, Path(sys.argv[3]), checkpoint_steps=7)
+"""
+
+
+DIMEE_ENDED_BY_A_SIGNAL = """
+import os, signal, sys
+import lab.train.trainer as training
+number, name = int(sys.argv[1]), sys.argv[2]
+call = getattr(training, name)
+def call_then_signal(*args):
+    try:
+        return call(*args)
+    finally:
+        os.kill(os.getpid(), number)
+setattr(training, name, call_then_signal)
+sys.argv[:3] = ["dimee"]
+from shared.command import main
+main()
 """
 
 
@@ -77,6 +99,48 @@ def test_killed_run_resumes_and_ends_with_the_same_weights(
     assert not (tmp_path / "model").exists()
     train(settings, tmp_path)
     assert equal(weights_of(tmp_path), weights_of(trained_run))
+
+
+def test_signal_before_a_checkpoint_says_how_to_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/dimee", "train", "--out", "a run"])
+    with pytest.raises(EndedBySignal), says_how_to_go_on(tmp_path):
+        raise EndedBySignal(signal.SIGTERM)
+    assert capsys.readouterr().err == (
+        f"stopped; to start again (no checkpoint yet), run in {Path.cwd()}:\n"
+        "  dimee train --out 'a run'\n"
+    )
+
+
+def test_signal_prints_the_command_that_goes_on(settings: TrainSettings, tmp_path: Path) -> None:
+    number = signal.SIGINT
+    options = ["--task", "sst2", "--data", settings.data, "--encoder", settings.encoder]
+    options += ["--epochs", "1", "--no-bf16", "--out", "a run"]
+    stopped = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            DIMEE_ENDED_BY_A_SIGNAL,
+            str(int(number)),
+            "save_checkpoint",
+            "train",
+            *options,
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    *_, said, command = stopped.stderr.strip().splitlines()
+    assert said == f"stopped; to go on from the last checkpoint, run in {tmp_path}:"
+    program, *arguments = shlex.split(command)
+    assert program == "dimee"
+    dimee(*arguments, folder=tmp_path, status=0)
+    assert (tmp_path / "a run" / "model" / "weights.safetensors").exists()
 
 
 def test_epoch_log_without_losses_is_resumed(settings: TrainSettings, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lab.data.examples import Example
 from lab.evaluate.samples import samples_of_bundle
 from shared.bundle.loading import Bundle
 from shared.domain import InputText
+from testbed.processes.children import start_child
 from testbed.up import PORTS
 from tests.support.paths import REPOSITORY, free_ports
 
@@ -97,14 +98,13 @@ def dimee_up(
     """Run ``dimee up`` on free ports in ``folder``; stop it with Ctrl-C at the end."""
     options = port_options()
     urls = {role: f"http://127.0.0.1:{options[2 * i + 1]}" for i, role in enumerate(PORTS)}
-    process = subprocess.Popen(
+    process = start_child(
         [COMMAND, "up", *options, *map(str, arguments)],
         cwd=folder,
         env=environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
     assert process.stdout is not None
     try:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from shared.domain import InputText
+from testbed.processes.children import watched
 from tests.support.descriptions import PAIRS, with_samples
 from tests.support.paths import REPOSITORY
 
@@ -81,12 +82,14 @@ def locust(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            start_new_session=True,
         )
     give_up = time.monotonic() + 120
-    while not until() and process.poll() is None and time.monotonic() < give_up:
-        time.sleep(0.05)
-    process.terminate()
-    printed, _ = process.communicate(timeout=60)
+    with watched(process.pid):
+        while not until() and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.05)
+        process.terminate()
+        printed, _ = process.communicate(timeout=60)
     return subprocess.CompletedProcess(process.args, process.returncode, printed, log.read_text())
 
 

@@ -29,7 +29,7 @@ class Model(BaseModel):
     ("value", "field", "problem"),
     [
         ({"items": [{"number": "private"}]}, "items.0.number", "input should be a valid integer"),
-        ({}, "content", "value error, is empty"),
+        ({}, "content", "is empty"),
     ],
 )
 def test_first_error_names_the_field_and_not_the_input(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shared.errors import InvalidInput, MissingExtra
+from shared.errors import InvalidInput
+from shared.extras import missing_extra
 from shared.ledger.server.settings import LedgerSettings
 from shared.settings import read_settings
 
@@ -109,7 +110,8 @@ def _import_store() -> Callable[[str], LedgerStore]:
     try:
         from shared.ledger.server.store import LedgerStore
     except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"the ledger's database needs {error.name}; run: pip install 'dimee[ledger]'"
-        ) from None
+        missing = missing_extra(error, "the ledger's database", "ledger")
+        if missing is None:
+            raise
+        raise missing from None
     return LedgerStore

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import InvalidInput, MissingExtra
+from shared.extras import install_command
 from shared.field_types import Timestamp
 from shared.files import open_regular
 from shared.ledger.entry import LedgerEntry
@@ -206,7 +207,7 @@ def _arrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise MissingExtra(
-            "Parquet needs pyarrow; run: pip install 'dimee[lab]', or use a .csv file"
+            f"Parquet needs pyarrow; run: {install_command('lab')}, or use a .csv file"
         ) from None
     return pyarrow
 
