@@ -236,8 +236,8 @@ class Outbox(ProcessBound):
     def close(self) -> None:
         """Close the files and release the outbox to other processes.
 
-        The reserve stays on disk while entries wait, because the next process needs it. Does nothing
-        in a child process.
+        The reserve stays on disk while entries wait, because the next process needs it. Does
+        nothing in a child process.
         """
         if self._closed or self.is_foreign:
             return
