@@ -16,7 +16,6 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
-from shared.validation import first_error
 
 T = TypeVar("T")
 _SUMMARY = TypeAdapter(Summary)
