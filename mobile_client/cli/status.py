@@ -16,6 +16,7 @@ from mobile_client.client import load_settings
 from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
+from shared.addresses import check_address
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import Tier
@@ -25,6 +26,7 @@ from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
+from shared.terminal import one_line
 
 TIMEOUT_S = 2.0
 MAX_STATUS_BYTES = 1024 * 1024
@@ -178,7 +180,7 @@ def status(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
     )
     urls = {
-        "mobile": mobile_url,
+        "mobile": check_address(mobile_url, "mobile-url"),
         "edge": settings.edge_url,
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
@@ -220,53 +222,60 @@ def show(report: Status) -> None:
                 facts.append(f"{field} {process.body[field]}")
         if (process.body.get("outbox") or {}).get("recording") == "off":
             facts.append("records nothing (DIMEE_LEDGER_URL=off)")
-        click.echo("   ".join(facts))
+        _print_line("   ".join(facts))
     if report.mobile is not None:
         _show_mobile(report.mobile)
     for problem in report.problems:
-        click.echo(f"problem      {problem}")
+        _print_line(f"problem      {problem}")
     if report.healthy:
-        click.echo("healthy")
+        _print_line("healthy")
 
 
 def _show_mobile(mobile: MobileHealth) -> None:
     if mobile.mode != "auto":
-        click.echo(f"mode         {mobile.mode}")
+        _print_line(f"mode         {mobile.mode}")
     for tier, state in mobile.breakers.items():
         if state != "closed":
             effect = "gets no requests" if state == "open" else "gets one request to test it"
-            click.echo(f"breaker      {tier} {state}: it failed repeatedly and {effect}")
-    click.echo(f"certificate  {mobile.certificate or 'no: the mobile has no certificate'}")
+            _print_line(f"breaker      {tier} {state}: it failed repeatedly and {effect}")
+    _print_line(f"certificate  {mobile.certificate or 'no: the mobile has no certificate'}")
     audits = mobile.audits
     if audits.share > 0:
-        click.echo(
+        _print_line(
             f"audits       {audits.seen:,} answers compared ({audits.share:.2%} of requests), "
             f"{audits.differ:,} differ from the cloud"
             + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
         )
-        click.echo(
+        _print_line(
             f"             {audits.sent:,} sent to the cloud, {audits.failed:,} failed, "
             f"{audits.dropped:,} dropped, {audits.waiting:,} waiting"
         )
     if audits.e_value is not None:
-        click.echo(
+        _print_line(
             f"             e-value against at most {audits.bound:.2%}: {audits.e_value:.3g}; "
             f"the alarm is raised at {audits.alarm_at:g}"
         )
     elif mobile.certificate_id is not None:
-        click.echo("             no alarm: the certificate has no bound on disagreement")
+        _print_line("             no alarm: the certificate has no bound on disagreement")
     if mobile.shares:
         shares = (
             f"{tier} {'-' if share.now is None else f'{share.now:.1%}'} ({share.calibrated:.1%})"
             for tier, share in mobile.shares.items()
         )
-        click.echo(f"shares       {', '.join(shares)}; calibrated shares in brackets")
+        _print_line(f"shares       {', '.join(shares)}; calibrated shares in brackets")
     if not mobile.alarms:
-        click.echo("alarms       none")
+        _print_line("alarms       none")
     for alarm in mobile.alarms:
-        click.echo(f"alarm        {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}")
+        _print_line(
+            f"alarm        {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}"
+        )
     if mobile.degraded and mobile.degraded_since is not None:
-        click.echo(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
+        _print_line(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
+
+
+def _print_line(text: str) -> None:
+    """Print one line, also if what a process reports has line ends or control characters."""
+    click.echo(one_line(text))
 
 
 def _as_json(report: Status) -> dict[str, Any]:
