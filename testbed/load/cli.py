@@ -284,10 +284,7 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
             "start one: dimee up"
         ) from None
     if not isinstance(ready, dict):
-        raise DimeeError(
-            f"the server at {without_credentials(url)} is no gateway; correct --url, or start one: "
-            "dimee up"
-        )
+        raise DimeeError(f"the server at {without_credentials(url)} is no gateway; correct --url")
     tiers = ready.get("tiers")
     away = [
         f"{tier} ({readiness})"
