@@ -17,15 +17,18 @@ from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
 from shared.addresses import check_address
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
+from shared.http_fetch import fetch, json_of
 from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
 TIMEOUT_S = 2.0
+MAX_STATUS_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,16 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     """Return the status of one process."""
     address, url = url.rstrip("/") + path, without_credentials(url)
     try:
-        response = http.get(address)
-        body = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = fetch(http, "GET", address, max_bytes=MAX_STATUS_BYTES)
+    except httpx.HTTPError as error:
         return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")
-    except ValueError:
+    body = json_of(response)
+    if body is None:
         return ProcessStatus(url, {}, "returned no JSON; another program listens at this address")
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         refusal = from_payload(body, response.status_code)
         return ProcessStatus(url, {}, f"rejects this command's token ({refusal.message})")
-    if not response.is_success or not isinstance(body, dict):
+    if response.status_code != httpx.codes.OK or not isinstance(body, dict):
         problem = f"is not ready (status {response.status_code})"
         if isinstance(body, dict) and "error" in body:
             problem += f": {from_payload(body, response.status_code).message}"
@@ -185,7 +188,7 @@ def status(
         del urls["ledger"]
     credentials = Credentials.of(settings)
     with httpx.Client(
-        trust_env=False, timeout=TIMEOUT_S, auth=credentials.auth, verify=credentials.verify
+        transport=BoundedTransport(credentials.verify), timeout=TIMEOUT_S, auth=credentials.auth
     ) as http:
         report = collect(http, urls)
         if reset_alarm:

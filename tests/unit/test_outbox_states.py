@@ -193,9 +193,7 @@ def test_outbox_of_a_killed_process_is_delivered_on_a_full_disk(
         process.send_signal(signal.SIGKILL)
     assert count > 1_000
     if others_fill_the_rest:
-        with (disk.folder / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(b"x" * 4096)
+        disk.fill_up()
     outbox = Outbox.claim(disk.folder, "mobile")
     delivered: set[str] = set()
     while rows := outbox.pending(500):
@@ -222,10 +220,7 @@ def test_other_outboxes_are_adopted_when_there_is_room(disk: SmallDisk) -> None:
     first.record(caller("a"))
     second.close()
     first.close()
-    ballast = disk.folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
-        while True:
-            file.write(b"x" * 4096)
+    ballast = disk.fill_up()
     outbox = Outbox.claim(disk.folder, "mobile")
     assert outbox.refuses
     ballast.unlink()

@@ -40,16 +40,16 @@ class LedgerStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._url = url
         self.write_problem: str | None = None
         """Message of the last delivery's error; None if the last delivery was stored."""
         try:
+            self._engine = _engine(url)
             self._migrate()
         except (SQLAlchemyError, OSError) as error:
-            remedy = _remedy(self._engine.url)
             raise LedgerUnavailable(
-                f"database-url: the ledger's database cannot be used "
-                f"({_reason(error, self._engine.url)}); {remedy}"
+                "database-url: the ledger's database cannot be used "
+                f"({_reason(error, url)}); {_remedy(url)}"
             ) from None
 
     @property
@@ -164,8 +164,8 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({_reason(error, self._engine.url)}); nothing was "
-                f"stored; {_remedy(self._engine.url)}"
+                f"the ledger's database failed ({_reason(error, self._url)}); nothing was stored; "
+                f"{_remedy(self.dialect)}"
             ) from error
 
     def close(self) -> None:
@@ -239,9 +239,9 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _remedy(url: sa.URL) -> str:
+def _remedy(url: str) -> str:
     """Return what to do when the database fails."""
-    if url.get_backend_name() == "postgresql":
+    if url.startswith("postgresql"):
         return "check that it runs and that the account may create tables"
     return "check that the disk is not full, and that no other program locks the file"
 
@@ -251,12 +251,12 @@ def _is_full(error: BaseException) -> bool:
     return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
-def _reason(error: Exception, url: sa.URL) -> str:
+def _reason(error: Exception, url: str) -> str:
     """Return the first line of a driver's message, without what the URL keeps secret."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    options = (text for name, values in url.normalized_query.items() for text in (name, *values))
-    for secret in (url.password, *options):
+    reason, parsed = lines[0] if lines else type(error).__name__, sa.make_url(url)
+    options = (text for name, values in parsed.normalized_query.items() for text in (name, *values))
+    for secret in (parsed.password, *options):
         if secret:
             reason = reason.replace(str(secret), "…")
     return reason
