@@ -10,7 +10,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from shared.errors import LedgerUnavailable, NotFound
+from shared.errors import InvalidInput, LedgerUnavailable, NotFound
 from shared.ledger.cli import ledger
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
@@ -99,8 +99,9 @@ def test_unreachable_ledger_is_reported(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("wrong", ["invalid", "http://[", "http://127.0.0.1:99999", "http://a b"])
 def test_invalid_address_is_reported(wrong: str) -> None:
     error = run(wrong, "summary").exception
-    assert isinstance(error, LedgerUnavailable)
-    assert wrong in error.message
+    assert isinstance(error, InvalidInput)
+    assert error.message.startswith("ledger-url: ")
+    assert "give http://HOST:PORT" in error.message
 
 
 def test_wait_option_rejects_other_values() -> None:
