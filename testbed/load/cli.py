@@ -286,11 +286,8 @@ def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
     if not isinstance(ready, dict):
         raise DimeeError(f"the server at {without_credentials(url)} is no gateway; correct --url")
     tiers = ready.get("tiers")
-    away = [
-        f"{tier} ({readiness})"
-        for tier, readiness in (tiers.items() if isinstance(tiers, dict) else ())
-        if readiness != "ready"
-    ]
+    items = tiers.items() if isinstance(tiers, dict) else ()
+    away = [f"{tier} ({readiness})" for tier, readiness in items if readiness != "ready"]
     if away:
         click.echo(f"the gateway does not reach: {', '.join(away)}; other tiers answer instead")
     return ready
