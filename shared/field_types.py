@@ -35,7 +35,7 @@ PrincipalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Name of a token's owner."""
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS, pattern=_WITHOUT_NUL)]
 Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
-Note = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=_WITHOUT_NUL)]
+FreeText = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=_WITHOUT_NUL)]
 """Free text, and JSON of that length."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShortSha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.field_types import Alpha, Count, Labels, Name, Note, Price, Sha256
+from shared.field_types import Alpha, Count, FreeText, Labels, Name, Price, Sha256
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -48,20 +48,20 @@ class Manifest(BaseModel):
     labels: Labels
     metric: Name = "accuracy"
     pairs: bool
-    encoder: Note
-    licence: Note
+    encoder: FreeText
+    licence: FreeText
     layers: LayerCount
     hidden_size: Annotated[int, Field(ge=1, le=65_536)]
     max_tokens: Annotated[int, Field(ge=8, le=1_048_576)]
     mobile_layers: LayerCount
     edge_layers: LayerCount
     alpha: Alpha
-    precision: Note
+    precision: FreeText
     pool_sizes: dict[Name, Count]
     cost_model: Annotated[dict[CostName, Price], Field(min_length=5)]
     mu: Price
     accuracy: dict[str, Any]
-    data_hash: Note
+    data_hash: FreeText
     seed: int
     training: dict[str, Any] = {}
     files: Annotated[dict[FilePath, Sha256], Field(max_length=1000)]

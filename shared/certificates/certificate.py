@@ -18,7 +18,7 @@ from shared.bundle.loading import Bundle
 from shared.documents import parse_document
 from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
-from shared.field_types import Count, Labels, Layer, Name, Note, Price, Share, ShortSha256
+from shared.field_types import Count, FreeText, Labels, Layer, Name, Price, Share, ShortSha256
 from shared.files import read_limited
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
@@ -92,7 +92,7 @@ class CertificateContent(_Frozen):
     format_version: Literal[1] = 1
     bundle_id: Name
     labels: Labels
-    data_hash: Note
+    data_hash: FreeText
     n: Annotated[int, Field(ge=1)]
     metric: Metric
     max_drop: Annotated[float, Field(gt=0, lt=1)]

@@ -13,10 +13,10 @@ from shared.field_types import (
     Amount,
     Count,
     Duration,
+    FreeText,
     Identifier,
     Label,
     Layer,
-    Note,
     Ordinal,
     Share,
     Timestamp,
@@ -80,7 +80,7 @@ class LedgerEntry(BaseModel):
     energy_mj: Amount | None = None
     price_book: Word | None = None
     final: bool = False
-    decision: Note | None = None
+    decision: FreeText | None = None
     certificate_id: Word | None = None
     degraded: bool | None = None
 

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shared.documents import parse_document
 from shared.errors import InvalidInput
-from shared.field_types import Name, Note, Price, WaitingPrice
+from shared.field_types import FreeText, Name, Price, WaitingPrice
 from shared.files import ChangeDetector, read_limited
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
@@ -48,7 +48,7 @@ class PriceFile(_Strict):
     """
 
     version: Name
-    note: Note | None = None
+    note: FreeText | None = None
     valid_until: AwareDatetime | None = None
     latency_price_lambda: WaitingPrice | None = None
     edge_usd_per_hour: Price | None = None
