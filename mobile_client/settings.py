@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mobile_client.options import Mode, ResolvedOptions
+from shared.addresses import Address
 from shared.domain import Tier
 from shared.field_types import CostCeiling, DeadlineMs, Share, WaitingPrice
 from shared.inference.codec import Codec
@@ -30,9 +31,9 @@ class MobileSettings(BundleSettings):
     ``cascade-routing``, or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
-    edge_url: str = Field(default="http://127.0.0.1:8702", repr=False)
+    edge_url: Address = Field(default="http://127.0.0.1:8702", repr=False)
     """Address of the edge."""
-    cloud_url: str = Field(default="http://127.0.0.1:8703", repr=False)
+    cloud_url: Address = Field(default="http://127.0.0.1:8703", repr=False)
     """Address of the cloud."""
     deadline_ms: DeadlineMs = 5_000.0
     """Time for all attempts of a request together, in milliseconds."""

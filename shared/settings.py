@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
@@ -100,6 +101,10 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
 
 
+def _valid_ledger(url: str) -> str:
+    return url if url == NO_LEDGER else valid_address(url)
+
+
 class CallerSettings(BaseSettings):
     """Outgoing bearer token and TLS files of a process that calls a service. All are optional.
 
@@ -139,7 +144,9 @@ class ServiceSettings(CallerSettings):
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: str = Field(default="http://127.0.0.1:8700", repr=False)
+    ledger_url: Annotated[str, AfterValidator(_valid_ledger)] = Field(
+        default="http://127.0.0.1:8700", repr=False
+    )
     """Base URL of the ledger service. ``off``: the process records nothing, and says so at its
     start and in `/readyz`."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

@@ -197,16 +197,12 @@ class Classification(Contract):
         for lack of servers or of the client's escalations.
         """
         kept = self.budget_exhausted or self.degraded_because in ("offline", "unavailable")
-        if not self.attempts:  # another server's answer
+        if kept or not self.attempts:
             return not kept
         last = self.attempts[-1]
-        replaced = last.reason in (Reason.FAIL_OVER, Reason.HEDGE) or (
-            last.reason is Reason.RETRY
-            and any(
-                one.tier is last.tier and one.reason is Reason.FAIL_OVER for one in self.attempts
-            )
-        )
-        return not kept and not replaced
+        failed_over_to = {one.tier for one in self.attempts if one.reason is Reason.FAIL_OVER}
+        retried_elsewhere = last.reason is Reason.RETRY and last.tier in failed_over_to
+        return last.reason not in (Reason.FAIL_OVER, Reason.HEDGE) and not retried_elsewhere
 
 
 class ClassifyItem(Contract):

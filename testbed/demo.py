@@ -84,8 +84,8 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
             right += correct
             verdict = "  right" if correct else f"  wrong: {text.label}"
         click.echo(row(text.text, outcome, text.pair, width) + verdict)
-    click.echo(displaced_line(displaced, answered))
     if judged:
+        click.echo(displaced_line(displaced, answered))
         click.echo(f"right: {right} of {judged} labelled texts ({right / judged:.1%})")
     return failed
 

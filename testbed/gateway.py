@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from shared.addresses import check_address
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.errors import DimeeError, from_payload
@@ -17,7 +18,7 @@ BUNDLE_PATH = "/v1/bundle"
 def gateway_client(url: str, credentials: Credentials, timeout_s: float = 60.0) -> httpx.Client:
     """Return a client that sends the credentials and uses no proxy; the caller closes it."""
     return httpx.Client(
-        base_url=url,
+        base_url=check_address(url, "url"),
         transport=BoundedTransport(credentials.verify),
         trust_env=False,
         timeout=timeout_s,

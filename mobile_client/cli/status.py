@@ -16,6 +16,7 @@ from mobile_client.client import load_settings
 from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
+from shared.addresses import check_address
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import Tier
@@ -179,7 +180,7 @@ def status(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
     )
     urls = {
-        "mobile": mobile_url,
+        "mobile": check_address(mobile_url, "mobile-url"),
         "edge": settings.edge_url,
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from shared.addresses import check_address
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.errors import InvalidInput, LedgerUnavailable, from_payload
@@ -43,7 +44,7 @@ class LedgerClient:
                 "a ledger",
                 field="ledger-url",
             )
-        self.url = url.rstrip("/")
+        self.url = check_address(url, "ledger-url").rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
             base_url=self.url,
@@ -82,8 +83,8 @@ class LedgerClient:
         except httpx.HTTPError as error:
             raise LedgerUnavailable(
                 f"the ledger at {without_credentials(self.url)} cannot be reached "
-                f"({error or type(error).__name__}); start it with: dimee up, or give "
-                "its address with --ledger-url"
+                f"({error or type(error).__name__}); "
+                "start it with: dimee up, or give its address with --ledger-url"
             ) from None
         body = json_of(response)
         if response.status_code != httpx.codes.OK:

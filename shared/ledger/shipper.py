@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ class Shipper:
         self._thread.start()
 
     def undelivered(self) -> UndeliveredReport | None:
-        """Return the entries that wait for ``warning_s`` or longer; None if there are none."""
+        """Return the entries that wait for ``warning_s`` or longer or were rejected, or None."""
         return self._watch.report()
 
     def flush(self, timeout_s: float) -> bool:
@@ -112,6 +113,10 @@ class Shipper:
         self._http.close()
 
     def _run(self) -> None:
+        try:
+            self._watch.rejected(self._outbox.count_rejected())
+        except sqlite3.Error:
+            log.exception("the outbox's rejected entries could not be counted")
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
@@ -202,6 +207,7 @@ class Shipper:
         if len(rows) == 1:
             log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
             self._outbox.quarantine(*rows[0][:3])
+            self._watch.rejected(1)
             self._log_accepted()
             return True
         half = len(rows) // 2

@@ -350,10 +350,8 @@ def _classify(
     samples = []
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
-            raise DimeeError(
-                f"the gateway at {without_credentials(url)} was lost before the run "
-                f"({answer.error})"
-            )
+            shown = without_credentials(url)
+            raise DimeeError(f"the gateway at {shown} was lost before the run ({answer.error})")
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
             raise from_payload(parse_json(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)

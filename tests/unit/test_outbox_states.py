@@ -122,15 +122,18 @@ def test_outbox_has_a_limit_and_warns_before_it(
 ) -> None:
     outbox = Outbox.claim(tmp_path, "mobile", max_mb=2.0)
     warned_at = number = 0
-    with pytest.raises(NotReady, match=r"limit of 2 MB.*DIMEE_OUTBOX_MAX_MB.*DIMEE_LEDGER_URL=off"):
-        for number in range(10_000):
-            outbox.record(caller(f"a{number}"))
-            if number % 20 == 0:
-                outbox.maintain()
-            if not warned_at and outbox.report().problem:
-                warned_at = number
-                assert outbox.report().recording == "on"
+    while not outbox.refuses:
+        outbox.record(caller(f"a{number}"))
+        number += 1
+        assert number < 10_000
+        if number % 20 == 0:
+            outbox.maintain()
+        if not warned_at and outbox.report().problem:
+            warned_at = number
+            assert outbox.report().recording == "on"
     assert 0 < warned_at < number
+    with pytest.raises(NotReady, match=r"limit of 2 MB.*DIMEE_OUTBOX_MAX_MB.*DIMEE_LEDGER_URL=off"):
+        outbox.record(caller("refused"))
     assert "holds 1." in caplog.records[0].message
     assert outbox.report().used_mb >= 2.0
     assert len(names(outbox)) == number, "what was recorded before is kept"

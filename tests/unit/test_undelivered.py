@@ -95,7 +95,7 @@ def test_each_delivery_restarts_the_minute(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.records
 
 
-def test_entry_that_the_ledger_rejects_is_not_undelivered(outbox: Outbox) -> None:
+def test_entry_that_the_ledger_rejects_is_reported_as_rejected(outbox: Outbox) -> None:
     clock = Clock()
 
     async def play() -> None:
@@ -104,7 +104,9 @@ def test_entry_that_the_ledger_rejects_is_not_undelivered(outbox: Outbox) -> Non
             assert not await asyncio.to_thread(shipper.flush, FLUSH_S)
             clock.now += 2.0
             assert await asyncio.to_thread(shipper.flush, FLUSH_S)
-            assert shipper.undelivered() is None
+            report = shipper.undelivered()
+            assert report is not None
+            assert (report.undelivered, report.rejected) == (0, 2)
             await asyncio.to_thread(shipper.close, 1.0)
 
     asyncio.run(play())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from testbed.chaos.fault_injector import HOPS, LAYER_PROCESSES, ROLES
 from testbed.chaos.faults.connections import UNFINISHED, half_open, slow_heads
 from testbed.chaos.faults.fault_kind import FaultKind
+from testbed.chaos.faults.fork import fork
 from testbed.chaos.faults.kill import kill
 from testbed.chaos.faults.link import BAD_LINKS, link
 from testbed.chaos.faults.pause import pause
@@ -27,4 +28,5 @@ FAULTS: dict[str, FaultKind] = {
     "disk-full": FaultKind(disk_full, ROLES),
     "read-only": FaultKind(read_only, ROLES),
     "terminate": FaultKind(terminate, ROLES, stops_the_process=True, weight=2),
+    "fork": FaultKind(fork, ("mobile",)),
 }

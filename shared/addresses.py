@@ -1,0 +1,50 @@
+"""Addresses of services, checked when a process starts instead of at its first request."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from shared.errors import InvalidInput
+
+EXPECTED = "give http://HOST:PORT or https://HOST:PORT"
+
+
+def valid_address(url: str) -> str:
+    """Return an address to which paths can be appended; raise `ValueError`, which does not show it.
+
+    It may have a user and a path, but neither query nor fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise _problem(f"is not an address; {EXPECTED}") from None
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise _problem(f"contains a space or a control character; {EXPECTED}")
+    if parts.scheme not in ("http", "https"):
+        raise _problem(f"begins with neither http:// nor https://; {EXPECTED}")
+    if not host or port == 0:
+        raise _problem(f"is not an address; {EXPECTED}")
+    if "?" in url or "#" in url:
+        raise _problem(f"has a query or a fragment, to which no path can be added; {EXPECTED}")
+    return url
+
+
+def _problem(text: str) -> PydanticCustomError:
+    return PydanticCustomError("address", text)
+
+
+def check_address(url: str, option: str) -> str:
+    """Return a valid address; raise `InvalidInput` that names the option."""
+    try:
+        return valid_address(url)
+    except ValueError as error:
+        raise InvalidInput(f"{option}: {error}", field=option) from None
+
+
+Address = Annotated[str, AfterValidator(valid_address)]
+"""Address of a service, such as ``http://127.0.0.1:8700``."""
