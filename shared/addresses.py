@@ -44,7 +44,7 @@ def valid_address(url: str) -> str:
 
 
 def check_address(url: str, option: str) -> str:
-    """Return the address that was given with a command's option; raise `InvalidInput` for others."""
+    """Return the valid address of a command's option; raise `InvalidInput` for others."""
     try:
         return valid_address(url)
     except ValueError as error:

@@ -36,6 +36,14 @@ def prepare_output(file: Path, option: str) -> None:
         ) from None
 
 
+def other_owner_remedy() -> str:
+    """Return what to do about a state folder that this process's user may not use."""
+    return (
+        f"give the folder to user {os.getuid()} (chown), or set DIMEE_STATE_DIR to a folder of "
+        "that user"
+    )
+
+
 @contextmanager
 def open_regular(file: Path) -> Iterator[io.BufferedReader]:
     """Open a regular file for reading.

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
-from shared.files import create_once
+from shared.files import create_once, other_owner_remedy
 from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
@@ -98,7 +98,11 @@ class Outbox(ProcessBound):
             reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
             raise DimeeError(
                 f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
-                "free disk space or choose another with DIMEE_STATE_DIR"
+                + (
+                    other_owner_remedy()
+                    if isinstance(error, PermissionError)
+                    else "free disk space or choose another with DIMEE_STATE_DIR"
+                )
             ) from None
         return outbox
 

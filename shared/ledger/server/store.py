@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from shared.domain import Side, State
 from shared.errors import InvalidInput, LedgerUnavailable
+from shared.files import other_owner_remedy
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
 from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
@@ -47,9 +48,11 @@ class LedgerStore:
             self._engine = _engine(url)
             self._migrate()
         except (SQLAlchemyError, OSError) as error:
+            denied = isinstance(error, PermissionError)
+            remedy = other_owner_remedy() if denied else _remedy(url)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_reason(error, url)}); "
-                f"{_remedy(url)}"
+                f"{remedy}"
             ) from None
 
     @property
