@@ -29,7 +29,7 @@ def actions_of(
     circuit breaker of it is closed, so that it gets requests again. So is the server at the end of
     a link that is restored.
     """
-    watch = _Watch(target, credentials)
+    watch = _TierWatch(target, credentials)
     return [
         Action(
             fault.at * duration_s,
@@ -59,7 +59,7 @@ def _act(target: LoadTarget, fault: Fault) -> None:
         target.set_link(fault.name, fault.spec)
 
 
-class _Watch:
+class _TierWatch:
     """Waits for the return of tiers; a wait ends without success when the run ends."""
 
     def __init__(self, target: LoadTarget, credentials: Credentials) -> None:
