@@ -123,7 +123,7 @@ class MobileClient:
 
     def _call_s(self, options: RequestOptions | None) -> float:
         """Return the deadline of a call's requests in seconds."""
-        if options is None or options.deadline_ms is None:
+        if not isinstance(options, RequestOptions) or options.deadline_ms is None:
             return self._deadline_s
         return options.deadline_ms / 1e3
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from mobile_client.service import MobileService
 from shared.errors import ClientUnusable, DeadlineExceeded, DimeeError, PolicyFailed
+from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ call ends; one large call keeps it busy for a few seconds."""
 CLOSED = "the client is closed; create a new one"
 
 
-class ServiceThread:
+class ServiceThread(ProcessBound):
     """Event loop of a `MobileService` in a daemon thread of its own.
 
     Calls of any thread and event loop are `submit`-ted and awaited with `wait` or `wait_async`.
@@ -52,13 +53,14 @@ class ServiceThread:
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="mobile", daemon=True)
         self._thread.start()
+        self.bind_to_process()
         atexit.register(self._close_at_exit)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a call and return its future; raise `ClientUnusable` if that is impossible."""
         call: Future[T] = Future()
         try:
-            self._check_process()
+            self._service.check_process()
             with self._lock:
                 self._check_usable()
                 self._calls.add(call)
@@ -100,7 +102,7 @@ class ServiceThread:
 
         Does nothing in a forked child: the client is its parent's.
         """
-        if self._service.is_foreign:
+        if self.is_foreign:
             return
         with self._lock:
             if self._unusable is None:
@@ -113,7 +115,7 @@ class ServiceThread:
         Waits at most `CLOSE_S` longer than that. In the client's own thread it does not wait.
         """
         self.begin_close(flush_s)
-        if threading.current_thread() is self._thread or self._service.is_foreign:
+        if threading.current_thread() is self._thread or self.is_foreign:
             return
         if not _is_done(self._ended, self._closing_s()):
             self._give_up()
@@ -121,16 +123,13 @@ class ServiceThread:
     async def aclose(self, flush_s: float) -> None:
         """Do what `close` does, without blocking the caller's event loop."""
         self.begin_close(flush_s)
-        if self._service.is_foreign:
+        if self.is_foreign:
             return
         if not await _is_done_async(asyncio.wrap_future(self._ended), self._closing_s()):
             self._give_up()
 
     def _closing_s(self) -> float:
         return 2 * self._flush_s + CLOSE_S
-
-    def _check_process(self) -> None:
-        self._service.check_process()
 
     def _check_usable(self) -> None:
         if self._unusable is not None:

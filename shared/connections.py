@@ -9,8 +9,6 @@ by more than a round trip on the slowest link::
 
 from __future__ import annotations
 
-import httpx
-
 from shared.field_types import MAX_DEADLINE_MS
 
 CLIENT_IDLE_S = 5.0
@@ -29,12 +27,3 @@ and the time to send the answer."""
 CLOSE_S = 15
 """Most time from the last answer to the end of a service, which delivers its ledger entries. What
 starts services must not kill them before ``GRACEFUL_STOP_S + CLOSE_S``."""
-
-
-def connection_limits(max_connections: int = 100) -> httpx.Limits:
-    """Return the limits of an HTTP client's connections, all of which may stay open."""
-    return httpx.Limits(
-        max_connections=max_connections,
-        max_keepalive_connections=max_connections,
-        keepalive_expiry=CLIENT_IDLE_S,
-    )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from shared.addresses import as_address
+from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.validation import first_error
@@ -103,6 +103,10 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
 
 
+def _valid_ledger(url: str) -> str:
+    return url if url == NO_LEDGER else valid_address(url)
+
+
 class CallerSettings(BaseSettings):
     """Outgoing bearer token and TLS files of a process that calls a service. All are optional.
 
@@ -133,10 +137,6 @@ class CallerSettings(BaseSettings):
         return value
 
 
-def _address_or_off(url: str) -> str:
-    return url if url == NO_LEDGER else as_address(url)
-
-
 class ServiceSettings(CallerSettings):
     """Settings of every service: address, state, authentication, limits and TLS."""
 
@@ -146,7 +146,7 @@ class ServiceSettings(CallerSettings):
     """TCP port to listen on."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Directory of the outbox and, on the ledger, the database."""
-    ledger_url: Annotated[str, AfterValidator(_address_or_off)] = Field(
+    ledger_url: Annotated[str, AfterValidator(_valid_ledger)] = Field(
         default="http://127.0.0.1:8700", repr=False
     )
     """Base URL of the ledger service. ``off``: the process records nothing, and says so at its

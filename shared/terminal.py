@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return _CONTROLS_AND_LINE_ENDS.sub(_escape, text)
 
 
+def without_controls(text: str, replacement: str = "\ufffd") -> str:
+    """Return ``text`` with one sign in place of each such character, for a cell of a table."""
+    return _CONTROLS_AND_LINE_ENDS.sub(replacement, text)
+
+
 def encodable(text: str, encoding: str) -> str:
     """Return ``text`` with a replacement for each character that ``encoding`` lacks.
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import httpx
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from shared.answer_rules import MAX_ANSWER_BYTES, AnswerRules
 from shared.credentials import Credentials
@@ -33,6 +32,7 @@ from shared.errors import (
     Unauthorised,
     from_payload,
 )
+from shared.http_fetch import parse_json
 from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
 from shared.short_line import short_line
@@ -212,7 +212,8 @@ class TierClient:
             )
         except TimeoutError:
             error = DeadlineExceeded(
-                f"the {self.tier} at {self._shown_url} did not answer within {call.timeout_s * 1e3:.0f} ms"
+                f"the {self.tier} at {self._shown_url} did not answer within "
+                f"{call.timeout_s * 1e3:.0f} ms"
             )
         except _InvalidAnswer as failure:
             error, received = self._invalid(str(failure)), failure.received_bytes
@@ -268,10 +269,7 @@ class TierClient:
         return Delivery.UNKNOWN, None, self._invalid(problem)
 
     def _read_error(self, status: int, body: bytes, call: _Call) -> tuple[Delivery, DimeeError]:
-        try:
-            payload = from_json(body) if len(body) <= _MAX_ERROR_BYTES else None
-        except ValueError:  # also for deep nesting
-            payload = None
+        payload = parse_json(body) if len(body) <= _MAX_ERROR_BYTES else None
         error = from_payload(payload, status)
         if isinstance(error, Unauthorised | Forbidden):
             # auth and rate limits refuse before the tier records the attempt

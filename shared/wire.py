@@ -196,15 +196,13 @@ class Classification(Contract):
         False if another tier replaced one that failed or was slow, or if the mobile kept an answer
         for lack of servers or of the client's escalations.
         """
-        last = self.attempts[-1]
         kept = self.budget_exhausted or self.degraded_because in ("offline", "unavailable")
-        replaced = last.reason in (Reason.FAIL_OVER, Reason.HEDGE) or (
-            last.reason is Reason.RETRY
-            and any(
-                one.tier is last.tier and one.reason is Reason.FAIL_OVER for one in self.attempts
-            )
-        )
-        return not kept and not replaced
+        if kept or not self.attempts:
+            return not kept
+        last = self.attempts[-1]
+        failed_over_to = {one.tier for one in self.attempts if one.reason is Reason.FAIL_OVER}
+        retried_elsewhere = last.reason is Reason.RETRY and last.tier in failed_over_to
+        return last.reason not in (Reason.FAIL_OVER, Reason.HEDGE) and not retried_elsewhere
 
 
 class ClassifyItem(Contract):

@@ -14,9 +14,10 @@ from mobile_client.cli.text_options import field_options
 from mobile_client.gateway.examples import classify_body
 from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
+from shared.http_fetch import fetch, json_of
 from shared.ledger.cli import displaced_line, print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
-from shared.wire import Classification, ClassifyItem, ClassifyResponse
+from shared.wire import Classification, ClassifyResponse
 from testbed.gateway import gateway_client
 from testbed.processes.temporary import temporary_folder
 from testbed.texts import texts_for
@@ -71,11 +72,7 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
     failed, judged, right, answered, displaced = False, 0, 0, 0, 0
     click.echo(header(width) + ("  answer" if any(text.label for text in texts) else ""))
     for text in texts:
-        response = http.post("/v1/classify", json=classify_body([text]))
-        if response.status_code != httpx.codes.OK:
-            raise from_payload(response.json(), response.status_code)
-        answer = ClassifyResponse.model_validate_json(response.content)
-        outcome = _outcome(answer.items[0])
+        outcome = _outcome(http, text)
         failed |= isinstance(outcome, DimeeError)
         if isinstance(outcome, Classification):
             answered += 1
@@ -87,13 +84,21 @@ def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> 
             right += correct
             verdict = "  right" if correct else f"  wrong: {text.label}"
         click.echo(row(text.text, outcome, text.pair, width) + verdict)
-    click.echo(displaced_line(displaced, answered))
     if judged:
+        click.echo(displaced_line(displaced, answered))
         click.echo(f"right: {right} of {judged} labelled texts ({right / judged:.1%})")
     return failed
 
 
-def _outcome(item: ClassifyItem) -> Classification | DimeeError:
-    if item.result is not None:
-        return item.result
-    return from_payload({"error": item.error}, 500)
+def _outcome(http: httpx.Client, text: InputText) -> Classification | DimeeError:
+    """Return the answer to one text, or the error with which its request ended."""
+    try:
+        response = fetch(http, "POST", "/v1/classify", json=classify_body([text]))
+        if response.status_code != httpx.codes.OK:
+            raise from_payload(json_of(response), response.status_code)
+        (item,) = ClassifyResponse.model_validate_json(response.content).items
+    except (httpx.HTTPError, ValueError) as error:  # also pydantic's ValidationError
+        raise DimeeError(
+            f"the gateway at {http.base_url} gave no answer ({type(error).__name__}); see its log"
+        ) from None
+    return item.result or from_payload({"error": item.error}, 500)

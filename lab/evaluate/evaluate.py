@@ -36,6 +36,7 @@ from lab.evaluate.source import OutputSource
 from shared.files import prepare_output
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
+from shared.terminal import progress_stream
 
 FORMAT = 2
 MAP_SAMPLES = 600
@@ -134,7 +135,7 @@ def _facts(source: OutputSource, on: str, data: EvaluationData) -> dict[str, Any
 
 def _measure(data: EvaluationData) -> dict[str, Any]:
     scorer = Scorer(data)
-    steps = tqdm(total=8, desc="evaluate", unit="study", mininterval=1)
+    steps = tqdm(total=8, desc="evaluate", unit="study", mininterval=1, file=progress_stream())
 
     def step(value: Any) -> Any:
         steps.update()

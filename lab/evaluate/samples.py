@@ -31,6 +31,7 @@ from shared.inference.classifier import Classifier
 from shared.inference.layers import softmax
 from shared.inference.tokenizer import EncodedText
 from shared.policies import TextFeatures
+from shared.terminal import progress_stream
 
 BATCH = 32
 
@@ -181,7 +182,9 @@ def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int 
     rows = [classifier.encoder.encode(row.text, row.pair) for row in examples]
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
     probabilities_NEC = np.empty((len(rows), layers, len(bundle.manifest.labels)), np.float32)
-    for start in tqdm(range(0, len(order), BATCH), desc="bundle", mininterval=2, delay=2):
+    for start in tqdm(
+        range(0, len(order), BATCH), desc="bundle", mininterval=2, delay=2, file=progress_stream()
+    ):
         part = order[start : start + BATCH]
         hidden_BTH, mask_BT = classifier.embeddings.first_hidden([rows[i] for i in part])
         for layer in range(1, layers + 1):

@@ -38,6 +38,7 @@ from shared.bundle.manifest import (
 from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
+from shared.terminal import progress_stream
 
 PRECISION = "weights 7 bits (a scale an output), activations 8 bits (a scale a row), sums int32"
 
@@ -72,7 +73,7 @@ def write_layers(model: MultiExitClassifier, folder: Path, bits: int | None = 8)
     )
     parts = zip(family.layers(encoder), model.exit_heads, model.shapes, strict=True)
     for number, (layer, head, shape) in enumerate(
-        tqdm(list(parts), desc="layers", unit="layer", delay=2), start=1
+        tqdm(list(parts), desc="layers", unit="layer", delay=2, file=progress_stream()), start=1
     ):
         graph = layer_graph(family.layer_weights(layer), facts, head, bits, shape.pooling)
         onnx.save(graph, str(folder / layer_file(number)))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lab.data.examples import Example
 from shared.errors import InvalidInput
 from shared.inference.tokenizer import EncodedText, TextEncoder
+from shared.terminal import progress_stream
 
 
 class EncodedExamples(Sequence[EncodedText]):
@@ -33,7 +34,8 @@ class EncodedExamples(Sequence[EncodedText]):
         ids, types, content = array("i"), array("b"), array("b")
         lengths: list[int] = []
         for number, example in enumerate(
-            tqdm(examples, desc=f"tokenize {part}", mininterval=2, delay=2), start=1
+            tqdm(examples, desc=f"tokenize {part}", mininterval=2, delay=2, file=progress_stream()),
+            start=1,
         ):
             try:
                 row = encoder.encode(example.text, example.pair)

@@ -16,6 +16,7 @@ from lab.models.encoded_examples import EncodedExamples
 from lab.models.inputs import torch_inputs
 from lab.models.model import MultiExitClassifier
 from shared.inference.tokenizer import EncodedText, TextEncoder
+from shared.terminal import progress_stream
 
 BATCH = 64
 """Texts in a pass of the model."""
@@ -61,7 +62,9 @@ def _probabilities(
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
     probabilities_ENC = np.empty((model.layers, len(rows), model.classes), np.float32)
-    for start in tqdm(range(0, len(order), BATCH), desc="predict", mininterval=2, delay=2):
+    for start in tqdm(
+        range(0, len(order), BATCH), desc="predict", mininterval=2, delay=2, file=progress_stream()
+    ):
         part = order[start : start + BATCH]
         inputs = torch_inputs([rows[i] for i in part], model.family, model.pad_id)
         logits_EBC = model(move_inputs(inputs, device))

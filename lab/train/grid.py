@@ -18,6 +18,7 @@ from lab.train.early_stopping import Diverged
 from lab.train.settings import TrainSettings, with_defaults
 from lab.train.trainer import train
 from shared.errors import InvalidInput
+from shared.terminal import progress_stream
 
 BATCH_SIZES = (8, 16, 32)
 LEARNING_RATES = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5)
@@ -47,7 +48,7 @@ def search(
         for rate in dict.fromkeys(learning_rates)
     ]
     trained: list[tuple[TrainSettings, dict[str, Any] | None]] = []
-    with tqdm(points, desc="grid", unit="point") as progress:
+    with tqdm(points, desc="grid", unit="point", file=progress_stream()) as progress:
         for point in progress:
             progress.set_postfix_str(_name(point))
             trained.append((point, _run(point, out / "grid" / _name(point), device)))

@@ -37,6 +37,7 @@ from lab.train.loss import isolate_segments, joint_loss
 from lab.train.settings import TrainSettings, check_settings
 from lab.train.training_data import TrainingData, encode_data, save_tokenizer
 from shared.errors import InvalidInput
+from shared.terminal import progress_stream
 
 REPORT_STEPS = 20
 """Steps between two reports of the loss."""
@@ -171,7 +172,9 @@ def _fit(
     model.train()
     bf16 = _precision(settings, device) == "bf16"
     finite: list[Tensor] = []
-    progress = tqdm(total=total, initial=done, desc="train", unit="step", mininterval=2)
+    progress = tqdm(
+        total=total, initial=done, desc="train", unit="step", mininterval=2, file=progress_stream()
+    )
     for step, batch in enumerate(make_batches(data.train.lengths, settings), start=1):
         if step <= done:
             continue

@@ -20,19 +20,34 @@ from mobile_client.insight.request_trace import read_request
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.ledger.client import LedgerClient
+from shared.terminal import one_line
 
 LEGEND = {
-    "first tier": "◄ marks the tier that was chosen",
+    "first tier": "place where the text could start; ◄ marks the tier that was chosen",
+    "pool": "texts that are meant for this tier: easy, moderate or hard",
+    "distance": "distance of the text's mean word embedding to the centroid of the pool, without "
+    "unit",
     "P(right)": "probability of a right answer, predicted before any layer ran",
     "P(≥ α)": "predicted probability that the answer's confidence reaches the threshold α",
     "if ≥ α": "share of such answers that escalate, and where to",
     "if < α": "share of such answers that escalate, and where to",
     "expected λ": "expected cost, escalations included",
-    "λ range": "cost of an answer at the first and at the last layer",
+    "delay, ms": "delay of the tier's answer in milliseconds, as the mobile had measured it",
+    "waiting, λ": "expected price of waiting for the answer, in λ",
+    "λ range": "cost of an answer at the first and at the last layer, in λ",
     "value": "expected value in percentage points: P(right) against the cloud less the cost",
-    "paid λ": "recorded cost of the tier's answer",
+    "paid λ": "recorded cost of the tier's answer, in λ",
+    "paid USD": "recorded cost of the tier's answer by the price book, in US dollars",
 }
-"""Meanings of the columns, printed below the table."""
+"""Meanings of all columns, printed below the table."""
+DECIDED_BY = {
+    "expected_value": "The figure that decides is the value: the highest is chosen, of the tiers "
+    "that have one.",
+    "distance": "The figure that decides is the distance: the lowest is chosen. Costs decide "
+    "nothing.",
+    None: "No figure of the table decides: this policy compares none.",
+}
+"""Sentences about the column that decides, by `Explanation.decided_by`."""
 
 
 @click.command("explain")
@@ -76,10 +91,12 @@ def lines(explanation: Explanation) -> list[str]:
         )
     elif explanation.latency_price_lambda is not None:
         result.append("Waiting cost nothing (0 λ a millisecond).")
-    result += ["", *_table(explanation.tiers, explanation.attempts[0].tier.value), ""]
+    result += ["", *_table(explanation.tiers, explanation.attempts[0].tier.value)]
+    result += [DECIDED_BY[explanation.decided_by], ""]
     for attempt in explanation.attempts:
         result += _attempt_lines(attempt, explanation.alpha)
-    return result + [f"note: {note}" for note in explanation.notes]
+    result += [f"note: {note}" for note in explanation.notes]
+    return [one_line(line) for line in result]
 
 
 def _table(tiers: list[TierView], chosen: str) -> list[str]:
@@ -116,7 +133,7 @@ def _table(tiers: list[TierView], chosen: str) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    legend = [f"  {title:<10}  {LEGEND[title]}" for title, _ in used_columns if title in LEGEND]
+    legend = [f"  {title:<10}  {LEGEND[title]}" for title, _ in used_columns]
     return [*table, *_threshold_plans(tiers), *legend]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from collections.abc import Container, Iterable
 
 from shared.errors import DimeeError
+from shared.terminal import one_line, without_controls
 from shared.wire import Classification
 
 TEXT_WIDTH = 38
+MIN_TEXT_WIDTH = 9
 LABEL_WIDTH = 10
 MAX_LABEL_WIDTH = 30
 
@@ -21,10 +24,18 @@ def label_width(labels: Iterable[str]) -> int:
 
 def header(width: int = LABEL_WIDTH) -> str:
     """Return the header of the rows; ``width`` is that of the labels."""
-    return (
-        f"{'text':<{TEXT_WIDTH}}  {'label':<{width}} {'conf':>6}  {'tier':<8} {'exit':>4}"
-        f" {'ms':>8} {'cost λ':>7}"
-    )
+    return f"{'text':<{_text_width(width)}}{_figures_header(width)}"
+
+
+def _figures_header(width: int) -> str:
+    return f"  {'label':<{width}} {'conf':>6}  {'tier':<8} {'exit':>4} {'ms':>8} {'cost λ':>7}"
+
+
+def _text_width(width: int) -> int:
+    """Return the width of the column of the text: smaller in a narrow terminal, or with COLUMNS."""
+    columns = shutil.get_terminal_size((0, 0)).columns
+    left = columns - len(_figures_header(width))
+    return min(max(left, MIN_TEXT_WIDTH), TEXT_WIDTH) if columns else TEXT_WIDTH
 
 
 LEGEND = {
@@ -62,12 +73,13 @@ def row(
     The tier carries the marks of `LEGEND`. Both texts of a pair share the column of the text;
     ``width`` is the width of the label.
     """
-    cell = _fit(text, TEXT_WIDTH)
+    columns = _text_width(width)
+    cell = _fit(text, columns)
     if pair is not None:
-        half = (TEXT_WIDTH - 3) // 2
-        cell = f"{_fit(text, TEXT_WIDTH - 3 - half)} | {_fit(pair, half)}"
+        half = (columns - 3) // 2
+        cell = f"{_fit(text, columns - 3 - half)} | {_fit(pair, half)}"
     if isinstance(outcome, DimeeError):
-        return f"{cell}  {outcome.code}: {outcome.message}"
+        return f"{cell}  {one_line(f'{outcome.code}: {outcome.message}')}"
     tier = outcome.tier.value + marks(outcome)
     end = "  (truncated)" if outcome.truncated else ""
     return (
@@ -78,9 +90,7 @@ def row(
 
 def _fit(text: str, columns: int) -> str:
     """Truncate or pad a text to ``columns``; wide characters count as two."""
-    line = " ".join(text.split())
-    # a terminal would execute control characters
-    line = "".join("\ufffd" if unicodedata.category(char) == "Cc" else char for char in line)
+    line = without_controls(" ".join(text.split()))
     shown, width = "", 0
     for number, char in enumerate(line):
         needed = _columns(char)

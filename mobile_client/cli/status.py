@@ -16,16 +16,20 @@ from mobile_client.client import load_settings
 from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
-from shared.addresses import address_of_option
+from shared.addresses import check_address
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.errors import from_payload
+from shared.http_fetch import fetch, json_of
 from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
+from shared.terminal import one_line
 
 TIMEOUT_S = 2.0
+MAX_STATUS_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +64,16 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     """Return the status of one process."""
     address, url = url.rstrip("/") + path, without_credentials(url)
     try:
-        response = http.get(address)
-        body = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = fetch(http, "GET", address, max_bytes=MAX_STATUS_BYTES)
+    except httpx.HTTPError as error:
         return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")
-    except ValueError:
+    body = json_of(response)
+    if body is None:
         return ProcessStatus(url, {}, "returned no JSON; another program listens at this address")
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         refusal = from_payload(body, response.status_code)
         return ProcessStatus(url, {}, f"rejects this command's token ({refusal.message})")
-    if not response.is_success or not isinstance(body, dict):
+    if response.status_code != httpx.codes.OK or not isinstance(body, dict):
         problem = f"is not ready (status {response.status_code})"
         if isinstance(body, dict) and "error" in body:
             problem += f": {from_payload(body, response.status_code).message}"
@@ -176,7 +180,7 @@ def status(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
     )
     urls = {
-        "mobile": address_of_option("mobile-url", mobile_url),
+        "mobile": check_address(mobile_url, "mobile-url"),
         "edge": settings.edge_url,
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
@@ -185,7 +189,7 @@ def status(
         del urls["ledger"]
     credentials = Credentials.of(settings)
     with httpx.Client(
-        trust_env=False, timeout=TIMEOUT_S, auth=credentials.auth, verify=credentials.verify
+        transport=BoundedTransport(credentials.verify), timeout=TIMEOUT_S, auth=credentials.auth
     ) as http:
         report = collect(http, urls)
         if reset_alarm:
@@ -218,53 +222,60 @@ def show(report: Status) -> None:
                 facts.append(f"{field} {process.body[field]}")
         if (process.body.get("outbox") or {}).get("recording") == "off":
             facts.append("records nothing (DIMEE_LEDGER_URL=off)")
-        click.echo("   ".join(facts))
+        _print_line("   ".join(facts))
     if report.mobile is not None:
         _show_mobile(report.mobile)
     for problem in report.problems:
-        click.echo(f"problem      {problem}")
+        _print_line(f"problem      {problem}")
     if report.healthy:
-        click.echo("healthy")
+        _print_line("healthy")
 
 
 def _show_mobile(mobile: MobileHealth) -> None:
     if mobile.mode != "auto":
-        click.echo(f"mode         {mobile.mode}")
+        _print_line(f"mode         {mobile.mode}")
     for tier, state in mobile.breakers.items():
         if state != "closed":
             effect = "gets no requests" if state == "open" else "gets one request to test it"
-            click.echo(f"breaker      {tier} {state}: it failed repeatedly and {effect}")
-    click.echo(f"certificate  {mobile.certificate or 'no: the mobile has no certificate'}")
+            _print_line(f"breaker      {tier} {state}: it failed repeatedly and {effect}")
+    _print_line(f"certificate  {mobile.certificate or 'no: the mobile has no certificate'}")
     audits = mobile.audits
     if audits.share > 0:
-        click.echo(
+        _print_line(
             f"audits       {audits.seen:,} answers compared ({audits.share:.2%} of requests), "
             f"{audits.differ:,} differ from the cloud"
             + ("" if audits.disagreement is None else f" ({audits.disagreement:.2%})")
         )
-        click.echo(
+        _print_line(
             f"             {audits.sent:,} sent to the cloud, {audits.failed:,} failed, "
             f"{audits.dropped:,} dropped, {audits.waiting:,} waiting"
         )
     if audits.e_value is not None:
-        click.echo(
+        _print_line(
             f"             e-value against at most {audits.bound:.2%}: {audits.e_value:.3g}; "
             f"the alarm is raised at {audits.alarm_at:g}"
         )
     elif mobile.certificate_id is not None:
-        click.echo("             no alarm: the certificate has no bound on disagreement")
+        _print_line("             no alarm: the certificate has no bound on disagreement")
     if mobile.shares:
         shares = (
             f"{tier} {'-' if share.now is None else f'{share.now:.1%}'} ({share.calibrated:.1%})"
             for tier, share in mobile.shares.items()
         )
-        click.echo(f"shares       {', '.join(shares)}; calibrated shares in brackets")
+        _print_line(f"shares       {', '.join(shares)}; calibrated shares in brackets")
     if not mobile.alarms:
-        click.echo("alarms       none")
+        _print_line("alarms       none")
     for alarm in mobile.alarms:
-        click.echo(f"alarm        {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}")
+        _print_line(
+            f"alarm        {alarm.since:%Y-%m-%d %H:%M:%S %Z} {alarm.kind}: {alarm.message}"
+        )
     if mobile.degraded and mobile.degraded_since is not None:
-        click.echo(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
+        _print_line(f"degraded since {mobile.degraded_since:%Y-%m-%d %H:%M:%S %Z}")
+
+
+def _print_line(text: str) -> None:
+    """Print one line, also if what a process reports has line ends or control characters."""
+    click.echo(one_line(text))
 
 
 def _as_json(report: Status) -> dict[str, Any]:

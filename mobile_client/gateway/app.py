@@ -86,6 +86,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        mobile.check_process()
         state["ready"] = True
         mobile.tier_readiness()
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 from mobile_client.insight.explain_attempts import explain_attempts
 from mobile_client.insight.explanation import Explanation, TierView, percentage_points
@@ -57,13 +58,16 @@ def explain(request: RequestTrace, context: ReplayContext) -> Explanation:
     if policy is not None and decision is not None:
         policy = with_recorded_delays(with_recorded_latency_price(policy, decision), decision)
     costs_from = context if same_bundle else None
+    decided_by: Literal["expected_value", "distance"] | None = None
     if decision is not None and decision.expectation is not None:
+        decided_by = "expected_value"
         why = _why_expected_value(first.tier, decision, policy)
         tiers = [
             _expected_view(tier, request, decision, decision.expectation, policy) for tier in TIERS
         ]
         notes += _changed_values(decision, decision.expectation, policy)
     elif decision is not None and decision.distances is not None:
+        decided_by = "distance"
         why = _why_nearest(first, decision.distances)
         tiers = [_centroid_view(tier, request, decision.distances, costs_from) for tier in TIERS]
     else:
@@ -82,6 +86,7 @@ def explain(request: RequestTrace, context: ReplayContext) -> Explanation:
         notes=notes,
         certificate_id=first.certificate_id,
         latency_price_lambda=decision.latency_price_lambda if decision else None,
+        decided_by=decided_by,
     )
 
 
@@ -103,6 +108,14 @@ def _why_expected_value(
         (value, tier) for tier, value in values.items() if value is not None and tier is not chosen
     ]
     unavailable = [tier.value for tier, value in values.items() if value is None]
+    if others and max(others)[0] > highest + SAME:
+        best_value, best = max(others)
+        return (
+            f"{chosen}, although {best} had a higher expected value, "
+            f"{percentage_points(best_value)} "
+            f"against {percentage_points(highest)}: the request's mode, its cost ceiling or a "
+            f"circuit breaker excluded {best}"
+        )
     why = f"{chosen} had the highest expected value, {percentage_points(highest)}"
     if others:
         next_value, runner_up = max(others)
@@ -173,6 +186,13 @@ def _why_nearest(first: LedgerEntry, distances: tuple[float, ...]) -> str:
     nearest = first.difficulty.value if first.difficulty else "?"
     finite = sorted(distance for distance in distances if math.isfinite(distance))
     margin = f", {finite[1] - finite[0]:.4f} closer than the next" if len(finite) > 1 else ""
+    expected = DIFFICULTIES[distances.index(min(distances))]
+    if finite and expected.tier is not first.tier:
+        return (
+            f"{first.tier}, although the text's mean word embedding is closest to the centroid of "
+            f"the {expected.value} pool, which is the {expected.tier}'s: the request's mode, its "
+            f"cost ceiling or a circuit breaker excluded the {expected.tier}"
+        )
     adapted = " at that time" if first.policy == "dimee-adaptive" else ""
     return (
         f"{first.tier}: the text's mean word embedding is closest to the centroid of the "

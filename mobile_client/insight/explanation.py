@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from shared.domain import Difficulty, Tier
 
@@ -89,6 +90,8 @@ class Explanation:
     """Explanation of one request.
 
     ``why`` explains the first tier in one sentence, and ``notes`` list limits of the explanation.
+    ``decided_by`` names the figure of `TierView` that the policy compared: ``expected_value``, of
+    which the highest decides, or ``distance``, of which the lowest decides; None if no figure does.
     ``cost_weight`` is Λ. ``latency_price_lambda`` is the price of waiting one millisecond, in λ,
     that the decision used.
     """
@@ -104,6 +107,7 @@ class Explanation:
     notes: list[str]
     certificate_id: str | None = None
     latency_price_lambda: float | None = None
+    decided_by: Literal["expected_value", "distance"] | None = None
 
 
 def percentage_points(probability: float, sign: bool = True) -> str:

@@ -142,9 +142,19 @@ class TierStats:
     def record_cancelled(self, tier: Tier, waited_ms: float) -> None:
         """Record that a hedged attempt had no answer after ``waited_ms``, when the other one won.
 
-        Without it the p95 would fall with each hedge, because the slow answers would be missing.
+        Without it the p95 would fall with each hedge, because the slow answers would be missing. It
+        is no failure, but a reason to probe a tier that nothing was heard of for a while.
         """
-        self._round_trips[tier].append(RoundTrip(waited_ms, answered=False))
+        self._record_unanswered(tier, waited_ms)
+        self.breakers[tier].suspect()
+        if self.breakers[tier].needs_probe:
+            self.on_failure()
+
+    def _record_unanswered(self, tier: Tier, waited_ms: float) -> None:
+        round_trips = self._round_trips[tier]
+        # more of them would not change the p95, but displace the answered ones
+        if 2 * sum(not one.answered for one in round_trips) <= len(round_trips):
+            round_trips.append(RoundTrip(waited_ms, answered=False))
 
     def record_probe(self, tier: Tier, error: TierError | None) -> None:
         """Record the result of a probe; ``error`` is None if the tier is ready."""
@@ -167,7 +177,7 @@ class TierStats:
             breaker.discard(token)
             return
         if late and not arrived:
-            self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=False))
+            self._record_unanswered(tier, exchange.round_trip_ms)
         unreachable = exchange.delivery is Delivery.NOT_SENT
         not_ready = isinstance(error, NotReady)
         if unreachable or late or not_ready or isinstance(error, TierUnreachable | TierFailed):

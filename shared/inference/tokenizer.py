@@ -77,8 +77,8 @@ class TextEncoder:
             raise
         except BaseException as error:  # the library raises bare Exception, and panics are none
             raise BundleError(
-                f"bundle: {tokenizer_file} is not a tokenizer ({short_line(str(error), 200)}); export the bundle's run "
-                "again with this version of dimee"
+                f"bundle: {tokenizer_file} is not a tokenizer ({short_line(str(error), 200)}); "
+                "export the bundle's run again with this version of dimee"
             ) from None
         self._special = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
 

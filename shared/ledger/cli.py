@@ -14,8 +14,10 @@ from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Pruned, Summary, Verification
 from shared.ledger.server.maintenance_cli import export_command, import_command, prune_command
+from shared.terminal import one_line
 
 POLL_INTERVAL_S = 0.1
+LONGEST_FIGURE = 1e12
 
 
 def ledger_client(url: str) -> LedgerClient:
@@ -94,7 +96,7 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
     else:
         for finding in report.findings:
             row = f"{finding.attempt_id} {finding.side:<7}"
-            click.echo(f"{finding.kind:<20} {row} {finding.detail}")
+            click.echo(f"{finding.kind:<20} {row} {one_line(finding.detail)}")
         hidden = report.total_findings - len(report.findings)
         if hidden:
             click.echo(f"… and {hidden} more")
@@ -148,17 +150,17 @@ def print_summary(report: Summary) -> None:
     for row in report.durations:
         click.echo(
             f"{row.tier:<8} {row.what.removesuffix('_ms').replace('_', ' '):<15} {row.count:>7}"
-            f" {row.p50:>9.2f} {row.p95:>9.2f} {row.p99:>9.2f}"
+            f" {_figure(row.p50, 2):>9} {_figure(row.p95, 2):>9} {_figure(row.p99, 2):>9}"
         )
     click.echo(f"bytes     {report.sent_bytes:,} sent, {report.received_bytes:,} received")
-    saved = report.cost_lambda / report.all_cloud_lambda - 1 if report.all_cloud_lambda else 0.0
     click.echo(
-        f"cost      {report.cost_lambda:,.1f} λ against {report.all_cloud_lambda:,.1f} λ"
-        f" all-cloud ({saved:+.1%})"
+        f"cost      {_figure(report.cost_lambda, 1)} λ against "
+        f"{_figure(report.all_cloud_lambda, 1)} λ all-cloud "
+        f"({_against_all_cloud(report.cost_lambda, report)})"
     )
     click.echo(
-        f"          {report.cost_usd:.6f} USD, {report.energy_mj:,.1f} mJ of the mobile"
-        f" (price book {', '.join(report.price_books)})"
+        f"          {_figure(report.cost_usd, 6)} USD, {_figure(report.energy_mj, 1)} mJ of the "
+        f"mobile (price book {one_line(', '.join(report.price_books)) or 'none'})"
     )
 
     if report.audits.attempts:
@@ -169,7 +171,7 @@ def print_summary(report: Summary) -> None:
 
 def displaced_line(count: int, answered: int) -> str:
     """Return the first line of a report: the answers that say nothing about the chosen tiers."""
-    share = f" ({count / answered:.1%})" if count else ""
+    share = f" ({count / answered:.1%})" if count and answered else ""
     return f"answers not from the tier that the policy chose: {count:,} of {answered:,}{share}"
 
 
@@ -181,45 +183,62 @@ def print_audits(report: Summary) -> None:
         f"{audits.differ} differ"
     )
     total = report.cost_lambda + audits.cost_lambda
-    saved = total / report.all_cloud_lambda - 1 if report.all_cloud_lambda else 0.0
     click.echo(
-        f"          {audits.cost_lambda:,.1f} λ, {audits.cost_usd:.6f} USD and "
+        f"          {_figure(audits.cost_lambda, 1)} λ, {_figure(audits.cost_usd, 6)} USD and "
         f"{audits.sent_bytes + audits.received_bytes:,} bytes, not included above; "
-        f"with them {saved:+.1%} against all-cloud"
+        f"with them {_against_all_cloud(total, report)} against all-cloud"
     )
 
 
 def print_pruned(pruned: Pruned) -> None:
     """Print the removed requests and their cost, which no other line includes."""
-    day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
+    try:
+        day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
+    except (OverflowError, ValueError, OSError):  # a year that the system has no calendar for
+        day = f"second {_figure(pruned.received_before, 0)} since 1970"
     click.echo(
         f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "
-        f"{pruned.cost_lambda:,.1f} λ, {pruned.cost_usd:.6f} USD) from before {day}, not in the "
-        "figures above"
+        f"{_figure(pruned.cost_lambda, 1)} λ, {_figure(pruned.cost_usd, 6)} USD) from before "
+        f"{day}, not in the figures above"
     )
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{one_line(name)} {count}" for name, count in counts.items()) or "none"
+
+
+def _figure(value: float, decimals: int) -> str:
+    """Return a number with ``decimals``; in scientific notation if it is too long for a table."""
+    return f"{value:,.{decimals}f}" if abs(value) < LONGEST_FIGURE else f"{value:.3e}"
+
+
+def _against_all_cloud(cost_lambda: float, report: Summary) -> str:
+    if not report.all_cloud_lambda:
+        return "no cost to compare with"
+    saved = cost_lambda / report.all_cloud_lambda - 1
+    return f"{saved:+.1%}" if abs(saved) < LONGEST_FIGURE else f"{saved:+.3e} times"
 
 
 def _entry_line(entry: LedgerEntry) -> str:
     parts = [f"  {entry.ordinal}. {entry.tier.value:<6} {entry.side.value:<6} {entry.state.value}"]
     if entry.side is Side.CALLER:
-        reason = f"{entry.reason.value} by {entry.policy}" if entry.reason else ""
+        policy = one_line(entry.policy or "an unknown policy")
+        reason = f"{entry.reason.value} by {policy}" if entry.reason else ""
         parts.append(f"{reason}{f' ({entry.difficulty.value})' if entry.difficulty else ''}")
     if entry.degraded:
         parts.append("degraded")
     if entry.error_code:
-        parts.append(f"error {entry.error_code}")
+        parts.append(f"error {one_line(entry.error_code)}")
     if entry.label is not None:
-        parts.append(f"{entry.label} at exit {entry.exit_layer}, {entry.confidence or 0:.1%}")
+        label = one_line(entry.label)
+        parts.append(f"{label} at exit {entry.exit_layer}, {entry.confidence or 0:.1%}")
     for name in ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip_ms"):
         value = getattr(entry, name)
         if value is not None:
-            parts.append(f"{name.removesuffix('_ms').replace('_', ' ')} {value:.2f} ms")
+            parts.append(f"{name.removesuffix('_ms').replace('_', ' ')} {_figure(value, 2)} ms")
     if entry.sent_bytes or entry.received_bytes:
         parts.append(f"{entry.sent_bytes} B sent, {entry.received_bytes} B received")
     if entry.cost_lambda is not None:
-        parts.append(f"{entry.cost_lambda:.1f} λ, {entry.cost_usd or 0:.9f} USD")
+        cost = f"{_figure(entry.cost_lambda, 1)} λ, {_figure(entry.cost_usd or 0, 9)} USD"
+        parts.append(cost)
     return " · ".join(part for part in parts if part)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from shared.addresses import address_of_option
-from shared.connections import connection_limits
+from shared.addresses import check_address
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.errors import InvalidInput, LedgerUnavailable, from_payload
+from shared.http_fetch import fetch, json_of
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
+T = TypeVar("T")
+_SUMMARY = TypeAdapter(Summary)
+_VERIFICATION = TypeAdapter(Verification)
 _ENTRIES = TypeAdapter(list[LedgerEntry])
 _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
@@ -39,30 +44,28 @@ class LedgerClient:
                 "a ledger",
                 field="ledger-url",
             )
-        self.url = address_of_option("ledger-url", url).rstrip("/")
+        self.url = check_address(url, "ledger-url").rstrip("/")
         credentials = credentials or Credentials()
         self._http = httpx.Client(
             base_url=self.url,
-            transport=transport,
+            transport=transport or BoundedTransport(credentials.verify),
             trust_env=False,
             timeout=60.0,
             auth=credentials.auth,
-            verify=credentials.verify,
-            limits=connection_limits(),
         )
 
     def summary(self) -> Summary:
         """Return shares, percentiles, bytes and costs of the whole ledger."""
-        return Summary.model_validate(self._get("/v1/summary"))
+        return self._read(_SUMMARY, self._get("/v1/summary"))
 
     def verify(self) -> Verification:
         """Match the two sides of every attempt."""
-        return Verification.model_validate(self._get("/v1/verify"))
+        return self._read(_VERIFICATION, self._get("/v1/verify"))
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; raises `NotFound`."""
         quoted = quote(request_id, safe="", errors="replace")
-        return _ENTRIES.validate_python(self._get(f"/v1/requests/{quoted}")["entries"])
+        return self._read(_ENTRIES, self._get(f"/v1/requests/{quoted}").get("entries"))
 
     def last_requests(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
         """Return the last ``count`` (at most 1,000) answered requests, newest first.
@@ -71,24 +74,36 @@ class LedgerClient:
         decided are returned.
         """
         params = {"last": str(count)} | ({} if policy is None else {"policy": policy})
-        requests = _REQUESTS.validate_python(self._get("/v1/requests", params)["requests"])
+        requests = self._read(_REQUESTS, self._get("/v1/requests", params).get("requests"))
         return [request["entries"] for request in requests]
 
     def _get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
         try:
-            response = self._http.get(path, params=params)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            response = fetch(self._http, "GET", path, params=params)
+        except httpx.HTTPError as error:
             raise LedgerUnavailable(
-                f"the ledger at {without_credentials(self.url)} cannot be reached ({error or type(error).__name__}); "
+                f"the ledger at {without_credentials(self.url)} cannot be reached "
+                f"({error or type(error).__name__}); "
                 "start it with: dimee up, or give its address with --ledger-url"
             ) from None
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if not response.is_success or not isinstance(body, dict):
+        body = json_of(response)
+        if response.status_code != httpx.codes.OK:
             raise from_payload(body, response.status_code)
+        if not isinstance(body, dict):
+            raise self._unknown_format()
         return body
+
+    def _read(self, adapter: TypeAdapter[T], value: object) -> T:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            raise self._unknown_format() from None
+
+    def _unknown_format(self) -> LedgerUnavailable:
+        return LedgerUnavailable(
+            f"the server at {without_credentials(self.url)} answers in an unknown format; give "
+            "the ledger's address with --ledger-url, and run the same version of dimee everywhere"
+        )
 
     def close(self) -> None:
         """Close the connections."""

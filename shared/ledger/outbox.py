@@ -218,6 +218,10 @@ class Outbox(ProcessBound):
         found = self._table.count_pending(limit) + len(self._buffered)
         return found if limit < 0 else min(limit, found)
 
+    def count_rejected(self) -> int:
+        """Return the number of rows that the ledger rejects; they stay on disk."""
+        return self._table.count_quarantined()
+
     def hash_text(self, text: str, pair: str | None) -> str:
         """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""
         content = text if pair is None else f"{text}\x1f{pair}"
@@ -241,8 +245,8 @@ class Outbox(ProcessBound):
     def close(self) -> None:
         """Close the files and release the outbox to other processes.
 
-        The reserve stays on disk while entries wait, because the next process needs it. Does nothing
-        in a child process.
+        The reserve stays on disk while entries wait, because the next process needs it. A forked
+        child leaves everything to its parent.
         """
         if self._closed or self.is_foreign:
             return
@@ -280,7 +284,7 @@ class Outbox(ProcessBound):
             self._refuse(error)
 
     def _make_room(self) -> bool:
-        """Return whether the reserve can be set aside again after the WAL was emptied into the file.
+        """Empty the WAL into the file; return whether the reserve can be set aside again.
 
         The file may grow by that, and the deletion of delivered rows needs space too, so the
         reserve is released first.

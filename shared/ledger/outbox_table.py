@@ -136,6 +136,12 @@ class OutboxTable:
             ).fetchone()
         return int(row[0])
 
+    def count_quarantined(self) -> int:
+        """Return the number of rows that are excluded from deliveries."""
+        with self._read_lock:
+            row = self._reader.execute("SELECT count(*) FROM outbox WHERE quarantined").fetchone()
+        return int(row[0])
+
     def open_rows(self) -> list[tuple[str, str, str]]:
         """Return attempt, side and body of the rows that are not terminal."""
         with self._read_lock:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 
 import httpx
+from pydantic import ValidationError
 
-from shared.connections import connection_limits
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
+from shared.errors import InvalidInput, TooLarge, from_payload
+from shared.http_fetch import fetch, json_of
 from shared.ledger.outbox import Outbox
 from shared.ledger.outbox_table import Row
+from shared.ledger.reports import StoreResult
 from shared.ledger.undelivered import (
     MAX_COUNTED,
     WARNING_S,
@@ -27,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 500
 MAX_BACKOFF_S = 5.0
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Largest answer to a batch that is read."""
 CHECKPOINT_INTERVAL_S = 0.25
 """Interval of the outbox's maintenance while the ledger is unavailable: a large checkpoint would
 keep the disk busy and make recording wait."""
@@ -62,11 +69,10 @@ class Shipper:
         self._interval_s = interval_s
         self._http = httpx.Client(
             base_url=ledger_url,
+            transport=BoundedTransport(credentials.verify),
             trust_env=False,
             timeout=10.0,
             auth=credentials.auth,
-            verify=credentials.verify,
-            limits=connection_limits(),
         )
         self._logged_problem: str | None = None
         self._watch = DeliveryWatch(
@@ -84,7 +90,7 @@ class Shipper:
         self._thread.start()
 
     def undelivered(self) -> UndeliveredReport | None:
-        """Return the entries that wait for ``warning_s`` or longer; None if there are none."""
+        """Return the entries that wait for ``warning_s`` or longer or were rejected, or None."""
         return self._watch.report()
 
     def flush(self, timeout_s: float) -> bool:
@@ -107,6 +113,10 @@ class Shipper:
         self._http.close()
 
     def _run(self) -> None:
+        try:
+            self._watch.rejected(self._outbox.count_rejected())
+        except sqlite3.Error:
+            log.exception("the outbox's rejected entries could not be counted")
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
@@ -158,8 +168,11 @@ class Shipper:
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"
         try:
-            response = self._http.post(
+            response = fetch(
+                self._http,
+                "POST",
                 "/v1/entries",
+                max_bytes=MAX_ANSWER_BYTES,
                 content=body.encode(),
                 headers={"content-type": "application/json"},
                 timeout=max(0.05, timeout_s),
@@ -177,15 +190,24 @@ class Shipper:
                 "DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token with the scope ledger:write"
             )
         if response.is_success:
+            if not _confirms(response, len(rows)):
+                self._watch.failed(
+                    "it does not confirm the entries, as a ledger does; check DIMEE_LEDGER_URL"
+                )
+                return False
             self._outbox.mark_delivered([row[:3] for row in rows])
             self._log_accepted()
             return True
-        if response.status_code not in (400, 413, 422):
+        rejected = _rejects(response)
+        # a proxy in front of the ledger may refuse a large batch, but says nothing about an entry
+        too_large = response.status_code == TooLarge.status and len(rows) > 1
+        if not (rejected or too_large):
             self._watch.failed(status_problem(response.status_code))
             return False
         if len(rows) == 1:
             log.error("the ledger rejects entry %s (%s)", rows[0][0], response.status_code)
             self._outbox.quarantine(*rows[0][:3])
+            self._watch.rejected(1)
             self._log_accepted()
             return True
         half = len(rows) // 2
@@ -202,3 +224,19 @@ class Shipper:
         if self._watch.succeeded() or self._logged_problem is not None:
             log.warning("the ledger accepts this process again; the outbox is delivered")
         self._logged_problem = None
+
+
+def _confirms(response: httpx.Response, count: int) -> bool:
+    """Return True if the response says that ``count`` entries are stored."""
+    try:
+        result = StoreResult.model_validate(json_of(response))
+    except ValidationError:
+        return False
+    return result.stored + result.duplicates == count
+
+
+def _rejects(response: httpx.Response) -> bool:
+    """Return True if the ledger itself rejects the entries: not a proxy or another server."""
+    body = json_of(response)
+    error = from_payload(body, response.status_code)
+    return isinstance(error, InvalidInput) and error.status == response.status_code

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 WARNING_S = 60.0
 """Default time in seconds without a successful delivery after which waiting entries are reported.
 Restarts of the ledger are usually shorter."""
+REJECTED = "it does not accept their content; they stay in the outbox, see this process's log"
 MAX_COUNTED = 100_000
 """Most entries that are counted, because the count reads the outbox's table."""
 
@@ -28,7 +29,8 @@ class UndeliveredReport(BaseModel):
 
     ``undelivered`` is at most `MAX_COUNTED`; ``waiting_s`` is the time in seconds since the first
     delivery that failed; ``url`` is the ledger's address without credentials; ``problem`` says why
-    the last delivery failed.
+    the last delivery failed. ``rejected`` counts entries that the ledger refused for good; they
+    stay in the outbox, and their names are in the log.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,9 +39,13 @@ class UndeliveredReport(BaseModel):
     waiting_s: float
     url: str
     problem: str
+    rejected: int = 0
 
     def sentence(self) -> str:
         """Return the report in words, without a verb: the caller names the process."""
+        if not self.undelivered:
+            noun = "entry" if self.rejected == 1 else "entries"
+            return f"{self.rejected:,} ledger {noun} rejected: {self.url}: {self.problem}"
         more = " or more" if self.undelivered >= MAX_COUNTED else ""
         noun = "entry" if self.undelivered == 1 else "entries"
         return (
@@ -67,6 +73,7 @@ class DeliveryWatch:
         self._warning_s = warning_s
         self._clock = clock
         self._waiting_since: float | None = None
+        self._rejected = 0
         self._last: UndeliveredReport | None = None
 
     def attempted(self) -> None:
@@ -93,6 +100,10 @@ class DeliveryWatch:
                 self._last.sentence(),
             )
 
+    def rejected(self, count: int) -> None:
+        """Note that the ledger refuses ``count`` entries for good, now or before this process."""
+        self._rejected += count
+
     def succeeded(self) -> bool:
         """Note that nothing waits or a delivery succeeded; return whether a warning ends."""
         ends = self._last is not None
@@ -100,11 +111,18 @@ class DeliveryWatch:
         return ends
 
     def report(self) -> UndeliveredReport | None:
-        """Return the entries that wait for ``warning_s`` or longer; None if deliveries succeed."""
-        waiting_s, last = self._waiting_time(), self._last
-        if waiting_s is None or last is None:
+        """Return the entries that wait for ``warning_s`` or longer, and those that were rejected.
+
+        None if there are none.
+        """
+        waiting_s, last, rejected = self._waiting_time(), self._last, self._rejected
+        if waiting_s is not None and last is not None:
+            return last.model_copy(update={"waiting_s": round(waiting_s, 1), "rejected": rejected})
+        if not rejected:
             return None
-        return last.model_copy(update={"waiting_s": round(waiting_s, 1)})
+        return UndeliveredReport(
+            undelivered=0, waiting_s=0.0, url=self._url, problem=REJECTED, rejected=rejected
+        )
 
     def _waiting_time(self) -> float | None:
         since = self._waiting_since

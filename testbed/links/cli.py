@@ -49,7 +49,8 @@ def set_link(hop: str, spec: str, state_dir: Path | None) -> None:
     """Change a link from now on.
 
     LINK is a profile with or without changes (3g; 4g,loss=0.01,up_mbps=2), "stall" (no byte
-    passes), "reset" (connections break and new ones are refused), or @FILE (a schedule).
+    passes), "reset" (connections break and new ones are refused), "reset-after-accept" (new ones
+    are accepted and then break), or @FILE (a schedule).
     """
     control = _control(hop, state_dir)
     if spec.startswith("@"):

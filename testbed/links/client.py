@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 
+from shared.bounded_transport import BoundedTransport
 from shared.errors import DimeeError, from_payload
+from shared.http_fetch import fetch, json_of
 from shared.redaction import without_credentials
 
 
@@ -22,7 +24,7 @@ class LinkControl:
         return self._request("GET", "/link")
 
     def change(self, spec: str) -> dict[str, Any]:
-        """Change the link to ``4g``, ``4g,loss=0.01``, ``stall`` or ``reset``.
+        """Change the link to ``4g``, ``4g,loss=0.01``, ``stall`` or another outage.
 
         Returns the new report; raises `InvalidInput`.
         """
@@ -48,15 +50,19 @@ class LinkControl:
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            response = httpx.request(
-                method, f"{self.url}{path}", json=body, trust_env=False, timeout=10.0
-            )
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
+            with httpx.Client(transport=BoundedTransport(), timeout=10.0) as http:
+                response = fetch(http, method, f"{self.url}{path}", json=body)
+        except httpx.HTTPError as error:
             raise DimeeError(
                 f"the link {self.hop} at {without_credentials(self.url)} cannot be reached "
                 f"({error or type(error).__name__}); is its testbed running?"
             ) from None
-        if not response.is_success:
+        answer = json_of(response)
+        if response.status_code != httpx.codes.OK:
             raise from_payload(answer, response.status_code)
-        return dict(answer)
+        if not isinstance(answer, dict):
+            raise DimeeError(
+                f"the server at {without_credentials(self.url)} is no link {self.hop}; "
+                "correct its address"
+            )
+        return answer

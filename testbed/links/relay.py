@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -18,6 +19,8 @@ MAX_CONNECTIONS = 400
 """Upper bound, since select handles 1,024 descriptors and a connection has two. Only the event loop
 with select has timers finer than 1 ms."""
 TARGET_POLL_S = 0.1
+MAX_ACCEPTED_S = 0.003
+"""Longest time from accepting to resetting a connection during ``reset-after-accept``."""
 
 Directions = tuple[LinkDirection, LinkDirection]
 
@@ -52,6 +55,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule_task: asyncio.Task[None] | None = None
         self._polling_target = False
+        self._random = random.Random(seed)
         self._counts = {"connections": 0, "rejected": 0, "up_bytes": 0, "down_bytes": 0}
 
     def _make_directions(self, link: Link) -> Directions:
@@ -84,7 +88,10 @@ class Relay:
         def accept() -> asyncio.Protocol:
             if len(self.connections) >= MAX_CONNECTIONS:
                 self._counts["rejected"] += 1
-                return _Rejected()
+                return _Rejected(0.0)
+            if self.outage == "reset-after-accept" and directions is self._directions:
+                self._counts["rejected"] += 1
+                return _Rejected(self._random.uniform(0.0, MAX_ACCEPTED_S))
             self._counts["connections"] += directions is self._directions
             return RelayedConnection(self, target, directions).caller_side
 
@@ -114,6 +121,8 @@ class Relay:
             self._reset_connections()
         elif previous == "reset":
             self._spawn(self.start())
+        if self.outage == "reset-after-accept":
+            self._reset_connections()
         for connection in list(self.connections):
             connection.deliver()
 
@@ -215,11 +224,22 @@ class Relay:
 
 
 class _Rejected(asyncio.Protocol):
-    """A connection beyond `MAX_CONNECTIONS`: it is reset at once."""
+    """A connection that is reset ``after_s`` seconds after it was accepted."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        reset(transport)
+        self._transport = transport
+        if self._after_s:
+            asyncio.get_running_loop().call_later(self._after_s, self._reset)
+        else:
+            self._reset()
+
+    def _reset(self) -> None:
+        if not self._transport.is_closing():  # the caller may have closed the connection
+            reset(self._transport)
 
 
 async def _is_listening(target: Address) -> bool:

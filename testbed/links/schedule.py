@@ -2,7 +2,7 @@
 
 ::
 
-    # seconds  link as in `parse_link`, "stall" (no byte passes) or "reset" (connections break)
+    # seconds  link as in `parse_link`, or an outage, as `parse_state` describes
     0     4g
     20    4g,up_mbps=2,loss=0.02
     40    stall
@@ -26,8 +26,8 @@ from shared.link_profiles import Link, parse_link
 from shared.user_files import read_text, split_lines
 from testbed.links.traces import PacketTrace, read_trace
 
-Outage = Literal["stall", "reset"]
-OUTAGES: tuple[Outage, ...] = ("stall", "reset")
+Outage = Literal["stall", "reset", "reset-after-accept"]
+OUTAGES: tuple[Outage, ...] = ("stall", "reset", "reset-after-accept")
 MAX_CHANGES = 100_000
 
 
@@ -47,7 +47,10 @@ class LinkState:
 
 
 def parse_state(spec: str, folder: Path | None = None) -> LinkState:
-    """Parse ``4g``, ``4g,loss=0.01``, ``4g,up=FILE``, ``stall`` or ``reset``.
+    """Parse ``4g``, ``4g,loss=0.01``, ``4g,up=FILE`` or an outage.
+
+    ``stall``: no byte passes. ``reset``: connections break, and new ones are refused.
+    ``reset-after-accept``: connections break, and new ones are accepted and reset soon after.
 
     Traces are read relative to ``folder``. Without it no file is read and a trace is refused, as
     in a request to a running relay. Raises `InvalidInput`.

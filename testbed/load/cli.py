@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,30 @@ import httpx
 
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
+from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.extras import TESTBED, require
 from shared.files import prepare_output
+from shared.http_fetch import fetch, json_of, parse_json
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from shared.redaction import without_credentials
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.accuracy import accuracy_lines
+from testbed.load.actions import actions_of, describe_action
 from testbed.load.arrivals import from_trace, poisson
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
+from testbed.load.ledger_check import describe_ledger
 from testbed.load.load_run import LoadRun, describe_partial
 from testbed.load.provenance import provenance
 from testbed.load.report import make_report
-from testbed.load.runner import Action, PlannedRequest
+from testbed.load.runner import PlannedRequest
 from testbed.load.sample import PATH, Sample, request_body
-from testbed.load.scenarios import SCENARIOS, Fault, Scenario
+from testbed.load.scenarios import SCENARIOS, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
 from testbed.load.texts import in_passes, texts_to_send
 from testbed.up import describe_bundle
@@ -130,7 +133,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     from the time at which a request was meant to be sent. Exits with 2 if no request was answered.
     Ctrl-C, SIGTERM and SIGHUP end the run early: the report then has the requests that have ended.
     """
-    _require_extra()
+    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
     for file in _report_files(out):
         prepare_output(file, "out")
     chosen = SCENARIOS[scenario]
@@ -147,15 +150,19 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
             click.echo(f"  {describe(measurement)}")
         ready = _readiness(target.url, credentials)
         client = HttpClient(target.url, PATH, credentials)
-        plan = _plan(client, target.url, chosen, arrivals, texts, options)
+        plan, warm_up = _plan(client, target.url, chosen, arrivals, texts, options)
+        click.echo(
+            f"sent {len(warm_up):,} requests before the run, to warm the tiers up; the ledger has "
+            "them, the report does not"
+        )
         click.echo(f"sending {len(plan):,} requests in {duration_s:g} s …")
-        actions = _actions(target, chosen, duration_s)
+        actions = actions_of(chosen, duration_s, target, credentials)
         sent.send(client, plan, options["deadline_ms"], actions)
-        sent.verify(target.ledger_url, credentials)
+        sent.verify(target.ledger_url, credentials, warm_up)
     book = options["price_book"]
     facts = {
-        "scenario": scenario,
-        "scenario_title": chosen.title,
+        **scenario_facts(scenario, options["arrivals"]),
+        "warm_up_requests": len(warm_up),
         "path": options["path"],
         "policy": ready.get("policy"),
         "rate": rate,
@@ -179,8 +186,15 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
         raise sent.stopped
 
 
-def _require_extra() -> None:
-    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
+def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
+    """Return name and title of the scenario; send times from a file replace those of a scenario."""
+    scenario = SCENARIOS[name]
+    if arrivals is None:
+        return {"scenario": name, "scenario_title": scenario.title}
+    times = f"send times from {arrivals}"
+    if not scenario.faults and scenario.escalating is None:
+        return {"scenario": "arrivals", "scenario_title": times}
+    return {"scenario": f"{name} with arrivals", "scenario_title": f"{times}; {scenario.title}"}
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:
@@ -258,18 +272,22 @@ def _running_target(chosen: Scenario, options: dict[str, Any]) -> LoadTarget:
 
 def _readiness(url: str, credentials: Credentials) -> dict[str, Any]:
     try:
-        response = httpx.get(
-            f"{url}/readyz", trust_env=False, timeout=10.0, verify=credentials.verify
-        )
-        ready = dict(response.json())
-    except (httpx.HTTPError, ValueError) as error:
+        with httpx.Client(transport=BoundedTransport(credentials.verify), timeout=10.0) as http:
+            ready = json_of(fetch(http, "GET", f"{url}/readyz"))
+    except httpx.HTTPError as error:
         raise DimeeError(
             f"no gateway answers at {without_credentials(url)} ({error or type(error).__name__}); "
             "start one: dimee up"
         ) from None
+    if not isinstance(ready, dict):
+        raise DimeeError(
+            f"the server at {without_credentials(url)} is no gateway; correct --url, or start one: "
+            "dimee up"
+        )
+    tiers = ready.get("tiers")
     away = [
         f"{tier} ({readiness})"
-        for tier, readiness in ready.get("tiers", {}).items()
+        for tier, readiness in (tiers.items() if isinstance(tiers, dict) else ())
         if readiness != "ready"
     ]
     if away:
@@ -284,17 +302,21 @@ def _plan(
     arrivals: list[float],
     texts: list[InputText],
     options: dict[str, Any],
-) -> list[PlannedRequest]:
-    """Warm the tiers up with some texts, and choose text and policy of each request."""
+) -> tuple[list[PlannedRequest], list[Sample]]:
+    """Warm the tiers up with some texts, and choose text and policy of each request.
+
+    Returns the plan and the samples of the warm-up.
+    """
     rng = random.Random(options["seed"])
     if chosen.escalating is None:
         policy = None if options["path"] == "policy" else options["path"]
-        _classify(client, url, texts[:WARM_UP], policy)
+        warm_up = _classify(client, url, texts[:WARM_UP], policy)
         chosen_texts = in_passes(texts, len(arrivals), rng)
-        return [
+        plan = [
             PlannedRequest(at, text, policy)
             for at, text in zip(arrivals, chosen_texts, strict=True)
         ]
+        return plan, warm_up
     samples = _classify(client, url, texts, "cascade-routing")
     escalating = [text for text, sample in zip(texts, samples, strict=True) if sample.escalated]
     if not escalating:
@@ -304,12 +326,13 @@ def _plan(
         )
     chosen_numbers = rng.sample(range(len(arrivals)), round(chosen.escalating * len(arrivals)))
     numbers = set(chosen_numbers)
-    return [
+    plan = [
         PlannedRequest(at, rng.choice(escalating), "cascade-routing")
         if number in numbers
         else PlannedRequest(at, rng.choice(texts), "mobile")
         for number, at in enumerate(arrivals)
     ]
+    return plan, samples
 
 
 def _classify(
@@ -322,28 +345,14 @@ def _classify(
     samples = []
     for answer in run(send_in_turn(client, bodies)):
         if answer.status == 0:
-            raise DimeeError(
-                f"the gateway at {without_credentials(url)} was lost before the run "
-                f"({answer.error})"
-            )
+            shown = without_credentials(url)
+            raise DimeeError(f"the gateway at {shown} was lost before the run ({answer.error})")
         if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:  # a text or the policy is wrong
-            raise from_payload(json.loads(answer.body), answer.status)
+            raise from_payload(parse_json(answer.body), answer.status)
         sample = Sample(answer.number, 0.0)
         sample.read(answer)
         samples.append(sample)
     return samples
-
-
-def _actions(target: LoadTarget, chosen: Scenario, duration_s: float) -> list[Action]:
-    def act(fault: Fault) -> None:
-        if fault.kind == "kill":
-            target.kill(fault.name)
-        else:
-            target.set_link(fault.name, fault.spec)
-
-    return [
-        Action(fault.at * duration_s, str(fault), partial(act, fault)) for fault in chosen.faults
-    ]
 
 
 def _link_verdict(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, str | None]:
@@ -379,9 +388,9 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
     if report["accuracy"] is not None:
         click.echo("\n".join(accuracy_lines(report)))
-    ledger = report["ledger"]
-    problem = ledger["error"] or f"{ledger.get('total_findings')} findings"
-    click.echo(f"ledger verify: {'consistent' if ledger['consistent'] else problem}")
+    for action in report["actions"]:
+        click.echo(describe_action(action))
+    click.echo(f"ledger verify: {describe_ledger(report)}")
     click.echo(f"written: {files[0]} and {files[1]}")
     if not report["endings"].get("answered") and not partial:
         raise DimeeError(

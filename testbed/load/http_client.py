@@ -20,7 +20,12 @@ from shared.connections import CLIENT_IDLE_S
 from shared.credentials import Credentials
 
 T = TypeVar("T")
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Largest answer, head included, that is read."""
+_STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r]")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r", re.I)
+_CHUNK_SIZE = re.compile(rb"[0-9a-f]{1,6}", re.I)
+_NO_BODY = (204, 304)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.I)
 
@@ -74,16 +79,19 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
+        try:
+            answer = _read_answer(data)
+        except ValueError as error:
+            self.abandon(str(error).encode())
             return
-        body = _read_body(data, end)
-        if body is None:
+        if answer is None:
             return
+        status, body, end = answer
         self._buffer = b""
-        if _CLOSE.search(data, 0, end):
+        # bytes after the answer, or before a request, would be taken for the next answer
+        if self.number is None or end < len(data) or _CLOSE.search(data, 0, data.find(b"\r\n\r\n")):
             self.close()
-        self._finish(int(data[9:12]), body)
+        self._finish(status, body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -106,23 +114,48 @@ class Connection(asyncio.Protocol):
             self._finished(self, status, body)
 
 
-def _read_body(data: bytes, head_end: int) -> bytes | None:
-    """Return the body after a head that ends at ``head_end``, or None while it is incomplete."""
+def _read_answer(data: bytes) -> tuple[int, bytes, int] | None:
+    """Return status, body and length of an answer, or None while it is incomplete.
+
+    Raises `ValueError` for what no server of this project sends: an informational response, a body
+    that ends with the connection, or more than `MAX_ANSWER_BYTES`.
+    """
+    head_end = data.find(b"\r\n\r\n")
+    status = _STATUS.match(data)
+    if status is None and len(data) >= len(b"HTTP/1.1 200 "):
+        raise ValueError("invalid answer")
+    if len(data) > MAX_ANSWER_BYTES:
+        raise ValueError("answer too large")
+    if head_end < 0 or status is None:
+        return None
+    body_and_end = _read_body(data, head_end, int(status[1]))
+    return None if body_and_end is None else (int(status[1]), *body_and_end)
+
+
+def _read_body(data: bytes, head_end: int, status: int) -> tuple[bytes, int] | None:
+    """Return the body after a head that ends at ``head_end``, and where it ends."""
     start = head_end + 4
-    length = _LENGTH.search(data, 0, head_end)
+    length = _LENGTH.search(data, 0, head_end + 1)
     if length is not None:
         stop = start + int(length[1])
-        return data[start:stop] if len(data) >= stop else None
+        if stop > MAX_ANSWER_BYTES:
+            raise ValueError("answer too large")
+        return (data[start:stop], stop) if len(data) >= stop else None
     if not _CHUNKED.search(data, 0, head_end + 2):
-        return b""
+        if status in _NO_BODY:
+            return b"", start
+        raise ValueError("answer without a length")
     chunks: list[bytes] = []
     while (line_end := data.find(b"\r\n", start)) >= 0:
-        size = int(data[start:line_end].partition(b";")[0], 16)
+        size_text = _CHUNK_SIZE.fullmatch(data[start:line_end].partition(b";")[0].strip())
+        if size_text is None:
+            raise ValueError("invalid chunk")
+        size = int(size_text[0], 16)
         start = line_end + 2
         if len(data) < start + size + 2:
             return None
         if size == 0:
-            return b"".join(chunks)
+            return b"".join(chunks), start + 2
         chunks.append(data[start : start + size])
         start += size + 2
     return None

@@ -36,3 +36,18 @@ def verify_ledger(
         "total_findings": report.total_findings,
         "findings": [finding.model_dump(mode="json") for finding in report.findings[:20]],
     }
+
+
+def describe_ledger(report: dict[str, Any]) -> str:
+    """Return the ledger's verification in one line, with the origin of its requests."""
+    ledger = report["ledger"]
+    if not ledger["consistent"]:
+        return str(ledger["error"] or f"{ledger['total_findings']:,} findings")
+    sent, warm_up = report["requests"], report["warm_up_requests"]
+    others = ledger["requests"] - sent - warm_up
+    parts = [f"{sent:,} of the run", f"{warm_up:,} of the warm-up"]
+    if others > 0:
+        parts.append(f"{others:,} others")
+    elif others < 0:
+        parts.append(f"{-others:,} fewer, because they did not reach the mobile or were not let in")
+    return f"consistent; {ledger['requests']:,} requests: {', '.join(parts)}"

@@ -24,6 +24,7 @@ from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
+from shared.http_fetch import parse_json
 from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
 from shared.settings import default_bundle
@@ -67,8 +68,11 @@ def _outcome(answer: Answer, label: str | None) -> PolicyAnswer:
     if answer.status == 0:
         raise DimeeError(f"the gateway did not answer ({answer.error}); see the testbed's logs")
     if answer.status != HTTPStatus.OK:
-        raise from_payload(json.loads(answer.body), answer.status)
-    item = ClassifyResponse.model_validate_json(answer.body).items[0]
+        raise from_payload(parse_json(answer.body), answer.status)
+    try:
+        (item,) = ClassifyResponse.model_validate_json(answer.body).items
+    except ValueError:  # also pydantic's ValidationError
+        raise DimeeError("the gateway answered in an unknown format; correct its address") from None
     if item.result is None:
         raise from_payload({"error": item.error}, 500)
     cost = item.result.cost

@@ -66,9 +66,10 @@ class LoadRun:
         if not self._ended and self.stopped is not None:
             raise self.stopped
 
-    def verify(self, ledger_url: str, credentials: Credentials) -> None:
-        """Verify the ledger, which must have every answered request."""
-        answered = sum(sample.ending == "answered" for sample in self.samples)
+    def verify(self, ledger_url: str, credentials: Credentials, warm_up: Sequence[Sample]) -> None:
+        """Verify the ledger, which must have every answered request and those of the warm-up."""
+        sent = (*warm_up, *self.samples)
+        answered = sum(sample.ending == "answered" for sample in sent)
         self.ledger = verify_ledger(ledger_url, answered, credentials=credentials)
 
     def facts(self, duration_s: float) -> dict[str, Any]:

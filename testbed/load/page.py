@@ -6,8 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from shared.terminal import escape_controls
 from testbed.load.accuracy import describe_accuracy
+from testbed.load.actions import describe_action
 from testbed.load.charts import columns_over_time, lines_over_time, stacked_bars
+from testbed.load.ledger_check import describe_ledger
 from testbed.load.load_run import describe_partial
 from testbed.load.sample import ENDINGS, TIERS
 from testbed.load.templates import environment
@@ -18,15 +21,22 @@ def load_page(report: dict[str, Any]) -> str:
     html = environment(html=True)
     html.filters["ms"] = lambda value: "–" if value is None else f"{value:,.1f}"
     html.filters["accuracy"] = describe_accuracy
+    html.filters["action"] = describe_action
+    html.filters["ledger"] = describe_ledger
     charts = {name: Markup(svg) for name, svg in _charts(report).items()}
-    return html.get_template("load.html.j2").render(
+    page = html.get_template("load.html.j2").render(
         report=report, charts=charts, partial=describe_partial(report)
     )
+    return escape_controls(page)
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
     bins, duration_s = report["over_time"], report["duration_s"]
-    actions = [(row["at_s"], row["name"]) for row in report["actions"]]
+    actions = [
+        (row["at_s"], row["name"])
+        for row in report["actions"]
+        if row.get("after_s") is None or not row["error"]
+    ]
     series = {
         percentile: [((row["from_s"] + row["until_s"]) / 2, row[percentile]) for row in bins]
         for percentile in ("p50", "p95", "p99")

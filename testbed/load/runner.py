@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,21 +28,34 @@ class PlannedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Event after an action: ``wait`` returns True when it happens, False if the run ends first."""
+
+    name: str
+    wait: Callable[[threading.Event], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
-    """Function to call at a time of the run, in a thread of its own."""
+    """Function to call at a time of the run, in a thread of its own, and the events after it."""
 
     at_s: float
     name: str
     act: Callable[[], None]
+    followed: tuple[Followed, ...] = ()
 
 
 @dataclass(slots=True)
 class ActionRecord:
-    """Start of an action, in seconds from the start of the run, and its error if it failed."""
+    """Start of an action, in seconds from the start of the run, and its error if it failed.
+
+    Of an event after an action, ``at_s`` is its time, and ``after_s`` the time since the action.
+    """
 
     at_s: float
     name: str
     error: str | None = None
+    after_s: float | None = None
 
 
 async def run_plan(
@@ -77,9 +91,21 @@ async def run_plan(
             await asyncio.to_thread(action.act)
         except Exception as error:  # the run goes on, and the report shows the error
             record.error = str(error) or type(error).__name__
+            return
+        for event in action.followed:
+            happened = await asyncio.to_thread(event.wait, ended)
+            now = time.monotonic() - started
+            problem = None if happened else "not before the end of the run"
+            records.append(ActionRecord(now, event.name, problem, now - record.at_s))
+            if not happened:
+                return
 
+    ended = threading.Event()
     running = [asyncio.create_task(run_action(action)) for action in actions]
-    await loop.wait()
+    try:
+        await loop.wait()
+    finally:
+        ended.set()
     await asyncio.gather(*running)
     return started, records
 

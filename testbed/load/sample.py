@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from shared.domain import InputText
 from shared.wire import Classification, ClassifyResponse
@@ -129,6 +129,6 @@ def request_body(text: InputText, policy: str | None, deadline_ms: float) -> dic
 
 def _error_code(content: bytes) -> str | None:
     try:
-        return str(json.loads(content)["error"]["code"])
+        return str(from_json(content)["error"]["code"])[:64]
     except (ValueError, LookupError, TypeError):
         return None

@@ -12,6 +12,7 @@ import httpx
 from mobile_client.gateway.examples import classify_body
 from shared.domain import InputText, State, Tier
 from shared.errors import DimeeError, TierFailed, from_payload
+from shared.http_fetch import fetch, json_of
 from shared.pricing.live_prices import LambdaPrices, PriceFile
 from shared.redaction import without_credentials
 from shared.wire import AttemptReport, ClassifyResponse
@@ -66,21 +67,20 @@ def _classify(http: httpx.Client, tier: Tier, text: InputText) -> AttemptReport:
         "deadline_ms": DEADLINE_MS,
     }
     try:
-        response = http.post(PATH, json=body)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = fetch(http, "POST", PATH, json=body)
+    except httpx.HTTPError as error:
         raise _gateway_error(http, str(error) or type(error).__name__) from None
-    try:
-        if response.status_code == httpx.codes.OK:
-            item = ClassifyResponse.model_validate_json(response.content).items[0]
-        else:
-            payload = response.json()
-    except ValueError:  # also pydantic's ValidationError
-        raise _gateway_error(http, f"status {response.status_code}, unknown format") from None
     if response.status_code != httpx.codes.OK:
-        raise from_payload(payload, response.status_code)
+        raise from_payload(json_of(response), response.status_code)
+    try:
+        (item,) = ClassifyResponse.model_validate_json(response.content).items
+    except ValueError:  # also pydantic's ValidationError, and another number of items
+        raise _gateway_error(http, f"status {response.status_code}, unknown format") from None
     if item.result is None:
         raise from_payload({"error": item.error}, 500)
-    first = item.result.attempts[0]
+    first = next(iter(item.result.attempts), None)
+    if first is None:
+        raise _gateway_error(http, "it reports no attempt")
     if first.tier is not tier or first.state is not State.ANSWERED:
         raise TierFailed(
             f"the {tier} did not answer ({first.error_code or first.state.value}); "

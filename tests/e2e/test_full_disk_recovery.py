@@ -113,3 +113,41 @@ def test_every_answer_arrives_after_the_disk_was_full(
         store.close()
         reserve = disk.folder / "mobile" / "outbox-0.reserve"
         assert reserve.stat().st_size == RESERVE_BYTES, "it is set aside again"
+
+
+@pytest.mark.long
+def test_ledger_on_the_same_full_disk_gets_the_space_of_what_it_stores(disk: SmallDisk) -> None:
+    """Rows that are delivered give their space back while the outbox still refuses entries."""
+    mobile_port, ledger_port = free_ports(2)
+    settings = {
+        "DIMEE_BUNDLE": str(BUNDLE),
+        "DIMEE_POLICY": "mobile",
+        "DIMEE_LEDGER_URL": f"http://127.0.0.1:{ledger_port}",
+    }
+    roles = [
+        Role("ledger", "shared.ledger.server", ledger_port),
+        Role("mobile", "mobile_client", mobile_port),
+    ]
+    with (
+        Testbed(roles, disk.folder, settings) as testbed,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{mobile_port}", trust_env=False, timeout=60.0
+        ) as http,
+    ):
+        testbed.start_all()
+        testbed.kill("ledger")
+        answered: list[str] = []
+        while (part := classify(http))[0]:
+            answered += part[0]
+        assert len(answered) > 2_000
+        testbed.start("ledger")
+        testbed.wait_ready("ledger", WAIT_S)
+        testbed.wait_ready("mobile", WAIT_S)
+        store = LedgerStore(f"sqlite:///{disk.folder / 'ledger.sqlite'}")
+
+        def all_stored() -> bool:
+            return set(answered) <= {entry.request_id for entry in store.entries() if entry.final}
+
+        until(all_stored, "the delivery of every answered request")
+        assert verify(store).consistent
+        store.close()

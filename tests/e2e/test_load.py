@@ -25,7 +25,7 @@ def run(out: Path, *options: str) -> tuple[dict[str, Any], str]:
 @pytest.mark.parametrize(
     ("scenario", "actions"),
     [
-        ("edge-dies", ["edge killed"]),
+        ("edge-dies", ["edge killed", "edge ready again", "edge trusted again"]),
         pytest.param(
             "link-flap",
             3 * ["mobile-edge: stall", "mobile-edge: restored"],
@@ -46,8 +46,21 @@ def test_every_request_ends_and_the_ledger_is_consistent(
         "3",
         "--allow-unverified",
     )
-    assert [one["name"] for one in report["actions"]] == actions
-    assert not any(one["error"] for one in report["actions"])
+    names = [one["name"] for one in report["actions"]]
+    faults = [one for one in report["actions"] if one["after_s"] is None]
+    assert not any(one["error"] for one in faults)
+    if scenario == "edge-dies":
+        # on a busy machine the run may end before the edge is back, and the record says so
+        assert names == actions[: len(names)]
+        assert len(names) >= 2
+        assert len(names) == 3 or "not before the end of the run" in report["actions"][1]["error"]
+        killed, *later = report["actions"]
+        assert all(one["at_s"] >= killed["at_s"] + one["after_s"] - 1e-6 for one in later)
+    else:
+        assert [name for name in names if "trusted" not in name] == actions
+    ledger = report["ledger"]
+    assert report["warm_up_requests"] == 20
+    assert ledger["requests"] == report["requests"] + report["warm_up_requests"]
     assert 60 < report["requests"] == sum(report["endings"].values())
     assert set(report["endings"]) <= ENDINGS, report["error_codes"]
     assert report["endings"]["answered"] > 0.5 * report["requests"]

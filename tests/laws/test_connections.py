@@ -19,7 +19,6 @@ from shared.connections import (
     GRACEFUL_STOP_S,
     LINK_MARGIN_S,
     SERVER_IDLE_S,
-    connection_limits,
 )
 from shared.field_types import MAX_DEADLINE_MS
 from shared.link_profiles import LINKS, parse_link
@@ -27,7 +26,6 @@ from shared.serving.server import SERVER_OPTIONS, ServerConfig
 from tests.support.paths import REPOSITORY
 
 SOURCES = ("shared", "mobile_client", "edge_server", "cloud_server", "testbed")
-OWN = Path("shared/connections.py")
 
 
 def trees() -> Iterator[tuple[Path, ast.AST]]:
@@ -45,16 +43,18 @@ def test_server_waits_longer_than_any_client_and_a_round_trip_on_any_link() -> N
 
 
 def test_every_http_client_has_the_idle_time_of_the_one_place() -> None:
-    assert connection_limits().keepalive_expiry == CLIENT_IDLE_S
     # clients that give no limits have httpx's documented default
     assert httpx.Limits().keepalive_expiry == CLIENT_IDLE_S
-    own_limits = [
-        f"{file}:{node.lineno}"
+    given = [
+        (f"{file}:{keyword.value.lineno}", ast.unparse(keyword.value))
         for file, tree in trees()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "Limits" and file != OWN
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "keepalive_expiry"
     ]
-    assert own_limits == []
+    assert len(given) >= 2
+    assert {value for _, value in given} == {"CLIENT_IDLE_S"}, given
     without_idle_time = [
         f"{file}:{node.lineno}"
         for file, tree in trees()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOM = 400_000
@@ -46,6 +46,14 @@ class SmallDisk:
             yield
         finally:
             ballast.unlink()
+
+    def fill_up(self) -> Path:
+        """Take every free byte of a mounted disk; deleting the returned file gives them back."""
+        ballast = self.folder / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        return ballast
 
     def close(self) -> None:
         """Unmount the file system."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import DimeeError
 from testbed.chaos.fault_injector import FaultInjector
 from testbed.chaos.faults import FAULTS
 from testbed.chaos.faults.fault_kind import FaultKind, FaultNotPossible
@@ -105,3 +106,17 @@ def test_port_that_another_process_got_later_is_not_left_behind(tmp_path: Path) 
             tmp_path / "state", tmp_path, os.getpid(), frozenset({server.getsockname()[1]})
         )
         assert footprint.left_behind(stopped_at=0.0, wait_s=0) == []
+
+
+def test_program_that_forks_ends_with_its_children() -> None:
+    with FAULTS["fork"].hold(FaultInjector(LoadTarget("", "")), "mobile", None):
+        pass
+
+
+def test_program_that_forks_and_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMEE_BUNDLE", "/none")
+    with (
+        pytest.raises(DimeeError, match=r"a program that forks failed: .*bundle"),
+        FAULTS["fork"].hold(FaultInjector(LoadTarget("", "")), "mobile", None),
+    ):
+        pass

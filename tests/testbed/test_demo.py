@@ -94,9 +94,10 @@ def test_labelled_pairs_show_which_answers_are_right(capsys: pytest.CaptureFixtu
     with httpx.Client(base_url="http://mobile", transport=httpx.MockTransport(handle)) as http:
         assert not send_in_turn(http, texts, 10)
     assert bodies[0] == {"texts": ["first"], "pairs": ["second"]}
-    header, *rows, verdict = capsys.readouterr().out.splitlines()
+    header, *rows, chosen, verdict = capsys.readouterr().out.splitlines()
     assert header.endswith("answer")
     assert [row.rsplit("  ", 1)[1] for row in rows[:2]] == ["right", "wrong: negative"]
     assert "fifth" in rows[2]
     assert "| sixth" in rows[2]
+    assert chosen == "answers not from the tier that the policy chose: 0 of 3"
     assert verdict == "right: 1 of 2 labelled texts (50.0%)"

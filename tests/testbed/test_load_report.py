@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import html
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import pytest
 from shared.domain import InputText
 from shared.wire import ClassifyResponse
 from testbed.load.accuracy import accuracy_lines
+from testbed.load.actions import describe_action
+from testbed.load.cli import scenario_facts
+from testbed.load.ledger_check import describe_ledger
 from testbed.load.page import load_page
 from testbed.load.report import make_report
 from testbed.load.runner import ActionRecord
@@ -21,7 +26,8 @@ DEADLINE_MS = 1_000.0
 EVIL = "<script>alert('x')</script>&\""
 FACTS: dict[str, Any] = {
     "scenario": "steady", "scenario_title": "constant rate", "path": "policy",
-    "policy": "cascade-routing", "rate": 20.0, "duration_s": 4.0, "deadline_ms": DEADLINE_MS,
+    "policy": "cascade-routing", "rate": 20.0, "warm_up_requests": 2,
+    "duration_s": 4.0, "deadline_ms": DEADLINE_MS,
     "seed": 1, "trace": None, "trace_left_out": 0, "bundle_id": "b" * 16, "links": [],
     "verified_links": None, "unverified_because": "the testbed has no emulated link",
     "made_at": "2026-11-23T00:00:00Z", "commit": "abc", "command": "dimee load",
@@ -237,3 +243,66 @@ def test_accuracy_stands_beside_latency_and_cost_of_each_tier(samples: list[Samp
     assert "66.7 % (20.8 to 93.9 %), 95 % interval of 3 texts" in page
     assert "100.0 % (34.2 to 100.0 %)" in page
     assert "accuracy</th>" not in load_page(report([sample(0, 3.0, 429, b"{}")]))
+
+
+def test_return_of_a_killed_tier_is_in_text_and_page(samples: list[Sample]) -> None:
+    made = report(samples) | {
+        "actions": [
+            {"at_s": 1.0, "name": "edge killed", "error": None, "after_s": None},
+            {"at_s": 2.25, "name": "edge ready again", "error": None, "after_s": 1.25},
+            {"at_s": 3.0, "name": "edge trusted again", "error": None, "after_s": 2.0},
+        ]
+    }
+    lines = [describe_action(action) for action in made["actions"]]
+    assert lines == [
+        "1.00 s: edge killed",
+        "2.25 s: edge ready again after 1.25 s",
+        "3.00 s: edge trusted again after 2.00 s (the mobile's circuit breaker is closed)",
+    ]
+    page = load_page(made)
+    assert all(html.escape(line, quote=False).replace("'", "&#39;") in page for line in lines)
+    late = {"at_s": 4.0, "name": "edge ready again", "error": "not before the end", "after_s": 3.0}
+    assert describe_action(late) == "4.00 s: edge ready again (not before the end)"
+
+
+def test_ledger_line_names_the_origin_of_its_requests(samples: list[Sample]) -> None:
+    made = report(samples)
+    for found, says in (
+        (7, "consistent; 7 requests: 5 of the run, 2 of the warm-up"),
+        (10, "10 requests: 5 of the run, 2 of the warm-up, 3 others"),
+        (6, "6 requests: 5 of the run, 2 of the warm-up, 1 fewer, because"),
+    ):
+        made["ledger"] = FACTS["ledger"] | {"requests": found}
+        assert says in describe_ledger(made)
+        assert says.replace("'", "&#39;") in load_page(made)
+
+
+def test_control_characters_reach_neither_page_nor_charts(samples: list[Sample]) -> None:
+    evil = "\x1b[2J\x9b\u202eevil\u2066\x07"
+    facts = dict.fromkeys(("scenario", "scenario_title", "policy", "bundle_id", "command"), evil)
+    link = LINK | {"spec": evil, "hop": evil}
+    page = load_page(report(samples, links=[link], trace=evil, **facts))
+    assert not any(char in page for char in "\x1b\x9b\u202e\u2066\x07")
+    assert "\\u202eevil" in page
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e300, 5e-324])
+def test_absurd_figures_give_a_report(value: float, samples: list[Sample]) -> None:
+    for one in samples:
+        one.latency_ms = one.late_ms = one.cost_lambda = one.all_cloud_lambda = value
+        one.hops_ms = dict.fromkeys(one.hops_ms, value)
+    for some in (samples, samples[:1]):
+        made = report(some)
+        assert made["requests"] == len(some)
+        assert "</html>" in load_page(made)
+
+
+def test_send_times_from_a_file_are_described_as_such() -> None:
+    times = Path("times.txt")
+    assert scenario_facts("burst", None)["scenario"] == "burst"
+    assert scenario_facts("burst", times) == {
+        "scenario": "arrivals", "scenario_title": "send times from times.txt",
+    }  # fmt: skip
+    dies = scenario_facts("edge-dies", times)
+    assert dies["scenario"] == "edge-dies with arrivals"
+    assert dies["scenario_title"].startswith("send times from times.txt; the edge is killed")

@@ -140,6 +140,29 @@ def test_reset_link_breaks_and_refuses_connections_until_it_recovers() -> None:
     with_relay(work)
 
 
+def test_connections_are_reset_after_they_were_accepted_until_the_link_recovers() -> None:
+    async def work(relay: Relay, port: int, _: int) -> None:
+        reader, writer = await connect(port)
+        writer.write(b"x")
+        await reader.readexactly(1)
+        relay.change(parse_state("reset-after-accept"))
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(reader.readexactly(1), SOON)
+        for _number in range(20):
+            reader, writer = await connect(port)  # accepted
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await asyncio.wait_for(reader.readexactly(1), SOON)
+            writer.close()
+        assert relay.report()["rejected"] == 20
+        relay.change(LinkState("fast", FAST))
+        reader, writer = await connect(port)
+        writer.write(b"y")
+        assert await reader.readexactly(1) == b"y"
+        writer.close()
+
+    with_relay(work)
+
+
 def test_callers_are_refused_while_nothing_listens_on_the_target() -> None:
     async def work(relay: Relay, port: int, target: int) -> None:
         reader, _writer = await connect(port)

@@ -126,7 +126,7 @@ def test_help_of_a_terminal_without_utf_8_is_printed(
     variables = {name: value for name, value in terminal.items() if value is not None}
     done = subprocess.run(
         [DIMEE, command, "--help"],
-        env=os.environ | variables | {"COLUMNS": "20"},
+        env=os.environ | variables | {"COLUMNS": "20", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,
         timeout=120,
@@ -147,7 +147,7 @@ def test_closed_and_full_streams_end_without_a_traceback(redirection: str) -> No
     command = f'echo fine | "{DIMEE}" classify --mode only-on-device --json - {redirection}'
     done = subprocess.run(
         ["bash", "-c", command],
-        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE)},
+        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,
         timeout=120,
@@ -162,7 +162,7 @@ def test_reader_that_goes_away_ends_the_command_silently() -> None:
     command = f'yes fine | head -n 3000 | "{DIMEE}" classify --mode only-on-device - | head -n 1'
     done = subprocess.run(
         ["bash", "-c", command],
-        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE)},
+        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,
         timeout=120,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -266,15 +264,71 @@ with MobileClient() as mobile:
     assert states == ["abandoned", "answered", "answered"]
 
 
-def test_threads_are_left_only_by_clients(tmp_path: Path) -> None:
-    """Nothing is started or registered before the first client."""
+def test_fork_beside_calls_in_flight(tmp_path: Path) -> None:
     script = """
-import atexit
-registered = atexit._ncallbacks()
-import mobile_client.service_thread, shared.process_bound
-print(threading.active_count(), atexit._ncallbacks() - registered)
-print(shared.process_bound._registered)
+def work():
+    os.write(1, (error_of(lambda: mobile.classify(TEXT)) + os.linesep).encode())
+
+mobile = MobileClient()
+threading.Thread(target=work).start()
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    assert error_of(lambda: mobile.classify(TEXT)).startswith("ClientUnusable")
+    del mobile
+    sys.exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+mobile.close()
 """
-    assert run_script(tmp_path, script).stdout.splitlines() == ["1 0", "False"]
-    assert threading.active_count() >= 1
-    assert os.getpid() > 0
+    with SilentTier() as cloud:
+        settings = {"policy": "cloud", "cloud_url": cloud.url, "deadline_ms": 60_000}
+        with subprocess.Popen(
+            [sys.executable, "-X", "dev", write_script(tmp_path, script)],
+            env=script_environment(tmp_path, **settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as program:
+            cloud.wait_for(1)
+            out, err = program.communicate("\n", timeout=END_S)
+    assert out.splitlines() == ["0", "ClientUnusable: the client is closed; create a new one"]
+    assert "pending" not in err
+    assert [entry.state for entry in recorded(tmp_path)] == [State.ABANDONED]
+
+
+def test_gateway_that_is_loaded_before_a_fork_says_so(tmp_path: Path) -> None:
+    script = """
+import httpx
+from mobile_client.gateway.app import create_app
+from mobile_client.settings import MobileSettings
+
+app = create_app(MobileSettings())
+
+async def ask():
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://m") as http:
+        answer = await http.post("/v1/classify", json={"texts": [TEXT]})
+        print(answer.status_code, answer.json()["error"]["code"])
+
+async def start():
+    async with app.router.lifespan_context(app):
+        print("started")
+
+child = os.fork()
+if child == 0:
+    asyncio.run(ask())
+    print(error_of(lambda: asyncio.run(start())), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    answer, start = run_script(tmp_path, script).stdout.splitlines()
+    assert answer == "503 client_unusable"
+    assert start.startswith("ClientUnusable: the client was created in process ")
+
+
+def test_import_starts_and_registers_nothing(tmp_path: Path) -> None:
+    script = """
+import mobile_client.service_thread, shared.process_bound
+print(threading.active_count(), shared.process_bound._registered)
+"""
+    assert run_script(tmp_path, script).stdout == "1 False\n"

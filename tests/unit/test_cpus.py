@@ -46,7 +46,7 @@ def host(root: Path, groups: str, files: dict[str, str]) -> Path:
             },
             3,
         ),
-        (8, V2, {OWN_2: "nonsense\n"}, 8),
+        (8, V2, {OWN_2: "malformed\n"}, 8),
         (8, V2, {OWN_2: "0 0\n"}, 8),
         (8, "", {}, 8),
         (8, "garbage\n:::\n", {}, 8),

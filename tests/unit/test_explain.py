@@ -330,3 +330,47 @@ def test_whatif_reports_an_unreachable_ledger() -> None:
         CliRunner().invoke(
             whatif, ["--ledger-url", url, "--bundle", str(BUNDLE)], catch_exceptions=False
         )
+
+
+def test_figure_that_decides_is_that_of_the_chosen_tier(
+    ledger_store: LedgerStore, recorded: list[RequestTrace], context: ReplayContext
+) -> None:
+    for request in recorded:
+        explanation = explain(request, context)
+        assert explanation.decided_by == "expected_value"
+        values = {
+            view.tier: view.expected_value
+            for view in explanation.tiers
+            if view.expected_value is not None
+        }
+        assert max(values, key=lambda tier: values[tier]) is request.first.tier
+    for entries in ledger_store.last_requests(10, "dimee-fixed"):
+        explanation = explain(read_request(entries), context)
+        assert explanation.decided_by == "distance"
+        distances = {
+            view.tier: view.distance for view in explanation.tiers if view.distance is not None
+        }
+        assert min(distances, key=lambda tier: distances[tier]) is read_request(entries).first.tier
+        assert any(line.startswith("  distance ") for line in lines(explanation))
+    for entries in ledger_store.last_requests(10, "random"):
+        assert explain(read_request(entries), context).decided_by is None
+
+
+@pytest.mark.parametrize("policy", ["cascade-routing", "dimee-fixed"])
+def test_tier_that_a_ceiling_forced_is_not_called_the_best(
+    policy: str, tmp_path: Path, context: ReplayContext
+) -> None:
+    world = World(tmp_path, up=("edge", "cloud"), settings={"latency_price_lambda": 0.0})
+    options = RequestOptions(policy, 60_000, max_cost_lambda=7.0)
+    world.run(lambda mobile: mobile.classify(TEXTS, options=options))
+    forced = 0
+    for entries in world.ledger().last_requests(1000):
+        request = read_request(entries)
+        explanation = explain(request, context)
+        if "excluded" in explanation.why:
+            forced += 1
+            assert explanation.why.startswith("mobile, although ")
+            assert "cost ceiling" in explanation.why
+        elif policy == "dimee-fixed":
+            assert "closest to the centroid of the easy pool" in explanation.why
+    assert forced > 0

@@ -107,7 +107,7 @@ def test_refusals_carry_retry_after_and_are_recorded_in_groups(
 
     for status, headers, body in run_with_server(create_edge(tmp_path), client):
         assert status == 429
-        assert headers["retry-after"] == "2"
+        assert headers["retry-after"] == "3"
         assert body["error"]["code"] == "overloaded"
     assert sum(written) == 20
     assert max(written) > 1

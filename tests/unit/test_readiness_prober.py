@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
 from shared.domain import Tier
 from tests.support.mobile import World, answered, attempts_of
-from tests.support.played_tiers import one, plays
+from tests.support.played_tiers import one, plays, seen
 
 INTERVAL_S = 0.5
 
@@ -229,3 +230,22 @@ def test_impatient_callers_cause_few_probes_of_a_working_tier(tmp_path: Path) ->
 
     # 15 s of requests; those of others would make it none
     assert world(tmp_path, edge, Played("cloud")).run(work) <= 15 / SUSPECT_AFTER_S + 1
+
+
+def test_tier_that_hangs_behind_hedges_is_found_by_probes(tmp_path: Path) -> None:
+    """Each hedge wins, so that no attempt at the tier ends in a failure, and all are paid for."""
+    edge = Played("edge", "hangs")
+
+    async def work(mobile: MobileService) -> Counter[int]:
+        seen(mobile, Tier.EDGE, 20.0)
+        attempts = Counter[int]()
+        for _ in range(200):
+            outcome = answered(await one(mobile, policy="edge"))
+            assert outcome.tier is Tier.CLOUD
+            attempts[len(outcome.attempts)] += 1
+            await asyncio.sleep(0.1)
+        return attempts
+
+    attempts = world(tmp_path, edge, Played("cloud"), hedge="p95").run(work)
+    assert attempts[1] > attempts[2]
+    assert edge.probes >= FAILURES

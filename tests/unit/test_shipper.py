@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +78,20 @@ def test_rejected_row_does_not_block_the_others(
     remaining = other.execute("SELECT attempt_id FROM outbox").fetchall()
     assert remaining == [("a4",)]
     other.close()
+    report = shipper.undelivered()
+    assert report is not None
+    assert (report.undelivered, report.rejected) == (0, 1)
+    assert report.sentence().startswith("1 ledger entry rejected: http://127.0.0.1:")
     shipper.close(1)
+    # a later process reports it too
+    counted = threading.Event()
+    later = Shipper(outbox, running.roles["ledger"].url, pause=lambda _: counted.set())
+    later.start()
+    assert counted.wait(60)
+    report = later.undelivered()
+    assert report is not None
+    assert report.rejected == 1
+    later.close(1)
 
 
 def test_ledger_commands_show_delivered_entries(running: Testbed, outbox: Outbox) -> None:

@@ -64,7 +64,7 @@ def test_second_up_ends_with_a_sentence(tmp_path: Path, repository: Path) -> Non
 def test_folder_that_cannot_hold_the_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(DimeeError, match="cannot hold a testbed.*--state-dir"),
+        pytest.raises(DimeeError, match=r"cannot hold a testbed.*--state-dir"),
         locked_state(tmp_path / "file"),
     ):
         pass

@@ -151,6 +151,13 @@ def test_p95_counts_a_cancelled_round_trip_as_longer_than_its_wait() -> None:
     assert with_round_trips(hundred[:10], [100.0] * 20).p95_ms(Tier.EDGE) is None
 
 
+def test_tier_that_hangs_is_hedged_as_before_and_probed() -> None:
+    """Every hedge wins then, and no attempt at the tier has another end."""
+    tier_stats = with_round_trips([float(ms) for ms in range(1, 101)], [100.0] * 1_000)
+    assert tier_stats.p95_ms(Tier.EDGE) == 100.0
+    assert tier_stats.breakers[Tier.EDGE].needs_probe
+
+
 def test_impatient_callers_do_not_enter_the_p95() -> None:
     tier_stats = with_round_trips([100.0] * 50, [])
     for _ in range(500):

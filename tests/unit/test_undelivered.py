@@ -23,6 +23,8 @@ from tests.support.http_server import HttpServer, in_turn, response
 from tests.support.paths import free_ports
 
 FLUSH_S = 20.0
+STORED = response(200, b'{"stored": 2, "duplicates": 0}')
+REJECTED = b'{"error": {"code": "invalid_input", "message": "no"}}'
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_report_begins_after_a_minute_and_ends_with_a_delivery(
     clock, failing = Clock(), response(503)
 
     async def play() -> None:
-        answers = in_turn([failing] * 4 + [response()])
+        answers = in_turn([failing] * 4 + [STORED])
         async with HttpServer(answers) as server:
             shipper = Shipper(outbox, server.url, clock=clock)
             for seconds in (0.0, WARNING_S - 0.1, 0.1, 15.0):
@@ -93,16 +95,18 @@ def test_each_delivery_restarts_the_minute(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.records
 
 
-def test_entry_that_the_ledger_rejects_is_not_undelivered(outbox: Outbox) -> None:
+def test_entry_that_the_ledger_rejects_is_reported_as_rejected(outbox: Outbox) -> None:
     clock = Clock()
 
     async def play() -> None:
-        async with HttpServer(in_turn([response(503), response(422)])) as server:
+        async with HttpServer(in_turn([response(503), response(422, REJECTED)])) as server:
             shipper = Shipper(outbox, server.url, clock=clock, warning_s=1.0)
             assert not await asyncio.to_thread(shipper.flush, FLUSH_S)
             clock.now += 2.0
             assert await asyncio.to_thread(shipper.flush, FLUSH_S)
-            assert shipper.undelivered() is None
+            report = shipper.undelivered()
+            assert report is not None
+            assert (report.undelivered, report.rejected) == (0, 2)
             await asyncio.to_thread(shipper.close, 1.0)
 
     asyncio.run(play())

@@ -41,17 +41,16 @@ class LedgerStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
         self.write_problem: str | None = None
         """Message of the last delivery's error; None if the last delivery was stored."""
+        self._url = url
         try:
+            self._engine = _engine(url)
             self._migrate()
         except (SQLAlchemyError, OSError) as error:
-            denied = isinstance(error, PermissionError)
-            remedy = other_owner_remedy() if denied else _remedy(self._engine.url)
             raise LedgerUnavailable(
-                f"database-url: the ledger's database cannot be used ({_first_line(error)}); "
-                f"{remedy}"
+                f"database-url: the ledger's database cannot be used ({_reason(error, url)}); "
+                f"{other_owner_remedy() if isinstance(error, PermissionError) else _remedy(url)}"
             ) from None
 
     @property
@@ -166,8 +165,8 @@ class LedgerStore:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
-                f"the ledger's database failed ({_first_line(error)}); nothing was stored; "
-                f"{_remedy(self._engine.url)}"
+                f"the ledger's database failed ({_reason(error, self._url)}); nothing was stored; "
+                f"{_remedy(self._url)}"
             ) from error
 
     def close(self) -> None:
@@ -212,7 +211,7 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         supported = parsed.get_backend_name() in ("sqlite", "postgresql")
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):  # ValueError for a port
         supported = False
     if not supported:
         raise InvalidInput(
@@ -241,9 +240,9 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _remedy(url: sa.URL) -> str:
+def _remedy(url: str) -> str:
     """Return what to do when the database fails."""
-    if url.get_backend_name() == "postgresql":
+    if url.startswith("postgresql"):
         return "check that it runs and that the account may create tables"
     return "check that the disk is not full, and that no other program locks the file"
 
@@ -253,5 +252,16 @@ def _is_full(error: BaseException) -> bool:
     return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+def _reason(error: Exception, database_url: str) -> str:
+    """Return the first line of a driver's message, without what the URL keeps secret."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    try:
+        url = sa.make_url(database_url)
+    except sa.exc.ArgumentError as failure:
+        return f"{type(failure).__name__}: not a database URL"
+    options = (text for name, values in url.normalized_query.items() for text in (name, *values))
+    for secret in (url.password, *options):
+        if secret:
+            reason = reason.replace(str(secret), "…")
+    return reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -72,12 +74,12 @@ def summarise(store: LedgerStore) -> Summary:
             attempts_by_reason=_count_by(groups, lambda group: group.reason),
             requests_by_policy=_count_by(final, lambda group: group.policy),
             durations=_durations(connection),
-            sent_bytes=int(sum(group.sent_bytes for group in groups)),
-            received_bytes=int(sum(group.received_bytes for group in groups)),
-            cost_lambda=sum(group.cost_lambda for group in groups),
-            all_cloud_lambda=sum(group.all_cloud_lambda for group in final),
-            cost_usd=sum(group.cost_usd for group in groups),
-            energy_mj=sum(group.energy_mj for group in groups),
+            sent_bytes=int(_total(group.sent_bytes for group in groups)),
+            received_bytes=int(_total(group.received_bytes for group in groups)),
+            cost_lambda=_total(group.cost_lambda for group in groups),
+            all_cloud_lambda=_total(group.all_cloud_lambda for group in final),
+            cost_usd=_total(group.cost_usd for group in groups),
+            energy_mj=_total(group.energy_mj for group in groups),
             price_books=list(_count_by(groups, lambda group: group.price_book)),
         )
 
@@ -86,7 +88,7 @@ def _groups(connection: sa.Connection) -> list[Any]:
     """Group the attempts in one pass; the result has a few dozen rows for any ledger."""
     columns = [entries.c[name] for name in _GROUP_COLUMNS]
     sums = [
-        sa.func.coalesce(sa.func.sum(entries.c[name]), 0).cast(sa.Float(53)).label(name)
+        sa.func.coalesce(sa.func.sum(entries.c[name].cast(sa.Float(53))), 0).label(name)
         for name in _SUMS
     ]
     query = sa.select(*columns, sa.func.count().label("attempts"), *sums)
@@ -95,6 +97,11 @@ def _groups(connection: sa.Connection) -> list[Any]:
 
 def _count_attempts(groups: Iterable[Any]) -> int:
     return sum(group.attempts for group in groups)
+
+
+def _total(values: Iterable[float]) -> float:
+    """Return the sum, at most the largest float: entries of an older ledger have no bounds."""
+    return min(sum(values), sys.float_info.max)
 
 
 def _count_by(groups: list[Any], name: Callable[[Any], str | None]) -> dict[str, int]:
@@ -146,7 +153,7 @@ def _audits(connection: sa.Connection) -> Audits:
         compared,
         compared * differ,
         *(
-            entries.c[name]
+            entries.c[name].cast(sa.Float(53))
             for name in ("sent_bytes", "received_bytes", "cost_lambda", "cost_usd", "energy_mj")
         ),
     ]
@@ -160,8 +167,8 @@ def _audits(connection: sa.Connection) -> Audits:
         .select_from(entries.outerjoin(final, same_request))
         .where(_audit)
     ).one()
-    attempts, n, differing, sent, received = (int(value) for value in row[:5])
-    cost_lambda, cost_usd, energy_mj = (float(value) for value in row[5:])
+    attempts, n, differing, sent, received = (int(_total([value])) for value in row[:5])
+    cost_lambda, cost_usd, energy_mj = (_total([float(value)]) for value in row[5:])
     return Audits(
         attempts=attempts,
         compared=n,
@@ -184,7 +191,7 @@ def _durations(connection: sa.Connection) -> list[Percentiles]:
     streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
     for tier, *values in streamed:
         for number, value in enumerate(values):
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 values_ms[tier, number].append(value)
     result = []
     for (tier, number), ms in sorted(values_ms.items()):
