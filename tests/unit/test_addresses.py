@@ -40,7 +40,7 @@ SCHEME = "begins with neither http:// nor https://; give "
         ("ws://edge:1", SCHEME + "http://edge:1"),
         ("edge", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
         ("", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
-        ("edge:99999", "is not an address; give http://HOST:PORT or https://HOST:PORT"),
+        ("edge:99999", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
         ("http://", "is not an address; give http://HOST:PORT or https://HOST:PORT"),
     ],
 )
