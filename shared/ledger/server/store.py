@@ -275,7 +275,7 @@ def _engine(url: str) -> sa.Engine:
 def _remedy(url: str, error: Exception) -> str:
     """Return what to do when the database fails."""
     if url.startswith("postgresql"):
-        return "check that it runs, that its disk is not full, and that the account may create tables"
+        return "check that it runs, has disk space, and that the account may create tables"
     if is_damaged(getattr(error, "orig", None)):
         return "restore the file, or move it away and start again: `sqlite3 FILE .recover` reads it"
     return "check that the disk is not full, and that no other program locks the file"
