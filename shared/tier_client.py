@@ -201,7 +201,7 @@ class TierClient:
             return False
 
     async def _status_of(self, path: str, timeout_s: float) -> int:
-        """Return the status of the answer to a GET of ``path``."""
+        """Return the status of the answer to a GET of ``path``, whose body is not read."""
         message = httpx.Request(
             "GET",
             self.url + path,
@@ -210,7 +210,8 @@ class TierClient:
             extensions={FRESH_CONNECTION: True},
         )
         async with asyncio.timeout(timeout_s):
-            response, _ = await self._send(message)
+            response = await self._transport.handle_async_request(message)
+            await response.aclose()
         return response.status_code
 
     async def _exchange(self, call: _Call) -> Exchange:
