@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import httpx
@@ -421,3 +421,15 @@ def test_wait_for_a_connection_is_not_part_of_the_round_trip() -> None:
     assert (impatient.delivery, impatient.sent_bytes) == (Delivery.NOT_SENT, 0)
     assert patient.answer is not None
     assert (patient.round_trip_ms, patient.waited_ms) == (0.0, 3_000.0)
+
+
+def test_probe_needs_no_body_of_readyz() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * MAX_ANSWER_BYTES
+
+    async def work() -> TierError | None:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
+        return await TierClient(Tier.EDGE, "http://edge", EDGE_RULES, transport).probe(TIMEOUT_S)
+
+    assert asyncio.run(work()) is None
