@@ -286,6 +286,10 @@ def _is_full(error: BaseException) -> bool:
     return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
+_PUBLIC_OPTIONS = frozenset({"host", "hostaddr", "port", "user", "dbname", "connect_timeout"})
+"""Options of a database URL whose values a message may show: it says which server failed."""
+
+
 def _reason(error: Exception, database_url: str) -> str:
     """Return the first line of a driver's message, without what the URL keeps secret."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
@@ -294,7 +298,12 @@ def _reason(error: Exception, database_url: str) -> str:
         url = sa.make_url(database_url)
     except sa.exc.ArgumentError as failure:
         return f"{type(failure).__name__}: not a database URL"
-    options = (text for name, values in url.normalized_query.items() for text in (name, *values))
+    options = (
+        text
+        for name, values in url.normalized_query.items()
+        if name not in _PUBLIC_OPTIONS
+        for text in (name, *values)
+    )
     for secret in (url.password, *options):
         if secret:
             reason = reason.replace(str(secret), "…")
