@@ -59,7 +59,7 @@ def open_regular(file: Path) -> Iterator[io.BufferedReader]:
 
 
 def open_stream(file: Path) -> io.BufferedReader:
-    """Open a regular file or a pipe for reading; a pipe that nobody writes to is empty.
+    """Open a regular file or a pipe for reading; a pipe without a writer is empty.
 
     Raises `OSError` for anything else, and never waits for a writer.
     """
