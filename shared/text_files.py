@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from shared.domain import InputText
 from shared.errors import InvalidInput, TooLarge
+from shared.files import open_stream
 from shared.labels import find_label, listed
 from shared.row_files import csv_delimiter, parse_object, records
 from shared.text import check_text
@@ -127,7 +128,7 @@ class TextReader:
         """Return the rows of a file; raises `InvalidInput` with the number of a wrong line."""
         kind = kind or self.format_of(file)
         try:
-            with file.open("rb") as lines:
+            with open_stream(file) as lines:
                 numbered = list(self.read(lines, kind))
         except OSError as error:
             raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None

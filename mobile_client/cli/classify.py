@@ -22,6 +22,7 @@ from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
+from shared.files import open_stream
 from shared.text import check_text
 from shared.text_files import NumberedRow
 from shared.wire import Classification
@@ -127,7 +128,7 @@ def _check_sources(text: tuple[str, ...], pairs: tuple[str, ...], file: Path | N
 
 def _open(file: Path) -> Any:
     try:
-        return file.open("rb")
+        return open_stream(file)
     except OSError as error:
         raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
 
