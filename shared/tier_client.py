@@ -203,13 +203,8 @@ class TierClient:
             return False
         return status == httpx.codes.OK
 
-<<<<<<< ours
     async def _get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
         """Return the status and the body of the answer to a GET of ``path``."""
-=======
-    async def _status_of(self, path: str, timeout_s: float) -> int:
-        """Return the status of the answer to a GET of ``path``, whose body is not read."""
->>>>>>> theirs
         message = httpx.Request(
             "GET",
             self.url + path,
@@ -218,14 +213,8 @@ class TierClient:
             extensions={FRESH_CONNECTION: True},
         )
         async with asyncio.timeout(timeout_s):
-<<<<<<< ours
             response, body = await self._send(message)
         return response.status_code, body
-=======
-            response = await self._transport.handle_async_request(message)
-            await response.aclose()
-        return response.status_code
->>>>>>> theirs
 
     async def _exchange(self, call: _Call) -> Exchange:
         headers = call.headers | self._credentials.headers()
