@@ -59,6 +59,13 @@ class AnswerRules:
             return f"with a wrong {wrong}; run the same version of dimee everywhere"
         return None
 
+    def says_ready(self, readiness: object) -> bool:
+        """Return True if the JSON value of ``/readyz`` is this tier's own, with the same bundle."""
+        ready = {"status": "ready", "tier": self.tier.value, "bundle_id": self.bundle_id}
+        return isinstance(readiness, dict) and all(
+            readiness.get(name) == value for name, value in ready.items()
+        )
+
     def _wrong_field(
         self, answer: InferResponse, resumed_after: int | None, round_trip_ms: float
     ) -> str | None:

@@ -167,7 +167,8 @@ class TierClient:
     async def probe(self, timeout_s: float) -> TierError | None:
         """Ask ``/readyz``; return None if the tier is ready, else `NotReady` or `TierUnreachable`.
 
-        Any answer except a server error shows that the tier can be reached.
+        Only this tier's own answer, with the same bundle, says that it is ready: another server at
+        the address may answer 200 to any request.
         """
         message = httpx.Request(
             "GET",
@@ -178,13 +179,13 @@ class TierClient:
         )
         try:
             async with asyncio.timeout(timeout_s):
-                response, _ = await self._send(message)
+                response, body = await self._send(message)
         except Exception as failure:  # a transport may raise anything
             reason = _reason(failure)
             return TierUnreachable(
                 f"the {self.tier} at {self._shown_url} is not reached ({reason})"
             )
-        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if response.status_code != httpx.codes.OK or not self._rules.says_ready(parse_json(body)):
             return NotReady(f"the {self.tier} at {self._shown_url} is not ready")
         return None
 

@@ -340,12 +340,13 @@ def accepts_text_instead(error: DimeeError) -> bool:
 
 
 def combine_errors(errors: list[DimeeError]) -> DimeeError:
-    """Return one error of the last error's class, with all messages."""
+    """Return one error of the last error's class, with each different message once."""
     last = errors[-1]
-    if len(errors) == 1:
+    messages = list(dict.fromkeys(error.message for error in errors))
+    if len(messages) == 1:
         return last
     return type(last)(
-        "no tier answered: " + "; ".join(error.message for error in errors),
+        "no tier answered: " + "; ".join(messages),
         field=last.field,
         limit=last.limit,
         retry_after_s=last.retry_after_s,

@@ -26,6 +26,7 @@ from shared.serving.responses import send_error
 from shared.serving.tokens import Scope as Right
 from shared.wire import (
     MAX_BODY_BYTES,
+    MAX_TEXTS,
     BundleDescription,
     ClassifyItem,
     ClassifyRequest,
@@ -33,6 +34,8 @@ from shared.wire import (
 )
 
 CLASSIFY = "/v1/classify"
+MAX_VALUES = 4 * MAX_TEXTS
+"""Most JSON values of a call: texts and pairs, and as many again for the error that counts them."""
 ARRIVED = "dimee.arrived"
 """Key in the ASGI scope: arrival of the whole request, in seconds of `time.perf_counter`."""
 DEADLINE_MS = "dimee.deadline_ms"
@@ -103,7 +106,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     # arriving takes no place of the limiter
     app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     install_auth(app, settings, _required_scope)
 
     @app.post(CLASSIFY)

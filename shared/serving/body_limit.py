@@ -1,6 +1,8 @@
-"""ASGI middleware that limits the size of request bodies."""
+"""ASGI middleware that limits the size of request bodies and the number of their JSON values."""
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,8 +18,15 @@ BYTES_PER_REQUEST = 256 * 1024
 time even if it is invalid."""
 
 
+_JSON_MARKS = b'",'
+_NO_JSON_MARKS = bytes(byte for byte in range(256) if byte not in _JSON_MARKS)
+
+
 class BodyLimit:
     """ASGI middleware that refuses a body of more than ``max_bytes`` with 413.
+
+    It also refuses a JSON body of more than ``max_values`` values, before a parser makes an object,
+    or an error, of each. Bodies of the paths in ``binary`` are no JSON.
 
     It reads the whole body, declared or chunked, before the application runs. The application then
     receives the body in a single message. Bodies that are still arriving take at most
@@ -27,10 +36,17 @@ class BodyLimit:
     """
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, max_incomplete_bytes: int = MAX_INCOMPLETE_BYTES
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        max_values: int,
+        binary: Container[str] = (),
+        max_incomplete_bytes: int = MAX_INCOMPLETE_BYTES,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_values = max_values
+        self._binary = binary
         self._max_incomplete_bytes = max_incomplete_bytes
         self._incomplete_bytes = 0
 
@@ -51,11 +67,22 @@ class BodyLimit:
                 return
         if message["type"] == "http.disconnect":
             return
-        body_bytes = len(message.get("body", b""))
+        body = message.get("body", b"")
+        body_bytes = len(body)
         if body_bytes >= BYTES_PER_REQUEST:
             principal_of(HTTPConnection(scope)).charge(body_bytes // BYTES_PER_REQUEST)
         if body_bytes > self._max_bytes:
             await self._refuse(scope, receive, send)
+            return
+        if scope["path"] not in self._binary and has_more_values(body, self._max_values):
+            await send_error(
+                send,
+                TooLarge(
+                    f"body: holds more than {self._max_values:,} values; send fewer",
+                    field="body",
+                    limit=self._max_values,
+                ),
+            )
             return
         await self._app(scope, replay(message, receive), send)
 
@@ -91,6 +118,26 @@ class BodyLimit:
         response = error_response(error)
         response.headers["connection"] = "close"
         await response(scope, receive, send)
+
+
+def has_more_values(body: bytes, limit: int) -> bool:
+    """Return True if the JSON in ``body`` has more than ``limit`` values, in lists and objects.
+
+    It counts the commas outside strings; the parsers limit the depth themselves. In a body that is
+    not JSON in UTF-8, commas in strings may count.
+    """
+    if body.count(b",") < limit:
+        return False
+    if b"\0" in body:  # UTF-16 or UTF-32, which json.loads reads
+        return True
+    marks = body
+    if b"\\" in body:  # without escapes, each quotation mark begins or ends a string
+        marks = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = marks.translate(None, _NO_JSON_MARKS)
+    # two marks for each string, and most strings are followed by a comma or are a name
+    if marks.count(b'"') > 4 * limit:
+        return True
+    return sum(len(outside) for outside in marks.split(b'"')[::2]) >= limit
 
 
 def replay(message: Message, receive: Receive) -> Receive:

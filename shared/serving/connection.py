@@ -202,16 +202,16 @@ class HttpConnection(asyncio.Protocol):
             if end < 0:
                 self._head += data
         if end < 0:
-            self._receive_partial_head(first=not searched)
+            self._receive_partial_head(searched)
             return
         if searched:
             data = bytes(self._head)
             self._head.clear()
         self._begin(data, end + len(HEAD_END))
 
-    def _receive_partial_head(self, first: bool) -> None:
-        check_partial_head(self._head)
-        if first and self._head:
+    def _receive_partial_head(self, searched: int) -> None:
+        check_partial_head(self._head, searched)
+        if not searched and self._head:
             self._stop_timer()
             self._wait_until(self._limits.head_s)
             self._parser.data_received(b"")  # ends uvicorn's wait for the next request

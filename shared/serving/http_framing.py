@@ -34,11 +34,14 @@ class Head(NamedTuple):
     body_bytes: int | None
 
 
-def check_partial_head(data: bytes | bytearray) -> None:
-    """Raise the error for the first bytes of a head that cannot become a valid one."""
+def check_partial_head(data: bytes | bytearray, checked: int = 0) -> None:
+    """Raise the error for the first bytes of a head that cannot become a valid one.
+
+    ``checked`` is how many of them were checked before.
+    """
     if len(data) > HEAD_BYTES:
         raise _too_large()
-    if _BARE_LINE_END.search(data):
+    if _BARE_LINE_END.search(data, max(0, checked - 1)):
         raise _bare_line_end()
 
 

@@ -27,6 +27,9 @@ from shared.wire import (
 
 log = logging.getLogger(__name__)
 
+RESUME_PATH = "/v1/resume"
+MAX_VALUES = 100
+"""Most JSON values of a request; `InferRequest` has fewer than ten."""
 RESUME_BODY = {
     "requestBody": {
         "required": True,
@@ -66,7 +69,9 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(
+        BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES, binary={RESUME_PATH}
+    )
     install_auth(app, settings, require("infer"))
 
     @app.post(PATH)
@@ -74,7 +79,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         """Answer one attempt with this tier's layers."""
         return await service.infer(request, http_request.receive)
 
-    @app.post("/v1/resume", openapi_extra=RESUME_BODY)
+    @app.post(RESUME_PATH, openapi_extra=RESUME_BODY)
     async def resume(
         request: Annotated[ResumeRequest, Depends(_resume_request)], http_request: Request
     ) -> InferResponse:

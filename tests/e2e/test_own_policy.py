@@ -86,9 +86,9 @@ def test_classify_takes_the_path_as_option_and_from_the_environment(
     from_environment = in_examples("classify", "--json", *TEXTS[:10], **settings, policy=PATH)
     for done in (by_option, from_environment):
         assert done.returncode == 0, done.stderr
-        answers = [
-            Classification.model_validate(one, strict=False) for one in json.loads(done.stdout)
-        ]
+        rows = json.loads(done.stdout)
+        assert [row.pop("index") for row in rows] == list(range(10))
+        answers = [Classification.model_validate(row, strict=False) for row in rows]
         assert len(answers) == 10
         for answer in answers:
             assert_follows_the_policy(answer)

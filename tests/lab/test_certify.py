@@ -153,7 +153,7 @@ def test_error_for_too_few_samples_has_the_number_needed(metric: Any, bundle: Bu
     with pytest.raises(
         InvalidInput,
         match=r"max-drop: 0\.5 cannot be certified with n = 408, needs about 598 \(twice that .*; "
-        r"with 0 errors seen, n = 408 certifies no drop below 0\.73$",
+        r"with 0 errors seen, n = 408 certifies no drop below 0\.74$",
     ):
         certify(bundle, done, PriceBook())
     assert (

@@ -15,6 +15,11 @@ EDGE_RULES = AnswerRules(
 )
 
 
+def readiness(tier: str = "edge") -> dict[str, Any]:
+    """Return the JSON object by which ``tier`` says that it is ready."""
+    return {"status": "ready", "tier": tier, "bundle_id": BUNDLE_ID}
+
+
 def valid_answer(attempt_id: str = "a", tier: str = "edge", **changes: Any) -> dict[str, Any]:
     """Return the JSON object of a valid answer of ``tier``, with ``changes``."""
     return {

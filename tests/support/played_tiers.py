@@ -16,7 +16,7 @@ from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
 from shared.ledger.entry import LedgerEntry
 from shared.wire import Classification
-from tests.support.answers import valid_answer
+from tests.support.answers import readiness, valid_answer
 from tests.support.mobile import World
 
 TEXT = "not the triumph it thinks it is, though hardly a failure"
@@ -38,7 +38,7 @@ def plays(what: str, tier: str) -> Any:
         if what == "fails":
             return httpx.Response(500, json={"error": {"code": "internal", "message": "x"}})
         if request.url.path == "/readyz":
-            return httpx.Response(200, json={"status": "ready"})
+            return httpx.Response(200, json=readiness(tier))
         attempt = json.loads(request.content)["attempt_id"]
         return httpx.Response(200, json=valid_answer(attempt, tier))
 

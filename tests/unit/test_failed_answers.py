@@ -19,7 +19,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.cost_model import CostModel
 from shared.wire import Classification
-from tests.support.answers import valid_answer
+from tests.support.answers import readiness, valid_answer
 from tests.support.hostile_server import BEHAVIOURS, HostileServer, http, reset
 from tests.support.mobile import answered, attempts_of
 from tests.support.paths import BUNDLE, free_ports
@@ -34,7 +34,7 @@ def answers_as(tier: str, **changes: Any) -> Callable[[socket.socket, bytes, int
 
     def behave(connection: socket.socket, body: bytes, _number: int) -> None:
         if not body:  # a probe of /readyz
-            connection.sendall(http(b"{}"))
+            connection.sendall(http(json.dumps(readiness(tier)).encode()))
             return
         answer = valid_answer(json.loads(body)["attempt_id"], tier) | changes
         connection.sendall(http(json.dumps(answer).encode()))

@@ -109,11 +109,22 @@ def test_size_and_number_of_headers_are_limited() -> None:
     ],
 )
 def test_partial_heads(data: bytes, error: type[InvalidInput] | None) -> None:
-    if error is None:
-        check_partial_head(data)
-    else:
-        with pytest.raises(error):
-            check_partial_head(data)
+    checks = [lambda: check_partial_head(data), lambda: check_in_single_bytes(data)]
+    for check in checks:
+        if error is None:
+            check()
+        else:
+            with pytest.raises(error):
+                check()
+
+
+def check_in_single_bytes(data: bytes) -> None:
+    for size in range(1, len(data) + 1):
+        check_partial_head(data[:size], checked=size - 1)
+
+
+def test_partial_head_is_not_searched_again() -> None:
+    check_partial_head(b"GET / HTTP/1.1\n" + b"a" * 100, checked=100)
 
 
 def feed(data: bytes, step: int) -> tuple[bool, int]:

@@ -159,7 +159,7 @@ def test_clients_read_the_413_of_a_large_body(send: Callable[..., int], chunked:
     async def client(_: object, port: int) -> int:
         return await asyncio.to_thread(send, f"http://127.0.0.1:{port}/", chunked)
 
-    assert run_with_server(BodyLimit(Echo(), max_bytes=1_000), client) == 413
+    assert run_with_server(BodyLimit(Echo(), max_bytes=1_000, max_values=10), client) == 413
 
 
 def test_body_of_a_probe_is_not_read(tmp_path: Path) -> None:
@@ -194,5 +194,5 @@ def test_bodies_that_are_arriving_share_a_limit() -> None:
             connection.close()
         return statuses
 
-    app = BodyLimit(echo, max_bytes=2_000, max_incomplete_bytes=900)
+    app = BodyLimit(echo, max_bytes=2_000, max_values=10, max_incomplete_bytes=900)
     assert run_with_server(app, client, ConnectionLimits()) == [429, 200, 200]

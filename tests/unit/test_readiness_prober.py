@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
 from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
 from shared.domain import Tier
+from shared.errors import NotReady
+from shared.tier_client import TierClient
+from tests.support.answers import EDGE_RULES, readiness
 from tests.support.mobile import World, answered, attempts_of
 from tests.support.played_tiers import one, plays, seen
 
@@ -249,3 +253,30 @@ def test_tier_that_hangs_behind_hedges_is_found_by_probes(tmp_path: Path) -> Non
     attempts = world(tmp_path, edge, Played("cloud"), hedge="p95").run(work)
     assert attempts[1] > attempts[2]
     assert edge.probes >= FAILURES
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "ready"),
+    [
+        (200, json.dumps(readiness("edge") | {"layers": 3}), True),
+        (200, json.dumps(readiness("cloud")), False),
+        (200, json.dumps(readiness("edge") | {"bundle_id": "other"}), False),
+        (200, json.dumps(readiness("edge") | {"status": 5}), False),
+        (200, "<html>sign in to this network</html>", False),
+        (200, "[" * 100_000, False),
+        (200, "[]", False),
+        (204, "", False),
+        (302, json.dumps(readiness("edge")), False),
+        (401, "", False),
+        (404, "", False),
+        (503, json.dumps(readiness("edge")), False),
+    ],
+)
+def test_only_a_tiers_own_readiness_says_that_it_is_ready(
+    status: int, body: str, ready: bool
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, text=body))
+    client = TierClient(Tier.EDGE, "http://edge", EDGE_RULES, transport)
+    error = asyncio.run(client.probe(20.0))
+    assert isinstance(error, NotReady) is not ready
+    assert ready is (error is None)

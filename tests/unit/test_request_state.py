@@ -350,6 +350,7 @@ def test_combined_error_has_the_class_and_facts_of_the_last() -> None:
     assert type(combined) is Overloaded
     assert (combined.limit, combined.retry_after_s) == (3, 2.0)
     assert combine_errors([last]) is last
+    assert combine_errors([last, last, last]) is last
 
 
 def test_broken_idle_connection_is_replaced_once_by_a_fresh_one() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.entry import LedgerEntry
@@ -27,12 +27,17 @@ from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
 
 log = logging.getLogger(__name__)
+ReportT = TypeVar("ReportT")
 
 DAY_S = 86_400.0
 RETENTION_INTERVAL_S = 3_600.0
 MAX_ENTRIES = 1_000
 MAX_LAST = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_BATCH_VALUES = MAX_ENTRIES * (len(LedgerEntry.model_fields) + 1)
+REPORTS = 2
+"""Most reports that are computed at once. Each takes the interpreter for a long time, and many of
+them would delay deliveries and probes."""
 
 
 class EntryBatch(BaseModel):
@@ -40,7 +45,7 @@ class EntryBatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    entries: Annotated[list[LedgerEntry], Field(max_length=MAX_ENTRIES)]
+    entries: Annotated[list[LedgerEntry], FailFast(), Field(max_length=MAX_ENTRIES)]
 
 
 _ENTRY_BATCH_OPENAPI = {
@@ -101,14 +106,16 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
     install_auth(app, settings, _required_scope)
 
     def store_batch(body: bytes) -> StoreResult:
         try:
             batch = EntryBatch.model_validate_json(body)
         except ValidationError as error:
-            raise RequestValidationError(error.errors()) from None
+            raise RequestValidationError(
+                error.errors(include_url=False, include_input=False)
+            ) from None
         return store.upsert(batch.entries)
 
     # validated from the raw bytes: FastAPI's own parsing would cost as much as the database
@@ -117,21 +124,27 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         """Store a batch of entries. Sending it again changes nothing."""
         return await run_in_threadpool(store_batch, await request.body())
 
-    # plain functions: the database blocks, and FastAPI runs them in its thread pool
+    reports = asyncio.Semaphore(REPORTS)
+
+    async def report(compute: Callable[..., ReportT], *arguments: object) -> ReportT:
+        async with reports:
+            return await run_in_threadpool(compute, *arguments)
+
     @app.get("/v1/summary")
-    def summary() -> Summary:
+    async def summary() -> Summary:
         """Return shares, percentiles, bytes and costs."""
-        return summarise(store)
+        return await report(summarise, store)
 
     @app.get("/v1/requests")
-    def last_requests(
+    async def last_requests(
         last: Annotated[int, Query(ge=1, le=MAX_LAST)] = 200,
         policy: Annotated[str | None, Query(max_length=64)] = None,
     ) -> LastRequests:
         """Return the last answered requests, newest first, as their callers recorded them."""
-        requests = store.last_requests(last, policy)
+        requests = await report(store.last_requests, last, policy)
         return LastRequests(requests=[RequestEntries(entries=entries) for entries in requests])
 
+    # a plain function: the database blocks, and FastAPI runs it in its thread pool
     @app.get("/v1/requests/{request_id}")
     def request_entries(request_id: str) -> RequestEntries:
         """Return both sides of every attempt of one request."""
@@ -141,9 +154,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return RequestEntries(entries=entries)
 
     @app.get("/v1/verify")
-    def verification() -> Verification:
+    async def verification() -> Verification:
         """Match the two sides of every attempt."""
-        return verify(store)
+        return await report(verify, store)
 
     # not in the thread pool, whose threads may all wait for a locked database
     @app.head("/healthz", include_in_schema=False)
