@@ -13,11 +13,13 @@ import sys
 def main() -> None:
     """Run the command ``dimee``. Ctrl-C, SIGTERM and SIGHUP end it in order from here on."""
     try:
-        from shared.signals import raise_on_signals
+        from shared.signals import exit_on_signals, raise_on_signals
 
         raise_on_signals()
-        # by name, because no module of this package may depend on the mobile client
-        importlib.import_module("mobile_client.cli.main").main()
+        with exit_on_signals():
+            # by name, because no module of this package may depend on the mobile client
+            cli = importlib.import_module("mobile_client.cli.main")
+        cli.main()
     except KeyboardInterrupt:  # Ctrl-C before raise_on_signals
         sys.exit(130)
 

@@ -59,6 +59,18 @@ def require(packages: Iterable[str], what: str, *extras: str) -> None:
             raise error
 
 
+def exit_without(packages: Iterable[str], what: str, *extras: str) -> None:
+    """End the process with one sentence and exit code 2 if one of the packages is not installed.
+
+    For packages whose modules are programs: ``python -m`` imports the package first.
+    """
+    try:
+        require(packages, what, *extras)
+    except MissingExtra as error:
+        print(f"dimee: {error.message}", file=sys.stderr)
+        sys.exit(2)
+
+
 @contextmanager
 def imports_of(what: str, *extras: str) -> Iterator[None]:
     """Import a service's modules in this block.

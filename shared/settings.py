@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -102,6 +103,16 @@ def read_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         raise InvalidInput(f"settings: DIMEE_{name.upper()}: {problem}", field=name) from None
     except SettingsError as error:
         raise InvalidInput(f"settings: {error}; lists are written as JSON") from None
+
+
+def refuse_arguments() -> None:
+    """Raise `InvalidInput` if the command line has arguments, of which a server reads none."""
+    if sys.argv[1:]:
+        raise InvalidInput(
+            f"{sys.argv[1][:100]}: a server takes no arguments; set DIMEE_… variables "
+            "(docs/reference/settings.md)",
+            field="arguments",
+        )
 
 
 def _valid_ledger(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -54,11 +54,32 @@ def set_on_signals() -> Iterator[threading.Event]:
     As with `raise_on_signals`, an ignored SIGHUP stays ignored. To be used in the main thread.
     """
     event = threading.Event()
+    with _handled_by(lambda *_: event.set()):
+        yield event
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let each of `SIGNALS` end the process at once during the block, with its exit status.
+
+    For imports: an exception that is raised while an extension module in C or Rust loads becomes
+    another one, with a stack trace. The block may start nothing that has to be ended. In another
+    thread than the main one, which receives no signals, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handled_by(lambda number, _: os._exit(128 + number)):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _heeded()}
     try:
         for number in before:
-            signal.signal(number, lambda *_: event.set())
-        yield event
-    finally:
-        for number, handler in before.items():
             signal.signal(number, handler)
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

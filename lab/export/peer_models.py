@@ -17,25 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-)
 
-from lab.export.layers import write_layers
-from lab.models.exit_heads import ExitShape
-from lab.models.model import MultiExitClassifier
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, MANIFEST, TOKENIZER, layer_file
 from shared.errors import DimeeError, InvalidInput
+from shared.extras import imports_of
+
+with imports_of("lab.export.peer_models", "lab"):
+    import onnx
+    import torch
+    from onnx import numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from transformers import (
+        AutoModelForSequenceClassification,
+        BertConfig,
+        BertForSequenceClassification,
+        BertModel,
+    )
+
+    from lab.export.layers import write_layers
+    from lab.models.exit_heads import ExitShape
+    from lab.models.model import MultiExitClassifier
 
 Arrays = dict[str, NDArray[Any]]
 SUBLAYERS = {

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
-from lab.reports.pages import build
 from shared.errors import DimeeError
+from shared.extras import imports_of
+
+with imports_of("lab.reports", "lab"):
+    from lab.reports.pages import build
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

@@ -15,6 +15,7 @@ import click
 
 from shared.errors import DimeeError, MissingExtra
 from shared.extras import TESTBED, missing_extra
+from shared.signals import exit_on_signals
 from shared.terminal import one_line, protect_output
 
 GROUP = "dimee.commands"
@@ -33,7 +34,8 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         for point in entry_points(group=GROUP, name=cmd_name):
             try:
-                command: click.Command = point.load()
+                with exit_on_signals():
+                    command: click.Command = point.load()
             except ModuleNotFoundError as error:
                 extras = EXTRAS.get(point.module.partition(".")[0], ())
                 missing = missing_extra(error, f"dimee {cmd_name}", *extras)

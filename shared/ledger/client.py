@@ -18,6 +18,8 @@ from shared.ledger.reports import Summary, Verification
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
+CONNECT_S = 10.0
+"""Time after which a ledger that does not accept the connection counts as unreachable."""
 T = TypeVar("T")
 _SUMMARY = TypeAdapter(Summary)
 _VERIFICATION = TypeAdapter(Verification)
@@ -50,7 +52,7 @@ class LedgerClient:
             base_url=self.url,
             transport=transport or BoundedTransport(credentials.verify),
             trust_env=False,
-            timeout=60.0,
+            timeout=httpx.Timeout(60.0, connect=CONNECT_S),
             auth=credentials.auth,
         )
 

@@ -20,7 +20,7 @@ from shared.serving.auth import refuse_unprotected_service
 from shared.serving.connection import ConnectionLimits, connection_factory
 from shared.serving.tls import tls_options
 from shared.serving.whole_requests import WholeRequests
-from shared.settings import ServiceSettings, is_loopback, read_settings
+from shared.settings import ServiceSettings, is_loopback, read_settings, refuse_arguments
 from shared.terminal import protect_output
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
     """
     protect_output()
     try:
+        refuse_arguments()
         loaded = read_settings(settings)
         logging.basicConfig(
             level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"

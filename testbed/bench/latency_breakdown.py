@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import InputText
 from testbed.bench.measured_server import serve
 from testbed.bench.peers import PEERS, SERVERS, Peer
+from testbed.processes.children import run_watched
 from testbed.processes.temporary import temporary_folder
 
 PARTS = (
@@ -51,14 +51,12 @@ def latency_breakdown(
                 "url": f"http://127.0.0.1:{server.port}",
                 "texts": [(text.text, text.pair) for text in texts] * runs,
             }
-            done = subprocess.run(
+            done = run_watched(
                 [sys.executable, str(SERVERS / "mobile_breakdown.py")],
-                input=json.dumps(job),
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
+                json.dumps(job),
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             )
+        done.check_returncode()
         rows = [dict(zip(PARTS, row, strict=True)) for row in json.loads(done.stdout)]
         rows = rows[min(WARM_UP, len(rows) // 2) :]
         by_tier[tier] = {

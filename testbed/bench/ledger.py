@@ -21,7 +21,7 @@ import numpy as np
 from shared.domain import State
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import BATCH_ENTRIES, Shipper
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.bench.ledger_load import LedgerProcess, bodies, ledger_process, pair
 from testbed.processes.temporary import temporary_folder
 
@@ -247,5 +247,4 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.processes.temporary import temporary_folder
 
 RUNS = 7
@@ -68,6 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)
     print(f"medians of {RUNS} runs, {os.cpu_count()} cores, {Path(sys.executable)}")

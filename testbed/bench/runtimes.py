@@ -21,6 +21,7 @@ from shared.inference.layers import Layers
 from testbed.bench.peers import SERVERS
 from testbed.bench.servers.timing import Call, time_calls
 from testbed.bench.setup import make_venv
+from testbed.processes.children import run_watched
 
 SHAPES = ((1, 16), (1, 64), (8, 16), (8, 64))
 OPENVINO = (("openvino", "numpy"),)
@@ -48,7 +49,7 @@ def compare_runtimes(models: dict[str, Path], venvs: Path, runs: int) -> dict[st
 
 def _run_script(python: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     command = [str(python), str(SERVERS / name), json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_watched(command, stderr=subprocess.PIPE)
     if done.returncode:
         print(f"{name} failed and is left out:\n{done.stderr[-2000:]}", file=sys.stderr)
         return {}

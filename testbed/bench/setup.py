@@ -13,6 +13,7 @@ from shared.bundle.loading import Bundle
 from shared.errors import DimeeError
 from shared.extras import install_command
 from testbed.bench.peers import Peer
+from testbed.processes.children import run_watched
 
 Report = Callable[[str], None]
 MODELS = ("fp32", "transformers", "onnx", "onnx-int8")
@@ -60,7 +61,7 @@ def make_models(bundle: Bundle, folder: Path) -> dict[str, Path]:
 
 
 def _run(command: list[str], name: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_watched(command, stderr=subprocess.PIPE)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()[-1]
         raise DimeeError(f"{name}: {' '.join(command[:4])} … failed: {last}")

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import click
 
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.chaos.overload import describe, infer_body, tier_client
 from testbed.load.arrivals import FLAT, poisson
 from testbed.load.generator import open_loop
@@ -78,5 +78,4 @@ def main(rates: tuple[float, ...], seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

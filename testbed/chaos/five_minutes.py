@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.chaos.fault_injector import HOPS, start_fault_injector
 from testbed.chaos.invariants import violations
 from testbed.chaos.output import out_option, write_figures
@@ -123,5 +123,4 @@ def main(seconds: float, rate: float, seed: int, restart_after_s: float, out: Pa
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -15,8 +15,8 @@ import requests
 import schemathesis
 
 from shared.bundle.loading import load_bundle
+from shared.program import run_program
 from shared.settings import default_bundle
-from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import ROLES, FaultInjector, resident_mb, start_fault_injector
 from testbed.chaos.fuzz import FuzzResult, Headers, Post, fuzz_schema, fuzz_tensors, fuzz_texts
 from testbed.chaos.output import out_option, write_figures
@@ -119,5 +119,4 @@ def main(cases: int, seed: int, out: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

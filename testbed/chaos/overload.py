@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.chaos.output import out_option, write_figures
 from testbed.load.arrivals import FLAT, MAX_CHAOS_REQUESTS, poisson
 from testbed.load.generator import MakeBody, closed_loop, open_loop
@@ -161,5 +161,4 @@ def main(
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -27,6 +27,7 @@ from typing import Any
 import click
 
 from shared.domain import InputText
+from shared.program import run_program
 from shared.signals import raise_on_signals
 from testbed.chaos.fault_injector import FaultInjector, start_fault_injector
 from testbed.chaos.faults import FAULTS
@@ -267,5 +268,4 @@ def main(
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import psutil
 
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.chaos.fault_injector import ROLES, FaultInjector, resident_mb, start_fault_injector
 from testbed.chaos.output import out_option, write_figures
 from testbed.chaos.schedules import DEADLINE_S, make_plan
@@ -151,5 +151,4 @@ def main(minutes: float, share: float, rate: float | None, seed: int, out: Path 
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from shared.errors import DimeeError
-from shared.settings import read_settings
+from shared.settings import read_settings, refuse_arguments
 from shared.terminal import protect_output
 from testbed.links.control import ControlServer
 from testbed.links.relay import Relay
@@ -55,6 +55,7 @@ def main() -> None:
     """Read the settings and run; an error is one sentence and exit code 2."""
     protect_output()
     try:
+        refuse_arguments()
         settings = read_settings(RelaySettings)
         with asyncio.Runner(loop_factory=precise_event_loop) as runner:
             runner.run(run(settings))

@@ -14,16 +14,19 @@ from typing import Any
 
 import click
 
+from shared.extras import TESTBED, imports_of
 from shared.link_profiles import LINKS, SOURCES
-from shared.signals import raise_on_signals
+from shared.program import run_program
 from testbed.links.client import LinkControl
 from testbed.links.hops import Hop
 from testbed.links.probe import TOLERANCE, describe, measure
 from testbed.load.provenance import provenance
-from testbed.load.templates import environment
 from testbed.processes.ports import free_ports
 from testbed.processes.processes import Testbed
 from testbed.processes.temporary import temporary_folder
+
+with imports_of("testbed.load.link_accuracy", *TESTBED):
+    from testbed.load.templates import environment
 
 
 @click.command()
@@ -69,5 +72,4 @@ def page(report: dict[str, Any], source: str) -> str:
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

@@ -27,8 +27,8 @@ from shared.errors import DimeeError, from_payload
 from shared.http_fetch import parse_json
 from shared.policies.cascade_routing import CascadeRouting
 from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
+from shared.program import run_program
 from shared.settings import default_bundle
-from shared.signals import raise_on_signals
 from shared.wire import ClassifyResponse
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import Answer, HttpClient, run
@@ -241,5 +241,4 @@ def main(
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    main()
+    run_program(main)

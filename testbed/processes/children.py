@@ -46,6 +46,32 @@ def watched(group: int) -> Iterator[None]:
         watcher.wait()
 
 
+def run_watched(
+    command: Sequence[str], text: str = "", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end with ``text`` as its input, and return its status and output.
+
+    If this process ends before, in any way, the program and the processes that it started end too.
+    ``options`` are those of `subprocess.Popen`.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    ) as process:
+        try:
+            with watched(process.pid):
+                out, errors = process.communicate(text)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
 def _start(module: str, arguments: Sequence[str], options: dict[str, Any]) -> subprocess.Popen[Any]:
     pipe, _ = _pipe()
     return subprocess.Popen(

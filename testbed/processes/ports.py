@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack
+
+from shared.errors import DimeeError
 
 
 def free_ports(count: int) -> list[int]:
@@ -16,11 +19,19 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server can listen on this loopback port."""
+    """Return whether a server can listen on this loopback port.
+
+    Raises `DimeeError` if the machine has no loopback address.
+    """
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("127.0.0.1", port))
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise DimeeError(
+                    "127.0.0.1 is not an address of this machine; the testbed needs it: "
+                    "ip address add 127.0.0.1/8 dev lo"
+                ) from None
             return False
     return True

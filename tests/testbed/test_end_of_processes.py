@@ -57,6 +57,17 @@ finally:
     print(child.stdout.readline(), flush=True)
     stop_all([child], each_s=600, total_s=600)
 """
+STARTS_ANOTHER = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import signal; signal.pause()"])
+"""
+RUNS_ANOTHER_PROGRAM = f"""
+import sys
+from shared.signals import raise_on_signals
+from testbed.processes.children import run_watched
+raise_on_signals()
+run_watched([sys.executable, "-c", {STARTS_ANOTHER!r}])
+"""
 
 
 def two_relays(ports: list[int], end: str = "") -> tuple[str, ...]:
@@ -99,6 +110,18 @@ def test_killed_parent_ends_every_process_and_the_next_command_removes_its_files
         later = time.time() + MIN_AGE_S + 1
         assert remove_abandoned(command.scratch, later) == [folder]
         assert list(command.scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_program_that_a_command_waits_for_ends_with_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """As ``pip`` and the lab's programs do under ``dimee bench``, with what they started."""
+    with started(tmp_path / "tmp", "-c", RUNS_ANOTHER_PROGRAM) as command:
+        command.wait_for_children(3)  # the program, its own child, and their watcher
+        command.process.send_signal(number)
+        command.rest()
+        assert command.left_behind() == []
 
 
 def test_ignored_hangup_stays_ignored(tmp_path: Path) -> None:

@@ -104,6 +104,25 @@ def test_server_names_its_extra(module: str, install: str, tmp_path: Path) -> No
     assert line.endswith(install)
 
 
+@pytest.mark.parametrize(
+    ("module", "install"),
+    [
+        ("testbed.chaos.soak", ALL),
+        ("testbed.chaos.overload", ALL),
+        ("testbed.load.link_accuracy", ALL),
+        ("lab.studies.exits", "pip install -e '.[lab]'"),
+        ("lab.reports", "pip install -e '.[lab]'"),
+        ("lab.export.peer_models", "pip install -e '.[lab]'"),
+    ],
+)
+def test_program_names_its_extra(module: str, install: str, tmp_path: Path) -> None:
+    done = run(module, "--help", folder=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith(f"dimee: {module.rpartition('.')[0]}")
+    assert line.endswith(f"run: {install}")
+
+
 def test_help_lists_what_is_not_installed(tmp_path: Path) -> None:
     done = run("shared.command", "--help", folder=tmp_path)
     assert done.returncode == 0, done.stderr
