@@ -10,7 +10,7 @@ _PAGE_BYTES = 4096
 
 
 class RemovedFileError(sqlite3.OperationalError):
-    """The database was removed or replaced: SQLite goes on writing to a file that nobody finds."""
+    """The database was removed or replaced: SQLite goes on writing to a file without a name."""
 
 
 class SqliteFile:
