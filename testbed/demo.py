@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ def demo(texts: Path | None, **options: Any) -> None:
             credentials = testbed.credentials
             with gateway_client(testbed.roles["mobile"].url, credentials) as http:
                 failed = send_in_turn(http, to_send, label_width(bundle.labels))
-            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=credentials)
             sent = len(to_send)
-            report = wait_for_consistent(ledger, wait_s=10.0, requests=sent)
-            click.echo()
-            print_summary(ledger.summary())
+            url = testbed.roles["ledger"].url
+            with closing(LedgerClient(url, credentials=credentials)) as ledger:
+                report = wait_for_consistent(ledger, wait_s=10.0, requests=sent)
+                click.echo()
+                print_summary(ledger.summary())
             click.echo(
                 "ledger verify: consistent, both sides of every attempt match"
                 if report.consistent
