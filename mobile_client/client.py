@@ -92,7 +92,7 @@ class MobileClient:
 
         A text whose request failed has its error in place of an answer. If a text cannot be
         classified, the call raises `InvalidInput` or `TooLarge` before any request is made; the
-        error names the text as ``texts[i]``.
+        error names the text as ``texts.i``.
         """
         call = self._thread.submit(self._classify(texts, pairs, options))
         return self._thread.wait(call, self._call_s(options))

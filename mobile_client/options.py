@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from shared.domain import RoutingDecision, Tier
 from shared.errors import InvalidInput
-from shared.field_types import CostCeiling, DeadlineMs, Word
+from shared.field_types import CostCeiling, DeadlineMs, Word, is_boolean
 from shared.policies import RoutingPolicy
 from shared.policies.loading import is_path
 from shared.validation import request_error
@@ -58,11 +59,15 @@ class RequestOptions:
         """Check all values except the policy's name, which the mobile checks when it routes."""
         if isinstance(self.policy, str) and not is_path(self.policy):
             _check("policy", self.policy, _WORD)
-        _check("deadline_ms", self.deadline_ms, _DEADLINE)
+        self._keep("deadline_ms", _number("deadline_ms", self.deadline_ms, _DEADLINE))
         _check("mode", self.mode, _WORD)
         if self.mode:
             check_mode(self.mode)
-        _check("max_cost_lambda", self.max_cost_lambda, _CEILING)
+        ceiling = _number("max_cost_lambda", self.max_cost_lambda, _CEILING)
+        self._keep("max_cost_lambda", ceiling)
+
+    def _keep(self, field: str, value: float | None) -> None:
+        object.__setattr__(self, field, value)  # the class is frozen for its users
 
     def resolve(self, defaults: ResolvedOptions) -> ResolvedOptions:
         """Return the options with ``defaults`` in place of those that are None."""
@@ -117,6 +122,17 @@ def check_mode(name: str) -> Mode:
         if mode == name:
             return mode
     raise InvalidInput(f"mode: {name[:40]!r} is not known; choose {', '.join(MODES)}", field="mode")
+
+
+def _number(field: str, value: object, kind: TypeAdapter[Any]) -> float | None:
+    """Return a number of any numeric type as a float; other values are refused as `_check` does."""
+    if is_boolean(value):
+        value = bool(value)  # pydantic refuses Python's boolean, but not numpy's
+    elif isinstance(value, SupportsFloat):
+        with suppress(OverflowError):  # an integer of hundreds of digits is refused below
+            value = float(value)
+    _check(field, value, kind)
+    return cast("float | None", value)
 
 
 def _check(field: str, value: object, kind: TypeAdapter[Any]) -> None:

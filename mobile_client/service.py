@@ -224,7 +224,7 @@ class MobileService(ProcessBound):
         try:
             return _Item(text, pair, self.runtime.prepare(text, pair))
         except InvalidInput as error:
-            field = f"texts[{index}]"
+            field = f"texts.{index}"
             raise InvalidInput(error.message.replace("text", field, 1), field=field) from None
 
     async def _answer_in_turn(self, item: _Item, call: _Call) -> Classification | DimeeError:

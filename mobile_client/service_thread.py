@@ -188,10 +188,12 @@ class ServiceThread(ProcessBound):
 
     def _finish(self, call: Future[T], task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
-            call.cancel()
-            return
-        error = task.exception()
+        if task.cancelled():  # by the caller, whose future has ended, or by code in the loop
+            error: BaseException | None = ClientUnusable(
+                "the call was cancelled in the client's event loop, such as by a policy; repeat it"
+            )
+        else:
+            error = task.exception()
         with suppress(InvalidStateError):  # its caller no longer waits
             if error is None:
                 call.set_result(task.result())

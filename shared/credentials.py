@@ -12,10 +12,12 @@ from typing import Self
 import httpx
 
 from shared.errors import InvalidInput
-from shared.files import ChangeDetector
+from shared.files import ChangeDetector, check_regular, read_limited
 from shared.settings import CallerSettings, read_settings
 
 log = logging.getLogger(__name__)
+
+_MAX_TOKEN_FILE_BYTES = 65_536
 
 
 class Credentials:
@@ -78,11 +80,15 @@ class Credentials:
         if self._ca is None and self._cert is None:
             return True
         try:
+            if self._ca is not None:
+                check_regular(self._ca)
             context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError):
             raise InvalidInput(f"DIMEE_TLS_CA: {self._ca} contains no PEM certificates") from None
         if self._cert is not None:
             try:
+                for file in filter(None, (self._cert, self._key)):
+                    check_regular(file)
                 context.load_cert_chain(self._cert, self._key, password=_no_password)
             except (OSError, ssl.SSLError, ValueError):
                 raise InvalidInput(
@@ -98,10 +104,14 @@ class Credentials:
 
     def _read(self, file: Path) -> None:
         try:
-            token = file.read_text(encoding="utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            token = read_limited(file, _MAX_TOKEN_FILE_BYTES).decode("utf-8-sig").strip()
+        except OSError as error:
             raise InvalidInput(
-                f"DIMEE_TOKEN_FILE: {file} cannot be read ({type(error).__name__})"
+                f"DIMEE_TOKEN_FILE: {file} cannot be read ({error.strerror})"
+            ) from None
+        except UnicodeDecodeError:
+            raise InvalidInput(
+                f"DIMEE_TOKEN_FILE: {file} cannot be read (it is not UTF-8)"
             ) from None
         self._headers = _bearer(token, f"DIMEE_TOKEN_FILE: {file}")
 

@@ -17,12 +17,13 @@ def parse_document(raw: bytes, kind: type[ModelT]) -> ModelT:
     """Return the document in ``raw``, UTF-8 with or without a byte-order mark.
 
     Raises `ValueError` with the wrong field and what is wrong with it, in one line. A name that an
-    object has twice is an error, because readers disagree on which of its values counts.
+    object has twice is an error, because readers disagree on which of its values counts. So is a
+    boolean or a string in the place of a number.
     """
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         json.loads(raw.decode(), object_pairs_hook=_object_without_repetition)
-        return kind.model_validate_json(raw)
+        return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
         field, problem = first_error(error, whole="content")
         raise ValueError(f"{field}: {problem}") from None

@@ -11,6 +11,7 @@ No number is NaN or infinite.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field
@@ -67,3 +68,23 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """Share, probability or confidence."""
 Alpha = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 """Exit threshold α."""
+
+_REFUSED = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def refused_character(text: str) -> str | None:
+    """Return a description of the first character that no text may hold, or None.
+
+    Such characters are U+0000 and lone surrogates, in training data and in requests alike. Other
+    control characters are text, which the tokenizer of the encoder handles.
+    """
+    match = _REFUSED.search(text)
+    if match is None:
+        return None
+    kind = "the character U+0000" if match[0] == "\0" else "a lone surrogate"
+    return f"{kind} at character {match.start() + 1}"
+
+
+def is_boolean(value: object) -> bool:
+    """Return whether ``value`` is a boolean of Python or numpy; no number field accepts one."""
+    return type(value).__name__ in ("bool", "bool_")

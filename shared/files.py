@@ -58,6 +58,23 @@ def open_regular(file: Path) -> Iterator[io.BufferedReader]:
         yield content
 
 
+def open_stream(file: Path) -> io.BufferedReader:
+    """Open a regular file or a pipe for reading; a pipe without a writer is empty.
+
+    Raises `OSError` for anything else, and never waits for a writer.
+    """
+    if not stat.S_ISFIFO(os.stat(file).st_mode):
+        check_regular(file)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "rb")
+
+
+def check_regular(file: Path) -> None:
+    """Raise `OSError` if ``file`` is not a regular file, for readers that open it themselves."""
+    _check_regular(os.stat(file))
+
+
 def read_limited(file: Path, largest_bytes: int) -> bytes:
     """Return the content of a regular file; raise `OSError` if it is larger (``EFBIG``)."""
     with open_regular(file) as content:

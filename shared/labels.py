@@ -55,6 +55,11 @@ def are_numbered(labels: Sequence[str]) -> bool:
     return not any(map(is_whole_number, labels))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun for a message: ``1 request``, ``2,000 requests``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return the names for a message, at most `SHOWN` of them."""
     text = ", ".join(names[:SHOWN])

@@ -44,6 +44,8 @@ class ProcessBound:
 
 
 def _leave_to_parent() -> None:
-    for owned in list(_bound):
+    inherited = list(_bound)
+    _bound.clear()  # a process that this child forks has nothing more to release of them
+    for owned in inherited:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
         owned.after_fork_in_child()

@@ -58,6 +58,15 @@ def redact_urls(text: str) -> str:
     return redact(_URL.sub(lambda url: without_credentials(url[0]), text))
 
 
+def has_password(url: str) -> bool:
+    """Return True if an address contains a password, also as ``password=…``."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return False
+    return bool(password) or _VALUE.search(url) is not None
+
+
 def redacted(error: BaseException) -> str:
     """Return the classes and code locations of an exception and its causes.
 

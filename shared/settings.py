@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
+from shared.field_types import is_boolean, refused_character
 from shared.validation import first_error
 from shared.variable_names import warn_of_unknown_variables
 
@@ -141,10 +142,12 @@ class CallerSettings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: Any) -> Any:
+    def _check_value(cls, value: Any) -> Any:
         # no setting is a boolean, and pydantic would read True as the number 1
-        if isinstance(value, bool):
+        if is_boolean(value):
             raise ValueError("input should not be a boolean")
+        if isinstance(value, str | Path) and (refused := refused_character(str(value))):
+            raise ValueError(f"holds {refused}")
         return value
 
 

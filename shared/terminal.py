@@ -58,6 +58,14 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
+def displayed(text: str) -> str:
+    """Return ``text`` as standard output shows it, for the width of a column."""
+    stream: Any = sys.stdout
+    if isinstance(stream, ProtectedStream):
+        stream = stream.unprotected
+    return encodable(text, getattr(stream, "encoding", None) or "utf-8")
+
+
 def protect_output() -> None:
     """Make ``sys.stdout`` and ``sys.stderr`` escape what could control a terminal."""
     if sys.stdout is not None and not isinstance(sys.stdout, ProtectedStream):

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from shared.errors import InvalidInput, TooLarge
+from shared.field_types import refused_character
 from shared.wire import MAX_TEXT_CHARS, MAX_TEXTS
-
-_REFUSED = re.compile(r"[\x00\ud800-\udfff]")
-
-
-def refused_character(text: str) -> str | None:
-    """Return a description of the first character that no text may hold, or None.
-
-    Such characters are U+0000 and lone surrogates, in training data and in requests alike. Other
-    control characters are text, which the tokenizer of the encoder handles.
-    """
-    match = _REFUSED.search(text)
-    if match is None:
-        return None
-    kind = "the character U+0000" if match[0] == "\0" else "a lone surrogate"
-    return f"{kind} at character {match.start() + 1}"
 
 
 def check_text(text: object, field: str = "text") -> str:
@@ -51,7 +35,7 @@ def check_text(text: object, field: str = "text") -> str:
 def check_inputs(
     texts: list[str], pairs: list[str] | None, task_has_pairs: bool, task: str
 ) -> list[tuple[str, str | None]]:
-    """Return the texts of a call with their pairs; an error names the first wrong ``texts[i]``."""
+    """Return the texts of a call with their pairs; an error names the first wrong ``texts.i``."""
     if not isinstance(texts, list | tuple):
         raise InvalidInput(f"texts: must be a list, not {type(texts).__name__}", field="texts")
     if not texts:
@@ -76,10 +60,10 @@ def check_inputs(
             field="pairs",
             limit=len(texts),
         )
-    checked = [check_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+    checked = [check_text(text, f"texts.{i}") for i, text in enumerate(texts)]
     if pairs is None:
         return [(text, None) for text in checked]
     return [
-        (text, check_text(pair, f"pairs[{i}]"))
+        (text, check_text(pair, f"pairs.{i}"))
         for i, (text, pair) in enumerate(zip(checked, pairs, strict=True))
     ]

@@ -12,7 +12,8 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from shared.domain import InputText
 from shared.errors import InvalidInput, TooLarge
-from shared.labels import find_label, listed
+from shared.files import open_stream
+from shared.labels import counted, find_label, listed
 from shared.row_files import csv_delimiter, parse_object, records
 from shared.text import check_text
 from shared.user_files import (
@@ -127,7 +128,7 @@ class TextReader:
         """Return the rows of a file; raises `InvalidInput` with the number of a wrong line."""
         kind = kind or self.format_of(file)
         try:
-            with file.open("rb") as lines:
+            with open_stream(file) as lines:
                 numbered = list(self.read(lines, kind))
         except OSError as error:
             raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
@@ -177,7 +178,9 @@ class TextReader:
 
     def _parse_named(self, cells: list[str], header: list[str]) -> InputText:
         if len(cells) != len(header):
-            raise InvalidInput(f"has {len(cells)} columns; the header has {len(header)}")
+            raise InvalidInput(
+                f"has {counted(len(cells), 'column')}; the header has {len(header):,}"
+            )
         return self._parse_fields(dict(zip(header, cells, strict=True)))
 
     def _parse_columns(self, cells: list[str]) -> InputText:
@@ -233,7 +236,8 @@ class TextReader:
             for names in self.fields
         )
         options = "--text-field and --pair-field" if self.pairs else "--text-field"
-        return f"has no field {names} (it has {listed(present)}); name yours with {options}"
+        found = listed(present) or "no field"
+        return f"has no field {names} (it has {found}); name yours with {options}"
 
 
 def _decode(lines: Iterable[bytes]) -> Iterator[str]:

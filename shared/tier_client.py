@@ -36,7 +36,12 @@ from shared.http_fetch import parse_json
 from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
 from shared.short_line import short_line
-from shared.tier_transport import FRESH_CONNECTION, ReusedConnectionBroke, TierTransport
+from shared.tier_transport import (
+    FRESH_CONNECTION,
+    MAX_CONNECTIONS,
+    ReusedConnectionBroke,
+    TierTransport,
+)
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
 log = logging.getLogger(__name__)
@@ -91,7 +96,8 @@ class Exchange:
 
     ``reused_connection_broke`` is True if an idle connection that was used again broke before it
     carried a byte of the answer. That says nothing about the tier: the attempt should be made again
-    on a fresh connection.
+    on a fresh connection. ``waited_ms`` is the time before the round trip, in which other exchanges
+    of this client had all of its connections.
     """
 
     delivery: Delivery
@@ -101,6 +107,7 @@ class Exchange:
     answer: InferResponse | None = None
     error: DimeeError | None = None
     reused_connection_broke: bool = False
+    waited_ms: float = 0.0
 
 
 class TierClient:
@@ -129,6 +136,7 @@ class TierClient:
         self._clock = clock
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
         self._transport = transport or TierTransport(self._credentials.verify)
+        self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def infer(
         self, request: InferRequest, timeout_s: float, *, fresh_connection: bool = False
@@ -165,29 +173,48 @@ class TierClient:
         return await self._exchange(call)
 
     async def probe(self, timeout_s: float) -> TierError | None:
-        """Ask ``/readyz``; return None if the tier is ready, else `NotReady` or `TierUnreachable`.
+        """Ask ``/readyz``; return None if the tier is ready, else the error.
 
         Only this tier's own answer, with the same bundle, says that it is ready: another server at
         the address may answer 200 to any request.
+        The error is `NotReady`, `TierUnreachable`, or `DeadlineExceeded` without an answer in
+        ``timeout_s``.
         """
-        message = httpx.Request(
-            "GET",
-            self.url + "/readyz",
-            headers=self._credentials.headers(),
-            # an idle connection that broke says nothing about the tier
-            extensions={FRESH_CONNECTION: True},
-        )
         try:
-            async with asyncio.timeout(timeout_s):
-                response, body = await self._send(message)
+            status, body = await self._get("/readyz", timeout_s)
+        except TimeoutError:
+            return DeadlineExceeded(
+                f"the {self.tier} at {self._shown_url} does not say whether it is ready"
+            )
         except Exception as failure:  # a transport may raise anything
             reason = _reason(failure)
             return TierUnreachable(
                 f"the {self.tier} at {self._shown_url} is not reached ({reason})"
             )
-        if response.status_code != httpx.codes.OK or not self._rules.says_ready(parse_json(body)):
+        if status != httpx.codes.OK or not self._rules.says_ready(parse_json(body)):
             return NotReady(f"the {self.tier} at {self._shown_url} is not ready")
         return None
+
+    async def is_alive(self, timeout_s: float) -> bool:
+        """Ask ``/healthz``; return True if the tier answers within ``timeout_s``."""
+        try:
+            status, _ = await self._get("/healthz", timeout_s)
+        except Exception:  # a transport may raise anything
+            return False
+        return status == httpx.codes.OK
+
+    async def _get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Return the status and the body of the answer to a GET of ``path``."""
+        message = httpx.Request(
+            "GET",
+            self.url + path,
+            headers=self._credentials.headers(),
+            # an idle connection that broke says nothing about the tier
+            extensions={FRESH_CONNECTION: True},
+        )
+        async with asyncio.timeout(timeout_s):
+            response, body = await self._send(message)
+        return response.status_code, body
 
     async def _exchange(self, call: _Call) -> Exchange:
         headers = call.headers | self._credentials.headers()
@@ -199,12 +226,14 @@ class TierClient:
             extensions={FRESH_CONNECTION: call.fresh_connection},
         )
         sent = _size(message.headers, len(call.body))
-        started = self._clock()
+        asked = self._clock()
+        started: float | None = None
         delivery, received = Delivery.UNKNOWN, 0
         broke = False
         error: DimeeError
         try:
-            async with asyncio.timeout(call.timeout_s):
+            async with asyncio.timeout(call.timeout_s), self._free_connections:
+                started = self._clock()
                 response, body = await self._send(message)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
             delivery, sent = Delivery.NOT_SENT, 0
@@ -212,8 +241,12 @@ class TierClient:
                 f"the {self.tier} at {self._shown_url} could not be reached ({_reason(failure)})"
             )
         except TimeoutError:
+            problem = "did not answer"
+            if started is None:
+                delivery, sent = Delivery.NOT_SENT, 0
+                problem = f"was not asked, because {MAX_CONNECTIONS} other requests were under way,"
             error = DeadlineExceeded(
-                f"the {self.tier} at {self._shown_url} did not answer within "
+                f"the {self.tier} at {self._shown_url} {problem} within "
                 f"{call.timeout_s * 1e3:.0f} ms"
             )
         except _InvalidAnswer as failure:
@@ -230,9 +263,14 @@ class TierClient:
         else:
             round_trip_ms = self._elapsed_ms(started)
             received = _size(response.headers, len(body))
-            delivery, answer, problem = self._read(response.status_code, body, call, round_trip_ms)
-            return Exchange(delivery, sent, received, round_trip_ms, answer, problem)
-        return Exchange(delivery, sent, received, self._elapsed_ms(started), None, error, broke)
+            delivery, answer, invalid = self._read(response.status_code, body, call, round_trip_ms)
+            waited_ms = (started - asked) * 1e3
+            return Exchange(
+                delivery, sent, received, round_trip_ms, answer, invalid, waited_ms=waited_ms
+            )
+        round_trip_ms = 0.0 if started is None else self._elapsed_ms(started)
+        waited_ms = self._elapsed_ms(asked) - round_trip_ms
+        return Exchange(delivery, sent, received, round_trip_ms, None, error, broke, waited_ms)
 
     async def _send(self, message: httpx.Request) -> tuple[httpx.Response, bytes]:
         """Return the response and its body, as sent; raise `_InvalidAnswer` for a wrong body."""

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared.errors import InvalidInput
+from shared.files import read_limited
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """Longest line that is read as one; of a longer one, `bounded_lines` gives the beginning."""
+MAX_FILE_BYTES = 256 * 1024 * 1024
+"""Largest file that `read_text` reads."""
 BYTE_ORDER_MARK = "\ufeff"
 _OTHER_ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -58,7 +61,7 @@ def read_text(file: Path, field: str) -> str:
     Raises `InvalidInput` if the file cannot be read or is not UTF-8.
     """
     try:
-        content = file.read_bytes()
+        content = read_limited(file, MAX_FILE_BYTES)
     except OSError as error:
         raise InvalidInput(f"{field}: {file} cannot be read ({error.strerror})") from None
     return decode(content, f"{field}: {file}")

@@ -47,12 +47,12 @@ def demo(texts: Path | None, **options: Any) -> None:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
             credentials = testbed.credentials
-            with gateway_client(testbed.roles["mobile"].url, credentials) as http:
-                failed = send_in_turn(http, to_send, label_width(bundle.labels))
-            sent = len(to_send)
             url = testbed.roles["ledger"].url
             with closing(LedgerClient(url, credentials=credentials)) as ledger:
-                report = wait_for_consistent(ledger, wait_s=10.0, requests=sent)
+                expected = ledger.verify().requests + len(to_send)
+                with gateway_client(testbed.roles["mobile"].url, credentials) as http:
+                    failed = send_in_turn(http, to_send, label_width(bundle.labels))
+                report = wait_for_consistent(ledger, wait_s=10.0, requests=expected)
                 click.echo()
                 print_summary(ledger.summary())
             click.echo(
@@ -61,7 +61,7 @@ def demo(texts: Path | None, **options: Any) -> None:
                 else f"ledger verify: {report.total_findings} findings"
             )
     click.echo("stopped.")
-    if failed or not report.consistent or report.requests != sent:
+    if failed or not report.consistent or report.requests != expected:
         raise DimeeError("the demo failed; see the rows above")
 
 

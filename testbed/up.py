@@ -17,6 +17,7 @@ from shared.bundle.loading import load_bundle
 from shared.credentials import Credentials
 from shared.errors import DimeeError, InvalidInput
 from shared.extras import SERVER_PACKAGES, TESTBED, require
+from shared.ledger.database_option import warn_of_password
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.signals import set_on_signals
@@ -71,7 +72,11 @@ def testbed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--mobile-layers", type=int, help="Number of layers on the mobile (m)."),
         click.option("--edge-layers", type=int, help="Number of layers on the edge (n)."),
         click.option("--bundle", type=click.Path(), help="Folder of the model bundle."),
-        click.option("--database-url", help="Database of the ledger; SQLite by default."),
+        click.option(
+            "--database-url",
+            callback=warn_of_password,
+            help="Database of the ledger; SQLite by default.",
+        ),
         click.option(
             "--price-book",
             type=click.Path(path_type=Path),

@@ -13,8 +13,8 @@ from lab.data.readers import Row, Table, check_columns
 from lab.data.sources import open_table
 from lab.data.tasks import Task
 from shared.errors import InvalidInput
+from shared.field_types import refused_character
 from shared.labels import are_numbered, label_indices, label_name, listed
-from shared.text import refused_character
 
 
 @dataclass(frozen=True)

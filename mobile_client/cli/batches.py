@@ -1,9 +1,13 @@
-"""Classification of numbered rows, some of which may be wrong."""
+"""Batches of numbered rows, some of which may be wrong, and their classification."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+from queue import Empty, Queue
+from threading import Event, Thread
+from time import monotonic
 
 from mobile_client.client import MobileClient
 from shared.errors import DimeeError, InvalidInput
@@ -11,6 +15,59 @@ from shared.text_files import NumberedRow
 from shared.wire import Classification
 
 _ROW = re.compile(r"(?:texts|pairs)\[(\d+)\]")
+BATCH_ROWS = 200
+"""Most rows that are classified together."""
+BATCH_WAIT_S = 0.1
+"""Longest time that the first row of a batch waits for others, in seconds."""
+
+
+def batches(
+    rows: Iterable[NumberedRow], size: int = BATCH_ROWS, wait_s: float = BATCH_WAIT_S
+) -> Generator[list[NumberedRow], None, None]:
+    """Yield the rows in batches of at most ``size``.
+
+    A batch with fewer rows is yielded ``wait_s`` seconds after its first row, so that a slow writer
+    of a pipe, or a user at a terminal, sees the answers to what was sent. A thread reads the rows;
+    its errors are raised after the rows that were read before.
+    """
+    queue: Queue[NumberedRow | Exception | None] = Queue(size)
+    stopped = Event()
+
+    def read() -> None:
+        end: Exception | None = None
+        try:
+            for row in rows:
+                queue.put(row)
+                if stopped.is_set():
+                    return
+        except Exception as error:
+            end = error
+        queue.put(end)
+
+    Thread(target=read, name="dimee-rows", daemon=True).start()
+    try:
+        item = queue.get()
+        while isinstance(item, NumberedRow):
+            batch: list[NumberedRow] = []
+            until = monotonic() + wait_s
+            while isinstance(item, NumberedRow):
+                batch.append(item)
+                if len(batch) == size:
+                    break
+                try:
+                    item = queue.get(timeout=max(until - monotonic(), 0))
+                except Empty:
+                    break
+            yield batch
+            if isinstance(item, NumberedRow):
+                item = queue.get()
+        if item is not None:
+            raise item
+    finally:
+        stopped.set()
+        with suppress(Empty):
+            while True:  # the thread may wait for space
+                queue.get_nowait()
 
 
 def classify_rows(

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from mobile_client.cli.batches import classify_rows
+from mobile_client.cli.batches import batches, classify_rows
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.render import header, label_width, legend, marks, row
 from mobile_client.cli.text_options import field_options, reader_from_options
@@ -22,12 +21,11 @@ from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import MODES
 from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
+from shared.files import open_stream
 from shared.text import check_text
 from shared.text_files import NumberedRow
+from shared.user_files import bounded_lines
 from shared.wire import Classification
-
-BATCH = 200
-"""Rows of stdin or of a file that are classified together."""
 
 
 @click.command()
@@ -79,7 +77,8 @@ def classify(
     need those servers (dimee up). Pairs on stdin are TSV (text, tab, second text); --input-format
     chooses another format. Only a line feed, or a carriage return and a line feed, ends a line.
     Each text and each line gives one row, also a blank line (except in CSV); a text or line that is
-    not valid gives a row with an error, and the others are answered. Exits with 1 if a text got no
+    not valid gives a row with an error, and the others are answered. Lines of a slow pipe or a
+    terminal are answered as they arrive. Exits with 1 if a text got no
     answer, and with 2 if the input, or a part of it, is wrong.
     """
     _check_sources(text, pairs, texts_file)
@@ -97,17 +96,15 @@ def classify(
             output = _Output(as_json, label_width(labels), one_a_line=True)
             reader = reader_from_options(mobile.bundle, options, with_labels=False)
             kind = options["input_format"] or reader.format_of(texts_file)
-            lines = stack.enter_context(_open(texts_file)) if texts_file else _stdin()
-            rows = reader.read(lines, kind, blank_rows=True)
-            while batch := list(islice(rows, BATCH)):
+            rows = reader.read(_open(texts_file) if texts_file else _stdin(), kind, blank_rows=True)
+            for batch in batches(rows):
                 output.add_all(batch, classify_rows(mobile, batch))
             if not output.count:
                 source = texts_file or "stdin"
                 raise InvalidInput(f"{source}: contains no text; give one text a line")
         else:
             output = _Output(as_json, label_width(labels))
-            rows = _numbered(text, pairs)
-            while batch := list(islice(rows, BATCH)):
+            for batch in batches(_numbered(text, pairs)):
                 output.add_all(batch, classify_rows(mobile, batch))
     output.finish()
 
@@ -125,17 +122,28 @@ def _check_sources(text: tuple[str, ...], pairs: tuple[str, ...], file: Path | N
         raise InvalidInput(f"--pair: {len(pairs)} for {len(text)} texts; give one for each TEXT")
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> Iterator[bytes]:
+    """Return the lines of ``file``; raises `InvalidInput` at once if it cannot be opened."""
     try:
-        return file.open("rb")
+        opened = open_stream(file)
     except OSError as error:
         raise InvalidInput(f"texts: {file} cannot be read ({error.strerror})") from None
+    return _closed_after(opened)
 
 
-def _stdin() -> Any:
+def _closed_after(opened: BinaryIO) -> Iterator[bytes]:
+    with opened:
+        yield from bounded_lines(opened)
+
+
+def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise InvalidInput("stdin: is closed; give one text a line")
-    return sys.stdin.buffer
+    try:
+        # not the stream of the interpreter, which the reading thread would lock at its exit
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except (OSError, ValueError):  # a stream without a file
+        return sys.stdin.buffer
 
 
 def _numbered(texts: Sequence[str], pairs: Sequence[str]) -> Iterator[NumberedRow]:

@@ -81,8 +81,8 @@ def lines(explanation: Explanation) -> list[str]:
         result.append(f"covered by certificate {explanation.certificate_id}")
     result += ["", f"why {explanation.why}."]
     if explanation.cost_weight:
-        points = percentage_points(explanation.cost_weight, sign=False)
-        result.append(f"One λ counts as {points} of the probability of a right answer (Λ).")
+        points = f"{100 * explanation.cost_weight:.3g}"
+        result.append(f"One λ counts as {points} points of the probability of a right answer (Λ).")
     if explanation.latency_price_lambda:
         result.append(
             f"Waiting a second cost {1e3 * explanation.latency_price_lambda:g} λ "

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Container, Iterable
 
 from shared.errors import DimeeError
-from shared.terminal import one_line, without_controls
+from shared.terminal import displayed, one_line, without_controls
 from shared.wire import Classification
 
 TEXT_WIDTH = 38
@@ -89,15 +89,19 @@ def row(
 
 
 def _fit(text: str, columns: int) -> str:
-    """Truncate or pad a text to ``columns``; wide characters count as two."""
+    """Truncate or pad a text to ``columns``; wide characters count as two.
+
+    A character that the terminal's encoding lacks counts as what is shown in its place.
+    """
     line = without_controls(" ".join(text.split()))
+    ellipsis = displayed("…")
     shown, width = "", 0
-    for number, char in enumerate(line):
+    for number, char in enumerate(map(displayed, line)):
         needed = _columns(char)
-        if width + needed > columns - 1 and number < len(line) - 1:
-            shown, width = shown + "…", width + 1
-            break
-        if width + needed > columns:
+        if width + needed > columns - len(ellipsis) and _columns(displayed(line[number:])) > (
+            columns - width
+        ):
+            shown, width = shown + ellipsis, width + len(ellipsis)
             break
         shown, width = shown + char, width + needed
     return shown + " " * (columns - width)

@@ -18,6 +18,7 @@ from mobile_client.insight.request_trace import read_request
 from mobile_client.insight.whatif import Interval, Measure, Scenario, WhatIfReport, what_if
 from shared.credentials import Credentials
 from shared.errors import InvalidInput
+from shared.labels import counted
 from shared.ledger.client import LedgerClient
 from shared.link_profiles import LINKS, Link
 from shared.policies.cascade_routing import CascadeRouting
@@ -157,7 +158,7 @@ def lines(report: WhatIfReport) -> list[str]:
     if latency_prices[0] != latency_prices[1]:
         changed.append(f"waiting {latency_prices[0]:g} → {latency_prices[1]:g} λ a ms")
     result = [
-        f"{report.requests} requests of {CascadeRouting.name}"
+        f"{counted(report.requests, 'request')} of {CascadeRouting.name}"
         + (f" (left out: {left})" if left else ""),
         f"prices: {', '.join(changed) or 'unchanged'}",
         f"replay: {report.reproduced:.1%} of the requests decided as recorded; recorded cost "

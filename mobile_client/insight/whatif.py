@@ -23,6 +23,7 @@ from mobile_client.insight.request_trace import RequestTrace
 from shared.bundle.correctness_heads import MIN_HEAD_EXAMPLES, TIERS
 from shared.domain import Tier
 from shared.errors import InvalidInput, NotFound
+from shared.labels import counted
 from shared.link_profiles import Link
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.conditions import Conditions
@@ -267,7 +268,7 @@ def _notes(
     today = context.policy.conditions.latency_price_lambda
     notes = []
     if len(requests) < MIN_REQUESTS:
-        notes.append(f"only {len(requests)} requests: the intervals are rough")
+        notes.append(f"only {counted(len(requests), 'request')}: the intervals are rough")
     others = sum(
         1
         for request in requests

@@ -158,6 +158,13 @@ class CircuitBreaker:
         if self._open_until is not None:
             self._open_until = max(self._open_until, self.clock() + OPEN_S)
 
+    def record_alive(self) -> None:
+        """Record that the tier runs, but does not say whether it is ready.
+
+        The breaker keeps its time, after which a request tries the tier: requests may work even so.
+        """
+        self._heard(reached=True)
+
     def suspect(self) -> None:
         """Ask for a probe, because an attempt ended unanswered in a way that does not count."""
         if self.clock() - self.heard_at >= SUSPECT_AFTER_S:

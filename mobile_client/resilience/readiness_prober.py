@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from mobile_client.resilience.tier_stats import STALL_MS, TierStats
 from shared.domain import Tier
+from shared.errors import DeadlineExceeded, TierError
 from shared.tier_client import TierClient
 
 INTERVAL_S = 0.5
@@ -95,9 +96,23 @@ class ReadinessProber:
                 timeout_s = self._tier_stats.fair_timeout_ms(tier) / 1e3
                 error = await self._tiers[tier].probe(timeout_s)
                 stalled = self._clock() - self._probed_at[tier] > timeout_s + STALL_MS / 1e3
-                if error is None or not stalled:
+                if await self._only_readyz_hangs(tier, error, timeout_s):
+                    self._tier_stats.breakers[tier].record_alive()
+                elif error is None or not stalled:
                     self._tier_stats.record_probe(tier, error)
                 else:
                     self._asked.add(tier)
         finally:
             del self._tasks[tier]
+
+    async def _only_readyz_hangs(
+        self, tier: Tier, error: TierError | None, timeout_s: float
+    ) -> bool:
+        """Return True if the resting tier has not answered ``/readyz``, but answers ``/healthz``.
+
+        Its requests may work even so. A tier that hangs as a whole must not get any.
+        """
+        if self._tier_stats.breakers[tier].state == "closed":
+            return False
+        hangs = isinstance(error, DeadlineExceeded)
+        return hangs and await self._tiers[tier].is_alive(timeout_s)

@@ -127,9 +127,10 @@ class TierStats:
         Only answers enter the mean delay. A timeout counts against the tier, and as a round trip
         of unknown length in the p95, only after a time that was fair to the tier, and only if this
         process noticed it in time: after a pause of this process the answer may be there unread.
-        ``timeout_ms`` is the time that the exchange was given.
+        ``timeout_ms`` is the time that the exchange was given, with the wait for a connection of
+        this process, which is not the tier's time.
         """
-        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms
+        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms - exchange.waited_ms
         stalled = exchange.round_trip_ms > given_ms + STALL_MS
         if exchange.answer is not None and not stalled:
             self.record_delay(tier, exchange.round_trip_ms)
@@ -162,7 +163,7 @@ class TierStats:
         if error is None:
             breaker.record_ready()
         else:
-            breaker.record_not_ready(unreachable=isinstance(error, TierUnreachable))
+            breaker.record_not_ready(unreachable=not isinstance(error, NotReady))
 
     def _update_breaker(self, tier: Tier, exchange: Exchange, token: object, fair: bool) -> None:
         breaker, error = self.breakers[tier], exchange.error

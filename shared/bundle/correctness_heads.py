@@ -76,14 +76,12 @@ class CorrectnessHeads:
         names = [_array_name(field.name) for field in fields(cls)]
         if not any(name in arrays for name in names):
             return None
-        try:
-            values = [np.asarray(arrays[name], np.float64) for name in names]
-        except KeyError as missing:
-            raise BundleError(f"bundle: the router lacks {missing}; {NEW_ROUTER}") from None
-        except (TypeError, ValueError):
-            raise BundleError(
-                f"bundle: the correctness heads are no numbers; {NEW_ROUTER}"
-            ) from None
+        missing = next((name for name in names if name not in arrays), None)
+        if missing is not None:
+            raise BundleError(f"bundle: the router lacks {missing!r}; {NEW_ROUTER}")
+        if any(arrays[name].dtype.kind not in "iuf" for name in names):
+            raise BundleError(f"bundle: the correctness heads are no numbers; {NEW_ROUTER}")
+        values = [np.asarray(arrays[name], np.float64) for name in names]
         if not all(np.isfinite(value).all() for value in values):
             raise BundleError(f"bundle: the correctness heads are not finite; {NEW_ROUTER}")
         return cls(*values)

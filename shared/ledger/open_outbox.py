@@ -52,6 +52,10 @@ class NoOutbox(Outbox):
         """Return 0."""
         return 0
 
+    def count_rejected(self) -> int:
+        """Return 0."""
+        return 0
+
     def close(self) -> None:
         """Do nothing."""
 

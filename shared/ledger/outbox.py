@@ -27,6 +27,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
 from shared.ledger.outbox_table import SHRINK_FREE_PAGES, OutboxTable, Row, RowKey
 from shared.ledger.recording_state import (
+    DAMAGED_REMEDY,
     MB,
     OutboxReport,
     RecordingState,
@@ -34,6 +35,7 @@ from shared.ledger.recording_state import (
     is_full,
     is_locked,
 )
+from shared.ledger.sqlite_file import is_damaged
 from shared.process_bound import ProcessBound
 
 log = logging.getLogger(__name__)
@@ -98,11 +100,7 @@ class Outbox(ProcessBound):
             reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
             raise DimeeError(
                 f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
-                + (
-                    other_owner_remedy()
-                    if isinstance(error, PermissionError)
-                    else "free disk space or choose another with DIMEE_STATE_DIR"
-                )
+                f"{_start_remedy(error)}"
             ) from None
         return outbox
 
@@ -124,6 +122,7 @@ class Outbox(ProcessBound):
         self._check_usable()
         try:
             self._check_recording()
+            self._table.check_file()
             self._upsert([_row(entry) for entry in entries])
         except sqlite3.Error as error:
             self._refuse(error)
@@ -298,6 +297,7 @@ class Outbox(ProcessBound):
 
     def _try_resume(self) -> None:
         """Record again if the reserve can be set aside and a page be written."""
+        self._table.check_file()
         if self._state.at_limit():
             return
         backlog = self._table.count_pending(_BACKLOG_ROWS) == _BACKLOG_ROWS
@@ -368,6 +368,14 @@ class Outbox(ProcessBound):
                 return
             self._refuse(error)
         self._unadopted.append(file)
+
+
+def _start_remedy(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return other_owner_remedy()
+    if is_damaged(error):
+        return DAMAGED_REMEDY
+    return "free disk space or choose another with DIMEE_STATE_DIR"
 
 
 def _row(entry: LedgerEntry) -> tuple[str, str, bool, str]:

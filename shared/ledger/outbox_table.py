@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.ledger.sqlite_file import SqliteFile, keep_log_of_empty_file
+
 BUSY_TIMEOUT_S = 0.02
 """Time to wait for another program that has locked the file. It is short, because an event loop may
 wait; no process of dimee shares an outbox."""
@@ -83,6 +85,7 @@ class OutboxTable:
         self._rows_since_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._done_rows = 0
+        keep_log_of_empty_file(file)
         self._db = _connect(file)
         self._reader = _connect(file)
         try:
@@ -96,6 +99,7 @@ class OutboxTable:
             self._db.executescript(_SCHEMA)
             self._reader.execute("PRAGMA temp_store = MEMORY")
             self._reader.execute(_DONE)
+            self._opened = SqliteFile(file)
         except sqlite3.Error:
             self.close()
             raise
@@ -110,6 +114,10 @@ class OutboxTable:
             else:
                 with _transaction(self._db):
                     self._db.executemany(_UPSERT, rows)
+
+    def check_file(self) -> None:
+        """Raise `sqlite3.Error` if the file was removed or replaced since it was opened."""
+        self._opened.check()
 
     @property
     def checkpoint_overdue(self) -> bool:

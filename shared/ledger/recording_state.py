@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.errors import NotReady
 from shared.ledger.disk_reserve import why_unwritable
+from shared.ledger.sqlite_file import RemovedFileError, is_damaged
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,16 @@ WARNING_SHARE = 0.8
 """Share of the outbox's limit at which a warning is given."""
 _RESUME_SHARE = 0.95
 
+DAMAGED_REMEDY = (
+    "move the outbox's files to another folder, where `sqlite3 FILE .recover` may read their rows, "
+    "and start again"
+)
+"""Remedy for an outbox whose file is damaged."""
+_REMOVED = "its file was removed or replaced"
 _REMEDIES = {
     "the disk is full": "free disk space or set DIMEE_STATE_DIR to another folder",
     "the file system is read-only": "mount it writable or set DIMEE_STATE_DIR to another folder",
+    _REMOVED: "restart the process when `dimee status` shows no undelivered entries",
     "another program has locked it": "end the program that has the file open",
 }
 _OTHER_REMEDY = "free disk space or set DIMEE_STATE_DIR to another folder"
@@ -78,7 +86,7 @@ class RecordingState:
     def refuse(self, error: sqlite3.Error) -> None:
         """Refuse entries because the file could not be written."""
         reason = error_reason(self._folder, error)
-        remedy = _REMEDIES.get(reason, _OTHER_REMEDY)
+        remedy = _REMEDIES.get(reason, DAMAGED_REMEDY if is_damaged(error) else _OTHER_REMEDY)
         self._refuse(f"the outbox in {self._folder} cannot be written ({reason}); {remedy}")
 
     def refuse_for_space(self) -> None:
@@ -153,6 +161,8 @@ def is_full(error: sqlite3.Error) -> bool:
 
 def error_reason(folder: Path, error: sqlite3.Error) -> str:
     """Return in words why a file in ``folder`` could not be written."""
+    if isinstance(error, RemovedFileError):
+        return _REMOVED
     if is_locked(error):
         return "another program has locked it"
     if is_full(error):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+import threading
 from collections.abc import Collection
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -58,17 +60,11 @@ class CheckedPolicy:
 
     def use_conditions(self, conditions: Conditions) -> None:
         """Pass the conditions on."""
-        try:
-            self.policy.use_conditions(conditions)
-        except (Exception, SystemExit) as error:
-            raise self._failed("use_conditions", described(error)) from error
+        self._call("use_conditions", conditions)
 
     def route(self, features: TextFeatures) -> RoutingDecision:
         """Return the policy's decision; raise `PolicyFailed` if there is none or it is invalid."""
-        try:
-            decision = self.policy.route(features)
-        except (Exception, SystemExit) as error:
-            raise self._failed("route", described(error)) from error
+        decision = self._call("route", features)
         problem = _problem(decision, self._layers)
         if problem is not None:
             raise self._failed("route", problem)
@@ -96,10 +92,7 @@ class CheckedPolicy:
         """
         if outcome.tier is Tier.CLOUD:
             return None
-        try:
-            target = self.policy.escalate(features, decision, outcome, meets_threshold)
-        except (Exception, SystemExit) as error:
-            raise self._failed("escalate", described(error)) from error
+        target = self._call("escalate", features, decision, outcome, meets_threshold)
         if target is None or target is outcome.tier:
             return None
         if not isinstance(target, Tier):
@@ -113,10 +106,22 @@ class CheckedPolicy:
 
     def learn(self, decision: RoutingDecision, outcome: Outcome) -> None:
         """Pass the outcome on; an error is logged, and the answer is not affected."""
+        with suppress(PolicyFailed):
+            self._call("learn", decision, outcome)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Return what a method of the policy returns; raise `PolicyFailed` for all that it raises.
+
+        That includes `asyncio.CancelledError`, which would look like a cancelled call. Only Ctrl-C,
+        which reaches the main thread of a command, goes on.
+        """
         try:
-            self.policy.learn(decision, outcome)
-        except (Exception, SystemExit) as error:
-            self._log("learn", described(error))
+            return getattr(self.policy, method)(*arguments)
+        except BaseException as error:
+            is_main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, KeyboardInterrupt) and is_main:
+                raise
+            raise self._failed(method, described(error)) from error
 
     def _failed(self, method: str, problem: str) -> PolicyFailed:
         self._log(method, problem)

@@ -6,6 +6,7 @@ import ssl
 from typing import Any
 
 from shared.errors import InvalidInput
+from shared.files import check_regular
 from shared.settings import ServiceSettings
 
 
@@ -22,6 +23,8 @@ def tls_options(settings: ServiceSettings) -> dict[str, Any]:
         return {}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
+        for file in filter(None, (cert, key)):
+            check_regular(file)
         context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ssl.SSLError, ValueError):
         raise InvalidInput(
@@ -31,6 +34,7 @@ def tls_options(settings: ServiceSettings) -> dict[str, Any]:
     options: dict[str, Any] = {"ssl_certfile": cert, "ssl_keyfile": key}
     if client_ca is not None:
         try:
+            check_regular(client_ca)
             context.load_verify_locations(client_ca)
         except (OSError, ssl.SSLError):
             raise InvalidInput(

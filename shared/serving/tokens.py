@@ -23,7 +23,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from shared.errors import InvalidInput, NotFound
 from shared.field_types import PrincipalName, Sha256
-from shared.files import ChangeDetector
+from shared.files import ChangeDetector, read_limited
 from shared.user_files import split_lines
 from shared.validation import first_error
 
@@ -57,6 +57,10 @@ class Token(BaseModel):
         return begun and (self.expires is None or now < self.expires)
 
 
+MAX_TOKENS_BYTES = 16 * 1024 * 1024
+"""Largest token file that is read: about 50,000 tokens."""
+
+
 def digest(secret: str | bytes) -> str:
     """Return the hash of a secret, as it is in the file."""
     raw = secret.encode() if isinstance(secret, str) else secret
@@ -79,16 +83,16 @@ def read_tokens(file: Path) -> list[Token]:
     line's number and not its content.
     """
     try:
-        lines = split_lines(file.read_text(encoding="utf-8-sig"))
+        lines = split_lines(read_limited(file, MAX_TOKENS_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise InvalidInput(
             f"DIMEE_TOKENS: there is no {file}; write it with: "
             f"dimee token new NAME --scope infer --tokens {file}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"DIMEE_TOKENS: {file} cannot be read ({type(error).__name__})"
-        ) from None
+    except OSError as error:
+        raise InvalidInput(f"DIMEE_TOKENS: {file} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"DIMEE_TOKENS: {file} cannot be read (it is not UTF-8)") from None
     tokens = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

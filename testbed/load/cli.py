@@ -21,6 +21,7 @@ from shared.errors import DimeeError, InvalidInput, from_payload
 from shared.extras import TESTBED, require
 from shared.files import prepare_output
 from shared.http_fetch import fetch, json_of, parse_json
+from shared.labels import counted
 from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from shared.redaction import without_credentials
@@ -155,7 +156,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
             f"sent {len(warm_up):,} requests before the run, to warm the tiers up; the ledger has "
             "them, the report does not"
         )
-        click.echo(f"sending {len(plan):,} requests in {duration_s:g} s …")
+        click.echo(f"sending {counted(len(plan), 'request')} in {duration_s:g} s …")
         actions = actions_of(chosen, duration_s, target, credentials)
         sent.send(client, plan, options["deadline_ms"], actions)
         sent.verify(target.ledger_url, credentials, warm_up)

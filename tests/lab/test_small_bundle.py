@@ -106,10 +106,12 @@ def test_other_policy_is_refused_with_what_to_do(bundle_folder: Path, tmp_path: 
     assert "export it again" not in done.stderr
 
 
-def test_demo_runs(bundle_folder: Path) -> None:
-    done = dimee("demo", "--bundle", bundle_folder, *port_options())
-    assert done.returncode == 0, done.stderr
-    assert "policies  dimee-fixed" in done.stdout
+def test_demo_runs_also_on_a_database_with_entries(bundle_folder: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    for _ in range(2):
+        done = dimee("demo", "--bundle", bundle_folder, "--database-url", database, *port_options())
+        assert done.returncode == 0, done.stderr
+        assert "policies  dimee-fixed" in done.stdout
 
 
 def test_tiers_answer_and_explain(urls: dict[str, str], bundle_folder: Path) -> None:

@@ -21,6 +21,7 @@ from mobile_client.settings import MobileSettings
 from shared import field_types
 from shared.bundle.manifest import Manifest
 from shared.certificates.certificate import Certificate, Prices
+from shared.documents import parse_document
 from shared.domain import Tier
 from shared.errors import DimeeError, InvalidInput, TierFailed
 from shared.field_types import MAX_PRICE, Amount, Count, Duration
@@ -288,3 +289,10 @@ def test_sdk_refuses_options_as_the_gateway_does() -> None:
             assert getattr(sdk, "field", None) == getattr(http, "field", None)
             tried += http is not None
     assert tried > 60
+
+
+@pytest.mark.parametrize("value", ["true", '"5"'])
+def test_document_refuses_a_boolean_or_a_string_in_the_place_of_a_number(value: str) -> None:
+    raw = f'{{"version": "a", "latency_price_lambda": {value}}}'.encode()
+    with pytest.raises(ValueError, match="latency_price_lambda: input should be a valid number"):
+        parse_document(raw, PriceFile)

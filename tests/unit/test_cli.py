@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mobile_client.cli import main
-from mobile_client.cli.classify import BATCH
+from mobile_client.cli.batches import BATCH_ROWS
 from tests.support.paths import BUNDLE, free_ports
 
 DIMEE = Path(sys.executable).parent / "dimee"
@@ -186,13 +186,15 @@ def test_answers_appear_while_stdin_is_open(offline: dict[str, str]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     with process:
-        process.stdin.write(b"fine\n" * BATCH)
+        process.stdin.write(b"fine\n" * BATCH_ROWS)
         process.stdin.flush()
-        first = [json.loads(process.stdout.readline()) for _ in range(BATCH)]
+        first = [json.loads(process.stdout.readline()) for _ in range(BATCH_ROWS)]
         process.stdin.write("\u200b\nugly, lifeless mess".encode())  # no end of line
         process.stdin.close()
         rest = [json.loads(line) for line in process.stdout]
-    assert [row["line"] for row in first] == list(range(1, BATCH + 1))
+    assert [row["line"] for row in first] == list(range(1, BATCH_ROWS + 1))
     assert [row.get("label") for row in rest] == [None, "negative"]
-    assert rest[0]["error"]["message"].startswith(f"line {BATCH + 1}: text: contains no character")
+    assert rest[0]["error"]["message"].startswith(
+        f"line {BATCH_ROWS + 1}: text: contains no character"
+    )
     assert process.returncode == 2

@@ -56,6 +56,29 @@ def test_only_line_feeds_end_a_line_and_blank_lines_keep_their_place() -> None:
     assert (done.returncode, b"1 of 3 rows are not valid" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("arguments", [(), ("--input-format", "jsonl"), ("--texts", "/dev/stdin")])
+def test_each_line_of_a_slow_pipe_is_answered_before_the_next_is_sent(
+    arguments: tuple[str, ...],
+) -> None:
+    source = () if "--texts" in arguments else ("-",)
+    line = b'{"text": "a fine film"}\n' if "jsonl" in arguments else b"a fine film\n"
+    process = subprocess.Popen(
+        [DIMEE, "classify", "--mode", "only-on-device", "--json", *source, *arguments],
+        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE), "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:  # a command that waits for more than one line ends in the suite's time limit
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in (1, 2, 3):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["line"] == number
+        process.stdin.close()
+        assert process.wait(timeout=300) == 0
+
+
 @pytest.mark.parametrize("wrong", [b"", b"\xff\xfe\xfa", b"x" * 20_001, b"x" * 9_000_000, b"a\0b"])
 def test_one_wrong_line_of_many_loses_no_other_answer(wrong: bytes) -> None:
     lines = [b"fine"] * (MAX_TEXTS + 30)

@@ -137,8 +137,8 @@ def test_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
-        ({"texts": [""]}, 422, "texts[0]"),
-        ({"texts": ["ok", "   "]}, 422, "texts[1]"),
+        ({"texts": [""]}, 422, "texts.0"),
+        ({"texts": ["ok", "   "]}, 422, "texts.1"),
         ({"texts": []}, 422, "texts"),
         ({"texts": "a"}, 422, "texts"),
         ({"texts": [1]}, 422, "texts.0"),
@@ -147,7 +147,7 @@ def test_missing_bundle_is_refused(settings: MobileSettings, tmp_path: Path) -> 
         ({"texts": ["a"], "pairs": ["b"]}, 422, "pairs"),
         ({"texts": ["a"], "policy": "best"}, 422, "policy"),
         ({"texts": ["a"], "deadline_ms": -1}, 422, "deadline_ms"),
-        ({"texts": ["x" * 1_000_000]}, 413, "texts[0]"),
+        ({"texts": ["x" * 1_000_000]}, 413, "texts.0"),
         ({"texts": ["a"] * 10_000}, 413, "texts"),
         ({"texts": ["x" * 1_000] * 10_000}, 413, "body"),
         (["a"], 422, "body"),

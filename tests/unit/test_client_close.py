@@ -223,21 +223,56 @@ def test_policy_that_calls_its_client_gets_an_error(
     assert "this call would wait for itself" in caplog.text
 
 
-def test_policy_that_raises_keyboard_interrupt_ends_only_its_request(
-    settings: MobileSettings,
+def raise_keyboard_interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Stop(BaseException):
+    """Error that no handler of `Exception` catches."""
+
+
+@pytest.mark.parametrize("method", ["route", "escalate"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit, Stop]
+)
+def test_policy_ends_only_its_own_request_whatever_it_raises(
+    settings: MobileSettings, method: str, error: type[BaseException]
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    policy = Calling()
+    with MobileClient(settings, policy=policy) as mobile, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy, method, fail)
+        call = asyncio.wait_for(mobile.aclassify(TEXT), END_S)
+        with pytest.raises(PolicyFailed, match=f"failed in its method {method}"):
+            asyncio.run(call)
+        patch.undo()
+        assert mobile.classify(TEXT).label == "positive"
+        mobile.close(flush_s=0)
+
+
+def test_call_whose_task_is_cancelled_in_the_loop_ends(
+    settings: MobileSettings, callers: ThreadPoolExecutor
 ) -> None:
     policy = Calling()
     with MobileClient(settings, policy=policy) as mobile:
-        policy.work = raise_keyboard_interrupt
-        with pytest.raises(PolicyFailed, match="KeyboardInterrupt"):
-            mobile.classify(TEXT)
+        policy.work = lambda: cancel(asyncio.current_task())
+        call = callers.submit(mobile.classify, TEXT)
+        assert is_cancelled_error(call)
         policy.work = lambda: None
         assert mobile.classify(TEXT).label == "positive"
         mobile.close(flush_s=0)
 
 
-def raise_keyboard_interrupt() -> NoReturn:
-    raise KeyboardInterrupt
+def cancel(task: asyncio.Task[Any] | None) -> None:
+    assert task is not None
+    task.cancel()
+
+
+def is_cancelled_error(call: Future[Any]) -> bool:
+    error = call.exception(END_S)
+    return isinstance(error, ClientUnusable) and "was cancelled" in error.message
 
 
 def test_policy_that_blocks_delays_no_call_without_bound(

@@ -116,6 +116,26 @@ mobile.close()
     assert len(recorded(tmp_path)) == 6
 
 
+def test_child_of_a_child_keeps_its_files(tmp_path: Path) -> None:
+    script = """
+mobile = MobileClient()
+child = os.fork()
+if child == 0:
+    own = os.open(os.devnull, os.O_RDONLY)  # takes the number of the lock that was closed
+    grandchild = os.fork()
+    if grandchild == 0:
+        os.fstat(own)
+        print(error_of(lambda: mobile.classify(TEXT)), flush=True)
+        os._exit(0)
+    os._exit(os.waitpid(grandchild, 0)[1] >> 8)
+assert os.waitpid(child, 0)[1] == 0
+mobile.close()
+"""
+    done = run_script(tmp_path, script)
+    assert done.stdout.startswith("ClientUnusable: the client was created in process ")
+    assert done.stderr == ""
+
+
 def test_pool_of_forked_processes_gets_an_error(tmp_path: Path) -> None:
     script = """
 def work(text):

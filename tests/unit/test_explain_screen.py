@@ -69,3 +69,8 @@ def test_names_from_data_stay_in_their_line() -> None:
     printed = lines(made)
     assert len(printed) == len(plain) + 1
     assert not any(char in line for line in printed for char in "\n\x1b\u202e")
+
+
+def test_points_of_a_lambda_give_the_figures_below_them() -> None:
+    printed = lines(replace(explanation(FULL), cost_weight=0.000293))
+    assert "One λ counts as 0.0293 points of the probability of a right answer (Λ)." in printed

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.settings import MobileSettings
+from shared.bundle.correctness_heads import CorrectnessHeads
 from shared.bundle.manifest import EMBEDDINGS, LARGEST_FILE_BYTES, MANIFEST, ROUTER, TOKENIZER
 from shared.errors import BundleError
 from tests.support.bundles import linked_bundle, list_file
@@ -258,3 +259,11 @@ def test_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     folder = linked_bundle(tmp_path / "bundle")
     write(folder, MANIFEST, b"\xef\xbb\xbf" + WHOLE)
     LocalRuntime(MobileSettings(bundle=folder, state_dir=tmp_path)).close()
+
+
+@pytest.mark.parametrize("kind", [str, bool, complex])
+def test_heads_of_another_type_are_refused(kind: type) -> None:
+    with np.load(BUNDLE / "router.npz") as arrays:
+        changed = dict(arrays) | {"heads_alpha": arrays["heads_alpha"].astype(kind)}
+    with pytest.raises(BundleError, match="are no numbers"):
+        CorrectnessHeads.from_arrays(changed)

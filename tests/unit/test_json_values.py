@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from mobile_client.gateway.app import MAX_VALUES as CALL_VALUES
 from mobile_client.gateway.app import create_app as create_gateway
 from mobile_client.settings import MobileSettings
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.server.app import MAX_BATCH_VALUES, MAX_ENTRIES
+from shared.ledger.server.app import MAX_BATCH_VALUES, MAX_ENTRIES, EntryBatch
 from shared.ledger.server.app import create_app as create_ledger
 from shared.ledger.server.settings import LedgerSettings
 from shared.serving.body_limit import has_more_values
@@ -83,3 +84,10 @@ def test_largest_batch_of_the_ledger_has_few_enough_values() -> None:
 def test_largest_call_of_the_gateway_has_few_enough_values() -> None:
     call = json.dumps({"texts": ["a, b"] * 1_000, "pairs": ['c, "d"'] * 1_000}).encode()
     assert not has_more_values(call, CALL_VALUES)
+
+
+def test_first_wrong_entry_ends_the_check_of_a_batch() -> None:
+    batch = json.dumps({"entries": [{"no field": 1}] * MAX_ENTRIES})
+    with pytest.raises(ValidationError) as found:
+        EntryBatch.model_validate_json(batch)
+    assert {error["loc"][:2] for error in found.value.errors()} == {("entries", 0)}

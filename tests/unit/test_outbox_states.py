@@ -148,6 +148,8 @@ def test_settings_have_the_limit() -> None:
     assert BundleSettings().outbox_max_mb == 512.0
 
 
+# the thread that delivers entries runs without a ledger too
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nothing_is_recorded_without_a_ledger(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mobile_client.resilience.circuit_breaker import FAILURES, SUSPECT_AFTER_S
+from mobile_client.resilience.circuit_breaker import FAILURES, OPEN_S, SUSPECT_AFTER_S
 from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
 from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
@@ -39,9 +39,12 @@ class Played:
         if self.what == "starting":
             error = {"error": {"code": "not_ready", "message": "not yet"}}
             return httpx.Response(503, json=error)
+        if self.what == "silent" and probe:
+            await asyncio.sleep(60.0)
         if self.what == "stuck":  # ready, but answers no request
             return await plays("answers" if probe else "fails", self.tier)(request)
-        response: httpx.Response = await plays(self.what, self.tier)(request)
+        what = "answers" if self.what == "silent" else self.what
+        response: httpx.Response = await plays(what, self.tier)(request)
         return response
 
 
@@ -222,6 +225,26 @@ def test_no_request_tries_a_tier_while_its_probes_fail(tmp_path: Path) -> None:
     first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
     # after three timeouts of requests the breaker is open, and the time until then is not repeated
     assert first_tiers == ["edge"] * FAILURES + ["cloud"] * (90 - FAILURES)
+
+
+def test_tier_of_which_only_readyz_hangs_gets_its_requests_back(tmp_path: Path) -> None:
+    edge = Played("edge", "fails")
+
+    async def work(mobile: MobileService) -> list[str]:
+        while mobile.runtime.tier_stats.breakers[Tier.EDGE].state == "closed":
+            await one(mobile, policy="edge")
+        edge.what = "silent"
+        first_tiers = []
+        for _ in range(60):
+            outcome = answered(await one(mobile, policy="edge"))
+            first_tiers.append(attempts_of(outcome)[0][0])
+            await asyncio.sleep(1.0)
+        return first_tiers
+
+    first_tiers = world(tmp_path, edge, Played("cloud")).run(work)
+    back = first_tiers.index("edge")
+    assert back <= 2 * OPEN_S
+    assert first_tiers[back:] == ["edge"] * (60 - back)
 
 
 def test_impatient_callers_cause_few_probes_of_a_working_tier(tmp_path: Path) -> None:

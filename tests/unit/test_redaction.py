@@ -6,11 +6,15 @@ import io
 import logging
 import sys
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from mobile_client import MobileSettings
-from shared.errors import DimeeError
+from shared.errors import DimeeError, LedgerUnavailable
+from shared.ledger.database_option import warn_of_password
 from shared.ledger.server.settings import LedgerSettings
+from shared.ledger.server.store import LedgerStore
 from shared.redaction import UNREADABLE_URL, redact, redact_urls, without_credentials
 from shared.terminal import ProtectedStream
 
@@ -88,3 +92,32 @@ def test_log_and_traceback_on_stderr_are_redacted(monkeypatch: pytest.MonkeyPatc
     assert written.getvalue().count("RuntimeError: postgresql://db failed") == 2
     assert "http://edge failed" in written.getvalue()
     assert SECRET not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("url", "by_option", "warned"),
+    [
+        ("postgresql://me:planted@127.0.0.1:1/x", True, True),
+        ("postgresql://me@127.0.0.1:1/x?password=planted", True, True),
+        ("postgresql://me@127.0.0.1:1/x?sslpassword=planted", True, True),
+        ("postgresql://me@127.0.0.1:1/x", True, False),
+        ("postgresql://me:planted@127.0.0.1:1/x", False, False),
+    ],
+)
+def test_password_in_a_command_is_warned_of(url: str, by_option: bool, warned: bool) -> None:
+    option = click.option("--database-url", envvar="DATABASE", callback=warn_of_password)
+    command = click.command()(option(lambda database_url: click.echo(database_url == url)))
+    arguments = ["--database-url", url] if by_option else []
+    result = CliRunner().invoke(command, arguments, env={} if by_option else {"DATABASE": url})
+    assert result.stdout == "True\n"
+    assert ("DIMEE_DATABASE_URL" in result.stderr) is warned
+    assert "planted" not in result.stderr
+
+
+def test_error_of_a_database_names_the_server_but_no_secret() -> None:
+    url = "postgresql://u:planted@/x?host=127.0.0.1&port=1&connect_timeout=5&passfile=hidden"
+    with pytest.raises(LedgerUnavailable) as caught:
+        LedgerStore(url)
+    assert '"127.0.0.1", port 1 failed: Connection refused' in caught.value.message
+    assert "planted" not in caught.value.message
+    assert "hidden" not in caught.value.message

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from io import BytesIO, TextIOWrapper
 
 import pytest
 
 from mobile_client.cli.render import MAX_LABEL_WIDTH, TEXT_WIDTH, header, label_width, row
 from shared.domain import Tier
 from shared.errors import InvalidInput
+from shared.terminal import displayed
 from shared.wire import Classification, CostReport
 
 
@@ -52,3 +54,14 @@ def test_error_takes_the_place_of_the_answer() -> None:
     assert row("a", InvalidInput("line 1: is empty"), "b").endswith(
         "  invalid_input: line 1: is empty"
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "shift-jis"])
+@pytest.mark.parametrize("text", ["café", "é" * 60, "良い映画" * 9, "a" * 39, "a" * 37 + "良"])
+def test_columns_stay_aligned_in_every_encoding(
+    text: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(BytesIO(), encoding=encoding))
+    line = displayed(row(text, InvalidInput("away")))
+    cell = line[: line.index("invalid_input")]
+    assert columns(cell) == TEXT_WIDTH + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_only_answers_enter_the_mean_delay(error: DimeeError, took_ms: float) ->
     tier_stats.record_delay(Tier.EDGE, 8.0)
     tier_stats.record_exchange(Tier.EDGE, failed(error, Delivery.UNKNOWN, took_ms))
     assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
+
+
+def test_wait_for_a_connection_of_this_process_is_not_the_time_of_the_tier() -> None:
+    tier_stats = stats(Clock())
+    late = DeadlineExceeded("late")
+    waited = replace(failed(late, Delivery.NOT_SENT, 0.0), waited_ms=5_000.0)
+    asked_late = replace(failed(late, Delivery.UNKNOWN, 500.0), waited_ms=4_500.0)
+    for _ in range(2 * FAILURES):
+        for exchange in (waited, asked_late):
+            tier_stats.record_exchange(Tier.CLOUD, exchange, timeout_ms=5_000.0)
+    assert tier_stats.breakers[Tier.CLOUD].state == "closed"
+    assert tier_stats.breakers[Tier.CLOUD].failures == 0
 
 
 def test_timeouts_after_a_pause_of_this_process_do_not_count() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mobile_client import MobileClient, RequestOptions
@@ -32,7 +35,7 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("field", "text"), [("texts[0]", b"fine"), ("texts[0]", ["fine"]), ("texts[0]", None)]
+    ("field", "text"), [("texts.0", b"fine"), ("texts.0", ["fine"]), ("texts.0", None)]
 )
 def test_wrong_text_is_refused(mobile: Any, field: str, text: object) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -44,9 +47,9 @@ def test_wrong_text_is_refused(mobile: Any, field: str, text: object) -> None:
     ("field", "texts"),
     [
         *(("texts", value) for value in ("fine", b"fine", {"a": "b"}, 7, None, {"a"}, iter("a"))),
-        ("texts[1]", ["a", 1]),
-        ("texts[0]", [True]),
-        ("texts[0]", [["a"]]),
+        ("texts.1", ["a", 1]),
+        ("texts.0", [True]),
+        ("texts.0", [["a"]]),
     ],
 )
 def test_wrong_texts_are_refused(mobile: Any, field: str, texts: object) -> None:
@@ -60,8 +63,8 @@ def test_wrong_texts_are_refused(mobile: Any, field: str, texts: object) -> None
     ("field", "pairs"),
     [
         *(("pairs", value) for value in ("ab", b"ab", {"a": 1, "b": 2}, 7, {"a", "b"}, range(2))),
-        ("pairs[0]", [1, "b"]),
-        ("pairs[1]", ["a", None]),
+        ("pairs.0", [1, "b"]),
+        ("pairs.1", ["a", None]),
     ],
 )
 def test_wrong_pairs_are_refused_and_a_string_is_not_split(field: str, pairs: Any) -> None:
@@ -92,6 +95,8 @@ def test_wrong_policy_is_refused(mobile: Any, policy: Any) -> None:
         {"latency_price_lambda": float("nan")}, {"threads": 0.5}, {"bundle": 7}, {"mode": 1},
         {"deadline": 5}, {"polcy": "cloud"}, {"fail_over": "edge"}, {"uplink_mbps": float("inf")},
         {"settings": {"deadline_ms": 5}}, {"edge_url": True}, {"port": 0},
+        {"deadline_ms": np.True_}, {"bundle": "a\0b"}, {"state_dir": "\ud800"},
+        {"token_file": Path("a\0b")}, {"policy": "a\0b"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(given: dict[str, Any]) -> None:
@@ -109,3 +114,18 @@ def test_settings_from_the_environment_are_read_as_text(monkeypatch: pytest.Monk
     monkeypatch.setenv("DIMEE_DEADLINE_MS", "nan")
     with pytest.raises(InvalidInput, match="DIMEE_DEADLINE_MS"):
         load_settings()
+
+
+@pytest.mark.parametrize("number", [Decimal(5), Fraction(10, 2), np.float32(5), np.int64(5), 5])
+def test_options_hold_numbers_of_any_type_as_floats(number: Any) -> None:
+    options = RequestOptions(deadline_ms=number, max_cost_lambda=number)
+    assert type(options.deadline_ms) is type(options.max_cost_lambda) is float
+    assert options.deadline_ms == options.max_cost_lambda == 5
+
+
+@pytest.mark.parametrize("number", [np.True_, True, "5", 10**400, Decimal("nan"), 5j])
+def test_options_refuse_what_is_no_number(number: Any) -> None:
+    for field in ("deadline_ms", "max_cost_lambda"):
+        with pytest.raises(InvalidInput) as refused:
+            RequestOptions(**{field: number})
+        assert refused.value.field == field

@@ -16,6 +16,7 @@ import click
 
 from shared.errors import InvalidInput
 from shared.extras import missing_extra
+from shared.ledger.database_option import warn_of_password
 from shared.ledger.server.settings import LedgerSettings
 from shared.settings import read_settings
 
@@ -27,6 +28,7 @@ _SECONDS = {"h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _database_option = click.option(
     "--database-url",
     envvar="DIMEE_DATABASE_URL",
+    callback=warn_of_password,
     help="Database: sqlite:///FILE or postgresql://…; the file in DIMEE_STATE_DIR if left out.",
 )
 _file_argument = click.argument("file", type=click.Path(path_type=Path))

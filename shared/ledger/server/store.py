@@ -23,6 +23,12 @@ from shared.ledger.reports import StoreResult
 from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
 from shared.ledger.server.conflicts import record_conflicts
 from shared.ledger.server.tables import entries
+from shared.ledger.sqlite_file import (
+    RemovedFileError,
+    SqliteFile,
+    is_damaged,
+    keep_log_of_empty_file,
+)
 
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
 BUSY_TIMEOUT_S = 8.0
@@ -46,11 +52,17 @@ class LedgerStore:
         self._url = url
         try:
             self._engine = _engine(url)
+            file = _sqlite_file(self._engine.url)
+            if file is not None:
+                keep_log_of_empty_file(file)
             self._migrate()
+            self._opened = None if file is None else SqliteFile(file)
         except (SQLAlchemyError, OSError) as error:
+            denied = isinstance(error, PermissionError)
+            remedy = other_owner_remedy() if denied else _remedy(url, error)
             raise LedgerUnavailable(
                 f"database-url: the ledger's database cannot be used ({_reason(error, url)}); "
-                f"{other_owner_remedy() if isinstance(error, PermissionError) else _remedy(url)}"
+                f"{remedy}"
             ) from None
 
     @property
@@ -77,6 +89,7 @@ class LedgerStore:
     def _insert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
         try:
             with self.connect() as connection:
+                self._check_file()
                 now = time.time()
                 changed = insert_entries(connection, first_ends(delivered), now)
                 duplicates = len(delivered) - changed
@@ -148,7 +161,19 @@ class LedgerStore:
     def ping(self) -> None:
         """Raise `LedgerUnavailable` unless the database answers."""
         with self.connect() as connection:
+            self._check_file()
             connection.execute(sa.select(1))
+
+    def _check_file(self) -> None:
+        if self._opened is None:
+            return
+        try:
+            self._opened.check()
+        except RemovedFileError as error:
+            raise LedgerUnavailable(
+                f"the ledger's database failed ({error}); nothing was stored; restart the ledger, "
+                "and the outboxes deliver again"
+            ) from None
 
     @contextmanager
     def connect(self, writing: bool = False) -> Iterator[sa.Connection]:
@@ -166,7 +191,7 @@ class LedgerStore:
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(
                 f"the ledger's database failed ({_reason(error, self._url)}); nothing was stored; "
-                f"{_remedy(self._url)}"
+                f"{_remedy(self._url, error)}"
             ) from error
 
     def close(self) -> None:
@@ -193,12 +218,19 @@ class LedgerStore:
 @contextmanager
 def _exclusive(url: sa.URL) -> Iterator[None]:
     """Lock SQLite's file, because two processes cannot switch it to WAL mode at the same time."""
-    if url.get_backend_name() != "sqlite" or not url.database:
+    file = _sqlite_file(url)
+    if file is None:
         yield
         return
-    with Path(f"{url.database}.lock").open("w") as lock:
+    with Path(f"{file}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _sqlite_file(url: sa.URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def _entry(row: sa.RowMapping) -> LedgerEntry:
@@ -240,16 +272,22 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _remedy(url: str) -> str:
+def _remedy(url: str, error: Exception) -> str:
     """Return what to do when the database fails."""
     if url.startswith("postgresql"):
-        return "check that it runs and that the account may create tables"
+        return "check that it runs, has disk space, and that the account may create tables"
+    if is_damaged(getattr(error, "orig", None)):
+        return "restore the file, or move it away and start again: `sqlite3 FILE .recover` reads it"
     return "check that the disk is not full, and that no other program locks the file"
 
 
 def _is_full(error: BaseException) -> bool:
     cause = getattr(error.__cause__, "orig", None)
     return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
+
+
+_PUBLIC_OPTIONS = frozenset({"host", "hostaddr", "port", "user", "dbname", "connect_timeout"})
+"""Options of a database URL whose values a message may show: it says which server failed."""
 
 
 def _reason(error: Exception, database_url: str) -> str:
@@ -260,7 +298,12 @@ def _reason(error: Exception, database_url: str) -> str:
         url = sa.make_url(database_url)
     except sa.exc.ArgumentError as failure:
         return f"{type(failure).__name__}: not a database URL"
-    options = (text for name, values in url.normalized_query.items() for text in (name, *values))
+    options = (
+        text
+        for name, values in url.normalized_query.items()
+        if name not in _PUBLIC_OPTIONS
+        for text in (name, *values)
+    )
     for secret in (url.password, *options):
         if secret:
             reason = reason.replace(str(secret), "…")
