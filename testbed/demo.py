@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,14 @@ def demo(texts: Path | None, **options: Any) -> None:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
             credentials = testbed.credentials
-            ledger = LedgerClient(testbed.roles["ledger"].url, credentials=credentials)
-            expected = ledger.verify().requests + len(to_send)
-            with gateway_client(testbed.roles["mobile"].url, credentials) as http:
-                failed = send_in_turn(http, to_send, label_width(bundle.labels))
-            report = wait_for_consistent(ledger, wait_s=10.0, requests=expected)
-            click.echo()
-            print_summary(ledger.summary())
+            url = testbed.roles["ledger"].url
+            with closing(LedgerClient(url, credentials=credentials)) as ledger:
+                expected = ledger.verify().requests + len(to_send)
+                with gateway_client(testbed.roles["mobile"].url, credentials) as http:
+                    failed = send_in_turn(http, to_send, label_width(bundle.labels))
+                report = wait_for_consistent(ledger, wait_s=10.0, requests=expected)
+                click.echo()
+                print_summary(ledger.summary())
             click.echo(
                 "ledger verify: consistent, both sides of every attempt match"
                 if report.consistent

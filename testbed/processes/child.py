@@ -1,12 +1,14 @@
 """Child process that ends when its parent has ended: ``python -m testbed.processes.child FD …``.
 
 The parent holds the other end of the pipe FD. However it ends, also by SIGKILL, the system closes
-that end. This works on every POSIX system. A server that is started in another way, for example as
-process 1 of a container or with ``nohup``, does not watch its parent.
+that end. This works on every POSIX system. Linux also continues a child that is stopped (SIGSTOP)
+when its parent ends, since it could not end itself otherwise. A server that is started in another
+way, for example as process 1 of a container or with ``nohup``, does not watch its parent.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import runpy
 import signal
@@ -14,12 +16,16 @@ import sys
 import threading
 import time
 
+PR_SET_PDEATHSIG = 1
+"""Option of Linux' prctl: the signal that a process gets when its parent has ended."""
 GRACE_S = 20.0
 """Time from the SIGTERM that the child then sends to itself until the SIGKILL."""
 
 
 def end_with_parent(pipe: int) -> None:
     """Start a thread that waits for the end of the parent, and then ends this process."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
     def watch() -> None:
         os.read(pipe, 1)  # no process writes; it returns when the other end is closed

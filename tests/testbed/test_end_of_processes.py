@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.chaos.leftovers import processes_of
 from testbed.processes.children import stop_all
 from testbed.processes.temporary import LOCK, MIN_AGE_S, remove_abandoned, temporary_folder
 from tests.support.paths import free_ports
@@ -110,6 +111,20 @@ def test_killed_parent_ends_every_process_and_the_next_command_removes_its_files
         later = time.time() + MIN_AGE_S + 1
         assert remove_abandoned(command.scratch, later) == [folder]
         assert list(command.scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's end is Linux'")
+def test_stopped_child_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    ports = free_ports(4)
+    with started(tmp_path / "tmp", *two_relays(ports)) as command:
+        command.printed_until("ready")
+        for process in processes_of(command.scratch):
+            if process.pid != command.process.pid:
+                process.suspend()
+        command.process.kill()
+        command.rest()
+        left = command.left_behind(frozenset(ports))
+        assert all(line.startswith("a file is left:") for line in left), left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
