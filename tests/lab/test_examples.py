@@ -50,6 +50,9 @@ def test_unreadable_data_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     task = get_task("sst2")
     file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match="is UTF-16; save it as UTF-8"):
+        load_examples(str(tmp_path), task, "train")
+    file.write_bytes(b"\xff{}")
     with pytest.raises(InvalidInput, match=r"line 1 is not UTF-8 \(byte 1 of the line\); save"):
         load_examples(str(tmp_path), task, "train")
     file.unlink()
