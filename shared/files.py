@@ -75,6 +75,22 @@ def check_regular(file: Path) -> None:
     _check_regular(os.stat(file))
 
 
+def refuse_special_files(folder: Path, option: str) -> None:
+    """Raise `InvalidInput` for a pipe, socket or device in ``folder`` or below it.
+
+    For readers of whole folders, which would wait for the writer of a pipe. What is missing is
+    left to the reader.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.exists() and not file.is_dir():
+            try:
+                check_regular(file)
+            except OSError as error:
+                raise InvalidInput(
+                    f"{option}: {file} cannot be read ({error.strerror}); remove it"
+                ) from None
+
+
 def read_limited(file: Path, largest_bytes: int) -> bytes:
     """Return the content of a regular file; raise `OSError` if it is larger (``EFBIG``)."""
     with open_regular(file) as content:

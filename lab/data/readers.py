@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import InvalidInput
+from shared.files import check_regular
 from shared.row_files import csv_delimiter, csv_problem, parse_object, records
 from shared.user_files import BYTE_ORDER_MARK, refuse_other_encoding
 
@@ -58,6 +59,12 @@ def read_table(path: Path) -> Table:
         raise InvalidInput(
             f"data: {path} is of no known kind; give a file that ends with {', '.join(READERS)}"
         )
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"data: {path} cannot be read ({error.strerror}); give a file that you may read"
+        ) from None
     return reader(path)
 
 

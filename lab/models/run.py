@@ -16,6 +16,7 @@ from lab.data.tasks import Task, task_of_facts
 from lab.models.device import CPU
 from lab.models.model import MultiExitClassifier, load_model
 from lab.models.predict import ExitOutputs, predict
+from shared.files import refuse_special_files
 from shared.inference.tokenizer import TextEncoder
 
 
@@ -26,6 +27,7 @@ class Run:
         self.folder = folder
         self.device = device
         """Device of the passes of the model, which is on the CPU between them."""
+        refuse_special_files(folder, "run")
         self._loaded = load_model(folder / "model")
 
     @property

@@ -18,6 +18,7 @@ from lab.train.early_stopping import Diverged
 from lab.train.settings import TrainSettings, with_defaults
 from lab.train.trainer import train
 from shared.errors import InvalidInput
+from shared.files import refuse_special_files
 from shared.terminal import progress_stream
 
 BATCH_SIZES = (8, 16, 32)
@@ -73,6 +74,7 @@ def _check(batch_sizes: Sequence[int], learning_rates: Sequence[float], out: Pat
         raise InvalidInput("grid_batch_sizes: each must be 1 or more; give numbers like 8,16,32")
     if not learning_rates or not all(math.isfinite(rate) and rate > 0 for rate in learning_rates):
         raise InvalidInput("grid_learning_rates: each must be above 0; give numbers like 1e-5,3e-5")
+    refuse_special_files(out, "out")
     has_run = any((out / name).exists() for name in ("model", "best.safetensors"))
     if has_run and not (out / "grid").is_dir():
         raise InvalidInput(f"out: {out} holds a run without a grid; choose another folder")

@@ -18,6 +18,7 @@ from lab.evaluate.outputs import FACTS, LOGITS, last_logits
 from lab.models.device import CPU
 from lab.models.run import Run
 from shared.errors import InvalidInput
+from shared.files import refuse_special_files
 
 
 def teacher_logits(
@@ -28,6 +29,7 @@ def teacher_logits(
     ``source`` is a folder of exit outputs with `LOGITS`, or a run, whose model computes them.
     Raises `InvalidInput` for other folders, and for logits of other texts or classes.
     """
+    refuse_special_files(source, "teacher")
     if (source / LOGITS).is_file():
         logits_NC = _saved_logits(source, train)
     elif (source / "model" / "dimee.json").is_file():

@@ -37,6 +37,7 @@ from lab.train.loss import isolate_segments, joint_loss
 from lab.train.settings import TrainSettings, check_settings
 from lab.train.training_data import TrainingData, encode_data, save_tokenizer
 from shared.errors import InvalidInput
+from shared.files import refuse_special_files
 from shared.terminal import progress_stream
 
 REPORT_STEPS = 20
@@ -143,6 +144,7 @@ def _make_folder(out: Path) -> None:
         raise InvalidInput(
             f"out: {out} cannot be created ({error.strerror}); choose a writable folder"
         ) from error
+    refuse_special_files(out, "out")
 
 
 def _fit(
