@@ -99,8 +99,10 @@ class LedgerEntry(BaseModel):
 
         Raises `TierFailed` for a value that the ledger would refuse, such as a confidence of NaN.
         """
+        # defaults need no check, and most fields have theirs
+        given = {name: getattr(self, name) for name in self.model_fields_set}
         try:
-            return LedgerEntry.model_validate({**self.__dict__, **facts})
+            return LedgerEntry.model_validate({**given, **facts})
         except ValidationError as error:
             field, problem = first_error(error, whole="entry")
             raise TierFailed(
