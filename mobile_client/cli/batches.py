@@ -14,7 +14,7 @@ from shared.errors import DimeeError, InvalidInput
 from shared.text_files import NumberedRow
 from shared.wire import Classification
 
-_ROW = re.compile(r"(?:texts|pairs)\[(\d+)\]")
+_ROW = re.compile(r"(?:texts|pairs)\.(\d+)")
 BATCH_ROWS = 200
 """Most rows that are classified together."""
 BATCH_WAIT_S = 0.1

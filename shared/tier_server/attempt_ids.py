@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shared.errors import AttemptRepeated
 
 REMEMBERED = 65_536
@@ -12,13 +14,15 @@ class AttemptIds:
     """The last `REMEMBERED` attempts. For use in one event loop.
 
     An attempt has one entry for each side in the ledger, so that a second answer under the same
-    identifier would be work that no entry records. The ledger reports the ones that a tier does not
+    identifier would be work that no entry records. After a restart the tier knows the attempts whose
+    entries are still in its outbox, which keeps the first end of an attempt. The ledger reports the ones that a tier does not
     notice, because it has forgotten the identifier or because another server got it.
     """
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
+    def __init__(self, known: Iterable[str] = (), remembered: int = REMEMBERED) -> None:
+        """``known`` are the attempts of an earlier process, oldest first."""
         self._remembered = remembered
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, None] = dict.fromkeys(known)
 
     def accept(self, attempt_id: str) -> None:
         """Remember an attempt; raise `AttemptRepeated` if it is known."""

@@ -99,4 +99,4 @@ def test_error_names_the_text_of_a_large_call(tmp_path: Path) -> None:
     texts = [LONG, LONG, "\u200b"]
     with pytest.raises(InvalidInput) as raised:
         World(tmp_path).run(lambda mobile: mobile.classify(texts, options=LOCAL))
-    assert raised.value.field == "texts[2]"
+    assert raised.value.field == "texts.2"
