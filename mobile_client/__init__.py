@@ -17,6 +17,7 @@ from mobile_client.client import MobileClient
 from mobile_client.options import RequestOptions
 from mobile_client.settings import MobileSettings
 from shared.errors import (
+    AttemptRepeated,
     BundleError,
     BundleMismatch,
     ClientUnusable,
@@ -37,6 +38,7 @@ from shared.errors import (
 from shared.wire import AttemptReport, BundleDescription, Classification, CostReport
 
 __all__ = [
+    "AttemptRepeated",
     "AttemptReport",
     "BundleDescription",
     "BundleError",

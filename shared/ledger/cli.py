@@ -58,6 +58,14 @@ def summary(client: LedgerClient, as_json: bool) -> None:
         print_summary(report)
 
 
+def _without_tier(report: Verification) -> str:
+    """Return why callers have more attempts than tiers, which `verify` finds consistent."""
+    count = report.caller_rows - report.tier_rows
+    if not report.consistent or not count:
+        return ""
+    return f" ({count} were not sent, or got no response)"
+
+
 @ledger.command()
 @click.argument("request_id")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -102,7 +110,7 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
             click.echo(f"… and {hidden} more")
         click.echo(
             f"{report.requests} requests, {report.caller_rows} attempts by callers, "
-            f"{report.tier_rows} by tiers: "
+            f"{report.tier_rows} by tiers{_without_tier(report)}: "
             + ("consistent" if report.consistent else f"{report.total_findings} findings")
         )
     sys.exit(0 if report.consistent else 1)

@@ -56,6 +56,10 @@ class NoOutbox(Outbox):
         """Return 0."""
         return 0
 
+    def attempt_ids(self, limit: int) -> list[str]:
+        """Return no attempt."""
+        return []
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -221,6 +221,10 @@ class Outbox(ProcessBound):
         """Return the number of rows that the ledger rejects; they stay on disk."""
         return self._table.count_quarantined()
 
+    def attempt_ids(self, limit: int) -> list[str]:
+        """Return the attempts of at most the last ``limit`` rows, oldest first."""
+        return self._table.attempt_ids(limit)
+
     def hash_text(self, text: str, pair: str | None) -> str:
         """Return a salted hash (HMAC-SHA256, 128 bits in hex): equal only for equal texts."""
         content = text if pair is None else f"{text}\x1f{pair}"

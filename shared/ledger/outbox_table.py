@@ -157,6 +157,14 @@ class OutboxTable:
                 "SELECT attempt_id, side, body FROM outbox WHERE NOT terminal AND NOT quarantined"
             ).fetchall()
 
+    def attempt_ids(self, limit: int) -> list[str]:
+        """Return the attempts of at most the last ``limit`` rows, oldest first."""
+        with self._read_lock:
+            rows = self._reader.execute(
+                "SELECT attempt_id FROM outbox ORDER BY rowid DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [str(row[0]) for row in reversed(rows)]
+
     def mark_delivered(self, keys: Sequence[RowKey]) -> None:
         """Delete delivered rows; keep those that are open or have changed since they were sent."""
         for start in range(0, len(keys), _ROWS_PER_TRANSACTION):

@@ -84,7 +84,8 @@ class Pruned(Report):
     """Requests that retention removed because they were older than ``received_before``.
 
     ``received_before`` is in seconds since 1970 by the ledger's clock. ``kept`` counts requests of
-    the same age that stayed because an attempt of theirs is open or unpaired.
+    the same age that stayed because an attempt of theirs is open, unpaired or ended
+    twice.
     """
 
     received_before: float

@@ -26,7 +26,7 @@ from shared.ledger.undelivered import UndeliveredReport
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.settings import TierSettings
 from shared.text import check_inputs
-from shared.tier_server.attempt_ids import AttemptIds
+from shared.tier_server.attempt_ids import REMEMBERED, AttemptIds
 from shared.tier_server.engine import AdmissionTicket, Computed, Engine
 from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
 
@@ -69,7 +69,7 @@ class TierService:
         encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
         self._engine = Engine(encoder, executors, alpha, settings.max_queue, settings.max_queue_ms)
         self._outbox = open_outbox(settings, tier.value)
-        self._attempt_ids = AttemptIds()
+        self._attempt_ids = AttemptIds(self._outbox.attempt_ids(REMEMBERED))
         self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
         self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
         self._shipper = Shipper(

@@ -62,7 +62,7 @@ def test_pipe_in_a_folder(reader: str, tmp_path: Path) -> None:
 
 def test_pipe_in_the_folder_of_a_training(settings: TrainSettings, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "checkpoint.pt")
-    with pytest.raises(InvalidInput, match="^out: .*checkpoint.pt cannot be read"):
+    with pytest.raises(InvalidInput, match=r"^out: .*checkpoint\.pt cannot be read"):
         train(settings, tmp_path)
 
 

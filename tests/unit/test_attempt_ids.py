@@ -30,6 +30,18 @@ def test_the_last_identifiers_are_remembered() -> None:
             ids.accept(known)
 
 
+def test_attempt_in_the_outbox_is_refused_after_a_restart(tmp_path: Path) -> None:
+    """The outbox keeps the first end of an attempt, so that nothing would record a second one."""
+
+    async def client(_: uvicorn.Server, port: int) -> int:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+            url = f"http://127.0.0.1:{port}/v1/infer"
+            return (await http.post(url, json=infer_body(0))).status_code
+
+    assert run_with_server(create_edge(tmp_path), client) == 200
+    assert run_with_server(create_edge(tmp_path), client) == 409
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_many_requests_under_one_attempt_id_get_one_answer(tmp_path: Path, at_once: bool) -> None:
     async def client(_: uvicorn.Server, port: int) -> list[tuple[int, dict[str, Any]]]:

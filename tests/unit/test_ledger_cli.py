@@ -10,6 +10,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from shared.domain import Delivery, State
 from shared.errors import InvalidInput, LedgerUnavailable, NotFound
 from shared.ledger.cli import ledger
 from shared.ledger.entry import LedgerEntry
@@ -47,6 +48,16 @@ def test_commands_report_an_empty_ledger(url: str) -> None:
     shown = run(url, "show", "r1")
     assert isinstance(shown.exception, NotFound)
     assert shown.exit_code == 1
+
+
+def test_verify_says_why_callers_have_more_attempts(url: str) -> None:
+    unanswered = {"state": State.FAILED, "delivery": Delivery.UNKNOWN, "final": False}
+    deliver(url, caller("a0", **unanswered), caller(ordinal=2), tier(ordinal=2))
+    verified = run(url, "verify", "--wait", "0")
+    assert verified.output == (
+        "1 requests, 2 attempts by callers, 1 by tiers (1 were not sent, or got no response): "
+        "consistent\n"
+    )
 
 
 def test_commands_have_exit_codes_and_json(url: str) -> None:

@@ -184,7 +184,7 @@ def test_refused_call_moves_no_centroid(tmp_path: Path) -> None:
         policy = mobile.runtime.make_policy("dimee-adaptive")
         assert isinstance(policy, DimeeAdaptive)
         before = policy.counts_D.tolist()
-        with pytest.raises(InvalidInput, match=r"^texts\.1"):
+        with pytest.raises(InvalidInput, match=r"^texts\.1: "):
             await mobile.classify(
                 ["a wonderful film", "\u200b"], options=RequestOptions("dimee-adaptive")
             )

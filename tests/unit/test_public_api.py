@@ -11,7 +11,10 @@ from mobile_client import MobileClient, RequestOptions
 from shared import errors
 
 HEAVY = {"torch", "transformers", "fastapi", "starlette", "uvicorn", "sqlalchemy"}
-NOT_RAISED = {"Unauthorised", "Forbidden", "MissingExtra", "LedgerUnavailable"}
+NOT_RAISED = {
+    *("Unauthorised", "Forbidden", "MissingExtra", "LedgerUnavailable"),
+    *("BadRequest", "HeadTooLarge", "RequestTimeout"),
+}
 """Errors of other packages; `MobileClient` reports a refused token as `NotAdmitted`."""
 TYPES = {
     *("MobileClient", "MobileSettings", "RequestOptions"),

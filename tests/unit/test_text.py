@@ -51,7 +51,7 @@ def test_pairs_must_match_the_task() -> None:
         check_inputs(["a"], None, True, "mrpc")
     with pytest.raises(InvalidInput, match="2 for 1 texts"):
         check_inputs(["a"], ["b", "c"], True, "mrpc")
-    with pytest.raises(InvalidInput, match="pairs.0: is empty"):
+    with pytest.raises(InvalidInput, match=r"^pairs\.0: is empty"):
         check_inputs(["a"], [""], True, "mrpc")
     assert check_inputs(["a"], ["b"], True, "mrpc") == [("a", "b")]
 

@@ -78,16 +78,17 @@ def _age_s(_context: Any, _option: Any, value: str) -> float:
 @click.option("--dry-run", is_flag=True, help="Print what would be removed and change nothing.")
 @_database_option
 def prune_command(older_than_s: float, dry_run: bool, database_url: str | None) -> None:
-    """Remove requests whose last entry is older; open and unpaired requests stay."""
+    """Remove requests whose last entry is older, unless open, unpaired or ended twice."""
     with _open_store(database_url) as store:
         from shared.ledger.server.prune import prune
 
         result = prune(store, older_than_s, dry_run)
+        kept = f"; kept because open, unpaired or ended twice: {result.kept:,}"
         click.echo(
             f"{result.requests:,} requests ({result.entries:,} entries, "
             f"{result.cost_lambda:,.1f} λ) "
             + ("would be removed" if dry_run else "removed")
-            + (f"; kept because open or unpaired: {result.kept:,}" if result.kept else "")
+            + (kept if result.kept else "")
         )
 
 

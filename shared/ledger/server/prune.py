@@ -1,4 +1,4 @@
-"""Retention: remove old requests, each as a whole, except open and unpaired ones."""
+"""Retention: remove old requests, each as a whole, except open, unpaired and twice ended ones."""
 
 from __future__ import annotations
 
