@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import time
@@ -115,6 +116,12 @@ def fuzz_schema(
                 _run_examples(operation.as_strategy(mode), each, seed, use)
 
 
+def _attempt_ids(seed: int) -> st.SearchStrategy[str]:
+    """Return a strategy of identifiers that are all different: a tier refuses a repeated attempt."""
+    numbers = itertools.count()
+    return st.builds(lambda: f"fuzz-{seed}-{next(numbers)}")
+
+
 def fuzz_texts(post: Post, path: str, count: int, seed: int, result: FuzzResult) -> None:
     """Send texts, pairs and junk in the fields of ``path``, and bytes that are not JSON."""
     many = path.endswith("classify")
@@ -125,7 +132,7 @@ def fuzz_texts(post: Post, path: str, count: int, seed: int, result: FuzzResult)
         {"texts": st.lists(texts, max_size=3), "pairs": st.none() | st.lists(texts, max_size=3)}
         if many
         else {"text": texts, "pair": st.none() | texts,
-              "request_id": st.uuids().map(str), "attempt_id": st.uuids().map(str)}
+              "request_id": st.uuids().map(str), "attempt_id": _attempt_ids(seed)}
     )  # fmt: skip
     bodies = st.one_of(
         st.fixed_dictionaries(valid),
@@ -182,7 +189,7 @@ def fuzz_tensors(
     )
     word = st.one_of(st.uuids().map(str), st.text(st.characters(max_codepoint=126), max_size=30))
     attempt_headers = st.fixed_dictionaries(
-        {"dimee-request-id": st.uuids().map(str), "dimee-attempt-id": st.uuids().map(str)},
+        {"dimee-request-id": st.uuids().map(str), "dimee-attempt-id": _attempt_ids(seed)},
         optional={
             "dimee-ordinal": word | st.just("2"),
             "dimee-deadline-ms": word | st.sampled_from(("0.001", "1000", "nan", "1e99")),
