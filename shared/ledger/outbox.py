@@ -122,7 +122,7 @@ class Outbox(ProcessBound):
         self._check_usable()
         try:
             self._check_recording()
-            self._table.check_file()
+            self._table.check_file_if_due()
             self._upsert([_row(entry) for entry in entries])
         except sqlite3.Error as error:
             self._refuse(error)

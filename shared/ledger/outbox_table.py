@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from shared.ledger.sqlite_file import SqliteFile, keep_log_of_empty_file
 BUSY_TIMEOUT_S = 0.02
 """Time to wait for another program that has locked the file. It is short, because an event loop may
 wait; no process of dimee shares an outbox."""
+FILE_CHECK_INTERVAL_S = 0.01
+"""Interval at which recording checks that the file is still there. The entries of that time are as
+safe as those just before: they are delivered from the open file while this process lives."""
 # a request waits for the deletion of at most this many rows
 _ROWS_PER_TRANSACTION = 100
 # written rows between two checkpoints: about SQLite's default of 1,000 pages
@@ -100,6 +104,7 @@ class OutboxTable:
             self._reader.execute("PRAGMA temp_store = MEMORY")
             self._reader.execute(_DONE)
             self._opened = SqliteFile(file)
+            self._checked_at = 0.0
         except sqlite3.Error:
             self.close()
             raise
@@ -118,6 +123,12 @@ class OutboxTable:
     def check_file(self) -> None:
         """Raise `sqlite3.Error` if the file was removed or replaced since it was opened."""
         self._opened.check()
+        self._checked_at = time.monotonic()
+
+    def check_file_if_due(self) -> None:
+        """Do `check_file` if that was last done `FILE_CHECK_INTERVAL_S` ago or earlier."""
+        if time.monotonic() - self._checked_at >= FILE_CHECK_INTERVAL_S:
+            self.check_file()
 
     @property
     def checkpoint_overdue(self) -> bool:

@@ -7,6 +7,7 @@ on a request's way could read differently is refused here, so that no body runs 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from shared.errors import BadRequest, HeadTooLarge
@@ -18,6 +19,9 @@ HEADERS = 100
 CHUNKS = 16_384
 """Most chunks of a body. A body of the largest size in chunks of 512 bytes is accepted."""
 CHUNK_LINE_BYTES = 64
+REMEMBERED_HEADS = 512
+"""Checked heads that are kept in memory; with `REMEMBERED_HEAD_BYTES`, at most 1 MB."""
+REMEMBERED_HEAD_BYTES = 1_024
 LENGTH_DIGITS = 18
 HEAD_END = b"\r\n\r\n"
 
@@ -46,6 +50,14 @@ def check_partial_head(data: bytes | bytearray, checked: int = 0) -> None:
 
 
 def read_head(data: bytes) -> Head:
+    """Return the head that ``data`` is, as `_read_head`; short ones are remembered.
+
+    A client sends the same head again and again, but for the length of the body.
+    """
+    return _remembered_head(data) if len(data) <= REMEMBERED_HEAD_BYTES else _read_head(data)
+
+
+def _read_head(data: bytes) -> Head:
     """Return the head that ``data`` is, without its offer to use another protocol.
 
     A server may ignore such an offer (RFC 9110, section 7.8). The HTTP parser would take the
@@ -76,6 +88,9 @@ def read_head(data: bytes) -> Head:
     if not lengths[0].isdigit() or len(lengths[0]) > LENGTH_DIGITS:
         raise BadRequest("content-length: must be one number of bytes")
     return Head(data, int(lengths[0]))
+
+
+_remembered_head = lru_cache(REMEMBERED_HEADS)(_read_head)
 
 
 def _has_space_at_name(data: bytes) -> bool:

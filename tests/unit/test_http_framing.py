@@ -34,9 +34,10 @@ def head(*lines: str, first: str = "POST /v1/infer HTTP/1.1") -> bytes:
 )
 def test_length_of_the_body(lines: list[str], body_bytes: int | None) -> None:
     sent = head(*lines)
-    found = read_head(sent)
-    assert found.body_bytes == body_bytes
-    assert found.data is sent
+    for _ in range(2):  # the second time from memory
+        found = read_head(sent)
+        assert found.body_bytes == body_bytes
+        assert found.data == sent
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,10 @@ def test_length_of_the_body(lines: list[str], body_bytes: int | None) -> None:
     ],
 )
 def test_ambiguous_heads_are_refused(data: bytes, error: str) -> None:
-    with pytest.raises(BadRequest, match=error) as raised:
-        read_head(data)
-    assert raised.value.status == 400
+    for _ in range(2):
+        with pytest.raises(BadRequest, match=error) as raised:
+            read_head(data)
+        assert raised.value.status == 400
 
 
 @pytest.mark.parametrize("offer", ["h2c", "websocket", "TLS/1.2, HTTP/1.1"])
@@ -80,7 +82,8 @@ def test_offers_of_other_protocols_are_removed(offer: str) -> None:
         "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
         "content-length: 7",
     )
-    found = read_head(sent)
+    read_head(sent)
+    found = read_head(bytes(bytearray(sent)))  # from memory
     assert found.body_bytes == 7
     assert found.data == head("Connection: Upgrade, HTTP2-Settings", "content-length: 7")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.errors import DimeeError, LedgerUnavailable, NotReady
+from shared.ledger import outbox_table
 from shared.ledger.outbox import Outbox
 from shared.ledger.server.store import LedgerStore
 from tests.support.entries import caller
@@ -33,8 +35,9 @@ FAULTS = pytest.mark.parametrize("fault", [remove_folder, replace_folder, remove
 
 @FAULTS
 def test_outbox_whose_files_are_gone_refuses_and_still_delivers(
-    tmp_path: Path, fault: Callable[[Path], None]
+    tmp_path: Path, fault: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outbox_table, "FILE_CHECK_INTERVAL_S", 0.0)
     outbox = Outbox.claim(tmp_path / "state", "mobile")
     outbox.record(caller("before"))
     fault(tmp_path / "state")
@@ -44,6 +47,27 @@ def test_outbox_whose_files_are_gone_refuses_and_still_delivers(
         outbox.maintain()  # does not record again
     assert outbox.report().recording == "refused"
     assert [row[0] for row in outbox.pending(10)] == ["before"]
+    outbox.close()
+
+
+def test_outbox_looks_for_its_files_at_intervals_and_delivers_what_it_recorded(
+    tmp_path: Path,
+) -> None:
+    """A check costs two system calls; a busy tier records more often than it checks."""
+    outbox = Outbox.claim(tmp_path / "state", "mobile")
+    remove_folder(tmp_path / "state")
+    recorded: list[str] = []
+
+    def record_for(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            name = f"a{len(recorded)}"
+            outbox.record(caller(name))
+            recorded.append(name)
+
+    with pytest.raises(NotReady, match="removed or replaced"):
+        record_for(60)
+    assert [row[0] for row in outbox.pending(len(recorded) + 1)] == recorded
     outbox.close()
 
 
