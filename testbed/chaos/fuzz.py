@@ -117,7 +117,7 @@ def fuzz_schema(
 
 
 def _attempt_ids(seed: int) -> st.SearchStrategy[str]:
-    """Return a strategy of identifiers that are all different: a tier refuses a repeated attempt."""
+    """Return a strategy of different identifiers, because a tier refuses a repeated attempt."""
     numbers = itertools.count()
     return st.builds(lambda: f"fuzz-{seed}-{next(numbers)}")
 
