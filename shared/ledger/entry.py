@@ -100,7 +100,8 @@ class LedgerEntry(BaseModel):
         Raises `TierFailed` for a value that the ledger would refuse, such as a confidence of NaN.
         """
         # defaults need no check, and most fields have theirs
-        given = {name: getattr(self, name) for name in self.model_fields_set}
+        values = self.__dict__
+        given = {name: values[name] for name in self.model_fields_set}
         try:
             return LedgerEntry.model_validate({**given, **facts})
         except ValidationError as error:
