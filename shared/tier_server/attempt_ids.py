@@ -14,9 +14,10 @@ class AttemptIds:
     """The last `REMEMBERED` attempts. For use in one event loop.
 
     An attempt has one entry for each side in the ledger, so that a second answer under the same
-    identifier would be work that no entry records. After a restart the tier knows the attempts whose
-    entries are still in its outbox, which keeps the first end of an attempt. The ledger reports the ones that a tier does not
-    notice, because it has forgotten the identifier or because another server got it.
+    identifier would be work that no entry records. After a restart the tier knows the
+    attempts that are still in its outbox, which keeps the first end of each. The ledger reports the
+    ones that a tier does not notice, because it has forgotten the identifier or because another
+    server got it.
     """
 
     def __init__(self, known: Iterable[str] = (), remembered: int = REMEMBERED) -> None:

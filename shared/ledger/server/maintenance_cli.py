@@ -88,11 +88,7 @@ def prune_command(older_than_s: float, dry_run: bool, database_url: str | None) 
             f"{result.requests:,} requests ({result.entries:,} entries, "
             f"{result.cost_lambda:,.1f} λ) "
             + ("would be removed" if dry_run else "removed")
-            + (
-                f"; kept because open, unpaired or ended twice: {result.kept:,}"
-                if result.kept
-                else ""
-            )
+            + (kept if result.kept else "")
         )
 
 
