@@ -18,6 +18,7 @@ from mobile_client.client import load_settings
 from mobile_client.settings import MobileSettings
 from shared.errors import DimeeError, InvalidInput
 from shared.ledger.outbox import Outbox
+from shared.ledger.server.store import LedgerStore
 from shared.text import check_inputs
 from shared.wire import ClassifyRequest
 from tests.support.paths import BUNDLE, free_ports
@@ -156,4 +157,7 @@ def test_state_folder_that_is_a_file_is_named_without_an_error_number(tmp_path: 
     file.touch()
     with pytest.raises(DimeeError, match=r"\(Not a directory\)") as refused:
         Outbox.claim(file / "mobile", "mobile")
+    assert "Errno" not in refused.value.message
+    with pytest.raises(DimeeError, match=f"{file}: File exists") as refused:
+        LedgerStore(f"sqlite:///{file}/ledger.sqlite")
     assert "Errno" not in refused.value.message
