@@ -19,24 +19,25 @@ from pydantic import Field
 MAX_WORD_CHARS = 64
 MAX_LABEL_CHARS = 256
 MAX_NOTE_CHARS = 2_000
+MIN_DEADLINE_MS = 1
 MAX_DEADLINE_MS = 60_000
 MAX_COST_LAMBDA = 1e6
 MAX_PRICE = 1e9
-_WITHOUT_NUL = r"^[^\x00]*$"
+WITHOUT_NUL = r"^[^\x00]*$"
 
 Identifier = Annotated[
     str, Field(min_length=1, max_length=MAX_WORD_CHARS, pattern=r"^[A-Za-z0-9_.:-]+$")
 ]
 """Identifier of a request or an attempt."""
-Word = Annotated[str, Field(max_length=MAX_WORD_CHARS, pattern=_WITHOUT_NUL)]
+Word = Annotated[str, Field(max_length=MAX_WORD_CHARS, pattern=WITHOUT_NUL)]
 """Name of a policy, a writer or an error's code; may be empty."""
-Name = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS, pattern=_WITHOUT_NUL)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS, pattern=WITHOUT_NUL)]
 """Name or version that is never empty: of a task, a bundle, a price book."""
 PrincipalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Name of a token's owner."""
-Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS, pattern=_WITHOUT_NUL)]
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS, pattern=WITHOUT_NUL)]
 Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
-FreeText = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=_WITHOUT_NUL)]
+FreeText = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=WITHOUT_NUL)]
 """Free text, and JSON of that length."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShortSha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -53,8 +54,10 @@ Duration = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 """Duration in milliseconds; the largest is 31 years."""
 Timestamp = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
 """Time in seconds since 1970, until the end of the year 9999."""
-DeadlineMs = Annotated[float, Field(gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
-"""Deadline in milliseconds."""
+DeadlineMs = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
+"""Deadline of a request in milliseconds."""
+TimeLeftMs = Annotated[float, Field(gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
+"""Time that a request's deadline leaves to an attempt, in milliseconds."""
 Price = Annotated[float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False)]
 """Price in λ, money or energy, for one layer, hour, byte and so on."""
 WaitingPrice = Annotated[float, Field(ge=0, le=MAX_COST_LAMBDA, allow_inf_nan=False)]

@@ -31,3 +31,8 @@ def exact_text(value: float) -> str:
 def _shortest(value: float) -> Decimal:
     """Return the number that ``value`` stands for: 0.3 also for 0.1 + 0.2."""
     return Decimal(exact_text(value))
+
+
+def shown_ms(duration_ms: float) -> str:
+    """Return a duration in whole milliseconds with its unit, never as 0 ms."""
+    return "less than 1 ms" if duration_ms < 1 else f"{duration_ms:.0f} ms"

@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.addresses import valid_address
@@ -148,6 +155,15 @@ class CallerSettings(BaseSettings):
             raise ValueError("input should not be a boolean")
         if isinstance(value, str | Path) and (refused := refused_character(str(value))):
             raise ValueError(f"holds {refused}")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_path(cls, value: Any, info: ValidationInfo) -> Any:
+        # an empty path would be the working directory
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if value == "" and kind in (Path, Path | None):
+            raise ValueError("is empty; give a path, or leave it out")
         return value
 
 

@@ -35,6 +35,7 @@ from shared.errors import (
 from shared.http_fetch import parse_json
 from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
+from shared.rounding import shown_ms
 from shared.short_line import short_line
 from shared.tier_transport import (
     FRESH_CONNECTION,
@@ -247,7 +248,7 @@ class TierClient:
                 problem = f"was not asked, because {MAX_CONNECTIONS} other requests were under way,"
             error = DeadlineExceeded(
                 f"the {self.tier} at {self._shown_url} {problem} within "
-                f"{call.timeout_s * 1e3:.0f} ms"
+                f"{shown_ms(call.timeout_s * 1e3)}"
             )
         except _InvalidAnswer as failure:
             error, received = self._invalid(str(failure)), failure.received_bytes

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import DimeeError, InvalidInput, TooLarge
+from shared.field_types import WITHOUT_NUL
 from shared.short_line import short_line
 
 _LIMITS = ("le", "lt", "ge", "gt", "max_length", "min_length")
@@ -21,13 +22,19 @@ def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
-    message = first["msg"].removeprefix("Value error, ")  # before the message of a validator
+    message = _message(first).removeprefix("Value error, ")  # before the message of a validator
     return short_line(field, 100), uncapitalised(short_line(message, 300))
 
 
 def uncapitalised(message: str) -> str:
     """Return ``message`` with its first letter in lower case, for use after a colon."""
     return f"{message[:1].lower()}{message[1:]}"
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    if problem.get("ctx", {}).get("pattern") == WITHOUT_NUL:
+        return "must not hold the character U+0000"
+    return str(problem["msg"])
 
 
 def request_error(problem: Mapping[str, Any]) -> DimeeError:
@@ -42,7 +49,7 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
     elif problem["type"] == "missing":
         message = f"{field}: is missing"
     else:
-        message = f"{field}: {uncapitalised(problem['msg'])}"
+        message = f"{field}: {uncapitalised(_message(problem))}"
     kind = TooLarge if problem["type"] == "too_long" else InvalidInput
     number = limit if isinstance(limit, int | float) else None
     return kind(short_line(message, 300), field=short_line(field, 100), limit=number)

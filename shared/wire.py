@@ -20,6 +20,7 @@ from shared.field_types import (
     Name,
     Ordinal,
     Share,
+    TimeLeftMs,
     Word,
 )
 
@@ -40,7 +41,7 @@ class AttemptRequest(Contract):
     request_id: Identifier
     attempt_id: Identifier
     ordinal: Ordinal = 1
-    deadline_ms: DeadlineMs = 5_000.0
+    deadline_ms: TimeLeftMs = 5_000.0
     alpha: Alpha | None = Field(
         None, description="exit threshold α of this request; default: the bundle's"
     )

@@ -120,7 +120,9 @@ def _why_expected_value(
     if others:
         next_value, runner_up = max(others)
         difference = highest - next_value
-        why += f"; {runner_up} was next, {percentage_points(difference, sign=False)} lower"
+        # the difference of the figures as they are shown
+        shown = (round(100 * highest, 2) - round(100 * next_value, 2)) / 100
+        why += f"; {runner_up} was next, {percentage_points(shown, sign=False)} lower"
         if policy is not None and policy.cost_weight > 0:
             why += f", which equals {difference / policy.cost_weight:.1f} λ"
     if unavailable:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shared.bundle.pair_features import PAIR_FEATURES
 from shared.domain import Tier
 from shared.errors import BundleError
+from shared.field_types import MAX_PRICE
 
 Floats = NDArray[np.float64]
 TIERS = tuple(Tier)
@@ -114,6 +115,8 @@ class CorrectnessHeads:
                 return f"{_array_name(name)} has the shape {found} instead of {shape}"
         if not (self.scale_F > 0).all():
             return f"{_array_name('scale_F')} holds numbers that are not above 0"
+        if not 0 <= self.cost_weight <= MAX_PRICE:
+            return f"{_array_name('cost_weight')} is not between 0 and {MAX_PRICE:g}"
         return None
 
     def to_arrays(self) -> dict[str, Floats]:

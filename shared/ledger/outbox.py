@@ -97,7 +97,7 @@ class Outbox(ProcessBound):
         except (OSError, sqlite3.Error) as error:
             if lock is not None:
                 os.close(lock)
-            reason = error_reason(directory, error) if isinstance(error, sqlite3.Error) else error
+            reason = error_reason(directory, error)
             raise DimeeError(
                 f"state-dir: {directory} cannot hold the {writer}'s outbox ({reason}); "
                 f"{_start_remedy(error)}"

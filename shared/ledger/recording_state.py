@@ -159,8 +159,10 @@ def is_full(error: sqlite3.Error) -> bool:
     return _name(error) == "SQLITE_FULL"
 
 
-def error_reason(folder: Path, error: sqlite3.Error) -> str:
+def error_reason(folder: Path, error: sqlite3.Error | OSError) -> str:
     """Return in words why a file in ``folder`` could not be written."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     if isinstance(error, RemovedFileError):
         return _REMOVED
     if is_locked(error):

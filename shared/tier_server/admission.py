@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from shared.errors import Overloaded
-from shared.rounding import rounded_up
+from shared.rounding import rounded_up, shown_ms
 
 QUEUE_MS = 150.0
 """Longest expected wait during a burst, on a fast tier."""
@@ -92,7 +92,7 @@ class Admission:
             reason, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
             self._refused_at = now
         elif wait_ms > deadline_ms:
-            reason = f"the wait of about {wait_ms:.0f} ms is longer than the deadline"
+            reason = f"the wait of about {shown_ms(wait_ms)} is longer than the deadline"
             limit = deadline_ms
         elif wait_ms > limit_ms:
             reason, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 
 from shared.errors import NotReady
-from shared.field_types import Alpha, Count, DeadlineMs, Identifier, Ordinal, Word
+from shared.field_types import Alpha, Count, Identifier, Ordinal, TimeLeftMs, Word
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
@@ -126,7 +126,7 @@ def _resume_request(
     dimee_request_id: Annotated[Identifier, Header()],
     dimee_attempt_id: Annotated[Identifier, Header()],
     dimee_ordinal: Annotated[Ordinal, Header()] = 1,
-    dimee_deadline_ms: Annotated[DeadlineMs, Header()] = 5_000.0,
+    dimee_deadline_ms: Annotated[TimeLeftMs, Header()] = 5_000.0,
     dimee_alpha: Annotated[Alpha | None, Header()] = None,
     dimee_text_hash: Annotated[Word | None, Header()] = None,
     dimee_text_chars: Annotated[Count | None, Header()] = None,

@@ -20,6 +20,7 @@ from shared.inference.batch_selection import best_batch
 from shared.inference.codec import ResumeLimits, decode
 from shared.inference.layer_batcher import Row
 from shared.inference.tokenizer import TextEncoder
+from shared.rounding import shown_ms
 from shared.tier_server.admission import Admission
 
 LOOKAHEAD_BATCHES = 8
@@ -315,7 +316,8 @@ def _prepare(job: _Job) -> bool:
     waited_ms = (time.perf_counter() - job.arrived) * 1e3
     if waited_ms >= job.deadline_ms:
         late = DeadlineExceeded(
-            f"the deadline of {job.deadline_ms:.0f} ms passed after {waited_ms:.0f} ms in the queue"
+            f"the deadline of {shown_ms(job.deadline_ms)} passed after {shown_ms(waited_ms)} in "
+            "the queue"
         )
         _resolve([(job, late)])
         return False

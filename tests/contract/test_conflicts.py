@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
 from shared.domain import Side, State
 from shared.errors import InvalidInput
+from shared.ledger.cli import ledger
 from shared.ledger.entry import PROCESS_DIED, LedgerEntry
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
-from shared.ledger.server.tables import conflicts
+from shared.ledger.server.tables import conflicts, entries
 from shared.ledger.server.transfer import export_entries, import_entries
 from shared.ledger.server.verify import verify
 from tests.support.entries import OPEN, caller, tier
@@ -90,6 +92,17 @@ def test_retention_keeps_a_request_with_a_conflict(store: LedgerStore) -> None:
     store.upsert([caller(), tier(), caller(label="negative")])
     assert prune(store, older_than_s=-60).kept == 1
     assert kinds(store) == {"conflict"}
+
+
+def test_prune_names_every_reason_to_keep_a_request(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    store = LedgerStore(url)
+    store.upsert([caller(), tier(), caller(label="negative")])
+    with store.connect(writing=True) as connection:
+        connection.execute(sa.update(entries).values(received_at=0.0))
+    store.close()
+    done = CliRunner().invoke(ledger, ["prune", "--older-than", "1d", "--database-url", url])
+    assert done.output.endswith("removed; kept because open, unpaired or ended twice: 1\n")
 
 
 @pytest.mark.parametrize("missing", ["cost_lambda", "cost_usd", "energy_mj"])

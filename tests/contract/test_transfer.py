@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
 
@@ -143,3 +145,17 @@ def test_unusable_file_names_are_rejected(store: LedgerStore, tmp_path: Path) ->
     with pytest.raises(InvalidInput, match="exists"):
         transfer.export_entries(store, tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["ordinal", "started_at"])
+def test_booleans_are_no_numbers(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "export.parquet"
+    first = LedgerStore(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    first.upsert([caller()])
+    transfer.export_entries(first, file)
+    table = pyarrow.parquet.read_table(file)
+    place = table.column_names.index(name)
+    pyarrow.parquet.write_table(table.set_column(place, name, pyarrow.array([True])), file)
+    with pytest.raises(InvalidInput, match=f"the column {name} holds booleans"):
+        transfer.import_entries(first, file)
+    first.close()

@@ -82,7 +82,7 @@ def gateway_bodies() -> list[bytes]:
         {"texts": [f"{MARKER}\ud800"]},
         {"texts": [LONG]},
         {"texts": [MARKER] * 1_001},
-        {"texts": [MARKER], "policy": "cloud", "deadline_ms": 0.01},
+        {"texts": [MARKER], "policy": "cloud", "deadline_ms": 1},
         {"texts": [MARKER, f"{MARKER} again"], "policy": "edge", "deadline_ms": 1},
     ]
     good = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,26 @@ def test_explanation_shows_what_each_tier_offered(
     text = "\n".join(lines(explanation))
     assert "gain exceeds cost" in text
     assert all(word not in text for word in ("None", "nan"))
+
+
+def test_difference_follows_from_the_shown_values(
+    recorded: list[RequestTrace], context: ReplayContext
+) -> None:
+    compared = 0
+    for one in recorded:
+        explanation = explain(one, context)
+        said = re.search(r"(\w+) was next, ([0-9.]+) points lower", explanation.why)
+        if said is None:
+            continue
+        shown = {
+            view.tier.value: round(100 * view.expected_value, 2)
+            for view in explanation.tiers
+            if view.expected_value is not None
+        }
+        difference = shown[one.first.tier.value] - shown[said[1]]
+        assert f"{difference:.2f}" == said[2]
+        compared += 1
+    assert compared > 10
 
 
 def test_explained_costs_add_up(recorded: list[RequestTrace], context: ReplayContext) -> None:

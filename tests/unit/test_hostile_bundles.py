@@ -194,6 +194,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "heads_text": (router(heads_mean_F=np.array(["x"] * 392)), "no numbers"),
     "heads_labels": (router(heads_exit0_C=np.zeros(3)), "heads_exit0_C has the shape (3,)"),
     "heads_shape": (router(heads_next_TT2=np.zeros((3, 3))), "heads_next_TT2 has the shape"),
+    "heads_price": (router(heads_price=np.array(1e308)), "heads_price is not between 0 and 1e+09"),
     "heads_scale": (router(heads_scale_F=np.zeros(392)), "not above 0"),
     "embeddings_garbage": (file(EMBEDDINGS, b"\xff" * 4096), "does not hold embedding tables"),
     "embeddings_empty": (file(EMBEDDINGS, b""), "does not hold embedding tables"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mobile_client.dispatch.tier_selector import ROUNDING_LAMBDA
 from shared.errors import Overloaded
 from shared.policies import POLICY_NAMES
-from shared.rounding import minimum_text, rounded_up
+from shared.rounding import minimum_text, rounded_up, shown_ms
 from shared.serving.responses import error_response
 from tests.support.played_tiers import one, world
 
@@ -60,3 +60,9 @@ def test_suggested_cost_ceiling_is_above_the_given_one_and_is_accepted(
 def test_retry_after_is_not_shorter_than_the_time_in_the_message() -> None:
     response = error_response(Overloaded("try again in 1.4 s", retry_after_s=1.4))
     assert response.headers["retry-after"] == "2"
+
+
+def test_duration_is_never_shown_as_0_ms() -> None:
+    assert [shown_ms(value) for value in (0.001, 0.99, 1, 1499.6)] == [
+        "less than 1 ms", "less than 1 ms", "1 ms", "1500 ms",
+    ]  # fmt: skip

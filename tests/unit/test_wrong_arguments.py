@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mobile_client import MobileClient, RequestOptions
 from mobile_client.client import load_settings
 from mobile_client.settings import MobileSettings
-from shared.errors import InvalidInput
+from shared.errors import DimeeError, InvalidInput
+from shared.ledger.outbox import Outbox
+from shared.ledger.server.store import LedgerStore
 from shared.text import check_inputs
+from shared.wire import ClassifyRequest
 from tests.support.paths import BUNDLE, free_ports
 
 
@@ -96,7 +100,8 @@ def test_wrong_policy_is_refused(mobile: Any, policy: Any) -> None:
         {"deadline": 5}, {"polcy": "cloud"}, {"fail_over": "edge"}, {"uplink_mbps": float("inf")},
         {"settings": {"deadline_ms": 5}}, {"edge_url": True}, {"port": 0},
         {"deadline_ms": np.True_}, {"bundle": "a\0b"}, {"state_dir": "\ud800"},
-        {"token_file": Path("a\0b")}, {"policy": "a\0b"},
+        {"token_file": Path("a\0b")}, {"policy": "a\0b"}, {"state_dir": ""}, {"bundle": ""},
+        {"deadline_ms": 0.9},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(given: dict[str, Any]) -> None:
@@ -129,3 +134,30 @@ def test_options_refuse_what_is_no_number(number: Any) -> None:
         with pytest.raises(InvalidInput) as refused:
             RequestOptions(**{field: number})
         assert refused.value.field == field
+
+
+@pytest.mark.parametrize("field", ["policy", "mode"])
+def test_message_about_nul_names_the_character(field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        RequestOptions(**{field: "a\0b"})
+    assert refused.value.message == f"{field}: must not hold the character U+0000"
+
+
+def test_deadline_has_one_lower_limit() -> None:
+    """The SDK, HTTP and the settings have that of the command line."""
+    assert RequestOptions(deadline_ms=1).deadline_ms == 1
+    with pytest.raises(InvalidInput, match="deadline_ms: input should be greater than or equal"):
+        RequestOptions(deadline_ms=0.99)
+    with pytest.raises(ValidationError):
+        ClassifyRequest(texts=["a"], deadline_ms=0.99)
+
+
+def test_state_folder_that_is_a_file_is_named_without_an_error_number(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DimeeError, match=r"\(Not a directory\)") as refused:
+        Outbox.claim(file / "mobile", "mobile")
+    assert "Errno" not in refused.value.message
+    with pytest.raises(DimeeError, match=f"{file}: File exists") as refused:
+        LedgerStore(f"sqlite:///{file}/ledger.sqlite")
+    assert "Errno" not in refused.value.message

@@ -292,6 +292,8 @@ _PUBLIC_OPTIONS = frozenset({"host", "hostaddr", "port", "user", "dbname", "conn
 
 def _reason(error: Exception, database_url: str) -> str:
     """Return the first line of a driver's message, without what the URL keeps secret."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     try:

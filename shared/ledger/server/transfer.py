@@ -63,7 +63,9 @@ def export_entries(store: LedgerStore, file: Path) -> int:
             written = (_write_parquet if kind == "parquet" else _write_csv)(temporary, rows)
         temporary.replace(file)
     except OSError as error:
-        raise InvalidInput(f"file: {file} cannot be written ({error})", field="file") from None
+        raise InvalidInput(
+            f"file: {file} cannot be written ({error.strerror})", field="file"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     return written
@@ -244,6 +246,10 @@ def _read_parquet(file: Path) -> Iterator[Row]:
             pa.parquet.ParquetFile(content, page_checksum_verification=True) as opened,
         ):
             _check_columns(file, opened.schema_arrow.names)
+            for found, expected in zip(opened.schema_arrow, _schema(pa), strict=True):
+                # a boolean would be read as the number 0 or 1
+                if pa.types.is_boolean(found.type) and found.type != expected.type:
+                    raise _damaged(file, f"the column {found.name} holds booleans")
             for batch in opened.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
