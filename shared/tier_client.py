@@ -319,9 +319,10 @@ class TierClient:
             )
         known = isinstance(payload, dict) and error.status == status
         if known and isinstance(error, _TIER_ERRORS if call.after is None else _STATE_ERRORS):
-            # a rate limit refuses before the tier records the attempt, and the entry of a repeated
-            # attempt belongs to its first exchange: neither has an entry to match
-            unrecorded = isinstance(error, RateLimited | AttemptRepeated)
+            # A rate limit refuses before the tier records the attempt, the entry of a repeated
+            # attempt belongs to its first exchange, and a tier whose disk is full is not ready and
+            # cannot record that: none of them must have an entry.
+            unrecorded = isinstance(error, RateLimited | AttemptRepeated | NotReady)
             return Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED, error
         return Delivery.UNKNOWN, self._invalid(
             f"with status {status}, which is not an answer of a tier to a valid text; correct its "

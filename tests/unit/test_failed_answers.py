@@ -15,6 +15,7 @@ from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.domain import Delivery, Side, State, Tier
+from shared.errors import NotReady
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.cost_model import CostModel
@@ -114,6 +115,20 @@ def test_wrong_answer_of_the_edge_fails_over_and_is_paid_once(name: str, tmp_pat
     assert (failed.cost_lambda, failed.exit_layer) == (COSTS.offload_edge, None)
     assert failed.error_code in ("tier_failed", "tier_unreachable")
     assert (last.state, last.final) == (State.ANSWERED, True)
+
+
+def test_tier_that_cannot_record_its_refusal_needs_no_entry(tmp_path: Path) -> None:
+    """A tier whose disk is full and that is killed then: its refusal is in no outbox."""
+    refusal = json.dumps(NotReady("the disk is full").payload()).encode()
+
+    def refuse(connection: socket.socket, _body: bytes, _number: int) -> None:
+        connection.sendall(http(refusal, status="503 Service Unavailable"))
+
+    with HostileServer(refuse) as edge, HostileServer(answers_as("cloud")) as cloud:
+        answer, entries = run(tmp_path, edge, cloud, classify)
+    assert attempts_of(answer) == [("edge", "route", "refused"), ("cloud", "fail_over", "answered")]
+    refused, _ = sorted(entries, key=lambda entry: entry.ordinal)
+    assert (refused.state, refused.delivery) == (State.REFUSED, Delivery.UNKNOWN)
 
 
 def test_broken_idle_connection_is_tried_again_at_the_same_tier(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_body_up_to_the_limit_is_read_and_no_more() -> None:
     [
         (409, BundleMismatch("no").payload(), BundleMismatch, Delivery.ARRIVED),
         (429, Overloaded("full").payload(), Overloaded, Delivery.ARRIVED),
-        (503, NotReady("no").payload(), NotReady, Delivery.ARRIVED),
+        (503, NotReady("no").payload(), NotReady, Delivery.UNKNOWN),
         (504, DeadlineExceeded("no").payload(), DeadlineExceeded, Delivery.ARRIVED),
         (500, TierFailed("no").payload(), TierFailed, Delivery.ARRIVED),
         (500, {"error": {"code": "internal", "message": "x"}}, TierFailed, Delivery.ARRIVED),
