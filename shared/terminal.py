@@ -22,7 +22,7 @@ _REPLACEMENTS = {
     "−": "-", "–": "-", "—": "-", "…": "...", "·": ".", "•": "*", "‘": "'", "’": "'", "“": '"',
     "”": '"', "✓": "yes", "✗": "no", "─": "-", "│": "|", "█": "#", "▏": "|", "°": " deg",
 }  # fmt: skip
-"""What a terminal shows whose encoding lacks the character."""
+"""Text for a character that the encoding of a terminal lacks."""
 
 
 def escape_controls(text: str) -> str:

@@ -39,7 +39,7 @@ class ReusedConnectionBroke(httpx.ReadError):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one request has come."""
+    """Progress of one request on its connection."""
 
     connected: bool = False
     """True if the request opened its connection itself."""

@@ -14,7 +14,7 @@ from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.verify import verify
 from testbed.processes.processes import Role, Testbed
 from tests.support.paths import BUNDLE, free_ports
-from tests.support.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk, small_disk
 
 PART = 400
 """Texts of a call."""
@@ -23,13 +23,7 @@ WAIT_S = 120.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    small_disk = SmallDisk(folder, 24)
-    if not small_disk.mounted:
-        pytest.skip("a small file system needs the right to mount")
-    yield small_disk
-    small_disk.close()
+    yield from small_disk(tmp_path / "disk", 24)
 
 
 def classify(http: httpx.Client) -> tuple[list[str], list[str]]:

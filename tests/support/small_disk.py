@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 ROOM = 400_000
 
 
@@ -59,3 +61,13 @@ class SmallDisk:
         """Unmount the file system."""
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
+    """Yield a file system at a new ``folder``; skip the test if it cannot be mounted."""
+    folder.mkdir()
+    disk = SmallDisk(folder, megabytes)
+    if not disk.mounted:
+        pytest.skip("a small file system needs the right to mount")
+    yield disk
+    disk.close()

@@ -20,18 +20,12 @@ from shared.ledger.server.settings import LedgerSettings
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.verify import verify
 from tests.support.entries import caller, tier
-from tests.support.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk, small_disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    small_disk = SmallDisk(folder, 16)
-    if not small_disk.mounted:
-        pytest.skip("a small file system needs the right to mount")
-    yield small_disk
-    small_disk.close()
+    yield from small_disk(tmp_path / "disk", 16)
 
 
 def app_in(folder: Path) -> FastAPI:

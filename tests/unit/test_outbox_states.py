@@ -24,7 +24,7 @@ from shared.ledger.outbox_table import BUSY_TIMEOUT_S
 from shared.settings import NO_LEDGER, BundleSettings
 from tests.support.entries import caller
 from tests.support.paths import BUNDLE
-from tests.support.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk, small_disk
 
 
 @pytest.fixture
@@ -36,13 +36,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    small_disk = SmallDisk(folder, 16)
-    if not small_disk.mounted:
-        pytest.skip("a small file system needs the right to mount")
-    yield small_disk
-    small_disk.close()
+    yield from small_disk(tmp_path / "disk", 16)
 
 
 @contextmanager

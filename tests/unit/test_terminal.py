@@ -1,4 +1,4 @@
-"""What is printed: no character controls the terminal, and every terminal can show it."""
+"""Printed text: no character controls the terminal, and every terminal can show it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class FaultKind:
     over_at_once: bool = False
     """True if the context is closed at once instead of after `TimedFault.for_s`."""
     weight: int = 1
-    """How often a schedule draws this kind, relative to the others."""
+    """Relative frequency with which a schedule draws this kind."""
 
 
 class FaultNotPossible(DimeeError):
