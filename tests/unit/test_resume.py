@@ -110,7 +110,9 @@ def test_edge_resumes_and_exits_early_or_at_layer_n(
 ) -> None:
     state = encode(hidden(whole, uncertain, 1), 1, bundle.bundle_id, "fp16")
     exits = {
-        alpha: post(tier(tmp_path, "edge"), state, **{"dimee-alpha": alpha}).json()["exit_layer"]
+        alpha: post(tier(tmp_path / alpha, "edge"), state, **{"dimee-alpha": alpha}).json()[
+            "exit_layer"
+        ]
         for alpha in ("0.5", "1.0")
     }
     assert exits == {"0.5": 2, "1.0": 3}
