@@ -187,9 +187,19 @@ def test_hung_cloud_gets_the_remaining_time_only(uncertain: str, tmp_path: Path)
     checked(world).close()
 
 
+LEFT_READINGS = 3
+
+
 def test_mobile_answer_is_final_without_time_left(uncertain: str, tmp_path: Path) -> None:
     world = World(tmp_path, played={"cloud": plays("answers", "cloud")}, virtual_time=True)
-    answer = ask(world, uncertain, deadline_ms=1e3 * READING_S)
+
+    async def work(mobile: MobileService) -> Classification:
+        options = RequestOptions(POLICY, deadline_ms=1)
+        # the deadline passes while the mobile's layers run
+        since = mobile._clock() - 1e-3 + LEFT_READINGS * READING_S
+        return answered((await mobile.classify([uncertain], options=options, since=since))[0])
+
+    answer = world.run(work)
     assert attempts_of(answer) == [ROUTED]
     assert (answer.escalated, answer.failed_over) == (False, False)
     checked(world).close()
