@@ -16,7 +16,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.verify import verify
 from tests.support.entries import caller, tier
-from tests.support.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk, small_disk
 
 
 def delivery(number: int) -> list[LedgerEntry]:
@@ -26,14 +26,9 @@ def delivery(number: int) -> list[LedgerEntry]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    small_disk = SmallDisk(folder, 32)
-    if not small_disk.mounted:
-        pytest.skip("a small file system needs the right to mount one")
-    ensure_prefix_permissions(folder)
-    yield small_disk
-    small_disk.close()
+    for mounted in small_disk(tmp_path / "disk", 32):
+        ensure_prefix_permissions(mounted.folder)
+        yield mounted
 
 
 @pytest.fixture

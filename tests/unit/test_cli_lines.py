@@ -165,31 +165,34 @@ def test_text_cannot_control_the_terminal() -> None:
         assert not any(char in printed for char in "\x1b\x07\x9b\x08\x7f\u202e\u2066")
 
 
-@pytest.mark.parametrize("redirection", [">&-", "<&-", "2>&-", ">/dev/full"])
-def test_closed_and_full_streams_end_without_a_traceback(redirection: str) -> None:
-    command = f'echo fine | "{DIMEE}" classify --mode only-on-device --json - {redirection}'
-    done = subprocess.run(
+def in_shell(command: str, state_dir: Path) -> subprocess.CompletedProcess[bytes]:
+    settings = {
+        "DIMEE_BUNDLE": str(BUNDLE),
+        "DIMEE_STATE_DIR": str(state_dir),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    return subprocess.run(
         ["bash", "-c", command],
-        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE), "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | settings,
         capture_output=True,
         check=False,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&-", "2>&-", ">/dev/full"])
+def test_closed_and_full_streams_end_without_a_traceback(redirection: str, tmp_path: Path) -> None:
+    command = f'echo fine | "{DIMEE}" classify --mode only-on-device --json - {redirection}'
+    done = in_shell(command, tmp_path)
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
     assert done.stderr.count(b"\n") <= 1
     assert (done.returncode == 2) == (redirection in ("<&-", ">/dev/full"))
 
 
-def test_reader_that_goes_away_ends_the_command_silently() -> None:
+def test_reader_that_goes_away_ends_the_command_silently(tmp_path: Path) -> None:
     command = f'yes fine | head -n 3000 | "{DIMEE}" classify --mode only-on-device - | head -n 1'
-    done = subprocess.run(
-        ["bash", "-c", command],
-        env=os.environ | {"DIMEE_BUNDLE": str(BUNDLE), "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
+    done = in_shell(command, tmp_path)
     assert (done.stdout.split()[:1], done.stderr) == ([b"text"], b"")
 
 
