@@ -17,11 +17,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from shared.domain import Delivery, Reason, Side, State
 from shared.errors import DimeeError, NotReady
 from shared.files import create_once, other_owner_remedy
+from shared.ledger.abandoned import ends_of_open_attempts
 from shared.ledger.disk_reserve import BACKLOG_HEADROOM_BYTES, DiskReserve, why_unwritable
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.file_lock import try_lock
@@ -121,12 +119,11 @@ class Outbox(ProcessBound):
         """
         self._check_usable()
         try:
-            self._check_recording()
+            self._state.check()
             self._table.check_file_if_due()
             self._upsert([_row(entry) for entry in entries])
         except sqlite3.Error as error:
-            self._refuse(error)
-            self._check_recording()
+            raise self._refuse(error) from None
         except ValueError as error:
             # not the error's text, which contains the entry
             reason = type(error).__name__
@@ -158,6 +155,7 @@ class Outbox(ProcessBound):
                     self._dropped += 1
                 else:
                     self._buffered.setdefault(key, entry.model_dump_json())
+                    self.recorded.set()
 
     def maintain(self) -> None:
         """Do the work of the shipper's thread between two deliveries.
@@ -261,11 +259,6 @@ class Outbox(ProcessBound):
         self._table.close()
         os.close(self._file_lock)
 
-    def _check_recording(self) -> None:
-        problem = self._state.problem
-        if problem is not None:
-            raise NotReady(f"{problem}; no request is answered without its ledger entries")
-
     def _upsert(self, rows: list[tuple[str, str, bool, str]]) -> None:
         try:
             self._table.upsert(rows)
@@ -275,10 +268,11 @@ class Outbox(ProcessBound):
                 raise
             self._table.upsert(rows)
 
-    def _refuse(self, error: sqlite3.Error) -> None:
+    def _refuse(self, error: sqlite3.Error) -> NotReady:
         """Refuse entries until `maintain` finds that they can be written."""
-        self._state.refuse(error)
+        refusal = self._state.refuse(error)
         self.recorded.set()
+        return refusal
 
     def _write_failed(self, error: sqlite3.Error) -> None:
         """Make room on a full disk; refuse entries if that does not help or is not the cause."""
@@ -324,25 +318,11 @@ class Outbox(ProcessBound):
             self._buffered.pop((attempt_id, side), None)
 
     def _abandon_open(self) -> None:
-        entries = []
-        for attempt_id, side, body in self._table.open_rows():
-            try:
-                entries.append(LedgerEntry.model_validate_json(body))
-            except ValidationError:
-                # another version wrote it; this process must start nevertheless
-                log.error("the outbox's open entry %s cannot be read", attempt_id)
-                self.quarantine(attempt_id, side, 1)
-        # the final attempt of each request is the first open one; audits are never final
-        final_entries: dict[str, LedgerEntry] = {}
-        for entry in sorted(entries, key=lambda entry: entry.ordinal, reverse=True):
-            if entry.side is Side.CALLER and entry.reason is not Reason.AUDIT:
-                final_entries[entry.request_id] = entry
-        for entry in entries:
-            changes: dict[str, object] = {"state": State.ABANDONED, "error_code": "process_died"}
-            if entry.side is Side.CALLER:
-                final = entry is final_entries.get(entry.request_id)
-                changes |= {"delivery": Delivery.UNKNOWN, "final": final}
-            self.record_or_buffer(entry.model_copy(update=changes))
+        """End the open attempts of the process that had this outbox before."""
+        ends, unreadable = ends_of_open_attempts(self._table)
+        for row in unreadable:
+            self.quarantine(*row)
+        self.record_or_buffer(*ends)
 
     def _adopt_others(self) -> None:
         """Take over the rows of outboxes that no process uses; on a full disk, try again later."""
@@ -362,6 +342,7 @@ class Outbox(ProcessBound):
     def _adopt(self, file: Path) -> None:
         try:
             if not self.refuses:
+                _end_open_attempts(file)
                 self._table.adopt(file)
                 DiskReserve(file.with_suffix(".reserve")).release()
                 return
@@ -372,6 +353,18 @@ class Outbox(ProcessBound):
                 return
             self._refuse(error)
         self._unadopted.append(file)
+
+
+def _end_open_attempts(file: Path) -> None:
+    """End the open attempts in the outbox of a dead process."""
+    table = OutboxTable(file)
+    try:
+        ends, unreadable = ends_of_open_attempts(table)
+        for attempt_id, side, _ in unreadable:
+            table.quarantine(attempt_id, side)
+        table.upsert([_row(end) for end in ends])
+    finally:
+        table.close()
 
 
 def _start_remedy(error: Exception) -> str:

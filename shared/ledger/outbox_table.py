@@ -161,11 +161,12 @@ class OutboxTable:
             row = self._reader.execute("SELECT count(*) FROM outbox WHERE quarantined").fetchone()
         return int(row[0])
 
-    def open_rows(self) -> list[tuple[str, str, str]]:
-        """Return attempt, side and body of the rows that are not terminal."""
+    def open_rows(self) -> list[Row]:
+        """Return the rows that are not terminal."""
         with self._read_lock:
             return self._reader.execute(
-                "SELECT attempt_id, side, body FROM outbox WHERE NOT terminal AND NOT quarantined"
+                "SELECT attempt_id, side, version, body FROM outbox "
+                "WHERE NOT terminal AND NOT quarantined"
             ).fetchall()
 
     def attempt_ids(self, limit: int) -> list[str]:

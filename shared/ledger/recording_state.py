@@ -59,7 +59,7 @@ class OutboxReport(BaseModel):
     def check(self) -> None:
         """Raise `NotReady` while entries are refused: this process answers no request."""
         if self.recording == "refused":
-            raise NotReady(f"{self.problem}; no request is answered without its ledger entries")
+            raise _not_recorded(str(self.problem))
 
 
 OFF = OutboxReport(
@@ -83,11 +83,23 @@ class RecordingState:
         self.problem: str | None = None
         """Sentence that says why entries are refused and what to do; None if they are recorded."""
 
-    def refuse(self, error: sqlite3.Error) -> None:
-        """Refuse entries because the file could not be written."""
+    def check(self) -> None:
+        """Raise `NotReady` while entries are refused."""
+        problem = self.problem
+        if problem is not None:
+            raise _not_recorded(problem)
+
+    def refuse(self, error: sqlite3.Error) -> NotReady:
+        """Refuse entries because the file could not be written; return the error to raise.
+
+        It is for the entries that were not written, also if another thread finds at once that the
+        next ones can be.
+        """
         reason = error_reason(self._folder, error)
         remedy = _REMEDIES.get(reason, DAMAGED_REMEDY if is_damaged(error) else _OTHER_REMEDY)
-        self._refuse(f"the outbox in {self._folder} cannot be written ({reason}); {remedy}")
+        problem = f"the outbox in {self._folder} cannot be written ({reason}); {remedy}"
+        self._refuse(problem)
+        return _not_recorded(problem)
 
     def refuse_for_space(self) -> None:
         """Refuse entries because the disk has no room for the reserve."""
@@ -147,6 +159,10 @@ class RecordingState:
             self.problem = problem
         if first:
             log.error("%s; until then no request is answered", problem)
+
+
+def _not_recorded(problem: str) -> NotReady:
+    return NotReady(f"{problem}; no request is answered without its ledger entries")
 
 
 def is_locked(error: sqlite3.Error) -> bool:

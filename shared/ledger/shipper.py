@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 from pydantic import ValidationError
@@ -120,29 +121,29 @@ class Shipper:
         backoff_s = 0.0
         while not self._stopping.is_set():
             self._outbox.recorded.wait()
-            self._wait(backoff_s or self._interval_s)
-            if self._stopping.is_set():
-                return
-            self._outbox.recorded.clear()
             try:
+                self._wait(backoff_s or self._interval_s)
+                if self._stopping.is_set():
+                    return
+                self._outbox.recorded.clear()
                 self._outbox.maintain()
                 delivered = self._deliver_once(timeout_s=10.0)
+                # while entries are refused, try again also without traffic
+                more = delivered and (bool(self._outbox.pending(1)) or self._outbox.refuses)
             except Exception:
                 if self._stopping.is_set():  # the outbox may be closed already
                     return
                 log.exception("the outbox could not be delivered; trying again")
-                self._watch.failed("the outbox cannot be read or sent; see this process's log")
-                delivered = False
+                with suppress(sqlite3.Error):  # the watch counts the outbox's rows
+                    self._watch.failed("the outbox cannot be read or sent; see this process's log")
+                delivered = more = False
+            if more or not delivered:
+                self._outbox.recorded.set()
             if delivered:
                 backoff_s = 0.0
-                if self._outbox.pending(1):
-                    self._outbox.recorded.set()
-                elif self._outbox.refuses:
-                    self._outbox.recorded.set()  # to try again, also without traffic
             else:
                 doubled = min(MAX_BACKOFF_S, max(0.2, backoff_s * 2))
                 backoff_s = doubled * self._jitter.uniform(0.5, 1.0)
-                self._outbox.recorded.set()
 
     def _wait(self, seconds: float) -> None:
         while seconds > CHECKPOINT_INTERVAL_S and not self._stopping.is_set():

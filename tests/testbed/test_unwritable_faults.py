@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_role_cannot_write_until_the_end_of_the_fault(
     with FAULTS[kind].hold(FaultInjector(LoadTarget("", "")), "mobile", None):
         assert attempt(recorder) == "refused"
     assert ready == ["mobile"]
+    assert attempt(recorder) == "recorded"
+
+
+def test_of_two_faults_at_once_the_last_one_to_end_lets_the_role_write(
+    recorder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FaultInjector, "pid", lambda self, role: recorder.pid)
+    monkeypatch.setattr(FaultInjector, "wait_ready", lambda self, role: None)
+    injector = FaultInjector(LoadTarget("", ""))
+    assert attempt(recorder) == "recorded"
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(FAULTS["read-only"].hold(injector, "mobile", None))
+        second.enter_context(FAULTS["read-only"].hold(injector, "mobile", None))
+        first.close()
+        assert attempt(recorder) == "refused"
     assert attempt(recorder) == "recorded"
 
 

@@ -16,13 +16,15 @@ from fastapi.testclient import TestClient
 
 from mobile_client.gateway.app import create_app
 from mobile_client.settings import MobileSettings
+from shared.domain import State
 from shared.errors import DimeeError, InvalidInput, NotReady
 from shared.ledger.client import LedgerClient
 from shared.ledger.disk_reserve import RESERVE_BYTES
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.ledger.outbox_table import BUSY_TIMEOUT_S
 from shared.settings import NO_LEDGER, BundleSettings
-from tests.support.entries import caller
+from tests.support.entries import OPEN, caller
 from tests.support.paths import BUNDLE
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -166,8 +168,9 @@ FILL = """
 import sys
 from pathlib import Path
 from shared.errors import NotReady
+from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
-from tests.support.entries import caller
+from tests.support.entries import OPEN, caller
 outbox, count = Outbox.claim(Path(sys.argv[1]), "mobile"), 0
 try:
     while True:
@@ -227,6 +230,51 @@ def test_other_outboxes_are_adopted_when_there_is_room(disk: SmallDisk) -> None:
     outbox.maintain()
     assert len(names(outbox)) == 501
     outbox.close()
+
+
+def test_open_attempts_of_an_outbox_that_is_adopted_later_are_ended(disk: SmallDisk) -> None:
+    first, second = (Outbox.claim(disk.folder, "mobile") for _ in range(2))
+    first.record(caller("a"))
+    second.record(OPEN)
+    second.close()
+    first.close()
+    ballast = disk.fill_up()
+    outbox = Outbox.claim(disk.folder, "mobile")
+    ballast.unlink()
+    outbox.maintain()
+    outbox.maintain()
+    entries = [LedgerEntry.model_validate_json(row[3]) for row in outbox.pending(10)]
+    assert {(entry.attempt_id, entry.state, entry.final) for entry in entries} == {
+        ("a", State.ANSWERED, True),
+        (OPEN.attempt_id, State.ABANDONED, True),
+    }
+    outbox.close()
+
+
+def test_entry_that_was_not_written_is_refused_even_if_the_next_one_can_be(
+    outbox: Outbox,
+) -> None:
+    """The shipper's thread may run `maintain` between the failure and the refusal."""
+
+    class Resuming(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.ERROR:
+                other.execute("ROLLBACK")
+                outbox.maintain()
+
+    handler = Resuming()
+    logging.getLogger("shared.ledger.recording_state").addHandler(handler)
+    other = sqlite3.connect(outbox._file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(NotReady, match="another program has locked it"):
+            outbox.record(caller("a"))
+        assert not outbox.refuses
+    finally:
+        logging.getLogger("shared.ledger.recording_state").removeHandler(handler)
+        other.close()
+    outbox.record(caller("b"))
+    assert names(outbox) == {"b"}
 
 
 def test_a_read_only_state_folder_is_refused_at_the_start(disk: SmallDisk) -> None:

@@ -47,6 +47,33 @@ def test_shipper_delivers_in_the_background(running: Testbed, outbox: Outbox) ->
     shipper.close(1)
 
 
+def test_error_while_the_shipper_waits_for_the_ledger_does_not_end_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed delivery it waits, and keeps the outbox in order meanwhile."""
+    deliveries, failures = threading.Semaphore(0), []
+
+    def maintain() -> None:
+        if failures:
+            raise failures.pop()
+
+    def deliver(shipper: Shipper, timeout_s: float) -> bool:
+        failures.append(RuntimeError("unexpected"))  # of the next wait
+        deliveries.release()
+        return False
+
+    monkeypatch.setattr(outbox, "maintain", maintain)
+    monkeypatch.setattr(Shipper, "_deliver_once", deliver)
+    monkeypatch.setattr("shared.ledger.shipper.CHECKPOINT_INTERVAL_S", 0.01)
+    shipper = Shipper(outbox, "http://127.0.0.1:9", interval_s=0.0, pause=lambda seconds: None)
+    shipper.start()
+    for _ in range(3):
+        assert deliveries.acquire(timeout=30)
+    shipper.close(0)
+    assert not shipper._thread.is_alive()
+    failures.clear()
+
+
 def test_restart_of_the_ledger_loses_and_doubles_nothing(running: Testbed, outbox: Outbox) -> None:
     shipper = Shipper(outbox, running.roles["ledger"].url)
     outbox.record(*(caller(f"a{i}", request_id=f"r{i}") for i in range(700)))

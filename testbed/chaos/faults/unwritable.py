@@ -8,7 +8,6 @@ possible while a process has files open for writing.
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,16 +16,19 @@ import psutil
 
 from testbed.chaos.fault_injector import FaultInjector
 from testbed.chaos.faults.fault_kind import FaultNotPossible
+from testbed.chaos.faults.file_size import FileSizeLimits
 
 ROOM_BYTES = 64 * 1024
 """Bytes that the largest file of the process may still grow on a full disk."""
+# of all testbeds that this process injects faults into
+_LIMITS = FileSizeLimits()
 
 
 @contextmanager
 def disk_full(injector: FaultInjector, name: str, spec: str | None) -> Iterator[None]:
     """Let the files of a role grow by `ROOM_BYTES` only, until the end of the block."""
     process = _process(injector, name)
-    with _limited(process, _largest_file_bytes(process) + ROOM_BYTES):
+    with _LIMITS.hold(process, _largest_file_bytes(process) + ROOM_BYTES):
         yield
     injector.wait_ready(name)
 
@@ -34,7 +36,7 @@ def disk_full(injector: FaultInjector, name: str, spec: str | None) -> Iterator[
 @contextmanager
 def read_only(injector: FaultInjector, name: str, spec: str | None) -> Iterator[None]:
     """Let every write of a role fail, until the end of the block."""
-    with _limited(_process(injector, name), 0):
+    with _LIMITS.hold(_process(injector, name), 0):
         yield
     injector.wait_ready(name)
 
@@ -44,20 +46,6 @@ def _process(injector: FaultInjector, name: str) -> psutil.Process:
         return psutil.Process(injector.pid(name))
     except psutil.NoSuchProcess:
         raise FaultNotPossible(f"the {name} has just ended by another fault") from None
-
-
-@contextmanager
-def _limited(process: psutil.Process, limit_bytes: int) -> Iterator[None]:
-    try:
-        before = process.rlimit(resource.RLIMIT_FSIZE)
-        process.rlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    except (AttributeError, psutil.Error, OSError) as error:
-        raise FaultNotPossible(f"the size of files cannot be limited here ({error})") from None
-    try:
-        yield
-    finally:
-        with suppress(psutil.NoSuchProcess):  # restarted by another fault, without the limit
-            process.rlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _largest_file_bytes(process: psutil.Process) -> int:
