@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -105,6 +105,8 @@ class AttemptRecorder:
         self._outbox = outbox
         self._live_prices = live_prices
         self._bundle_id = bundle_id
+        self.on_end: Callable[[LedgerEntry], None] | None = None
+        """Called with the caller's entry of each attempt that has ended."""
 
     def prepare(
         self,
@@ -232,6 +234,7 @@ class AttemptRecorder:
                 attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False
             )
         self._outbox.record_or_buffer(entry)
+        self._report(entry)
         return entry
 
     def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange | None) -> float:
@@ -259,6 +262,7 @@ class AttemptRecorder:
         )
         attempt.closed = True
         self._outbox.record_or_buffer(entry)
+        self._report(entry)
 
     def _write_end(
         self, attempt: OpenAttempt, rows: list[LedgerEntry], following: OpenAttempt | None
@@ -273,8 +277,14 @@ class AttemptRecorder:
             *other_rows, caller_side = rows
             final = caller_side.model_copy(update={"final": True})
             self._outbox.record_or_buffer(*other_rows, final)
+            self._report(final)
             raise
         attempt.closed = True
+        self._report(rows[-1])
+
+    def _report(self, entry: LedgerEntry) -> None:
+        if self.on_end is not None:
+            self.on_end(entry)
 
     def _ended_by(
         self,

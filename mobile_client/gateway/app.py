@@ -11,6 +11,7 @@ from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.metrics import install_metrics
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
@@ -104,10 +105,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
-    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
+    limiter = AIMDLimiter(settings.max_queue)
+    app.add_middleware(ConcurrencyLimitMiddleware, limiter=limiter)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     install_auth(app, settings, _required_scope)
+    install_metrics(app, mobile, limiter, lambda: state["ready"])
 
     @app.post(CLASSIFY)
     async def classify(message: Request, request: ClassifyRequest = body) -> ClassifyResponse:

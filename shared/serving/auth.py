@@ -28,6 +28,8 @@ from shared.settings import ServiceSettings, is_loopback
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+METRICS_PATH = "/metrics"
+"""Path of every service that needs the scope `metrics`, and no other."""
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths without authentication and rate limit, for the probes of a container platform."""
 POLICY_VIOLATION = 1008
@@ -105,7 +107,7 @@ class Authenticator(AuthenticationBackend):
                 key = f"address {name}"
             else:
                 name, scopes, key = token.name, token.scopes, f"client {token.name}"
-                required = self._required_scope(scope.get("method", "GET"), scope["path"])
+                required = self._scope_of(scope.get("method", "GET"), scope["path"])
                 if required not in scopes:
                     refusal = Forbidden(
                         f"the token of {name} lacks the scope {required}; use one that has it "
@@ -126,6 +128,9 @@ class Authenticator(AuthenticationBackend):
         if refusal is not None:
             raise AuthError(refusal)
         return AuthCredentials(scopes), Principal(name, charge)
+
+    def _scope_of(self, method: str, path: str) -> Scope:
+        return "metrics" if path == METRICS_PATH else self._required_scope(method, path)
 
 
 class AuthMiddleware(AuthenticationMiddleware):

@@ -17,6 +17,7 @@ from shared.serving.body_limit import BodyLimit
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
+from shared.tier_server.metrics import install_metrics
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -73,6 +74,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES, binary={RESUME_PATH}
     )
     install_auth(app, settings, require("infer"))
+    install_metrics(app, service, settings)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:
