@@ -112,9 +112,8 @@ class MobileService(ProcessBound):
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
-        self.on_request_end: Callable[[str, float], None] | None = None
-        """Called with the tier that answered a request ("none" if no tier did), and with the
-        seconds since the arrival of its text."""
+        self.on_request_end: Callable[[Tier | None, float], None] | None = None
+        """Called with the tier that answered a request, or None, and the seconds that it took."""
         self._turns: dict[str, asyncio.Lock] = {}
         self.bind_to_process()
 
@@ -270,14 +269,14 @@ class MobileService(ProcessBound):
         if since is None:
             since = self._clock() - request.routed.decision_ms / 1e3
         chosen_by_policy: Classification | None = None
-        answered_by = "none"
+        answered_by: Tier | None = None
         try:
             answer = await self._runner.answer(
                 request, call.policy, call.options.deadline_ms, since
             )
             withheld = answer.budget_exhausted or answer.degraded_because in WITHHELD
             chosen_by_policy = None if withheld else answer
-            answered_by = answer.tier.value
+            answered_by = answer.tier
         except DimeeError as error:
             return error
         finally:

@@ -28,7 +28,7 @@ POLICIES = ("cascade-routing", "dimee-fixed", "mobile", "edge", "cloud")
 NOT_AUDIT = tuple(reason.value for reason in Reason if reason is not Reason.AUDIT)
 LABELS = {
     *("tier", "reason", "result", "policy", "exit_layer", "state", "kind", "code", "status"),
-    *("worker", "service", "version", "python", "report", "le"),
+    *("worker", "version", "python", "report", "le"),
 }
 
 
@@ -182,7 +182,6 @@ def test_metrics_are_valid(served: tuple[Testbed, Summary], name: str) -> None:
             if family.type == "counter":
                 assert sample.name.endswith("_total"), sample.name
     build = found.families["dimee_build_info"].samples[0]
-    assert build.labels["service"] == name
     assert build.labels["version"] == VERSION
     assert found.total("dimee_ready") == 1
     assert found.total("process_cpu_seconds_total") > 0
