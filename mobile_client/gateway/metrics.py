@@ -32,7 +32,7 @@ def install_metrics(
     if mobile.settings.metrics == "off":
         return
     registry = new_registry()
-    totals = AttemptTotals(mobile.runtime.request_options.policy)
+    totals = AttemptTotals(mobile.monitor.health().policy)
     mobile.recorder.on_end = totals.attempt_ended
     mobile.on_request_end = totals.request_ended
     registry.register(ScrapedState(lambda: outbox_families(mobile.outbox, mobile.shipper)))
