@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
@@ -15,6 +16,7 @@ from shared.telemetry.totals import Batch, Durations, histogram
 
 DECISION_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05)
 """Upper bounds in seconds of the time in which a policy decides."""
+_ANSWERING = (Reason.ROUTE, Reason.ESCALATE, Reason.FAIL_OVER)
 NO_TIER = "none"
 """Label of a request that no tier answered."""
 
@@ -87,12 +89,13 @@ _DURATIONS: tuple[tuple[str, str, Callable[[_ByTier], Durations]], ...] = (
 class AttemptTotals:
     """Totals of attempts and requests, with the same meanings as the ledger's summary.
 
-    Audits are attempts with their own ``reason``; histograms and requests leave them out. All
-    series begin at zero, so that the first attempt of a kind is seen as an increase. For use in one
-    event loop.
+    Audits are attempts with their own ``reason``; histograms and requests leave them out. Series
+    begin at zero, so that the first attempt of a kind is seen as an increase: those of every tier
+    and reason, of ``default_policy``, and of the tiers' usual ``exit_layers``. For use in one event
+    loop.
     """
 
-    def __init__(self, default_policy: str) -> None:
+    def __init__(self, default_policy: str, exit_layers: Mapping[Tier, Iterable[int]]) -> None:
         self._by_reason = {(tier, reason): _ByReason() for tier in Tier for reason in Reason}
         self._by_tier = {tier: _ByTier() for tier in Tier}
         self._decision = Durations(DECISION_BUCKETS_S)
@@ -104,6 +107,9 @@ class AttemptTotals:
         self._policy = BoundedLabel()
         self._batch = Batch(self._count)
         self._add_policy(default_policy)
+        for tier, layers in exit_layers.items():
+            for layer, reason in product(layers, _ANSWERING):
+                self._answers[tier.value, str(layer), reason.value] = 0
 
     def attempt_ended(self, entry: LedgerEntry) -> None:
         """Count an attempt by its caller's entry."""

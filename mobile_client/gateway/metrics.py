@@ -14,6 +14,8 @@ from mobile_client.resilience.circuit_breaker import Readiness
 from mobile_client.resilience.circuit_breaker import State as BreakerState
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
 from mobile_client.service import MobileService
+from shared.bundle.loading import tier_layers
+from shared.domain import Tier
 from shared.ledger.outbox_metrics import outbox_families
 from shared.serving.metrics import serve_metrics
 from shared.telemetry.metrics import (
@@ -32,14 +34,24 @@ def install_metrics(
     if mobile.settings.metrics == "off":
         return
     registry = new_registry()
-    totals = AttemptTotals(mobile.monitor.health().policy)
+    settings = mobile.settings
+    layers = tier_layers(mobile.runtime.bundle, settings.mobile_layers, settings.edge_layers)
+    totals = AttemptTotals(
+        mobile.monitor.health().policy,
+        {
+            Tier.MOBILE: range(1, layers.mobile.last + 1),
+            Tier.EDGE: range(1, layers.edge.last + 1),
+            Tier.CLOUD: (layers.cloud.last,),
+        },
+    )
     mobile.recorder.on_end = totals.attempt_ended
     mobile.on_request_end = totals.request_ended
     registry.register(ScrapedState(lambda: outbox_families(mobile.outbox, mobile.shipper)))
 
     def state() -> Iterable[Metric]:
         yield from totals.families()
-        yield gauge("dimee_ready", "1 while the service accepts requests.", is_ready())
+        ready = is_ready() and mobile.outbox_report().recording != "refused"
+        yield gauge("dimee_ready", "1 while the service accepts requests.", ready)
         yield gauge("dimee_calls_in_flight", "Calls in flight.", limiter.in_flight)
         yield gauge(
             "dimee_calls_in_flight_limit", "Calls that may be in flight now.", limiter.limit

@@ -98,7 +98,8 @@ def install_metrics(app: FastAPI, service: TierService, settings: TierSettings) 
 
 def _state(service: TierService, settings: TierSettings) -> Iterable[Metric]:
     engine = service.engine.state()
-    yield gauge("dimee_ready", "1 while the service accepts requests.", service.ready)
+    ready = service.ready and service.outbox_report().recording != "refused"
+    yield gauge("dimee_ready", "1 while the service accepts requests.", ready)
     yield gauge("dimee_queue_length", "Requests that wait in the queue.", engine.waiting)
     yield gauge("dimee_queue_limit", "Requests that may wait in the queue.", settings.max_queue)
     yield gauge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from shared.ledger.reports import Summary
 from shared.serving.tokens import new_token
 from shared.version import VERSION
 from testbed.processes.processes import Testbed
+from tests.support.paths import REPOSITORY
 from tests.support.running_testbed import sentences, start
 from tests.support.scrapes import Scrape, scrape, scrape_until
 
@@ -304,3 +306,17 @@ def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
         for name in SERVICES:
             url = testbed.roles[name].url
             assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
+
+
+def test_the_page_names_every_metric_and_no_other(served: tuple[Testbed, Summary]) -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "watch-the-metrics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(dimee_\w+)`", page))
+    scraped_names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for name in SERVICES
+        for family in scraped(served, name).families.values()
+        if family.name.startswith("dimee_")
+    }
+    # only with a certificate
+    assert named - scraped_names == {"dimee_certificate_expiry_timestamp_seconds"}
+    assert scraped_names - named == set()

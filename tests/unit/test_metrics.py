@@ -34,7 +34,7 @@ def test_a_label_has_a_bounded_number_of_values() -> None:
 
 
 def test_policies_without_bound_make_no_series_without_bound() -> None:
-    totals = AttemptTotals("edge")
+    totals = AttemptTotals("edge", {})
     for number in range(500):
         totals.attempt_ended(caller(f"a{number}", policy=f"policy-{number}", final=True))
     (requests,) = (one for one in totals.families() if one.name == "dimee_requests")
@@ -44,7 +44,7 @@ def test_policies_without_bound_make_no_series_without_bound() -> None:
 
 
 def test_an_audit_is_no_request_and_enters_no_histogram() -> None:
-    totals = AttemptTotals("edge")
+    totals = AttemptTotals("edge", {})
     totals.attempt_ended(caller("a1", reason=Reason.AUDIT, tier=Tier.CLOUD, final=False))
     registry = CollectorRegistry()
     registry.register(ScrapedState(totals.families))
