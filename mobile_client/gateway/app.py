@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
@@ -21,8 +23,10 @@ from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
 from shared.serving.disconnect import cancel_on_disconnect
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
+from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -101,13 +105,17 @@ def create_app(settings: MobileSettings) -> FastAPI:
         summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
+        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
     app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
-    install_auth(app, settings, _required_scope)
+    sessions = Sessions()
+    install_auth(app, settings, _required_scope, sessions)
+    install_docs(app)
+    install_dashboard(app, mobile, description, sessions)
 
     @app.post(CLASSIFY)
     async def classify(message: Request, request: ClassifyRequest = body) -> ClassifyResponse:
@@ -194,6 +202,6 @@ def client_name(message: Request, header: str) -> str:
     return (header_value or principal_of(message).display_name)[:64]
 
 
-def _required_scope(_method: str, path: str) -> Right:
+def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
-    return "status" if path == "/v1/status" else "classify"
+    return "status" if path == "/v1/status" else dashboard_scope(method, path)
