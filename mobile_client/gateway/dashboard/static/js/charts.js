@@ -8,6 +8,7 @@ import { perRequest } from "./live.js";
 import { colour } from "./theme.js";
 
 const KEPT_S = 300;
+const LEAST_S = 60;
 const HEIGHT = 190;
 const PERCENTILES = ["p50", "p95", "p99"];
 
@@ -172,7 +173,7 @@ function plotOptions(chart) {
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
     scales: {
-      x: { range: (_plot, _low, high) => [high - KEPT_S, high] },
+      x: { range: (_plot, low, high) => [Math.min(low, high - LEAST_S), high] },
       y: { range: (_plot, _low, high) => chart.range ?? [0, high > 0 ? 1.1 * high : 1] },
     },
     axes: [

@@ -24,10 +24,12 @@ export function lambda(value) {
   return known(value) ? `${number(value, 2)}${SPACE}λ` : NONE;
 }
 
-/** Return US dollars; the price of one request is far below a cent. */
+/** Return US dollars, or millionths of one (µUSD): a request costs far less than a cent. */
 export function usd(value) {
   if (!known(value)) return NONE;
-  return `${number(value, value !== 0 && Math.abs(value) < 0.01 ? 9 : 2)}${SPACE}USD`;
+  return Math.abs(value) < 0.01
+    ? `${number(1e6 * value, 2)}${SPACE}µUSD`
+    : `${number(value, 2)}${SPACE}USD`;
 }
 
 /** Return a share as a percentage. */
@@ -36,8 +38,8 @@ export function percent(value) {
 }
 
 /** Return a difference of probabilities in percentage points. */
-export function points(value) {
-  return known(value) ? `${value > 0 ? "+" : ""}${number(100 * value, 2)}${SPACE}points` : NONE;
+export function points(value, sign = "+") {
+  return known(value) ? `${value > 0 ? sign : ""}${number(100 * value, 2)}${SPACE}points` : NONE;
 }
 
 /** Return a number of bytes. */

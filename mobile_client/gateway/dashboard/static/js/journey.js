@@ -1,7 +1,7 @@
 // The drawing of the three tiers: their layers, their links, and the text on its way.
 
 import { replace, svg } from "./dom.js";
-import { percent, title } from "./format.js";
+import { lambda, ms, percent, title } from "./format.js";
 import { cells, layout } from "./journey-layout.js";
 
 const TIERS = ["mobile", "edge", "cloud"];
@@ -86,15 +86,17 @@ export class Journey {
   link(tier, places, done) {
     const link = this.links.find(({ hop }) => hop === `mobile-${tier}`);
     const cut = link !== undefined && isOutage(link);
-    const used = done.some((attempt) => attempt.tier === tier);
+    const used = done.findLast((attempt) => attempt.tier === tier);
     const at = places.labels[tier];
-    const label = link === undefined ? "HTTP" : cut ? `cut: ${link.outage}` : (link.spec ?? "unknown");
-    const length = 7.2 * label.length + 12;
+    const name = link === undefined ? "" : cut ? `cut: ${link.outage}` : (link.spec ?? "unknown");
+    const network = used && Number.isFinite(used.network_ms) ? ms(used.network_ms) : "";
+    const label = [name, network].filter(Boolean).join(" · ") || "HTTP";
+    const length = 7 * label.length + 12;
     return svg(
       "g",
       {},
       svg("path", {
-        class: `path${used ? " used" : ""}${cut ? " cut" : ""}`,
+        class: `path${used === undefined ? "" : " used"}${cut ? " cut" : ""}`,
         d: places.paths[tier],
         "data-tier": tier,
       }),
@@ -134,6 +136,13 @@ export class Journey {
       svg("rect", { class: "box", ...size(box), rx: 8 }),
       svg("text", { class: "title", x: box.x + 14, y: box.y + 26 }, title(tier)),
       svg("text", { class: "note", x: box.x + 14, y: box.y + 44 }, range),
+      attempt === undefined || !hasAnswer(attempt)
+        ? null
+        : svg(
+            "text",
+            { class: "note", x: box.x + box.width - 14, y: box.y + 44, "text-anchor": "end" },
+            `${ms(attempt.compute_ms)} · ${lambda(attempt.cost_lambda)}`,
+          ),
       svg(
         "text",
         { class: "note ready", x: box.x + box.width - 14, y: box.y + 26, "text-anchor": "end" },

@@ -132,7 +132,7 @@ function escalations(attempt) {
         "li",
         {},
         `Escalating to the ${option.tier}: gain ${points(option.gain)}; cost ` +
-          `${lambda(option.cost_lambda)}${waiting}, which counts as ${points(option.cost)}: `,
+          `${lambda(option.cost_lambda)}${waiting}, which counts as ${points(option.cost, "")}: `,
         el("b", {}, better ? "gain exceeds cost" : "cost exceeds gain"),
       );
     }),
