@@ -28,6 +28,7 @@ from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
 from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
+from shared.telemetry.trace_context import trace_of
 from shared.wire import (
     MAX_BODY_BYTES,
     MAX_TEXTS,
@@ -136,6 +137,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             ),
             client=client_name(message, settings.client_header),
             since=message.scope[ARRIVED],
+            trace=trace_of(message.scope),
         )
         outcomes = await cancel_on_disconnect(message.receive, work)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):

@@ -17,6 +17,7 @@ from shared.serving.body_limit import BodyLimit
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
+from shared.telemetry.trace_context import trace_of
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
 from shared.tier_server.service import TierService
 from shared.wire import (
@@ -80,7 +81,8 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:
         """Answer one attempt with this tier's layers."""
-        return await service.infer(request, http_request.receive)
+        trace = trace_of(http_request.scope)
+        return await service.infer(request, http_request.receive, trace)
 
     @app.post(RESUME_PATH, openapi_extra=RESUME_BODY)
     async def resume(
@@ -92,7 +94,8 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         another bundle and 422 for a state after a layer that this tier cannot resume from.
         """
         state = await http_request.body()
-        return await service.resume(request, state, http_request.receive)
+        trace = trace_of(http_request.scope)
+        return await service.resume(request, state, http_request.receive, trace)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")

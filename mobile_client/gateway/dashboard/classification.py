@@ -23,6 +23,7 @@ from shared.field_types import CostCeiling, DeadlineMs, Word
 from shared.ledger.entry import LedgerEntry
 from shared.policies.cascade_routing import CascadeRouting, as_cascade_routing
 from shared.serving.responses import error_response, json_response
+from shared.telemetry.trace_context import TraceContext
 
 RECORDED = (
     "queue_ms",
@@ -49,7 +50,11 @@ class ClassifyText(BaseModel):
 
 
 async def classify_and_explain(
-    mobile: MobileService, request: ClassifyText, client: str, since: float
+    mobile: MobileService,
+    request: ClassifyText,
+    client: str,
+    since: float,
+    trace: TraceContext | None,
 ) -> Response:
     """Classify a text and return the answer with its explanation.
 
@@ -65,6 +70,7 @@ async def classify_and_explain(
             ),
             client=client,
             since=since,
+            trace=trace,
         )
     explained = await _explained(mobile, request, entries) if entries else None
     if not isinstance(outcome, DimeeError):

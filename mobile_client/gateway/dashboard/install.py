@@ -21,6 +21,7 @@ from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles
 from shared.serving.sessions import COOKIE, SESSION_S, Sessions
 from shared.serving.tokens import Scope
+from shared.telemetry.trace_context import trace_of
 from shared.wire import BundleDescription
 
 STATIC = Path(__file__).parent / "static"
@@ -88,7 +89,8 @@ def install_dashboard(
     async def classify(message: Request, request: ClassifyText) -> Response:
         """Classify one text and explain its way."""
         client = principal_of(message).display_name
-        work = classify_and_explain(mobile, request, client, time.perf_counter())
+        trace = trace_of(message.scope)
+        work = classify_and_explain(mobile, request, client, time.perf_counter(), trace)
         return await cancel_on_disconnect(message.receive, work)
 
     @app.get(f"{API}/events", include_in_schema=False)

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult, Summary, Verification
+from shared.ledger.request_list import RequestFilter, RequestList
 from shared.ledger.server.prune import prune
+from shared.ledger.server.request_list import list_requests
 from shared.ledger.server.settings import LedgerSettings
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
@@ -139,6 +141,11 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return await report(summarise, store)
 
     @app.get("/v1/requests")
+    async def requests(wanted: Annotated[RequestFilter, Query()]) -> RequestList:
+        """Return ended requests in short, newest first, that fit every given parameter."""
+        return RequestList(requests=await report(list_requests, store, wanted))
+
+    @app.get("/v1/last-requests")
     async def last_requests(
         last: Annotated[int, Query(ge=1, le=MAX_LAST)] = 200,
         policy: Annotated[str | None, Query(max_length=64)] = None,
