@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from shared.errors import MissingExtra
 
 PACKAGES = {
-    "service": ("fastapi", "starlette", "uvicorn", "httptools", "uvloop"),
+    "service": ("fastapi", "starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"),
     "ledger": ("sqlalchemy", "alembic", "psycopg"),
     "testbed": ("jinja2", "markupsafe", "matplotlib", "psutil", "hypothesis", "schemathesis"),
     "lab": (
@@ -22,7 +22,7 @@ PACKAGES = {
 """Import names of the packages by extra; starlette and markupsafe come with others."""
 TESTBED = ("service", "ledger", "testbed")
 """Extras of the commands that start the servers on this machine."""
-SERVER_PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "alembic")
+SERVER_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic")
 """Packages without which the servers do not start."""
 
 

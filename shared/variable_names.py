@@ -39,6 +39,7 @@ SETTINGS = frozenset(
         "MAX_COST_LAMBDA",
         "MAX_QUEUE",
         "MAX_QUEUE_MS",
+        "METRICS",
         "MOBILE_LAYERS",
         "MODE",
         "OUTBOX_MAX_MB",

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mobile_client.gateway.dashboard.install import install_dashboard
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.metrics import install_metrics
 from mobile_client.gateway.protocols.calls import ProtocolCalls
 from mobile_client.gateway.protocols.installation import call_paths, install_protocols
 from mobile_client.monitoring.health import MobileHealth
@@ -118,9 +119,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
+    limiter = AIMDLimiter(settings.max_queue)
     app.add_middleware(
         ConcurrencyLimitMiddleware,
-        limiter=AIMDLimiter(settings.max_queue),
+        limiter=limiter,
         paths=call_paths(description) | {CLASSIFY},
     )
     install_error_handlers(app)
@@ -128,6 +130,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     sessions = Sessions()
     install_auth(app, settings, _required_scope, sessions)
     install_docs(app)
+    install_metrics(app, mobile, limiter, lambda: state["ready"])
     install_dashboard(app, mobile, description, sessions)
 
     async def answer(

@@ -17,6 +17,7 @@ from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult, Summary, Verification
 from shared.ledger.request_list import RequestFilter, RequestList
+from shared.ledger.server.metrics import LedgerMetrics, install_metrics
 from shared.ledger.server.prune import prune
 from shared.ledger.server.request_list import list_requests
 from shared.ledger.server.settings import LedgerSettings
@@ -76,10 +77,11 @@ def _required_scope(method: str, path: str) -> Scope:
     return "ledger:write" if (method, path) == ("POST", "/v1/entries") else "ledger:read"
 
 
-async def _prune_hourly(store: LedgerStore, older_than_s: float) -> None:
+async def _prune_hourly(store: LedgerStore, older_than_s: float, metrics: LedgerMetrics) -> None:
     while True:
         try:
             result = await run_in_threadpool(prune, store, older_than_s)
+            metrics.pruned(result.requests)
             log.info("retention: %d requests removed, %d kept", result.requests, result.kept)
         except LedgerUnavailable as error:
             log.error("retention: %s", error.message)
@@ -94,7 +96,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         days = settings.ledger_retention_days
         retention = (
-            None if days is None else asyncio.create_task(_prune_hourly(store, days * DAY_S))
+            None
+            if days is None
+            else asyncio.create_task(_prune_hourly(store, days * DAY_S, metrics))
         )
         yield
         if retention is not None:
@@ -113,6 +117,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
     install_auth(app, settings, _required_scope)
     install_docs(app)
+    metrics = install_metrics(app, store, settings)
 
     def store_batch(body: bytes) -> StoreResult:
         try:
@@ -127,13 +132,14 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     @app.post("/v1/entries", openapi_extra=_ENTRY_BATCH_OPENAPI)
     async def store_entries(request: Request) -> StoreResult:
         """Store a batch of entries. Sending it again changes nothing."""
-        return await run_in_threadpool(store_batch, await request.body())
+        return await run_in_threadpool(metrics.store, store_batch, await request.body())
 
     reports = asyncio.Semaphore(REPORTS)
 
     async def report(compute: Callable[..., ReportT], *arguments: object) -> ReportT:
-        async with reports:
-            return await run_in_threadpool(compute, *arguments)
+        with metrics.report(compute.__name__):
+            async with reports:
+                return await run_in_threadpool(compute, *arguments)
 
     @app.get("/v1/summary")
     async def summary() -> Summary:
