@@ -24,6 +24,7 @@ from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
 from shared.serving.tokens import Scope as Right
+from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -102,12 +103,15 @@ def create_app(settings: MobileSettings) -> FastAPI:
         summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
+        # spans are `shared.telemetry`'s: FastAPI's own take several times as long
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
     app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    install_tracing(app, answers_trace=True)
     install_auth(app, settings, _required_scope)
 
     @app.post(CLASSIFY)

@@ -108,8 +108,9 @@ class TierService:
 
         Raises `AttemptRepeated` for an ``attempt_id`` that came before. ``receive`` is the HTTP
         request's ASGI callable, after its body. The attempt is part of ``trace``. An overloaded
-        tier refuses before any other work. An accepted request counts as waiting at once, before it is in the
-        engine's queue; otherwise one free slot would admit all requests that arrive together.
+        tier refuses before any other work. An accepted request counts as waiting at once, before it
+        is in the engine's queue; otherwise one free slot would admit all requests that arrive
+        together.
         """
         self._attempt_ids.accept(request.attempt_id)
         await self._refuse_if_overloaded(request, trace)
@@ -218,7 +219,7 @@ class TierService:
         try:
             await self._entries.record(entry)
             answer = self._response(request, await compute(), started)
-            if trace is not None:
+            if trace is not None and trace.span_id is not None:
                 _add_answer(trace, answer)
             await self._entries.record(entry.with_facts(answer.ledger_facts()))
             end = {}
