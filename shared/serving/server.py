@@ -21,7 +21,6 @@ from shared.serving.connection import ConnectionLimits, connection_factory
 from shared.serving.tls import tls_options
 from shared.serving.whole_requests import WholeRequests
 from shared.settings import ServiceSettings, is_loopback, read_settings, refuse_arguments
-from shared.telemetry.tracing import stop_tracing
 from shared.terminal import protect_output
 
 log = logging.getLogger(__name__)
@@ -99,7 +98,6 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
     )
     with suppress(KeyboardInterrupt):
         server.run()
-    stop_tracing()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +13,7 @@ from shared.telemetry.trace_context import (
     TraceContext,
     read_trace_context,
 )
-from shared.telemetry.tracing import start_tracing
+from shared.telemetry.tracing import start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -24,12 +25,15 @@ METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
 """Methods by which a span may be named; all others are ``_OTHER``."""
+ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
 MAX_CHARS = 256
 """Longest attribute that a caller chooses."""
 
 
 class RequestSpans:
     """ASGI middleware that records a span for each request, as a part of its caller's trace.
+
+    It stops tracing when the application has ended, whose last spans are then exported.
 
     ``plain_paths`` are those that are answered without a route of FastAPI. With ``answers_trace``
     each response has the header ``traceresponse``, with which a caller that began no trace finds
@@ -53,6 +57,9 @@ class RequestSpans:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request within a span."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, _stopping_at_end(send))
+            return
         if scope["type"] != "http" or not _is_traced(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
@@ -108,6 +115,15 @@ def _is_traced(method: str, path: str) -> bool:
     if path in UNTRACED:
         return False
     return method not in ("GET", "HEAD") or not (path == "/" or path.startswith("/dashboard/"))
+
+
+def _stopping_at_end(send: Send) -> Send:
+    async def send_and_stop(message: Message) -> None:
+        if message["type"] in ENDS:
+            await asyncio.to_thread(stop_tracing)
+        await send(message)
+
+    return send_and_stop
 
 
 def _attributes(scope: Scope, method: str) -> Attributes:

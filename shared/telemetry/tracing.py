@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shared.extras import install_command
@@ -70,6 +71,16 @@ def stop_tracing(timeout_s: float = STOP_S) -> None:
         ending = threading.Thread(target=shut_down, name="last spans", daemon=True)
         ending.start()
         ending.join(timeout_s)
+
+
+@contextmanager
+def traces(service: str) -> Iterator[None]:
+    """Record the spans of a command in this block if the ``OTEL_*`` variables ask for it."""
+    start_tracing(service)
+    try:
+        yield
+    finally:
+        stop_tracing()
 
 
 def _is_asked_for(variables: Mapping[str, str]) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
 from tests.support.commands import dimee
 from tests.support.otlp_receiver import ReceivedSpan, Receiver, otlp_receiver
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, free_ports
 from tests.support.running_testbed import start
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -197,3 +202,65 @@ def test_probes_and_pages_make_no_spans(testbed: Testbed, receiver: Receiver) ->
         httpx.get(mobile + path, trust_env=False)
     spans = receiver.wait_for(lambda spans: any(one.name == "GET /v1/bundle" for one in spans))
     assert not [span for span in spans if "z" in span.attributes.get("url.path", "")]
+
+
+def test_command_begins_a_trace_of_its_own(
+    testbed: Testbed, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without an outgoing trace; the command exports its spans before it ends."""
+    for name, value in receiver.settings().items():
+        monkeypatch.setenv(name, value)
+    urls = {f"{name}_url": testbed.roles[name].url for name in ("edge", "ledger")}
+    done = dimee(
+        "classify", "--json", "--policy", "edge", TEXT, status=0, state_dir=tmp_path, **urls
+    )
+    trace_id = json.loads(done.stdout)[0]["trace_id"]
+    spans = of_trace(
+        receiver.wait_for(
+            lambda spans: (
+                [one.name for one in of_trace(spans, trace_id)].count("dimee.ledger_record") == 2
+            )
+        ),
+        trace_id,
+    )
+    (root,) = [span for span in spans if not span.parent_id]
+    assert (root.service, root.name) == ("dimee-classify", "dimee.classify")
+    assert {span.service for span in spans} == {"dimee-classify", "dimee-edge", "dimee-ledger"}
+
+
+def test_process_with_a_dead_collector_answers_and_stops(tmp_path: Path) -> None:
+    """Its log has one line about that, and its ledger entries are delivered as before."""
+    dead = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_ports(1)[0]}"}
+    dead |= {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    with start(tmp_path / "state", DIMEE_MAX_QUEUE_MS="600000", **dead) as running:
+        answer = classify(running, "01").json()["items"][0]["result"]
+        log = running.log("mobile")
+        until = time.monotonic() + 60
+        while "spans cannot be exported" not in log.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        for _ in range(3):
+            classify(running, "01")
+        report = wait_for_consistent(LedgerClient(running.roles["ledger"].url), 60, 4)
+        assert report.consistent
+        assert report.requests == 4
+        process = running.processes["mobile"]
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM, "uvicorn raises it again at its end"
+        assert answer["trace_id"] == TRACE_ID
+        lines = log.read_text().splitlines()
+    assert len([line for line in lines if "span" in line]) == 1, lines
+
+
+def test_last_spans_are_exported_when_a_process_stops(receiver: Receiver, tmp_path: Path) -> None:
+    """The spans of the last request wait for an export in an hour."""
+    settings = receiver.settings() | {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+    with start(tmp_path / "state", DIMEE_MAX_QUEUE_MS="600000", **settings) as running:
+        last = "3" * 32
+        classify(running, "01", last)
+        process = running.processes["mobile"]
+        process.terminate()
+        process.wait(60)
+        receiver.wait_for(
+            lambda spans: any(one.service == "dimee-mobile" for one in of_trace(spans, last))
+        )

@@ -15,6 +15,7 @@ HEAVY = (
     "fastapi",
     "starlette",
     "uvicorn",
+    "opentelemetry",
     "sqlalchemy",
     "datasets",
     "lab",
