@@ -58,7 +58,7 @@ class _Call:
     unrestricted: bool
     client: str
     since: float | None
-    trace: TraceContext | None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
 from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
+from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -116,6 +117,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
         **WITHOUT_FASTAPIS_PAGES,
+        # spans are `shared.telemetry`'s: FastAPI's own take several times as long
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
@@ -127,6 +130,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    install_tracing(app, answers_trace=True)
     sessions = Sessions()
     install_auth(app, settings, _required_scope, sessions)
     install_docs(app)

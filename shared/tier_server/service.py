@@ -224,7 +224,7 @@ class TierService:
         try:
             await self._entries.record(entry)
             answer = self._response(request, await compute(), started)
-            if trace is not None:
+            if trace is not None and trace.span_id is not None:
                 _add_answer(trace, answer)
             answered = entry.with_facts(answer.ledger_facts())
             await self._entries.record(answered)

@@ -21,6 +21,7 @@ FOLDERS = {
     "sqlalchemy": ("shared/ledger/server",),
     "alembic": ("shared/ledger/server",),
     "psycopg": ("shared/ledger/server",),
+    "opentelemetry": ("shared/telemetry",),
 }
 """Library → the only folders that may import it, beside the tests."""
 STAND_ALONE = "testbed/bench/servers/"
