@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import OPEN_PATHS, install_dashboard
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.monitoring.health import MobileHealth
@@ -100,6 +100,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         yield
         state["ready"] = False
         await mobile.close()
+        dashboard.close()
 
     app = FastAPI(
         title="dimee mobile",
@@ -114,9 +115,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     sessions = Sessions()
-    install_auth(app, settings, _required_scope, sessions)
+    install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
     install_docs(app)
-    install_dashboard(app, mobile, description, sessions)
+    dashboard = install_dashboard(app, mobile, description, sessions)
 
     @app.post(CLASSIFY)
     async def classify(message: Request, request: ClassifyRequest = body) -> ClassifyResponse:
