@@ -242,6 +242,14 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
+    async def is_truncated(self, text: str, pair: str | None) -> bool:
+        """Return whether the text is longer than the model reads, in order of calls."""
+
+        def encode() -> bool:
+            return self._classifier.encoder.encode(text, pair).truncated
+
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, encode)
+
     async def off_event_loop(self, work: Callable[[], None]) -> None:
         """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
         await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
