@@ -10,7 +10,11 @@ from typing import Any
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobile_client.gateway.dashboard.install import OPEN_PATHS, install_dashboard
+from mobile_client.gateway.dashboard.install import (
+    CLASSIFY_AND_EXPLAIN,
+    OPEN_PATHS,
+    install_dashboard,
+)
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.protocols.calls import ProtocolCalls
@@ -122,19 +126,18 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(
         ConcurrencyLimitMiddleware,
         limiter=AIMDLimiter(settings.max_queue),
-        paths=call_paths(description) | {CLASSIFY},
+        paths=call_paths(description) | {CLASSIFY, CLASSIFY_AND_EXPLAIN},
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     sessions = Sessions()
     install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
     install_docs(app)
-    dashboard = install_dashboard(app, mobile, description, sessions)
 
     async def answer(
         message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
     ) -> list[Classification | DimeeError]:
-        """Answer the texts of a call, of any protocol; its path must be one of `call_paths`."""
+        """Answer the texts of a call, of any protocol; its path is one of the limiter's."""
         if len(texts) == 1:
             message.scope[DEADLINE_MS] = options.deadline_ms or settings.deadline_ms
         principal_of(message).charge(max(0, len(texts) - 1))
@@ -219,6 +222,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
+    dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 
