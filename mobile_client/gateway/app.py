@@ -10,7 +10,11 @@ from typing import Any
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import (
+    CLASSIFY_AND_EXPLAIN,
+    OPEN_PATHS,
+    install_dashboard,
+)
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.metrics import install_metrics
@@ -110,6 +114,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         yield
         state["ready"] = False
         await mobile.close()
+        dashboard.close()
 
     app = FastAPI(
         title="dimee mobile",
@@ -126,21 +131,20 @@ def create_app(settings: MobileSettings) -> FastAPI:
     app.add_middleware(
         ConcurrencyLimitMiddleware,
         limiter=limiter,
-        paths=call_paths(description) | {CLASSIFY},
+        paths=call_paths(description) | {CLASSIFY, CLASSIFY_AND_EXPLAIN},
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     install_tracing(app, answers_trace=True)
     sessions = Sessions()
-    install_auth(app, settings, _required_scope, sessions)
+    install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
     install_docs(app)
     install_metrics(app, mobile, limiter, lambda: state["ready"])
-    install_dashboard(app, mobile, description, sessions)
 
     async def answer(
         message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
     ) -> list[Classification | DimeeError]:
-        """Answer the texts of a call, of any protocol; its path must be one of `call_paths`."""
+        """Answer the texts of a call, of any protocol; its path is one of the limiter's."""
         if len(texts) == 1:
             message.scope[DEADLINE_MS] = options.deadline_ms or settings.deadline_ms
         principal_of(message).charge(max(0, len(texts) - 1))
@@ -225,6 +229,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
+    dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 
