@@ -67,6 +67,7 @@ class RequestRecord(Report):
     all_cloud_lambda: float | None
     attempts: int
     error: str | None
+    trace_id: str | None = None
 
     @classmethod
     def of(cls, entries: Sequence[LedgerEntry]) -> RequestRecord | None:
@@ -96,6 +97,7 @@ class RequestRecord(Report):
             all_cloud_lambda=final.all_cloud_lambda,
             attempts=len(callers),
             error=final.error_code,
+            trace_id=final.trace_id,
         )
 
 

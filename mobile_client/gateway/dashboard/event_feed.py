@@ -151,7 +151,8 @@ class EventFeed:
         return b""
 
     def _request_event(self, finished: Finished) -> bytes:
-        return _event(f"{self._process}-{finished.number}", "request", finished.data())
+        data = finished.record.model_dump(mode="json")
+        return _event(f"{self._process}-{finished.number}", "request", data)
 
     def _figures(self, left_out: int) -> bytes:
         data = {"at": time.time(), **self._make_stats(), "requests_left_out": left_out}

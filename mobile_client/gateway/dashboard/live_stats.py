@@ -83,11 +83,6 @@ class Finished:
 
     number: int
     record: RequestRecord
-    trace_id: str | None
-
-    def data(self) -> dict[str, object]:
-        """Return the compact record for JSON."""
-        return self.record.model_dump(mode="json") | {"trace_id": self.trace_id}
 
 
 class LiveStats:
@@ -129,7 +124,7 @@ class LiveStats:
         record = RequestRecord.of([*(earlier or ()), entry])
         assert record is not None
         self.count += 1
-        self.finished.append(Finished(self.count, record, entry.trace_id))
+        self.finished.append(Finished(self.count, record))
         second.all_cloud_lambda += entry.all_cloud_lambda or 0.0
         if answered:
             second.answered[entry.tier] += 1
