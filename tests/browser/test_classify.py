@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import suppress
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from shared.domain import Side, Tier
-from shared.ledger.cli import wait_for_consistent
+from shared.errors import NotFound
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
 from tests.support.browser import OpenPage, figure, text_of
 
+WAIT_S = 30.0
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
 
 
 def recorded(ledger: LedgerClient, request_id: str) -> list[LedgerEntry]:
-    """Return the caller's entries of a request, once both sides are in the ledger."""
-    wait_for_consistent(ledger, wait_s=30, requests=1)
-    entries = ledger.request_entries(request_id)
-    return sorted(
-        (entry for entry in entries if entry.side is Side.CALLER), key=lambda entry: entry.ordinal
-    )
+    """Return the caller's entries of a request, once its last one is in the ledger."""
+    until = time.monotonic() + WAIT_S
+    while True:
+        with suppress(NotFound):
+            entries = ledger.request_entries(request_id)
+            callers = [entry for entry in entries if entry.side is Side.CALLER]
+            if any(entry.final for entry in callers):
+                return sorted(callers, key=lambda entry: entry.ordinal)
+        assert time.monotonic() < until, "the ledger does not get the request"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("policy", ["mobile", "edge", "cloud", "cascade-routing"])
