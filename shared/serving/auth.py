@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -97,7 +97,8 @@ class Authenticator(AuthenticationBackend):
 
     Without ``tokens`` every caller is accepted and identified by its address. A request with a
     wrong token counts against its address, which also limits guessing. With ``sessions``, the
-    cookie of a session is accepted in place of a token.
+    cookie of a session is accepted in place of a token; callers without a token or a session pass
+    as nobody to ``open_paths``, which tell them to sign in.
     """
 
     def __init__(
@@ -106,11 +107,13 @@ class Authenticator(AuthenticationBackend):
         limit: RateLimit | None,
         required_scope: RequiredScope,
         sessions: Sessions | None = None,
+        open_paths: Container[str] = (),
     ) -> None:
         self._tokens = tokens
         self._limit = limit
         self._required_scope = required_scope
         self._sessions = sessions
+        self._open_paths = open_paths
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal] | None:
         """Return the caller and its scopes, None for a public path; raise `AuthError`."""
@@ -130,6 +133,8 @@ class Authenticator(AuthenticationBackend):
         is_valid: Callable[[], bool] = _always_valid
         if self._tokens is not None:
             session_id = None if self._sessions is None else _session_id(conn)
+            if scope["path"] in self._open_paths and self._is_nobody(conn, session_id):
+                return None
             if session_id is None:
                 secret = _bearer_token(scope)
                 token = None if secret is None else self._tokens.find_valid(secret)
@@ -162,6 +167,11 @@ class Authenticator(AuthenticationBackend):
         if refusal is not None:
             raise AuthError(refusal)
         return AuthCredentials(scopes), Principal(name, charge, token, is_valid)
+
+    def _is_nobody(self, conn: HTTPConnection, session_id: str | None) -> bool:
+        if "authorization" in conn.headers:
+            return False
+        return session_id is None or self._token_of(session_id) is None
 
     def _token_of(self, session_id: str) -> Token | None:
         """Return the token that a session was begun with, if both are still valid."""
@@ -258,10 +268,11 @@ def install_auth(
     settings: ServiceSettings,
     required_scope: RequiredScope,
     sessions: Sessions | None = None,
+    open_paths: Container[str] = (),
 ) -> Authenticator | None:
     """Add the authentication and rate limit of ``settings`` before all middleware added so far.
 
-    With ``sessions``, their cookies are accepted too.
+    With ``sessions``, their cookies are accepted too; for ``open_paths`` see `Authenticator`.
 
     Return the authenticator, or None if the settings have neither tokens nor a rate limit. Raise
     `InvalidInput` if the token file cannot be read.
@@ -271,7 +282,7 @@ def install_auth(
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)
     per_s = settings.rate_limit
     limit = None if per_s is None else RateLimit(per_s, settings.rate_burst)
-    authenticator = Authenticator(tokens, limit, required_scope, sessions)
+    authenticator = Authenticator(tokens, limit, required_scope, sessions, open_paths)
     app.add_middleware(AuthMiddleware, backend=authenticator, on_error=_error_response)
     return authenticator
 

@@ -35,6 +35,9 @@ class LinkControls:
             transport=BoundedTransport(), trust_env=False, timeout=httpx.Timeout(TIMEOUT_S)
         )
 
+    def __len__(self) -> int:
+        return len(self._controls)
+
     def states(self) -> list[dict[str, Any]]:
         """Return the state of each link; one whose relay gives none has a ``problem``."""
         states = []
@@ -42,7 +45,12 @@ class LinkControls:
             try:
                 states.append(self._state(hop, "GET", "/link"))
             except DimeeError as error:
-                unknown = {"presets": [], "outages": [], "start_spec": None, "outage": None}
+                unknown: dict[str, Any] = {
+                    "presets": [],
+                    "outages": [],
+                    "start_spec": None,
+                    "outage": None,
+                }
                 states.append({"hop": hop, "spec": None, "problem": error.message, **unknown})
         return states
 
