@@ -15,7 +15,7 @@ from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
 from tests.support.browser import OpenPage, figure, text_of
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
 
 
