@@ -12,7 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.protocols.calls import ProtocolCalls
-from mobile_client.gateway.protocols.installation import call_paths, install_protocols
+from mobile_client.gateway.protocols.installation import (
+    binary_paths,
+    call_paths,
+    install_protocols,
+)
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
@@ -118,7 +122,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
         paths=call_paths(description) | {CLASSIFY},
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        max_values=MAX_VALUES,
+        binary=binary_paths(description),
+    )
     install_auth(app, settings, _required_scope)
 
     async def answer(

@@ -44,12 +44,12 @@ class ProtocolCalls:
 
     @property
     def model(self) -> str:
-        """Name of the only model: the task of the bundle."""
+        """Name of the model in answers: the task of the bundle."""
         return self.description.task
 
     def check_model(self, name: str) -> None:
-        """Raise `NotFound` unless ``name`` is the model's, or that of its bundle."""
-        if name not in (self.model, self.description.bundle_id):
+        """Raise `NotFound` unless ``name`` is one of `model_names`."""
+        if name not in model_names(self.description):
             raise NotFound(f"model: {name[:64]!r} is not served; use {self.model!r}", field="model")
 
     async def classify(
@@ -114,6 +114,11 @@ def _with_message(error: DimeeError, message: str, field: str | None = None) -> 
         limit=error.limit,
         retry_after_s=error.retry_after_s,
     )
+
+
+def model_names(description: BundleDescription) -> tuple[str, str]:
+    """Return the names of the only model: the task of the bundle, and the bundle's identifier."""
+    return description.task, description.bundle_id
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from mobile_client.gateway.protocols.calls import (
     Pairs,
     ProtocolCalls,
     json_object,
+    model_names,
     ranked,
     take_boolean,
     take_object,
@@ -141,8 +142,7 @@ def read_parameters(body: dict[str, Any], parameters: dict[str, Any]) -> Paramet
 
 def call_paths(description: BundleDescription) -> frozenset[str]:
     """Return the paths of the calls that classify."""
-    names = (description.task, description.bundle_id)
-    return frozenset({ROOT, PREDICT, *(MODELS + name for name in names)})
+    return frozenset({ROOT, PREDICT, *(MODELS + name for name in model_names(description))})
 
 
 def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
