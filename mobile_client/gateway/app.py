@@ -10,9 +10,12 @@ from typing import Any
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.protocols.calls import ProtocolCalls
 from mobile_client.gateway.protocols.installation import (
+    PROBES,
     binary_paths,
     call_paths,
     install_protocols,
@@ -28,9 +31,12 @@ from shared.ledger.recording_state import OutboxReport
 from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
 from shared.serving.disconnect import cancel_on_disconnect
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
+from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
+from shared.telemetry.trace_context import trace_of
 from shared.wire import (
     MAX_BODY_BYTES,
     MAX_TEXTS,
@@ -113,6 +119,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
+        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
@@ -128,7 +135,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
         max_values=MAX_VALUES,
         binary=binary_paths(description),
     )
-    install_auth(app, settings, _required_scope)
+    sessions = Sessions()
+    install_auth(app, settings, _required_scope, sessions)
+    install_docs(app)
+    install_dashboard(app, mobile, description, sessions)
 
     async def answer(
         message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
@@ -143,6 +153,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             options,
             client=client_name(message, settings.client_header),
             since=message.scope[ARRIVED],
+            trace=trace_of(message.scope),
         )
         return await cancel_on_disconnect(message.receive, work)
 
@@ -227,6 +238,8 @@ def client_name(message: Request, header: str) -> str:
     return (header_value or principal_of(message).display_name)[:64]
 
 
-def _required_scope(_method: str, path: str) -> Right:
+def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
-    return "status" if path == "/v1/status" else "classify"
+    if path in PROBES:
+        return None
+    return "status" if path == "/v1/status" else dashboard_scope(method, path)

@@ -303,6 +303,18 @@ class LocalRuntime:
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
+    async def exit_confidences(self, text: str, pair: str | None, last: int) -> list[float]:
+        """Return the confidence at each of the exits 1 to ``last``, for explanations."""
+
+        def work() -> list[float]:
+            rows = [self._classifier.encoder.encode(text, pair)]
+            predictions = (
+                self._classifier.classify(rows, None, layer)[0] for layer in range(1, last + 1)
+            )
+            return [prediction.confidence for prediction in predictions]
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
     def close(self) -> None:
         """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
         workers = (self._tokenizing, self._worker)

@@ -15,6 +15,8 @@ from mobile_client.gateway.protocols.protocol_errors import (
 )
 from shared.wire import BundleDescription
 
+PROBES = frozenset({"/health", *open_inference.PROBES})
+"""Paths without authentication and rate limit, as ``/healthz`` and ``/readyz``."""
 _HUGGINGFACE = frozenset({PREDICT, "/info", "/health"})
 
 

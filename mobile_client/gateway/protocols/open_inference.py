@@ -40,6 +40,9 @@ from shared.serving.body_limit import BYTES_PER_REQUEST
 from shared.wire import BundleDescription, Classification
 
 PREFIX = "/v2"
+LIVE = PREFIX + "/health/live"
+READY = PREFIX + "/health/ready"
+PROBES = (LIVE, READY)
 MODEL = PREFIX + "/models/{name:path}"
 VERSION = MODEL + "/versions/{version}"
 EXTENSIONS = ["binary_tensor_data", "classification"]
@@ -165,12 +168,12 @@ def install_open_inference(app: FastAPI, calls: ProtocolCalls) -> None:
         """Return name, version and extensions of the server."""
         return {"name": "dimee", "version": app.version, "extensions": EXTENSIONS}
 
-    @app.get(PREFIX + "/health/live", **_TAG)
+    @app.get(LIVE, **_TAG)
     async def live() -> dict[str, bool]:
         """Return 200 while the process is alive."""
         return {"live": True}
 
-    @app.get(PREFIX + "/health/ready", **_TAG)
+    @app.get(READY, **_TAG)
     async def ready() -> dict[str, bool]:
         """Return 200 once the gateway serves, else 503."""
         calls.check_ready()

@@ -16,13 +16,16 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from shared.errors import LedgerUnavailable, NotFound
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult, Summary, Verification
+from shared.ledger.request_list import RequestFilter, RequestList
 from shared.ledger.server.prune import prune
+from shared.ledger.server.request_list import list_requests
 from shared.ledger.server.settings import LedgerSettings
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.serving.auth import install_auth
 from shared.serving.body_limit import BodyLimit
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
 
@@ -104,10 +107,12 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
         redirect_slashes=False,
+        **WITHOUT_FASTAPIS_PAGES,
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
     install_auth(app, settings, _required_scope)
+    install_docs(app)
 
     def store_batch(body: bytes) -> StoreResult:
         try:
@@ -136,6 +141,11 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return await report(summarise, store)
 
     @app.get("/v1/requests")
+    async def requests(wanted: Annotated[RequestFilter, Query()]) -> RequestList:
+        """Return ended requests in short, newest first, that fit every given parameter."""
+        return RequestList(requests=await report(list_requests, store, wanted))
+
+    @app.get("/v1/last-requests")
     async def last_requests(
         last: Annotated[int, Query(ge=1, le=MAX_LAST)] = 200,
         policy: Annotated[str | None, Query(max_length=64)] = None,
