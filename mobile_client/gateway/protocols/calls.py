@@ -157,6 +157,15 @@ def take_boolean(values: dict[str, Any], name: str) -> bool | None:
     return value
 
 
+def no_logits(field: str) -> InvalidInput:
+    """Return the error for a parameter that asks for scores other than probabilities."""
+    return InvalidInput(
+        f"{field}: only softmax is available, because the tiers return probabilities and no "
+        "logits; leave it out",
+        field=field,
+    )
+
+
 def ranked(answer: Classification, top_k: int | None = None) -> list[dict[str, Any]]:
     """Return ``{label, score}`` of the ``top_k`` most probable labels, or of all."""
     rows = sorted(answer.probabilities.items(), key=lambda row: -row[1])

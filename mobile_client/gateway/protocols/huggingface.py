@@ -29,6 +29,7 @@ from mobile_client.gateway.protocols.calls import (
     ProtocolCalls,
     json_object,
     model_names,
+    no_logits,
     ranked,
     take_boolean,
     take_object,
@@ -123,11 +124,7 @@ def read_parameters(body: dict[str, Any], parameters: dict[str, Any]) -> Paramet
     function = parameters.pop("function_to_apply", None)
     if any(raw) or function not in (None, "softmax"):
         field = "raw_scores" if any(raw) else "function_to_apply"
-        raise InvalidInput(
-            f"{field}: only softmax is available, because the tiers return probabilities and no "
-            "logits; leave it out",
-            field=field,
-        )
+        raise no_logits(field)
     truncate = True
     for values, name in ((body, "truncate"), (parameters, "truncate"), (parameters, "truncation")):
         if take_boolean(values, name) is False:
