@@ -42,7 +42,12 @@ class LinkControls:
             try:
                 states.append(self._state(hop, "GET", "/link"))
             except DimeeError as error:
-                unknown = {"presets": [], "outages": [], "start_spec": None, "outage": None}
+                unknown: dict[str, Any] = {
+                    "presets": [],
+                    "outages": [],
+                    "start_spec": None,
+                    "outage": None,
+                }
                 states.append({"hop": hop, "spec": None, "problem": error.message, **unknown})
         return states
 
