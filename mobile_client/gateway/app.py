@@ -14,6 +14,7 @@ from mobile_client.gateway.dashboard.install import install_dashboard
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.protocols.calls import ProtocolCalls
+from mobile_client.gateway.protocols.grpc_lifespan import check_grpc, serving_grpc
 from mobile_client.gateway.protocols.installation import (
     PROBES,
     binary_paths,
@@ -100,6 +101,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     Raises `BundleError` if the bundle cannot be used.
     """
+    check_grpc(settings)
     mobile = MobileService(settings)
     description = describe(mobile.runtime.bundle)
     body = Body(openapi_examples=request_examples(description))
@@ -110,8 +112,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
         mobile.check_process()
         state["ready"] = True
         mobile.tier_readiness()
-        yield
-        state["ready"] = False
+        async with serving_grpc(app, settings):
+            yield
+            state["ready"] = False
         await mobile.close()
 
     app = FastAPI(

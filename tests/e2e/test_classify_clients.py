@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.load.ledger_check import verify_ledger
 from testbed.processes.processes import Testbed
+from tests.support.recorded import check_recorded
 
 PROMPTS = ["Hello, my name is", "The capital of France is", "a gripping, funny film"]
 GO_EMOTIONS = {"input": ["I am not having a great day."], "raw_scores": False}
@@ -60,9 +60,5 @@ def test_published_examples_with_curl(testbed: Testbed) -> None:
 
 def test_every_call_is_in_the_ledger(testbed: Testbed, gateway: httpx.Client) -> None:
     answer = gateway.post("/classify", json={"input": PROMPTS})
-    ledger = testbed.roles["ledger"].url
-    report = verify_ledger(ledger, 3)
-    assert report["consistent"], report
-    for request_id in answer.headers["x-dimee-request-id"].split(", "):
-        entries = httpx.get(f"{ledger}/v1/requests/{request_id}", trust_env=False)
-        assert entries.status_code == 200
+    request_ids = answer.headers["x-dimee-request-id"].split(", ")
+    check_recorded(testbed.roles["ledger"].url, request_ids)

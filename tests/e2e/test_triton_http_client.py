@@ -13,8 +13,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from testbed.load.ledger_check import verify_ledger
 from testbed.processes.processes import Testbed
+from tests.support.recorded import check_recorded
 
 TEXTS = ["a gripping, funny film", "a dull film"]
 NAMES = ["label", "probabilities", "tier", "exit_layer"]
@@ -83,12 +83,12 @@ def test_infer(
     binary_out: bool | None,
 ) -> None:
     """Without requested outputs, the client asks for all of them as binary data."""
-    wanted = None
+    requested = None
     if binary_out is not None:
-        wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in NAMES]
+        requested = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in NAMES]
     inputs = [text_input(shape, binary_in)]
     result = client.infer(
-        "sst2", inputs, outputs=wanted, request_id="seven", parameters={"policy": "mobile"}
+        "sst2", inputs, outputs=requested, request_id="seven", parameters={"policy": "mobile"}
     )
     check(result, gateway)
     assert result.get_response()["id"] == "seven"
@@ -132,8 +132,8 @@ def test_infer_in_asyncio(address: str, gateway: httpx.Client) -> None:
 
 
 def test_classification_extension(client: triton.InferenceServerClient) -> None:
-    wanted = [triton.InferRequestedOutput("probabilities", class_count=1)]
-    result = client.infer("sst2", [text_input([2], True)], outputs=wanted)
+    requested = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    result = client.infer("sst2", [text_input([2], True)], outputs=requested)
     score, index, label = result.as_numpy("probabilities")[0][0].decode().split(":")
     assert (index, label) == ("1", "positive")
     assert 0.5 <= float(score) <= 1
@@ -162,9 +162,5 @@ def test_every_call_is_in_the_ledger(
     testbed: Testbed, client: triton.InferenceServerClient
 ) -> None:
     result = client.infer("sst2", [text_input([2], True)])
-    ledger = testbed.roles["ledger"].url
-    report = verify_ledger(ledger, 2)
-    assert report["consistent"], report
-    for request_id in result.get_response()["parameters"]["request_id"].split(", "):
-        entries = httpx.get(f"{ledger}/v1/requests/{request_id}", trust_env=False)
-        assert entries.status_code == 200
+    request_ids = result.get_response()["parameters"]["request_id"].split(", ")
+    check_recorded(testbed.roles["ledger"].url, request_ids)

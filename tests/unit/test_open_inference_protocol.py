@@ -163,11 +163,11 @@ def test_binary_tensors(gateway: TestClient) -> None:
 
 
 def test_requested_outputs(gateway: TestClient) -> None:
-    wanted = [
+    requested = [
         {"name": "tier", "parameters": {"binary_data": True}},
         {"name": "probabilities", "parameters": {"classification": 1, "binary_data": False}},
     ]
-    answer = gateway.post(INFER, json={"inputs": [tensor(*TEXTS)], "outputs": wanted})
+    answer = gateway.post(INFER, json={"inputs": [tensor(*TEXTS)], "outputs": requested})
     found = outputs(answer)
     assert found["tier"] == ["mobile", "mobile"]
     score = expected(gateway)["probabilities"][0][1]

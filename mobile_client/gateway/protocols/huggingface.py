@@ -150,7 +150,7 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
         shape = shape or ("inference-api" if "parameters" in body else "tei")
         parameters = take_object(body, "parameters")
         body.pop("options", None)  # of the Inference API, about its own servers
-        wanted = read_parameters(body, parameters)
+        requested = read_parameters(body, parameters)
         options = options_of(message.headers, parameters)
         if "inputs" not in body:
             raise InvalidInput("inputs: is missing", field="inputs")
@@ -164,9 +164,9 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
                 field="inputs",
             )
         answers = await calls.classify(
-            message, inputs.texts, inputs.pairs, options, _NAMES, wanted.truncate
+            message, inputs.texts, inputs.pairs, options, _NAMES, requested.truncate
         )
-        lists = [ranked(answer, wanted.top_k) for answer in answers]
+        lists = [ranked(answer, requested.top_k) for answer in answers]
         content = lists[0] if inputs.single else lists
         return JSONResponse(content, headers=answer_headers(answers))
 
