@@ -25,6 +25,7 @@ SETTINGS = frozenset(
         "ESCALATION_BUDGET",
         "ESCALATION_BURST",
         "FAIL_OVER",
+        "GRPC_PORT",
         "HEDGE",
         "HOST",
         "LATENCY_PRICE_LAMBDA",

@@ -19,7 +19,13 @@ from mobile_client.gateway.dashboard.install import required_scope as dashboard_
 from mobile_client.gateway.examples import request_examples
 from mobile_client.gateway.metrics import install_metrics
 from mobile_client.gateway.protocols.calls import ProtocolCalls
-from mobile_client.gateway.protocols.installation import call_paths, install_protocols
+from mobile_client.gateway.protocols.grpc_lifespan import check_grpc, serving_grpc
+from mobile_client.gateway.protocols.installation import (
+    PROBES,
+    binary_paths,
+    call_paths,
+    install_protocols,
+)
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
@@ -101,6 +107,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     Raises `BundleError` if the bundle cannot be used.
     """
+    check_grpc(settings)
     mobile = MobileService(settings)
     description = describe(mobile.runtime.bundle)
     body = Body(openapi_examples=request_examples(description))
@@ -111,8 +118,9 @@ def create_app(settings: MobileSettings) -> FastAPI:
         mobile.check_process()
         state["ready"] = True
         mobile.tier_readiness()
-        yield
-        state["ready"] = False
+        async with serving_grpc(app, settings):
+            yield
+            state["ready"] = False
         await mobile.close()
         dashboard.close()
 
@@ -134,7 +142,12 @@ def create_app(settings: MobileSettings) -> FastAPI:
         paths=call_paths(description) | {CLASSIFY, CLASSIFY_AND_EXPLAIN},
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        max_values=MAX_VALUES,
+        binary=binary_paths(description),
+    )
     install_tracing(app, answers_trace=True)
     sessions = Sessions()
     install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
@@ -242,4 +255,6 @@ def client_name(message: Request, header: str) -> str:
 
 def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
+    if path in PROBES:
+        return None
     return "status" if path == "/v1/status" else dashboard_scope(method, path)
