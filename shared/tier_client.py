@@ -37,6 +37,7 @@ from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
 from shared.rounding import shown_ms
 from shared.short_line import short_line
+from shared.telemetry.trace_context import TraceContext
 from shared.tier_transport import (
     FRESH_CONNECTION,
     MAX_CONNECTIONS,
@@ -89,6 +90,7 @@ class _Call:
     timeout_s: float
     fresh_connection: bool
     after: int | None = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +142,17 @@ class TierClient:
         self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def infer(
-        self, request: InferRequest, timeout_s: float, *, fresh_connection: bool = False
+        self,
+        request: InferRequest,
+        timeout_s: float,
+        *,
+        fresh_connection: bool = False,
+        trace: TraceContext | None = None,
     ) -> Exchange:
         """Send one attempt and wait at most ``timeout_s`` for the complete answer.
 
-        ``fresh_connection`` opens a connection instead of using one that is already open.
+        ``fresh_connection`` opens a connection instead of using one that is already open. The tier
+        continues ``trace``.
         """
         call = _Call(
             "/v1/infer",
@@ -153,6 +161,7 @@ class TierClient:
             request.attempt_id,
             timeout_s,
             fresh_connection,
+            trace=trace,
         )
         return await self._exchange(call)
 
@@ -164,12 +173,20 @@ class TierClient:
         timeout_s: float,
         *,
         fresh_connection: bool = False,
+        trace: TraceContext | None = None,
     ) -> Exchange:
         """Send one attempt with a hidden ``state``: the output of the layer ``after``, encoded by
         `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         call = _Call(
-            "/v1/resume", state, headers, request.attempt_id, timeout_s, fresh_connection, after
+            "/v1/resume",
+            state,
+            headers,
+            request.attempt_id,
+            timeout_s,
+            fresh_connection,
+            after,
+            trace,
         )
         return await self._exchange(call)
 
@@ -219,6 +236,8 @@ class TierClient:
 
     async def _exchange(self, call: _Call) -> Exchange:
         headers = call.headers | self._credentials.headers()
+        if call.trace is not None:
+            headers |= call.trace.headers
         message = httpx.Request(
             "POST",
             self._urls[call.path],

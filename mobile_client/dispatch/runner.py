@@ -124,9 +124,8 @@ class RequestRunner:
         body = None if state is None else self._runtime.resumption.choose(state, action.tier)
         layer = state.layer if state is not None and body is not None else None
         attempt = self._recorder.prepare(
-            run.request, action.ordinal, action.tier, action.reason, layer
+            run.request, action.ordinal, action.tier, action.reason, layer, action.wait_ms
         )
-        attempt.waiting = action.wait_ms > 0
         return attempt, body
 
     async def _run_locally(
@@ -291,6 +290,7 @@ def _classification(run: RunningRequest, answer: TierAnswer) -> Classification:
         decision_ms=request.routed.decision_ms,
         total_ms=run.spent_ms(),
         bundle_id=last.bundle_id,
+        trace_id=last.trace_id,
         attempts=[_attempt_report(entry) for entry in run.entries],
         cost=_cost_report(run.entries),
     )

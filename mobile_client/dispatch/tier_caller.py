@@ -189,6 +189,7 @@ class TierCaller:
                     entry.resumed_after,
                     timeout_ms / 1e3,
                     fresh_connection=action.fresh_connection,
+                    trace=attempt.trace,
                 )
             else:
                 infer = InferRequest(
@@ -202,7 +203,10 @@ class TierCaller:
                     bundle_id=self._runtime.bundle.bundle_id,
                 )
                 exchange = await client.infer(
-                    infer, timeout_ms / 1e3, fresh_connection=action.fresh_connection
+                    infer,
+                    timeout_ms / 1e3,
+                    fresh_connection=action.fresh_connection,
+                    trace=attempt.trace,
                 )
         except BaseException:
             breaker.discard(token)

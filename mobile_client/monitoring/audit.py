@@ -170,6 +170,7 @@ class Auditor:
                 ),
                 TIMEOUT_S,
                 fresh_connection=fresh_connection,
+                trace=attempt.trace,
             )
             self._recorder.close_unused(attempt, exchange)
         return exchange

@@ -82,7 +82,8 @@ def show(client: LedgerClient, request_id: str, as_json: bool) -> None:
         rows = [entry.model_dump(mode="json", exclude_none=True) for entry in entries]
         click.echo(json.dumps(rows, indent=2))
         return
-    click.echo(f"request {request_id}")
+    trace_id = next((entry.trace_id for entry in entries if entry.trace_id), None)
+    click.echo(f"request {request_id}" + (f" · trace {trace_id}" if trace_id else ""))
     for entry in entries:
         click.echo(_entry_line(entry))
 

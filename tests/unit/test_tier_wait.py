@@ -125,7 +125,7 @@ async def limit_after_calls(
         scope[DEADLINE_MS] = 300.0
         await send({"type": "http.response.start", "status": await answer(clock), "headers": []})
 
-    gateway = ConcurrencyLimitMiddleware(app, limiter, clock)
+    gateway = ConcurrencyLimitMiddleware(app, limiter, {CLASSIFY}, clock)
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}

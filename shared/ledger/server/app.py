@@ -25,6 +25,7 @@ from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.serving.auth import install_auth
 from shared.serving.body_limit import BodyLimit
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
 
@@ -106,10 +107,12 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
         redirect_slashes=False,
+        **WITHOUT_FASTAPIS_PAGES,
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
     install_auth(app, settings, _required_scope)
+    install_docs(app)
 
     def store_batch(body: bytes) -> StoreResult:
         try:

@@ -65,6 +65,8 @@ entries = Table(
     Column("decision", String(MAX_NOTE_CHARS)),
     Column("certificate_id", _WORD),
     Column("degraded", Boolean),
+    Column("trace_id", String(32)),
+    Column("span_id", String(16)),
     Column("received_at", Float(53), nullable=False),
     Index("entries_request_id", "request_id"),
     Index("entries_received_at", "received_at"),

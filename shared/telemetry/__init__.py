@@ -1,0 +1,1 @@
+"""Telemetry of all services: metrics for Prometheus, and traces for OpenTelemetry."""
