@@ -47,8 +47,8 @@ class RequestRecord(Report):
     """One ended request in short.
 
     - ``at`` is the start of its final attempt in seconds since 1970, by the caller's clock.
-    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence`` and ``error`` (the
-      error's code) are those of its final attempt.
+    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence``, ``error`` (the
+      error's code) and ``trace_id`` are those of its final attempt.
     - ``total_ms`` is the caller's time from the decision to the end of the final attempt.
     - ``cost_lambda`` sums over its attempts and ``attempts`` counts them, without audits.
     """
@@ -67,6 +67,7 @@ class RequestRecord(Report):
     all_cloud_lambda: float | None
     attempts: int
     error: str | None
+    trace_id: str | None = None
 
     @classmethod
     def of(cls, entries: Sequence[LedgerEntry]) -> RequestRecord | None:
@@ -96,6 +97,7 @@ class RequestRecord(Report):
             all_cloud_lambda=final.all_cloud_lambda,
             attempts=len(callers),
             error=final.error_code,
+            trace_id=final.trace_id,
         )
 
 
