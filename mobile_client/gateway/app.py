@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.dispatch.tier_wait import TierWait, measure_tier_wait
 from mobile_client.gateway.dashboard.install import (
     CLASSIFY_AND_EXPLAIN,
     OPEN_PATHS,
@@ -29,6 +30,7 @@ from mobile_client.gateway.protocols.installation import (
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
+from mobile_client.resilience.loop_lag import LoopLag
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
@@ -69,22 +71,32 @@ class ConcurrencyLimitMiddleware:
     ``paths`` are those of the calls that classify.
     """
 
-    def __init__(self, app: ASGIApp, limiter: AIMDLimiter, paths: Container[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limiter: AIMDLimiter,
+        paths: Container[str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._app = app
         self._limiter = limiter
         self._paths = paths
+        self._clock = clock
+        self._lag = LoopLag(lambda: limiter.in_flight > 0, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a call, and adapt the limit to its duration."""
         if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        arrived = scope[ARRIVED] = time.perf_counter()
+        arrived = scope[ARRIVED] = self._clock()
         try:
             self._limiter.acquire()
         except Overloaded as error:
             await send_error(send, error)
             return
+        self._lag.watch()
+        wait = TierWait(self._clock)
         status = 0
 
         async def send_and_record_status(message: Message) -> None:
@@ -93,11 +105,13 @@ class ConcurrencyLimitMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_record_status)
+            with measure_tier_wait(wait):
+                await self._app(scope, receive, send_and_record_status)
         finally:
             if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
-                took_s = time.perf_counter() - arrived
-                self._limiter.release(took_s, scope[DEADLINE_MS] / 1e3, late=status != 200)
+                took_s, deadline_s = self._clock() - arrived, scope[DEADLINE_MS] / 1e3
+                late = status != 200
+                self._limiter.release(took_s, deadline_s, late, wait.total_s, self._lag.seconds)
             else:
                 self._limiter.discard()
 
