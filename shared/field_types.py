@@ -39,6 +39,10 @@ Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS, pattern=W
 Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
 FreeText = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=WITHOUT_NUL)]
 """Free text, and JSON of that length."""
+TraceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""Identifier of a W3C trace."""
+SpanId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Identifier of a span in a trace."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShortSha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """First 16 digits of a SHA-256: identifier of a bundle or a certificate."""

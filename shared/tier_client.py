@@ -37,6 +37,7 @@ from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
 from shared.rounding import shown_ms
 from shared.short_line import short_line
+from shared.telemetry.trace_context import TraceContext
 from shared.tier_transport import (
     FRESH_CONNECTION,
     MAX_CONNECTIONS,
@@ -46,6 +47,7 @@ from shared.tier_transport import (
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
 log = logging.getLogger(__name__)
+INFER, RESUME = "/v1/infer", "/v1/resume"
 
 _TLS_HINTS = {
     "CERTIFICATE_VERIFY_FAILED": "DIMEE_TLS_CA has not signed its certificate for this address",
@@ -89,6 +91,7 @@ class _Call:
     timeout_s: float
     fresh_connection: bool
     after: int | None = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Exchange:
     ``reused_connection_broke`` is True if an idle connection that was used again broke before it
     carried a byte of the answer. That says nothing about the tier: the attempt should be made again
     on a fresh connection. ``waited_ms`` is the time before the round trip, in which other exchanges
-    of this client had all of its connections.
+    of this client had all of its connections. ``status`` is that of the response.
     """
 
     delivery: Delivery
@@ -109,6 +112,7 @@ class Exchange:
     error: DimeeError | None = None
     reused_connection_broke: bool = False
     waited_ms: float = 0.0
+    status: int | None = None
 
 
 class TierClient:
@@ -132,7 +136,7 @@ class TierClient:
         self._rules = rules
         self.url = url.rstrip("/")
         self._shown_url = without_credentials(url)
-        self._urls = {path: httpx.URL(self.url + path) for path in ("/v1/infer", "/v1/resume")}
+        self._urls = {path: httpx.URL(self.url + path) for path in (INFER, RESUME)}
         self._credentials = credentials or Credentials()
         self._clock = clock
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
@@ -140,19 +144,26 @@ class TierClient:
         self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def infer(
-        self, request: InferRequest, timeout_s: float, *, fresh_connection: bool = False
+        self,
+        request: InferRequest,
+        timeout_s: float,
+        *,
+        fresh_connection: bool = False,
+        trace: TraceContext | None = None,
     ) -> Exchange:
         """Send one attempt and wait at most ``timeout_s`` for the complete answer.
 
-        ``fresh_connection`` opens a connection instead of using one that is already open.
+        ``fresh_connection`` opens a connection instead of using one that is already open. The tier
+        continues ``trace``.
         """
         call = _Call(
-            "/v1/infer",
+            INFER,
             request.model_dump_json(exclude_none=True).encode(),
             {"content-type": "application/json"},
             request.attempt_id,
             timeout_s,
             fresh_connection,
+            trace=trace,
         )
         return await self._exchange(call)
 
@@ -164,12 +175,20 @@ class TierClient:
         timeout_s: float,
         *,
         fresh_connection: bool = False,
+        trace: TraceContext | None = None,
     ) -> Exchange:
         """Send one attempt with a hidden ``state``: the output of the layer ``after``, encoded by
         `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         call = _Call(
-            "/v1/resume", state, headers, request.attempt_id, timeout_s, fresh_connection, after
+            RESUME,
+            state,
+            headers,
+            request.attempt_id,
+            timeout_s,
+            fresh_connection,
+            after,
+            trace,
         )
         return await self._exchange(call)
 
@@ -219,6 +238,8 @@ class TierClient:
 
     async def _exchange(self, call: _Call) -> Exchange:
         headers = call.headers | self._credentials.headers()
+        if call.trace is not None:
+            headers |= call.trace.headers
         message = httpx.Request(
             "POST",
             self._urls[call.path],
@@ -265,9 +286,15 @@ class TierClient:
             round_trip_ms = self._elapsed_ms(started)
             received = _size(response.headers, len(body))
             delivery, answer, invalid = self._read(response.status_code, body, call, round_trip_ms)
-            waited_ms = (started - asked) * 1e3
             return Exchange(
-                delivery, sent, received, round_trip_ms, answer, invalid, waited_ms=waited_ms
+                delivery,
+                sent,
+                received,
+                round_trip_ms,
+                answer,
+                invalid,
+                waited_ms=(started - asked) * 1e3,
+                status=response.status_code,
             )
         round_trip_ms = 0.0 if started is None else self._elapsed_ms(started)
         waited_ms = self._elapsed_ms(asked) - round_trip_ms

@@ -21,6 +21,7 @@ from shared.field_types import (
     Ordinal,
     Share,
     TimeLeftMs,
+    TraceId,
     Word,
 )
 
@@ -189,6 +190,8 @@ class Classification(Contract):
     bundle_id: Name
     attempts: list[AttemptReport]
     cost: CostReport
+    trace_id: TraceId | None = None
+    """Trace of the request, if its caller sent one or the mobile records traces."""
 
     @property
     def from_chosen_tier(self) -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mobile_client.dispatch.spans import begin_attempt, end_attempt
 from mobile_client.local.runtime import RoutedText, TierAnswer
 from mobile_client.options import Mode
 from mobile_client.resilience.escalation_budget import Allowance
@@ -26,6 +27,7 @@ from shared.errors import (
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.live_prices import LivePrices
+from shared.telemetry.trace_context import TraceContext
 from shared.tier_client import Exchange
 
 _CALLER_ONLY = (
@@ -63,6 +65,7 @@ class RoutedRequest:
     max_cost_lambda: float | None = None
     error: PolicyFailed | None = None
     request_id: str = field(default_factory=new_id)
+    trace: TraceContext | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class OpenAttempt:
 
     entry: LedgerEntry
     started: float
+    trace: TraceContext | None = None
     hedges: OpenAttempt | None = None
     lost: bool = False
     waiting: bool = False
@@ -105,8 +109,8 @@ class AttemptRecorder:
         self._outbox = outbox
         self._live_prices = live_prices
         self._bundle_id = bundle_id
-        self.on_end: Callable[[LedgerEntry], None] | None = None
-        """Called with the caller's entry of each attempt that has ended."""
+        self.on_end: list[Callable[[LedgerEntry], None]] = []
+        """Called with the caller's entry of each attempt that has ended, once it is recorded."""
 
     def prepare(
         self,
@@ -115,12 +119,15 @@ class AttemptRecorder:
         tier: Tier,
         reason: Reason,
         resumed_after: int | None = None,
+        wait_ms: float = 0.0,
     ) -> OpenAttempt:
         """Return a new attempt, to be opened by `open` or as ``following`` of a closing call.
 
-        ``resumed_after`` is the layer whose output the tier gets instead of the text.
+        ``resumed_after`` is the layer whose output the tier gets instead of the text. ``wait_ms``
+        is the time that a retry waits before it starts.
         """
         text, pair, routed = request.text, request.pair, request.routed
+        trace = begin_attempt(request.trace, wait_ms)
         entry = LedgerEntry(
             attempt_id=new_id(),
             side=Side.CALLER,
@@ -142,8 +149,10 @@ class AttemptRecorder:
             decision=_decision_context(request) if ordinal == 1 else None,
             certificate_id=request.certificate_id,
             degraded=request.degraded,
+            trace_id=None if trace is None else trace.trace_id,
+            span_id=None if trace is None else trace.span_id,
         )
-        return OpenAttempt(entry, time.perf_counter())
+        return OpenAttempt(entry, time.perf_counter(), trace, waiting=wait_ms > 0)
 
     def open(self, attempt: OpenAttempt) -> None:
         """Record an attempt durably, before anything is sent; raises `NotReady` on a full disk."""
@@ -234,7 +243,7 @@ class AttemptRecorder:
                 attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False
             )
         self._outbox.record_or_buffer(entry)
-        self._report(entry)
+        self._ended_with(entry)
         return entry
 
     def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange | None) -> float:
@@ -262,11 +271,16 @@ class AttemptRecorder:
         )
         attempt.closed = True
         self._outbox.record_or_buffer(entry)
-        self._report(entry)
+        self._ended_with(entry)
+
+    def _ended_with(self, entry: LedgerEntry) -> None:
+        for observer in self.on_end:
+            observer(entry)
 
     def _write_end(
         self, attempt: OpenAttempt, rows: list[LedgerEntry], following: OpenAttempt | None
     ) -> None:
+        """Record the end of an attempt; the caller's entry is the last of ``rows``."""
         try:
             self._outbox.record(*rows, *([following.entry] if following else []))
         except NotReady:
@@ -277,14 +291,10 @@ class AttemptRecorder:
             *other_rows, caller_side = rows
             final = caller_side.model_copy(update={"final": True})
             self._outbox.record_or_buffer(*other_rows, final)
-            self._report(final)
+            self._ended_with(final)
             raise
         attempt.closed = True
-        self._report(rows[-1])
-
-    def _report(self, entry: LedgerEntry) -> None:
-        if self.on_end is not None:
-            self.on_end(entry)
+        self._ended_with(rows[-1])
 
     def _ended_by(
         self,
@@ -324,7 +334,7 @@ class AttemptRecorder:
                 "degraded": None,
                 "error_code": withheld_because,
             }
-        return attempt.entry.with_facts(
+        entry = attempt.entry.with_facts(
             facts
             | {
                 "final": final,
@@ -335,6 +345,9 @@ class AttemptRecorder:
                 "all_cloud_lambda": self._live_prices.cost_model.all_cloud if final else None,
             }
         )
+        if attempt.trace is not None:
+            end_attempt(attempt.trace, entry)
+        return entry
 
 
 def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mobile_client.dispatch.events import (
 from mobile_client.dispatch.request_state import RequestState
 from mobile_client.dispatch.tier_caller import RunningRequest, TierCaller
 from mobile_client.dispatch.tier_selector import TierSelector
+from mobile_client.dispatch.tier_wait import waiting_for_tier
 from mobile_client.local.runtime import LocalRuntime, TierAnswer
 from mobile_client.options import allowed_tiers
 from mobile_client.resilience.escalation_budget import CERTIFICATE
@@ -82,7 +83,8 @@ class RequestRunner:
             attempt, hidden_state = following
             with self._recorder.ensure_closed(attempt):
                 if action.wait_ms:
-                    await self._sleep(action.wait_ms / 1e3)
+                    with waiting_for_tier():
+                        await self._sleep(action.wait_ms / 1e3)
                 attempt.start()
                 if action.tier is Tier.MOBILE:
                     action, following = await self._run_locally(run, action, attempt)
@@ -122,9 +124,8 @@ class RequestRunner:
         body = None if state is None else self._runtime.resumption.choose(state, action.tier)
         layer = state.layer if state is not None and body is not None else None
         attempt = self._recorder.prepare(
-            run.request, action.ordinal, action.tier, action.reason, layer
+            run.request, action.ordinal, action.tier, action.reason, layer, action.wait_ms
         )
-        attempt.waiting = action.wait_ms > 0
         return attempt, body
 
     async def _run_locally(
@@ -170,7 +171,8 @@ class RequestRunner:
         hidden_state: bytes | None,
     ) -> tuple[Action, Prepared | None]:
         """Make one exchange with the edge or the cloud, or a hedged pair of them."""
-        attempt, exchange = await self._caller.call(run, action, attempt, hidden_state)
+        with waiting_for_tier():
+            attempt, exchange = await self._caller.call(run, action, attempt, hidden_state)
         with self._recorder.ensure_closed(attempt):  # may be the second attempt of a hedged pair
             spent_ms = run.spent_ms()
             late = run.state.deadline_error(spent_ms)
@@ -288,6 +290,7 @@ def _classification(run: RunningRequest, answer: TierAnswer) -> Classification:
         decision_ms=request.routed.decision_ms,
         total_ms=run.spent_ms(),
         bundle_id=last.bundle_id,
+        trace_id=last.trace_id,
         attempts=[_attempt_report(entry) for entry in run.entries],
         cost=_cost_report(run.entries),
     )

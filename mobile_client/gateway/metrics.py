@@ -44,7 +44,7 @@ def install_metrics(
             Tier.CLOUD: (layers.cloud.last,),
         },
     )
-    mobile.recorder.on_end = totals.attempt_ended
+    mobile.recorder.on_end.append(totals.attempt_ended)
     mobile.on_request_end = totals.request_ended
     registry.register(ScrapedState(lambda: outbox_families(mobile.outbox, mobile.shipper)))
 

@@ -19,7 +19,9 @@ from shared.field_types import (
     Layer,
     Ordinal,
     Share,
+    SpanId,
     Timestamp,
+    TraceId,
     Word,
 )
 from shared.validation import first_error
@@ -41,6 +43,8 @@ class LedgerEntry(BaseModel):
       this certificate was known not to hold.
     - Only the caller records costs and energy, so that their sum counts each attempt once.
     - ``final`` marks the attempt that the request ended with.
+    - ``trace_id`` is the request's trace, from the caller's ``traceparent`` or begun here;
+      ``span_id`` is this side's span in it, if that was recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +87,8 @@ class LedgerEntry(BaseModel):
     decision: FreeText | None = None
     certificate_id: Word | None = None
     degraded: bool | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -154,7 +154,7 @@ class Outbox(ProcessBound):
                 if len(self._buffered) >= MAX_BUFFERED or not _is_serialisable(entry):
                     self._dropped += 1
                 else:
-                    self._buffered.setdefault(key, entry.model_dump_json())
+                    self._buffered.setdefault(key, _body(entry))
                     self.recorded.set()
 
     def maintain(self) -> None:
@@ -376,12 +376,17 @@ def _start_remedy(error: Exception) -> str:
 
 
 def _row(entry: LedgerEntry) -> tuple[str, str, bool, str]:
-    return entry.attempt_id, entry.side, entry.is_terminal, entry.model_dump_json()
+    return entry.attempt_id, entry.side, entry.is_terminal, _body(entry)
+
+
+def _body(entry: LedgerEntry) -> str:
+    """Return an entry as JSON without absent values: an earlier ledger knows no new fields."""
+    return entry.model_dump_json(exclude_none=True)
 
 
 def _is_serialisable(entry: LedgerEntry) -> bool:
     try:
-        entry.model_dump_json()
+        _body(entry)
     except ValueError:
         return False
     return True

@@ -17,6 +17,7 @@ from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.errors import InvalidInput, TooLarge, from_payload
 from shared.http_fetch import fetch, json_of
+from shared.ledger.delivery_spans import begin_delivery, end_delivery
 from shared.ledger.outbox import Outbox
 from shared.ledger.outbox_table import Row
 from shared.ledger.reports import StoreResult
@@ -177,6 +178,7 @@ class Shipper:
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"
+        span, status = begin_delivery(rows), None
         try:
             response = fetch(
                 self._http,
@@ -184,9 +186,10 @@ class Shipper:
                 "/v1/entries",
                 max_bytes=MAX_ANSWER_BYTES,
                 content=body.encode(),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json"} | (span.headers if span else {}),
                 timeout=max(0.05, timeout_s),
             )
+            status = response.status_code
         except httpx.HTTPError as error:
             self._watch.failed(connection_problem(error))
             if "CERTIFICATE" in str(error):
@@ -194,6 +197,8 @@ class Shipper:
                     f"the ledger's TLS certificate is not trusted; set DIMEE_TLS_CA ({error})"
                 )
             return False
+        finally:
+            end_delivery(span, status)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             self._log_access(
                 f"the ledger rejects this process's token ({response.status_code}); set "

@@ -1,1 +1,1 @@
-"""Metrics and traces of the services; a local answer of the mobile loads none of it."""
+"""Telemetry of all services: metrics for Prometheus, and traces for OpenTelemetry."""

@@ -14,8 +14,11 @@ from shared.field_types import Alpha, Count, Identifier, Ordinal, TimeLeftMs, Wo
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
+from shared.telemetry.request_spans import install_tracing
+from shared.telemetry.trace_context import trace_of
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
 from shared.tier_server.metrics import install_metrics
 from shared.tier_server.service import TierService
@@ -64,8 +67,10 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         summary=f"Layers {service.layers.first} to {service.layers.last} of a text classifier",
         version="1",
         lifespan=lifespan,
-        # OpenTelemetry would cost a tenth of a refusal's time even without an exporter
+        # spans are `shared.telemetry`'s: FastAPI's own would cost a tenth of a refusal's time even
+        # without an exporter
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
@@ -73,13 +78,16 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     app.add_middleware(
         BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES, binary={RESUME_PATH}
     )
+    install_tracing(app, frozenset({PATH}))
     install_auth(app, settings, require("infer"))
+    install_docs(app)
     install_metrics(app, service, settings)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:
         """Answer one attempt with this tier's layers."""
-        return await service.infer(request, http_request.receive)
+        trace = trace_of(http_request.scope)
+        return await service.infer(request, http_request.receive, trace)
 
     @app.post(RESUME_PATH, openapi_extra=RESUME_BODY)
     async def resume(
@@ -91,7 +99,8 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         another bundle and 422 for a state after a layer that this tier cannot resume from.
         """
         state = await http_request.body()
-        return await service.resume(request, state, http_request.receive)
+        trace = trace_of(http_request.scope)
+        return await service.resume(request, state, http_request.receive, trace)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")

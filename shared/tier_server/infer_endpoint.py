@@ -10,6 +10,7 @@ from shared.errors import DimeeError
 from shared.serving.body_limit import replay
 from shared.serving.disconnect import CLIENT_CLOSED_REQUEST, ClientDisconnected
 from shared.serving.responses import send_error
+from shared.telemetry.trace_context import trace_of
 from shared.tier_server.service import TierService
 from shared.wire import InferRequest
 
@@ -42,7 +43,7 @@ class InferEndpoint:
             await self._app(scope, replay(message, receive), send)
             return
         try:
-            response = await self._service.infer(request, receive)
+            response = await self._service.infer(request, receive, trace_of(scope))
         except DimeeError as error:
             await send_error(send, error)
         except ClientDisconnected:

@@ -25,6 +25,8 @@ from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.settings import TierSettings
+from shared.telemetry.layer_spans import add_layers
+from shared.telemetry.trace_context import TraceContext
 from shared.text import check_inputs
 from shared.tier_server.attempt_ids import REMEMBERED, AttemptIds
 from shared.tier_server.engine import AdmissionTicket, Computed, Engine
@@ -103,23 +105,32 @@ class TierService:
         """Return the state of the outbox."""
         return self.outbox.report()
 
-    async def infer(self, request: InferRequest, receive: Receive) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, receive: Receive, trace: TraceContext | None = None
+    ) -> InferResponse:
         """Answer an attempt from its text, unless its client disconnects first.
 
         Raises `AttemptRepeated` for an ``attempt_id`` that came before. ``receive`` is the HTTP
-        request's ASGI callable, after its body. An overloaded tier refuses
-        before any other work. An accepted request counts as waiting at once, before it is in the
-        engine's queue; otherwise one free slot would admit all requests that arrive together.
+        request's ASGI callable, after its body. The attempt is part of ``trace``. An overloaded
+        tier refuses before any other work. An accepted request counts as waiting at once, before it
+        is in the engine's queue; otherwise one free slot would admit all requests that arrive
+        together.
         """
         self._attempt_ids.accept(request.attempt_id)
-        await self._refuse_if_overloaded(request)
+        await self._refuse_if_overloaded(request, trace)
         ticket = AdmissionTicket(self.engine)
         try:
-            return await cancel_on_disconnect(receive, self._infer(request, ticket))
+            return await cancel_on_disconnect(receive, self._infer(request, ticket, trace))
         finally:
             ticket.release()
 
-    async def resume(self, request: ResumeRequest, state: bytes, receive: Receive) -> InferResponse:
+    async def resume(
+        self,
+        request: ResumeRequest,
+        state: bytes,
+        receive: Receive,
+        trace: TraceContext | None = None,
+    ) -> InferResponse:
         """Answer an attempt from an encoded hidden state, unless its client disconnects first."""
 
         async def compute() -> Computed:
@@ -129,21 +140,26 @@ class TierService:
             )
 
         self._attempt_ids.accept(request.attempt_id)
-        entry = self._entry(request, request.text_hash, request.text_chars)
-        return await cancel_on_disconnect(receive, self._recorded(request, entry, compute))
+        entry = self._entry(request, request.text_hash, request.text_chars, trace)
+        work = self._recorded(request, entry, compute, trace)
+        return await cancel_on_disconnect(receive, work)
 
-    async def _refuse_if_overloaded(self, request: InferRequest) -> None:
+    async def _refuse_if_overloaded(
+        self, request: InferRequest, trace: TraceContext | None
+    ) -> None:
         """Record a refusal and raise `Overloaded` if the tier is overloaded."""
         if not (self.ready and self.engine.congested):
             return
         error = self.engine.refusal(request.deadline_ms)
         if error is not None:
-            entry = self._text_entry(request, State.REFUSED, error.code)
+            entry = self._text_entry(request, trace, State.REFUSED, error.code)
             await self._refusals.record(entry)
             self._ended(entry)
             raise error
 
-    async def _infer(self, request: InferRequest, ticket: AdmissionTicket) -> InferResponse:
+    async def _infer(
+        self, request: InferRequest, ticket: AdmissionTicket, trace: TraceContext | None
+    ) -> InferResponse:
         async def compute() -> Computed:
             self._check_ready()
             self._check_inputs(request)
@@ -152,20 +168,25 @@ class TierService:
                 request.text, request.pair, request.deadline_ms, request.alpha
             )
 
-        return await self._recorded(request, self._text_entry(request), compute)
+        return await self._recorded(request, self._text_entry(request, trace), compute, trace)
 
     def _text_entry(
-        self, request: InferRequest, state: State = State.OPEN, error_code: str | None = None
+        self,
+        request: InferRequest,
+        trace: TraceContext | None,
+        state: State = State.OPEN,
+        error_code: str | None = None,
     ) -> LedgerEntry:
         text_hash = self.outbox.hash_text(request.text, request.pair)
         text_chars = len(request.text) + len(request.pair or "")
-        return self._entry(request, text_hash, text_chars, state, error_code)
+        return self._entry(request, text_hash, text_chars, trace, state, error_code)
 
     def _entry(
         self,
         request: AttemptRequest,
         text_hash: str | None,
         text_chars: int | None,
+        trace: TraceContext | None,
         state: State = State.OPEN,
         error_code: str | None = None,
     ) -> LedgerEntry:
@@ -182,6 +203,8 @@ class TierService:
             started_at=time.time(),
             text_hash=text_hash,
             text_chars=text_chars,
+            trace_id=None if trace is None else trace.trace_id,
+            span_id=None if trace is None else trace.span_id,
         )
 
     async def _recorded(
@@ -189,6 +212,7 @@ class TierService:
         request: AttemptRequest,
         entry: LedgerEntry,
         compute: Callable[[], Awaitable[Computed]],
+        trace: TraceContext | None,
     ) -> InferResponse:
         """Record the open attempt, compute its answer and record the end.
 
@@ -200,6 +224,8 @@ class TierService:
         try:
             await self._entries.record(entry)
             answer = self._response(request, await compute(), started)
+            if trace is not None and trace.span_id is not None:
+                _add_answer(trace, answer)
             answered = entry.with_facts(answer.ledger_facts())
             await self._entries.record(answered)
             end = {}
@@ -261,3 +287,19 @@ class TierService:
             compute_ms=computed.compute_ms,
             tier_ms=(time.perf_counter() - started) * 1e3,
         )
+
+
+def _add_answer(trace: TraceContext, answer: InferResponse) -> None:
+    """Add an answer to the span of its request."""
+    first_layer = (answer.resumed_after or 0) + 1
+    add_layers(trace, answer.queue_ms, answer.compute_ms, first_layer, answer.exit_layer)
+    trace.set(
+        {
+            "dimee.attempt_id": answer.attempt_id,
+            "dimee.tier": answer.tier,
+            "dimee.exit_layer": answer.exit_layer,
+            "dimee.confidence": answer.confidence,
+            "dimee.tokens": answer.tokens,
+            "dimee.bundle_id": answer.bundle_id,
+        }
+    )

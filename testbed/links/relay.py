@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from shared.link_profiles import Link
+from shared.link_profiles import LINKS, Link
 from testbed.links.connection import Address, RelayedConnection, reset
-from testbed.links.schedule import LinkState, Outage, Schedule
+from testbed.links.schedule import OUTAGES, LinkState, Outage, Schedule
 from testbed.links.timing import LinkDirection
 from testbed.links.traces import PacketTrace
 
@@ -142,6 +142,7 @@ class Relay:
         self._schedule = schedule or self._schedule
         if self._schedule_task is not None:
             self._schedule_task.cancel()
+        self.change(self._schedule.state_at(0.0))
         self._schedule_task = asyncio.get_running_loop().create_task(
             self._follow_schedule(self._schedule)
         )
@@ -149,7 +150,6 @@ class Relay:
     async def _follow_schedule(self, schedule: Schedule) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self.change(schedule.state_at(0.0))
         elapsed_s = 0.0
         while (following := schedule.next_change(elapsed_s)) is not None:
             await asyncio.sleep(max(0.0, started + following - loop.time()))
@@ -208,11 +208,14 @@ class Relay:
         connection.up.passed_bytes = connection.down.passed_bytes = 0
 
     def report(self) -> dict[str, Any]:
-        """Return the state of the link and counts of what has passed it."""
+        """Return the state of the link, what it can change to, and counts of what has passed it."""
         for connection in self.connections:
             self._count_bytes(connection)
         return {
             "spec": self.state.spec,
+            "start_spec": self._schedule.state_at(0.0).spec,
+            "presets": list(LINKS),
+            "outages": list(OUTAGES),
             "outage": self.outage,
             "link": asdict(self._link),
             "overhead_ms": self.overhead_ms,

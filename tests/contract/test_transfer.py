@@ -159,3 +159,25 @@ def test_booleans_are_no_numbers(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"the column {name} holds booleans"):
         transfer.import_entries(first, file)
     first.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_of_an_earlier_version_is_imported(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a file has no columns for traces."""
+    store = LedgerStore(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    store.upsert([side(trace_id=None, span_id=None) for side in (caller, tier)])
+    names = [name for name in transfer._NAMES if name not in ("trace_id", "span_id")]
+    file = tmp_path / f"earlier.{kind}"
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer, "_NAMES", names)
+        schema = transfer._schema(pyarrow)
+        earlier = pyarrow.schema([schema.field(name) for name in names])
+        patched.setattr(transfer, "_schema", lambda _: earlier)
+        transfer.export_entries(store, file)
+    other = LedgerStore(f"sqlite:///{tmp_path / 'b.sqlite'}")
+    assert transfer.import_entries(other, file).stored == 2
+    assert list(other.entries()) == list(store.entries())
+    store.close()
+    other.close()

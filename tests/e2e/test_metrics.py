@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.domain import Reason, State, Tier
+from shared.domain import Reason, Side, State, Tier
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.ledger.reports import Summary
@@ -147,12 +147,11 @@ def test_counters_of_costs_equal_the_ledgers_summary(served: tuple[Testbed, Summ
 def test_tiers_count_what_they_wrote_to_the_ledger(served: tuple[Testbed, Summary]) -> None:
     testbed, _ = served
     wrote: Counter[tuple[str, str]] = Counter()
-    with httpx.Client(base_url=testbed.roles["ledger"].url, trust_env=False, timeout=60) as http:
-        for request in http.get("/v1/requests", params={"last": 1000}).json()["requests"]:
-            request_id = request["entries"][0]["request_id"]
-            for entry in http.get(f"/v1/requests/{request_id}").json()["entries"]:
-                if entry["side"] == "tier":
-                    wrote[entry["tier"], entry["state"]] += 1
+    ledger = LedgerClient(testbed.roles["ledger"].url)
+    for entries in ledger.last_requests(1_000):
+        for entry in ledger.request_entries(entries[0].request_id):
+            if entry.side is Side.TIER:
+                wrote[entry.tier.value, entry.state.value] += 1
     cloud = scraped(served, "cloud")
     # a request that no tier answered is not among the answered ones
     late = cloud.total("dimee_tier_attempts_total", result=("timed_out", "abandoned"))
@@ -214,12 +213,11 @@ def test_labels_have_few_values_and_no_id_or_text(
     values = {value for sample in samples for value in sample.labels.values()}
     assert {label for sample in samples for label in sample.labels} <= LABELS
     assert len(values) < 150
-    with httpx.Client(base_url=testbed.roles["ledger"].url, trust_env=False, timeout=60) as http:
-        requests = http.get("/v1/requests", params={"last": 1000}).json()["requests"]
+    requests = LedgerClient(testbed.roles["ledger"].url).last_requests(1_000)
     ids = {
-        entry[field]
-        for request in requests
-        for entry in request["entries"]
+        getattr(entry, field)
+        for entries in requests
+        for entry in entries
         for field in ("request_id", "attempt_id", "text_hash", "bundle_id")
     }
     assert len(ids) >= summary.answered

@@ -16,6 +16,7 @@ HEAVY = (
     "starlette",
     "uvicorn",
     "prometheus_client",
+    "opentelemetry",
     "sqlalchemy",
     "datasets",
     "lab",

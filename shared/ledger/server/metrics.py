@@ -59,11 +59,11 @@ class LedgerMetrics:
             registry=registry,
         )
 
-    def store(self, store_batch: Callable[[bytes], StoreResult], body: bytes) -> StoreResult:
+    def store(self, store_batch: Callable[[], StoreResult]) -> StoreResult:
         """Store a batch, and count its entries."""
         started = time.perf_counter()
         try:
-            result = store_batch(body)
+            result = store_batch()
         except LedgerUnavailable:
             self._failed.inc()
             raise

@@ -34,6 +34,8 @@ from shared.validation import first_error
 
 ROWS_AT_ONCE = 10_000
 _NAMES = [column.name for column in entries.c]
+_LATER = {"trace_id", "span_id"}
+"""Columns that the exports of earlier versions do not have."""
 _ABSENT = "\\N"
 _END = "\\end"  # marks the last line; no attempt identifier may contain a backslash
 
@@ -150,7 +152,7 @@ def _read_errors(file: Path) -> Iterator[None]:
 
 
 def _check_columns(file: Path, columns: list[str]) -> None:
-    if columns != _NAMES:
+    if columns != [name for name in _NAMES if name in columns or name not in _LATER]:
         different = sorted(set(columns) ^ set(_NAMES))
         problem = (
             f"columns differ: {', '.join(different[:3])}"
@@ -187,13 +189,14 @@ def _read_csv(file: Path) -> Iterator[Row]:
     with open_regular(file) as content:
         lines = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
         reader = csv.reader(lines, strict=True)
-        _check_columns(file, next(reader, []))
+        names = next(reader, [])
+        _check_columns(file, names)
         for number, values in enumerate(reader, start=1):
             if values[:2] == [_END, str(number - 1)]:
                 return
-            if len(values) != len(_NAMES):
+            if len(values) != len(names):
                 raise _damaged(file, f"row {number} has {len(values)} values")
-            yield dict(zip(_NAMES, map(_from_text, values), strict=True))
+            yield dict(zip(names, map(_from_text, values), strict=True))
     raise _damaged(file, "its end is missing")
 
 
@@ -246,7 +249,8 @@ def _read_parquet(file: Path) -> Iterator[Row]:
             pa.parquet.ParquetFile(content, page_checksum_verification=True) as opened,
         ):
             _check_columns(file, opened.schema_arrow.names)
-            for found, expected in zip(opened.schema_arrow, _schema(pa), strict=True):
+            for found in opened.schema_arrow:
+                expected = _schema(pa).field(found.name)
                 # a boolean would be read as the number 0 or 1
                 if pa.types.is_boolean(found.type) and found.type != expected.type:
                     raise _damaged(file, f"the column {found.name} holds booleans")
