@@ -129,7 +129,9 @@ def test_the_sign_in_has_no_serious_finding_of_axe(
     sign_in(one.page, "wrong")
     expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
     found = Axe().run(one.page).response["violations"]
-    assert [one_found for one_found in found if one_found["impact"] in ("serious", "critical")] == []
+    assert [
+        one_found for one_found in found if one_found["impact"] in ("serious", "critical")
+    ] == []
     one.close()
 
 
