@@ -98,7 +98,7 @@ class MobileService(ProcessBound):
             warning_s=settings.undelivered_warning_s,
         )
         self._shipper.start()
-        recorder = AttemptRecorder(
+        self.recorder = recorder = AttemptRecorder(
             self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
@@ -117,6 +117,8 @@ class MobileService(ProcessBound):
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
         self._turns: dict[str, asyncio.Lock] = {}
+        self.in_flight = 0
+        """Requests that have been routed and not ended."""
         self.bind_to_process()
 
     def check_process(self) -> None:
@@ -277,6 +279,7 @@ class MobileService(ProcessBound):
             since = self._clock() - request.routed.decision_ms / 1e3
         answer = chosen_by_policy = None
         error_code: str | None = ABANDONED
+        self.in_flight += 1
         try:
             answer = await self._runner.answer(
                 request, call.policy, call.options.deadline_ms, since
@@ -288,6 +291,7 @@ class MobileService(ProcessBound):
             error_code = error.code
             return error
         finally:
+            self.in_flight -= 1
             end_request(request.trace, request.request_id, answer, error_code)
             # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)

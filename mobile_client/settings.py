@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mobile_client.options import Mode, ResolvedOptions
-from shared.addresses import Address
+from shared.addresses import Address, valid_address
 from shared.domain import Tier
 from shared.field_types import CostCeiling, DeadlineMs, Share, WaitingPrice
 from shared.inference.codec import Codec
@@ -16,6 +16,23 @@ from shared.pricing.cost_model import LATENCY_PRICE_LAMBDA
 from shared.settings import BundleSettings, Port
 
 Resume = Literal["auto", "never", "always"]
+MAX_LINK_CONTROLS = 20
+
+
+def link_control_urls(text: str) -> dict[str, str]:
+    """Return the address of each hop's control endpoint; raise `ValueError` for a wrong text."""
+    urls: dict[str, str] = {}
+    for part in filter(None, (word.strip() for word in text.split(","))):
+        hop, equals, url = (word.strip() for word in part.partition("="))
+        if not equals or not hop or hop in urls or len(urls) == MAX_LINK_CONTROLS:
+            raise ValueError("is not HOP=URL,HOP=URL,… with each hop once")
+        urls[hop] = valid_address(url).rstrip("/")
+    return urls
+
+
+def _valid_controls(text: str) -> str:
+    link_control_urls(text)
+    return text
 
 
 class MobileSettings(BundleSettings):
@@ -86,6 +103,11 @@ class MobileSettings(BundleSettings):
     without escalations, answers are not escalated and are marked. Unset: no budget."""
     escalation_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Escalations that a client starts with, and the most that it can save."""
+
+    link_controls: Annotated[str, AfterValidator(_valid_controls)] = Field(default="", repr=False)
+    """Control endpoints of a testbed's emulated links, by hop, so that the gateway's page shows and
+    changes them: ``mobile-edge=http://127.0.0.1:8720,mobile-cloud=http://…``. `dimee up` and
+    `dimee demo` set it. Empty: the page has no links."""
 
     def request_options(self, default_policy: str) -> ResolvedOptions:
         """Return the options of a request that gives none; the bundle has the default policy."""

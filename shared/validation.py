@@ -41,7 +41,8 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
     """Return the error for one entry of pydantic's ``errors()`` about a request's body."""
     if problem["type"] == "json_invalid":
         return InvalidInput("body: is not valid JSON", field="body")
-    field = ".".join(str(part) for part in problem["loc"] if part != "body") or "body"
+    place = [str(part) for part in problem["loc"]]
+    field = ".".join(part for part in place if part not in ("body", "query")) or place[0]
     context = problem.get("ctx", {})
     limit = next((context[name] for name in _LIMITS if name in context), None)
     if problem["type"] == "extra_forbidden":
@@ -49,7 +50,7 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
     elif problem["type"] == "missing":
         message = f"{field}: is missing"
     else:
-        message = f"{field}: {uncapitalised(_message(problem))}"
+        message = f"{field}: {uncapitalised(_message(problem).removeprefix('Value error, '))}"
     kind = TooLarge if problem["type"] == "too_long" else InvalidInput
     number = limit if isinstance(limit, int | float) else None
     return kind(short_line(message, 300), field=short_line(field, 100), limit=number)

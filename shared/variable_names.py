@@ -31,6 +31,7 @@ SETTINGS = frozenset(
         "LEDGER_RETENTION_DAYS",
         "LEDGER_URL",
         "LINK",
+        "LINK_CONTROLS",
         "LINK_LISTEN",
         "LINK_SEED",
         "LINK_TARGET",

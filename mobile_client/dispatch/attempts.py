@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -109,6 +109,8 @@ class AttemptRecorder:
         self._outbox = outbox
         self._live_prices = live_prices
         self._bundle_id = bundle_id
+        self.on_end: list[Callable[[LedgerEntry], None]] = []
+        """Called with the caller's entry of each attempt that has ended, once it is recorded."""
 
     def prepare(
         self,
@@ -241,6 +243,7 @@ class AttemptRecorder:
                 attempt, _abandoned(attempt), self.cost_lambda(attempt, None), False
             )
         self._outbox.record_or_buffer(entry)
+        self._ended_with(entry)
         return entry
 
     def cost_lambda(self, attempt: OpenAttempt, exchange: Exchange | None) -> float:
@@ -268,10 +271,16 @@ class AttemptRecorder:
         )
         attempt.closed = True
         self._outbox.record_or_buffer(entry)
+        self._ended_with(entry)
+
+    def _ended_with(self, entry: LedgerEntry) -> None:
+        for observer in self.on_end:
+            observer(entry)
 
     def _write_end(
         self, attempt: OpenAttempt, rows: list[LedgerEntry], following: OpenAttempt | None
     ) -> None:
+        """Record the end of an attempt; the caller's entry is the last of ``rows``."""
         try:
             self._outbox.record(*rows, *([following.entry] if following else []))
         except NotReady:
@@ -282,8 +291,10 @@ class AttemptRecorder:
             *other_rows, caller_side = rows
             final = caller_side.model_copy(update={"final": True})
             self._outbox.record_or_buffer(*other_rows, final)
+            self._ended_with(final)
             raise
         attempt.closed = True
+        self._ended_with(rows[-1])
 
     def _ended_by(
         self,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.protocols.calls import ProtocolCalls
+from mobile_client.gateway.protocols.installation import call_paths, install_protocols
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
@@ -18,11 +22,14 @@ from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
 from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
+from shared.ledger.recording_state import OutboxReport
 from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
 from shared.serving.disconnect import cancel_on_disconnect
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
+from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
 from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
@@ -30,6 +37,7 @@ from shared.wire import (
     MAX_BODY_BYTES,
     MAX_TEXTS,
     BundleDescription,
+    Classification,
     ClassifyItem,
     ClassifyRequest,
     ClassifyResponse,
@@ -45,15 +53,19 @@ DEADLINE_MS = "dimee.deadline_ms"
 
 
 class ConcurrencyLimitMiddleware:
-    """ASGI middleware that refuses calls with 429 above the limit of `AIMDLimiter`."""
+    """ASGI middleware that refuses calls with 429 above the limit of `AIMDLimiter`.
 
-    def __init__(self, app: ASGIApp, limiter: AIMDLimiter) -> None:
+    ``paths`` are those of the calls that classify.
+    """
+
+    def __init__(self, app: ASGIApp, limiter: AIMDLimiter, paths: Container[str]) -> None:
         self._app = app
         self._limiter = limiter
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a call, and adapt the limit to its duration."""
-        if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         arrived = scope[ARRIVED] = time.perf_counter()
@@ -105,14 +117,39 @@ def create_app(settings: MobileSettings) -> FastAPI:
         lifespan=lifespan,
         # spans are `shared.telemetry`'s: FastAPI's own take several times as long
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
-    app.add_middleware(ConcurrencyLimitMiddleware, limiter=AIMDLimiter(settings.max_queue))
+    app.add_middleware(
+        ConcurrencyLimitMiddleware,
+        limiter=AIMDLimiter(settings.max_queue),
+        paths=call_paths(description) | {CLASSIFY},
+    )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
     install_tracing(app, answers_trace=True)
-    install_auth(app, settings, _required_scope)
+    sessions = Sessions()
+    install_auth(app, settings, _required_scope, sessions)
+    install_docs(app)
+    install_dashboard(app, mobile, description, sessions)
+
+    async def answer(
+        message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
+    ) -> list[Classification | DimeeError]:
+        """Answer the texts of a call, of any protocol; its path must be one of `call_paths`."""
+        if len(texts) == 1:
+            message.scope[DEADLINE_MS] = options.deadline_ms or settings.deadline_ms
+        principal_of(message).charge(max(0, len(texts) - 1))
+        work = mobile.classify(
+            texts,
+            pairs,
+            options,
+            client=client_name(message, settings.client_header),
+            since=message.scope[ARRIVED],
+            trace=trace_of(message.scope),
+        )
+        return await cancel_on_disconnect(message.receive, work)
 
     @app.post(CLASSIFY)
     async def classify(message: Request, request: ClassifyRequest = body) -> ClassifyResponse:
@@ -122,20 +159,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
         counts from the arrival of the call. In a call of several texts, the deadline of each counts
         from the start of its routing.
         """
-        if len(request.texts) == 1:
-            message.scope[DEADLINE_MS] = request.deadline_ms or settings.deadline_ms
-        principal_of(message).charge(max(0, len(request.texts) - 1))
-        work = mobile.classify(
-            request.texts,
-            request.pairs,
-            RequestOptions(
-                request.policy, request.deadline_ms, request.mode, request.max_cost_lambda
-            ),
-            client=client_name(message, settings.client_header),
-            since=message.scope[ARRIVED],
-            trace=trace_of(message.scope),
+        options = RequestOptions(
+            request.policy, request.deadline_ms, request.mode, request.max_cost_lambda
         )
-        outcomes = await cancel_on_disconnect(message.receive, work)
+        outcomes = await answer(message, request.texts, request.pairs, options)
         if len(outcomes) == 1 and isinstance(outcomes[0], DimeeError):
             raise outcomes[0]
         return ClassifyResponse(
@@ -165,6 +192,13 @@ def create_app(settings: MobileSettings) -> FastAPI:
         """Return 200 while the process is alive."""
         return {"status": "ok"}
 
+    def check_ready() -> OutboxReport:
+        if not state["ready"]:
+            raise NotReady("the mobile is not ready")
+        outbox = mobile.outbox_report()
+        outbox.check()
+        return outbox
+
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
@@ -176,10 +210,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
         ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
-        if not state["ready"]:
-            raise NotReady("the mobile is not ready")
-        outbox = mobile.outbox_report()
-        outbox.check()
+        outbox = check_ready()
         return {
             "status": "ready",
             "tier": "mobile",
@@ -191,6 +222,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
+    install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 
 
@@ -200,6 +232,6 @@ def client_name(message: Request, header: str) -> str:
     return (header_value or principal_of(message).display_name)[:64]
 
 
-def _required_scope(_method: str, path: str) -> Right:
+def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
-    return "status" if path == "/v1/status" else "classify"
+    return "status" if path == "/v1/status" else dashboard_scope(method, path)

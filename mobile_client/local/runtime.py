@@ -237,6 +237,14 @@ class LocalRuntime:
         features = TextFeatures(embedding_H, encoded.tokens, encoded.rare_pieces, pair_P)
         return PreparedText(encoded, features, (time.perf_counter() - started) * 1e3)
 
+    async def is_truncated(self, text: str, pair: str | None) -> bool:
+        """Return whether the text is longer than the model reads, in order of calls."""
+
+        def encode() -> bool:
+            return self._classifier.encoder.encode(text, pair).truncated
+
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, encode)
+
     async def off_event_loop(self, work: Callable[[], None]) -> None:
         """Run ``work`` in the thread that tokenizes large calls, in order of calls."""
         await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
@@ -292,6 +300,18 @@ class LocalRuntime:
                 compute_ms=(ended - started) * 1e3,
                 hidden_state=HiddenState(keep[0], prediction.exit_layer) if keep else None,
             )
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    async def exit_confidences(self, text: str, pair: str | None, last: int) -> list[float]:
+        """Return the confidence at each of the exits 1 to ``last``, for explanations."""
+
+        def work() -> list[float]:
+            rows = [self._classifier.encoder.encode(text, pair)]
+            predictions = (
+                self._classifier.classify(rows, None, layer)[0] for layer in range(1, last + 1)
+            )
+            return [prediction.confidence for prediction in predictions]
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 

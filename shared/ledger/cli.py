@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 import click
 
+from shared.ages import parse_age
 from shared.credentials import Credentials
-from shared.domain import Side
+from shared.domain import Reason, Side, State, Tier
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Pruned, Summary, Verification
+from shared.ledger.request_list import MAX_REQUESTS
+from shared.ledger.request_table import lines
 from shared.ledger.server.maintenance_cli import export_command, import_command, prune_command
 from shared.terminal import one_line
 
 POLL_INTERVAL_S = 0.1
 LONGEST_FIGURE = 1e12
+_ENDED = [state.value for state in State if state is not State.OPEN]
 
 
 def ledger_client(url: str) -> LedgerClient:
@@ -81,6 +86,63 @@ def show(client: LedgerClient, request_id: str, as_json: bool) -> None:
     click.echo(f"request {request_id}" + (f" · trace {trace_id}" if trace_id else ""))
     for entry in entries:
         click.echo(_entry_line(entry))
+
+
+def _age_s(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    age_s = None if value is None else parse_age(value)
+    if value is not None and age_s is None:
+        raise click.BadParameter(f"{value} is not an age; give one such as 30s, 10m, 2h or 7d")
+    return age_s
+
+
+@ledger.command("list")
+@click.option(
+    "--since", "since_s", metavar="AGE", callback=_age_s, help="Largest age: 10m, 2h, 7d."
+)
+@click.option("--until", "until_s", metavar="AGE", callback=_age_s, help="Smallest age: 5m, 1h.")
+@click.option("--policy", metavar="POLICY", help="Policy that decided the request.")
+@click.option(
+    "--tier", type=click.Choice([tier.value for tier in Tier]), help="Tier of the final attempt."
+)
+@click.option(
+    "--reason",
+    type=click.Choice([reason.value for reason in Reason]),
+    help="Reason for the final attempt.",
+)
+@click.option("--state", type=click.Choice(_ENDED), help="State of the final attempt.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_REQUESTS),
+    default=20,
+    show_default=True,
+    help="Most requests to print.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@_url_option
+def list_command(
+    client: LedgerClient,
+    as_json: bool,
+    since_s: float | None,
+    until_s: float | None,
+    **wanted: Any,
+) -> None:
+    """List requests that have ended, newest first, each in a line with its identifier.
+
+    The age of a request is that of its final attempt, by the clock of the mobile. Print all of one
+    with: dimee ledger show, and why it went there with: dimee explain.
+    """
+    now = time.time()
+    since, until = (
+        None if age_s is None else max(0.0, now - age_s) for age_s in (since_s, until_s)
+    )
+    records = client.list_requests(since=since, until=until, **wanted)
+    if as_json:
+        click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+    elif not records:
+        click.echo("no request fits; give a larger --since, or leave out an option")
+    else:
+        for line in lines(records, now):
+            click.echo(line)
 
 
 @ledger.command()

@@ -11,10 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from shared.addresses import check_address
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
+from shared.domain import Reason, State, Tier
 from shared.errors import InvalidInput, LedgerUnavailable, from_payload
 from shared.http_fetch import fetch, json_of
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Summary, Verification
+from shared.ledger.request_list import RequestList, RequestRecord
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 _SUMMARY = TypeAdapter(Summary)
 _VERIFICATION = TypeAdapter(Verification)
 _ENTRIES = TypeAdapter(list[LedgerEntry])
+_REQUEST_LIST = TypeAdapter(RequestList)
 _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
 
@@ -76,8 +79,31 @@ class LedgerClient:
         decided are returned.
         """
         params = {"last": str(count)} | ({} if policy is None else {"policy": policy})
-        requests = self._read(_REQUESTS, self._get("/v1/requests", params).get("requests"))
+        requests = self._read(_REQUESTS, self._get("/v1/last-requests", params).get("requests"))
         return [request["entries"] for request in requests]
+
+    def list_requests(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        policy: str | None = None,
+        tier: Tier | str | None = None,
+        reason: Reason | str | None = None,
+        state: State | str | None = None,
+        limit: int = 100,
+    ) -> list[RequestRecord]:
+        """Return ended requests in short, newest first; raises `InvalidInput` for a wrong argument.
+
+        The arguments are those of `RequestFilter`. Example, the last ten minutes at the edge:
+        ``client.list_requests(since=time.time() - 600, tier="edge")``.
+        """
+        given = {
+            "since": since, "until": until, "policy": policy, "tier": tier, "reason": reason,
+            "state": state, "limit": limit,
+        }  # fmt: skip
+        params = {name: str(value) for name, value in given.items() if value is not None}
+        return self._read(_REQUEST_LIST, self._get("/v1/requests", params)).requests
 
     def _get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
         try:

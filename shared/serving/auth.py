@@ -22,7 +22,8 @@ from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unau
 from shared.rounding import rounded_up
 from shared.serving.rate_limit import RateLimit
 from shared.serving.responses import error_response
-from shared.serving.tokens import Scope, TokenFile, read_tokens
+from shared.serving.sessions import COOKIE, CSRF_HEADER, Sessions
+from shared.serving.tokens import SCOPES, Scope, Token, TokenFile, read_tokens
 from shared.settings import ServiceSettings, is_loopback
 
 if TYPE_CHECKING:
@@ -33,19 +34,37 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 POLICY_VIOLATION = 1008
 """Close code of a refused websocket (RFC 6455)."""
 
-RequiredScope = Callable[[str, str], Scope]
-"""Function from method and path to the scope that a token needs."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+RequiredScope = Callable[[str, str], Scope | None]
+"""Function from method and path to the scope that a token needs; None for a path without
+authentication and rate limit, such as a page that holds no data."""
 
 
 class Principal(BaseUser):
     """The caller of a request: ``display_name`` is its token's name, or its address without one.
 
-    ``charge(count)`` counts further requests against the caller's rate limit.
+    ``charge(count)`` counts further requests against the caller's rate limit. ``token`` is the
+    caller's; None without authentication. ``is_valid()`` tells a response that lasts for hours
+    whether the caller may still have it.
     """
 
-    def __init__(self, name: str, charge: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        charge: Callable[[float], None],
+        token: Token | None = None,
+        is_valid: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._name = name
         self.charge = charge
+        self.token = token
+        self.is_valid = is_valid
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What the caller may do; everything without authentication."""
+        return SCOPES if self.token is None else self.token.scopes
 
     @property
     def is_authenticated(self) -> bool:
@@ -77,36 +96,53 @@ class Authenticator(AuthenticationBackend):
     """Checks a request's bearer token, its scope and the caller's rate limit.
 
     Without ``tokens`` every caller is accepted and identified by its address. A request with a
-    wrong token counts against its address, which also limits guessing.
+    wrong token counts against its address, which also limits guessing. With ``sessions``, the
+    cookie of a session is accepted in place of a token.
     """
 
     def __init__(
-        self, tokens: TokenFile | None, limit: RateLimit | None, required_scope: RequiredScope
+        self,
+        tokens: TokenFile | None,
+        limit: RateLimit | None,
+        required_scope: RequiredScope,
+        sessions: Sessions | None = None,
     ) -> None:
         self._tokens = tokens
         self._limit = limit
         self._required_scope = required_scope
+        self._sessions = sessions
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal] | None:
         """Return the caller and its scopes, None for a public path; raise `AuthError`."""
         scope = conn.scope
         if scope["path"] in PUBLIC_PATHS:
             return None
+        method = scope.get("method", "GET")
+        required = self._required_scope(method, scope["path"])
+        if required is None:
+            return None
         address = scope.get("client")
         name = str(address[0]) if address else "unknown"
         key = f"client {name}"
         scopes: tuple[Scope, ...] = ()
+        token: Token | None = None
         refusal: DimeeError | None = None
+        is_valid: Callable[[], bool] = _always_valid
         if self._tokens is not None:
-            secret = _bearer_token(scope)
-            token = None if secret is None else self._tokens.find_valid(secret)
+            session_id = None if self._sessions is None else _session_id(conn)
+            if session_id is None:
+                secret = _bearer_token(scope)
+                token = None if secret is None else self._tokens.find_valid(secret)
+                refusal = None if token else _unauthorised(sent_token=secret is not None)
+            else:
+                token = self._token_of(session_id)
+                refusal = _session_refusal(conn, method, token)
             if token is None:
-                refusal = _unauthorised(sent_token=secret is not None)
                 key = f"address {name}"
             else:
                 name, scopes, key = token.name, token.scopes, f"client {token.name}"
-                required = self._required_scope(scope.get("method", "GET"), scope["path"])
-                if required not in scopes:
+                is_valid = partial(self._is_valid, token, session_id)
+                if refusal is None and required not in scopes:
                     refusal = Forbidden(
                         f"the token of {name} lacks the scope {required}; use one that has it "
                         "(dimee token list shows them)"
@@ -125,7 +161,20 @@ class Authenticator(AuthenticationBackend):
             charge = partial(self._limit.charge, key)
         if refusal is not None:
             raise AuthError(refusal)
-        return AuthCredentials(scopes), Principal(name, charge)
+        return AuthCredentials(scopes), Principal(name, charge, token, is_valid)
+
+    def _token_of(self, session_id: str) -> Token | None:
+        """Return the token that a session was begun with, if both are still valid."""
+        assert self._tokens is not None
+        assert self._sessions is not None
+        sha256 = self._sessions.find(session_id)
+        return None if sha256 is None else self._tokens.find_valid_digest(sha256)
+
+    def _is_valid(self, token: Token, session_id: str | None) -> bool:
+        assert self._tokens is not None
+        if session_id is not None:
+            return self._token_of(session_id) is not None
+        return self._tokens.find_valid_digest(token.sha256) is not None
 
 
 class AuthMiddleware(AuthenticationMiddleware):
@@ -152,6 +201,26 @@ def _closing_with_policy_violation(send: Send) -> Send:
 
 
 def _charge_nothing(_count: float) -> None:
+    return None
+
+
+def _always_valid() -> bool:
+    return True
+
+
+def _session_id(conn: HTTPConnection) -> str | None:
+    """Return the session of a request's cookie; a token is used in its place if one is sent."""
+    if "authorization" in conn.headers:
+        return None
+    return conn.cookies.get(COOKIE) or None
+
+
+def _session_refusal(conn: HTTPConnection, method: str, token: Token | None) -> DimeeError | None:
+    if token is None:
+        return Unauthorised("the session has ended; sign in again")
+    # a browser sends the cookie by itself, but this header only from a script of the page
+    if method not in SAFE_METHODS and conn.headers.get(CSRF_HEADER) != "1":
+        return Forbidden(f"a call with a session's cookie needs the header {CSRF_HEADER}: 1")
     return None
 
 
@@ -185,9 +254,14 @@ def _error_response(_: HTTPConnection, refused: AuthenticationError) -> Response
 
 
 def install_auth(
-    app: FastAPI, settings: ServiceSettings, required_scope: RequiredScope
+    app: FastAPI,
+    settings: ServiceSettings,
+    required_scope: RequiredScope,
+    sessions: Sessions | None = None,
 ) -> Authenticator | None:
     """Add the authentication and rate limit of ``settings`` before all middleware added so far.
+
+    With ``sessions``, their cookies are accepted too.
 
     Return the authenticator, or None if the settings have neither tokens nor a rate limit. Raise
     `InvalidInput` if the token file cannot be read.
@@ -197,7 +271,7 @@ def install_auth(
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)
     per_s = settings.rate_limit
     limit = None if per_s is None else RateLimit(per_s, settings.rate_burst)
-    authenticator = Authenticator(tokens, limit, required_scope)
+    authenticator = Authenticator(tokens, limit, required_scope, sessions)
     app.add_middleware(AuthMiddleware, backend=authenticator, on_error=_error_response)
     return authenticator
 

@@ -30,7 +30,7 @@ from shared.validation import first_error
 log = logging.getLogger(__name__)
 
 Scope = Literal["infer", "classify", "status", "ledger:write", "ledger:read"]
-SCOPES: tuple[str, ...] = get_args(Scope)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "dimee_"
 ID_CHARS = 12
 
@@ -126,6 +126,14 @@ class TokenFile:
         self._refresh()
         token = find(self._tokens, secret)
         return token if token is not None and token.valid(self._now()) else None
+
+    def find_valid_digest(self, sha256: str) -> Token | None:
+        """Return the token with this hash if it is valid now, else None."""
+        self._refresh()
+        for token in self._tokens:
+            if token.sha256 == sha256:
+                return token if token.valid(self._now()) else None
+        return None
 
     def _refresh(self) -> None:
         if not self._changes.changed():

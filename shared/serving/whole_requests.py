@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.serving.connection import CONNECTION, HttpConnection
 
+ABORT = "dimee.abort"
+"""Key in the ASGI scope: a function that closes the request's connection at once."""
 DRAIN_BYTES = 32 * 1024 * 1024
 """Bytes of a request that are read and dropped after its answer."""
 DRAIN_S = 30.0
@@ -32,6 +34,7 @@ class WholeRequests:
         if connection is None:
             await self._app(scope, receive, send)
             return
+        scope[ABORT] = connection.abort
         if connection.receiving:
             send = _send_early(connection, receive, send)
         try:

@@ -14,6 +14,7 @@ from shared.field_types import Alpha, Count, Identifier, Ordinal, TimeLeftMs, Wo
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
+from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
 from shared.telemetry.request_spans import install_tracing
@@ -68,6 +69,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         # spans are `shared.telemetry`'s: FastAPI's own would cost a tenth of a refusal's time even
         # without an exporter
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
@@ -77,6 +79,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     )
     install_tracing(app, frozenset({PATH}))
     install_auth(app, settings, require("infer"))
+    install_docs(app)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:

@@ -109,7 +109,7 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
             }
             row["again_ms"] = _duration_ms(lambda body=delivered[0]: _post(http, body))  # type: ignore[misc]
             for name, path, times in (
-                ("last_200", "/v1/requests?last=200", 9),
+                ("last_200", "/v1/last-requests?last=200", 9),
                 ("verify", "/v1/verify", 3),
                 ("summary", "/v1/summary", 3),
             ):

@@ -72,7 +72,8 @@ class FuzzResult:
 
 def _has_message(body: bytes) -> bool:
     try:
-        return bool(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        return bool(error if isinstance(error, str) else error["message"])
     except (ValueError, LookupError, TypeError):
         return False
 

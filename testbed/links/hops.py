@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from shared.errors import InvalidInput
 from testbed.links.client import LinkControl
@@ -66,16 +66,25 @@ def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
     return [Hop(name, spec, ports.pop(), ports.pop(), seed) for name, spec in specs.items()]
 
 
-def with_links(roles: Iterable[Role], hops: Iterable[Hop]) -> list[Role]:
-    """Return the relays, then the roles; the caller of a hop gets the address of its relay."""
+def with_links(roles: Iterable[Role], hops: Sequence[Hop]) -> list[Role]:
+    """Return the relays, then the roles; the caller of a hop gets the address of its relay.
+
+    The mobile gets the addresses of their control endpoints, for its page.
+    """
     by_name = {role.name: role for role in roles}
     relays = []
+    controls = ",".join(f"{hop.name}={hop.control.url}" for hop in hops)
+    if controls and "mobile" in by_name:
+        role = by_name["mobile"]
+        by_name["mobile"] = replace(
+            role, settings=role.settings | {"DIMEE_LINK_CONTROLS": controls}
+        )
     for hop in hops:
         caller, target = HOPS[hop.name]
         relays.append(hop.role(by_name[target].port))
         role = by_name[caller]
         address = {f"DIMEE_{target.upper()}_URL": f"http://127.0.0.1:{hop.port}"}
-        by_name[caller] = Role(role.name, role.module, role.port, role.settings | address)
+        by_name[caller] = replace(role, settings=role.settings | address)
     return [*relays, *by_name.values()]
 
 

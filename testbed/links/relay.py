@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from shared.link_profiles import Link
+from shared.link_profiles import LINKS, Link
 from testbed.links.connection import Address, RelayedConnection, reset
-from testbed.links.schedule import LinkState, Outage, Schedule
+from testbed.links.schedule import OUTAGES, LinkState, Outage, Schedule
 from testbed.links.timing import LinkDirection
 from testbed.links.traces import PacketTrace
 
@@ -208,11 +208,14 @@ class Relay:
         connection.up.passed_bytes = connection.down.passed_bytes = 0
 
     def report(self) -> dict[str, Any]:
-        """Return the state of the link and counts of what has passed it."""
+        """Return the state of the link, what it can change to, and counts of what has passed it."""
         for connection in self.connections:
             self._count_bytes(connection)
         return {
             "spec": self.state.spec,
+            "start_spec": self._schedule.state_at(0.0).spec,
+            "presets": list(LINKS),
+            "outages": list(OUTAGES),
             "outage": self.outage,
             "link": asdict(self._link),
             "overhead_ms": self.overhead_ms,

@@ -95,9 +95,9 @@ def test_last_requests_are_served_over_http(url: str, tmp_path: Path) -> None:
         assert names(client.last_requests(10, "cascade-routing")) == ["r2", "r1"]
         assert client.last_requests(10, "cascade-routing")[0] == [answered(2)[0], answered(2)[2]]
         assert client.last_requests(10, "ümlaut & co") == []
-        assert len(http.get("/v1/requests").json()["requests"]) == 2
+        assert len(http.get("/v1/last-requests").json()["requests"]) == 2
         for wrong in (0, MAX_LAST + 1):
             with pytest.raises(InvalidInput, match="last"):
                 client.last_requests(wrong)
-        assert http.get("/v1/requests", params={"policy": "x" * 65}).status_code == 422
+        assert http.get("/v1/last-requests", params={"policy": "x" * 65}).status_code == 422
         client.close()

@@ -60,7 +60,8 @@ def test_mobile_token_writes_to_the_ledger_and_cannot_read_it(http: TestClient, 
     mobile = bearer(new_token(file, "mobile-1", ["infer", "ledger:write"])[0])
     reader = bearer(new_token(file, "analyst", ["ledger:read"])[0])
     assert deliver(http, mobile).status_code == 200
-    for path in ("/v1/requests/r1", "/v1/requests", "/v1/summary", "/v1/verify", "/openapi.json"):
+    paths = ("/v1/requests/r1", "/v1/requests", "/v1/last-requests", "/v1/summary", "/v1/verify")
+    for path in (*paths, "/openapi.json"):
         refused = http.get(path, headers=mobile)
         assert refused.status_code == 403, path
         error = refused.json()["error"]

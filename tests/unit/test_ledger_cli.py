@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from shared.ledger.reports import Summary, Verification
 from testbed.processes.processes import Role, Testbed
 from tests.support.entries import caller, tier
 from tests.support.paths import free_ports
+
+HEADER = ["time", "request", "policy", "tier", "exit", "reason", "conf", "ms", "λ", "answer"]
 
 
 @pytest.fixture
@@ -119,3 +122,65 @@ def test_invalid_address_is_reported(wrong: str) -> None:
 
 def test_wait_option_rejects_other_values() -> None:
     assert run("http://127.0.0.1:1", "verify", "--wait", "-1").exit_code == 2
+
+
+def test_list_prints_a_line_for_each_request_with_its_identifier(url: str) -> None:
+    now = time.time()
+    failed = {
+        "state": State.FAILED,
+        "delivery": Delivery.NOT_SENT,
+        "error_code": "tier_unreachable",
+    }
+    unanswered = {"label": None, "confidence": None, "exit_layer": None}
+    deliver(
+        url,
+        caller("a1", request_id="1" * 32, started_at=now - 300),
+        caller("a2", request_id="2" * 32, started_at=now - 30, policy="random", label="a\nb"),
+        caller("a3", request_id="3" * 32, started_at=now - 60, **failed, **unanswered),
+    )
+    header, *rows = run(url, "list", "--since", "2m").output.splitlines()
+    assert header.split() == HEADER
+    assert [row.split()[1] for row in rows] == ["2" * 32, "3" * 32]
+    assert rows[0].split()[2:] == ["random", "edge", "3", "route", "75.0%", "10.2", "3.5", "a�b"]
+    assert rows[1].endswith("3.5  failed, tier_unreachable")
+    chosen = run(url, "list", "--policy", "dimee-fixed", "--tier", "edge", "--reason", "route",
+                 "--state", "answered", "--limit", "3", "--json")  # fmt: skip
+    (record,) = json.loads(chosen.output)
+    assert record == {
+        "request_id": "1" * 32, "at": now - 300, "policy": "dimee-fixed", "tier": "edge",
+        "exit_layer": 3, "reason": "route", "state": "answered", "label": "positive",
+        "confidence": 0.75, "total_ms": 10.25, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
+        "attempts": 1, "error": None,
+    }  # fmt: skip
+    assert "1" * 32 not in run(url, "list", "--until", "6m").output
+
+
+def test_list_prints_the_date_of_old_requests(url: str) -> None:
+    deliver(url, caller(started_at=1_700_000_000))
+    _, row = run(url, "list").output.splitlines()
+    assert row.startswith("2023-11-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--since", "soon"), "soon is not an age; give one such as 30s, 10m, 2h or 7d"),
+        (("--since", "0m"), "0m is not an age"),
+        (("--limit", "0"), "0 is not in the range 1<=x<=1000"),
+        (("--tier", "moon"), "'moon' is not one of 'mobile', 'edge', 'cloud'"),
+        (("--state", "open"), "'open' is not one of 'answered'"),
+    ],
+)
+def test_list_refuses_wrong_options(arguments: tuple[str, ...], sentence: str) -> None:
+    refused = run("http://127.0.0.1:9", "list", *arguments)
+    assert (refused.exit_code, sentence in refused.output) == (2, True), refused.output
+
+
+def test_list_says_that_since_must_be_before_until(url: str) -> None:
+    refused = run(url, "list", "--since", "1m", "--until", "2m")
+    assert isinstance(refused.exception, InvalidInput)
+    assert "since must be before until" in refused.exception.message
+
+
+def test_list_says_that_no_request_fits(url: str) -> None:
+    assert run(url, "list", "--since", "1m").output.startswith("no request fits; ")

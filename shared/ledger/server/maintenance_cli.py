@@ -6,7 +6,6 @@ only when one of them runs, so that a client installation can list them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shared.ages import parse_age
 from shared.errors import InvalidInput
 from shared.extras import missing_extra
 from shared.ledger.database_option import warn_of_password
@@ -22,8 +22,6 @@ from shared.settings import read_settings
 
 if TYPE_CHECKING:
     from shared.ledger.server.store import LedgerStore
-
-_SECONDS = {"h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 _database_option = click.option(
     "--database-url",
@@ -61,10 +59,11 @@ def import_command(file: Path, database_url: str | None) -> None:
 
 
 def _age_s(_context: Any, _option: Any, value: str) -> float:
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])", value)
-    if not match or not float(match[1]):
+    # no minutes: m could be read as months
+    age_s = parse_age(value, units="hdw")
+    if age_s is None:
         raise click.BadParameter(f"{value} is not an age; give one such as 90d, 12h or 8w")
-    return float(match[1]) * _SECONDS[match[2]]
+    return age_s
 
 
 @click.command("prune")

@@ -120,7 +120,7 @@ class LedgerStore:
             .order_by(entries.c.ordinal, entries.c.attempt_id, entries.c.side)
         )
         with self.connect() as connection:
-            return [_entry(row) for row in connection.execute(query).mappings()]
+            return [entry_of(row) for row in connection.execute(query).mappings()]
 
     def last_requests(self, count: int, policy: str | None = None) -> list[list[LedgerEntry]]:
         """Return the last ``count`` answered requests, newest first, each as its caller's entries.
@@ -148,7 +148,7 @@ class LedgerStore:
             )
             query = query.order_by(entries.c.ordinal, entries.c.attempt_id)
             for row in connection.execute(query).mappings():
-                by_request[row["request_id"]].append(_entry(row))
+                by_request[row["request_id"]].append(entry_of(row))
         return list(by_request.values())
 
     def entries(self) -> Iterator[LedgerEntry]:
@@ -156,7 +156,7 @@ class LedgerStore:
         query = sa.select(entries).order_by(*(entries.c[name] for name in KEY))
         with self.connect() as connection:
             for row in connection.execute(query).mappings():
-                yield _entry(row)
+                yield entry_of(row)
 
     def ping(self) -> None:
         """Raise `LedgerUnavailable` unless the database answers."""
@@ -233,7 +233,8 @@ def _sqlite_file(url: sa.URL) -> Path | None:
     return Path(str(url.database))
 
 
-def _entry(row: sa.RowMapping) -> LedgerEntry:
+def entry_of(row: sa.RowMapping) -> LedgerEntry:
+    """Return the entry of a row of ``entries``."""
     return LedgerEntry(**{name: value for name, value in row.items() if name != "received_at"})
 
 

@@ -5,7 +5,18 @@ A new column of ``entries`` also needs a field in `shared.ledger.entry.LedgerEnt
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 from shared.field_types import MAX_LABEL_CHARS, MAX_NOTE_CHARS, MAX_WORD_CHARS
 
@@ -60,6 +71,16 @@ entries = Table(
     Index("entries_request_id", "request_id"),
     Index("entries_received_at", "received_at"),
 )
+Index(
+    "entries_final",
+    *(
+        entries.c[name]
+        for name in ("started_at", "request_id", "policy", "tier", "reason", "state")
+    ),
+    sqlite_where=text("final = 1 AND side = 'caller'"),  # as SQLAlchemy writes it in a query
+    postgresql_where=text("final AND side = 'caller'"),
+)
+"""One row for each ended request, with all that `request_list.final_attempts` compares."""
 
 conflicts = Table(
     "conflicts",

@@ -1,0 +1,104 @@
+// The emulated links of the testbed: degrade or cut one, and restore it.
+
+import { announce } from "./announce.js";
+import { call } from "./api.js";
+import { emit, on } from "./bus.js";
+import { byId, el, replace } from "./dom.js";
+import { title } from "./format.js";
+import { isOutage } from "./journey.js";
+import { refresh } from "./state.js";
+
+const OUTAGES = {
+  stall: ["Stall", "no byte passes"],
+  reset: ["Cut", "connections break and new ones are refused"],
+  "reset-after-accept": ["Cut after accept", "new connections are accepted and then break"],
+};
+
+let drawn = "";
+
+/** Set up the list of links. */
+export function start() {
+  on("state", (state) => {
+    if (!state.links) return;
+    const links = JSON.stringify(state.links);
+    if (links === drawn) return;
+    drawn = links;
+    const focused = document.activeElement?.dataset?.link;
+    replace(byId("link-list"), state.links.length === 0 ? none() : state.links.map(row));
+    if (focused) byId("link-list").querySelector(`[data-link="${CSS.escape(focused)}"]`)?.focus();
+  });
+}
+
+function none() {
+  return el(
+    "p",
+    { class: "empty" },
+    "No links are known to this gateway. Start a testbed with emulated links: ",
+    el("code", {}, "dimee up --link mobile-edge=4g --link mobile-cloud=4g"),
+  );
+}
+
+function row(link) {
+  const name = link.hop.split("-").map(title).join(" to ");
+  const restored = link.spec === link.start_spec;
+  return el(
+    "div",
+    { class: "link-row", role: "group", "aria-label": `Link ${name}` },
+    el(
+      "div",
+      { class: "section-head" },
+      el("b", {}, name),
+      el(
+        "span",
+        { class: `badge ${isOutage(link) ? "bad" : "good"}`, "data-spec": link.hop },
+        isOutage(link) ? `${link.outage}: ${OUTAGES[link.outage]?.[1] ?? "no byte passes"}` : (link.spec ?? "unknown"),
+      ),
+    ),
+    link.problem ? el("p", { class: "error" }, link.problem) : null,
+    el(
+      "div",
+      { class: "buttons" },
+      (link.presets ?? []).map((spec) => button(link, spec, spec)),
+    ),
+    el(
+      "div",
+      { class: "buttons" },
+      (link.outages ?? []).map((spec) => button(link, spec, OUTAGES[spec]?.[0] ?? spec, "danger")),
+      button(link, null, `Restore ${link.start_spec ?? ""}`.trim(), restored ? "" : "primary"),
+    ),
+  );
+}
+
+function button(link, spec, text, kind = "") {
+  const made = el(
+    "button",
+    {
+      type: "button",
+      class: `button ${kind}`,
+      "data-link": `${link.hop} ${spec ?? "restore"}`,
+      "aria-pressed": spec === null ? null : String((link.outage ?? link.spec) === spec),
+      title: OUTAGES[spec]?.[1],
+    },
+    text,
+  );
+  made.addEventListener("click", () => change(link.hop, spec));
+  return made;
+}
+
+async function change(hop, spec) {
+  const problem = byId("link-error");
+  problem.hidden = true;
+  try {
+    const link = await call(`/dashboard/api/links/${encodeURIComponent(hop)}`, {
+      method: "PUT",
+      body: { spec },
+    });
+    const sentence = `Link ${hop} is now ${link.outage ?? link.spec}.`;
+    emit("happened", { sentence, bad: isOutage(link) });
+    announce(sentence);
+    await refresh();
+  } catch (error) {
+    problem.textContent = `The link was not changed: ${error.message}`;
+    problem.hidden = false;
+  }
+}

@@ -1,0 +1,42 @@
+// Light or dark: the system's, or the one that was chosen here before.
+
+import { byId } from "./dom.js";
+import { emit } from "./bus.js";
+
+const KEY = "dimee-theme";
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+/** Set up the button that changes the theme. */
+export function start() {
+  byId("theme").addEventListener("click", () => {
+    const theme = isDark() ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    try {
+      localStorage.setItem(KEY, theme);
+    } catch {
+      // storage is blocked: the theme holds until the page is closed
+    }
+    show();
+  });
+  system.addEventListener("change", show);
+  show();
+}
+
+/** Return the value of a colour of theme.css, for drawings that CSS does not reach. */
+export function colour(name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(--${name})`;
+  document.body.append(probe);
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
+
+function isDark() {
+  return (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+}
+
+function show() {
+  byId("theme").setAttribute("aria-pressed", String(isDark()));
+  emit("theme");
+}
