@@ -1,4 +1,4 @@
-"""An installed dimee has the files that are no Python, such as the gateway's page and Swagger UI."""
+"""An installed dimee has the files that are no Python, such as the page and Swagger UI."""
 
 from __future__ import annotations
 
