@@ -47,8 +47,8 @@ class RequestRecord(Report):
     """One ended request in short.
 
     - ``at`` is the start of its final attempt in seconds since 1970, by the caller's clock.
-    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence`` and ``error`` (the
-      error's code) are those of its final attempt.
+    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence``, ``error`` (the
+      error's code) and ``trace_id`` are those of its final attempt.
     - ``total_ms`` is the caller's time from the decision to the end of the final attempt.
     - ``cost_lambda`` sums over its attempts and ``attempts`` counts them, without audits.
     """

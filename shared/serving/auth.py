@@ -29,6 +29,8 @@ from shared.settings import ServiceSettings, is_loopback
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+METRICS_PATH = "/metrics"
+"""Path of every service that needs the scope `metrics`, and no other."""
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths without authentication and rate limit, for the probes of a container platform."""
 POLICY_VIOLATION = 1008
@@ -121,7 +123,7 @@ class Authenticator(AuthenticationBackend):
         if scope["path"] in PUBLIC_PATHS:
             return None
         method = scope.get("method", "GET")
-        required = self._required_scope(method, scope["path"])
+        required = self._scope_of(method, scope["path"])
         if required is None:
             return None
         address = scope.get("client")
@@ -185,6 +187,9 @@ class Authenticator(AuthenticationBackend):
         if session_id is not None:
             return self._token_of(session_id) is not None
         return self._tokens.find_valid_digest(token.sha256) is not None
+
+    def _scope_of(self, method: str, path: str) -> Scope | None:
+        return "metrics" if path == METRICS_PATH else self._required_scope(method, path)
 
 
 class AuthMiddleware(AuthenticationMiddleware):

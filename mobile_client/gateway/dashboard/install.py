@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,20 @@ from mobile_client.gateway.dashboard.event_feed import EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
 from mobile_client.gateway.dashboard.operator_calls import OperatorCalls
+from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
 from shared.serving.auth import principal_of
-from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles
 from shared.serving.server import is_stopping
 from shared.serving.sessions import COOKIE, SESSION_S, Sessions
 from shared.serving.tokens import Scope
-from shared.telemetry.trace_context import trace_of
 from shared.wire import BundleDescription
 
 STATIC = Path(__file__).parent / "static"
 API = "/dashboard/api"
 OPEN_PATHS = frozenset({f"{API}/state"})
-CLASSIFY = f"{API}/classify"
+CLASSIFY_AND_EXPLAIN = f"{API}/classify"
 FILES = "/dashboard/static"
 OF_OPERATORS = ("events", "requests", "whatif", "links")
 """Calls that show or change what concerns other clients."""
@@ -46,10 +44,15 @@ def required_scope(method: str, path: str) -> Scope | None:
 
 
 def install_dashboard(
-    app: FastAPI, mobile: MobileService, description: BundleDescription, sessions: Sessions
+    app: FastAPI,
+    mobile: MobileService,
+    description: BundleDescription,
+    sessions: Sessions,
+    answer: Answer,
 ) -> OperatorCalls:
     """Serve the page at ``/`` and its calls below ``/dashboard``.
 
+    ``answer`` answers the texts of a call as ``POST /v1/classify`` does.
     The caller closes the result when the gateway has stopped.
     """
     _install_files(app)
@@ -96,13 +99,10 @@ def install_dashboard(
             "ledger": None if undelivered is None else undelivered.sentence(),
         }
 
-    @app.post(CLASSIFY, include_in_schema=False)
+    @app.post(CLASSIFY_AND_EXPLAIN, include_in_schema=False)
     async def classify(message: Request, request: ClassifyText) -> Response:
         """Classify one text and explain its way."""
-        client = principal_of(message).display_name
-        trace = trace_of(message.scope)
-        work = classify_and_explain(mobile, request, client, time.perf_counter(), trace)
-        return await cancel_on_disconnect(message.receive, work)
+        return await classify_and_explain(mobile, answer, message, request)
 
     @app.get(f"{API}/events", include_in_schema=False)
     async def events(request: Request) -> Response:

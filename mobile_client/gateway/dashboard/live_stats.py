@@ -23,7 +23,7 @@ RATE_S = 5
 """Seconds over which requests a second are counted."""
 SAMPLES = 256
 """Most durations of each second that are kept for percentiles; of more, these are drawn."""
-MAX_UNFINISHED = 10_000
+MAX_UNFINISHED = 4_096
 """Most requests whose attempts are kept until their end."""
 MAX_FINISHED = 500
 """Most ended requests that are kept, for readers that connect again."""
