@@ -44,7 +44,6 @@ def ledger(target: LoadTarget) -> Iterator[LedgerClient]:
 def open_page(browser: Browser, target: LoadTarget) -> Iterator[OpenPage]:
     """Open the page of the testbed's gateway; each page is checked at the end of the test."""
     with ExitStack() as stack:
-
         opened: list[WatchedPage] = []
 
         def open_one(width: int = 1280, theme: str = "light", motion: bool = False) -> WatchedPage:

@@ -77,6 +77,7 @@ def test_everything_works_with_the_keyboard(open_page: OpenPage, target: LoadTar
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     tab_to(page, "#text")
+    page.keyboard.press("Control+a")
     page.keyboard.type(TEXT)
     tab_to(page, "#classify-form [type=submit]")
     page.keyboard.press("Enter")

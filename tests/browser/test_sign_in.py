@@ -19,6 +19,7 @@ from tests.support.running_testbed import start
 TEXT = "a gripping, funny film"
 SYSTEM_SCOPES = ["infer", "ledger:write", "ledger:read"]
 STATE = (401, "/dashboard/api/state")
+EVENTS = (401, "/dashboard/api/events")
 SIGN_IN = (401, "/dashboard/sign-in")
 
 
@@ -88,7 +89,7 @@ def test_signs_in_with_a_token_and_out_again(one: WatchedPage, secured: SecuredT
     expect(page.locator("#stream-state")).to_have_text("Signed out")
     assert one.context.cookies() == []
     assert page.evaluate("fetch('/dashboard/api/requests').then((answer) => answer.status)") == 401
-    one.check(STATE, (401, "/dashboard/api/requests"))
+    one.check(STATE, EVENTS, (401, "/dashboard/api/requests"))
 
 
 def test_wrong_token(one: WatchedPage, secured: SecuredTestbed) -> None:
@@ -129,7 +130,9 @@ def test_the_sign_in_has_no_serious_finding_of_axe(
     sign_in(one.page, "wrong")
     expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
     found = Axe().run(one.page).response["violations"]
-    assert [one_found for one_found in found if one_found["impact"] in ("serious", "critical")] == []
+    assert [
+        one_found for one_found in found if one_found["impact"] in ("serious", "critical")
+    ] == []
     one.close()
 
 
