@@ -190,12 +190,13 @@ def up(
         publish()
         width = max(map(len, testbed.roles))
         for name, role in testbed.roles.items():
-            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
+            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify, page /"}
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
             click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
         url, with_token = testbed.roles["mobile"].url, bool(testbed.credentials.headers())
         click.echo(
-            f"ready; try:\n  {curl_command(url, bundle, with_token)}\n"
+            f"ready; open {url}/ in a browser, or try:\n"
+            f"  {curl_command(url, bundle, with_token)}\n"
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )
