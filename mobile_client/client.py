@@ -14,7 +14,12 @@ from shared.bundle.description import describe
 from shared.errors import ClientUnusable, DimeeError, InvalidInput
 from shared.policies import RoutingPolicy
 from shared.settings import read_settings
+from shared.telemetry.caller_trace import begin_call
+from shared.telemetry.trace_context import TraceContext
 from shared.wire import BundleDescription, Classification
+
+CALL = "dimee.classify"
+"""Name of the span of a call."""
 
 
 class MobileClient:
@@ -72,14 +77,14 @@ class MobileClient:
 
             mobile.classify("a fine film", options=RequestOptions(policy="cloud", deadline_ms=800))
         """
-        call = self._thread.submit(self._classify_one(text, pair, options))
+        call = self._thread.submit(self._classify_one(text, pair, options, begin_call(CALL)))
         return self._thread.wait(call, self._call_s(options))
 
     async def aclassify(
         self, text: str, pair: str | None = None, options: RequestOptions | None = None
     ) -> Classification:
         """Return what `classify` returns, awaited from the caller's own event loop."""
-        call = self._thread.submit(self._classify_one(text, pair, options))
+        call = self._thread.submit(self._classify_one(text, pair, options, begin_call(CALL)))
         return await self._thread.wait_async(call, self._call_s(options))
 
     def classify_many(
@@ -94,7 +99,7 @@ class MobileClient:
         classified, the call raises `InvalidInput` or `TooLarge` before any request is made; the
         error names the text as ``texts.i``.
         """
-        call = self._thread.submit(self._classify(texts, pairs, options))
+        call = self._thread.submit(self._classify(texts, pairs, options, begin_call(CALL)))
         return self._thread.wait(call, self._call_s(options))
 
     async def aclassify_many(
@@ -104,22 +109,42 @@ class MobileClient:
         options: RequestOptions | None = None,
     ) -> list[Classification | DimeeError]:
         """Return what `classify_many` returns, awaited from the caller's own event loop."""
-        call = self._thread.submit(self._classify(texts, pairs, options))
+        call = self._thread.submit(self._classify(texts, pairs, options, begin_call(CALL)))
         return await self._thread.wait_async(call, self._call_s(options))
 
     async def _classify_one(
-        self, text: str, pair: str | None, options: RequestOptions | None
+        self,
+        text: str,
+        pair: str | None,
+        options: RequestOptions | None,
+        trace: TraceContext | None,
     ) -> Classification:
         pairs = None if pair is None else [pair]
-        (outcome,) = await self._classify([text], pairs, options)
+        (outcome,) = await self._classify([text], pairs, options, trace)
         if isinstance(outcome, DimeeError):
             raise outcome
         return outcome
 
     async def _classify(
-        self, texts: list[str], pairs: list[str] | None, options: RequestOptions | None
+        self,
+        texts: list[str],
+        pairs: list[str] | None,
+        options: RequestOptions | None,
+        trace: TraceContext | None,
     ) -> list[Classification | DimeeError]:
-        return await self._mobile.classify(texts, pairs, options, may_import=True)
+        error: str | None = "cancelled"
+        try:
+            outcomes = await self._mobile.classify(
+                texts, pairs, options, may_import=True, trace=trace
+            )
+            error = None
+            return outcomes
+        except DimeeError as failure:
+            error = failure.code
+            raise
+        finally:
+            if trace is not None:
+                trace.end({"dimee.texts": len(texts)}, error)
 
     def _call_s(self, options: RequestOptions | None) -> float:
         """Return the deadline of a call's requests in seconds."""

@@ -58,7 +58,7 @@ class _Call:
     unrestricted: bool
     client: str
     since: float | None
-    trace: TraceContext | None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +90,16 @@ class MobileService(ProcessBound):
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
-        self._outbox = open_outbox(settings, Tier.MOBILE.value)
-        self._shipper = Shipper(
-            self._outbox,
+        self.outbox = open_outbox(settings, Tier.MOBILE.value)
+        self.shipper = Shipper(
+            self.outbox,
             settings.ledger_url,
             credentials=credentials,
             warning_s=settings.undelivered_warning_s,
         )
-        self._shipper.start()
+        self.shipper.start()
         self.recorder = recorder = AttemptRecorder(
-            self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
+            self.outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
@@ -116,6 +116,9 @@ class MobileService(ProcessBound):
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
+        self.on_request_end: Callable[[str, float], None] | None = None
+        """Called with the tier that answered a request ("none" if no tier did), and with the
+        seconds since the arrival of its text."""
         self._turns: dict[str, asyncio.Lock] = {}
         self.in_flight = 0
         """Requests that have been routed and not ended."""
@@ -131,11 +134,11 @@ class MobileService(ProcessBound):
 
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
-        return self._shipper.undelivered()
+        return self.shipper.undelivered()
 
     def outbox_report(self) -> OutboxReport:
         """Return the state of the outbox."""
-        return self._outbox.report()
+        return self.outbox.report()
 
     def tier_readiness(self) -> dict[Tier, Readiness]:
         """Return what is known of each tier that the mode allows, and probe where that is old."""
@@ -279,6 +282,7 @@ class MobileService(ProcessBound):
             since = self._clock() - request.routed.decision_ms / 1e3
         answer = chosen_by_policy = None
         error_code: str | None = ABANDONED
+        answered_by = "none"
         self.in_flight += 1
         try:
             answer = await self._runner.answer(
@@ -287,6 +291,7 @@ class MobileService(ProcessBound):
             withheld = answer.budget_exhausted or answer.degraded_because in WITHHELD
             chosen_by_policy = None if withheld else answer
             error_code = None
+            answered_by = answer.tier.value
         except DimeeError as error:
             error_code = error.code
             return error.of_request(request.request_id)
@@ -295,6 +300,8 @@ class MobileService(ProcessBound):
             end_request(request.trace, request.request_id, answer, error_code)
             # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)
+            if self.on_request_end is not None:
+                self.on_request_end(answered_by, self._clock() - since)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier,
@@ -321,8 +328,8 @@ class MobileService(ProcessBound):
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
         with ExitStack() as all_of_them:
-            all_of_them.callback(self._outbox.close)
-            all_of_them.callback(self._shipper.close, flush_s)
+            all_of_them.callback(self.outbox.close)
+            all_of_them.callback(self.shipper.close, flush_s)
             all_of_them.callback(self.runtime.close)
 
     async def close(self, flush_s: float = 2.0) -> None:

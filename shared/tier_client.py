@@ -47,6 +47,7 @@ from shared.tier_transport import (
 from shared.wire import InferRequest, InferResponse, ResumeRequest
 
 log = logging.getLogger(__name__)
+INFER, RESUME = "/v1/infer", "/v1/resume"
 
 _TLS_HINTS = {
     "CERTIFICATE_VERIFY_FAILED": "DIMEE_TLS_CA has not signed its certificate for this address",
@@ -100,7 +101,7 @@ class Exchange:
     ``reused_connection_broke`` is True if an idle connection that was used again broke before it
     carried a byte of the answer. That says nothing about the tier: the attempt should be made again
     on a fresh connection. ``waited_ms`` is the time before the round trip, in which other exchanges
-    of this client had all of its connections.
+    of this client had all of its connections. ``status`` is that of the response.
     """
 
     delivery: Delivery
@@ -111,6 +112,7 @@ class Exchange:
     error: DimeeError | None = None
     reused_connection_broke: bool = False
     waited_ms: float = 0.0
+    status: int | None = None
 
 
 class TierClient:
@@ -134,7 +136,7 @@ class TierClient:
         self._rules = rules
         self.url = url.rstrip("/")
         self._shown_url = without_credentials(url)
-        self._urls = {path: httpx.URL(self.url + path) for path in ("/v1/infer", "/v1/resume")}
+        self._urls = {path: httpx.URL(self.url + path) for path in (INFER, RESUME)}
         self._credentials = credentials or Credentials()
         self._clock = clock
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
@@ -155,7 +157,7 @@ class TierClient:
         continues ``trace``.
         """
         call = _Call(
-            "/v1/infer",
+            INFER,
             request.model_dump_json(exclude_none=True).encode(),
             {"content-type": "application/json"},
             request.attempt_id,
@@ -179,7 +181,7 @@ class TierClient:
         `shared.inference.codec`."""
         headers = request.headers() | {"content-type": MEDIA_TYPE}
         call = _Call(
-            "/v1/resume",
+            RESUME,
             state,
             headers,
             request.attempt_id,
@@ -284,9 +286,15 @@ class TierClient:
             round_trip_ms = self._elapsed_ms(started)
             received = _size(response.headers, len(body))
             delivery, answer, invalid = self._read(response.status_code, body, call, round_trip_ms)
-            waited_ms = (started - asked) * 1e3
             return Exchange(
-                delivery, sent, received, round_trip_ms, answer, invalid, waited_ms=waited_ms
+                delivery,
+                sent,
+                received,
+                round_trip_ms,
+                answer,
+                invalid,
+                waited_ms=(started - asked) * 1e3,
+                status=response.status_code,
             )
         round_trip_ms = 0.0 if started is None else self._elapsed_ms(started)
         waited_ms = self._elapsed_ms(asked) - round_trip_ms

@@ -36,6 +36,6 @@ def glue() -> Path:
 def _isolated_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests from writing the user's state and from reading the user's settings."""
     for name in list(os.environ):
-        if name.startswith("DIMEE_") and name != "DIMEE_GLUE":
+        if name.startswith(("DIMEE_", "OTEL_")) and name != "DIMEE_GLUE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

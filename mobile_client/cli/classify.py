@@ -22,6 +22,7 @@ from mobile_client.options import MODES
 from shared.domain import InputText, State
 from shared.errors import DimeeError, InvalidInput, TierError
 from shared.files import open_stream
+from shared.telemetry.tracing import traces
 from shared.text import check_text
 from shared.text_files import NumberedRow
 from shared.user_files import bounded_lines
@@ -90,6 +91,7 @@ def classify(
         max_cost_lambda=max_cost_lambda,
     )
     with ExitStack() as stack:
+        stack.enter_context(traces("dimee-classify"))
         mobile = stack.enter_context(MobileClient(settings))
         labels = mobile.bundle.labels
         if texts_file is not None or text == ("-",):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from shared.domain import RoutingDecision, State, Tier
 from shared.ledger.entry import LedgerEntry
+from shared.redaction import without_credentials
 from shared.telemetry.layer_spans import add_layers
 from shared.telemetry.trace_context import TraceContext
+from shared.tier_client import Exchange
 from shared.wire import Classification
 
 ENTRY_FIELDS = (
@@ -27,6 +30,45 @@ ANSWER_FIELDS = (
     "bundle_id",
 )  # fmt: skip
 """Fields of a request's answer that its span has."""
+
+
+def begin_exchange(
+    attempt: TraceContext | None, url: str, path: str, tier: Tier
+) -> TraceContext | None:
+    """Begin the span of an HTTP exchange of an attempt; None for None."""
+    if attempt is None or attempt.span_id is None:
+        return attempt
+    address = urlsplit(url)
+    attributes = {
+        "http.request.method": "POST",
+        "url.full": without_credentials(url) + path,
+        "url.template": path,
+        "server.address": address.hostname,
+        "server.port": address.port or {"https": 443}.get(address.scheme, 80),
+        "dimee.tier": tier,
+    }
+    return attempt.child(f"POST {path}", attributes, "client")
+
+
+def end_exchange(span: TraceContext | None, exchange: Exchange | None) -> None:
+    """End the span of an exchange; ``exchange`` is None if it was cancelled."""
+    if span is None or span.span_id is None:
+        return
+    if exchange is None:
+        span.end(error=State.ABANDONED)
+        return
+    answer = exchange.answer
+    network_ms = None if answer is None else max(0.0, exchange.round_trip_ms - answer.tier_ms)
+    attributes = {
+        "http.response.status_code": exchange.status,
+        "dimee.delivery": exchange.delivery,
+        "dimee.waited_ms": exchange.waited_ms,
+        "dimee.round_trip_ms": exchange.round_trip_ms,
+        "dimee.network_ms": network_ms,
+        "dimee.sent_bytes": exchange.sent_bytes,
+        "dimee.received_bytes": exchange.received_bytes,
+    }
+    span.end(attributes, None if exchange.error is None else exchange.error.code)
 
 
 def begin_request(

@@ -10,13 +10,14 @@ from typing import TypeVar
 from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
 from mobile_client.dispatch.events import HedgeDue, HedgeEnded, MakeAttempt
 from mobile_client.dispatch.request_state import GRACE_MS, RequestState
+from mobile_client.dispatch.spans import begin_exchange, end_exchange
 from mobile_client.local.resume import HiddenState
 from mobile_client.local.runtime import LocalRuntime
 from shared.domain import RoutingDecision, Tier
 from shared.errors import DeadlineExceeded
 from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
-from shared.tier_client import Exchange, TierClient
+from shared.tier_client import INFER, RESUME, Exchange, TierClient
 from shared.wire import InferRequest, ResumeRequest
 
 T = TypeVar("T")
@@ -171,6 +172,8 @@ class TierCaller:
         left_ms = max(MIN_LEFT_MS, run.state.deadline_ms - run.spent_ms())
         timeout_ms = left_ms * action.time_share
         client = self._tiers[entry.tier]
+        path = INFER if hidden_state is None else RESUME
+        span = begin_exchange(attempt.trace, client.url, path, entry.tier)
         try:
             if hidden_state is not None:
                 resume = ResumeRequest(
@@ -189,7 +192,7 @@ class TierCaller:
                     entry.resumed_after,
                     timeout_ms / 1e3,
                     fresh_connection=action.fresh_connection,
-                    trace=attempt.trace,
+                    trace=span,
                 )
             else:
                 infer = InferRequest(
@@ -206,11 +209,13 @@ class TierCaller:
                     infer,
                     timeout_ms / 1e3,
                     fresh_connection=action.fresh_connection,
-                    trace=attempt.trace,
+                    trace=span,
                 )
         except BaseException:
             breaker.discard(token)
+            end_exchange(span, None)
             raise
+        end_exchange(span, exchange)
         tier_stats.record_exchange(entry.tier, exchange, token, timeout_ms)
         return exchange
 

@@ -11,11 +11,22 @@ from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobile_client.dispatch.tier_wait import TierWait, measure_tier_wait
-from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.gateway.dashboard.install import (
+    CLASSIFY_AND_EXPLAIN,
+    OPEN_PATHS,
+    install_dashboard,
+)
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.metrics import install_metrics
 from mobile_client.gateway.protocols.calls import ProtocolCalls
-from mobile_client.gateway.protocols.installation import call_paths, install_protocols
+from mobile_client.gateway.protocols.grpc_lifespan import check_grpc, serving_grpc
+from mobile_client.gateway.protocols.installation import (
+    PROBES,
+    binary_paths,
+    call_paths,
+    install_protocols,
+)
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
@@ -33,6 +44,7 @@ from shared.serving.error_handlers import install_error_handlers
 from shared.serving.responses import send_error
 from shared.serving.sessions import Sessions
 from shared.serving.tokens import Scope as Right
+from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -109,6 +121,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     Raises `BundleError` if the bundle cannot be used.
     """
+    check_grpc(settings)
     mobile = MobileService(settings)
     description = describe(mobile.runtime.bundle)
     body = Body(openapi_examples=request_examples(description))
@@ -119,9 +132,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
         mobile.check_process()
         state["ready"] = True
         mobile.tier_readiness()
-        yield
-        state["ready"] = False
+        async with serving_grpc(app, settings):
+            yield
+            state["ready"] = False
         await mobile.close()
+        dashboard.close()
 
     app = FastAPI(
         title="dimee mobile",
@@ -129,25 +144,34 @@ def create_app(settings: MobileSettings) -> FastAPI:
         version="1",
         lifespan=lifespan,
         **WITHOUT_FASTAPIS_PAGES,
+        # spans are `shared.telemetry`'s: FastAPI's own take several times as long
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
+    limiter = AIMDLimiter(settings.max_queue)
     app.add_middleware(
         ConcurrencyLimitMiddleware,
-        limiter=AIMDLimiter(settings.max_queue),
-        paths=call_paths(description) | {CLASSIFY},
+        limiter=limiter,
+        paths=call_paths(description) | {CLASSIFY, CLASSIFY_AND_EXPLAIN},
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        max_values=MAX_VALUES,
+        binary=binary_paths(description),
+    )
+    install_tracing(app, answers_trace=True)
     sessions = Sessions()
-    install_auth(app, settings, _required_scope, sessions)
+    install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
     install_docs(app)
-    install_dashboard(app, mobile, description, sessions)
+    install_metrics(app, mobile, limiter, lambda: state["ready"])
 
     async def answer(
         message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
     ) -> list[Classification | DimeeError]:
-        """Answer the texts of a call, of any protocol; its path must be one of `call_paths`."""
+        """Answer the texts of a call, of any protocol; its path is one of the limiter's."""
         if len(texts) == 1:
             message.scope[DEADLINE_MS] = options.deadline_ms or settings.deadline_ms
         principal_of(message).charge(max(0, len(texts) - 1))
@@ -232,6 +256,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
+    dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 
@@ -244,4 +269,6 @@ def client_name(message: Request, header: str) -> str:
 
 def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
+    if path in PROBES:
+        return None
     return "status" if path == "/v1/status" else dashboard_scope(method, path)

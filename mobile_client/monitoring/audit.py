@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
+from mobile_client.dispatch.spans import begin_exchange, end_exchange
 from mobile_client.monitoring.monitor_state import Event
 from shared.domain import Reason, Tier
-from shared.tier_client import Exchange, TierClient
+from shared.tier_client import INFER, Exchange, TierClient
 from shared.wire import Classification, InferRequest
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,7 @@ class Auditor:
         request = sample.request
         attempt = self._recorder.prepare(request, ordinal, Tier.CLOUD, Reason.AUDIT)
         self._recorder.open(attempt)
+        span = begin_exchange(attempt.trace, self._cloud.url, INFER, Tier.CLOUD)
         with self._recorder.ensure_closed(attempt):
             exchange = await self._cloud.infer(
                 InferRequest(
@@ -170,7 +172,8 @@ class Auditor:
                 ),
                 TIMEOUT_S,
                 fresh_connection=fresh_connection,
-                trace=attempt.trace,
+                trace=span,
             )
+            end_exchange(span, exchange)
             self._recorder.close_unused(attempt, exchange)
         return exchange

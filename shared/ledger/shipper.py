@@ -17,6 +17,7 @@ from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.errors import InvalidInput, TooLarge, from_payload
 from shared.http_fetch import fetch, json_of
+from shared.ledger.delivery_spans import begin_delivery, end_delivery
 from shared.ledger.outbox import Outbox
 from shared.ledger.outbox_table import Row
 from shared.ledger.reports import StoreResult
@@ -94,6 +95,15 @@ class Shipper:
         """Return the entries that wait for ``warning_s`` or longer or were rejected, or None."""
         return self._watch.report()
 
+    @property
+    def rejected_entries(self) -> int:
+        """Number of entries that the ledger refused for good."""
+        return self._watch.rejected_entries
+
+    def failing_s(self) -> float:
+        """Return the seconds since the first of the deliveries that fail now; 0 if none fails."""
+        return self._watch.failing_s()
+
     def flush(self, timeout_s: float) -> bool:
         """Deliver all entries; return False if that fails or takes longer than ``timeout_s``."""
         until = time.monotonic() + timeout_s
@@ -168,6 +178,7 @@ class Shipper:
 
     def _send(self, rows: list[Row], timeout_s: float) -> bool:
         body = '{"entries":[' + ",".join(row[3] for row in rows) + "]}"
+        span, status = begin_delivery(rows), None
         try:
             response = fetch(
                 self._http,
@@ -175,9 +186,10 @@ class Shipper:
                 "/v1/entries",
                 max_bytes=MAX_ANSWER_BYTES,
                 content=body.encode(),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json"} | (span.headers if span else {}),
                 timeout=max(0.05, timeout_s),
             )
+            status = response.status_code
         except httpx.HTTPError as error:
             self._watch.failed(connection_problem(error))
             if "CERTIFICATE" in str(error):
@@ -185,6 +197,8 @@ class Shipper:
                     f"the ledger's TLS certificate is not trusted; set DIMEE_TLS_CA ({error})"
                 )
             return False
+        finally:
+            end_delivery(span, status)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             self._log_access(
                 f"the ledger rejects this process's token ({response.status_code}); set "

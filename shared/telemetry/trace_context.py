@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 Kind = Literal["internal", "server", "client"]
 """Kind of a span, as in OpenTelemetry."""
@@ -31,19 +31,25 @@ _TRACESTATE = re.compile(rb"[ -~\t]*")
 class TraceContext:
     """A request's place in a trace: spans are made as its children.
 
-    This class records nothing. `shared.telemetry.tracing.RecordedSpan` records, and has the same
-    methods, so that the code of a request needs no other check than for None: no trace at all.
-
-    ``headers`` are the W3C headers with which a request to another service continues the trace.
+    This class records nothing. `shared.telemetry.recorded_span.RecordedSpan` records, and has the
+    same methods, so that the code of a request needs no other check than for None: no trace at all.
     """
 
-    __slots__ = ("headers", "trace_id")
-    span_id: ClassVar[str | None] = None
-    """Identifier of the recorded span; None without one."""
+    __slots__ = ("_headers", "trace_id")
 
-    def __init__(self, trace_id: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, trace_id: str, headers: dict[str, str] | None = None) -> None:
         self.trace_id = trace_id
-        self.headers = headers
+        self._headers = headers or {}
+
+    @property
+    def span_id(self) -> str | None:
+        """Identifier of the recorded span; None without one."""
+        return None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """W3C headers with which a request to another service continues the trace."""
+        return self._headers
 
     def child(
         self,
@@ -57,6 +63,9 @@ class TraceContext:
 
     def add(self, name: str, start_ns: int, end_ns: int, attributes: Attributes) -> None:
         """Record a span of which begin and end are known."""
+
+    def rename(self, name: str) -> None:
+        """Give the span another name."""
 
     def set(self, attributes: Attributes) -> None:
         """Add attributes to the span."""

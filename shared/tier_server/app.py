@@ -17,8 +17,10 @@ from shared.serving.body_limit import BodyLimit
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
+from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
+from shared.tier_server.metrics import install_metrics
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -65,7 +67,8 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         summary=f"Layers {service.layers.first} to {service.layers.last} of a text classifier",
         version="1",
         lifespan=lifespan,
-        # OpenTelemetry would cost a tenth of a refusal's time even without an exporter
+        # spans are `shared.telemetry`'s: FastAPI's own would cost a tenth of a refusal's time even
+        # without an exporter
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **WITHOUT_FASTAPIS_PAGES,
     )
@@ -75,8 +78,10 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     app.add_middleware(
         BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES, binary={RESUME_PATH}
     )
+    install_tracing(app, frozenset({PATH}))
     install_auth(app, settings, require("infer"))
     install_docs(app)
+    install_metrics(app, service, settings)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:

@@ -21,7 +21,7 @@ def test_constraints_pin_what_the_images_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     pinned = pins()
-    for line in [*project["dependencies"], *extras["service"], *extras["ledger"]]:
+    for line in [*project["dependencies"], *extras["service"], *extras["ledger"], *extras["otel"]]:
         requirement = Requirement(line)
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None, f"deploy/constraints.txt lacks {requirement.name}"

@@ -15,6 +15,8 @@ HEAVY = (
     "fastapi",
     "starlette",
     "uvicorn",
+    "prometheus_client",
+    "opentelemetry",
     "sqlalchemy",
     "datasets",
     "lab",

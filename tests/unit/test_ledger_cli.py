@@ -67,7 +67,9 @@ def test_commands_have_exit_codes_and_json(url: str) -> None:
     deliver(url, caller(), tier())
     for command in ("summary", "verify"):
         assert run(url, command).exit_code == 0
-    assert run(url, "show", "r1").output.startswith("request r1\n  1. edge   caller answered")
+    first = f"request r1 · trace {caller().trace_id}"
+    shown = run(url, "show", "r1").output
+    assert shown.startswith(f"{first}\n  1. edge   caller answered")
     summary = Summary.model_validate_json(run(url, "summary", "--json").output)
     assert (summary.requests, summary.cost_lambda) == (1, 3.5)
     rows = json.loads(run(url, "show", "r1", "--json").output)

@@ -23,7 +23,7 @@ RATE_S = 5
 """Seconds over which requests a second are counted."""
 SAMPLES = 256
 """Most durations of each second that are kept for percentiles; of more, these are drawn."""
-MAX_UNFINISHED = 10_000
+MAX_UNFINISHED = 4_096
 """Most requests whose attempts are kept until their end."""
 MAX_FINISHED = 500
 """Most ended requests that are kept, for readers that connect again."""
@@ -83,11 +83,6 @@ class Finished:
 
     number: int
     record: RequestRecord
-    trace_id: str | None
-
-    def data(self) -> dict[str, object]:
-        """Return the compact record for JSON."""
-        return self.record.model_dump(mode="json") | {"trace_id": self.trace_id}
 
 
 class LiveStats:
@@ -129,7 +124,7 @@ class LiveStats:
         record = RequestRecord.of([*(earlier or ()), entry])
         assert record is not None
         self.count += 1
-        self.finished.append(Finished(self.count, record, entry.trace_id))
+        self.finished.append(Finished(self.count, record))
         second.all_cloud_lambda += entry.all_cloud_lambda or 0.0
         if answered:
             second.answered[entry.tier] += 1

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Query, Request
@@ -14,9 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from shared.errors import LedgerUnavailable, NotFound
+from shared.ledger.delivery_spans import recorded_storing
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult, Summary, Verification
 from shared.ledger.request_list import RequestFilter, RequestList
+from shared.ledger.server.metrics import LedgerMetrics, install_metrics
 from shared.ledger.server.prune import prune
 from shared.ledger.server.request_list import list_requests
 from shared.ledger.server.settings import LedgerSettings
@@ -28,6 +31,8 @@ from shared.serving.body_limit import BodyLimit
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
+from shared.telemetry.request_spans import install_tracing
+from shared.telemetry.trace_context import TraceContext, trace_of
 
 log = logging.getLogger(__name__)
 ReportT = TypeVar("ReportT")
@@ -76,10 +81,11 @@ def _required_scope(method: str, path: str) -> Scope:
     return "ledger:write" if (method, path) == ("POST", "/v1/entries") else "ledger:read"
 
 
-async def _prune_hourly(store: LedgerStore, older_than_s: float) -> None:
+async def _prune_hourly(store: LedgerStore, older_than_s: float, metrics: LedgerMetrics) -> None:
     while True:
         try:
             result = await run_in_threadpool(prune, store, older_than_s)
+            metrics.pruned(result.requests)
             log.info("retention: %d requests removed, %d kept", result.requests, result.kept)
         except LedgerUnavailable as error:
             log.error("retention: %s", error.message)
@@ -94,7 +100,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         days = settings.ledger_retention_days
         retention = (
-            None if days is None else asyncio.create_task(_prune_hourly(store, days * DAY_S))
+            None
+            if days is None
+            else asyncio.create_task(_prune_hourly(store, days * DAY_S, metrics))
         )
         yield
         if retention is not None:
@@ -106,34 +114,42 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         summary="Every attempt, recorded by its caller and by its tier",
         version="1",
         lifespan=lifespan,
+        # spans are `shared.telemetry`'s: FastAPI's own take several times as long
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         redirect_slashes=False,
         **WITHOUT_FASTAPIS_PAGES,
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
+    install_tracing(app)
     install_auth(app, settings, _required_scope)
     install_docs(app)
+    metrics = install_metrics(app, store, settings)
 
-    def store_batch(body: bytes) -> StoreResult:
+    def store_batch(body: bytes, trace: TraceContext | None) -> StoreResult:
         try:
             batch = EntryBatch.model_validate_json(body)
         except ValidationError as error:
             raise RequestValidationError(
                 error.errors(include_url=False, include_input=False)
             ) from None
-        return store.upsert(batch.entries)
+        with recorded_storing(batch.entries, trace):
+            return store.upsert(batch.entries)
 
     # validated from the raw bytes: FastAPI's own parsing would cost as much as the database
     @app.post("/v1/entries", openapi_extra=_ENTRY_BATCH_OPENAPI)
     async def store_entries(request: Request) -> StoreResult:
         """Store a batch of entries. Sending it again changes nothing."""
-        return await run_in_threadpool(store_batch, await request.body())
+        trace = trace_of(request.scope)
+        storing = partial(store_batch, await request.body(), trace)
+        return await run_in_threadpool(metrics.store, storing)
 
     reports = asyncio.Semaphore(REPORTS)
 
     async def report(compute: Callable[..., ReportT], *arguments: object) -> ReportT:
-        async with reports:
-            return await run_in_threadpool(compute, *arguments)
+        with metrics.report(compute.__name__):
+            async with reports:
+                return await run_in_threadpool(compute, *arguments)
 
     @app.get("/v1/summary")
     async def summary() -> Summary:
