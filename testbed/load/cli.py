@@ -31,7 +31,7 @@ from testbed.load.arrivals import from_trace, poisson
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
 from testbed.load.load_run import LoadRun
-from testbed.load.output import report_files, write_report
+from testbed.load.output import report_files, write_comparison, write_report
 from testbed.load.provenance import provenance
 from testbed.load.report import make_report
 from testbed.load.runner import PlannedRequest
@@ -119,13 +119,25 @@ WARM_UP_DEADLINE_MS = 20_000
 @click.option("--ledger-url", help="Address of the ledger to verify after a run with --url.")
 @click.option("--allow-remote", is_flag=True, help="Allow a --url on another machine.")
 @click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="A.json B.json",
+    help="Send nothing: compare the reports of two runs, and write a page to OUT.html.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("load"),
-    show_default=True,
-    help="Write the report to OUT.json and OUT.html.",
+    help="Write the report to OUT.json and OUT.html.  [default: load, or load-compare]",
 )
-def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> None:
+def load(
+    scenario: str,
+    out: Path | None,
+    allow_unverified: bool,
+    compared: tuple[Path, Path] | None,
+    **options: Any,
+) -> None:
     """Send load that does not wait for answers, and write a report with charts.
 
     Starts a testbed and stops it at the end, unless --state-dir or --url names one. Latency counts
@@ -133,6 +145,10 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     Ctrl-C, SIGTERM and SIGHUP end the run early: the report then has the requests that have ended.
     """
     require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
+    if compared is not None:
+        write_comparison(out or Path("load-compare"), *compared)
+        return
+    out = out or Path("load")
     for file in report_files(out):
         prepare_output(file, "out")
     chosen = SCENARIOS[scenario]

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from shared.errors import DimeeError
+from shared.files import prepare_output
 from shared.ledger.cli import displaced_line
+from shared.terminal import one_line
 from testbed.load.accuracy import accuracy_lines
 from testbed.load.actions import describe_action
+from testbed.load.compare import compare, lines
 from testbed.load.ledger_check import describe_ledger
 from testbed.load.load_run import describe_partial
 from testbed.load.report import describe_worst
@@ -53,3 +56,17 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
             f"load: none of {report['requests']:,} requests was answered ({endings}; errors: "
             f"{', '.join(report['error_codes']) or 'none'})"
         )
+
+
+def write_comparison(out: Path, first: Path, second: Path) -> None:
+    """Print the comparison of two report files, and write it as a page to ``out``.html."""
+    # needs the extra testbed, without which dimee --help must work
+    from testbed.load.compare_page import compare_page
+
+    page = report_files(out)[1]
+    prepare_output(page, "out")
+    comparison = compare(first, second)
+    for line in lines(comparison):
+        click.echo(one_line(line))
+    page.write_text(compare_page(comparison), encoding="utf-8")
+    click.echo(f"written: {page}")
