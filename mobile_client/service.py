@@ -90,16 +90,16 @@ class MobileService(ProcessBound):
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
         credentials.verify  # noqa: B018 - raises for unusable files before anything is open
-        self._outbox = open_outbox(settings, Tier.MOBILE.value)
-        self._shipper = Shipper(
-            self._outbox,
+        self.outbox = open_outbox(settings, Tier.MOBILE.value)
+        self.shipper = Shipper(
+            self.outbox,
             settings.ledger_url,
             credentials=credentials,
             warning_s=settings.undelivered_warning_s,
         )
-        self._shipper.start()
+        self.shipper.start()
         self.recorder = recorder = AttemptRecorder(
-            self._outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
+            self.outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
         self._tiers = {
@@ -116,6 +116,8 @@ class MobileService(ProcessBound):
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
+        self.on_request_end: Callable[[Tier | None, float], None] | None = None
+        """Called with the tier that answered a request, or None, and the seconds that it took."""
         self._turns: dict[str, asyncio.Lock] = {}
         self.in_flight = 0
         """Requests that have been routed and not ended."""
@@ -131,11 +133,11 @@ class MobileService(ProcessBound):
 
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
-        return self._shipper.undelivered()
+        return self.shipper.undelivered()
 
     def outbox_report(self) -> OutboxReport:
         """Return the state of the outbox."""
-        return self._outbox.report()
+        return self.outbox.report()
 
     def tier_readiness(self) -> dict[Tier, Readiness]:
         """Return what is known of each tier that the mode allows, and probe where that is old."""
@@ -289,12 +291,14 @@ class MobileService(ProcessBound):
             error_code = None
         except DimeeError as error:
             error_code = error.code
-            return error
+            return error.of_request(request.request_id)
         finally:
             self.in_flight -= 1
             end_request(request.trace, request.request_id, answer, error_code)
             # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)
+            if self.on_request_end is not None:
+                self.on_request_end(answer.tier if answer else None, self._clock() - since)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier,
@@ -321,8 +325,8 @@ class MobileService(ProcessBound):
         Undelivered entries stay in the outbox on disk; the next mobile client delivers them.
         """
         with ExitStack() as all_of_them:
-            all_of_them.callback(self._outbox.close)
-            all_of_them.callback(self._shipper.close, flush_s)
+            all_of_them.callback(self.outbox.close)
+            all_of_them.callback(self.shipper.close, flush_s)
             all_of_them.callback(self.runtime.close)
 
     async def close(self, flush_s: float = 2.0) -> None:

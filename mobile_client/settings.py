@@ -40,6 +40,9 @@ class MobileSettings(BundleSettings):
 
     port: Port = 8701
     """TCP port of the gateway."""
+    grpc_port: Port | None = None
+    """TCP port at which the gateway also serves the Open Inference Protocol over gRPC, at the same
+    address and with the same tokens and certificate. Unset: it does not. Needs the extra `grpc`."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that run each of the mobile's layers."""
     policy: str | None = None

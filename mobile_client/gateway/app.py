@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobile_client.gateway.dashboard.install import install_dashboard
+from mobile_client.dispatch.tier_wait import TierWait, measure_tier_wait
+from mobile_client.gateway.dashboard.install import (
+    CLASSIFY_AND_EXPLAIN,
+    OPEN_PATHS,
+    install_dashboard,
+)
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
 from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.metrics import install_metrics
 from mobile_client.gateway.protocols.calls import ProtocolCalls
-from mobile_client.gateway.protocols.installation import call_paths, install_protocols
+from mobile_client.gateway.protocols.grpc_lifespan import check_grpc, serving_grpc
+from mobile_client.gateway.protocols.installation import (
+    PROBES,
+    binary_paths,
+    call_paths,
+    install_protocols,
+)
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.options import RequestOptions
 from mobile_client.resilience.concurrency_limit import AIMDLimiter
+from mobile_client.resilience.loop_lag import LoopLag
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.description import describe
@@ -58,22 +71,32 @@ class ConcurrencyLimitMiddleware:
     ``paths`` are those of the calls that classify.
     """
 
-    def __init__(self, app: ASGIApp, limiter: AIMDLimiter, paths: Container[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limiter: AIMDLimiter,
+        paths: Container[str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._app = app
         self._limiter = limiter
         self._paths = paths
+        self._clock = clock
+        self._lag = LoopLag(lambda: limiter.in_flight > 0, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a call, and adapt the limit to its duration."""
         if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        arrived = scope[ARRIVED] = time.perf_counter()
+        arrived = scope[ARRIVED] = self._clock()
         try:
             self._limiter.acquire()
         except Overloaded as error:
             await send_error(send, error)
             return
+        self._lag.watch()
+        wait = TierWait(self._clock)
         status = 0
 
         async def send_and_record_status(message: Message) -> None:
@@ -82,11 +105,13 @@ class ConcurrencyLimitMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_record_status)
+            with measure_tier_wait(wait):
+                await self._app(scope, receive, send_and_record_status)
         finally:
             if DEADLINE_MS in scope and status in (200, DeadlineExceeded.status):
-                took_s = time.perf_counter() - arrived
-                self._limiter.release(took_s, scope[DEADLINE_MS] / 1e3, late=status != 200)
+                took_s, deadline_s = self._clock() - arrived, scope[DEADLINE_MS] / 1e3
+                late = status != 200
+                self._limiter.release(took_s, deadline_s, late, wait.total_s, self._lag.seconds)
             else:
                 self._limiter.discard()
 
@@ -96,6 +121,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     Raises `BundleError` if the bundle cannot be used.
     """
+    check_grpc(settings)
     mobile = MobileService(settings)
     description = describe(mobile.runtime.bundle)
     body = Body(openapi_examples=request_examples(description))
@@ -106,8 +132,10 @@ def create_app(settings: MobileSettings) -> FastAPI:
         mobile.check_process()
         state["ready"] = True
         mobile.tier_readiness()
-        yield
-        state["ready"] = False
+        async with serving_grpc(app, settings):
+            yield
+            state["ready"] = False
+        close_dashboard()
         await mobile.close()
 
     app = FastAPI(
@@ -115,29 +143,35 @@ def create_app(settings: MobileSettings) -> FastAPI:
         summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
+        **WITHOUT_FASTAPIS_PAGES,
         # spans are `shared.telemetry`'s: FastAPI's own take several times as long
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        **WITHOUT_FASTAPIS_PAGES,
     )
     # each middleware is called before those that were added earlier: a call whose body is still
     # arriving takes no place of the limiter
+    limiter = AIMDLimiter(settings.max_queue)
     app.add_middleware(
         ConcurrencyLimitMiddleware,
-        limiter=AIMDLimiter(settings.max_queue),
-        paths=call_paths(description) | {CLASSIFY},
+        limiter=limiter,
+        paths=call_paths(description) | {CLASSIFY, CLASSIFY_AND_EXPLAIN},
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, max_values=MAX_VALUES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        max_values=MAX_VALUES,
+        binary=binary_paths(description),
+    )
     install_tracing(app, answers_trace=True)
     sessions = Sessions()
-    install_auth(app, settings, _required_scope, sessions)
+    install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
     install_docs(app)
-    install_dashboard(app, mobile, description, sessions)
+    install_metrics(app, mobile, limiter, lambda: state["ready"])
 
     async def answer(
         message: Request, texts: list[str], pairs: list[str] | None, options: RequestOptions
     ) -> list[Classification | DimeeError]:
-        """Answer the texts of a call, of any protocol; its path must be one of `call_paths`."""
+        """Answer the texts of a call, of any protocol; its path is one of the limiter's."""
         if len(texts) == 1:
             message.scope[DEADLINE_MS] = options.deadline_ms or settings.deadline_ms
         principal_of(message).charge(max(0, len(texts) - 1))
@@ -222,6 +256,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
+    close_dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 
@@ -234,4 +269,6 @@ def client_name(message: Request, header: str) -> str:
 
 def _required_scope(method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
+    if path in PROBES:
+        return None
     return "status" if path == "/v1/status" else dashboard_scope(method, path)

@@ -134,6 +134,11 @@ class LocalRuntime:
         """Number of loaded layers: m, or more for a policy that runs deeper."""
         return self._classifier.layers.range.last
 
+    @property
+    def waiting_texts(self) -> int:
+        """Texts that wait for the mobile's layers."""
+        return self._worker.waiting
+
     def make_policy(self, name: str) -> RoutingPolicy:
         """Return the policy with this name; the first call creates it and loads its layers.
 

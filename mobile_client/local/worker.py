@@ -26,6 +26,11 @@ class Worker(Executor):
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Functions that wait for the one that runs."""
+        return self._jobs.qsize()
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queue ``fn`` and return the future of its result; raise `RuntimeError` once closed."""
         future: Future[T] = Future()

@@ -2,7 +2,9 @@
 
 Additive increase, multiplicative decrease, as in TCP's congestion control (Chiu and Jain 1989):
 each fast answer raises the limit a little, and each slow one lowers it by a tenth. Slow is relative
-to the call's deadline, so that a long link does not lower the limit.
+to the call's deadline. The time that a call waited for other tiers does not count, so that neither
+a long link nor an impatient caller lowers the limit for the others. An overloaded event loop makes
+that wait longer too, so an answer close to its deadline also counts if the loop was late.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from shared.errors import Overloaded
 MIN_LIMIT = 8
 """The limit never falls below this number of calls."""
 FAST_SHARE = 0.75
-"""An answer is fast if it took at most this share of its deadline."""
+"""An answer is fast if the mobile took at most this share of its deadline."""
+LAG_SHARE = 0.25
+"""The event loop is late if a callback waits this share of a deadline; a call needs several."""
+MIN_REFERENCE_S = 0.1
+"""A shorter deadline counts as this one: an idle mobile may miss it, too."""
 DECREASE = 0.9
 """Factor by which a slow answer lowers the limit."""
 MIN_DECREASE_INTERVAL_S = 0.1
@@ -54,11 +60,27 @@ class AIMDLimiter:
         """Release a slot without adjusting the limit, e.g. after invalid input or a disconnect."""
         self.in_flight -= 1
 
-    def release(self, took_s: float, deadline_s: float, late: bool) -> None:
-        """Release a slot and adjust the limit; ``late`` if the call's deadline passed."""
+    def release(
+        self,
+        took_s: float,
+        deadline_s: float,
+        late: bool,
+        waited_s: float = 0.0,
+        lag_s: float = 0.0,
+    ) -> None:
+        """Release a slot and adjust the limit; ``late`` if the call's deadline passed.
+
+        ``waited_s`` is the part of ``took_s`` in which the call waited for other tiers, ``lag_s``
+        the lateness of the event loop.
+        """
         half_used = self.in_flight > self.limit / 2
         self.in_flight -= 1
-        if late or took_s > FAST_SHARE * deadline_s:
+        reference_s = max(deadline_s, MIN_REFERENCE_S)
+        at_deadline = late or took_s > FAST_SHARE * deadline_s
+        slow = took_s - waited_s > FAST_SHARE * reference_s or (
+            at_deadline and lag_s > LAG_SHARE * reference_s
+        )
+        if slow:
             if half_used and self._clock() - self._decreased_at >= MIN_DECREASE_INTERVAL_S:
                 self._limit = max(self._min, self._limit * DECREASE)
                 self._decreased_at = self._clock()

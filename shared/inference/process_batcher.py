@@ -71,6 +71,8 @@ class ProcessBatcher:
         self._number = 0
         self._nearly_idle = self._merged = False
         self._closed = False
+        self.restarts = 0
+        """Number of workers that ended and were replaced."""
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._process, self._connection = self._start_worker()
@@ -198,6 +200,7 @@ class ProcessBatcher:
         while not self._closed:
             self._process, self._connection = self._start_worker()
             self._poller = self._make_poller()
+            self.restarts += 1
             try:
                 self.await_ready()
                 break

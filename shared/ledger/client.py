@@ -31,7 +31,7 @@ _REQUESTS = TypeAdapter(list[dict[str, list[LedgerEntry]]])
 
 
 class LedgerClient:
-    """Client of the ledger service at ``url``.
+    """Client of the ledger service at ``url``; ``timeout_s`` is the longest silence of it.
 
     Every method raises `LedgerUnavailable` if the ledger cannot be reached, and otherwise the error
     that the ledger answered with.
@@ -42,6 +42,7 @@ class LedgerClient:
         url: str,
         transport: httpx.BaseTransport | None = None,
         credentials: Credentials | None = None,
+        timeout_s: float = 60.0,
     ) -> None:
         if url == NO_LEDGER:
             raise InvalidInput(
@@ -55,7 +56,7 @@ class LedgerClient:
             base_url=self.url,
             transport=transport or BoundedTransport(credentials.verify),
             trust_env=False,
-            timeout=httpx.Timeout(60.0, connect=CONNECT_S),
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
             auth=credentials.auth,
         )
 

@@ -47,8 +47,8 @@ class RequestRecord(Report):
     """One ended request in short.
 
     - ``at`` is the start of its final attempt in seconds since 1970, by the caller's clock.
-    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence`` and ``error`` (the
-      error's code) are those of its final attempt.
+    - ``tier``, ``exit_layer``, ``reason``, ``state``, ``label``, ``confidence``, ``error`` (the
+      error's code) and ``trace_id`` are those of its final attempt.
     - ``total_ms`` is the caller's time from the decision to the end of the final attempt.
     - ``cost_lambda`` sums over its attempts and ``attempts`` counts them, without audits.
     """
@@ -67,6 +67,7 @@ class RequestRecord(Report):
     all_cloud_lambda: float | None
     attempts: int
     error: str | None
+    trace_id: str | None = None
 
     @classmethod
     def of(cls, entries: Sequence[LedgerEntry]) -> RequestRecord | None:
@@ -79,8 +80,6 @@ class RequestRecord(Report):
         final = next((entry for entry in callers if entry.final), None)
         if final is None:
             return None
-        first = min(callers, key=lambda entry: entry.ordinal)
-        before_ms = max(0.0, (final.started_at - first.started_at) * 1e3)
         return cls(
             request_id=final.request_id,
             at=final.started_at,
@@ -91,12 +90,19 @@ class RequestRecord(Report):
             state=final.state,
             label=final.label,
             confidence=final.confidence,
-            total_ms=(first.decision_ms or 0.0) + before_ms + (final.round_trip_ms or 0.0),
+            total_ms=total_ms(min(callers, key=lambda entry: entry.ordinal), final),
             cost_lambda=sum(entry.cost_lambda or 0.0 for entry in callers),
             all_cloud_lambda=final.all_cloud_lambda,
             attempts=len(callers),
             error=final.error_code,
+            trace_id=final.trace_id,
         )
+
+
+def total_ms(first: LedgerEntry, final: LedgerEntry) -> float:
+    """Return `RequestRecord.total_ms` of a request by its first and final attempt."""
+    before_ms = max(0.0, (final.started_at - first.started_at) * 1e3)
+    return (first.decision_ms or 0.0) + before_ms + (final.round_trip_ms or 0.0)
 
 
 class RequestList(Report):

@@ -95,6 +95,15 @@ class Shipper:
         """Return the entries that wait for ``warning_s`` or longer or were rejected, or None."""
         return self._watch.report()
 
+    @property
+    def rejected_entries(self) -> int:
+        """Number of entries that the ledger refused for good."""
+        return self._watch.rejected_entries
+
+    def failing_s(self) -> float:
+        """Return the seconds since the first of the deliveries that fail now; 0 if none fails."""
+        return self._watch.failing_s()
+
     def flush(self, timeout_s: float) -> bool:
         """Deliver all entries; return False if that fails or takes longer than ``timeout_s``."""
         until = time.monotonic() + timeout_s

@@ -73,7 +73,9 @@ class DeliveryWatch:
         self._warning_s = warning_s
         self._clock = clock
         self._waiting_since: float | None = None
-        self._rejected = 0
+        self._failing = False
+        self.rejected_entries = 0
+        """Entries that the ledger refused for good."""
         self._last: UndeliveredReport | None = None
 
     def attempted(self) -> None:
@@ -84,6 +86,7 @@ class DeliveryWatch:
     def failed(self, problem: str) -> None:
         """Note that a delivery failed; log a warning when that has lasted ``warning_s``."""
         self.attempted()
+        self._failing = True
         waiting_s = self._waiting_time()
         if waiting_s is None or waiting_s < self._warning_s:
             return
@@ -102,20 +105,25 @@ class DeliveryWatch:
 
     def rejected(self, count: int) -> None:
         """Note that the ledger refuses ``count`` entries for good, now or before this process."""
-        self._rejected += count
+        self.rejected_entries += count
 
     def succeeded(self) -> bool:
         """Note that nothing waits or a delivery succeeded; return whether a warning ends."""
         ends = self._last is not None
         self._waiting_since = self._last = None
+        self._failing = False
         return ends
+
+    def failing_s(self) -> float:
+        """Return the seconds since the first of the deliveries that fail now; 0 if none fails."""
+        return (self._waiting_time() or 0.0) if self._failing else 0.0
 
     def report(self) -> UndeliveredReport | None:
         """Return the entries that wait for ``warning_s`` or longer, and those that were rejected.
 
         None if there are none.
         """
-        waiting_s, last, rejected = self._waiting_time(), self._last, self._rejected
+        waiting_s, last, rejected = self._waiting_time(), self._last, self.rejected_entries
         if waiting_s is not None and last is not None:
             return last.model_copy(update={"waiting_s": round(waiting_s, 1), "rejected": rejected})
         if not rejected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ from shared.settings import ServiceSettings, is_loopback
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+METRICS_PATH = "/metrics"
+"""Path of every service that needs the scope `metrics`, and no other."""
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths without authentication and rate limit, for the probes of a container platform."""
 POLICY_VIOLATION = 1008
@@ -97,7 +99,8 @@ class Authenticator(AuthenticationBackend):
 
     Without ``tokens`` every caller is accepted and identified by its address. A request with a
     wrong token counts against its address, which also limits guessing. With ``sessions``, the
-    cookie of a session is accepted in place of a token.
+    cookie of a session is accepted in place of a token; callers without a token or a session may
+    call ``open_paths``, which tell them to sign in.
     """
 
     def __init__(
@@ -106,11 +109,13 @@ class Authenticator(AuthenticationBackend):
         limit: RateLimit | None,
         required_scope: RequiredScope,
         sessions: Sessions | None = None,
+        open_paths: Container[str] = (),
     ) -> None:
         self._tokens = tokens
         self._limit = limit
         self._required_scope = required_scope
         self._sessions = sessions
+        self._open_paths = open_paths
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal] | None:
         """Return the caller and its scopes, None for a public path; raise `AuthError`."""
@@ -118,7 +123,7 @@ class Authenticator(AuthenticationBackend):
         if scope["path"] in PUBLIC_PATHS:
             return None
         method = scope.get("method", "GET")
-        required = self._required_scope(method, scope["path"])
+        required = self._scope_of(method, scope["path"])
         if required is None:
             return None
         address = scope.get("client")
@@ -130,6 +135,8 @@ class Authenticator(AuthenticationBackend):
         is_valid: Callable[[], bool] = _always_valid
         if self._tokens is not None:
             session_id = None if self._sessions is None else _session_id(conn)
+            if scope["path"] in self._open_paths and self._is_anonymous(conn, session_id):
+                return None
             if session_id is None:
                 secret = _bearer_token(scope)
                 token = None if secret is None else self._tokens.find_valid(secret)
@@ -163,6 +170,11 @@ class Authenticator(AuthenticationBackend):
             raise AuthError(refusal)
         return AuthCredentials(scopes), Principal(name, charge, token, is_valid)
 
+    def _is_anonymous(self, conn: HTTPConnection, session_id: str | None) -> bool:
+        if "authorization" in conn.headers:
+            return False
+        return session_id is None or self._token_of(session_id) is None
+
     def _token_of(self, session_id: str) -> Token | None:
         """Return the token that a session was begun with, if both are still valid."""
         assert self._tokens is not None
@@ -175,6 +187,9 @@ class Authenticator(AuthenticationBackend):
         if session_id is not None:
             return self._token_of(session_id) is not None
         return self._tokens.find_valid_digest(token.sha256) is not None
+
+    def _scope_of(self, method: str, path: str) -> Scope | None:
+        return "metrics" if path == METRICS_PATH else self._required_scope(method, path)
 
 
 class AuthMiddleware(AuthenticationMiddleware):
@@ -258,10 +273,11 @@ def install_auth(
     settings: ServiceSettings,
     required_scope: RequiredScope,
     sessions: Sessions | None = None,
+    open_paths: Container[str] = (),
 ) -> Authenticator | None:
     """Add the authentication and rate limit of ``settings`` before all middleware added so far.
 
-    With ``sessions``, their cookies are accepted too.
+    With ``sessions``, their cookies are accepted too; for ``open_paths`` see `Authenticator`.
 
     Return the authenticator, or None if the settings have neither tokens nor a rate limit. Raise
     `InvalidInput` if the token file cannot be read.
@@ -271,7 +287,7 @@ def install_auth(
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)
     per_s = settings.rate_limit
     limit = None if per_s is None else RateLimit(per_s, settings.rate_burst)
-    authenticator = Authenticator(tokens, limit, required_scope, sessions)
+    authenticator = Authenticator(tokens, limit, required_scope, sessions, open_paths)
     app.add_middleware(AuthMiddleware, backend=authenticator, on_error=_error_response)
     return authenticator
 

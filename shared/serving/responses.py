@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -12,9 +13,21 @@ from starlette.types import Message, Send
 
 from shared.errors import INTERNAL, DimeeError
 
+_sent: Counter[tuple[str, int]] = Counter()
+
+
+def errors_sent() -> dict[tuple[str, int], int]:
+    """Return how many errors this process has sent, by code and HTTP status."""
+    return dict(_sent)
+
 
 def error_response(error: DimeeError) -> Response:
     """Return the response for an error, with ``Retry-After`` if the error has a retry time."""
+    _sent[error.code, error.status] += 1
+    return _response(error)
+
+
+def _response(error: DimeeError) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -27,6 +40,7 @@ async def send_error(send: Send, error: DimeeError) -> None:
     The messages of recent errors are cached: an overloaded tier sends the same refusal many times,
     and building it takes longer than sending it.
     """
+    _sent[error.code, error.status] += 1
     make_error: Callable[..., DimeeError] = type(error)
     facts = (error.message, error.field, error.limit, error.retry_after_s)
     for message in _error_messages(make_error, *facts):
@@ -42,7 +56,7 @@ def _error_messages(
     retry_after_s: float | None,
 ) -> tuple[Message, Message]:
     error = make_error(message, field=field, limit=limit, retry_after_s=retry_after_s)
-    response = error_response(error)
+    response = _response(error)
     return (
         {
             "type": "http.response.start",
@@ -55,6 +69,7 @@ def _error_messages(
 
 def internal_error_response() -> Response:
     """Return the 500 response for an unexpected exception, without any detail."""
+    _sent[DimeeError.code, 500] += 1
     return json_response(INTERNAL, 500)
 
 

@@ -96,10 +96,21 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
     server = uvicorn.Server(
         ServerConfig(app, host=loaded.host, port=loaded.port, log_level=loaded.log_level, **tls)
     )
+    app.state.server = server
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def is_stopping(app: FastAPI) -> bool:
+    """Return whether the server of ``app`` has been told to stop.
+
+    The server waits for open responses. One that lasts until its reader leaves asks this often, and
+    then ends.
+    """
+    server = getattr(app.state, "server", None)
+    return server is not None and server.should_exit
 
 
 def raise_open_files_limit() -> None:

@@ -29,7 +29,7 @@ from shared.validation import first_error
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["infer", "classify", "status", "ledger:write", "ledger:read"]
+Scope = Literal["infer", "classify", "status", "ledger:write", "ledger:read", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "dimee_"
 ID_CHARS = 12

@@ -24,6 +24,8 @@ DECAY = 0.98
 OVERLOAD_SHARE = 1 / 6
 """Share of the longest wait that is allowed in overload. With less, workers run out of texts while
 the server reads requests that it refuses."""
+REFUSALS = ("queue_full", "deadline", "queue_time")
+"""Reasons for a refusal: `max_queue`, the request's deadline, the longest expected wait."""
 OVERLOAD_COOLDOWN_S = 1.0
 """Overload ends when no request has been refused for this long."""
 
@@ -63,6 +65,8 @@ class Admission:
         self._refused_at = float("-inf")
         self.in_progress = 0
         """Texts that the workers are running."""
+        self.refusals = dict.fromkeys(REFUSALS, 0)
+        """Number of refused requests by reason."""
 
     def observe(self, busy_ms: float, texts: int) -> None:
         """Record that a worker was busy for ``busy_ms`` and finished ``texts`` texts."""
@@ -90,15 +94,16 @@ class Admission:
         limit_ms = self._limit_ms(now)
         if waiting >= self._max_queue:
             reason, limit = f"the queue is full ({self._max_queue} waiting)", float(self._max_queue)
-            self._refused_at = now
+            self._refused_at, kind = now, "queue_full"
         elif wait_ms > deadline_ms:
             reason = f"the wait of about {shown_ms(wait_ms)} is longer than the deadline"
-            limit = deadline_ms
+            limit, kind = deadline_ms, "deadline"
         elif wait_ms > limit_ms:
             reason, limit = f"the queue is {wait_ms:.0f} ms long", limit_ms
-            self._refused_at = now
+            self._refused_at, kind = now, "queue_time"
         else:
             return
+        self.refusals[kind] += 1
         retry_s = rounded_up(max(wait_ms / 1e3, 0.1), 1)
         raise Overloaded(
             f"{reason}; try again in {retry_s:.1f} s", limit=limit, retry_after_s=retry_s

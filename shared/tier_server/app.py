@@ -20,6 +20,7 @@ from shared.settings import TierSettings
 from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
+from shared.tier_server.metrics import install_metrics
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -80,6 +81,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     install_tracing(app, frozenset({PATH}))
     install_auth(app, settings, require("infer"))
     install_docs(app)
+    install_metrics(app, service, settings)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:

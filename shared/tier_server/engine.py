@@ -22,6 +22,7 @@ from shared.inference.layer_batcher import Row
 from shared.inference.tokenizer import TextEncoder
 from shared.rounding import shown_ms
 from shared.tier_server.admission import Admission
+from shared.tier_server.engine_state import EngineState
 
 LOOKAHEAD_BATCHES = 8
 """Number of batches of waiting texts that are tokenised to find texts of similar length."""
@@ -111,6 +112,7 @@ class Engine:
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
+        self._computed_texts, self._busy_ms = 0, 0.0
         self._idle = 0
         self.pending_admissions = 0
         """Admitted requests that are not in the queue yet, see `AdmissionTicket`."""
@@ -181,6 +183,19 @@ class Engine:
             if self._accepts_jobs(executor):
                 executor.wake()
                 return
+
+    def state(self) -> EngineState:
+        """Return the present state; it is read without the lock, for metrics."""
+        waiting = len(self._jobs)
+        return EngineState(
+            waiting + self.pending_admissions,
+            self._admission.in_progress,
+            self._admission.wait_ms(waiting),
+            self._admission.overloaded,
+            dict(self._admission.refusals),
+            self._computed_texts,
+            self._busy_ms,
+        )
 
     @property
     def congested(self) -> bool:
@@ -253,6 +268,8 @@ class Engine:
                 self._token_ms += SMOOTHING * (row.compute_ms / row.tokens - self._token_ms)
             self._admission.observe(busy_ms, len(rows))
             self._admission.in_progress -= len(rows)
+            self._computed_texts += len(rows)
+            self._busy_ms += busy_ms
 
     def _await_jobs(self) -> bool:
         """Wait for jobs; return False when the engine is closed and no job is left."""

@@ -55,6 +55,8 @@ class TierService:
         self.bundle = bundle
         self.layers = layers
         self.ready = False
+        self.on_end: Callable[[LedgerEntry], None] | None = None
+        """Called with the entry of each attempt that has ended."""
         self.certificate_id: str | None = None
         if settings.certificate is not None:
             self.certificate_id = load_certificate(
@@ -63,19 +65,21 @@ class TierService:
                 mobile_layers=settings.mobile_layers,
                 edge_layers=settings.edge_layers,
             ).certificate_id
-        executors = start_processes(bundle, layers, settings.workers)
+        self.workers = start_processes(bundle, layers, settings.workers)
         manifest = bundle.manifest
         self._resume_limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
         encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
-        self._engine = Engine(encoder, executors, alpha, settings.max_queue, settings.max_queue_ms)
-        self._outbox = open_outbox(settings, tier.value)
-        self._attempt_ids = AttemptIds(self._outbox.attempt_ids(REMEMBERED))
-        self._entries = GroupCommitWriter(self._outbox, delay_s=0.0)
-        self._refusals = GroupCommitWriter(self._outbox, delay_s=REFUSAL_DELAY_S)
-        self._shipper = Shipper(
-            self._outbox,
+        self.engine = Engine(
+            encoder, self.workers, alpha, settings.max_queue, settings.max_queue_ms
+        )
+        self.outbox = open_outbox(settings, tier.value)
+        self._attempt_ids = AttemptIds(self.outbox.attempt_ids(REMEMBERED))
+        self._entries = GroupCommitWriter(self.outbox, delay_s=0.0)
+        self._refusals = GroupCommitWriter(self.outbox, delay_s=REFUSAL_DELAY_S)
+        self.shipper = Shipper(
+            self.outbox,
             settings.ledger_url,
             credentials=Credentials.of(settings),
             warning_s=settings.undelivered_warning_s,
@@ -83,23 +87,23 @@ class TierService:
 
     def start(self) -> None:
         """Start delivering entries to the ledger and accept requests."""
-        self._shipper.start()
+        self.shipper.start()
         self.ready = True
 
     def close(self) -> None:
         """Finish running work and deliver ledger entries for up to two seconds."""
         self.ready = False
-        self._engine.close()
-        self._shipper.close(2.0)
-        self._outbox.close()
+        self.engine.close()
+        self.shipper.close(2.0)
+        self.outbox.close()
 
     def undelivered(self) -> UndeliveredReport | None:
         """Return the entries that cannot be delivered to the ledger; None if deliveries succeed."""
-        return self._shipper.undelivered()
+        return self.shipper.undelivered()
 
     def outbox_report(self) -> OutboxReport:
         """Return the state of the outbox."""
-        return self._outbox.report()
+        return self.outbox.report()
 
     async def infer(
         self, request: InferRequest, receive: Receive, trace: TraceContext | None = None
@@ -114,7 +118,7 @@ class TierService:
         """
         self._attempt_ids.accept(request.attempt_id)
         await self._refuse_if_overloaded(request, trace)
-        ticket = AdmissionTicket(self._engine)
+        ticket = AdmissionTicket(self.engine)
         try:
             return await cancel_on_disconnect(receive, self._infer(request, ticket, trace))
         finally:
@@ -131,7 +135,7 @@ class TierService:
 
         async def compute() -> Computed:
             self._check_ready()
-            return await self._engine.resume(
+            return await self.engine.resume(
                 state, self._resume_limits, request.deadline_ms, request.alpha
             )
 
@@ -144,12 +148,13 @@ class TierService:
         self, request: InferRequest, trace: TraceContext | None
     ) -> None:
         """Record a refusal and raise `Overloaded` if the tier is overloaded."""
-        if not (self.ready and self._engine.congested):
+        if not (self.ready and self.engine.congested):
             return
-        error = self._engine.refusal(request.deadline_ms)
+        error = self.engine.refusal(request.deadline_ms)
         if error is not None:
             entry = self._text_entry(request, trace, State.REFUSED, error.code)
             await self._refusals.record(entry)
+            self._ended(entry)
             raise error
 
     async def _infer(
@@ -159,7 +164,7 @@ class TierService:
             self._check_ready()
             self._check_inputs(request)
             ticket.release()
-            return await self._engine.run(
+            return await self.engine.run(
                 request.text, request.pair, request.deadline_ms, request.alpha
             )
 
@@ -172,7 +177,7 @@ class TierService:
         state: State = State.OPEN,
         error_code: str | None = None,
     ) -> LedgerEntry:
-        text_hash = self._outbox.hash_text(request.text, request.pair)
+        text_hash = self.outbox.hash_text(request.text, request.pair)
         text_chars = len(request.text) + len(request.pair or "")
         return self._entry(request, text_hash, text_chars, trace, state, error_code)
 
@@ -221,8 +226,10 @@ class TierService:
             answer = self._response(request, await compute(), started)
             if trace is not None and trace.span_id is not None:
                 _add_answer(trace, answer)
-            await self._entries.record(entry.with_facts(answer.ledger_facts()))
+            answered = entry.with_facts(answer.ledger_facts())
+            await self._entries.record(answered)
             end = {}
+            self._ended(answered)
             return answer
         except DimeeError as error:
             late = isinstance(error, DeadlineExceeded)
@@ -233,7 +240,13 @@ class TierService:
             raise
         finally:
             if end:
-                self._outbox.record_or_buffer(entry.with_facts(end))
+                ended = entry.with_facts(end)
+                self.outbox.record_or_buffer(ended)
+                self._ended(ended)
+
+    def _ended(self, entry: LedgerEntry) -> None:
+        if self.on_end is not None:
+            self.on_end(entry)
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -142,6 +142,7 @@ class Relay:
         self._schedule = schedule or self._schedule
         if self._schedule_task is not None:
             self._schedule_task.cancel()
+        self.change(self._schedule.state_at(0.0))
         self._schedule_task = asyncio.get_running_loop().create_task(
             self._follow_schedule(self._schedule)
         )
@@ -149,7 +150,6 @@ class Relay:
     async def _follow_schedule(self, schedule: Schedule) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self.change(schedule.state_at(0.0))
         elapsed_s = 0.0
         while (following := schedule.next_change(elapsed_s)) is not None:
             await asyncio.sleep(max(0.0, started + following - loop.time()))

@@ -193,7 +193,7 @@ def test_jumping_clocks_keep_durations(tmp_path: Path, monkeypatch: pytest.Monke
         mobile = MobileService(settings)
         answers = await mobile.classify(["a fine film", "a dull film"] * 20)
         assert not any(isinstance(answer, DimeeError) for answer in answers)
-        found = [LedgerEntry.model_validate_json(row[3]) for row in mobile._outbox.pending(1_000)]
+        found = [LedgerEntry.model_validate_json(row[3]) for row in mobile.outbox.pending(1_000)]
         await mobile.close(0.0)
         return found
 

@@ -111,7 +111,8 @@ def served(url: str, request_id: str = "none") -> str:
     with httpx.Client(base_url=url, trust_env=False, timeout=60.0) as http:
         for path in (
             "/readyz", "/healthz", "/v1/status", "/v1/bundle", "/openapi.json", "/docs", "/none",
-            "/v1/summary", "/v1/verify", "/v1/requests", "/v1/last-requests", f"/v1/requests/{request_id}",
+            "/v1/summary", "/v1/verify", "/v1/requests", "/v1/last-requests",
+            f"/v1/requests/{request_id}",
         ):  # fmt: skip
             answers.append(http.get(path))
         for body in (

@@ -15,6 +15,7 @@ HEAVY = (
     "fastapi",
     "starlette",
     "uvicorn",
+    "prometheus_client",
     "opentelemetry",
     "sqlalchemy",
     "datasets",

@@ -146,7 +146,7 @@ def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Pa
     held: list[MobileService] = []
 
     def look(_: httpx.Request) -> httpx.Response:
-        outbox = held[0]._outbox
+        outbox = held[0].outbox
         rows = [json.loads(one[3]) for one in outbox.pending(100)]
         opened.extend(one for one in rows if one.get("reason") == "audit")
         return httpx.Response(503)
@@ -157,7 +157,7 @@ def test_open_audit_of_a_killed_mobile_is_abandoned(bundle: Bundle, tmp_path: Pa
         held.append(mobile)
         await asked(mobile, TEXTS[:1])
         await mobile.monitor.auditor.drain()
-        mobile._outbox._table._db.execute(
+        mobile.outbox._table._db.execute(
             "UPDATE outbox SET terminal = 0, body = ? WHERE attempt_id = ? AND side = 'caller'",
             (json.dumps(opened[0]), opened[0]["attempt_id"]),
         )

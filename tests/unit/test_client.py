@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> MobileSettings:
 
 
 def entries_of(client: MobileClient) -> list[LedgerEntry]:
-    rows = client._mobile._outbox.pending(10_000)
+    rows = client._mobile.outbox.pending(10_000)
     return [LedgerEntry.model_validate_json(row[3]) for row in rows]
 
 

@@ -83,6 +83,38 @@ def test_late_answers_at_low_concurrency_do_not_lower_the_limit() -> None:
     assert limiter.limit == 100
 
 
+def limit_after(calls: int, took_s: float, deadline_s: float, **more: float) -> int:
+    """Return the limit, at first 256, after ``calls`` late calls of 150 callers."""
+    clock = Clock()
+    limiter = AIMDLimiter(256, clock)
+    for _ in range(150):
+        limiter.acquire()
+    for _ in range(calls):
+        clock.now += MIN_DECREASE_INTERVAL_S
+        limiter.release(took_s, deadline_s, took_s > deadline_s, **more)
+        limiter.in_flight += 1
+    return limiter.limit
+
+
+@pytest.mark.parametrize(
+    ("took_s", "deadline_s", "waited_s", "lag_s", "lowers"),
+    [
+        (0.31, 0.3, 0.29, 0.001, False),  # deadlines of 300 ms on a link of 340 ms
+        (5.01, 5.0, 4.99, 0.2, False),  # a server that hangs
+        (0.01, 0.001, 0.0, 0.001, False),  # a deadline that an idle mobile may miss
+        (0.31, 0.3, 0.05, 0.001, True),  # the mobile itself took 260 ms
+        (0.31, 0.3, 0.0, 0.0, True),  # an answer of the mobile
+        (0.31, 0.3, 0.29, 0.08, True),  # the event loop was late
+        (0.1, 0.3, 0.08, 0.08, False),  # … but the answer came early
+    ],
+)
+def test_only_the_mobiles_own_time_and_a_late_loop_lower_the_limit(
+    took_s: float, deadline_s: float, waited_s: float, lag_s: float, lowers: bool
+) -> None:
+    limit = limit_after(500, took_s, deadline_s, waited_s=waited_s, lag_s=lag_s)
+    assert limit == (MIN_LIMIT if lowers else 256)
+
+
 @pytest.mark.parametrize("policy", ["mobile", "cloud", "edge"])
 def test_answer_after_the_deadline_is_an_error(
     policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

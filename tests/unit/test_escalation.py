@@ -213,7 +213,7 @@ def test_end_of_an_attempt_is_durable_before_the_next_is_sent(
     mobiles: list[MobileService] = []
 
     def read_outbox(_: httpx.Request) -> httpx.Response:
-        rows = mobiles[0]._outbox.pending(100)
+        rows = mobiles[0].outbox.pending(100)
         left.extend(LedgerEntry.model_validate_json(row[3]) for row in rows)
         return httpx.Response(503)
 
@@ -236,17 +236,17 @@ def test_mobile_that_dies_between_two_attempts_leaves_one_final_attempt(
     copies: list[Path] = []
 
     async def work(mobile: MobileService) -> None:
-        record = mobile._outbox.record
+        record = mobile.outbox.record
 
         def copy_and_record(*entries: LedgerEntry) -> None:
             record(*entries)
             folder = tmp_path / f"after-{len(copies)}" / "mobile"
             folder.mkdir(parents=True)
             with closing(sqlite3.connect(folder / "outbox-0.sqlite")) as copy:
-                mobile._outbox._table._db.backup(copy)
+                mobile.outbox._table._db.backup(copy)
             copies.append(folder)
 
-        mobile._outbox.record = copy_and_record  # type: ignore[method-assign]
+        mobile.outbox.record = copy_and_record  # type: ignore[method-assign]
         await mobile.classify([uncertain], options=RequestOptions(POLICY))
 
     World(tmp_path, played={"cloud": plays("answers", "cloud")}).run(work)

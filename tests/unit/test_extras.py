@@ -29,7 +29,7 @@ sys.argv.insert(0, "dimee")
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 BLOCKED = ",".join(sorted({name for names in PACKAGES.values() for name in names}))
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "grpcio": "grpc", "protobuf": "google"}
 COMES_WITH_ANOTHER = {"starlette", "markupsafe"}
 ALL = "pip install -e '.[service,ledger,testbed]'"
 

@@ -95,12 +95,12 @@ def test_mobile_gives_no_answer_that_it_cannot_record(disk: SmallDisk) -> None:
             assert answered > 0
             assert isinstance(got, NotReady), "the error is a 503 with a reason"
             assert got.status == 503
-        while mobile._outbox.refuses:
+        while mobile.outbox.refuses:
             await asyncio.to_thread(time.sleep, 0.01)  # the shipper's thread tries it
         (after,) = await mobile.classify(["a fine film"])
         assert not isinstance(after, DimeeError)
-        mobile._outbox.maintain()
-        recorded = entries(mobile._outbox)
+        mobile.outbox.maintain()
+        recorded = entries(mobile.outbox)
         await mobile.close(0.0)
         return answered + 1, recorded
 

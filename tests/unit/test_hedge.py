@@ -107,7 +107,7 @@ def test_mobile_that_dies_during_a_hedge_leaves_one_final_attempt(tmp_path: Path
         both_asked = asyncio.Event()
         task = hedged_request(mobile, both_asked)
         await both_asked.wait()
-        mobile._outbox.record = lambda *_: None  # type: ignore[method-assign]
+        mobile.outbox.record = lambda *_: None  # type: ignore[method-assign]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +10,10 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobile_client.gateway.app import create_app
 from mobile_client.gateway.protocols.huggingface import Inputs, Shape, read_inputs
-from mobile_client.settings import MobileSettings
 from shared.errors import InvalidInput
 from testbed.chaos.fuzz import any_json
-from tests.support.paths import BUNDLE, free_ports
+from tests.support.protocol_gateway import classification, json_bytes, mobile_gateway
 
 TEXT = "a gripping, funny film"
 
@@ -24,25 +21,14 @@ TEXT = "a gripping, funny film"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A gateway without other tiers, whose mobile answers."""
-    closed = f"http://127.0.0.1:{free_ports(1)[0]}"
-    app = create_app(
-        MobileSettings(
-            bundle=BUNDLE,
-            state_dir=tmp_path_factory.mktemp("state"),
-            ledger_url="off",
-            edge_url=closed,
-            cloud_url=closed,
-            mode="only-on-device",
-        )
-    )
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with mobile_gateway(tmp_path_factory.mktemp("state")) as client:
         yield client
 
 
 def reference(gateway: TestClient, text: str) -> list[dict[str, Any]]:
     """Return the labels of ``POST /v1/classify``, the most probable first."""
-    answer = gateway.post("/v1/classify", json={"texts": [text]}).json()["items"][0]["result"]
-    rows = sorted(answer["probabilities"].items(), key=lambda row: -row[1])
+    probabilities = classification(gateway, text)["probabilities"]
+    rows = sorted(probabilities.items(), key=lambda row: -row[1])
     return [{"label": label, "score": score} for label, score in rows]
 
 
@@ -201,8 +187,3 @@ def test_any_json_gets_an_answer_or_an_error(gateway: TestClient) -> None:
             assert isinstance(answer.json()["error"], str)
 
     check()
-
-
-def json_bytes(value: Any) -> bytes:
-    """Return JSON that may hold NaN and lone surrogates, as some clients send it."""
-    return json.dumps(value).encode()

@@ -34,7 +34,7 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     )  # fmt: skip
     client = MobileClient(settings)
     yield client
-    assert client._mobile._outbox.pending(1) == [], "a request was made"
+    assert client._mobile.outbox.pending(1) == [], "a request was made"
     client.close(flush_s=0)
 
 

@@ -7,9 +7,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from mobile_client.gateway.dashboard.live_stats import follow_attempts
+from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.insight.explain import explain
 from mobile_client.insight.explanation import Explanation, TierView
 from mobile_client.insight.replay import ReplayContext, with_conditions
@@ -18,12 +20,11 @@ from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.bundle.loading import tier_layers
 from shared.domain import Reason, State, Tier
-from shared.errors import DimeeError
+from shared.errors import DimeeError, InvalidInput
 from shared.field_types import CostCeiling, DeadlineMs, Word
 from shared.ledger.entry import LedgerEntry
 from shared.policies.cascade_routing import CascadeRouting, as_cascade_routing
 from shared.serving.responses import error_response, json_response
-from shared.telemetry.trace_context import TraceContext
 
 RECORDED = (
     "queue_ms",
@@ -50,34 +51,32 @@ class ClassifyText(BaseModel):
 
 
 async def classify_and_explain(
-    mobile: MobileService,
-    request: ClassifyText,
-    client: str,
-    since: float,
-    trace: TraceContext | None,
+    mobile: MobileService, answer: Answer, message: Request, request: ClassifyText
 ) -> Response:
     """Classify a text and return the answer with its explanation.
 
     If no tier answers, the response has the status of the error and, beside the error, the
     explanation of the attempts.
     """
+    options = RequestOptions(
+        request.policy, request.deadline_ms, request.mode, request.max_cost_lambda
+    )
+    pairs = None if request.pair is None else [request.pair]
     with follow_attempts() as entries:
-        (outcome,) = await mobile.classify(
-            [request.text],
-            None if request.pair is None else [request.pair],
-            RequestOptions(
-                request.policy, request.deadline_ms, request.mode, request.max_cost_lambda
-            ),
-            client=client,
-            since=since,
-            trace=trace,
-        )
-    explained = await _explained(mobile, request, entries) if entries else None
+        try:
+            (outcome,) = await answer(message, [request.text], pairs, options)
+        except InvalidInput as error:
+            raise _of_one_text(error) from None
+    explained, problem = None, None
+    try:
+        explained = await _explained(mobile, request, entries) if entries else None
+    except DimeeError as error:
+        problem = error.message
+    facts: dict[str, Any] = {"explanation": explained, "explanation_problem": problem}
     if not isinstance(outcome, DimeeError):
         result = outcome.model_dump(mode="json")
-        return json_response({"result": result, "explanation": explained}, 200)
-    facts = {
-        "explanation": explained,
+        return json_response({"result": result, **facts}, 200)
+    facts |= {
         "attempts": explained["attempts"] if explained else [],
         "request_id": entries[0].request_id if entries else None,
     }
@@ -87,6 +86,20 @@ async def classify_and_explain(
         if name == "retry-after"
     }
     return json_response(outcome.payload() | facts, outcome.status, headers)
+
+
+def _of_one_text(error: InvalidInput) -> InvalidInput:
+    """Return the error with the fields of `ClassifyText` in place of those of a list of texts."""
+    text, field = error.message, error.field or ""
+    for several, one in (
+        ("texts.0", "text"),
+        ("pairs.0", "pair"),
+        ("texts", "text"),
+        ("pairs", "pair"),
+    ):
+        if field == several:
+            text, field = text.replace(several, one, 1), one
+    return type(error)(text, field=field or None, limit=error.limit)
 
 
 async def replay_context(mobile: MobileService) -> ReplayContext:

@@ -60,17 +60,23 @@ class Stream:
 class EventFeed:
     """Makes the events of all streams, while there is one. Use it in one event loop.
 
-    ``make_stats`` returns the data of an event ``stats``; it is called once a second.
+    ``make_stats`` returns the data of an event ``stats``; it is called once a second. Streams end
+    when ``is_stopping`` says that the server stops.
     """
 
-    def __init__(self, stats: LiveStats, make_stats: Callable[[], dict[str, object]]) -> None:
+    def __init__(
+        self,
+        stats: LiveStats,
+        make_stats: Callable[[], dict[str, object]],
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self._stats = stats
         self._make_stats = make_stats
         self._process = secrets.token_hex(4)
         self._streams: set[Stream] = set()
         self._sent = 0
         self._task: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._is_stopping = is_stopping
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -81,13 +87,11 @@ class EventFeed:
         ``is_valid`` is asked every second whether the reader may go on.
         """
         stream = Stream(is_valid)
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._sent = self._stats.count
             self._task = asyncio.create_task(self._run(), name="events of the dashboard")
         self._streams.add(stream)
         stream.put(f"retry: {RETRY_MS}\n\n".encode() + self._missed(last_id) + self._figures(0))
-        if self._stopped:
-            stream.end()
         return stream
 
     def close(self, stream: Stream) -> None:
@@ -106,16 +110,10 @@ class EventFeed:
                 retry_after_s=RETRY_AFTER_S,
             )
 
-    def stop(self) -> None:
-        """End every stream at once, also those that are opened later: the server is stopping."""
-        self._stopped = True
-        for stream in self._streams:
-            stream.end()
-
     async def _run(self) -> None:
         budget, left_out, figures_at = MAX_REQUESTS_PER_S, 0, time.monotonic()
         try:
-            while True:
+            while not self._is_stopping():
                 await asyncio.sleep(FLUSH_S)
                 new = [one for one in self._stats.finished if one.number > self._sent]
                 chosen = new[max(0, len(new) - budget) :]
@@ -151,7 +149,8 @@ class EventFeed:
         return b""
 
     def _request_event(self, finished: Finished) -> bytes:
-        return _event(f"{self._process}-{finished.number}", "request", finished.data())
+        data = finished.record.model_dump(mode="json")
+        return _event(f"{self._process}-{finished.number}", "request", data)
 
     def _figures(self, left_out: int) -> bytes:
         data = {"at": time.time(), **self._make_stats(), "requests_left_out": left_out}

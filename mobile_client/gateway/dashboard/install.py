@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from mobile_client.gateway.dashboard.classification import ClassifyText, classif
 from mobile_client.gateway.dashboard.event_feed import EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
+from mobile_client.gateway.dashboard.operator_calls import OperatorCalls
+from mobile_client.gateway.dashboard.outbox_sampler import OutboxSampler
+from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
 from shared.serving.auth import principal_of
-from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles
+from shared.serving.server import is_stopping
 from shared.serving.sessions import COOKIE, SESSION_S, Sessions
 from shared.serving.tokens import Scope
-from shared.telemetry.trace_context import trace_of
 from shared.wire import BundleDescription
 
 STATIC = Path(__file__).parent / "static"
 API = "/dashboard/api"
-CLASSIFY = f"{API}/classify"
+OPEN_PATHS = frozenset({f"{API}/state"})
+CLASSIFY_AND_EXPLAIN = f"{API}/classify"
 FILES = "/dashboard/static"
 OF_OPERATORS = ("events", "requests", "whatif", "links")
 """Calls that show or change what concerns other clients."""
@@ -43,36 +46,50 @@ def required_scope(method: str, path: str) -> Scope | None:
 
 
 def install_dashboard(
-    app: FastAPI, mobile: MobileService, description: BundleDescription, sessions: Sessions
-) -> None:
-    """Serve the page at ``/`` and its calls below ``/dashboard``."""
+    app: FastAPI,
+    mobile: MobileService,
+    description: BundleDescription,
+    sessions: Sessions,
+    answer: Answer,
+) -> Callable[[], None]:
+    """Serve the page at ``/`` and its calls below ``/dashboard``.
+
+    ``answer`` answers the texts of a call as ``POST /v1/classify`` does.
+    Returns a function that ends its threads, to be called before ``mobile`` is closed.
+    """
     _install_files(app)
-    _install_sign_in(app, mobile, sessions)
-    stats = LiveStats()
+    _install_sign_in(app, sessions)
+    operator_calls = OperatorCalls(mobile)
+    operator_calls.install(app, API)
+    stats, outbox = LiveStats(), OutboxSampler(mobile.outbox)
     mobile.recorder.on_end.append(stats.attempt_ended)
 
     def current_figures() -> dict[str, object]:
         return {
             **stats.snapshot(),
             "in_flight": mobile.in_flight,
+            "queue": mobile.runtime.waiting_texts,
+            **outbox.latest(),
             "tiers": page_state.tiers(mobile),
             "alarms": page_state.alarms(mobile),
         }
 
-    feed = EventFeed(stats, current_figures)
-    app.state.end_streams = feed.stop
+    feed = EventFeed(stats, current_figures, lambda: is_stopping(app))
     fixed = page_state.fixed_state(mobile, description)
 
     @app.get(f"{API}/state", include_in_schema=False)
     async def state(request: Request) -> dict[str, Any]:
         """Return what the page shows before anything happens."""
         caller, ranges = principal_of(request), fixed["layers"]
+        auth_required = mobile.settings.tokens is not None
+        if auth_required and caller.token is None:
+            return {"signed_in": False, "auth_required": True}
         operator = "status" in caller.scopes
         undelivered = mobile.undelivered()
         return {
             **{name: value for name, value in fixed.items() if name != "layers"},
             "signed_in": caller.token is not None,
-            "auth_required": mobile.settings.tokens is not None,
+            "auth_required": auth_required,
             "name": caller.display_name,
             "scopes": list(caller.scopes),
             "tiers": [
@@ -81,17 +98,14 @@ def install_dashboard(
             ],
             "prices": page_state.prices(mobile),
             "alarms": page_state.alarms(mobile) if operator else [],
-            "links": [],
+            "links": await operator_calls.link_states() if operator else [],
             "ledger": None if undelivered is None else undelivered.sentence(),
         }
 
-    @app.post(CLASSIFY, include_in_schema=False)
+    @app.post(CLASSIFY_AND_EXPLAIN, include_in_schema=False)
     async def classify(message: Request, request: ClassifyText) -> Response:
         """Classify one text and explain its way."""
-        client = principal_of(message).display_name
-        trace = trace_of(message.scope)
-        work = classify_and_explain(mobile, request, client, time.perf_counter(), trace)
-        return await cancel_on_disconnect(message.receive, work)
+        return await classify_and_explain(mobile, answer, message, request)
 
     @app.get(f"{API}/events", include_in_schema=False)
     async def events(request: Request) -> Response:
@@ -99,6 +113,12 @@ def install_dashboard(
         feed.check_room()
         last_id = request.headers.get("last-event-id", "")
         return EventStreamResponse(feed, last_id, principal_of(request).is_valid)
+
+    def close() -> None:
+        outbox.close()
+        operator_calls.close()
+
+    return close
 
 
 def _install_files(app: FastAPI) -> None:
@@ -115,7 +135,7 @@ def _install_files(app: FastAPI) -> None:
         return await files.response(name, request.headers)
 
 
-def _install_sign_in(app: FastAPI, mobile: MobileService, sessions: Sessions) -> None:
+def _install_sign_in(app: FastAPI, sessions: Sessions) -> None:
     @app.post("/dashboard/sign-in", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
         """Begin a session of the caller, who has sent a token."""

@@ -35,6 +35,9 @@ class LinkControls:
             transport=BoundedTransport(), trust_env=False, timeout=httpx.Timeout(TIMEOUT_S)
         )
 
+    def __len__(self) -> int:
+        return len(self._controls)
+
     def states(self) -> list[dict[str, Any]]:
         """Return the state of each link; one whose relay gives none has a ``problem``."""
         states = []

@@ -42,6 +42,7 @@ def fixed_state(mobile: MobileService, description: BundleDescription) -> dict[s
                 (Tier.CLOUD, layers.cloud.last),
             )
         },
+        "alpha": bundle.manifest.alpha,
         "certificate_id": mobile.runtime.guard.certificate_id,
         "metrics_url": "/metrics",
         "docs_url": "/docs",
@@ -79,15 +80,15 @@ def prices(mobile: MobileService) -> dict[str, Any]:
     }
 
 
-def tiers(mobile: MobileService) -> dict[str, dict[str, str]]:
+def tiers(mobile: MobileService) -> dict[str, dict[str, str | None]]:
     """Return what is known of each tier, and the state of its circuit breaker."""
     readiness = mobile.tier_readiness()
     breakers = mobile.runtime.tier_stats.breakers
-    states = {
+    states: dict[str, dict[str, str | None]] = {
         tier.value: {"ready": readiness.get(tier, "not used"), "breaker": breaker.state}
         for tier, breaker in breakers.items()
     }
-    return {Tier.MOBILE.value: {"ready": "ready", "breaker": "closed"}} | states
+    return {Tier.MOBILE.value: {"ready": "ready", "breaker": None}} | states
 
 
 def alarms(mobile: MobileService) -> list[dict[str, Any]]:

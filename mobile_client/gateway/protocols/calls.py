@@ -44,12 +44,12 @@ class ProtocolCalls:
 
     @property
     def model(self) -> str:
-        """Name of the only model: the task of the bundle."""
+        """Name of the model in answers: the task of the bundle."""
         return self.description.task
 
     def check_model(self, name: str) -> None:
-        """Raise `NotFound` unless ``name`` is the model's, or that of its bundle."""
-        if name not in (self.model, self.description.bundle_id):
+        """Raise `NotFound` unless ``name`` is one of `model_names`."""
+        if name not in model_names(self.description):
             raise NotFound(f"model: {name[:64]!r} is not served; use {self.model!r}", field="model")
 
     async def classify(
@@ -116,6 +116,11 @@ def _with_message(error: DimeeError, message: str, field: str | None = None) -> 
     )
 
 
+def model_names(description: BundleDescription) -> tuple[str, str]:
+    """Return the names of the only model: the task of the bundle, and the bundle's identifier."""
+    return description.task, description.bundle_id
+
+
 def json_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in ``body``; raise `InvalidInput` if it is none.
 
@@ -150,6 +155,15 @@ def take_boolean(values: dict[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise InvalidInput(f"{name}: must be true or false", field=name)
     return value
+
+
+def no_logits(field: str) -> InvalidInput:
+    """Return the error for a parameter that asks for scores other than probabilities."""
+    return InvalidInput(
+        f"{field}: only softmax is available, because the tiers return probabilities and no "
+        "logits; leave it out",
+        field=field,
+    )
 
 
 def ranked(answer: Classification, top_k: int | None = None) -> list[dict[str, Any]]:

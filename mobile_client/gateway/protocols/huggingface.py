@@ -28,6 +28,8 @@ from mobile_client.gateway.protocols.calls import (
     Pairs,
     ProtocolCalls,
     json_object,
+    model_names,
+    no_logits,
     ranked,
     take_boolean,
     take_object,
@@ -122,11 +124,7 @@ def read_parameters(body: dict[str, Any], parameters: dict[str, Any]) -> Paramet
     function = parameters.pop("function_to_apply", None)
     if any(raw) or function not in (None, "softmax"):
         field = "raw_scores" if any(raw) else "function_to_apply"
-        raise InvalidInput(
-            f"{field}: only softmax is available, because the tiers return probabilities and no "
-            "logits; leave it out",
-            field=field,
-        )
+        raise no_logits(field)
     truncate = True
     for values, name in ((body, "truncate"), (parameters, "truncate"), (parameters, "truncation")):
         if take_boolean(values, name) is False:
@@ -141,8 +139,7 @@ def read_parameters(body: dict[str, Any], parameters: dict[str, Any]) -> Paramet
 
 def call_paths(description: BundleDescription) -> frozenset[str]:
     """Return the paths of the calls that classify."""
-    names = (description.task, description.bundle_id)
-    return frozenset({ROOT, PREDICT, *(MODELS + name for name in names)})
+    return frozenset({ROOT, PREDICT, *(MODELS + name for name in model_names(description))})
 
 
 def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
@@ -153,7 +150,7 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
         shape = shape or ("inference-api" if "parameters" in body else "tei")
         parameters = take_object(body, "parameters")
         body.pop("options", None)  # of the Inference API, about its own servers
-        wanted = read_parameters(body, parameters)
+        requested = read_parameters(body, parameters)
         options = options_of(message.headers, parameters)
         if "inputs" not in body:
             raise InvalidInput("inputs: is missing", field="inputs")
@@ -167,9 +164,9 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
                 field="inputs",
             )
         answers = await calls.classify(
-            message, inputs.texts, inputs.pairs, options, _NAMES, wanted.truncate
+            message, inputs.texts, inputs.pairs, options, _NAMES, requested.truncate
         )
-        lists = [ranked(answer, wanted.top_k) for answer in answers]
+        lists = [ranked(answer, requested.top_k) for answer in answers]
         content = lists[0] if inputs.single else lists
         return JSONResponse(content, headers=answer_headers(answers))
 

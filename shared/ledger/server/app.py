@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Query, Request
@@ -18,6 +19,7 @@ from shared.ledger.delivery_spans import recorded_storing
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult, Summary, Verification
 from shared.ledger.request_list import RequestFilter, RequestList
+from shared.ledger.server.metrics import LedgerMetrics, install_metrics
 from shared.ledger.server.prune import prune
 from shared.ledger.server.request_list import list_requests
 from shared.ledger.server.settings import LedgerSettings
@@ -79,10 +81,11 @@ def _required_scope(method: str, path: str) -> Scope:
     return "ledger:write" if (method, path) == ("POST", "/v1/entries") else "ledger:read"
 
 
-async def _prune_hourly(store: LedgerStore, older_than_s: float) -> None:
+async def _prune_hourly(store: LedgerStore, older_than_s: float, metrics: LedgerMetrics) -> None:
     while True:
         try:
             result = await run_in_threadpool(prune, store, older_than_s)
+            metrics.pruned(result.requests)
             log.info("retention: %d requests removed, %d kept", result.requests, result.kept)
         except LedgerUnavailable as error:
             log.error("retention: %s", error.message)
@@ -97,7 +100,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         days = settings.ledger_retention_days
         retention = (
-            None if days is None else asyncio.create_task(_prune_hourly(store, days * DAY_S))
+            None
+            if days is None
+            else asyncio.create_task(_prune_hourly(store, days * DAY_S, metrics))
         )
         yield
         if retention is not None:
@@ -119,6 +124,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     install_tracing(app)
     install_auth(app, settings, _required_scope)
     install_docs(app)
+    metrics = install_metrics(app, store, settings)
 
     def store_batch(body: bytes, trace: TraceContext | None) -> StoreResult:
         try:
@@ -135,13 +141,15 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     async def store_entries(request: Request) -> StoreResult:
         """Store a batch of entries. Sending it again changes nothing."""
         trace = trace_of(request.scope)
-        return await run_in_threadpool(store_batch, await request.body(), trace)
+        storing = partial(store_batch, await request.body(), trace)
+        return await run_in_threadpool(metrics.store, storing)
 
     reports = asyncio.Semaphore(REPORTS)
 
     async def report(compute: Callable[..., ReportT], *arguments: object) -> ReportT:
-        async with reports:
-            return await run_in_threadpool(compute, *arguments)
+        with metrics.report(compute.__name__):
+            async with reports:
+                return await run_in_threadpool(compute, *arguments)
 
     @app.get("/v1/summary")
     async def summary() -> Summary:
@@ -149,9 +157,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return await report(summarise, store)
 
     @app.get("/v1/requests")
-    async def requests(wanted: Annotated[RequestFilter, Query()]) -> RequestList:
+    async def requests(requested: Annotated[RequestFilter, Query()]) -> RequestList:
         """Return ended requests in short, newest first, that fit every given parameter."""
-        return RequestList(requests=await report(list_requests, store, wanted))
+        return RequestList(requests=await report(list_requests, store, requested))
 
     @app.get("/v1/last-requests")
     async def last_requests(

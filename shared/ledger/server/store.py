@@ -164,6 +164,16 @@ class LedgerStore:
             self._check_file()
             connection.execute(sa.select(1))
 
+    def size_bytes(self) -> int:
+        """Return the size of the database; raise `LedgerUnavailable` if it does not answer."""
+        query = (
+            "SELECT pg_database_size(current_database())"
+            if self.dialect == "postgresql"
+            else "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        )
+        with self.connect() as connection:
+            return int(connection.execute(sa.text(query)).scalar_one())
+
     def _check_file(self) -> None:
         if self._opened is None:
             return

@@ -169,7 +169,7 @@ function plotOptions(chart) {
   return {
     width: chart.box.clientWidth,
     height: HEIGHT,
-    padding: [8, 4, 0, 0],
+    padding: [8, 20, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
     scales: {
@@ -177,7 +177,7 @@ function plotOptions(chart) {
       y: { range: (_plot, _low, high) => chart.range ?? [0, high > 0 ? 1.1 * high : 1] },
     },
     axes: [
-      { ...axis, space: 70, values: (_plot, ticks) => ticks.map(clock) },
+      { ...axis, size: 32, space: 90, values: (_plot, ticks) => ticks.map(clock) },
       { ...axis, size: 52, values: (_plot, ticks) => ticks.map(chart.axis ?? compact) },
     ],
     series: [
@@ -186,7 +186,7 @@ function plotOptions(chart) {
         label,
         stroke: colour(name),
         width: 1.75,
-        points: { show: history.length < 3 },
+        points: { show: () => history.length < 3 },
         ...(chart.stacked ? { fill: colour(name) } : {}),
       })),
     ],
@@ -207,5 +207,5 @@ function compact(value) {
 }
 
 function clock(at) {
-  return new Date(1000 * at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  return new Date(1000 * at).toLocaleTimeString("en-GB", { timeStyle: "medium" });
 }

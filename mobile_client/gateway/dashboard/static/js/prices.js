@@ -125,8 +125,13 @@ function resultView({ rows, requests, notes }) {
     return [el("p", { class: "empty" }, "No request of today can be compared yet. Classify some texts first."), ...remarks];
   }
   const columns = rows.slice(0, 2);
-  const line = (name, read) =>
-    el("tr", {}, el("th", { scope: "row" }, name), ...columns.map((one) => el("td", { class: "number" }, read(one))));
+  const line = (name, read, fill) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, fill ? el("span", { class: `swatch fill-${fill}` }) : null, name),
+      ...columns.map((one) => el("td", { class: "number" }, read(one))),
+    );
   return [
     el("p", { class: "muted small" }, `Means of ${counted(requests, "request")}, decided again by the policy.`),
     el(
@@ -151,7 +156,7 @@ function resultView({ rows, requests, notes }) {
         line("All-cloud", (one) => lambda(one.all_cloud_lambda)),
         line("Saved", (one) => percent(one.saving)),
         line("Latency", (one) => ms(one.total_ms)),
-        ...TIERS.map((tier) => line(`${tier} answers`, (one) => percent(one.shares?.[tier]))),
+        ...TIERS.map((tier) => line(`${tier} answers`, (one) => percent(one.shares?.[tier]), tier)),
       ),
     ),
     ...columns.map((one, index) =>

@@ -5,6 +5,8 @@ import { call } from "./api.js";
 import { byId, el, replace } from "./dom.js";
 import { timeOfDay, title, words } from "./format.js";
 
+const AGAIN_MS = 1_000;
+const MOST_READS = 20;
 const HEADINGS = ["attempt_id", "side", "request_id", "ordinal", "tier"];
 let latest = 0;
 
@@ -13,25 +15,47 @@ export function start() {
   byId("record-close").addEventListener("click", () => byId("record").close());
 }
 
-/** Read the entries of a request and show them. */
+/** Read the entries of a request and show them; entries that the ledger lacks are awaited. */
 export async function openRecord(requestId) {
   const number = (latest += 1);
   const body = byId("record-body");
+  const shown = () => number === latest && byId("record").open;
   replace(body, el("p", { class: "muted" }, "Reading the ledger …"));
   if (!byId("record").open) byId("record").showModal();
-  let content;
-  try {
-    content = view(requestId, await call(`/dashboard/api/requests/${encodeURIComponent(requestId)}`));
-  } catch (error) {
-    content = [
-      el("p", { class: "error", role: "alert" }, error.message),
-      error.status === 404
-        ? el("p", { class: "muted" }, "A new request reaches the ledger within a second or two.")
-        : null,
-      retryButton(requestId),
-    ];
+  let drawn = "";
+  for (let reads = 1; shown(); reads += 1) {
+    let content = null;
+    let complete = false;
+    try {
+      const record = await call(`/dashboard/api/requests/${encodeURIComponent(requestId)}`);
+      complete = isComplete(record.entries);
+      if (JSON.stringify(record) !== drawn) content = view(requestId, record);
+      drawn = JSON.stringify(record);
+    } catch (error) {
+      complete = error.status !== 404;
+      content = problem(requestId, error, complete || reads === MOST_READS);
+    }
+    if (shown() && content !== null) replace(body, content);
+    if (complete || reads === MOST_READS) return;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
-  if (number === latest) replace(body, content);
+}
+
+/** Return true if both sides of every attempt are there; the mobile is its own tier. */
+function isComplete(entries) {
+  const sides = (side) => entries.filter((entry) => entry.side === side && entry.state !== "open");
+  return sides("caller").some(({ final }) => final) && sides("tier").length >= sides("caller").filter(arrived).length;
+}
+
+function arrived(entry) {
+  return entry.delivery === "arrived";
+}
+
+function problem(requestId, error, last) {
+  if (!last) {
+    return el("p", { class: "muted", role: "status" }, "The ledger does not have this request yet; reading again …");
+  }
+  return [el("p", { class: "error", role: "alert" }, error.message), retryButton(requestId)];
 }
 
 function retryButton(requestId) {

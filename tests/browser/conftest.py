@@ -1,0 +1,58 @@
+"""Fixtures: a testbed with emulated links, Chromium, and pages that are checked at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser
+
+from shared.ledger.client import LedgerClient
+from testbed.load.target import LoadTarget, start_testbed
+from tests.support.browser import OpenPage, WatchedPage, chromium
+
+
+# for a module and no longer: a test that runs an event loop of its own fails beside Playwright's
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="package")
+def target() -> Iterator[LoadTarget]:
+    """The testbed of this folder's tests, with a link to each server."""
+    # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
+    settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
+    links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}
+    options = ("--allow-unverified",)
+    with start_testbed(links, 1, 0.2, options, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def ledger(target: LoadTarget) -> Iterator[LedgerClient]:
+    """Client of the testbed's ledger."""
+    client = LedgerClient(target.ledger_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, target: LoadTarget) -> Iterator[OpenPage]:
+    """Open the page of the testbed's gateway; each page is checked at the end of the test."""
+    with ExitStack() as stack:
+        opened: list[WatchedPage] = []
+
+        def open_one(width: int = 1280, theme: str = "light", motion: bool = False) -> WatchedPage:
+            one = WatchedPage(browser, target.url, width, theme, reduced_motion=not motion)
+            stack.callback(one.close)
+            opened.append(one)
+            one.open()
+            return one
+
+        yield open_one
+        for one in opened:
+            one.check()

@@ -1,0 +1,163 @@
+"""The page of a gateway with tokens: sign-in, scopes, sign-out, and a ledger that is down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from shared.serving.tokens import new_token, revoke_token
+from testbed.processes.processes import Testbed
+from tests.support.browser import WatchedPage
+from tests.support.running_testbed import start
+
+TEXT = "a gripping, funny film"
+SYSTEM_SCOPES = ["infer", "ledger:write", "ledger:read"]
+STATE = (401, "/dashboard/api/state")
+SIGN_IN = (401, "/dashboard/sign-in")
+
+
+@dataclass
+class SecuredTestbed:
+    """A testbed whose services accept only the tokens of the file ``tokens``."""
+
+    testbed: Testbed
+    tokens: Path
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway."""
+        return self.testbed.roles["mobile"].url
+
+    def token(self, name: str, *scopes: str) -> str:
+        """Return a new token with these scopes."""
+        return new_token(self.tokens, name, scopes)[0]
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredTestbed]:
+    folder = tmp_path_factory.mktemp("signin")
+    tokens, system = folder / "tokens.jsonl", folder / "system.token"
+    system.write_text(new_token(tokens, "system", SYSTEM_SCOPES)[0])
+    system.chmod(0o600)
+    running = start(folder / "state", DIMEE_TOKENS=str(tokens), DIMEE_TOKEN_FILE=str(system))
+    with running:
+        yield SecuredTestbed(running, tokens)
+
+
+@pytest.fixture
+def one(browser: Browser, secured: SecuredTestbed) -> Iterator[WatchedPage]:
+    """The page, at its sign-in."""
+    page = WatchedPage(browser, secured.url, 1280, "light")
+    page.page.goto(page.url)
+    expect(page.page.locator("#sign-in")).to_be_visible()
+    yield page
+    page.close()
+
+
+def sign_in(page: Page, token: str) -> None:
+    """Type the token and press Enter."""
+    page.fill("#token", token)
+    page.keyboard.press("Enter")
+
+
+def test_signs_in_with_a_token_and_out_again(one: WatchedPage, secured: SecuredTestbed) -> None:
+    page, token = one.page, secured.token("operator", "classify", "status")
+    expect(page.locator("#token")).to_be_focused()
+    sign_in(page, token)
+    one.wait_for_stream()
+    expect(page.locator("#sign-in")).to_be_hidden()
+    assert one.classify(TEXT, "mobile")["result"]["label"]
+
+    (cookie,) = one.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    assert token not in cookie["value"]
+    kept = page.evaluate("JSON.stringify([document.cookie, {...localStorage}, location.href])")
+    assert json.loads(kept) == ["", {}, f"{secured.url}/"], "no script can read the session"
+    page.reload()
+    one.wait_for_stream()
+
+    with page.expect_navigation():
+        page.click("#sign-out")
+    expect(page.locator("#sign-in")).to_be_visible()
+    expect(page.locator("#stream-state")).to_have_text("Signed out")
+    assert one.context.cookies() == []
+    assert page.evaluate("fetch('/dashboard/api/requests').then((answer) => answer.status)") == 401
+    one.check(STATE, (401, "/dashboard/api/requests"))
+
+
+def test_wrong_token(one: WatchedPage, secured: SecuredTestbed) -> None:
+    page = one.page
+    sign_in(page, "wrong")
+    expect(page.locator("#sign-in-error")).to_contain_text("not accepted")
+    expect(page.locator("#token")).to_be_focused()
+    expect(page.locator("#token")).to_have_attribute("aria-invalid", "true")
+    sign_in(page, secured.token("later", "classify", "status"))
+    one.wait_for_stream()
+    one.check(STATE, SIGN_IN)
+
+
+def test_cancelled_sign_in_can_be_opened_again(one: WatchedPage) -> None:
+    page = one.page
+    page.keyboard.press("Escape")
+    expect(page.locator("#sign-in")).to_be_hidden()
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#sign-in")).to_be_visible()
+    one.check(STATE)
+
+
+def test_token_without_the_scope_status(one: WatchedPage, secured: SecuredTestbed) -> None:
+    page = one.page
+    sign_in(page, secured.token("app", "classify"))
+    expect(page.locator("#banners")).to_contain_text("lacks the scope status")
+    assert one.classify(TEXT, "mobile")["result"]["tier"] == "mobile"
+    one.check(STATE)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_sign_in_has_no_serious_finding_of_axe(
+    browser: Browser, secured: SecuredTestbed, theme: str
+) -> None:
+    one = WatchedPage(browser, secured.url, 390, theme)
+    one.page.goto(one.url)
+    expect(one.page.locator("#sign-in")).to_be_visible()
+    sign_in(one.page, "wrong")
+    expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
+    found = Axe().run(one.page).response["violations"]
+    assert [
+        one_found for one_found in found if one_found["impact"] in ("serious", "critical")
+    ] == []
+    one.close()
+
+
+def test_revoked_token_ends_the_session(one: WatchedPage, secured: SecuredTestbed) -> None:
+    sign_in(one.page, secured.token("leaver", "classify", "status"))
+    one.wait_for_stream()
+    revoke_token(secured.tokens, "leaver")
+    expect(one.page.locator("#sign-in")).to_be_visible()
+
+
+def test_ledger_down(one: WatchedPage, secured: SecuredTestbed) -> None:
+    page = one.page
+    sign_in(page, secured.token("night", "classify", "status"))
+    one.wait_for_stream()
+    secured.testbed.kill("ledger")
+    try:
+        page.select_option("#filter-since", "1h")
+        expect(page.locator("#request-problem")).to_contain_text("The ledger cannot be read")
+        result = one.classify(TEXT, "mobile")["result"]
+        row = page.locator("#request-rows tr", has_text=result["request_id"][:8])
+        expect(row).to_be_visible()
+        page.click("#open-record")
+        expect(page.locator("#record-body [role=alert]")).to_be_visible()
+    finally:
+        secured.testbed.start("ledger")
+        secured.testbed.wait_ready("ledger")
+    page.get_by_role("button", name="Read again").click()
+    expect(page.locator("#record-body table").first).to_be_visible()
