@@ -291,7 +291,7 @@ class MobileService(ProcessBound):
             error_code = None
         except DimeeError as error:
             error_code = error.code
-            return error
+            return error.of_request(request.request_id)
         finally:
             self.in_flight -= 1
             end_request(request.trace, request.request_id, answer, error_code)

@@ -124,18 +124,20 @@ def list_command(
     as_json: bool,
     since_s: float | None,
     until_s: float | None,
-    **wanted: Any,
+    **conditions: Any,
 ) -> None:
     """List requests that have ended, newest first, each in a line with its identifier.
 
     The age of a request is that of its final attempt, by the clock of the mobile. Print all of one
     with: dimee ledger show, and why it went there with: dimee explain.
     """
+    if since_s is not None and until_s is not None and since_s <= until_s:
+        raise click.BadParameter("--since must be a larger age than --until")
     now = time.time()
     since, until = (
         None if age_s is None else max(0.0, now - age_s) for age_s in (since_s, until_s)
     )
-    records = client.list_requests(since=since, until=until, **wanted)
+    records = client.list_requests(since=since, until=until, **conditions)
     if as_json:
         click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
     elif not records:

@@ -21,9 +21,9 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def target() -> Iterator[LoadTarget]:
-    """The testbed of a test module, with a link to each server."""
+    """The testbed of this folder's tests, with a link to each server."""
     # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
     settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
     links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}

@@ -83,7 +83,8 @@ def test_signs_in_with_a_token_and_out_again(one: WatchedPage, secured: SecuredT
     page.reload()
     one.wait_for_stream()
 
-    page.click("#sign-out")
+    with page.expect_navigation():
+        page.click("#sign-out")
     expect(page.locator("#sign-in")).to_be_visible()
     expect(page.locator("#stream-state")).to_have_text("Signed out")
     assert one.context.cookies() == []

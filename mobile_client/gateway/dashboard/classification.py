@@ -72,7 +72,7 @@ async def classify_and_explain(
         explained = await _explained(mobile, request, entries) if entries else None
     except DimeeError as error:
         problem = error.message
-    facts = {"explanation": explained, "explanation_problem": problem}
+    facts: dict[str, Any] = {"explanation": explained, "explanation_problem": problem}
     if not isinstance(outcome, DimeeError):
         result = outcome.model_dump(mode="json")
         return json_response({"result": result, **facts}, 200)
@@ -91,7 +91,12 @@ async def classify_and_explain(
 def _of_one_text(error: InvalidInput) -> InvalidInput:
     """Return the error with the fields of `ClassifyText` in place of those of a list of texts."""
     text, field = error.message, error.field or ""
-    for several, one in (("texts.0", "text"), ("pairs.0", "pair"), ("texts", "text"), ("pairs", "pair")):
+    for several, one in (
+        ("texts.0", "text"),
+        ("pairs.0", "pair"),
+        ("texts", "text"),
+        ("pairs", "pair"),
+    ):
         if field == several:
             text, field = text.replace(several, one, 1), one
     return type(error)(text, field=field or None, limit=error.limit)
