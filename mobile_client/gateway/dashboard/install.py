@@ -14,7 +14,7 @@ from mobile_client.gateway.dashboard.classification import ClassifyText, classif
 from mobile_client.gateway.dashboard.event_feed import EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
-from mobile_client.gateway.dashboard.operator_calls import OperatorCalls
+from mobile_client.gateway.dashboard.operator_calls import NOT_STORED, OperatorCalls
 from mobile_client.gateway.dashboard.outbox_sampler import OutboxSampler
 from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
@@ -77,7 +77,7 @@ def install_dashboard(
     feed = EventFeed(stats, current_figures, lambda: is_stopping(app))
     fixed = page_state.fixed_state(mobile, description)
 
-    @app.get(f"{API}/state", include_in_schema=False)
+    @app.get(f"{API}/state", include_in_schema=False, dependencies=NOT_STORED)
     async def state(request: Request) -> dict[str, Any]:
         """Return what the page shows before anything happens."""
         caller, ranges = principal_of(request), fixed["layers"]
