@@ -85,7 +85,6 @@ def install_dashboard(
         if auth_required and caller.token is None:
             return {"signed_in": False, "auth_required": True}
         operator = "status" in caller.scopes
-        undelivered = mobile.undelivered()
         return {
             **{name: value for name, value in fixed.items() if name != "layers"},
             "signed_in": caller.token is not None,
@@ -99,7 +98,7 @@ def install_dashboard(
             "prices": page_state.prices(mobile),
             "alarms": page_state.alarms(mobile) if operator else [],
             "links": await operator_calls.link_states() if operator else [],
-            "ledger": None if undelivered is None else undelivered.sentence(),
+            "ledger": page_state.ledger_problem(mobile),
         }
 
     @app.post(CLASSIFY_AND_EXPLAIN, include_in_schema=False)
