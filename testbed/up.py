@@ -21,10 +21,11 @@ from shared.ledger.database_option import warn_of_password
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.signals import set_on_signals
+from shared.testbed_file import TESTBED_FILE
 from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
-from testbed.processes.supervisor import TESTBED_FILE, supervise, write_testbed_file
+from testbed.processes.supervisor import supervise, write_testbed_file
 
 MODULES = {
     "ledger": "shared.ledger.server",

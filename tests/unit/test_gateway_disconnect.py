@@ -15,9 +15,20 @@ from shared.serving.disconnect import CLIENT_CLOSED_REQUEST
 from tests.support.asgi import infer_scope
 from tests.support.paths import BUNDLE, free_ports
 
+TENSOR = b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["fine"]}]}'
 
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/classify", b'{"texts": ["fine"]}'),
+        ("/", b'{"inputs": "fine"}'),
+        ("/v2/models/sst2/infer", TENSOR),
+        ("/classify", b'{"input": "fine"}'),
+    ],
+)
 def test_request_of_a_disconnected_client_is_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
 ) -> None:
     edge, cloud, ledger = (f"http://127.0.0.1:{port}" for port in free_ports(3))
     app = create_app(
@@ -39,7 +50,7 @@ def test_request_of_a_disconnected_client_is_cancelled(
                 raise
 
         monkeypatch.setattr(MobileService, "classify", classify)
-        parts = [{"type": "http.request", "body": b'{"texts": ["fine"]}', "more_body": False}]
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -51,10 +62,10 @@ def test_request_of_a_disconnected_client_is_cancelled(
         async def send(message: Any) -> None:
             sent.append(message)
 
-        path = {"path": "/v1/classify", "raw_path": b"/v1/classify"}
+        paths = {"path": path, "raw_path": path.encode()}
         async with app.router.lifespan_context(app):
             async with asyncio.timeout(30):
-                await app(infer_scope() | path, receive, send)
+                await app(infer_scope() | paths, receive, send)
         return sent
 
     sent = asyncio.run(main())

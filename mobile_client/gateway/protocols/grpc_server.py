@@ -36,6 +36,8 @@ from shared.wire import MAX_BODY_BYTES
 SERVICE = "inference.GRPCInferenceService"
 MAX_MESSAGE_BYTES = MAX_BODY_BYTES
 CALLS_PER_CONNECTION = 1_024
+UNCOMPRESSED = 1 << grpc.Compression.NoCompression
+"""Set of the accepted compressions of messages: none."""
 _FORWARDED = frozenset({"authorization", "traceparent", "tracestate", *OPTION_HEADERS.values()})
 """Metadata of a call that become headers."""
 _CODES = {
@@ -75,6 +77,8 @@ class GrpcServer:
                 ("grpc.max_metadata_size", HEAD_BYTES),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
                 ("grpc.max_connection_idle_ms", SERVER_IDLE_S * 1_000),
+                # grpc limits a message's size after it has decompressed the whole of it
+                ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
                 ("grpc.so_reuseport", 0),  # or a second server would take half of the calls
             ],
             maximum_concurrent_rpcs=self._settings.max_queue,
