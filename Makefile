@@ -6,7 +6,7 @@ SEED ?= 1
 .PHONY: help demo up test check chaos soak results reference lint format clean
 
 help:
-	@echo 'make demo       start the four processes, classify 60 sentences, print the ledger, stop'
+	@echo 'make demo       classify 60 sentences in four processes, print the ledger, name the page'
 	@echo 'make up         run the four processes until Ctrl-C'
 	@echo 'make test       run the tests, without the long ones and those that need containers'
 	@echo 'make check      what CI runs: make test, the long tests, the container check'

@@ -116,9 +116,8 @@ class MobileService(ProcessBound):
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
-        self.on_request_end: Callable[[str, float], None] | None = None
-        """Called with the tier that answered a request ("none" if no tier did), and with the
-        seconds since the arrival of its text."""
+        self.on_request_end: Callable[[Tier | None, float], None] | None = None
+        """Called with the tier that answered a request, or None, and the seconds that it took."""
         self._turns: dict[str, asyncio.Lock] = {}
         self.in_flight = 0
         """Requests that have been routed and not ended."""
@@ -282,7 +281,6 @@ class MobileService(ProcessBound):
             since = self._clock() - request.routed.decision_ms / 1e3
         answer = chosen_by_policy = None
         error_code: str | None = ABANDONED
-        answered_by = "none"
         self.in_flight += 1
         try:
             answer = await self._runner.answer(
@@ -291,17 +289,16 @@ class MobileService(ProcessBound):
             withheld = answer.budget_exhausted or answer.degraded_because in WITHHELD
             chosen_by_policy = None if withheld else answer
             error_code = None
-            answered_by = answer.tier.value
         except DimeeError as error:
             error_code = error.code
-            return error
+            return error.of_request(request.request_id)
         finally:
             self.in_flight -= 1
             end_request(request.trace, request.request_id, answer, error_code)
             # a certificate does not cover answers that were kept for lack of budget or servers
             self.monitor.request_ended(request, chosen_by_policy)
             if self.on_request_end is not None:
-                self.on_request_end(answered_by, self._clock() - since)
+                self.on_request_end(answer.tier if answer else None, self._clock() - since)
         if chosen_by_policy is not None and call.unrestricted:
             outcome = Outcome(
                 answer.tier,

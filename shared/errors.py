@@ -34,13 +34,15 @@ details.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 from shared.redaction import redact
 from shared.short_line import short_line
 
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_FIELD_CHARS = 100
+_MAX_ID_CHARS = 64
 _MAX_NUMBER = 1e15
 
 
@@ -49,7 +51,8 @@ class DimeeError(Exception):
 
     ``message`` is redacted (`shared.redaction`), because callers, logs and reports get it.
     ``field`` is the name of the wrong input and ``limit`` its bound, where there is one.
-    ``retry_after_s`` is the time after which a retry is useful.
+    ``retry_after_s`` is the time after which a retry is useful. ``request_id`` is the request that
+    ended with the error, whose attempts the ledger has; None if no request began.
     """
 
     status: ClassVar[int] = 500
@@ -68,15 +71,24 @@ class DimeeError(Exception):
         self.field = field
         self.limit = limit
         self.retry_after_s = retry_after_s
+        self.request_id: str | None = None
+
+    def of_request(self, request_id: str | None) -> Self:
+        """Return a copy that names the request: several requests may fail with one error."""
+        copied = copy(self)
+        copied.request_id = request_id
+        copied.__cause__ = self.__cause__
+        return copied
 
     def payload(self) -> dict[str, Any]:
-        """Return the body ``{"error": {code, message, field?, limit?, retry_after_s?}}``."""
+        """Return the body: ``{"error": {code, message, …}}`` with the other facts that are set."""
         content = {
             "code": self.code,
             "message": self.message,
             "field": self.field,
             "limit": self.limit,
             "retry_after_s": self.retry_after_s,
+            "request_id": self.request_id,
         }
         return {"error": {name: value for name, value in content.items() if value is not None}}
 
@@ -291,12 +303,14 @@ def from_payload(body: object, status: int) -> DimeeError:
         return TierFailed(f"the server returned status {status} without a known error")
     code = error.get("code")
     kind = _BY_CODE.get(code, TierFailed) if isinstance(code, str) else TierFailed
-    return kind(
+    found = kind(
         _text(error.get("message"), _MAX_MESSAGE_CHARS) or f"the server returned status {status}",
         field=_text(error.get("field"), _MAX_FIELD_CHARS),
         limit=_number(error.get("limit"), -_MAX_NUMBER),
         retry_after_s=_number(error.get("retry_after_s"), 0.0),
     )
+    found.request_id = _text(error.get("request_id"), _MAX_ID_CHARS)
+    return found
 
 
 def _text(value: object, most: int) -> str | None:

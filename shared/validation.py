@@ -41,7 +41,7 @@ def request_error(problem: Mapping[str, Any]) -> DimeeError:
     """Return the error for one entry of pydantic's ``errors()`` about a request's body."""
     if problem["type"] == "json_invalid":
         return InvalidInput("body: is not valid JSON", field="body")
-    place = [str(part) for part in problem["loc"]]
+    place = [str(part) for part in problem["loc"]] or ["body"]
     field = ".".join(part for part in place if part not in ("body", "query")) or place[0]
     context = problem.get("ctx", {})
     limit = next((context[name] for name in _LIMITS if name in context), None)

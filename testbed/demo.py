@@ -1,7 +1,8 @@
-"""``dimee demo``: start the testbed, classify the sample texts, verify the ledger, stop."""
+"""``dimee demo``: run the testbed, classify the sample texts, verify the ledger, name the page."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,11 +19,18 @@ from shared.errors import DimeeError, from_payload
 from shared.http_fetch import fetch, json_of
 from shared.ledger.cli import displaced_line, print_summary, wait_for_consistent
 from shared.ledger.client import LedgerClient
+from shared.signals import set_on_signals
 from shared.wire import Classification, ClassifyResponse
 from testbed.gateway import gateway_client
+from testbed.links.hops import make_hops
+from testbed.processes.processes import Testbed
+from testbed.processes.supervisor import supervise
 from testbed.processes.temporary import temporary_folder
 from testbed.texts import texts_for
-from testbed.up import describe_bundle, testbed_from_options, testbed_options
+from testbed.up import describe_bundle, say, testbed_from_options, testbed_options
+
+LINKS = ("mobile-edge=lan", "mobile-cloud=lan")
+"""Links of a testbed that stays up, so that its page can slow them down and cut them."""
 
 
 @click.command()
@@ -33,16 +41,26 @@ from testbed.up import describe_bundle, testbed_from_options, testbed_options
     help="File of texts, with or without labels.  [default: the bundle's samples]",
 )
 @field_options()
-def demo(texts: Path | None, **options: Any) -> None:
-    """Start the testbed, classify the bundle's sample texts, show the ledger, stop everything.
+@click.option(
+    "--keep/--no-keep",
+    default=None,
+    help="Keep the testbed running until Ctrl-C, with emulated links that its page can cut.  "
+    "[default: in a terminal]",
+)
+def demo(texts: Path | None, keep: bool | None, **options: Any) -> None:
+    """Start the testbed, classify the bundle's sample texts, show the ledger, open the page.
 
     Each text is a request of its own, sent when the one before it was answered. Where the texts
-    have labels, the rows show which answers are right.
+    have labels, the rows show which answers are right. The page of the gateway then shows what
+    happens, until Ctrl-C stops everything.
     """
+    if keep is None:
+        keep = sys.stdin.isatty() and sys.stdout.isatty()
     bundle = describe_bundle(options)
     to_send = texts_for(bundle, texts, options)
     with temporary_folder("demo") as folder:
         options["state_dir"] = options["state_dir"] or folder
+        options["hops"] = make_hops(LINKS) if keep else ()
         with testbed_from_options(options) as testbed:
             click.echo("starting ledger, cloud, edge and mobile …")
             testbed.start_all()
@@ -60,9 +78,28 @@ def demo(texts: Path | None, **options: Any) -> None:
                 if report.consistent
                 else f"ledger verify: {report.total_findings} findings"
             )
-    click.echo("stopped.")
-    if failed or not report.consistent or report.requests != expected:
+            failed |= not report.consistent or report.requests != expected
+            if keep and not failed:
+                _stay_up(testbed)
+    say("stopped.")
+    if failed:
         raise DimeeError("the demo failed; see the rows above")
+    if not keep:
+        click.echo(
+            f"See it live: make up (or dimee demo --keep), then open "
+            f"{testbed.roles['mobile'].url}/ in a browser."
+        )
+
+
+def _stay_up(testbed: Testbed) -> None:
+    """Name the page, and run until a signal."""
+    with set_on_signals() as stop:
+        click.echo(
+            f"\nNow open {testbed.roles['mobile'].url}/ in a browser: classify a text, see where "
+            "it goes and why,\ncut a link, and watch the fail-over. Ctrl-C stops everything."
+        )
+        supervise(testbed, stop, None, say, lambda: None)
+        say("stopping …")
 
 
 def send_in_turn(http: httpx.Client, texts: Sequence[InputText], width: int) -> bool:

@@ -21,10 +21,11 @@ from shared.ledger.database_option import warn_of_password
 from shared.policies import POLICY_NAMES, PolicyFacts, make_policy
 from shared.pricing.live_prices import read_price_file
 from shared.signals import set_on_signals
+from shared.testbed_file import TESTBED_FILE
 from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
-from testbed.processes.supervisor import TESTBED_FILE, supervise, write_testbed_file
+from testbed.processes.supervisor import supervise, write_testbed_file
 
 MODULES = {
     "ledger": "shared.ledger.server",
@@ -190,12 +191,13 @@ def up(
         publish()
         width = max(map(len, testbed.roles))
         for name, role in testbed.roles.items():
-            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify"}
+            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify, page /"}
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
             click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
         url, with_token = testbed.roles["mobile"].url, bool(testbed.credentials.headers())
         click.echo(
-            f"ready; try:\n  {curl_command(url, bundle, with_token)}\n"
+            f"ready; open {url}/ in a browser, or try:\n"
+            f"  {curl_command(url, bundle, with_token)}\n"
             f"  dimee ledger summary --ledger-url {testbed.roles['ledger'].url}\n"
             "Ctrl-C stops them all.",
         )

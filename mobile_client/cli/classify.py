@@ -187,6 +187,7 @@ class _Output:
         self._substitutes = _Substitutes()
         self._wrong: list[str] = []
         self._failed = self._unserved = False
+        self._request_id: str | None = None
         self.count = 0
 
     def add_all(
@@ -208,6 +209,7 @@ class _Output:
         if isinstance(outcome, InvalidInput) and outcome.message.startswith(f"{one.place}: "):
             self._wrong.append(outcome.message)
         self._substitutes.add(outcome)
+        self._request_id = outcome.request_id
         if not isinstance(outcome, DimeeError):
             self._marks |= set(marks(outcome))
         if not self._as_json:
@@ -225,6 +227,8 @@ class _Output:
             click.echo(json.dumps(self._list, indent=2, ensure_ascii=False))
         if self._marks and not self._as_json:
             click.echo(legend(self._marks))
+        if self.count == 1 and self._request_id and not self._as_json:
+            click.echo(f"why it went there: dimee explain {self._request_id}")
         if self._substitutes.answers:
             click.echo(self._substitutes.message(), err=True)
         if self._unserved:

@@ -76,6 +76,7 @@ def lines(explanation: Explanation) -> list[str]:
     """Return the explanation as lines of text."""
     result = [
         f"request {explanation.request_id} by {explanation.policy}, bundle {explanation.bundle_id}"
+        + (f", trace {explanation.trace_id}" if explanation.trace_id else "")
     ]
     if explanation.certificate_id:
         result.append(f"covered by certificate {explanation.certificate_id}")

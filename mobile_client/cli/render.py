@@ -14,6 +14,10 @@ TEXT_WIDTH = 38
 MIN_TEXT_WIDTH = 9
 LABEL_WIDTH = 10
 MAX_LABEL_WIDTH = 30
+ID_WIDTH = 34
+"""Width of an identifier and the space before it."""
+TEXT_WIDTH_WITH_ID = 30
+"""Least width of the text beside an identifier."""
 
 
 def label_width(labels: Iterable[str]) -> int:
@@ -24,7 +28,14 @@ def label_width(labels: Iterable[str]) -> int:
 
 def header(width: int = LABEL_WIDTH) -> str:
     """Return the header of the rows; ``width`` is that of the labels."""
-    return f"{'text':<{_text_width(width)}}{_figures_header(width)}"
+    ids = "  request" if shows_ids(width) else ""
+    return f"{'text':<{_text_width(width)}}{_figures_header(width)}{ids}"
+
+
+def shows_ids(width: int = LABEL_WIDTH) -> bool:
+    """Return whether the terminal, or COLUMNS, has room for the identifiers of the requests."""
+    columns = shutil.get_terminal_size((0, 0)).columns
+    return columns >= TEXT_WIDTH_WITH_ID + len(_figures_header(width)) + ID_WIDTH
 
 
 def _figures_header(width: int) -> str:
@@ -34,7 +45,7 @@ def _figures_header(width: int) -> str:
 def _text_width(width: int) -> int:
     """Return the width of the column of the text: smaller in a narrow terminal, or with COLUMNS."""
     columns = shutil.get_terminal_size((0, 0)).columns
-    left = columns - len(_figures_header(width))
+    left = columns - len(_figures_header(width)) - ID_WIDTH * shows_ids(width)
     return min(max(left, MIN_TEXT_WIDTH), TEXT_WIDTH) if columns else TEXT_WIDTH
 
 
@@ -70,7 +81,8 @@ def row(
 ) -> str:
     """Return one row: text, label, confidence, tier, exit layer, milliseconds, cost in λ.
 
-    The tier carries the marks of `LEGEND`. Both texts of a pair share the column of the text;
+    It ends with the request's identifier if the terminal has room, and always after an error. The
+    tier carries the marks of `LEGEND`. Both texts of a pair share the column of the text;
     ``width`` is the width of the label.
     """
     columns = _text_width(width)
@@ -79,9 +91,11 @@ def row(
         half = (columns - 3) // 2
         cell = f"{_fit(text, columns - 3 - half)} | {_fit(pair, half)}"
     if isinstance(outcome, DimeeError):
-        return f"{cell}  {one_line(f'{outcome.code}: {outcome.message}')}"
+        ending = f" (request {outcome.request_id})" if outcome.request_id else ""
+        return f"{cell}  {one_line(f'{outcome.code}: {outcome.message}{ending}')}"
     tier = outcome.tier.value + marks(outcome)
-    end = "  (truncated)" if outcome.truncated else ""
+    end = f"  {outcome.request_id}" if shows_ids(width) else ""
+    end += "  (truncated)" if outcome.truncated else ""
     return (
         f"{cell}  {_fit(outcome.label, width)} {outcome.confidence:>6.1%}  {tier:<9}"
         f"{outcome.exit_layer:>4} {outcome.total_ms:>8.1f} {outcome.cost.cost_lambda:>7.1f}{end}"

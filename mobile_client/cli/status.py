@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,23 +29,40 @@ from shared.ledger.undelivered import UndeliveredReport
 from shared.redaction import without_credentials
 from shared.settings import NO_LEDGER
 from shared.terminal import one_line
+from shared.testbed_file import running_addresses
 
 TIMEOUT_S = 2.0
 MAX_STATUS_BYTES = 1024 * 1024
+UNREACHABLE = "cannot be reached"
+UNKNOWN = "unknown"
+PROBE_TRIES = 10
+PROBE_WAIT_S = 0.3
+DEFAULT_MOBILE_URL = "http://127.0.0.1:8701"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """Status that one process returned; ``problem`` is the reason if it returned none."""
+    """Status that one process returned; ``problem`` is the reason if it returned none.
+
+    ``seen_by_mobile`` is the mobile's report of a tier that cannot be reached from here, such as
+    one whose port is not published: ``ready``, ``not ready``, ``unreachable``, ``failing``,
+    ``unknown``, or ``not used`` if the mobile's mode excludes it.
+    """
 
     url: str
     body: dict[str, Any]
     problem: str | None = None
+    seen_by_mobile: str | None = None
 
     @property
     def up(self) -> bool:
         """True if the process is ready."""
         return self.problem is None
+
+    @property
+    def unreachable(self) -> bool:
+        """True if nothing answers at the address."""
+        return self.problem is not None and self.problem.startswith(UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,7 @@ def fetch_status(http: httpx.Client, url: str, path: str) -> ProcessStatus:
     try:
         response = fetch(http, "GET", address, max_bytes=MAX_STATUS_BYTES)
     except httpx.HTTPError as error:
-        return ProcessStatus(url, {}, f"cannot be reached ({error or type(error).__name__})")
+        return ProcessStatus(url, {}, f"{UNREACHABLE} ({error or type(error).__name__})")
     body = json_of(response)
     if body is None:
         return ProcessStatus(url, {}, "returned no JSON; another program listens at this address")
@@ -98,12 +117,53 @@ def outbox_problem(body: dict[str, Any]) -> str | None:
     return None if report.recording == "off" else report.problem
 
 
-def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
-    """Return the status of every process; ``urls`` by name: mobile, edge, cloud, ledger."""
+def as_mobile_sees(
+    http: httpx.Client, mobile_url: str, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, str] | None:
+    """Return the state of each tier that the mobile uses; None if the mobile gives none.
+
+    The question makes the mobile probe the tiers, so a tier is asked for again while it is unknown.
+    """
+    tiers = None
+    for _ in range(PROBE_TRIES):
+        tiers = fetch_status(http, mobile_url, "/readyz").body.get("tiers")
+        if not isinstance(tiers, dict) or UNKNOWN not in tiers.values():
+            break
+        sleep(PROBE_WAIT_S)
+    return {str(name): str(state) for name, state in tiers.items()} if tiers is not None else None
+
+
+_SEEN: dict[str, str | None] = {
+    "ready": None,
+    "not used": None,
+    "not ready": "is not ready, as the mobile reports",
+    "unreachable": "cannot be reached by the mobile",
+    "failing": "fails requests, as the mobile reports",
+    UNKNOWN: "has not been reached by the mobile yet",
+}
+"""Problem of a tier in each state that the mobile reports."""
+
+
+def collect(http: httpx.Client, urls: dict[str, str], guessed: Container[str] = ()) -> Status:
+    """Return the status of every process; ``urls`` by name: mobile, edge, cloud, ledger.
+
+    The addresses of ``guessed`` tiers are defaults: if nothing answers there, the mobile is asked.
+    """
     processes = {
         name: fetch_status(http, url, "/v1/status" if name == "mobile" else "/readyz")
         for name, url in urls.items()
     }
+    unreachable = [
+        name
+        for name in (Tier.EDGE.value, Tier.CLOUD.value)
+        if name in guessed and processes[name].unreachable
+    ]
+    if unreachable and not processes["mobile"].unreachable:
+        seen = as_mobile_sees(http, urls["mobile"])
+        for name in unreachable if seen is not None else ():
+            state = (seen or {}).get(name, "not used")
+            problem = _SEEN.get(state, f"is {state}, as the mobile reports")
+            processes[name] = ProcessStatus(processes[name].url, {}, problem, state)
     problems = [
         f"the {name} {process.problem}" for name, process in processes.items() if process.problem
     ]
@@ -151,9 +211,8 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
 @click.option(
     "--mobile-url",
     envvar="DIMEE_MOBILE_URL",
-    default="http://127.0.0.1:8701",
-    show_default=True,
-    help="Address of the mobile's gateway.",
+    help=f"Address of the mobile's gateway.  [default: that of the testbed in the state folder, or "
+    f"{DEFAULT_MOBILE_URL}]",
 )
 @click.option("--edge-url", help="Address of the edge.")
 @click.option("--cloud-url", help="Address of the cloud.")
@@ -161,12 +220,13 @@ def collect(http: httpx.Client, urls: dict[str, str]) -> Status:
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
-    help="State directory of the mobile, for --reset-alarm.",
+    help="State folder of a running testbed, whose addresses are used; with --reset-alarm that of "
+    "the mobile.",
 )
 def status(
     as_json: bool,
     reset_alarm: bool,
-    mobile_url: str,
+    mobile_url: str | None,
     edge_url: str | None,
     cloud_url: str | None,
     ledger_url: str | None,
@@ -174,28 +234,39 @@ def status(
 ) -> None:
     """Show the state of all processes, the certificate, audit results and alarms.
 
+    Addresses that are not given are those of the testbed in the state folder (dimee up). Without
+    one, the mobile is asked about an edge or a cloud that cannot be reached from here, such as
+    those of docker compose, whose ports are not published.
+
     Exits with 0 if there is no problem, otherwise with 1.
     """
     settings = load_settings(
         edge_url=edge_url, cloud_url=cloud_url, ledger_url=ledger_url, state_dir=state_dir
     )
+    given = {"edge": edge_url, "cloud": cloud_url, "ledger": ledger_url, "mobile": mobile_url}
     urls = {
-        "mobile": check_address(mobile_url, "mobile-url"),
+        "mobile": check_address(mobile_url or DEFAULT_MOBILE_URL, "mobile-url"),
         "edge": settings.edge_url,
         "cloud": settings.cloud_url,
         "ledger": settings.ledger_url,
     }
+    testbed = running_addresses(Path(settings.state_dir))
+    guessed = set()
+    for name in urls:
+        if given[name] is None and f"{name}_url" not in settings.model_fields_set:
+            guessed.add(name)
+            urls[name] = testbed.get(name, urls[name])
     if settings.ledger_url == NO_LEDGER:
         del urls["ledger"]
     credentials = Credentials.of(settings)
     with httpx.Client(
         transport=BoundedTransport(credentials.verify), timeout=TIMEOUT_S, auth=credentials.auth
     ) as http:
-        report = collect(http, urls)
+        report = collect(http, urls, guessed)
         if reset_alarm:
             certificate_id = report.mobile.certificate_id if report.mobile else None
             _reset(Path(settings.state_dir), certificate_id)
-            report = collect(http, urls)
+            report = collect(http, urls, guessed)
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2, ensure_ascii=False))
     else:
@@ -214,7 +285,12 @@ def show(report: Status) -> None:
     """Print the status."""
     for name, process in report.processes.items():
         state = "up" if process.up else "down"
-        facts = [f"{name:<7} {state:<5} {process.url}"]
+        if process.seen_by_mobile == "not used":
+            state = "–"
+        seen = process.seen_by_mobile
+        facts = [
+            f"{name:<7} {state:<5} " + (f"{seen}, as the mobile reports" if seen else process.url)
+        ]
         if bundle_id := process.body.get("bundle_id"):
             facts.append(f"bundle {bundle_id}")
         for field in ("policy", "store", "layers"):

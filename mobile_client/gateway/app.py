@@ -135,8 +135,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
         async with serving_grpc(app, settings):
             yield
             state["ready"] = False
+        close_dashboard()
         await mobile.close()
-        dashboard.close()
 
     app = FastAPI(
         title="dimee mobile",
@@ -256,7 +256,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "outbox": outbox,
         }
 
-    dashboard = install_dashboard(app, mobile, description, sessions, answer)
+    close_dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
     return app
 

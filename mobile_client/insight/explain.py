@@ -87,6 +87,7 @@ def explain(request: RequestTrace, context: ReplayContext) -> Explanation:
         certificate_id=first.certificate_id,
         latency_price_lambda=decision.latency_price_lambda if decision else None,
         decided_by=decided_by,
+        trace_id=first.trace_id,
     )
 
 

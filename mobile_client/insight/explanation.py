@@ -108,6 +108,7 @@ class Explanation:
     certificate_id: str | None = None
     latency_price_lambda: float | None = None
     decided_by: Literal["expected_value", "distance"] | None = None
+    trace_id: str | None = None
 
 
 def percentage_points(probability: float, sign: bool = True) -> str:

@@ -124,7 +124,7 @@ def list_command(
     as_json: bool,
     since_s: float | None,
     until_s: float | None,
-    **wanted: Any,
+    **conditions: Any,
 ) -> None:
     """List requests that have ended, newest first, each in a line with its identifier.
 
@@ -135,7 +135,7 @@ def list_command(
     since, until = (
         None if age_s is None else max(0.0, now - age_s) for age_s in (since_s, until_s)
     )
-    records = client.list_requests(since=since, until=until, **wanted)
+    records = client.list_requests(since=since, until=until, **conditions)
     if as_json:
         click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
     elif not records:

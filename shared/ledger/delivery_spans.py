@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox_table import Row
@@ -26,7 +27,8 @@ def begin_delivery(rows: Sequence[Row]) -> TraceContext | None:
     recorder = tracer()
     if recorder is None:
         return None
-    entries = [json.loads(body) for *_, body in rows if '"span_id":"' in body]
+    with_span = (body for *_, body in rows if '"span_id":"' in body)
+    entries = [json.loads(body) for body in islice(with_span, MAX_LINKS)]
     if not entries:
         return None
     from shared.telemetry.recorded_span import begin_span
@@ -36,7 +38,7 @@ def begin_delivery(rows: Sequence[Row]) -> TraceContext | None:
         "url.template": PATH,
         "dimee.entries": len(rows),
     }
-    links = [(entry["trace_id"], entry["span_id"]) for entry in entries[:MAX_LINKS]]
+    links = [(entry["trace_id"], entry["span_id"]) for entry in entries]
     return begin_span(recorder, f"POST {PATH}", "client", attributes, links=links)
 
 

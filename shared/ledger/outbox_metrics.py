@@ -58,11 +58,12 @@ def outbox_families(outbox: Outbox, shipper: Shipper) -> Iterable[Metric]:
         yield gauge(
             "dimee_outbox_oldest_entry_age_seconds",
             "Age in seconds of the entry that has waited longest; 0 if none waits.",
-            _oldest_age_s(outbox),
+            oldest_age_s(outbox),
         )
 
 
-def _oldest_age_s(outbox: Outbox) -> float:
+def oldest_age_s(outbox: Outbox) -> float:
+    """Return the age in seconds of the entry that has waited longest; 0 if none waits."""
     for *_, body in outbox.pending(1):
         started_at = json.loads(body).get("started_at")
         if isinstance(started_at, int | float):

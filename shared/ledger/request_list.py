@@ -80,8 +80,6 @@ class RequestRecord(Report):
         final = next((entry for entry in callers if entry.final), None)
         if final is None:
             return None
-        first = min(callers, key=lambda entry: entry.ordinal)
-        before_ms = max(0.0, (final.started_at - first.started_at) * 1e3)
         return cls(
             request_id=final.request_id,
             at=final.started_at,
@@ -92,13 +90,19 @@ class RequestRecord(Report):
             state=final.state,
             label=final.label,
             confidence=final.confidence,
-            total_ms=(first.decision_ms or 0.0) + before_ms + (final.round_trip_ms or 0.0),
+            total_ms=total_ms(min(callers, key=lambda entry: entry.ordinal), final),
             cost_lambda=sum(entry.cost_lambda or 0.0 for entry in callers),
             all_cloud_lambda=final.all_cloud_lambda,
             attempts=len(callers),
             error=final.error_code,
             trace_id=final.trace_id,
         )
+
+
+def total_ms(first: LedgerEntry, final: LedgerEntry) -> float:
+    """Return `RequestRecord.total_ms` of a request by its first and final attempt."""
+    before_ms = max(0.0, (final.started_at - first.started_at) * 1e3)
+    return (first.decision_ms or 0.0) + before_ms + (final.round_trip_ms or 0.0)
 
 
 class RequestList(Report):

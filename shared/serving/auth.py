@@ -99,8 +99,8 @@ class Authenticator(AuthenticationBackend):
 
     Without ``tokens`` every caller is accepted and identified by its address. A request with a
     wrong token counts against its address, which also limits guessing. With ``sessions``, the
-    cookie of a session is accepted in place of a token; callers without a token or a session pass
-    as nobody to ``open_paths``, which tell them to sign in.
+    cookie of a session is accepted in place of a token; callers without a token or a session may
+    call ``open_paths``, which tell them to sign in.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Authenticator(AuthenticationBackend):
         is_valid: Callable[[], bool] = _always_valid
         if self._tokens is not None:
             session_id = None if self._sessions is None else _session_id(conn)
-            if scope["path"] in self._open_paths and self._is_nobody(conn, session_id):
+            if scope["path"] in self._open_paths and self._is_anonymous(conn, session_id):
                 return None
             if session_id is None:
                 secret = _bearer_token(scope)
@@ -170,7 +170,7 @@ class Authenticator(AuthenticationBackend):
             raise AuthError(refusal)
         return AuthCredentials(scopes), Principal(name, charge, token, is_valid)
 
-    def _is_nobody(self, conn: HTTPConnection, session_id: str | None) -> bool:
+    def _is_anonymous(self, conn: HTTPConnection, session_id: str | None) -> bool:
         if "authorization" in conn.headers:
             return False
         return session_id is None or self._token_of(session_id) is None

@@ -61,7 +61,7 @@ class ScrapedState(Collector):
         return ()
 
 
-def new_registry(service: str) -> CollectorRegistry:
+def new_registry() -> CollectorRegistry:
     """Return a registry with the build and the process metrics (CPU, memory, open files)."""
     # otherwise each counter and histogram has a second series with its time of creation
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -69,11 +69,11 @@ def new_registry(service: str) -> CollectorRegistry:
     ProcessCollector(registry=registry)
     build = Gauge(
         "dimee_build_info",
-        "Service, version of dimee and version of Python, always 1.",
-        ("service", "version", "python"),
+        "Versions of dimee and Python, always 1.",
+        ("version", "python"),
         registry=registry,
     )
-    build.labels(service, VERSION, platform.python_version()).set(1)
+    build.labels(VERSION, platform.python_version()).set(1)
     return registry
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from shared.domain import State
@@ -19,79 +19,87 @@ from shared.serving.metrics import serve_metrics
 from shared.settings import TierSettings
 from shared.telemetry.metrics import (
     ENDS,
-    LATENCY_BUCKETS_S,
     ScrapedState,
     counter,
     gauge,
     labelled,
     new_registry,
 )
+from shared.telemetry.totals import Batch, Durations, histogram
 from shared.tier_server.service import TierService
 
 
 class TierAttempts:
-    """Counts the attempts of one tier, each when it has ended."""
+    """Totals of one tier's attempts. For use in one event loop."""
 
-    def __init__(self, tier: str, registry: CollectorRegistry) -> None:
-        attempts = Counter(
-            "dimee_tier_attempts_total",
-            "Attempts that ended at this tier, by result.",
-            ("tier", "result"),
-            registry=registry,
-        )
-        self._attempts = {state: attempts.labels(tier, state.value) for state in ENDS}
+    def __init__(self, tier: str) -> None:
         self._tier = tier
-        self._answers = Counter(
-            "dimee_tier_answers_total",
-            "Attempts that this tier answered, by the layer at which they stopped.",
-            ("tier", "exit_layer"),
-            registry=registry,
-        )
-        self._exits: dict[int, Counter] = {}
-        self._queue, self._compute, self._total = (
-            Histogram(
-                f"dimee_tier_{name}_seconds",
-                meaning,
-                ("tier",),
-                registry=registry,
-                buckets=LATENCY_BUCKETS_S,
-            ).labels(tier)
-            for name, meaning in (
-                ("queue", "Time of an answered attempt in the queue and in shared batches."),
-                ("compute", "An answered attempt's share of the layers' time."),
-                ("total", "Time of an answered attempt at this tier."),
-            )
-        )
+        self._results = dict.fromkeys(ENDS, 0)
+        self._exits: Counter[int] = Counter()
+        self._queue, self._compute, self._total = Durations(), Durations(), Durations()
+        self._batch = Batch(self._count)
 
-    def count(self, entry: LedgerEntry) -> None:
-        """Count an attempt that has ended."""
-        self._attempts[entry.state].inc()
-        if entry.state is not State.ANSWERED or entry.exit_layer is None:
-            return
-        exits = self._exits.get(entry.exit_layer)
-        if exits is None:
-            exits = self._answers.labels(self._tier, str(entry.exit_layer))
-            self._exits[entry.exit_layer] = exits
-        exits.inc()
-        self._queue.observe((entry.queue_ms or 0.0) / 1e3)
-        self._compute.observe((entry.compute_ms or 0.0) / 1e3)
-        self._total.observe((entry.tier_ms or 0.0) / 1e3)
+    def attempt_ended(self, entry: LedgerEntry) -> None:
+        """Count an attempt by the tier's entry."""
+        self._batch.add(entry)
+
+    def _count(self, entry: LedgerEntry) -> None:
+        self._results[entry.state] += 1
+        if entry.state is State.ANSWERED and entry.exit_layer is not None:
+            self._exits[entry.exit_layer] += 1
+            self._queue.add((entry.queue_ms or 0.0) / 1e3)
+            self._compute.add((entry.compute_ms or 0.0) / 1e3)
+            self._total.add((entry.tier_ms or 0.0) / 1e3)
+
+    def families(self) -> Iterable[Metric]:
+        """Yield the metrics of all attempts that have ended."""
+        self._batch.flush()
+        yield labelled(
+            CounterMetricFamily(
+                "dimee_tier_attempts_total",
+                "Attempts that ended at this tier, by result.",
+                labels=("tier", "result"),
+            ),
+            {(self._tier, state.value): count for state, count in self._results.items()},
+        )
+        yield labelled(
+            CounterMetricFamily(
+                "dimee_tier_answers_total",
+                "Attempts that this tier answered, by the layer at which they stopped.",
+                labels=("tier", "exit_layer"),
+            ),
+            {(self._tier, str(layer)): count for layer, count in self._exits.items()},
+        )
+        for name, meaning, durations in (
+            (
+                "queue",
+                "Time of an answered attempt in the queue and in shared batches.",
+                self._queue,
+            ),
+            ("compute", "An answered attempt's share of the layers' time.", self._compute),
+            ("total", "Time of an answered attempt at this tier.", self._total),
+        ):
+            yield histogram(
+                f"dimee_tier_{name}_seconds", meaning, ("tier",), {(self._tier,): durations}
+            )
 
 
 def install_metrics(app: FastAPI, service: TierService, settings: TierSettings) -> None:
     """Add ``GET /metrics`` to a tier's application, unless the settings switch it off."""
     if settings.metrics == "off":
         return
-    registry = new_registry(service.tier.value)
-    service.on_end = TierAttempts(service.tier.value, registry).count
+    registry = new_registry()
+    attempts = TierAttempts(service.tier.value)
+    service.on_end = attempts.attempt_ended
     registry.register(ScrapedState(lambda: outbox_families(service.outbox, service.shipper)))
     registry.register(ScrapedState(lambda: worker_families(service.workers)))
-    serve_metrics(app, registry, lambda: _state(service, settings))
+    serve_metrics(app, registry, lambda: [*attempts.families(), *_state(service, settings)])
 
 
 def _state(service: TierService, settings: TierSettings) -> Iterable[Metric]:
     engine = service.engine.state()
-    yield gauge("dimee_ready", "1 while the service accepts requests.", service.ready)
+    ready = service.ready and service.outbox_report().recording != "refused"
+    yield gauge("dimee_ready", "1 while the service accepts requests.", ready)
     yield gauge("dimee_queue_length", "Requests that wait in the queue.", engine.waiting)
     yield gauge("dimee_queue_limit", "Requests that may wait in the queue.", settings.max_queue)
     yield gauge(

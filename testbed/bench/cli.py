@@ -23,6 +23,7 @@ from testbed.bench.benchmark_run import (
 from testbed.bench.core_scaling import core_scaling
 from testbed.bench.latency_breakdown import draw_breakdown, latency_breakdown
 from testbed.bench.layer_speed import early_exit, layers_only
+from testbed.bench.metrics_cost import metrics_cost
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, Peer, versions
 from testbed.bench.runtimes import compare_runtimes
@@ -39,6 +40,7 @@ PARTS = (
     "runtimes",
     "latency-breakdown",
     "core-scaling",
+    "metrics",
 )
 
 
@@ -148,6 +150,7 @@ def _measure(
         "runtimes": lambda: compare_runtimes(models, venvs, runs),
         "latency-breakdown": lambda: latency_breakdown(bundle, venvs, texts, port, min(3, runs)),
         "core-scaling": lambda: core_scaling(shipped, venvs, texts, port, settings.seconds, runs),
+        "metrics": lambda: metrics_cost(shipped, venvs, texts, settings.seconds, runs),
     }
     for part in PARTS:
         if part not in parts:

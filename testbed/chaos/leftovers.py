@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from testbed.processes.supervisor import read_testbed_file
+from shared.testbed_file import read_testbed_file
 
 WAIT_S = 20.0
 """Time that a process gets to notice the death of its parent, and to end."""

@@ -10,11 +10,11 @@ import click
 
 from mobile_client.client import load_settings
 from shared.errors import DimeeError
+from shared.testbed_file import read_testbed_file
 from testbed.links.client import LinkControl
 from testbed.links.hops import HOPS
 from testbed.links.probe import describe, measure
 from testbed.links.schedule import read_schedule_file
-from testbed.processes.supervisor import read_testbed_file
 
 _state_dir = click.option(
     "--state-dir", type=click.Path(path_type=Path), help="State folder of the running testbed."

@@ -51,13 +51,19 @@ def lines_over_time(
     duration_s: float,
     actions: Actions,
     y_label: str,
+    styles: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
-    """Draw lines over time on a logarithmic axis; None leaves a gap."""
+    """Draw lines over time on a logarithmic axis; None leaves a gap.
+
+    ``styles`` are colour and line style of a name, in place of its colour in `COLOURS`.
+    """
     figure, axes = _figure(3.2)
     for name in series:
         x = [at for at, _ in series[name]]
         y = [float("nan") if value is None else value for _, value in series[name]]
-        axes.plot(x, y, color=_colour(name), label=name, marker="." if len(x) < 3 else None)
+        colour, line = (styles or {}).get(name, (_colour(name), "-"))
+        marker = "." if len(x) < 3 else None
+        axes.plot(x, y, color=colour, linestyle=line, label=name, marker=marker)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))

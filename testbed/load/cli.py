@@ -22,18 +22,16 @@ from shared.extras import TESTBED, require
 from shared.files import prepare_output
 from shared.http_fetch import fetch, json_of, parse_json
 from shared.labels import counted
-from shared.ledger.cli import displaced_line
 from shared.pricing.live_prices import read_price_file
 from shared.redaction import without_credentials
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
-from testbed.load.accuracy import accuracy_lines
-from testbed.load.actions import actions_of, describe_action
+from testbed.load.actions import actions_of
 from testbed.load.arrivals import from_trace, poisson
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
-from testbed.load.ledger_check import describe_ledger
-from testbed.load.load_run import LoadRun, describe_partial
+from testbed.load.load_run import LoadRun
+from testbed.load.output import report_files, write_comparison, write_report
 from testbed.load.provenance import provenance
 from testbed.load.report import make_report
 from testbed.load.runner import PlannedRequest
@@ -121,13 +119,25 @@ WARM_UP_DEADLINE_MS = 20_000
 @click.option("--ledger-url", help="Address of the ledger to verify after a run with --url.")
 @click.option("--allow-remote", is_flag=True, help="Allow a --url on another machine.")
 @click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="A.json B.json",
+    help="Send nothing: compare the reports of two runs, and write a page to OUT.html.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("load"),
-    show_default=True,
-    help="Write the report to OUT.json and OUT.html.",
+    help="Write the report to OUT.json and OUT.html.  [default: load, or load-compare]",
 )
-def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> None:
+def load(
+    scenario: str,
+    out: Path | None,
+    allow_unverified: bool,
+    compared: tuple[Path, Path] | None,
+    **options: Any,
+) -> None:
     """Send load that does not wait for answers, and write a report with charts.
 
     Starts a testbed and stops it at the end, unless --state-dir or --url names one. Latency counts
@@ -135,7 +145,11 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     Ctrl-C, SIGTERM and SIGHUP end the run early: the report then has the requests that have ended.
     """
     require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
-    for file in _report_files(out):
+    if compared is not None:
+        write_comparison(out or Path("load-compare"), *compared)
+        return
+    out = out or Path("load")
+    for file in report_files(out):
         prepare_output(file, "out")
     chosen = SCENARIOS[scenario]
     duration_s, seed = options["duration_s"], options["seed"]
@@ -182,7 +196,7 @@ def load(scenario: str, out: Path, allow_unverified: bool, **options: Any) -> No
     report = make_report(
         facts, sent.samples, sent.actions, facts["duration_s"], options["deadline_ms"]
     )
-    _write(out, report)
+    write_report(out, report)
     if sent.stopped is not None:
         raise sent.stopped
 
@@ -360,35 +374,3 @@ def _link_verdict(links: list[dict[str, Any]], options: dict[str, Any]) -> dict[
         specs = ", ".join(f"{link['hop']}={link['spec']}" for link in links)
         return {"verified_links": specs, "unverified_because": None}
     return {"verified_links": None, "unverified_because": reason}
-
-
-def _report_files(out: Path) -> tuple[Path, Path]:
-    return out.with_name(out.name + ".json"), out.with_name(out.name + ".html")
-
-
-def _write(out: Path, report: dict[str, Any]) -> None:
-    # needs the extra testbed, without which dimee --help must work
-    from testbed.load.page import load_page
-
-    if partial := describe_partial(report):
-        click.echo(partial)
-    files = _report_files(out)
-    files[0].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    files[1].write_text(load_page(report), encoding="utf-8")
-    latency = report["latency_ms"] or {}
-    percentiles = " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) if latency else "–"
-    endings = ", ".join(f"{name} {count:,}" for name, count in report["endings"].items())
-    click.echo(displaced_line(report["not_from_chosen_tier"], report["answered"]))
-    click.echo(f"answered {report['answered_share']:.2%} of {report['requests']:,}: {endings}")
-    click.echo(f"latency p50 / p95 / p99: {percentiles} ms from the intended time")
-    if report["accuracy"] is not None:
-        click.echo("\n".join(accuracy_lines(report)))
-    for action in report["actions"]:
-        click.echo(describe_action(action))
-    click.echo(f"ledger verify: {describe_ledger(report)}")
-    click.echo(f"written: {files[0]} and {files[1]}")
-    if not report["endings"].get("answered") and not partial:
-        raise DimeeError(
-            f"load: none of {report['requests']:,} requests was answered ({endings}; errors: "
-            f"{', '.join(report['error_codes']) or 'none'})"
-        )

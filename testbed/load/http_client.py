@@ -165,10 +165,16 @@ class HttpClient:
     """Connections and requests for one path of one server.
 
     ``url`` is the server's, such as ``http://127.0.0.1:8701``; ``credentials`` supply the bearer
-    token and the TLS settings.
+    token and the TLS settings, ``headers`` are further ones.
     """
 
-    def __init__(self, url: str, path: str, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        path: str,
+        credentials: Credentials | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         credentials = credentials or Credentials()
         parts = urlsplit(url)
         assert parts.hostname is not None, url
@@ -179,9 +185,9 @@ class HttpClient:
             verify = credentials.verify
             context = verify if isinstance(verify, ssl.SSLContext) else None
             self._ssl = context or ssl.create_default_context()
-        headers = {"host": parts.netloc, "content-type": "application/json"}
+        every = {"host": parts.netloc, "content-type": "application/json"} | (headers or {})
         lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in (headers | credentials.headers()).items()]
+        lines += [f"{name}: {value}" for name, value in (every | credentials.headers()).items()]
         self._head = "\r\n".join([*lines, "content-length: "]).encode()
 
     def request(self, body: bytes) -> bytes:

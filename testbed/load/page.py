@@ -12,6 +12,7 @@ from testbed.load.actions import describe_action
 from testbed.load.charts import columns_over_time, lines_over_time, stacked_bars
 from testbed.load.ledger_check import describe_ledger
 from testbed.load.load_run import describe_partial
+from testbed.load.report import describe_worst
 from testbed.load.sample import ENDINGS, TIERS
 from testbed.load.templates import environment
 
@@ -23,6 +24,7 @@ def load_page(report: dict[str, Any]) -> str:
     html.filters["accuracy"] = describe_accuracy
     html.filters["action"] = describe_action
     html.filters["ledger"] = describe_ledger
+    html.filters["worst"] = describe_worst
     charts = {name: Markup(svg) for name, svg in _charts(report).items()}
     page = html.get_template("load.html.j2").render(
         report=report, charts=charts, partial=describe_partial(report)

@@ -15,6 +15,8 @@ from testbed.load.sample import ENDINGS, TIERS, Sample
 
 FORMAT = 3
 MAX_BINS = 60
+WORST = 10
+"""Number of the slowest requests that a report lists."""
 PERCENTILES = (50, 90, 95, 99)
 
 
@@ -63,9 +65,34 @@ def make_report(
             "against_all_cloud": cost / all_cloud if all_cloud else None,
             "usd": sum(sample.cost_usd for sample in answered),
         },
+        "worst": [_worst(sample) for sample in sorted(samples, key=_latency)[: -WORST - 1 : -1]],
         "over_time": _over_time(samples, duration_s),
         "actions": [asdict(action) for action in actions],
     }
+
+
+def _latency(sample: Sample) -> float:
+    return sample.latency_ms
+
+
+def _worst(sample: Sample) -> dict[str, Any]:
+    """Return where to find a slow request: its time in the run and its identifier."""
+    return {
+        "at_s": sample.intended_s,
+        "latency_ms": sample.latency_ms,
+        "ending": sample.ending,
+        "tier": sample.tier,
+        "error_code": sample.error_code,
+        "request_id": sample.request_id,
+    }
+
+
+def describe_worst(one: dict[str, Any]) -> str:
+    """Return a row of ``worst`` as text, with the identifier to ask the ledger for."""
+    end = f"answered by {one['tier']}" if one["tier"] else one["ending"].replace("_", " ")
+    code = f" ({one['error_code']})" if one["error_code"] else ""
+    name = f"request {one['request_id']}" if one["request_id"] else "without an identifier"
+    return f"{one['latency_ms']:,.1f} ms at {one['at_s']:.2f} s, {end}{code}, {name}"
 
 
 def _tier(answered: list[Sample]) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ class Sample:
     late_ms: float = 0.0
     latency_ms: float = 0.0
     ending: str = "no_answer"
+    request_id: str | None = None
     error_code: str | None = None
     tier: str | None = None
     label: str | None = None
@@ -67,7 +68,8 @@ class Sample:
                 self.ending = "refused"
             else:
                 self.ending = _ENDING_BY_STATUS.get(status, "failed")
-            self.error_code = _error_code(content)
+            self.error_code = _error_fact(content, "code")
+            self.request_id = _error_fact(content, "request_id")
             return
         try:
             result = ClassifyResponse.model_validate_json(content).items[0].result
@@ -80,6 +82,7 @@ class Sample:
 
     def _read_result(self, result: Classification) -> None:
         self.ending = "answered"
+        self.request_id = result.request_id
         self.tier = result.tier.value
         self.label = result.label
         self.from_chosen_tier = result.from_chosen_tier
@@ -127,8 +130,8 @@ def request_body(text: InputText, policy: str | None, deadline_ms: float) -> dic
     return body if text.pair is None else body | {"pairs": [text.pair]}
 
 
-def _error_code(content: bytes) -> str | None:
+def _error_fact(content: bytes, name: str) -> str | None:
     try:
-        return str(from_json(content)["error"]["code"])[:64]
+        return str(from_json(content)["error"][name])[:64]
     except (ValueError, LookupError, TypeError):
         return None

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from shared.addresses import check_address
 from shared.errors import DimeeError, InvalidInput
+from shared.testbed_file import TESTBED_FILE, read_testbed_file
 from testbed.links.client import LinkControl
 from testbed.links.probe import measure
 from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import free_ports
-from testbed.processes.supervisor import TESTBED_FILE, read_testbed_file
 from testbed.processes.temporary import temporary_folder
 
 START_S = 180.0

@@ -12,10 +12,10 @@ from mobile_client.client import load_settings
 from shared.credentials import Credentials
 from shared.domain import Tier
 from shared.pricing.live_prices import PriceFile
+from shared.testbed_file import read_testbed_file
 from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.client import LinkControl
 from testbed.prices.measure import DEADLINE_MS, MeasuredTier, measure_tier, price_file
-from testbed.processes.supervisor import read_testbed_file
 from testbed.texts import texts_for
 
 LINKS_TO = {Tier.EDGE: "mobile-edge", Tier.CLOUD: "mobile-cloud"}

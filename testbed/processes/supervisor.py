@@ -1,4 +1,4 @@
-"""Supervision of a running testbed, and the file by which other commands find it."""
+"""Supervision of a running testbed, and writing of the file by which other commands find it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import DimeeError
+from shared.testbed_file import TESTBED_FILE
 from testbed.processes.processes import Testbed
 
-TESTBED_FILE = "testbed.json"
 POLL_S = 0.2
 
 
@@ -22,18 +22,6 @@ def write_testbed_file(folder: Path, facts: dict[str, Any]) -> None:
     part = folder / f"{TESTBED_FILE}.new"
     part.write_text(json.dumps(facts | {"pid": os.getpid()}, indent=2), encoding="utf-8")
     part.replace(folder / TESTBED_FILE)
-
-
-def read_testbed_file(folder: Path) -> dict[str, Any]:
-    """Return what `write_testbed_file` wrote; raises `DimeeError` where no testbed runs."""
-    try:
-        facts = json.loads((folder / TESTBED_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DimeeError(
-            f"no testbed runs in {folder}; start one with: dimee up --link mobile-edge=4g, "
-            "or name its folder with --state-dir"
-        ) from None
-    return dict(facts)
 
 
 def supervise(

@@ -21,9 +21,9 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def target() -> Iterator[LoadTarget]:
-    """The testbed of a test module, with a link to each server."""
+    """The testbed of this folder's tests, with a link to each server."""
     # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
     settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
     links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}
@@ -44,7 +44,6 @@ def ledger(target: LoadTarget) -> Iterator[LedgerClient]:
 def open_page(browser: Browser, target: LoadTarget) -> Iterator[OpenPage]:
     """Open the page of the testbed's gateway; each page is checked at the end of the test."""
     with ExitStack() as stack:
-
         opened: list[WatchedPage] = []
 
         def open_one(width: int = 1280, theme: str = "light", motion: bool = False) -> WatchedPage:

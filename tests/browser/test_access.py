@@ -47,10 +47,15 @@ def test_no_serious_finding_of_axe(open_page: OpenPage, theme: str, width: int) 
 
 
 @pytest.mark.parametrize("width", [390, 320])
-def test_a_narrow_page_does_not_scroll_sideways(open_page: OpenPage, width: int) -> None:
+def test_a_narrow_page_does_not_scroll_sideways(
+    open_page: OpenPage, target: LoadTarget, width: int
+) -> None:
     one = open_page(width)
-    one.classify(TEXT, "cascade-routing")
+    one.page.click('[data-link="mobile-edge reset"]')
+    one.classify(TEXT, "edge")
     expect(one.page.locator("#request-rows tr").first).to_be_visible()
+    expect(one.page.locator("#journey .link-label.cut")).to_have_count(1)
+    target.set_link("mobile-edge", None)
     assert one.page.evaluate("document.documentElement.scrollWidth") <= width
     one.page.click("#open-record")
     expect(one.page.locator("#record-body table").first).to_be_visible()
@@ -72,6 +77,7 @@ def test_everything_works_with_the_keyboard(open_page: OpenPage, target: LoadTar
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     tab_to(page, "#text")
+    page.keyboard.press("Control+a")
     page.keyboard.type(TEXT)
     tab_to(page, "#classify-form [type=submit]")
     page.keyboard.press("Enter")

@@ -40,7 +40,7 @@ def test_filters_choose_requests(open_page: OpenPage) -> None:
     one.classify(TEXT, "mobile")
     one.classify(TEXT, "cloud")
     assert tiers_listed(one) == {"cloud"}, "also of what arrives while the list is open"
-    one.page.select_option("#filter-reason", "fail_over")
+    one.page.select_option("#filter-policy", "random")
     expect(one.page.locator("#no-requests")).to_be_visible()
     one.page.select_option("#filter-tier", "")
     one.page.select_option("#filter-reason", "route")

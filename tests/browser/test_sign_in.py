@@ -83,7 +83,8 @@ def test_signs_in_with_a_token_and_out_again(one: WatchedPage, secured: SecuredT
     page.reload()
     one.wait_for_stream()
 
-    page.click("#sign-out")
+    with page.expect_navigation():
+        page.click("#sign-out")
     expect(page.locator("#sign-in")).to_be_visible()
     expect(page.locator("#stream-state")).to_have_text("Signed out")
     assert one.context.cookies() == []
@@ -129,7 +130,9 @@ def test_the_sign_in_has_no_serious_finding_of_axe(
     sign_in(one.page, "wrong")
     expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
     found = Axe().run(one.page).response["violations"]
-    assert [one_found for one_found in found if one_found["impact"] in ("serious", "critical")] == []
+    assert [
+        one_found for one_found in found if one_found["impact"] in ("serious", "critical")
+    ] == []
     one.close()
 
 

@@ -78,7 +78,7 @@ def filled(store: LedgerStore) -> LedgerStore:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("conditions", "expected"),
     [
         ({}, ["r40", "r30", "r20", "r10"]),
         ({"limit": 2}, ["r40", "r30"]),
@@ -95,9 +95,9 @@ def filled(store: LedgerStore) -> LedgerStore:
     ],
 )
 def test_requests_are_filtered_and_newest_first(
-    filled: LedgerStore, wanted: dict[str, Any], expected: list[str]
+    filled: LedgerStore, conditions: dict[str, Any], expected: list[str]
 ) -> None:
-    assert names(list_requests(filled, RequestFilter(**wanted))) == expected
+    assert names(list_requests(filled, RequestFilter(**conditions))) == expected
 
 
 def test_the_last_time_of_a_list_begins_the_next_one(filled: LedgerStore) -> None:
@@ -139,7 +139,7 @@ def test_requests_are_listed_over_http(client: LedgerClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "sentence"),
+    ("conditions", "sentence"),
     [
         ({"limit": 0}, "limit: input should be greater than or equal to 1"),
         ({"limit": MAX_REQUESTS + 1}, "limit: input should be less than or equal to 1000"),
@@ -154,10 +154,10 @@ def test_requests_are_listed_over_http(client: LedgerClient) -> None:
     ],
 )
 def test_wrong_arguments_are_refused_in_one_sentence(
-    client: LedgerClient, wanted: dict[str, Any], sentence: str
+    client: LedgerClient, conditions: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
-        client.list_requests(**wanted)
+        client.list_requests(**conditions)
     assert refused.value.message.startswith(sentence)
 
 
@@ -167,7 +167,7 @@ def test_an_unknown_parameter_is_refused(client: LedgerClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "conditions",
     [
         {},
         {"since": 10.0},
@@ -177,9 +177,9 @@ def test_an_unknown_parameter_is_refused(client: LedgerClient) -> None:
     ],
 )
 def test_the_index_of_ended_requests_is_read_in_order(
-    store: LedgerStore, wanted: dict[str, Any]
+    store: LedgerStore, conditions: dict[str, Any]
 ) -> None:
-    query = final_attempts(RequestFilter(**wanted))
+    query = final_attempts(RequestFilter(**conditions))
     with store.connect() as connection:
         text = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
         if store.dialect == "sqlite":

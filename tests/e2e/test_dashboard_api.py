@@ -285,8 +285,12 @@ def test_page_works_while_the_ledger_is_down(
     assert "cannot be reached" in shown["problem"]
     assert page.post(f"{API}/whatif", json={}).json()["rows"] == []
     assert page.get(f"{API}/requests/{request_id}").status_code == 503
-    figures = next(data for _, name, data in events(page) if name == "stats")
+    figures = next(
+        data for _, name, data in events(page) if name == "stats" and data["outbox_rows"]
+    )
     assert figures["answered"] == 1
+    assert figures["outbox_rows"] == 2, "both sides of the mobile's attempt"
+    assert figures["outbox_age_s"] > 0
 
 
 def test_open_streams_do_not_hold_up_a_stop(

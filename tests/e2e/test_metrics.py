@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.domain import Reason, State, Tier
+from shared.domain import Reason, Side, State, Tier
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.ledger.reports import Summary
 from shared.serving.tokens import new_token
 from shared.version import VERSION
 from testbed.processes.processes import Testbed
+from tests.support.paths import REPOSITORY
 from tests.support.running_testbed import sentences, start
 from tests.support.scrapes import Scrape, scrape, scrape_until
 
@@ -28,7 +30,7 @@ POLICIES = ("cascade-routing", "dimee-fixed", "mobile", "edge", "cloud")
 NOT_AUDIT = tuple(reason.value for reason in Reason if reason is not Reason.AUDIT)
 LABELS = {
     *("tier", "reason", "result", "policy", "exit_layer", "state", "kind", "code", "status"),
-    *("worker", "service", "version", "python", "report", "le"),
+    *("worker", "version", "python", "report", "le"),
 }
 
 
@@ -145,12 +147,11 @@ def test_counters_of_costs_equal_the_ledgers_summary(served: tuple[Testbed, Summ
 def test_tiers_count_what_they_wrote_to_the_ledger(served: tuple[Testbed, Summary]) -> None:
     testbed, _ = served
     wrote: Counter[tuple[str, str]] = Counter()
-    with httpx.Client(base_url=testbed.roles["ledger"].url, trust_env=False, timeout=60) as http:
-        for request in http.get("/v1/requests", params={"last": 1000}).json()["requests"]:
-            request_id = request["entries"][0]["request_id"]
-            for entry in http.get(f"/v1/requests/{request_id}").json()["entries"]:
-                if entry["side"] == "tier":
-                    wrote[entry["tier"], entry["state"]] += 1
+    ledger = LedgerClient(testbed.roles["ledger"].url)
+    for entries in ledger.last_requests(1_000):
+        for entry in ledger.request_entries(entries[0].request_id):
+            if entry.side is Side.TIER:
+                wrote[entry.tier.value, entry.state.value] += 1
     cloud = scraped(served, "cloud")
     # a request that no tier answered is not among the answered ones
     late = cloud.total("dimee_tier_attempts_total", result=("timed_out", "abandoned"))
@@ -182,7 +183,6 @@ def test_metrics_are_valid(served: tuple[Testbed, Summary], name: str) -> None:
             if family.type == "counter":
                 assert sample.name.endswith("_total"), sample.name
     build = found.families["dimee_build_info"].samples[0]
-    assert build.labels["service"] == name
     assert build.labels["version"] == VERSION
     assert found.total("dimee_ready") == 1
     assert found.total("process_cpu_seconds_total") > 0
@@ -213,12 +213,11 @@ def test_labels_have_few_values_and_no_id_or_text(
     values = {value for sample in samples for value in sample.labels.values()}
     assert {label for sample in samples for label in sample.labels} <= LABELS
     assert len(values) < 150
-    with httpx.Client(base_url=testbed.roles["ledger"].url, trust_env=False, timeout=60) as http:
-        requests = http.get("/v1/requests", params={"last": 1000}).json()["requests"]
+    requests = LedgerClient(testbed.roles["ledger"].url).last_requests(1_000)
     ids = {
-        entry[field]
-        for request in requests
-        for entry in request["entries"]
+        getattr(entry, field)
+        for entries in requests
+        for entry in entries
         for field in ("request_id", "attempt_id", "text_hash", "bundle_id")
     }
     assert len(ids) >= summary.answered
@@ -305,3 +304,17 @@ def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
         for name in SERVICES:
             url = testbed.roles[name].url
             assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
+
+
+def test_the_page_names_every_metric_and_no_other(served: tuple[Testbed, Summary]) -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "watch-the-metrics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(dimee_\w+)`", page))
+    scraped_names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for name in SERVICES
+        for family in scraped(served, name).families.values()
+        if family.name.startswith("dimee_")
+    }
+    # only with a certificate
+    assert named - scraped_names == {"dimee_certificate_expiry_timestamp_seconds"}
+    assert scraped_names - named == set()

@@ -111,7 +111,8 @@ class WatchedPage:
     def check(self, *allowed: tuple[int, str]) -> None:
         """Check that nothing happened that a page must not do; answers may be ``allowed``."""
         assert self.errors == []
-        assert [one for one in self.statuses if one not in allowed] == []
+        others = [one for one in self.statuses if one not in allowed]
+        assert others == [], others
         assert self.hosts <= {urlsplit(self.url).netloc}
 
     def close(self) -> None:

@@ -70,10 +70,13 @@ def test_page_has_every_measured_part() -> None:
         "machine": {"cpu": "c", "cores": 2, "load_before": 0.0, "python": "3"},
     }
     report = {"servers": made | {"found": {"dimee": server, "other": server}}}
+    cost = {"rps": {"off": 100.0, "on": 99.0}, "rps_ratio": 0.99, "cpu_ratio": 1.01}
+    report["metrics"] = made | {"found": {"edge": cost}}
     report["layers"] = made | {"found": {"shipped": {"1": 1.0, "8": 2.0, "32": 3.0}}}
     text = bench_page(report, "bench")
     assert "1.0 × other" in text
     assert "| shipped | 1 | 2 | 3 |" in text
+    assert "| edge | 100 | 99 | 0.990 | 1.010 |" in text
     assert "Open loop" not in text
 
 

@@ -77,3 +77,18 @@ def test_images_run_without_root() -> None:
         base, body = stages[name]
         assert base in STAGES, f"{name} is not built on the runtime without root"
         assert "USER " not in body
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_monitoring_is_pinned_limited_read_only_and_on_loopback(name: str) -> None:
+    service = services("deploy/compose.observability.yml")[name]
+    assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    state, *others = service["volumes"]
+    assert state.startswith(f"{name}-state:/")
+    assert all(mount.endswith(":ro") for mount in others)
+    assert service["healthcheck"]["test"][0] == "CMD"

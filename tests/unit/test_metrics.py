@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from mobile_client.gateway.metrics import GatewayMetrics
+from mobile_client.gateway.attempt_metrics import AttemptTotals
 from shared.domain import Reason, State, Tier
-from shared.telemetry.metrics import OTHER, BoundedLabel
+from shared.telemetry.metrics import OTHER, BoundedLabel, ScrapedState
+from shared.telemetry.totals import BATCH, Batch, Durations
 from shared.version import VERSION
 from tests.support.entries import caller
 from tests.support.paths import REPOSITORY
@@ -32,22 +34,43 @@ def test_a_label_has_a_bounded_number_of_values() -> None:
 
 
 def test_policies_without_bound_make_no_series_without_bound() -> None:
-    registry = CollectorRegistry()
-    metrics = GatewayMetrics(registry)
+    totals = AttemptTotals("edge", {})
     for number in range(500):
-        metrics.attempt_ended(caller(f"a{number}", policy=f"policy-{number}", final=True))
-    (requests,) = (one for one in registry.collect() if one.name == "dimee_requests")
+        totals.attempt_ended(caller(f"a{number}", policy=f"policy-{number}", final=True))
+    (requests,) = (one for one in totals.families() if one.name == "dimee_requests")
     counted = [one.value for one in requests.samples if one.name == "dimee_requests_total"]
-    assert len(counted) <= 33
+    assert len(counted) <= 33 * 5
     assert sum(counted) == 500
 
 
 def test_an_audit_is_no_request_and_enters_no_histogram() -> None:
+    totals = AttemptTotals("edge", {})
+    totals.attempt_ended(caller("a1", reason=Reason.AUDIT, tier=Tier.CLOUD, final=False))
     registry = CollectorRegistry()
-    metrics = GatewayMetrics(registry)
-    metrics.attempt_ended(caller("a1", reason=Reason.AUDIT, tier=Tier.CLOUD, final=False))
+    registry.register(ScrapedState(totals.families))
     labels = {"tier": "cloud", "reason": "audit", "result": State.ANSWERED.value}
     assert registry.get_sample_value("dimee_attempts_total", labels) == 1
     for name in ("dimee_attempt_round_trip_seconds_count", "dimee_attempt_compute_seconds_count"):
         assert registry.get_sample_value(name, {"tier": "cloud"}) == 0
     assert registry.get_sample_value("dimee_all_cloud_cost_lambda_total") == 0
+
+
+def test_a_duration_is_in_the_buckets_from_its_bound_up() -> None:
+    durations = Durations((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 2.0):
+        durations.add(seconds)
+    assert [*durations.buckets()] == [("0.1", 2.0), ("1.0", 3.0), ("+Inf", 4.0)]
+    assert durations.sum_s == pytest.approx(2.65)
+
+
+def test_items_of_a_batch_are_counted_when_it_is_full_or_read() -> None:
+    counted: list[int] = []
+    batch = Batch(counted.append)
+    for number in range(BATCH - 1):
+        batch.add(number)
+    assert not counted
+    batch.add(BATCH - 1)
+    assert counted == [*range(BATCH)]
+    batch.add(-1)
+    batch.flush()
+    assert counted[-1] == -1

@@ -150,7 +150,7 @@ def test_page_and_files_need_no_sign_in_and_hold_no_data(browser: TestClient) ->
     assert browser.post("/", json={"inputs": "fine"}).status_code == 401
 
 
-def test_without_tokens_nobody_signs_in(tmp_path: Path) -> None:
+def test_without_tokens_no_sign_in_is_needed(tmp_path: Path) -> None:
     with TestClient(make_gateway(tmp_path)) as browser:
         state = browser.get(STATE).json()
         assert (state["signed_in"], state["auth_required"]) == (False, False)

@@ -8,6 +8,7 @@ import pytest
 
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
+from shared.ledger.outbox import Outbox
 from shared.telemetry.trace_context import read_trace_context, trace_of
 from tests.support.mobile import World, answered
 
@@ -92,3 +93,8 @@ def test_without_a_trace_nothing_is_recorded(tmp_path: Path) -> None:
 
     assert world.run(classify) is None
     assert {entry.trace_id for entry in world.entries()} == {None}
+    outbox = Outbox.claim(tmp_path / "edge", "edge")
+    rows = [row[3] for row in outbox.pending(100)]
+    outbox.close()
+    assert rows
+    assert not [row for row in rows if "trace" in row], "an earlier ledger refuses the field"

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import (
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind
 
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
@@ -32,6 +33,7 @@ from shared.telemetry.recorded_span import begin_span
 from shared.telemetry.trace_context import TraceContext
 from shared.telemetry.trace_export import LoggedOnce
 from shared.wire import Classification
+from testbed.texts import sample_sentences
 from tests.support.mobile import World, answered
 from tests.support.paths import BUNDLE, free_ports
 from tests.support.played_tiers import seen, world
@@ -306,3 +308,38 @@ def test_client_continues_the_trace_of_its_program(records: bool, tmp_path: Path
         "trace True",
     }
     assert set(done.stdout.splitlines()) == (expected if records else {"trace False"})
+
+
+def test_layers_after_a_hidden_state_are_those_that_the_tier_ran(
+    spans: Spans, tmp_path: Path
+) -> None:
+    async def work(mobile: MobileService) -> list[Classification | DimeeError]:
+        caller = begin()
+        outcomes = await mobile.classify(sample_sentences(), trace=caller)
+        caller.end()
+        return outcomes
+
+    world = World(tmp_path, up=("cloud",), settings={"resume": "always", "deadline_ms": 60_000})
+    resumed = [
+        attempt
+        for outcome in world.run(work)
+        for attempt in answered(outcome).attempts
+        if attempt.resumed_after is not None
+    ]
+    assert resumed
+    found = spans.ended()
+    served = {
+        span.context.span_id: str((span.attributes or {})["dimee.attempt_id"])
+        for span in found
+        if span.name == "POST /v1/resume" and span.kind is SpanKind.SERVER
+    }
+    ranges = {
+        served[span.parent.span_id]: tuple(
+            (span.attributes or {})[f"dimee.{name}_layer"] for name in ("first", "last")
+        )
+        for span in found
+        if span.name == "dimee.layers" and span.parent and span.parent.span_id in served
+    }
+    assert ranges == {
+        one.attempt_id: ((one.resumed_after or 0) + 1, one.exit_layer) for one in resumed
+    }

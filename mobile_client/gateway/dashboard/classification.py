@@ -72,7 +72,7 @@ async def classify_and_explain(
         explained = await _explained(mobile, request, entries) if entries else None
     except DimeeError as error:
         problem = error.message
-    facts = {"explanation": explained, "explanation_problem": problem}
+    facts: dict[str, Any] = {"explanation": explained, "explanation_problem": problem}
     if not isinstance(outcome, DimeeError):
         result = outcome.model_dump(mode="json")
         return json_response({"result": result, **facts}, 200)

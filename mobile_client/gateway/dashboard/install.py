@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mobile_client.gateway.dashboard.event_feed import EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
 from mobile_client.gateway.dashboard.operator_calls import OperatorCalls
+from mobile_client.gateway.dashboard.outbox_sampler import OutboxSampler
 from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
 from shared.serving.auth import principal_of
@@ -49,24 +51,25 @@ def install_dashboard(
     description: BundleDescription,
     sessions: Sessions,
     answer: Answer,
-) -> OperatorCalls:
+) -> Callable[[], None]:
     """Serve the page at ``/`` and its calls below ``/dashboard``.
 
     ``answer`` answers the texts of a call as ``POST /v1/classify`` does.
-    The caller closes the result when the gateway has stopped.
+    Returns a function that ends its threads, to be called before ``mobile`` is closed.
     """
     _install_files(app)
     _install_sign_in(app, sessions)
     operator_calls = OperatorCalls(mobile)
     operator_calls.install(app, API)
-    stats = LiveStats()
+    stats, outbox = LiveStats(), OutboxSampler(mobile.outbox)
     mobile.recorder.on_end.append(stats.attempt_ended)
 
     def current_figures() -> dict[str, object]:
         return {
             **stats.snapshot(),
             "in_flight": mobile.in_flight,
-            **page_state.waiting(mobile),
+            "queue": mobile.runtime.waiting_texts,
+            **outbox.latest(),
             "tiers": page_state.tiers(mobile),
             "alarms": page_state.alarms(mobile),
         }
@@ -111,7 +114,11 @@ def install_dashboard(
         last_id = request.headers.get("last-event-id", "")
         return EventStreamResponse(feed, last_id, principal_of(request).is_valid)
 
-    return operator_calls
+    def close() -> None:
+        outbox.close()
+        operator_calls.close()
+
+    return close
 
 
 def _install_files(app: FastAPI) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 
 from shared.domain import Reason, State, Tier
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.request_list import RequestRecord
+from shared.ledger.request_list import RequestRecord, total_ms
 
 WINDOW_S = 60
 """Seconds that the figures cover."""
 RATE_S = 5
 """Seconds over which requests a second are counted."""
-SAMPLES = 256
+SAMPLES = 64
 """Most durations of each second that are kept for percentiles; of more, these are drawn."""
 MAX_UNFINISHED = 4_096
 """Most requests whose attempts are kept until their end."""
@@ -58,7 +58,7 @@ class Samples(Generic[T]):
         if len(self.values) < SAMPLES:
             self.values.append(value)
             return
-        place = random.randrange(self.seen)  # algorithm R (Vitter 1985)
+        place = int(random.random() * self.seen)  # algorithm R (Vitter 1985)
         if place < SAMPLES:
             self.values[place] = value
 
@@ -79,10 +79,17 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An ended request, and its number in this process."""
+    """An ended request: its number in this process, and the caller's entries of its attempts."""
 
     number: int
-    record: RequestRecord
+    entries: tuple[LedgerEntry, ...]
+
+    @property
+    def record(self) -> RequestRecord:
+        """The request in short."""
+        record = RequestRecord.of(self.entries)
+        assert record is not None
+        return record
 
 
 class LiveStats:
@@ -121,14 +128,14 @@ class LiveStats:
             if len(self._unfinished) > MAX_UNFINISHED:
                 self._unfinished.popitem(last=False)
             return
-        record = RequestRecord.of([*(earlier or ()), entry])
-        assert record is not None
+        entries = (entry,) if earlier is None else (*earlier, entry)
         self.count += 1
-        self.finished.append(Finished(self.count, record))
+        self.finished.append(Finished(self.count, entries))
         second.all_cloud_lambda += entry.all_cloud_lambda or 0.0
         if answered:
             second.answered[entry.tier] += 1
-            second.total_ms.add(record.total_ms)
+            first = entry if earlier is None else min(entries, key=lambda one: one.ordinal)
+            second.total_ms.add(total_ms(first, entry))
         else:
             second.failed += 1
 

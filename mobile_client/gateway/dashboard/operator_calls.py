@@ -83,11 +83,11 @@ class OperatorCalls:
             }
 
         @app.post(f"{api}/whatif", include_in_schema=False)
-        async def compare_prices(wanted: WhatIf) -> dict[str, Any]:
+        async def compare_prices(scenario: WhatIf) -> dict[str, Any]:
             """Return what the last requests would have cost, or notes that say why not."""
             context = await replay_context(self._mobile)
             try:
-                return await self._ledger.read(partial(compare, wanted=wanted, context=context))
+                return await self._ledger.read(partial(compare, scenario=scenario, context=context))
             except (LedgerUnavailable, DeadlineExceeded, Overloaded, NotFound) as error:
                 return {"rows": [], "requests": 0, "notes": [error.message]}
             except InvalidInput as error:
@@ -96,9 +96,9 @@ class OperatorCalls:
                 return {"rows": [], "requests": 0, "notes": [error.message]}
 
         @app.put(f"{api}/links/{{hop}}", include_in_schema=False)
-        async def change_link(hop: str, wanted: ChangeLink) -> dict[str, Any]:
+        async def change_link(hop: str, link: ChangeLink) -> dict[str, Any]:
             """Change a link of the testbed and return its state."""
-            change = partial(self._links.change, hop, wanted.spec)
+            change = partial(self._links.change, hop, link.spec)
             return await self._link_calls.run(change)
 
 

@@ -91,16 +91,6 @@ def tiers(mobile: MobileService) -> dict[str, dict[str, str | None]]:
     return {Tier.MOBILE.value: {"ready": "ready", "breaker": None}} | states
 
 
-def waiting(mobile: MobileService) -> dict[str, Any]:
-    """Return what waits for the mobile's layers and for the ledger."""
-    undelivered = mobile.undelivered()
-    return {
-        "queue": mobile.runtime.waiting_texts,
-        "outbox_rows": 0 if undelivered is None else undelivered.undelivered,
-        "outbox_age_s": 0.0 if undelivered is None else undelivered.waiting_s,
-    }
-
-
 def alarms(mobile: MobileService) -> list[dict[str, Any]]:
     """Return the alarms of the certificate's monitor."""
     return [alarm.model_dump(mode="json") for alarm in mobile.monitor.health().alarms]

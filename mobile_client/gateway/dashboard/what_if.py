@@ -40,13 +40,13 @@ class WhatIf(BaseModel):
         )
 
 
-def compare(client: LedgerClient, wanted: WhatIf, context: ReplayContext) -> dict[str, Any]:
+def compare(client: LedgerClient, scenario: WhatIf, context: ReplayContext) -> dict[str, Any]:
     """Replay the last requests of cascade routing, and return a row before and one after."""
     policy = context.policy
     today = context.bundle.cost_model if policy is None else policy.conditions.cost_model
-    scenario = wanted.scenario(today)
-    entries = client.last_requests(wanted.count, CascadeRouting.name)
-    report = what_if([read_request(one) for one in entries], context, scenario)
+    changed = scenario.scenario(today)
+    entries = client.last_requests(scenario.count, CascadeRouting.name)
+    report = what_if([read_request(one) for one in entries], context, changed)
     return {
         "rows": [_row("before", report), _row("after", report)],
         "requests": report.requests,

@@ -157,9 +157,9 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return await report(summarise, store)
 
     @app.get("/v1/requests")
-    async def requests(wanted: Annotated[RequestFilter, Query()]) -> RequestList:
+    async def requests(requested: Annotated[RequestFilter, Query()]) -> RequestList:
         """Return ended requests in short, newest first, that fit every given parameter."""
-        return RequestList(requests=await report(list_requests, store, wanted))
+        return RequestList(requests=await report(list_requests, store, requested))
 
     @app.get("/v1/last-requests")
     async def last_requests(

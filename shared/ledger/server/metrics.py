@@ -87,7 +87,7 @@ class LedgerMetrics:
 
 def install_metrics(app: FastAPI, store: LedgerStore, settings: LedgerSettings) -> LedgerMetrics:
     """Return the counters; add ``GET /metrics``, unless the settings switch it off."""
-    registry = new_registry("ledger")
+    registry = new_registry()
     metrics = LedgerMetrics(registry)
     if settings.metrics == "on":
         registry.register(ScrapedState(lambda: _database(store)))

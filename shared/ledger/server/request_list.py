@@ -13,15 +13,15 @@ from shared.ledger.server.store import LedgerStore, entry_of
 from shared.ledger.server.tables import entries
 
 
-def list_requests(store: LedgerStore, wanted: RequestFilter) -> list[RequestRecord]:
-    """Return the requests that fit ``wanted``, newest first.
+def list_requests(store: LedgerStore, requested: RequestFilter) -> list[RequestRecord]:
+    """Return the requests that fit ``requested``, newest first.
 
     The index ``entries_final`` gives them in this order: a list reads only its part between
     ``until`` and ``since``, and stops at ``limit``.
     """
     by_request: dict[str, list[LedgerEntry]] = {}
     with store.connect() as connection:
-        for name in connection.scalars(final_attempts(wanted)):
+        for name in connection.scalars(final_attempts(requested)):
             by_request[name] = []
         query = sa.select(entries).where(
             entries.c.side == Side.CALLER.value, entries.c.request_id.in_(by_request)
@@ -32,23 +32,23 @@ def list_requests(store: LedgerStore, wanted: RequestFilter) -> list[RequestReco
     return [record for record in records if record is not None]
 
 
-def final_attempts(wanted: RequestFilter) -> sa.Select[Any]:
-    """Select the names of the requests whose final attempt fits ``wanted``, newest first."""
+def final_attempts(requested: RequestFilter) -> sa.Select[Any]:
+    """Select the names of the requests whose final attempt fits ``requested``, newest first."""
     column = entries.c
     # written out, since SQLite compares the query with the index before it knows parameters
     caller = sa.literal(Side.CALLER.value, literal_execute=True)
     conditions = [column.final, column.side == caller]
-    if wanted.since is not None:
-        conditions.append(column.started_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(column.started_at < wanted.until)
+    if requested.since is not None:
+        conditions.append(column.started_at >= requested.since)
+    if requested.until is not None:
+        conditions.append(column.started_at < requested.until)
     for name in ("policy", "tier", "reason", "state"):
-        value = getattr(wanted, name)
+        value = getattr(requested, name)
         if value is not None:
             conditions.append(column[name] == str(value))
     return (
         sa.select(column.request_id)
         .where(*conditions)
         .order_by(column.started_at.desc(), column.request_id.desc())
-        .limit(wanted.limit)
+        .limit(requested.limit)
     )

@@ -56,7 +56,8 @@ function showState(now) {
     samples.append(
       ...options((now.samples ?? []).map((sample, index) => [String(index), brief(sample.text)])),
     );
-    samples.closest(".field").hidden = samples.options.length === 1;
+    samples.closest(".field").hidden = samples.options.length <= 2;
+    if (byId("text").value === "") chooseSample(now.samples?.[0]);
     fillChoice("policy", now.policies, now.policy);
     fillChoice("mode", now.modes, now.mode ?? "auto");
     byId("deadline").placeholder = String(now.deadline_ms ?? "");
@@ -77,8 +78,11 @@ function brief(text) {
 }
 
 function useSample(event) {
-  const sample = state()?.samples?.[Number(event.target.value)];
-  if (event.target.value === "" || sample === undefined) return;
+  if (event.target.value !== "") chooseSample(state()?.samples?.[Number(event.target.value)]);
+}
+
+function chooseSample(sample) {
+  if (sample === undefined) return;
   byId("text").value = sample.text;
   byId("pair").value = sample.pair ?? "";
 }

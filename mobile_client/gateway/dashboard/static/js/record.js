@@ -22,18 +22,20 @@ export async function openRecord(requestId) {
   const shown = () => number === latest && byId("record").open;
   replace(body, el("p", { class: "muted" }, "Reading the ledger …"));
   if (!byId("record").open) byId("record").showModal();
+  let drawn = "";
   for (let reads = 1; shown(); reads += 1) {
-    let content;
+    let content = null;
     let complete = false;
     try {
       const record = await call(`/dashboard/api/requests/${encodeURIComponent(requestId)}`);
       complete = isComplete(record.entries);
-      content = view(requestId, record);
+      if (JSON.stringify(record) !== drawn) content = view(requestId, record);
+      drawn = JSON.stringify(record);
     } catch (error) {
       complete = error.status !== 404;
       content = problem(requestId, error, complete || reads === MOST_READS);
     }
-    if (shown()) replace(body, content);
+    if (shown() && content !== null) replace(body, content);
     if (complete || reads === MOST_READS) return;
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }

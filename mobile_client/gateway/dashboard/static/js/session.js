@@ -62,5 +62,5 @@ async function signIn() {
 
 async function signOut() {
   await call("/dashboard/sign-out", { method: "POST" }).catch(() => null);
-  await refresh();
+  location.reload(); // nothing that was shown stays
 }
