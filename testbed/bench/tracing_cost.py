@@ -132,7 +132,9 @@ def _round_us(case: Case, process: psutil.Process, port: int, seconds: float) ->
 
 @click.command()
 @click.option("--tree", type=click.Path(path_type=Path, exists=True), help="Another checkout.")
-@click.option("--rounds", default=20, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--rounds", default=20, show_default=True, type=click.IntRange(1), help="Number of rounds."
+)
 @click.option("--seconds", default=2.0, show_default=True, help="Seconds of a round.")
 def main(tree: Path | None, rounds: int, seconds: float) -> None:
     """Print the CPU time of a request for each case."""
