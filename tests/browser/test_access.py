@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from testbed.load.target import LoadTarget
-from tests.support.browser import OpenPage
+from tests.support.browser import OpenPage, serious_findings
 
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
 MOST_BYTES = 200_000
 MOST_TABS = 120
-
-
-def findings(page: Page) -> list[str]:
-    """Return the serious and critical findings of axe-core, each with its elements."""
-    response = Axe().run(page).response
-    return [
-        f"{found['id']}: {[node['target'] for node in found['nodes']]}"
-        for found in response["violations"]
-        if found["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize(
@@ -37,13 +26,13 @@ def test_no_serious_finding_of_axe(open_page: OpenPage, theme: str, width: int) 
     one = open_page(width, theme)
     one.classify(TEXT, "cascade-routing")
     expect(one.page.locator("#request-rows tr").first).to_be_visible()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
     one.page.click("#open-record")
     expect(one.page.locator("#record-body table").first).to_be_visible()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
     one.page.click("#record-close")
     one.page.locator(".term").first.click()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
 
 
 @pytest.mark.parametrize("width", [390, 320])
