@@ -188,6 +188,7 @@ class _Output:
         self._wrong: list[str] = []
         self._failed = self._unserved = False
         self._request_id: str | None = None
+        self._asks = ""
         self.count = 0
 
     def add_all(
@@ -210,6 +211,8 @@ class _Output:
             self._wrong.append(outcome.message)
         self._substitutes.add(outcome)
         self._request_id = outcome.request_id
+        failed = isinstance(outcome, DimeeError)
+        self._asks = "its attempts: dimee ledger show" if failed else "why there: dimee explain"
         if not isinstance(outcome, DimeeError):
             self._marks |= set(marks(outcome))
         if not self._as_json:
@@ -228,7 +231,7 @@ class _Output:
         if self._marks and not self._as_json:
             click.echo(legend(self._marks))
         if self.count == 1 and self._request_id and not self._as_json:
-            click.echo(f"why it went there: dimee explain {self._request_id}")
+            click.echo(f"{self._asks} {self._request_id}")
         if self._substitutes.answers:
             click.echo(self._substitutes.message(), err=True)
         if self._unserved:

@@ -131,6 +131,8 @@ def list_command(
     The age of a request is that of its final attempt, by the clock of the mobile. Print all of one
     with: dimee ledger show, and why it went there with: dimee explain.
     """
+    if since_s is not None and until_s is not None and since_s <= until_s:
+        raise click.BadParameter("--since must be a larger age than --until")
     now = time.time()
     since, until = (
         None if age_s is None else max(0.0, now - age_s) for age_s in (since_s, until_s)

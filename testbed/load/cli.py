@@ -38,7 +38,7 @@ from testbed.load.runner import PlannedRequest
 from testbed.load.sample import PATH, Sample, request_body
 from testbed.load.scenarios import SCENARIOS, Scenario
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
-from testbed.load.texts import in_passes, texts_to_send
+from testbed.load.texts import digest_of, in_passes, texts_to_send
 from testbed.up import describe_bundle
 
 PATHS = ("policy", "mobile", "edge", "cloud")
@@ -187,6 +187,7 @@ def load(
         "price_book": read_price_file(book).version if book else None,
         "trace": options["arrivals"] and str(options["arrivals"]),
         "trace_left_out": left_out,
+        "texts_sha256": digest_of(texts),
         "bundle_id": ready.get("bundle_id"),
         "links": links,
         **_link_verdict(links, options),

@@ -80,6 +80,8 @@ class RunReport(_Part):
     deadline_ms: Finite
     seed: int
     price_book: Text | None = None
+    trace: Text | None = None
+    texts_sha256: Text | None = None
     bundle_id: Text | None = None
     links: list[Link] = []
     machine: Machine
@@ -155,7 +157,7 @@ class Comparison:
         """One sentence on whether the runs can be compared."""
         if self.differences:
             return f"not comparable: {'; '.join(self.differences)}"
-        return "comparable: same scenario, rate, deadline, seed, bundle, machine and links"
+        return "comparable: same scenario, rate, deadline, seed, texts, bundle, machine and links"
 
 
 def read_report(file: Path) -> RunReport:
@@ -195,7 +197,7 @@ def lines(comparison: Comparison) -> list[str]:
         ).rstrip()
         for row in cells
     ]
-    return [comparison.verdict, *(f"compared: {one}" for one in comparison.compared), "", *table]
+    return [comparison.verdict, *(f"also: {one}" for one in comparison.compared), "", *table]
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -218,10 +220,12 @@ def _links(run: RunReport) -> str:
 Fact = Callable[[RunReport], object]
 _CONDITIONS: dict[str, Fact] = {
     "scenario": lambda run: f"{run.scenario} ({run.scenario_title})",
+    "file of arrivals": lambda run: run.trace,
     "rate": lambda run: f"{run.rate:g}/s",
     "duration": lambda run: f"{run.duration_s:g} s",
     "deadline": lambda run: f"{run.deadline_ms:g} ms",
     "seed": lambda run: run.seed,
+    "texts": lambda run: run.texts_sha256 and run.texts_sha256[:16],
     "bundle": lambda run: run.bundle_id,
     "machine": _machine,
     "links": _links,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,3 +66,11 @@ def texts_to_send(
     if file is None and not bundle.samples and not bundle.pairs:
         return [InputText(text) for text in make_texts(MADE_TEXTS, seed)]
     return texts_for(bundle, file, options)
+
+
+def digest_of(texts: Sequence[InputText]) -> str:
+    """Return the SHA-256 of the texts in their order, by which reports are compared."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps([text.text, text.pair]).encode())
+    return digest.hexdigest()

@@ -28,7 +28,7 @@ FACTS: dict[str, Any] = {
     "policy": "cascade-routing", "rate": 20.0, "warm_up_requests": 2, "duration_s": 4.0,
     "deadline_ms": 1_000.0, "seed": 1, "trace": None, "price_book": None, "bundle_id": "b" * 16,
     "links": [LINK], "made_at": "2026-11-23T00:00:00Z", "commit": "abc", "command": "dimee load",
-    "machine": MACHINE, "partial": None,
+    "machine": MACHINE, "partial": None, "texts_sha256": "d" * 64,
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_runs_under_the_same_conditions_are_comparable(fast: Path, slow: Path) -
     found = compare(fast, slow)
     assert found.names == ("fast", "slow")
     assert found.differences == []
-    assert found.verdict.startswith("comparable: same scenario, rate, deadline, seed, bundle")
+    assert found.verdict.startswith("comparable: same scenario, rate, deadline, seed, texts")
     assert found.compared == [
         "the policy differs (cascade-routing and dimee-fixed)",
         "the commit differs (abc and def)",
@@ -92,6 +92,7 @@ def test_runs_under_the_same_conditions_are_comparable(fast: Path, slow: Path) -
 @pytest.mark.parametrize(
     ("facts", "difference"),
     [
+        ({"texts_sha256": "e" * 64}, f"the texts differ ({'d' * 16} and {'e' * 16})"),
         ({"seed": 2}, "the seed differs (1 and 2)"),
         ({"bundle_id": "c"}, f"the bundle differs ({'b' * 16} and c)"),
         ({"links": []}, "the links differ (mobile-edge=4g and none)"),

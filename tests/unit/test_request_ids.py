@@ -78,6 +78,20 @@ def test_one_answer_says_how_to_explain_it(tmp_path: Path) -> None:
     environment = {"DIMEE_BUNDLE": str(BUNDLE), "DIMEE_STATE_DIR": str(tmp_path), **urls}
     runner = CliRunner()
     printed = runner.invoke(classify, ["--policy", "mobile", "fine"], env=environment).stdout
-    assert printed.splitlines()[-1].startswith("why it went there: dimee explain ")
+    assert printed.splitlines()[-1].startswith("why there: dimee explain ")
     printed = runner.invoke(classify, ["--policy", "mobile", "a", "b"], env=environment).stdout
     assert "dimee explain" not in printed
+
+
+def test_one_error_says_how_to_see_its_attempts(tmp_path: Path) -> None:
+    names = ("DIMEE_EDGE_URL", "DIMEE_CLOUD_URL", "DIMEE_LEDGER_URL")
+    urls = {name: f"http://127.0.0.1:{free_ports(1)[0]}" for name in names}
+    environment = {
+        "DIMEE_BUNDLE": str(BUNDLE), "DIMEE_STATE_DIR": str(tmp_path), "DIMEE_RETRIES": "0",
+        "DIMEE_FAIL_OVER": '["cloud"]', **urls,
+    }  # fmt: skip
+    done = CliRunner().invoke(classify, ["--policy", "cloud", "fine"], env=environment)
+    assert done.exit_code == 1
+    row, last = done.stdout.splitlines()[1:3]
+    assert last.startswith("its attempts: dimee ledger show ")
+    assert row.endswith(f"(request {last.split()[-1]})")
