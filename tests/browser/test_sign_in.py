@@ -99,6 +99,7 @@ def test_wrong_token(one: WatchedPage, secured: SecuredTestbed) -> None:
     expect(page.locator("#token")).to_have_attribute("aria-invalid", "true")
     sign_in(page, secured.token("later", "classify", "status"))
     one.wait_for_stream()
+    expect(page.locator("#link-list")).to_contain_text("No links are known to this gateway")
     one.check(STATE, SIGN_IN)
 
 
@@ -157,3 +158,22 @@ def test_ledger_down(one: WatchedPage, secured: SecuredTestbed) -> None:
         secured.testbed.wait_ready("ledger")
     page.get_by_role("button", name="Read again").click()
     expect(page.locator("#record-body table").first).to_be_visible()
+
+
+@pytest.mark.long
+def test_ledger_down_for_a_minute_is_said_at_the_top(
+    one: WatchedPage, secured: SecuredTestbed
+) -> None:
+    page = one.page
+    sign_in(page, secured.token("watch", "classify", "status"))
+    one.wait_for_stream()
+    secured.testbed.kill("ledger")
+    try:
+        one.classify(TEXT, "mobile")
+        banner = page.locator("#banners", has_text="The ledger does not receive entries")
+        expect(banner).to_be_visible(timeout=180_000)
+        expect(page.locator("#tiles .tile", has_text="Outbox")).not_to_contain_text("0 entries")
+    finally:
+        secured.testbed.start("ledger")
+        secured.testbed.wait_ready("ledger")
+    expect(banner).to_be_hidden(timeout=180_000)
