@@ -165,3 +165,23 @@ def test_the_words_are_defined_on_the_page(open_page: OpenPage) -> None:
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 1280
         page.keyboard.press("Escape")
+
+
+def test_an_alarm_is_shown_and_read_out(open_page: OpenPage) -> None:
+    # a real alarm takes a certificate and hours of audits; the message is the stream's
+    page = open_page(390).page
+    alarm = {
+        "kind": "disagreement",
+        "since": "2026-11-27T10:00:00Z",
+        "message": "the audits differ more often than the certificate permits",
+        "degrades": True,
+    }
+    page.evaluate(
+        """async (alarm) => {
+          const { emit } = await import("/dashboard/static/js/bus.js");
+          emit("state", { tiers: [], alarms: [alarm] });
+        }""",
+        alarm,
+    )
+    expect(page.locator("#events")).to_contain_text(alarm["message"])
+    expect(page.locator("#announcements")).to_contain_text("Alarm")
