@@ -46,13 +46,15 @@ async def _send_pieces(stream: Stream, send: Send, scope: AsgiScope) -> None:
             body = {"type": "http.response.body", "body": piece, "more_body": True}
             # it waits while the reader does not read, and then nothing else ends it
             sending = asyncio.ensure_future(send(body))
-            await asyncio.wait({sending, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
+            try:
+                await asyncio.wait({sending, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not sending.done():
+                    if abort := scope.get(ABORT):
+                        abort()
+                    return
+                sending.result()
+            finally:
                 sending.cancel()
-                if abort := scope.get(ABORT):
-                    abort()
-                return
-            sending.result()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         ended.cancel()

@@ -19,7 +19,7 @@ from mobile_client.service import MobileService
 from mobile_client.settings import link_control_urls
 from shared.ages import parse_age
 from shared.domain import Reason, Tier
-from shared.errors import DeadlineExceeded, InvalidInput, LedgerUnavailable, NotFound, Overloaded
+from shared.errors import DimeeError, InvalidInput
 from shared.field_types import Word
 from shared.ledger.client import LedgerClient
 from shared.ledger.request_list import RequestRecord
@@ -77,7 +77,7 @@ class OperatorCalls:
 
             try:
                 found = await self._ledger.read(read)
-            except (LedgerUnavailable, DeadlineExceeded, Overloaded) as error:
+            except DimeeError as error:
                 return {"requests": [], "problem": error.message}
             return {"requests": [one.model_dump(mode="json") for one in found], "problem": None}
 
@@ -97,10 +97,8 @@ class OperatorCalls:
             context = await replay_context(self._mobile)
             try:
                 return await self._ledger.read(partial(compare, scenario=scenario, context=context))
-            except (LedgerUnavailable, DeadlineExceeded, Overloaded, NotFound) as error:
-                return {"rows": [], "requests": 0, "notes": [error.message]}
-            except InvalidInput as error:
-                if error.field is not None:
+            except DimeeError as error:
+                if error.field is not None:  # of the scenario
                     raise
                 return {"rows": [], "requests": 0, "notes": [error.message]}
 
