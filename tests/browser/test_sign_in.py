@@ -170,7 +170,7 @@ def test_ledger_down_for_a_minute_is_said_at_the_top(
     secured.testbed.kill("ledger")
     try:
         one.classify(TEXT, "mobile")
-        banner = page.locator("#banners", has_text="The ledger does not receive entries")
+        banner = page.locator("#banners", has_text="undelivered")
         expect(banner).to_be_visible(timeout=180_000)
         expect(page.locator("#tiles .tile", has_text="Outbox")).not_to_contain_text("0 entries")
     finally:

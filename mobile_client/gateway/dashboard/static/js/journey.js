@@ -233,7 +233,7 @@ export function hasAnswer(attempt) {
 
 /** Return true if requests do not reach the tier now. */
 export function isDown(facts) {
-  return facts !== undefined && (facts.breaker === "open" || !["ready", "unknown"].includes(facts.ready));
+  return facts !== undefined && (facts.breaker === "open" || !["ready", "unknown", "not used"].includes(facts.ready));
 }
 
 /** Return the state of a tier in words. */
