@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from testbed.load.target import start_testbed
 
 OUT = Path(__file__).with_name("dashboard.png")
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
-SIZE = {"width": 1280, "height": 1000}
+SIZE: ViewportSize = {"width": 1280, "height": 1000}
 LINKS = {"mobile-edge": "wifi", "mobile-cloud": "4g"}
 FREE_WAITING = {"DIMEE_LATENCY_PRICE_LAMBDA": "0"}
 """The tier then depends on the text alone, and not on the speed of this machine."""

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from testbed.load.target import LoadTarget
-from tests.support.browser import OpenPage
+from tests.support.browser import OpenPage, serious_findings
 
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
 MOST_BYTES = 200_000
 MOST_TABS = 120
-
-
-def findings(page: Page) -> list[str]:
-    """Return the serious and critical findings of axe-core, each with its elements."""
-    response = Axe().run(page).response
-    return [
-        f"{found['id']}: {[node['target'] for node in found['nodes']]}"
-        for found in response["violations"]
-        if found["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize(
@@ -37,13 +26,13 @@ def test_no_serious_finding_of_axe(open_page: OpenPage, theme: str, width: int) 
     one = open_page(width, theme)
     one.classify(TEXT, "cascade-routing")
     expect(one.page.locator("#request-rows tr").first).to_be_visible()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
     one.page.click("#open-record")
     expect(one.page.locator("#record-body table").first).to_be_visible()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
     one.page.click("#record-close")
     one.page.locator(".term").first.click()
-    assert findings(one.page) == []
+    assert serious_findings(one.page) == []
 
 
 @pytest.mark.parametrize("width", [390, 320])
@@ -176,3 +165,23 @@ def test_the_words_are_defined_on_the_page(open_page: OpenPage) -> None:
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 1280
         page.keyboard.press("Escape")
+
+
+def test_an_alarm_is_shown_and_read_out(open_page: OpenPage) -> None:
+    # a real alarm takes a certificate and hours of audits; the message is the stream's
+    page = open_page(390).page
+    alarm = {
+        "kind": "disagreement",
+        "since": "2026-11-27T10:00:00Z",
+        "message": "the audits differ more often than the certificate permits",
+        "degrades": True,
+    }
+    page.evaluate(
+        """async (alarm) => {
+          const { emit } = await import("/dashboard/static/js/bus.js");
+          emit("state", { tiers: [], alarms: [alarm] });
+        }""",
+        alarm,
+    )
+    expect(page.locator("#events")).to_contain_text(alarm["message"])
+    expect(page.locator("#announcements")).to_contain_text("Alarm")

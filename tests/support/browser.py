@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -127,6 +128,16 @@ OpenPage = Callable[..., WatchedPage]
 def text_of(element: Locator) -> str:
     """Return the text of an element, with ordinary spaces."""
     return " ".join(element.inner_text().split())
+
+
+def serious_findings(page: Page) -> list[str]:
+    """Return the serious and critical findings of axe-core, each with its elements."""
+    response = Axe().run(page).response
+    return [
+        f"{found['id']}: {[node['target'] for node in found['nodes']]}"
+        for found in response["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
 
 
 def figure(value: float, decimals: int, unit: str) -> str:

@@ -36,7 +36,7 @@ function show() {
   if (stream === "reconnecting") {
     problems.push(["bad", "The connection to the gateway was lost. Reconnecting; figures below are the last known."]);
   }
-  if (state()?.ledger) problems.push(["", `The ledger does not receive entries: ${state().ledger}`]);
+  if (state()?.ledger) problems.push(["", `Ledger: ${state().ledger}`]);
   if (state() !== null && !mayCall()) problems.push(["", "Sign in to classify and to see figures."]);
   if (stream === "not permitted") {
     problems.push(["", "Your token lacks the scope status: figures, requests, prices of today's requests and links are not shown."]);

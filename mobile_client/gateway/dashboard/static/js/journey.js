@@ -18,6 +18,7 @@ export class Journey {
     this.attempts = [];
     this.shown = 0; // attempts that are drawn as ended
     this.run = 0; // number of the animation; a newer one ends those before it
+    this.playing = false;
     new ResizeObserver(() => this.draw()).observe(container);
   }
 
@@ -25,12 +26,13 @@ export class Journey {
   setState(tiers, links) {
     this.tiers = tiers;
     this.links = links;
-    this.draw();
+    if (!this.playing) this.draw(); // else each step of the animation draws the new state
   }
 
   /** Set the attempts of a request; none is drawn until `play` or `show`. */
   setAttempts(attempts) {
     this.run += 1;
+    this.playing = false;
     this.attempts = attempts;
     this.shown = 0;
     this.draw();
@@ -39,6 +41,7 @@ export class Journey {
   /** Draw the first `count` attempts as ended, without movement. */
   show(count) {
     this.run += 1;
+    this.playing = false;
     this.shown = count;
     this.draw();
   }
@@ -51,6 +54,7 @@ export class Journey {
       ended(this.attempts.length);
       return;
     }
+    this.playing = true;
     for (let index = 0; index < this.attempts.length; index += 1) {
       this.shown = index;
       this.draw();
@@ -58,6 +62,7 @@ export class Journey {
       await this.animate(this.attempts[index], run);
       if (run !== this.run) return;
     }
+    this.playing = false;
     this.shown = this.attempts.length;
     this.draw();
     ended(this.shown);
@@ -228,7 +233,7 @@ export function hasAnswer(attempt) {
 
 /** Return true if requests do not reach the tier now. */
 export function isDown(facts) {
-  return facts !== undefined && (facts.breaker === "open" || !["ready", "unknown"].includes(facts.ready));
+  return facts !== undefined && (facts.breaker === "open" || !["ready", "unknown", "not used"].includes(facts.ready));
 }
 
 /** Return the state of a tier in words. */
