@@ -93,3 +93,13 @@ def test_every_call_is_in_the_ledger(testbed: Testbed, url: str, gateway: httpx.
     headers = gateway.post("/predict", json={"inputs": [[TEXT], ["dull"]]}).headers
     request_ids = headers["x-dimee-request-id"].split(", ")
     check_recorded(testbed.roles["ledger"].url, request_ids)
+
+
+def test_trace_of_the_caller_is_in_the_ledger(testbed: Testbed, gateway: httpx.Client) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    answer = gateway.post("/predict", json={"inputs": TEXT}, headers=headers)
+    request_id, ledger = answer.headers["x-dimee-request-id"], testbed.roles["ledger"].url
+    check_recorded(ledger, [request_id])
+    recorded = httpx.get(f"{ledger}/v1/requests/{request_id}", trust_env=False).text
+    assert trace_id in recorded

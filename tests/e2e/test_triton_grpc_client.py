@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.http as triton_http
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
@@ -271,18 +274,22 @@ def test_any_message_gets_an_answer_or_an_error(address: str) -> None:
 def test_every_call_is_in_the_ledger(
     testbed: Testbed, client: triton.InferenceServerClient
 ) -> None:
-    result = client.infer("sst2", [text_input([2])])
+    trace_id, ledger = "4bf92f3577b34da6a3ce929d0e0e4736", testbed.roles["ledger"].url
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    result = client.infer("sst2", [text_input([2])], headers=headers)
     request_ids = result.get_response().parameters["request_id"].string_param.split(", ")
-    check_recorded(testbed.roles["ledger"].url, request_ids)
+    check_recorded(ledger, request_ids)
+    recorded = httpx.get(f"{ledger}/v1/requests/{request_ids[0]}", trust_env=False)
+    assert trace_id in recorded.text
 
 
-def test_token_is_required(tmp_path: Path) -> None:
+def test_token_is_required_of_every_client(tmp_path: Path) -> None:
     tokens, port = tmp_path / "tokens.jsonl", free_ports(1)[0]
     secret, _ = new_token(tokens, "app", ["classify"])
     service, _ = new_token(tokens, "service", ["infer", "ledger:write"])
     settings = {"DIMEE_TOKENS": str(tokens), "DIMEE_TOKEN": service, GRPC_PORT: str(port)}
     with (
-        start(tmp_path / "state", **settings),
+        start(tmp_path / "state", **settings) as running,
         triton.InferenceServerClient(f"127.0.0.1:{port}") as client,
     ):
         assert client.is_server_ready()
@@ -297,3 +304,14 @@ def test_token_is_required(tmp_path: Path) -> None:
         headers = {"authorization": f"Bearer {secret}"}
         result = client.infer("sst2", [text_input([2])], headers=headers)
         assert result.as_numpy("tier").size == 2
+        url = running.roles["mobile"].url
+        assert InferenceClient(url, token=secret).text_classification("fine")
+        with pytest.raises(HfHubHTTPError, match="the token is unknown"):
+            InferenceClient(url, token="wrong").text_classification("fine")
+        with triton_http.InferenceServerClient(url.removeprefix("http://")) as http:
+            one = triton_http.InferInput("text", [1], "BYTES")
+            one.set_data_from_numpy(np.array(["fine"], dtype=np.object_))
+            assert http.is_server_ready()
+            assert http.infer("sst2", [one], headers=headers).as_numpy("tier").size == 1
+            with pytest.raises(InferenceServerException, match="a token is needed"):
+                http.infer("sst2", [one])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_other_errors_have_the_shape(tmp_path: Path) -> None:
             message_of(path, gateway.put(path))
         unknown = gateway.get("/unknown")
         assert unknown.json()["error"]["code"] == "not_found", "no protocol has this path"
+
+
+def test_pages_of_other_sites_cannot_make_calls(tmp_path: Path) -> None:
+    """Browsers send any page's form or plain text, and JSON only where the server allows it."""
+    with mobile_gateway(tmp_path) as gateway:
+        for path, body in CALLS.items():
+            content = json.dumps(body)
+            for kind in ("text/plain", "application/x-www-form-urlencoded"):
+                headers = {"content-type": kind}
+                assert gateway.post(path, content=content, headers=headers).status_code == 200
+                for origin in ("https://example.org", "null", "http://["):
+                    foreign = headers | {"origin": origin}
+                    answer = gateway.post(path, content=content, headers=foreign)
+                    assert answer.status_code == 403
+                    message_of(path, answer)
+                own = headers | {"origin": "http://testserver"}
+                assert gateway.post(path, content=content, headers=own).status_code == 200
+            preflight = gateway.options(path, headers={"origin": "https://example.org"})
+            assert "access-control-allow-origin" not in preflight.headers
 
 
 def test_internal_errors_have_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
-from shared.errors import DimeeError, InvalidInput, NotFound, TooLarge
+from shared.errors import DimeeError, Forbidden, InvalidInput, NotFound, TooLarge
 from shared.text import check_inputs
 from shared.wire import BundleDescription, Classification
 
@@ -67,6 +67,7 @@ class ProtocolCalls:
         single texts. ``truncate`` is False if a text that is longer than the model reads is an
         error.
         """
+        refuse_other_sites(message)
         try:
             if not truncate:
                 await self._refuse_long(texts, pairs)
@@ -114,6 +115,19 @@ def _with_message(error: DimeeError, message: str, field: str | None = None) -> 
         limit=error.limit,
         retry_after_s=error.retry_after_s,
     )
+
+
+def refuse_other_sites(message: Request) -> None:
+    """Raise `Forbidden` for a call that a browser made for a page of another site.
+
+    Browsers make a call with JSON only if the gateway allows it, which it does not. They send any
+    page's form or plain text, which these protocols accept, because some clients name no type.
+    """
+    origin, kind = message.headers.get("origin"), message.headers.get("content-type", "")
+    if origin is None or kind.partition(";")[0].strip().lower() == "application/json":
+        return
+    if origin.partition("://")[2] != message.headers.get("host"):
+        raise Forbidden("a page of another site made this call; send it as application/json")
 
 
 def model_names(description: BundleDescription) -> tuple[str, str]:
