@@ -57,7 +57,7 @@ def test_a_record_holds_the_final_attempt_and_the_sums_of_all(store: LedgerStore
         request_id="r5", at=5.0, policy="dimee-fixed", tier=Tier.CLOUD, exit_layer=6,
         reason=Reason.ESCALATE, state=State.ANSWERED, label="positive", confidence=0.75,
         total_ms=0.25 + 500.0 + 30.0, cost_lambda=5.5, all_cloud_lambda=12.0, attempts=2,
-        error=None,
+        error=None, trace_id=caller().trace_id,
     )  # fmt: skip
 
 

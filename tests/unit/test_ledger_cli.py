@@ -150,7 +150,7 @@ def test_list_prints_a_line_for_each_request_with_its_identifier(url: str) -> No
         "request_id": "1" * 32, "at": now - 300, "policy": "dimee-fixed", "tier": "edge",
         "exit_layer": 3, "reason": "route", "state": "answered", "label": "positive",
         "confidence": 0.75, "total_ms": 10.25, "cost_lambda": 3.5, "all_cloud_lambda": 12.0,
-        "attempts": 1, "error": None, "trace_id": None,
+        "attempts": 1, "error": None, "trace_id": caller().trace_id,
     }  # fmt: skip
     assert "1" * 32 not in run(url, "list", "--until", "6m").output
 
