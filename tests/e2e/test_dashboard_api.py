@@ -339,6 +339,7 @@ def test_ledger_that_is_off_is_a_problem(tmp_path: Path) -> None:
     app = make_gateway(tmp_path, ledger_url="off")
     with TestClient(app) as browser:
         assert "DIMEE_LEDGER_URL is off" in browser.get(f"{API}/requests").json()["problem"]
+        assert "DIMEE_LEDGER_URL is off" in browser.get(f"{API}/state").json()["ledger"]
         answer = browser.post(f"{API}/classify", json={"text": "fine"}).json()
         assert answer["explanation"]["attempts"][0]["tier"] == "mobile"
         assert browser.put(f"{API}/links/mobile-edge", json={"spec": "3g"}).status_code == 404

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -230,6 +232,40 @@ def test_wrong_messages(address: str) -> None:
     squeezed = raw_call(address, bomb, compression=grpc.Compression.Gzip)
     assert squeezed is grpc.StatusCode.UNIMPLEMENTED, "it would be decompressed before any limit"
     assert triton.InferenceServerClient(address).is_server_live()
+
+
+def test_any_message_gets_an_answer_or_an_error(address: str) -> None:
+    """No message ends in an internal error."""
+    names = st.sampled_from(["text", "pair", "", "é"])
+    datas = st.sampled_from([b"", b"\1\0\0\0a", b"\0\0\0\0", b"\xff"]) | st.binary(max_size=9)
+    shapes = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 2), max_size=3)
+    datatypes = st.sampled_from(["BYTES", "FP32", ""])
+    tensors = st.tuples(names, datatypes, shapes, st.lists(datas, max_size=3))
+    options = st.sampled_from(["policy", "deadline_ms", "binary_data_output", "timeout", "x"])
+    values = st.booleans() | st.integers(0, 2**63 - 1) | st.floats() | st.text(max_size=4)
+    codes = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @given(
+        st.sampled_from(["sst2", "", "other", "sst2/infer"]),
+        st.lists(tensors, max_size=2),
+        st.lists(datas, max_size=2),
+        st.dictionaries(options, values, max_size=2),
+        st.lists(st.sampled_from([*NAMES, "other"]), max_size=2),
+    )
+    def check(model: str, inputs: Any, raw: Any, parameters: Any, outputs: Any) -> None:
+        request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=raw)
+        for name, datatype, shape, contents in inputs:
+            tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+            tensor.contents.bytes_contents.extend(contents)
+        for name in outputs:
+            request.outputs.add(name=name)
+        kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+        for name, value in parameters.items():
+            setattr(request.parameters[name], kinds[type(value)], value)
+        assert raw_call(address, request.SerializeToString()).name in codes
+
+    check()
 
 
 def test_every_call_is_in_the_ledger(

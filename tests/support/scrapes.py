@@ -20,6 +20,11 @@ class Scrape:
     text: str
     families: dict[str, Metric]
 
+    @classmethod
+    def of(cls, text: str) -> Scrape:
+        """Read an answer of ``/metrics``."""
+        return cls(text, {family.name: family for family in text_string_to_metric_families(text)})
+
     def total(self, name: str, /, **labels: str | tuple[str, ...]) -> float:
         """Return the sum of the samples ``name`` whose labels have these values.
 
@@ -44,8 +49,7 @@ def scrape(url: str, headers: dict[str, str] | None = None) -> Scrape:
     response = httpx.get(f"{url}/metrics", headers=headers, trust_env=False, timeout=30)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/plain; version=")
-    families = {family.name: family for family in text_string_to_metric_families(response.text)}
-    return Scrape(response.text, families)
+    return Scrape.of(response.text)
 
 
 def scrape_until(url: str, reached: Callable[[Scrape], bool]) -> Scrape:

@@ -18,6 +18,7 @@ from mobile_client.gateway.dashboard.event_feed import MAX_STREAMS, EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
 from shared.errors import Overloaded
+from shared.serving.connection import ConnectionLimits
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.server import is_stopping
 from tests.support.entries import caller
@@ -103,10 +104,13 @@ class Reader:
         return [event async for event in self.events()]
 
 
-def run(client: Callable[[Feed, uvicorn.Server, int], Awaitable[None]]) -> None:
+def run(
+    client: Callable[[Feed, uvicorn.Server, int], Awaitable[None]],
+    limits: ConnectionLimits | None = None,
+) -> None:
     async def main() -> None:
         feed = Feed()
-        async with asyncio.timeout(60), serving(feed.app) as (server, port):
+        async with asyncio.timeout(60), serving(feed.app, limits) as (server, port):
             feed.app.state.server = server
             await client(feed, server, port)
 
@@ -198,6 +202,19 @@ def test_reader_that_is_too_slow_is_dropped(monkeypatch: pytest.MonkeyPatch) -> 
             await feed.until(lambda: len(feed.feed) == 0)
 
     run(client)
+
+
+def test_limits_of_requests_and_idle_connections_do_not_end_a_stream() -> None:
+    async def client(feed: Feed, _: uvicorn.Server, port: int) -> None:
+        async with Reader.open(port) as reader:
+            for _number in range(3):  # figures of three seconds
+                waiting, _ = await asyncio.open_connection("127.0.0.1", port)
+                await reader.next("stats")
+            assert await waiting.read() == b"", "a connection without a request is closed"
+            feed.end_request(1)
+            assert (await reader.next("request"))[2]["request_id"] == "r1"
+
+    run(client, ConnectionLimits(head_s=0.2, body_s=0.2, write_s=0.2, connections=1))
 
 
 def test_stream_of_a_revoked_token_ends() -> None:

@@ -14,7 +14,7 @@ from mobile_client.gateway.dashboard.classification import ClassifyText, classif
 from mobile_client.gateway.dashboard.event_feed import EventFeed
 from mobile_client.gateway.dashboard.event_stream import EventStreamResponse
 from mobile_client.gateway.dashboard.live_stats import LiveStats
-from mobile_client.gateway.dashboard.operator_calls import OperatorCalls
+from mobile_client.gateway.dashboard.operator_calls import NOT_STORED, OperatorCalls
 from mobile_client.gateway.dashboard.outbox_sampler import OutboxSampler
 from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
@@ -77,7 +77,7 @@ def install_dashboard(
     feed = EventFeed(stats, current_figures, lambda: is_stopping(app))
     fixed = page_state.fixed_state(mobile, description)
 
-    @app.get(f"{API}/state", include_in_schema=False)
+    @app.get(f"{API}/state", include_in_schema=False, dependencies=NOT_STORED)
     async def state(request: Request) -> dict[str, Any]:
         """Return what the page shows before anything happens."""
         caller, ranges = principal_of(request), fixed["layers"]
@@ -85,7 +85,6 @@ def install_dashboard(
         if auth_required and caller.token is None:
             return {"signed_in": False, "auth_required": True}
         operator = "status" in caller.scopes
-        undelivered = mobile.undelivered()
         return {
             **{name: value for name, value in fixed.items() if name != "layers"},
             "signed_in": caller.token is not None,
@@ -99,7 +98,7 @@ def install_dashboard(
             "prices": page_state.prices(mobile),
             "alarms": page_state.alarms(mobile) if operator else [],
             "links": await operator_calls.link_states() if operator else [],
-            "ledger": None if undelivered is None else undelivered.sentence(),
+            "ledger": page_state.ledger_problem(mobile),
         }
 
     @app.post(CLASSIFY_AND_EXPLAIN, include_in_schema=False)

@@ -6,8 +6,9 @@ import time
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 from pydantic import BeforeValidator
+from starlette.responses import Response
 
 from mobile_client.gateway.dashboard.classification import replay_context
 from mobile_client.gateway.dashboard.ledger_reader import LedgerReader
@@ -26,6 +27,14 @@ from shared.ledger.request_list import RequestRecord
 MAX_REQUESTS = 500
 Optional = BeforeValidator(lambda value: None if value == "" else value)
 """Reads an empty query parameter, such as that of an empty field, as none."""
+
+
+def _do_not_store(response: Response) -> None:
+    response.headers["cache-control"] = "no-store"
+
+
+NOT_STORED = [Depends(_do_not_store)]
+"""Keeps answers out of the browser's cache, where they would outlive the session."""
 
 
 class OperatorCalls:
@@ -50,7 +59,7 @@ class OperatorCalls:
     def install(self, app: FastAPI, api: str) -> None:
         """Add the calls to the gateway, below the path ``api``."""
 
-        @app.get(f"{api}/requests", include_in_schema=False)
+        @app.get(f"{api}/requests", include_in_schema=False, dependencies=NOT_STORED)
         async def requests(
             since: Annotated[str | None, Optional] = None,
             policy: Annotated[Word | None, Optional] = None,
@@ -72,7 +81,7 @@ class OperatorCalls:
                 return {"requests": [], "problem": error.message}
             return {"requests": [one.model_dump(mode="json") for one in found], "problem": None}
 
-        @app.get(f"{api}/requests/{{request_id}}", include_in_schema=False)
+        @app.get(f"{api}/requests/{{request_id}}", include_in_schema=False, dependencies=NOT_STORED)
         async def request_entries(request_id: str) -> dict[str, Any]:
             """Return both sides of every attempt of one request."""
             entries = await self._ledger.read(lambda ledger: ledger.request_entries(request_id))

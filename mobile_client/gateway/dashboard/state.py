@@ -91,6 +91,12 @@ def tiers(mobile: MobileService) -> dict[str, dict[str, str | None]]:
     return {Tier.MOBILE.value: {"ready": "ready", "breaker": None}} | states
 
 
+def ledger_problem(mobile: MobileService) -> str | None:
+    """Return why entries do not reach the ledger or are not recorded; None if they are."""
+    undelivered = mobile.undelivered()
+    return mobile.outbox_report().problem if undelivered is None else undelivered.sentence()
+
+
 def alarms(mobile: MobileService) -> list[dict[str, Any]]:
     """Return the alarms of the certificate's monitor."""
     return [alarm.model_dump(mode="json") for alarm in mobile.monitor.health().alarms]

@@ -30,12 +30,14 @@ from mobile_client.gateway.protocols.tensors import HEADER_LENGTH
 from mobile_client.settings import MobileSettings
 from shared.connections import SERVER_IDLE_S
 from shared.errors import DimeeError, InvalidInput
+from shared.serving.body_limit import MAX_INCOMPLETE_BYTES
 from shared.serving.http_framing import HEAD_BYTES
 from shared.wire import MAX_BODY_BYTES
 
 SERVICE = "inference.GRPCInferenceService"
 MAX_MESSAGE_BYTES = MAX_BODY_BYTES
-CALLS_PER_CONNECTION = 1_024
+MAX_CALLS = MAX_INCOMPLETE_BYTES // MAX_MESSAGE_BYTES
+"""Most calls at once; grpc has the message of each in memory before it can be refused."""
 UNCOMPRESSED = 1 << grpc.Compression.NoCompression
 """Set of the accepted compressions of messages: none."""
 _FORWARDED = frozenset({"authorization", "traceparent", "tracestate", *OPTION_HEADERS.values()})
@@ -75,13 +77,13 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_metadata_size", HEAD_BYTES),
-                ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+                ("grpc.max_concurrent_streams", MAX_CALLS),
                 ("grpc.max_connection_idle_ms", SERVER_IDLE_S * 1_000),
                 # grpc limits a message's size after it has decompressed the whole of it
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
                 ("grpc.so_reuseport", 0),  # or a second server would take half of the calls
             ],
-            maximum_concurrent_rpcs=self._settings.max_queue,
+            maximum_concurrent_rpcs=min(self._settings.max_queue, MAX_CALLS),
         )
         self._server.add_generic_rpc_handlers((self._handlers(),))
         try:

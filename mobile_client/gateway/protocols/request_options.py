@@ -8,6 +8,7 @@ from typing import Any
 
 from mobile_client.options import RequestOptions
 from shared.errors import InvalidInput
+from shared.short_line import short_line
 from shared.wire import Classification
 
 OPTION_HEADERS = {
@@ -69,7 +70,7 @@ def answer_headers(answers: list[Classification]) -> dict[str, str]:
 def refuse_unknown(parameters: Mapping[str, Any], prefix: str = "") -> None:
     """Raise `InvalidInput` if a parameter is left that no part of the protocol has read."""
     for name in parameters:
-        field = f"{prefix}{name}"[:100]
+        field = short_line(f"{prefix}{name}", 100)
         raise InvalidInput(
             f"{field}: is not a parameter that this service knows; leave it out", field=field
         )
