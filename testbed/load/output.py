@@ -66,7 +66,7 @@ def write_comparison(out: Path, first: Path, second: Path) -> None:
     page = report_files(out)[1]
     prepare_output(page, "out")
     comparison = compare(first, second)
+    page.write_text(compare_page(comparison), encoding="utf-8")
     for line in lines(comparison):
         click.echo(one_line(line))
-    page.write_text(compare_page(comparison), encoding="utf-8")
     click.echo(f"written: {page}")

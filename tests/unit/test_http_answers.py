@@ -112,6 +112,7 @@ def test_ledger_client_raises_an_error_of_ours(name: str) -> None:
             client.verify,
             lambda: client.request_entries("r"),
             lambda: client.last_requests(3),
+            lambda: client.list_requests(limit=3),
         ):
             if name == "answers an empty object" and read == client.summary:
                 continue

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-import mobile_client.cli.status
 from mobile_client.cli.status import PROBE_TRIES, as_mobile_sees, collect, show, status
 from mobile_client.monitoring.health import AuditReport, MobileHealth
 from shared.testbed_file import TESTBED_FILE, running_addresses
@@ -140,9 +139,7 @@ def ask(
     """Return the addresses that the command asks."""
     asked: list[str] = []
     transport = compose({"edge": "ready", "cloud": "ready"}, asked=asked)
-    monkeypatch.setattr(
-        mobile_client.cli.status.httpx, "Client", lambda **_: CLIENT(transport=transport)
-    )
+    monkeypatch.setattr(httpx, "Client", lambda **_: CLIENT(transport=transport))
     done = CliRunner().invoke(status, ["--state-dir", str(folder), *words], env=environment)
     assert done.exit_code in (0, 1), done.output
     return {address.partition("//")[2].partition("/")[0] for address in asked}
