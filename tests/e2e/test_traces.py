@@ -153,22 +153,20 @@ def check_attributes(spans: list[ReceivedSpan], answer: dict[str, Any]) -> None:
 
 def check_links(receiver: Receiver, spans: list[ReceivedSpan]) -> None:
     """A delivery has a trace of its own, which is linked to the spans of the attempts."""
-    recorded = {span.parent_id for span in spans if span.name == "dimee.ledger_record"}
-    keys = {(TRACE_ID, span_id) for span_id in recorded}
-    everything = receiver.wait_for(
-        lambda found: (
-            keys <= {link for span in found for link in span.links if span.kind == "client"}
-        )
-    )
-    deliveries = {
-        span.span_id: span
-        for span in everything
-        if (span.name, span.kind) == ("POST /v1/entries", "server")
-    }
-    for span in spans:
-        if span.name == "dimee.ledger_record":
-            ((trace_id, span_id),) = span.links
-            assert deliveries[span_id].trace_id == trace_id != TRACE_ID
+    records = [span for span in spans if span.name == "dimee.ledger_record"]
+    attempts = {(TRACE_ID, span.parent_id) for span in records}
+    deliveries = {link for span in records for link in span.links}
+
+    def arrived(found: list[ReceivedSpan]) -> bool:
+        """The span of a delivery ends after those of its entries, and may come later."""
+        named = [span for span in found if span.name == "POST /v1/entries"]
+        links = {link for span in named if span.kind == "client" for link in span.links}
+        served = {(span.trace_id, span.span_id) for span in named if span.kind == "server"}
+        return attempts <= links and deliveries <= served
+
+    receiver.wait_for(arrived)
+    assert [len(span.links) for span in records] == [1] * len(records)
+    assert TRACE_ID not in {trace_id for trace_id, _ in deliveries}
 
 
 def check_ledger(testbed: Testbed, request_id: str, spans: list[ReceivedSpan]) -> None:
