@@ -77,15 +77,9 @@ def test_one_trace_through_three_tiers_and_the_ledger(testbed: Testbed, receiver
     assert answer["trace_id"] == TRACE_ID
     version, trace_id, server_id, flags = response.headers["traceresponse"].split("-")
     assert (version, trace_id, int(flags, 16) & 1) == ("00", TRACE_ID, 1)
-    # both sides of three attempts
-    spans = of_trace(
-        receiver.wait_for(
-            lambda spans: (
-                [one.name for one in of_trace(spans)].count("dimee.ledger_record") == 6
-                and any(one.parent_id == CALLER for one in of_trace(spans))
-            )
-        )
-    )
+    # gateway, request, decision, 3 attempts, 2 on the mobile, 4 at each server, 6 in the ledger
+    spans = of_trace(receiver.wait_for(lambda spans: len(of_trace(spans)) >= 22))
+    assert len(spans) == 22
     by_id = {span.span_id: span for span in spans}
 
     def path(span: ReceivedSpan) -> list[tuple[str, str]]:
@@ -213,13 +207,9 @@ def test_command_begins_a_trace_of_its_own(
         "classify", "--json", "--policy", "edge", TEXT, status=0, state_dir=tmp_path, **urls
     )
     trace_id = json.loads(done.stdout)[0]["trace_id"]
+    # call, request, decision, attempt and exchange; 3 at the edge; 2 in the ledger
     spans = of_trace(
-        receiver.wait_for(
-            lambda spans: (
-                [one.name for one in of_trace(spans, trace_id)].count("dimee.ledger_record") == 2
-            )
-        ),
-        trace_id,
+        receiver.wait_for(lambda spans: len(of_trace(spans, trace_id)) >= 10), trace_id
     )
     (root,) = [span for span in spans if not span.parent_id]
     assert (root.service, root.name) == ("dimee-classify", "dimee.classify")
