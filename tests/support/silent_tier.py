@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 ACCEPT_S = 30.0
+PROBES = (b"GET /readyz", b"GET /health")
 
 
 class SilentTier:
@@ -20,12 +21,17 @@ class SilentTier:
         return self
 
     def wait_for(self, requests: int) -> None:
-        """Wait until so many more requests, each on a connection of its own, have begun."""
-        for _ in range(requests):
+        """Wait until so many more requests, each on a connection of its own, have begun.
+
+        Probes of the tier's state do not count.
+        """
+        while requests:
             connection, _address = self._server.accept()
             self._accepted.append(connection)
             connection.settimeout(ACCEPT_S)
-            assert connection.recv(1)
+            began = connection.recv(len(PROBES[0]), socket.MSG_WAITALL)
+            assert began
+            requests -= not began.startswith(PROBES)
 
     def __exit__(
         self,
