@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -133,6 +134,28 @@ def test_without_the_extra_one_warning_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "shared.telemetry.trace_export", None)
     assert tracing.start_tracing("dimee-edge", {ENDPOINT: "http://a:4318"}) is None
     assert "pip install -e '.[otel]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_wrong_value_of_a_variable_means_no_traces(name: str, value: str) -> None:
+    """In a process of its own, because some variables are read when the SDK is imported."""
+    code = (
+        "from shared.telemetry.tracing import start_tracing\n"
+        "assert start_tracing('dimee-edge') is None\n"
+    )
+    environment = {**os.environ, ENDPOINT: "http://127.0.0.1:1", name: value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr.startswith("no traces: a variable OTEL_ has a wrong value; correct it: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_services_without_tracing_do_not_load_the_sdk() -> None:
