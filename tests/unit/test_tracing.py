@@ -208,6 +208,19 @@ def test_libraries_do_not_repeat_failed_exports(monkeypatch: pytest.MonkeyPatch)
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
 
 
+def test_tracestate_of_a_caller_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    tracer = tracing.start_tracing("dimee-edge")
+    assert tracer is not None
+    parent = f"00-{'a' * 32}-{'b' * 16}-00"
+    caller = TraceContext("a" * 32, {"traceparent": parent, "tracestate": "the text,=,k=v"})
+    assert begin_span(tracer, "request", "server", {}, caller).trace_id == "a" * 32
+    tracing.stop_tracing(0.1)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("variables", "name"),
     [
