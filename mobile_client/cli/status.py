@@ -122,12 +122,13 @@ def as_mobile_sees(
 ) -> dict[str, str] | None:
     """Return the state of each tier that the mobile uses; None if the mobile gives none.
 
-    The question makes the mobile probe the tiers, so a tier is asked for again while it is unknown.
+    The first question makes the mobile probe tiers that it has not heard of lately, so that only
+    later answers are up to date. It is repeated while a tier is unknown.
     """
     tiers = None
-    for _ in range(PROBE_TRIES):
+    for asked in range(PROBE_TRIES):
         tiers = fetch_status(http, mobile_url, "/readyz").body.get("tiers")
-        if not isinstance(tiers, dict) or UNKNOWN not in tiers.values():
+        if not isinstance(tiers, dict) or (asked > 0 and UNKNOWN not in tiers.values()):
             break
         sleep(PROBE_WAIT_S)
     return {str(name): str(state) for name, state in tiers.items()} if tiers is not None else None
@@ -254,8 +255,10 @@ def status(
     guessed = set()
     for name in urls:
         if given[name] is None and f"{name}_url" not in settings.model_fields_set:
-            guessed.add(name)
-            urls[name] = testbed.get(name, urls[name])
+            if name in testbed:
+                urls[name] = testbed[name]
+            else:
+                guessed.add(name)
     if settings.ledger_url == NO_LEDGER:
         del urls["ledger"]
     credentials = Credentials.of(settings)

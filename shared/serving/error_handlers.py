@@ -10,7 +10,7 @@ from starlette.responses import Response
 from shared.errors import DimeeError, InvalidInput, NotFound
 from shared.serving.disconnect import CLIENT_CLOSED_REQUEST, ClientDisconnected
 from shared.serving.redaction import RedactErrors
-from shared.serving.responses import error_response, json_response
+from shared.serving.responses import error_response, http_error_response
 from shared.validation import request_error
 
 
@@ -37,8 +37,7 @@ def install_error_handlers(app: FastAPI) -> None:
             return error_response(NotFound("path: is not known; see /docs"))
         if error.status_code == 400:  # FastAPI's answer to a body that cannot be decoded
             return error_response(InvalidInput("body: is not valid JSON", field="body"))
-        body = {"error": {"code": "http", "message": str(error.detail)}}
-        return json_response(body, error.status_code, error.headers)
+        return http_error_response(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(ClientDisconnected)
     async def disconnected(_: Request, __: Exception) -> Response:

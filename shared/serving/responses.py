@@ -13,6 +13,8 @@ from starlette.types import Message, Send
 
 from shared.errors import INTERNAL, DimeeError
 
+HTTP_ERROR = "http"
+"""Code of the errors that FastAPI answers and that have no code of their own."""
 _sent: Counter[tuple[str, int]] = Counter()
 
 
@@ -65,6 +67,12 @@ def _error_messages(
         },
         {"type": "http.response.body", "body": response.body},
     )
+
+
+def http_error_response(status: int, message: str, headers: Mapping[str, str] | None) -> Response:
+    """Return the response for an error of HTTP itself, such as a wrong method."""
+    _sent[HTTP_ERROR, status] += 1
+    return json_response({"error": {"code": HTTP_ERROR, "message": message}}, status, headers)
 
 
 def internal_error_response() -> Response:

@@ -23,7 +23,7 @@ SCOPE_KEY = "dimee.trace"
 
 _TRACEPARENT = re.compile(
     rb"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}"
-    rb"(?P<more>-.*)?"
+    rb"(?P<more>-[!-~]*)?"
 )
 _TRACESTATE = re.compile(rb"[ -~\t]*")
 

@@ -56,7 +56,8 @@ def make_provider(service: str) -> TracerProvider:
         del own["service.name"]
     provider = TracerProvider(resource=given.merge(Resource(own)), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(LoggedOnce(OTLPSpanExporter())))
-    # they would repeat each failed export and each span that is dropped meanwhile
-    for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
+    # they would repeat each failed export, each span that is dropped meanwhile, and each wrong part
+    # of a caller's tracestate
+    for name in ("opentelemetry.exporter", "opentelemetry.sdk", "opentelemetry.trace"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return provider

@@ -45,6 +45,8 @@ def start_tracing(service: str, variables: Mapping[str, str] | None = None) -> T
         return _tracer
     try:
         from shared.telemetry.trace_export import make_provider
+
+        provider = make_provider(service)
     except ImportError:
         log.warning(
             "no traces: the OTEL_ variables ask for them, but OpenTelemetry is not installed; in "
@@ -52,7 +54,10 @@ def start_tracing(service: str, variables: Mapping[str, str] | None = None) -> T
             install_command("otel"),
         )
         return None
-    return use_provider(make_provider(service))
+    except ValueError as error:  # OpenTelemetry replaces only some wrong values by defaults
+        log.warning("no traces: a variable OTEL_ has a wrong value; correct it: %s", error)
+        return None
+    return use_provider(provider)
 
 
 def use_provider(provider: TracerProvider) -> Tracer:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from mobile_client.gateway.attempt_metrics import AttemptTotals
 from shared.domain import Reason, State, Tier
+from shared.serving.error_handlers import install_error_handlers
+from shared.serving.metrics import serve_metrics
 from shared.telemetry.metrics import OTHER, BoundedLabel, ScrapedState
 from shared.telemetry.totals import BATCH, Batch, Durations
 from shared.version import VERSION
 from tests.support.entries import caller
 from tests.support.paths import REPOSITORY
+from tests.support.scrapes import Scrape
 
 
 def test_version_is_that_of_the_project() -> None:
@@ -74,3 +79,17 @@ def test_items_of_a_batch_are_counted_when_it_is_full_or_read() -> None:
     batch.add(-1)
     batch.flush()
     assert counted[-1] == -1
+
+
+def test_errors_of_http_itself_are_counted() -> None:
+    app = FastAPI()
+    install_error_handlers(app)
+    serve_metrics(app, CollectorRegistry())
+    with TestClient(app) as client:
+        before = Scrape.of(client.get("/metrics").text)
+        assert client.put("/metrics").status_code == 405
+        after = Scrape.of(client.get("/metrics").text)
+    counted = [
+        one.total("dimee_errors_total", code="http", status="405") for one in (before, after)
+    ]
+    assert counted[1] == counted[0] + 1

@@ -110,6 +110,14 @@ def test_a_tier_is_asked_for_until_it_is_known() -> None:
     assert len(waits) == 2 + PROBE_TRIES
 
 
+def test_a_tier_that_stopped_while_nothing_was_sent_is_found() -> None:
+    """The mobile's first answer is what it knew before; the question makes it probe the tier."""
+    old, new = {"edge": "ready", "cloud": "ready"}, {"edge": "ready", "cloud": "unreachable"}
+    with httpx.Client(transport=compose(old, new)) as http:
+        report = collect(http, URLS, GUESSED)
+    assert report.problems == ["the cloud cannot be reached by the mobile"]
+
+
 def write_facts(folder: Path, pid: object) -> None:
     roles = {name: {"url": f"http://{name}:1", "pid": 7} for name in URLS}
     (folder / TESTBED_FILE).write_text(json.dumps({"roles": roles, "links": {}, "pid": pid}))
@@ -156,3 +164,16 @@ def test_command_uses_the_testbed_of_its_state_folder(
     assert ask(monkeypatch, tmp_path, []) == {"mobile:1", "edge:1", "cloud:1", "ledger:1"}
     given = ask(monkeypatch, tmp_path, ["--edge-url", "http://e:2"], DIMEE_CLOUD_URL="http://c:3")
     assert given == {"mobile:1", "e:2", "c:3", "ledger:1"}
+
+
+def test_tier_of_a_testbed_that_ended_is_down_whatever_the_mobile_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EDGE", "CLOUD", "LEDGER", "MOBILE"):
+        monkeypatch.delenv(f"DIMEE_{name}_URL", raising=False)
+    write_facts(tmp_path, os.getpid())
+    transport = compose({"edge": "ready", "cloud": "ready"})
+    monkeypatch.setattr(httpx, "Client", lambda **_: CLIENT(transport=transport))
+    done = CliRunner().invoke(status, ["--state-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "problem      the cloud cannot be reached (refused)" in done.output

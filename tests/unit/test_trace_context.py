@@ -56,6 +56,7 @@ def test_parent_of_a_later_version_may_be_longer() -> None:
         f"00-{'0' * 32}-00f067aa0ba902b7-01",
         f"00-{TRACE_ID}-{'0' * 16}-01",
         f"cc{PARENT[2:]}-{'m' * 300}",
+        f"cc{PARENT[2:]}-é",
     ],
 )
 def test_invalid_parent_is_no_trace(parent: str) -> None:

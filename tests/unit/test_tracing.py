@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -135,6 +136,28 @@ def test_without_the_extra_one_warning_says_how_to_install_it(
     assert "pip install -e '.[otel]'" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_wrong_value_of_a_variable_means_no_traces(name: str, value: str) -> None:
+    """In a process of its own, because some variables are read when the SDK is imported."""
+    code = (
+        "from shared.telemetry.tracing import start_tracing\n"
+        "assert start_tracing('dimee-edge') is None\n"
+    )
+    environment = {**os.environ, ENDPOINT: "http://127.0.0.1:1", name: value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr.startswith("no traces: a variable OTEL_ has a wrong value; correct it: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_services_without_tracing_do_not_load_the_sdk() -> None:
     code = (
         "import sys, edge_server.app, shared.ledger.server.app, mobile_client.gateway.app\n"
@@ -183,6 +206,19 @@ def test_libraries_do_not_repeat_failed_exports(monkeypatch: pytest.MonkeyPatch)
     tracing.stop_tracing(0.1)
     for name in ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk.trace.export"):
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+
+
+def test_tracestate_of_a_caller_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    tracer = tracing.start_tracing("dimee-edge")
+    assert tracer is not None
+    parent = f"00-{'a' * 32}-{'b' * 16}-00"
+    caller = TraceContext("a" * 32, {"traceparent": parent, "tracestate": "the text,=,k=v"})
+    assert begin_span(tracer, "request", "server", {}, caller).trace_id == "a" * 32
+    tracing.stop_tracing(0.1)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
