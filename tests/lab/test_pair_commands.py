@@ -92,7 +92,8 @@ def test_classify_reads_a_file_and_a_pair_of_the_command_line(
     )
     assert done.returncode == 0, done.stderr
     label = direct_answers(pair_bundle, [InputText("fine, warm", "dull")])[0]
-    header, row = done.stdout.splitlines()
+    header, row, hint = done.stdout.splitlines()
+    assert hint.startswith("why there: dimee explain ")
     assert row.startswith("fine, warm         | dull")
     assert row.index(label) == header.index("label")
     given = dimee_with(
