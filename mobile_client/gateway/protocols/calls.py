@@ -12,6 +12,7 @@ from fastapi import Request
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.errors import DimeeError, Forbidden, InvalidInput, NotFound, TooLarge
+from shared.field_types import refused_character
 from shared.text import check_inputs
 from shared.wire import BundleDescription, Classification
 
@@ -169,6 +170,18 @@ def take_boolean(values: dict[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise InvalidInput(f"{name}: must be true or false", field=name)
     return value
+
+
+def check_identifier(field: str, value: Any, longest: int) -> None:
+    """Raise `InvalidInput` unless ``value``, which the answer repeats, is a string or None."""
+    if value is None:
+        return
+    if not isinstance(value, str) or len(value) > longest:
+        raise InvalidInput(
+            f"{field}: must be a string of at most {longest} characters", field=field
+        )
+    if refused := refused_character(value):
+        raise InvalidInput(f"{field}: holds {refused}; send valid Unicode without it", field=field)
 
 
 def no_logits(field: str) -> InvalidInput:

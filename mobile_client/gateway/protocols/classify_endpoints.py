@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from mobile_client.gateway.protocols.calls import (
     FieldNames,
     ProtocolCalls,
+    check_identifier,
     json_object,
     model_names,
     no_logits,
@@ -160,12 +161,7 @@ def _take_vllm_fields(body: dict[str, Any], calls: ProtocolCalls) -> str | None:
         )
     body.pop("user", None)
     identifier = body.pop("request_id", None)
-    if identifier is not None and (
-        not isinstance(identifier, str) or len(identifier) > MAX_ID_CHARS
-    ):
-        raise InvalidInput(
-            f"request_id: must be a string of at most {MAX_ID_CHARS} characters", field="request_id"
-        )
+    check_identifier("request_id", identifier, MAX_ID_CHARS)
     return identifier
 
 

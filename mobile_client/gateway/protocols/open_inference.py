@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from mobile_client.gateway.protocols.calls import (
     FieldNames,
     ProtocolCalls,
+    check_identifier,
     model_names,
     ranked,
     take_boolean,
@@ -49,6 +50,8 @@ EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORM = "onnx_onnxv1"
 OUTPUTS = ("label", "probabilities", "tier", "exit_layer")
 MAX_ID_CHARS = 256
+MAX_TIMEOUT_US = 2**63 - 1
+"""Largest ``timeout`` that the protocol over gRPC can carry."""
 _NAMES = FieldNames("inputs.text", "inputs.pair")
 _TAG: dict[str, Any] = {"tags": ["Open Inference Protocol"]}
 
@@ -217,10 +220,7 @@ async def _infer(
     binary = bool(take_boolean(parameters, "binary_data_output"))
     refuse_unknown(parameters, "parameters.")
     identifier = request.pop("id", None)
-    if identifier is not None and (
-        not isinstance(identifier, str) or len(identifier) > MAX_ID_CHARS
-    ):
-        raise InvalidInput(f"id: must be a string of at most {MAX_ID_CHARS} characters", field="id")
+    check_identifier("id", identifier, MAX_ID_CHARS)
     tensors = read_tensors(request.pop("inputs", None), data)
     requested = read_outputs(request.pop("outputs", None), binary)
     for name in ("model_name", "model_version"):  # the path has them
@@ -248,9 +248,12 @@ def _use_timeout(parameters: dict[str, Any]) -> None:
     timeout_us = parameters.pop("timeout", None)
     if timeout_us is None:
         return
-    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool):
+    whole = isinstance(timeout_us, int) and not isinstance(timeout_us, bool)
+    if not whole or abs(timeout_us) > MAX_TIMEOUT_US:
         raise InvalidInput(
-            "parameters.timeout: must be a number of microseconds", field="parameters.timeout"
+            f"parameters.timeout: must be a number of microseconds, at most {MAX_TIMEOUT_US:,}",
+            field="parameters.timeout",
+            limit=MAX_TIMEOUT_US,
         )
     if timeout_us and parameters.get("deadline_ms") is None:
         parameters["deadline_ms"] = timeout_us / 1e3
