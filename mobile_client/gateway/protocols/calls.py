@@ -172,16 +172,18 @@ def take_boolean(values: dict[str, Any], name: str) -> bool | None:
     return value
 
 
-def check_identifier(field: str, value: Any, longest: int) -> None:
-    """Raise `InvalidInput` unless ``value``, which the answer repeats, is a string or None."""
+def take_identifier(body: dict[str, Any], field: str, longest: int) -> str | None:
+    """Remove an identifier, which the answer repeats, from ``body`` and return it."""
+    value = body.pop(field, None)
     if value is None:
-        return
+        return None
     if not isinstance(value, str) or len(value) > longest:
         raise InvalidInput(
             f"{field}: must be a string of at most {longest} characters", field=field
         )
     if refused := refused_character(value):
         raise InvalidInput(f"{field}: holds {refused}; send valid Unicode without it", field=field)
+    return value
 
 
 def no_logits(field: str) -> InvalidInput:

@@ -17,12 +17,12 @@ from fastapi.responses import JSONResponse, Response
 from mobile_client.gateway.protocols.calls import (
     FieldNames,
     ProtocolCalls,
-    check_identifier,
     json_object,
     model_names,
     no_logits,
     ranked,
     take_boolean,
+    take_identifier,
 )
 from mobile_client.gateway.protocols.request_options import (
     answer_headers,
@@ -160,9 +160,7 @@ def _take_vllm_fields(body: dict[str, Any], calls: ProtocolCalls) -> str | None:
             limit=longest,
         )
     body.pop("user", None)
-    identifier = body.pop("request_id", None)
-    check_identifier("request_id", identifier, MAX_ID_CHARS)
-    return identifier
+    return take_identifier(body, "request_id", MAX_ID_CHARS)
 
 
 def _check_model(calls: ProtocolCalls, name: Any) -> None:

@@ -16,10 +16,10 @@ from fastapi.responses import Response
 from mobile_client.gateway.protocols.calls import (
     FieldNames,
     ProtocolCalls,
-    check_identifier,
     model_names,
     ranked,
     take_boolean,
+    take_identifier,
     take_object,
 )
 from mobile_client.gateway.protocols.request_options import (
@@ -219,8 +219,7 @@ async def _infer(
     options = options_of(message.headers, parameters)
     binary = bool(take_boolean(parameters, "binary_data_output"))
     refuse_unknown(parameters, "parameters.")
-    identifier = request.pop("id", None)
-    check_identifier("id", identifier, MAX_ID_CHARS)
+    identifier = take_identifier(request, "id", MAX_ID_CHARS)
     tensors = read_tensors(request.pop("inputs", None), data)
     requested = read_outputs(request.pop("outputs", None), binary)
     for name in ("model_name", "model_version"):  # the path has them
