@@ -23,7 +23,7 @@ def test_cut_fail_over_and_restore(open_page: OpenPage, target: LoadTarget) -> N
 
     press(one, "mobile-edge reset")
     assert target.links["mobile-edge"].report()["spec"] == "reset"
-    expect(one.page.locator('[data-spec="mobile-edge"]')).to_contain_text("reset")
+    expect(one.page.locator('[data-spec="mobile-edge"]')).to_contain_text("cut, connections break")
     expect(one.page.locator("#journey .link-label.cut")).to_have_count(1)
     result = one.classify(TEXT, "edge")["result"]
     assert result["tier"] != "edge"
@@ -33,7 +33,7 @@ def test_cut_fail_over_and_restore(open_page: OpenPage, target: LoadTarget) -> N
     expect(one.page.locator('#tier-rows tr[data-tier="edge"] .badge.bad').first).to_be_visible()
     expect(one.page.locator("#journey .node.edge.down")).to_have_count(1)
     events = one.page.locator("#events")
-    expect(events).to_contain_text("Link mobile-edge is now reset")
+    expect(events).to_contain_text("Link mobile-edge: cut, connections break")
     expect(events).to_contain_text("Edge is")
 
     press(one, "mobile-edge restore")
@@ -67,3 +67,8 @@ def test_failed_request_shows_its_attempts(open_page: OpenPage) -> None:
     assert answer["result"]["tier"] == "mobile"
     assert answer["result"]["degraded"]
     expect(one.page.locator("#answer")).to_contain_text("degraded")
+    row = one.page.locator("#request-rows tr").first
+    expect(row).to_contain_text(f"{answer['result']['label']}, offline")
+    expect(row.locator(".error")).to_have_count(0)
+    expect(one.page.locator("#events")).to_contain_text("Mobile answered in place of another tier")
+    expect(one.page.locator("#events")).not_to_contain_text("A request failed")

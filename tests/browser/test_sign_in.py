@@ -103,6 +103,11 @@ def test_wrong_token(one: WatchedPage, secured: SecuredTestbed) -> None:
     one.check(STATE, SIGN_IN)
 
 
+def test_token_that_no_header_can_hold_is_not_accepted(one: WatchedPage) -> None:
+    sign_in(one.page, "токен")
+    expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
+
+
 def test_cancelled_sign_in_can_be_opened_again(one: WatchedPage) -> None:
     page = one.page
     page.keyboard.press("Escape")

@@ -183,6 +183,10 @@ def test_errors_are_status_codes(client: triton.InferenceServerClient) -> None:
         with pytest.raises(InferenceServerException, match=message) as refused:
             client.infer(model, [text_input([2])], parameters=parameters)
         assert refused.value.status() == f"StatusCode.{code}"
+    for name, version in (("sst2/ready", ""), ("", ""), ("sst2", "other"), ("sst2", "x/ready")):
+        with pytest.raises(InferenceServerException) as refused:
+            client.get_model_metadata(name, version)
+        assert refused.value.status() == "StatusCode.NOT_FOUND"
 
 
 @pytest.mark.parametrize("tier", ["edge", "cloud"])
@@ -230,7 +234,7 @@ def test_wrong_messages(address: str) -> None:
     tensor = many.inputs.add(name="text", datatype="BYTES", shape=[1_001])
     tensor.contents.bytes_contents.extend([b"a"] * 1_001)
     assert raw_call(address, many.SerializeToString()) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert raw_call(address, b"\xff\xff\xff") is not grpc.StatusCode.OK
+    assert raw_call(address, b"\xff\xff\xff") is grpc.StatusCode.INVALID_ARGUMENT
     bomb = service_pb2.ModelInferRequest(model_name="x" * 20_000_000).SerializeToString()
     squeezed = raw_call(address, bomb, compression=grpc.Compression.Gzip)
     assert squeezed is grpc.StatusCode.UNIMPLEMENTED, "it would be decompressed before any limit"

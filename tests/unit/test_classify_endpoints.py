@@ -100,6 +100,12 @@ def test_errors_have_the_shape_of_openai(
     assert error["message"].startswith(f"{field}:")
 
 
+def test_identifier_that_no_answer_can_repeat_is_refused(gateway: TestClient) -> None:
+    answer = gateway.post("/classify", content='{"input": "a", "request_id": "\\ud800"}')
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("request_id: holds a lone surrogate")
+
+
 def test_any_json_gets_an_answer_or_an_error(gateway: TestClient) -> None:
     """No body ends in an internal error."""
     fields = st.sampled_from(["input", "model", "raw_scores", "request_id", "policy", "softmax"])

@@ -194,6 +194,11 @@ def test_options_are_headers_or_parameters(gateway: TestClient) -> None:
     assert (answer.status_code, answer.json()["error"][:5]) == (400, "mode:")
     answer = gateway.post(INFER, json={"inputs": inputs, "parameters": {"timeout": 100}})
     assert (answer.status_code, answer.json()["error"][:12]) == (400, "deadline_ms:")
+    for wrong in ({"timeout": 10**400}, {"timeout": -(10**400)}, {"policy": ["mobile"]}):
+        answer = gateway.post(INFER, json={"inputs": inputs, "parameters": wrong})
+        assert (answer.status_code, "must be" in answer.json()["error"]) == (400, True)
+    answer = gateway.post(INFER, content=json.dumps({"inputs": inputs, "id": "\ud800"}))
+    assert (answer.status_code, answer.json()["error"][:3]) == (400, "id:")
     allowed = {"timeout": 30_000_000, "max_cost_lambda": 100, "mode": "only-on-device"}
     assert gateway.post(INFER, json={"inputs": inputs, "parameters": allowed}).status_code == 200
 

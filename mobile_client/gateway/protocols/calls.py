@@ -12,6 +12,7 @@ from fastapi import Request
 from mobile_client.options import RequestOptions
 from mobile_client.service import MobileService
 from shared.errors import DimeeError, Forbidden, InvalidInput, NotFound, TooLarge
+from shared.field_types import refused_character
 from shared.text import check_inputs
 from shared.wire import BundleDescription, Classification
 
@@ -168,6 +169,20 @@ def take_boolean(values: dict[str, Any], name: str) -> bool | None:
     value = values.pop(name, None)
     if value is not None and not isinstance(value, bool):
         raise InvalidInput(f"{name}: must be true or false", field=name)
+    return value
+
+
+def take_identifier(body: dict[str, Any], field: str, longest: int) -> str | None:
+    """Remove an identifier, which the answer repeats, from ``body`` and return it."""
+    value = body.pop(field, None)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > longest:
+        raise InvalidInput(
+            f"{field}: must be a string of at most {longest} characters", field=field
+        )
+    if refused := refused_character(value):
+        raise InvalidInput(f"{field}: holds {refused}; send valid Unicode without it", field=field)
     return value
 
 

@@ -22,6 +22,7 @@ from mobile_client.gateway.protocols.calls import (
     no_logits,
     ranked,
     take_boolean,
+    take_identifier,
 )
 from mobile_client.gateway.protocols.request_options import (
     answer_headers,
@@ -159,14 +160,7 @@ def _take_vllm_fields(body: dict[str, Any], calls: ProtocolCalls) -> str | None:
             limit=longest,
         )
     body.pop("user", None)
-    identifier = body.pop("request_id", None)
-    if identifier is not None and (
-        not isinstance(identifier, str) or len(identifier) > MAX_ID_CHARS
-    ):
-        raise InvalidInput(
-            f"request_id: must be a string of at most {MAX_ID_CHARS} characters", field="request_id"
-        )
-    return identifier
+    return take_identifier(body, "request_id", MAX_ID_CHARS)
 
 
 def _check_model(calls: ProtocolCalls, name: Any) -> None:

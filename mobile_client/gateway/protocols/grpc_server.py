@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp
 
 from mobile_client.gateway.protocols.generated import open_inference_grpc_pb2 as pb2
@@ -110,8 +111,7 @@ class GrpcServer:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                method,
-                request_deserializer=request.FromString,
+                _parsing(method, request),
                 response_serializer=lambda response: response.SerializeToString(),
             )
             for name, (method, request) in methods.items()
@@ -145,8 +145,10 @@ class GrpcServer:
     async def _model_metadata(
         self, request: pb2.ModelMetadataRequest, context: Context
     ) -> pb2.ModelMetadataResponse:
-        path = _model_path(request.name, request.version)
-        return model_metadata(await self._get(context, path))
+        content = await self._get(context, _model_path(request.name, request.version))
+        if "versions" not in content:  # the path of a name that ends with /ready is another call's
+            await context.abort(grpc.StatusCode.NOT_FOUND, "model: is not served")
+        return model_metadata(content)
 
     async def _model_infer(
         self, request: pb2.ModelInferRequest, context: Context
@@ -194,6 +196,25 @@ class GrpcServer:
         return InProcessRequest(
             method, path, sent + (headers or []), _client(context.peer()), body, self._scheme
         )
+
+
+def _parsing(
+    method: Callable[[Any, Context], Awaitable[Any]], kind: Any
+) -> Callable[[bytes, Context], Awaitable[Any]]:
+    """Return a handler that calls ``method`` with the message of type ``kind`` in its bytes.
+
+    grpc logs a traceback for a message that its own deserializer cannot read.
+    """
+
+    async def handle(message: bytes, context: Context) -> Any:
+        try:
+            request = kind.FromString(message)
+        except DecodeError:
+            name = kind.DESCRIPTOR.name
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"message: is no valid {name}")
+        return await method(request, context)
+
+    return handle
 
 
 def check_grpc_settings(settings: MobileSettings) -> None:

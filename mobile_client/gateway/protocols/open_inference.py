@@ -19,6 +19,7 @@ from mobile_client.gateway.protocols.calls import (
     model_names,
     ranked,
     take_boolean,
+    take_identifier,
     take_object,
 )
 from mobile_client.gateway.protocols.request_options import (
@@ -49,6 +50,8 @@ EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORM = "onnx_onnxv1"
 OUTPUTS = ("label", "probabilities", "tier", "exit_layer")
 MAX_ID_CHARS = 256
+MAX_TIMEOUT_US = 2**63 - 1
+"""Largest ``timeout`` that the protocol over gRPC can carry."""
 _NAMES = FieldNames("inputs.text", "inputs.pair")
 _TAG: dict[str, Any] = {"tags": ["Open Inference Protocol"]}
 
@@ -216,11 +219,7 @@ async def _infer(
     options = options_of(message.headers, parameters)
     binary = bool(take_boolean(parameters, "binary_data_output"))
     refuse_unknown(parameters, "parameters.")
-    identifier = request.pop("id", None)
-    if identifier is not None and (
-        not isinstance(identifier, str) or len(identifier) > MAX_ID_CHARS
-    ):
-        raise InvalidInput(f"id: must be a string of at most {MAX_ID_CHARS} characters", field="id")
+    identifier = take_identifier(request, "id", MAX_ID_CHARS)
     tensors = read_tensors(request.pop("inputs", None), data)
     requested = read_outputs(request.pop("outputs", None), binary)
     for name in ("model_name", "model_version"):  # the path has them
@@ -248,9 +247,12 @@ def _use_timeout(parameters: dict[str, Any]) -> None:
     timeout_us = parameters.pop("timeout", None)
     if timeout_us is None:
         return
-    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool):
+    whole = isinstance(timeout_us, int) and not isinstance(timeout_us, bool)
+    if not whole or abs(timeout_us) > MAX_TIMEOUT_US:
         raise InvalidInput(
-            "parameters.timeout: must be a number of microseconds", field="parameters.timeout"
+            f"parameters.timeout: must be a number of microseconds, at most {MAX_TIMEOUT_US:,}",
+            field="parameters.timeout",
+            limit=MAX_TIMEOUT_US,
         )
     if timeout_us and parameters.get("deadline_ms") is None:
         parameters["deadline_ms"] = timeout_us / 1e3

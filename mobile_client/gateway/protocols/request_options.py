@@ -37,6 +37,8 @@ def options_of(headers: Mapping[str, str], parameters: dict[str, Any]) -> Reques
             text = headers[header]
             values[option] = _number(header, text) if option in _NUMBERS else text
         parameters.pop(option, None)
+    if not isinstance(values.get("policy", ""), str):  # Python callers may give an object
+        raise InvalidInput("policy: must be the name of a policy", field="policy")
     return RequestOptions(**values)
 
 

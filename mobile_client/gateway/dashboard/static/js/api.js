@@ -17,6 +17,10 @@ export class ApiError extends Error {
  * `token` signs in: the gateway answers with the cookie of a session.
  */
 export async function call(path, { method = "GET", body, signal, token } = {}) {
+  // a browser cannot send it as a header, and no token is such
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
+    throw new ApiError("the token has characters that no token has", 401, "unauthorised");
+  }
   const headers = { accept: "application/json" };
   if (method !== "GET") headers["x-dimee-dashboard"] = "1";
   if (token !== undefined) headers.authorization = `Bearer ${token}`;

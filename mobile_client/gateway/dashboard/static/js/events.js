@@ -14,7 +14,8 @@ let waiting = false;
 export function start() {
   on("happened", ({ sentence, bad }) => add(sentence, bad));
   on("request", (request) => {
-    if (request.error) gather(`a request failed: ${words(request.error)}`);
+    // an answered request may have an error too, such as offline
+    if (request.state !== "answered") gather(`a request failed: ${words(request.error ?? request.state)}`);
     else if (request.reason === "fail_over") gather(`${title(request.tier)} answered in place of another tier`);
   });
 }

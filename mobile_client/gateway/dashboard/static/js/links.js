@@ -51,7 +51,7 @@ function row(link) {
       el(
         "span",
         { class: `badge ${isOutage(link) ? "bad" : "good"}`, "data-spec": link.hop },
-        isOutage(link) ? `${link.outage}: ${OUTAGES[link.outage]?.[1] ?? "no byte passes"}` : (link.spec ?? "unknown"),
+        isOutage(link) ? outage(link) : (link.spec ?? "unknown"),
       ),
     ),
     link.problem ? el("p", { class: "error" }, link.problem) : null,
@@ -67,6 +67,12 @@ function row(link) {
       button(link, null, `Restore ${link.start_spec ?? ""}`.trim(), restored ? "" : "primary"),
     ),
   );
+}
+
+/** Return an outage in the words of its button. */
+function outage(link) {
+  const [name, effect] = OUTAGES[link.outage] ?? [link.outage, "no byte passes"];
+  return `${name.toLowerCase()}, ${effect}`;
 }
 
 function button(link, spec, text, kind = "") {
@@ -93,7 +99,7 @@ async function change(hop, spec) {
       method: "PUT",
       body: { spec },
     });
-    const sentence = `Link ${hop} is now ${link.outage ?? link.spec}.`;
+    const sentence = isOutage(link) ? `Link ${hop}: ${outage(link)}.` : `Link ${hop} is now ${link.spec}.`;
     emit("happened", { sentence, bad: isOutage(link) });
     announce(sentence);
     await refresh();

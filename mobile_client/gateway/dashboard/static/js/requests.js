@@ -121,11 +121,15 @@ function row(request) {
   );
   open.setAttribute("aria-label", `Record of request ${request.request_id.slice(0, 8)}`);
   open.addEventListener("click", () => openRecord(request.request_id));
+  // an answered request may have an error too, such as offline
+  const answered = request.state === "answered";
+  const problem = request.error ?? (answered ? null : request.state);
+  const result = [answered ? request.label : null, problem && words(problem)].filter(Boolean).join(", ");
   return el(
     "tr",
     {},
     el("td", {}, timeOfDay(request.at)),
-    el("td", { class: request.error ? "error" : "" }, request.error ? words(request.error) : (request.label ?? "–")),
+    el("td", { class: answered ? "" : "error" }, result),
     el("td", { class: "number less" }, percent(request.confidence)),
     el(
       "td",
