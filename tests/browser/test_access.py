@@ -81,7 +81,7 @@ def test_everything_works_with_the_keyboard(open_page: OpenPage, target: LoadTar
     assert page.evaluate("document.activeElement.id") == "open-record"
     tab_to(page, '[data-link="mobile-edge reset"]')
     page.keyboard.press("Space")
-    expect(page.locator('[data-spec="mobile-edge"]')).to_contain_text("reset")
+    expect(page.locator('[data-spec="mobile-edge"]')).to_contain_text("cut")
     # the focus stays where it was although the buttons are drawn again
     expect(page.locator('[data-link="mobile-edge reset"]')).to_be_focused()
     tab_to(page, '[data-link="mobile-edge restore"]')
