@@ -65,7 +65,7 @@ class Principal(BaseUser):
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
-        """What the caller may do; everything without authentication."""
+        """Scopes of the caller; all of them without authentication."""
         return SCOPES if self.token is None else self.token.scopes
 
     @property

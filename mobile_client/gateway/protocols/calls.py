@@ -1,4 +1,4 @@
-"""What all protocols share: answering the texts of a call, and reading its JSON."""
+"""Answering of the texts of a call, and reading of its JSON, for all protocols."""
 
 from __future__ import annotations
 
