@@ -199,3 +199,14 @@ def ranked(answer: Classification, top_k: int | None = None) -> list[dict[str, A
     """Return ``{label, score}`` of the ``top_k`` most probable labels, or of all."""
     rows = sorted(answer.probabilities.items(), key=lambda row: -row[1])
     return [{"label": label, "score": score} for label, score in rows[:top_k]]
+
+
+def texts_body(
+    field: str, example: str | list[str], other_fields: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the OpenAPI description of a body with one or several texts in ``field``."""
+    text = {"type": "string", "minLength": 1}
+    texts = {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
+    schema = {"type": "object", "required": [field], "properties": {field: texts} | other_fields}
+    content = {"schema": schema, "example": {field: example}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}

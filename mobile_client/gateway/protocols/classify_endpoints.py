@@ -23,6 +23,7 @@ from mobile_client.gateway.protocols.calls import (
     ranked,
     take_boolean,
     take_identifier,
+    texts_body,
 )
 from mobile_client.gateway.protocols.request_options import (
     answer_headers,
@@ -115,7 +116,8 @@ def install_classify(app: FastAPI, calls: ProtocolCalls) -> None:
         )
         return JSONResponse(content, headers=answer_headers(answers))
 
-    documented: dict[str, Any] = {"openapi_extra": _request_body(), "response_class": JSONResponse}
+    body = texts_body("input", ["a gripping, funny film"], {"model": {"type": "string"}})
+    documented: dict[str, Any] = {"openapi_extra": body, "response_class": JSONResponse}
 
     @app.post(CLASSIFY, tags=["vLLM"], **documented)
     async def vllm(message: Request) -> Response:
@@ -170,18 +172,3 @@ def _check_model(calls: ProtocolCalls, name: Any) -> None:
         names = " or ".join(model_names(calls.description))
         raise InvalidInput(f"model: must be {names}, or be left out", field="model")
     calls.check_model(name)
-
-
-def _request_body() -> dict[str, Any]:
-    """Return the request's body for the OpenAPI document."""
-    text = {"type": "string", "minLength": 1}
-    schema = {
-        "type": "object",
-        "required": ["input"],
-        "properties": {
-            "input": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]},
-            "model": {"type": "string"},
-        },
-    }
-    content = {"schema": schema, "example": {"input": ["a gripping, funny film"]}}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}

@@ -33,6 +33,7 @@ from mobile_client.gateway.protocols.calls import (
     ranked,
     take_boolean,
     take_object,
+    texts_body,
 )
 from mobile_client.gateway.protocols.request_options import (
     answer_headers,
@@ -49,6 +50,13 @@ Shape = Literal["tei", "inference-api"]
 _NAMES = FieldNames("inputs", "inputs")
 _FORMS = 'a text, a list of them, [text, second text], a list of [text] or of {"text", "text_pair"}'
 _PAIR_FIELDS = ({"text"}, {"text", "text_pair"})
+_PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "top_k": {"type": "integer", "minimum": 1},
+        "function_to_apply": {"enum": ["softmax"]},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +180,9 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
 
     documented: dict[str, Any] = {
         "tags": ["Hugging Face"],
-        "openapi_extra": _request_body(),
+        "openapi_extra": texts_body(
+            "inputs", "a gripping, funny film", {"parameters": _PARAMETERS}
+        ),
         "response_class": JSONResponse,
     }
 
@@ -214,24 +224,3 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
         """Return 200 once the gateway serves, else 503, as text-embeddings-inference and vLLM."""
         calls.check_ready()
         return Response()
-
-
-def _request_body() -> dict[str, Any]:
-    """Return the request's body for the OpenAPI document."""
-    text = {"type": "string", "minLength": 1}
-    schema = {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "inputs": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]},
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "top_k": {"type": "integer", "minimum": 1},
-                    "function_to_apply": {"enum": ["softmax"]},
-                },
-            },
-        },
-    }
-    content = {"schema": schema, "example": {"inputs": "a gripping, funny film"}}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
