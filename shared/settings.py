@@ -188,6 +188,11 @@ class ServiceSettings(CallerSettings):
     publish_address: str = ""
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
+    allowed_hosts: Annotated[str, Field(max_length=1_000)] = ""
+    """Public host names, separated by commas, at which a service without tokens answers; used with
+    a reverse proxy that keeps the ``Host`` header. It always answers at IP addresses and local
+    names; other names are refused with 403, because a web page can make its own name resolve to
+    127.0.0.1 (DNS rebinding)."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Requests a second that each client may send; each text of a call counts, and each
     256 KiB of a body."""

@@ -13,6 +13,7 @@ SETTINGS = frozenset(
     [
         "AUDIT_ALPHA",
         "AUDIT_SHARE",
+        "ALLOWED_HOSTS",
         "BUNDLE",
         "CERTIFICATE",
         "CLIENT_HEADER",
