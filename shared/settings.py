@@ -24,7 +24,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
-from shared.field_types import is_boolean, refused_character
+from shared.field_types import ReplicaName, is_boolean, refused_character
+from shared.replica import host_replica
 from shared.validation import first_error
 from shared.variable_names import warn_of_unknown_variables
 
@@ -231,6 +232,10 @@ class BundleSettings(ServiceSettings):
 class TierSettings(BundleSettings):
     """Settings that edge and cloud share."""
 
+    replica: ReplicaName = Field(default_factory=host_replica)
+    """Name of this process among the replicas of its tier, which keeps its name when it is started
+    again: at most 64 letters, digits and `.`, `_`, `-`. The ledger records it. Unset: the name of
+    the host, which in a StatefulSet is the pod's."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: min(256, usable_cores())
     )

@@ -53,6 +53,7 @@ SETTINGS = frozenset(
         "PUBLISH_ADDRESS",
         "RATE_BURST",
         "RATE_LIMIT",
+        "REPLICA",
         "RESUME",
         "RESUME_CODEC",
         "RETRIES",
