@@ -1,4 +1,4 @@
-"""Options of a tier on Ray Serve: ``args`` of a Serve config file, ``dimee serve-ray``'s options."""
+"""Options of a tier on Ray Serve: of a Serve config file and of ``dimee serve-ray``."""
 
 from __future__ import annotations
 
