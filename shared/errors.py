@@ -150,7 +150,7 @@ class Unauthorised(DimeeError):
 
 
 class Forbidden(DimeeError):
-    """The caller's token is valid but lacks the scope, which the message names."""
+    """The caller's token lacks a scope, or a service without tokens is called by a public name."""
 
     status = 403
     code = "forbidden"
@@ -290,6 +290,21 @@ _BY_CODE: dict[str, type[DimeeError]] = {
         TierFailed,
     )
 }
+
+
+def is_error_document(body: object, status: int) -> bool:
+    """Return whether a body with this status has the form of `DimeeError.payload` or `INTERNAL`.
+
+    The errors of load balancers and of other servers are not, also if they are JSON.
+    """
+    error = body.get("error") if isinstance(body, dict) and len(body) == 1 else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return False
+    code = error.get("code")
+    if code == INTERNAL["error"]["code"]:
+        return status == 500
+    kind = _BY_CODE.get(code) if isinstance(code, str) else None
+    return kind is not None and kind.status == status
 
 
 def from_payload(body: object, status: int) -> DimeeError:

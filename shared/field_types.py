@@ -35,6 +35,8 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS, pattern=WIT
 """Name or version that is never empty: of a task, a bundle, a price book."""
 PrincipalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Name of a token's owner."""
+ReplicaName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+"""Name of one of the processes that serve a tier."""
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS, pattern=WITHOUT_NUL)]
 Labels = Annotated[tuple[Label, ...], Field(min_length=2, max_length=1000)]
 FreeText = Annotated[str, Field(max_length=MAX_NOTE_CHARS, pattern=WITHOUT_NUL)]

@@ -24,7 +24,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.addresses import valid_address
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
-from shared.field_types import is_boolean, refused_character
+from shared.field_types import ReplicaName, is_boolean, refused_character
+from shared.replica import host_replica
 from shared.validation import first_error
 from shared.variable_names import warn_of_unknown_variables
 
@@ -188,6 +189,11 @@ class ServiceSettings(CallerSettings):
     publish_address: str = ""
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
+    allowed_hosts: Annotated[str, Field(max_length=1_000)] = ""
+    """Public host names, separated by commas, at which a service without tokens answers; used with
+    a reverse proxy that keeps the ``Host`` header. It always answers at IP addresses and local
+    names; other names are refused with 403, because a web page can make its own name resolve to
+    127.0.0.1 (DNS rebinding)."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Requests a second that each client may send; each text of a call counts, and each
     256 KiB of a body."""
@@ -226,6 +232,10 @@ class BundleSettings(ServiceSettings):
 class TierSettings(BundleSettings):
     """Settings that edge and cloud share."""
 
+    replica: ReplicaName = Field(default_factory=host_replica)
+    """Name of this process among the replicas of its tier, which keeps its name when it is started
+    again: at most 64 letters, digits and `.`, `_`, `-`. The ledger records it. Unset: the name of
+    the host, which in a StatefulSet is the pod's."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: min(256, usable_cores())
     )

@@ -9,35 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
-from pydantic import ValidationError
 
 from shared.answer_rules import MAX_ANSWER_BYTES, AnswerRules
 from shared.credentials import Credentials
 from shared.domain import Delivery, Tier
-from shared.errors import (
-    AttemptRepeated,
-    BundleMismatch,
-    DeadlineExceeded,
-    DimeeError,
-    Forbidden,
-    InvalidInput,
-    NotAdmitted,
-    NotFound,
-    NotReady,
-    Overloaded,
-    RateLimited,
-    TierError,
-    TierFailed,
-    TierUnreachable,
-    Unauthorised,
-    from_payload,
-)
+from shared.errors import DeadlineExceeded, DimeeError, NotReady, TierError, TierUnreachable
 from shared.http_fetch import parse_json
 from shared.inference.codec import MEDIA_TYPE
 from shared.redaction import redacted, without_credentials
+from shared.replica import HEADER, replica_of
 from shared.rounding import shown_ms
 from shared.short_line import short_line
 from shared.telemetry.trace_context import TraceContext
+from shared.tier_response import ResponseReader
 from shared.tier_transport import (
     FRESH_CONNECTION,
     MAX_CONNECTIONS,
@@ -55,21 +39,9 @@ _TLS_HINTS = {
     "UNKNOWN_CA": "it does not trust the signer of DIMEE_TLS_CLIENT_CERT",
     "WRONG_VERSION_NUMBER": "it does not use TLS, its address begins with http:",
 }
-_MAX_ERROR_BYTES = 64 * 1024
 _MAX_CHUNKS = 10_000
 """Largest number of pieces of a body: a million chunks of one byte take seconds to read."""
 _MAX_REASON_CHARS = 200
-_TIER_ERRORS = (
-    AttemptRepeated,
-    BundleMismatch,
-    Overloaded,
-    NotReady,
-    DeadlineExceeded,
-    TierFailed,
-)
-"""Errors that a tier answers to a text that the mobile has already checked."""
-_STATE_ERRORS = (*_TIER_ERRORS, InvalidInput, NotFound)
-"""Errors that a tier answers to a hidden state, after which the text may be sent."""
 
 
 class _InvalidAnswer(Exception):
@@ -101,7 +73,8 @@ class Exchange:
     ``reused_connection_broke`` is True if an idle connection that was used again broke before it
     carried a byte of the answer. That says nothing about the tier: the attempt should be made again
     on a fresh connection. ``waited_ms`` is the time before the round trip, in which other exchanges
-    of this client had all of its connections. ``status`` is that of the response.
+    of this client had all of its connections. ``status`` is that of the response. ``replica`` is
+    the replica that gave it, or, without a response, that gave all earlier ones of this address.
     """
 
     delivery: Delivery
@@ -113,6 +86,7 @@ class Exchange:
     reused_connection_broke: bool = False
     waited_ms: float = 0.0
     status: int | None = None
+    replica: str | None = None
 
 
 class TierClient:
@@ -139,6 +113,8 @@ class TierClient:
         self._urls = {path: httpx.URL(self.url + path) for path in (INFER, RESUME)}
         self._credentials = credentials or Credentials()
         self._clock = clock
+        self._reader = ResponseReader(tier, self._shown_url, rules)
+        self._replicas: dict[str, None] = {}
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
         self._transport = transport or TierTransport(self._credentials.verify)
         self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -272,7 +248,7 @@ class TierClient:
                 f"{shown_ms(call.timeout_s * 1e3)}"
             )
         except _InvalidAnswer as failure:
-            error, received = self._invalid(str(failure)), failure.received_bytes
+            error, received = self._reader.invalid(str(failure)), failure.received_bytes
         except Exception as failure:
             # whatever a transport raises, the attempt has failed and its entry needs an end
             if not isinstance(failure, httpx.HTTPError):
@@ -285,20 +261,32 @@ class TierClient:
         else:
             round_trip_ms = self._elapsed_ms(started)
             received = _size(response.headers, len(body))
-            delivery, answer, invalid = self._read(response.status_code, body, call, round_trip_ms)
+            status = response.status_code
+            content = self._reader.read(status, body, call.attempt_id, call.after, round_trip_ms)
             return Exchange(
-                delivery,
+                content.delivery,
                 sent,
                 received,
                 round_trip_ms,
-                answer,
-                invalid,
+                content.answer,
+                content.error,
                 waited_ms=(started - asked) * 1e3,
-                status=response.status_code,
+                status=status,
+                replica=self._named(response.headers.get(HEADER)),
             )
         round_trip_ms = 0.0 if started is None else self._elapsed_ms(started)
         waited_ms = self._elapsed_ms(asked) - round_trip_ms
-        return Exchange(delivery, sent, received, round_trip_ms, None, error, broke, waited_ms)
+        return Exchange(
+            delivery,
+            sent,
+            received,
+            round_trip_ms,
+            None,
+            error,
+            broke,
+            waited_ms,
+            replica=self.replica,
+        )
 
     async def _send(self, message: httpx.Request) -> tuple[httpx.Response, bytes]:
         """Return the response and its body, as sent; raise `_InvalidAnswer` for a wrong body."""
@@ -318,46 +306,20 @@ class TierClient:
             await response.aclose()
         return response, bytes(body)
 
-    def _read(
-        self, status: int, body: bytes, call: _Call, round_trip_ms: float
-    ) -> tuple[Delivery, InferResponse | None, DimeeError | None]:
-        if status != httpx.codes.OK:
-            delivery, error = self._read_error(status, body, call)
-            return delivery, None, error
-        try:
-            answer = InferResponse.model_validate_json(body)
-        except ValidationError:
-            problem: str | None = "in an unknown format; run the same version of dimee everywhere"
-        else:
-            problem = self._rules.problem(answer, call.attempt_id, call.after, round_trip_ms)
-        if problem is None:
-            return Delivery.ARRIVED, answer, None
-        # another server may have answered, and this tier then has no entry
-        return Delivery.UNKNOWN, None, self._invalid(problem)
+    @property
+    def replica(self) -> str | None:
+        """The replica that has given every response so far; None before the first one.
 
-    def _read_error(self, status: int, body: bytes, call: _Call) -> tuple[Delivery, DimeeError]:
-        payload = parse_json(body) if len(body) <= _MAX_ERROR_BYTES else None
-        error = from_payload(payload, status)
-        if isinstance(error, Unauthorised | Forbidden):
-            # auth and rate limits refuse before the tier records the attempt
-            return Delivery.UNKNOWN, NotAdmitted(
-                f"the {self.tier} at {self._shown_url} does not admit this mobile ({error.code}); "
-                "set DIMEE_TOKEN or DIMEE_TOKEN_FILE to a token of that tier with the scope infer"
-            )
-        known = isinstance(payload, dict) and error.status == status
-        if known and isinstance(error, _TIER_ERRORS if call.after is None else _STATE_ERRORS):
-            # A rate limit refuses before the tier records the attempt, the entry of a repeated
-            # attempt belongs to its first exchange, and a tier whose disk is full is not ready and
-            # cannot record that: none of them must have an entry.
-            unrecorded = isinstance(error, RateLimited | AttemptRepeated | NotReady)
-            return Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED, error
-        return Delivery.UNKNOWN, self._invalid(
-            f"with status {status}, which is not an answer of a tier to a valid text; correct its "
-            "address, or run the same version of dimee everywhere"
-        )
+        None also if there were several: the address is a load balancer's.
+        """
+        return next(iter(self._replicas)) if len(self._replicas) == 1 else None
 
-    def _invalid(self, problem: str) -> TierFailed:
-        return TierFailed(f"the {self.tier} at {self._shown_url} answered {problem}")
+    def _named(self, header: str | None) -> str | None:
+        """Return the replica that gave a response, and remember it."""
+        replica = replica_of(header)
+        if replica is not None and len(self._replicas) < 2:
+            self._replicas[replica] = None
+        return replica
 
     def _hint(self) -> str:
         """Return advice for TLS 1.3, where a refused certificate is just a broken connection."""

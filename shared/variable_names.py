@@ -13,6 +13,7 @@ SETTINGS = frozenset(
     [
         "AUDIT_ALPHA",
         "AUDIT_SHARE",
+        "ALLOWED_HOSTS",
         "BUNDLE",
         "CERTIFICATE",
         "CLIENT_HEADER",
@@ -52,6 +53,7 @@ SETTINGS = frozenset(
         "PUBLISH_ADDRESS",
         "RATE_BURST",
         "RATE_LIMIT",
+        "REPLICA",
         "RESUME",
         "RESUME_CODEC",
         "RETRIES",

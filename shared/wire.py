@@ -19,6 +19,7 @@ from shared.field_types import (
     Layer,
     Name,
     Ordinal,
+    ReplicaName,
     Share,
     TimeLeftMs,
     TraceId,
@@ -127,6 +128,7 @@ class AttemptReport(Contract):
 
     attempt_id: Identifier
     tier: Annotated[Tier, Field(strict=False)]
+    replica: ReplicaName | None = None
     reason: Annotated[Reason, Field(strict=False)]
     state: Annotated[State, Field(strict=False)]
     error_code: Word | None = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from mobile_client.dispatch.decision_record import decision_record
 from mobile_client.dispatch.spans import begin_attempt, end_attempt
 from mobile_client.local.runtime import RoutedText, TierAnswer
 from mobile_client.options import Mode
@@ -141,7 +141,7 @@ class AttemptRecorder:
             tokens=routed.features.tokens,
             resumed_after=resumed_after,
             decision_ms=routed.decision_ms if ordinal == 1 else None,
-            decision=_decision_context(request) if ordinal == 1 else None,
+            decision=_decision(request) if ordinal == 1 else None,
             certificate_id=request.certificate_id,
             degraded=request.degraded,
             trace_id=None if trace is None else trace.trace_id,
@@ -303,6 +303,7 @@ class AttemptRecorder:
             "sent_bytes": exchange.sent_bytes,
             "received_bytes": exchange.received_bytes,
             "round_trip_ms": exchange.round_trip_ms,
+            "replica": exchange.replica,
         }
         if exchange.answer is not None:
             network_ms = max(0.0, exchange.round_trip_ms - exchange.answer.tier_ms)
@@ -353,32 +354,8 @@ def _abandoned(attempt: OpenAttempt) -> dict[str, Any]:
     }
 
 
-def _decision_context(request: RoutedRequest) -> str | None:
-    """Return the inputs of the decision as JSON, for ``dimee explain`` and ``dimee whatif``."""
-    routing = request.routed.routing
-    facts: dict[str, Any] = {
-        "distances": routing.distances,
-        "expected_values": routing.expected_values,
-        "expectation": asdict(routing.expectation) if routing.expectation else None,
-        "alpha": routing.alpha,
-        "delay_ms": routing.delay_ms,
-        "latency_price_lambda": routing.latency_price_lambda,
-        "mode": None if request.mode == "auto" else request.mode,
-        "max_cost_lambda": request.max_cost_lambda,
-    }
-    recorded = {name: _rounded(value) for name, value in facts.items() if value is not None}
-    return json.dumps(recorded, separators=(",", ":")) if recorded else None
-
-
-def _rounded(value: Any) -> Any:
-    """Return ``value`` with six significant digits in every float."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_rounded(item) for item in value]
-    return value
+def _decision(request: RoutedRequest) -> str | None:
+    return decision_record(request.routed.routing, request.mode, request.max_cost_lambda)
 
 
 def _error_facts(exchange: Exchange) -> dict[str, Any]:

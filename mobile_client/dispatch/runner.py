@@ -302,6 +302,7 @@ def _attempt_report(entry: LedgerEntry) -> AttemptReport:
     return AttemptReport(
         attempt_id=entry.attempt_id,
         tier=entry.tier,
+        replica=entry.replica,
         reason=entry.reason,
         state=entry.state,
         error_code=entry.error_code,

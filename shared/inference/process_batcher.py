@@ -7,6 +7,7 @@ event loop and the other workers would wait for each other's lock.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import subprocess
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 RESTART_PAUSE_S = 1.0
 """Pause between two attempts to start a worker process that failed to start."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Variables of a worker, which has one core: numpy would use as many threads as the host has cores,
+whatever the CPU quota is."""
 
 
 def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[ProcessBatcher]:
@@ -173,6 +177,7 @@ class ProcessBatcher:
             process = subprocess.Popen(
                 [sys.executable, "-m", "shared.inference.batcher_worker", str(worker_end.fileno())],
                 cwd=Path(__file__).parents[2],
+                env=os.environ | ONE_THREAD,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[worker_end.fileno()],
             )

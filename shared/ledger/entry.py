@@ -18,6 +18,7 @@ from shared.field_types import (
     Label,
     Layer,
     Ordinal,
+    ReplicaName,
     Share,
     SpanId,
     Timestamp,
@@ -36,6 +37,8 @@ class LedgerEntry(BaseModel):
     - Durations are in milliseconds, by the writer's own clock. ``started_at`` (seconds since 1970)
       is for display and never compared across machines.
     - The text is not recorded: ``text_hash`` is salted, ``text_chars`` is its length.
+    - ``replica`` is the replica of the tier that did the work, by its ``DIMEE_REPLICA``. The caller
+      knows it from the response, or from earlier ones of the same address; None on the mobile.
     - ``resumed_after`` is the layer whose hidden state the tier continued from; None if it started
       from the text.
     - ``decision`` is JSON on a request's first attempt: the policy's inputs and results.
@@ -54,6 +57,7 @@ class LedgerEntry(BaseModel):
     request_id: Identifier
     ordinal: Ordinal = 1
     tier: Tier
+    replica: ReplicaName | None = None
     state: State
     reason: Reason | None = None
     policy: Word | None = None

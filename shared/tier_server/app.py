@@ -21,6 +21,7 @@ from shared.telemetry.request_spans import install_tracing
 from shared.telemetry.trace_context import trace_of
 from shared.tier_server.infer_endpoint import PATH, InferEndpoint
 from shared.tier_server.metrics import install_metrics
+from shared.tier_server.replica_header import ReplicaHeader
 from shared.tier_server.service import TierService
 from shared.wire import (
     MAX_BODY_BYTES,
@@ -82,6 +83,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     install_auth(app, settings, require("infer"))
     install_docs(app)
     install_metrics(app, service, settings)
+    app.add_middleware(ReplicaHeader, replica=settings.replica)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:
@@ -123,6 +125,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         return {
             "status": "ready",
             "tier": service.tier.value,
+            "replica": settings.replica,
             "bundle_id": service.bundle.bundle_id,
             "layers": service.layers.last,
             "certificate_id": service.certificate_id,

@@ -52,6 +52,7 @@ class TierService:
         settings: TierSettings,
     ) -> None:
         self.tier = tier
+        self.replica = settings.replica
         self.bundle = bundle
         self.layers = layers
         self.ready = False
@@ -196,6 +197,7 @@ class TierService:
             request_id=request.request_id,
             ordinal=request.ordinal,
             tier=self.tier,
+            replica=self.replica,
             state=state,
             error_code=error_code,
             writer=self.tier.value,

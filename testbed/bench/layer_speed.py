@@ -5,7 +5,6 @@ Shape suffixes: B rows, T tokens, H hidden size.
 
 from __future__ import annotations
 
-import os
 import statistics
 import threading
 import time
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from shared.bundle.loading import load_bundle
+from shared.cpus import usable_cores
 from shared.domain import InputText, LayerRange
 from shared.inference.classifier import Classifier
 from shared.inference.layer_batcher import LayerBatcher, Row
@@ -37,7 +37,7 @@ def layers_only(
         (classifier.encoder.encode(text.text, text.pair) for text in texts),
         key=lambda row: row.tokens,
     )
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or usable_cores()
     rates_by_batch: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for _ in range(runs):
         for batch in BATCHES:

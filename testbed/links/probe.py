@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shared.errors import DimeeError
+from shared.link_control import LinkControl
 from shared.link_profiles import Link
-from testbed.links.client import LinkControl
 
 TOLERANCE = 0.10
 MAX_ROUNDS = 4

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import httpx
+from click.core import ParameterSource
 
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
@@ -146,6 +147,7 @@ def load(
     """
     require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
     if compared is not None:
+        _refuse_other_options()
         write_comparison(out or Path("load-compare"), *compared)
         return
     out = out or Path("load")
@@ -211,6 +213,21 @@ def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
     if not scenario.faults and scenario.escalating is None:
         return {"scenario": "arrivals", "scenario_title": times}
     return {"scenario": f"{name} with arrivals", "scenario_title": f"{times}; {scenario.title}"}
+
+
+def _refuse_other_options() -> None:
+    """Raise `InvalidInput` if the command line has an option that --compare does not use."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ("compared", "out"):
+            continue
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = parameter.opts[0]
+            raise InvalidInput(
+                f"{option}: --compare sends no requests; leave out {option} or --compare",
+                field=option,
+            )
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:

@@ -165,10 +165,11 @@ def test_booleans_are_no_numbers(name: str, tmp_path: Path) -> None:
 def test_export_of_an_earlier_version_is_imported(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a file has no columns for traces."""
+    """Such a file has no columns for traces and replicas."""
     store = LedgerStore(f"sqlite:///{tmp_path / 'a.sqlite'}")
-    store.upsert([side(trace_id=None, span_id=None) for side in (caller, tier)])
-    names = [name for name in transfer._NAMES if name not in ("trace_id", "span_id")]
+    later = ("trace_id", "span_id", "replica")
+    store.upsert([side(**dict.fromkeys(later)) for side in (caller, tier)])
+    names = [name for name in transfer._NAMES if name not in later]
     file = tmp_path / f"earlier.{kind}"
     with monkeypatch.context() as patched:
         patched.setattr(transfer, "_NAMES", names)

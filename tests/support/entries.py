@@ -23,6 +23,7 @@ def caller(attempt: str = "a1", **facts: Any) -> LedgerEntry:
             "cost_usd": 0.001, "energy_mj": 0.35, "price_book": "p", "final": True,
             "decision": '{"alpha":0.9}', "certificate_id": "c", "degraded": False,
             "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7",
+            "replica": "edge-1",
         }
         | facts
     )  # fmt: skip

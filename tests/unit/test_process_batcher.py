@@ -93,6 +93,13 @@ def test_low_priority_raises_the_niceness_and_keeps_the_answers(
     assert answers(low_priority=False) == usual
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="numpy has one thread on one core")
+def test_worker_has_one_thread(process: ProcessBatcher, classifier: Classifier) -> None:
+    """On a host with 64 cores, numpy would have 64 threads, whatever the CPU quota is."""
+    run(process, rows_of(classifier))
+    assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == 1
+
+
 def test_dropped_rows_are_not_answered(process: ProcessBatcher, classifier: Classifier) -> None:
     rows = rows_of(classifier)
     process.admit(rows)

@@ -67,6 +67,7 @@ entries = Table(
     Column("degraded", Boolean),
     Column("trace_id", String(32)),
     Column("span_id", String(16)),
+    Column("replica", _WORD),
     Column("received_at", Float(53), nullable=False),
     Index("entries_request_id", "request_id"),
     Index("entries_received_at", "received_at"),

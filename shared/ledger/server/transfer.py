@@ -34,7 +34,7 @@ from shared.validation import first_error
 
 ROWS_AT_ONCE = 10_000
 _NAMES = [column.name for column in entries.c]
-_LATER = {"trace_id", "span_id"}
+_LATER = {"trace_id", "span_id", "replica"}
 """Columns that the exports of earlier versions do not have."""
 _ABSENT = "\\N"
 _END = "\\end"  # marks the last line; no attempt identifier may contain a backslash
