@@ -62,7 +62,9 @@ def _make_batcher(classifier: Classifier, start: Start) -> Batcher:
     from shared.inference.cuda.layers import CudaLayers
 
     assert isinstance(classifier.layers, CudaLayers)
-    return classifier.layers.batcher()
+    batcher = classifier.layers.batcher()
+    batcher.warm_up(classifier.short_text())
+    return batcher
 
 
 class Batcher(Protocol):

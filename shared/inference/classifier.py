@@ -66,11 +66,11 @@ class Classifier:
 
     def warm_up(self) -> None:
         """Run one short text, so that lazy allocations do not slow down the first request."""
-        self.classify([self.encoder.encode("ready", "ready" if self._pairs else None)], None)
+        self.classify([self.short_text()], None)
 
-    @property
-    def _pairs(self) -> bool:
-        return self.bundle.manifest.pairs
+    def short_text(self) -> EncodedText:
+        """Return a short text, or a pair where the bundle's task has pairs."""
+        return self.encoder.encode("ready", "ready" if self.bundle.manifest.pairs else None)
 
 
 def make_layers(bundle: Bundle, layers: LayerRange, threads: int, device: Device) -> LayerRuntime:

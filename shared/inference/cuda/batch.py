@@ -48,13 +48,18 @@ class DeviceBatch:
         self._lengths = self._buffer(self.max_rows, torch.int32)
         self._logits = self._buffer(self.max_rows * self._classes, torch.float32)
         self._steps: Steps = DirectSteps()
-        if self._device.type == "cuda":
+        if self.captures:
             with torch.cuda.device(self._device):
                 self._steps = GraphSteps()
         self.rows = self.width = 1
 
     def _buffer(self, size: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros(size, dtype=dtype, device=self._device)
+
+    @property
+    def captures(self) -> bool:
+        """True on a GPU, where each shape is captured once as a graph."""
+        return self._device.type == "cuda"
 
     def add_layer(self, layer: int) -> None:
         """Load a layer's weights; raises `BundleError`."""
@@ -134,7 +139,7 @@ class DeviceBatch:
     @torch.inference_mode()
     def _run(self, step: int) -> None:
         shape, state = Shape(step, self.rows, self.width), self._state
-        if self._device.type != "cuda":
+        if not self.captures:
             self._steps.run(shape, lambda: self._compute(shape), state)
             return
         with torch.cuda.device(self._device):  # a thread of its own begins with the first GPU

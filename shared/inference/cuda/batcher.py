@@ -16,6 +16,10 @@ from shared.domain import Prediction
 from shared.inference.cuda.batch import DeviceBatch
 from shared.inference.layer_batcher import Row
 from shared.inference.layers import meets_threshold, prediction_of, softmax
+from shared.inference.tokenizer import EncodedText
+
+WARM_UP_ROWS = (1, 2, 4, 8, 16, 32, 64)
+"""Sizes of batches of short texts whose graphs are captured at the start."""
 
 
 class CudaBatcher:
@@ -34,6 +38,13 @@ class CudaBatcher:
         """Rows in the device's batch by their position in it."""
         self._after = 0
         self._compact = False
+
+    def warm_up(self, source: EncodedText) -> None:
+        """Run batches of a short text, so that the first requests wait for no capture."""
+        for count in WARM_UP_ROWS if self._batch.captures else WARM_UP_ROWS[:1]:
+            self.admit([Row(source, 0, None) for _ in range(count)])
+            while not self.idle:
+                self.step()
 
     @property
     def idle(self) -> bool:
