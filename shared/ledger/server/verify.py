@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from shared.domain import Delivery, Side, State
 from shared.ledger.reports import Finding, Verification
 from shared.ledger.server.conflicts import count_conflicts
-from shared.ledger.server.partitions import is_of_day
 from shared.ledger.server.missing import missing_by_replica
+from shared.ledger.server.partitions import is_of_day
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import conflicts, entries
 
@@ -238,7 +238,7 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
         gaps = []
         if tier_open or by_pair[1]:  # the first rule's count
             without_tier = _is_caller & of_day[_caller] & _without_tier
-            gaps = missing_by_replica(connection, pairing, _caller, without_tier)
+            gaps = missing_by_replica(connection, pairing, _caller, without_tier, of_day[entries])
         requests = by_request[0]
         if findings.total:  # tiers' rows may contain requests that no caller recorded
             names = sa.select(entries.c.request_id).where(of_day[entries]).distinct().subquery()
