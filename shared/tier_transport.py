@@ -56,17 +56,20 @@ class TierTransport(httpx.AsyncBaseTransport):
 
     Raises `httpx.ConnectError` if nothing was sent, `ReusedConnectionBroke`, and `httpx.ReadError`
     for every other failure. ``verify`` is httpx's: a TLS context, or True for its default. The
-    environment's proxies are not used, because a proxy would add a hop.
+    environment's proxies are not used, because a proxy would add a hop. ``local_address`` is the
+    address of this machine that connections come from; None leaves it to the system.
     """
 
-    def __init__(self, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self, verify: ssl.SSLContext | bool = True, local_address: str | None = None
+    ) -> None:
         context = (
             verify
             if isinstance(verify, ssl.SSLContext)
             else httpx.create_ssl_context(verify, trust_env=False)
         )
-        self._pool = _pool(context, MAX_CONNECTIONS)
-        self._fresh = _pool(context, 0)
+        self._pool = _pool(context, MAX_CONNECTIONS, local_address)
+        self._fresh = _pool(context, 0, local_address)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its answer, whose body is not yet read."""
@@ -105,12 +108,15 @@ class TierTransport(httpx.AsyncBaseTransport):
         await self._fresh.aclose()
 
 
-def _pool(context: ssl.SSLContext, max_keepalive: int) -> httpcore.AsyncConnectionPool:
+def _pool(
+    context: ssl.SSLContext, max_keepalive: int, local_address: str | None
+) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         ssl_context=context,
         max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=max_keepalive,
         keepalive_expiry=CLIENT_IDLE_S,
+        local_address=local_address,
         network_backend=_Backend(),
     )
 
