@@ -27,8 +27,8 @@ from testbed.load.fleet.device import Device, DeviceSpec
 
 FLUSH_S = 60.0
 """Longest time until the outboxes are delivered at the end."""
-CLOSERS = 16
-"""Outboxes that are delivered at the same time."""
+THREADS = 16
+"""Outboxes that are opened or delivered at the same time."""
 
 
 def planned(
@@ -38,6 +38,20 @@ def planned(
     rng = random.Random(f"{seed}:{spec.number}")
     times = poisson(spec.requests_per_s, duration_s, FLAT, rng.getrandbits(32))
     return [(at, spec.number, rng.choice(texts)) for at in times]
+
+
+def open_all(specs: list[DeviceSpec], model: LocalModel) -> dict[int, Device]:
+    """Open the devices; several at the same time, because each waits for the disk.
+
+    The first of each class loads the layers that its policy needs.
+    """
+    first = {one.class_name: one for one in reversed(specs)}
+    devices = {one.number: Device(one, model) for one in first.values()}
+    others = [one for one in specs if one.number not in devices]
+    with ThreadPoolExecutor(THREADS) as openers:
+        opened = openers.map(lambda one: Device(one, model), others)
+        devices |= {device.spec.number: device for device in opened}
+    return devices
 
 
 async def send_all(
@@ -66,7 +80,7 @@ async def close_all(devices: list[Device]) -> None:
     """Deliver every outbox and close the devices."""
     await asyncio.gather(*(device.service.stop(0.0) for device in devices))
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(CLOSERS) as closers:
+    with ThreadPoolExecutor(THREADS) as closers:
         await asyncio.gather(
             *(loop.run_in_executor(closers, device.service.shipper.flush, FLUSH_S)
               for device in devices)
@@ -80,7 +94,7 @@ async def run(spec: dict[str, Any]) -> None:
     texts = [InputText(*text) for text in spec["texts"]]
     specs = [DeviceSpec(**one) for one in spec["devices"]]
     model = LocalModel(specs[0].mobile_settings())
-    devices = {one.number: Device(one, model) for one in specs}
+    devices = open_all(specs, model)
     plan = sorted(
         (request for one in specs
          for request in planned(one, spec["duration_s"], texts, spec["seed"])),
@@ -97,7 +111,7 @@ async def run(spec: dict[str, Any]) -> None:
     reports = [device.report() for device in devices.values()]
     document = json.dumps(facts | {"devices": reports})
     await asyncio.to_thread(Path(spec["out"]).write_text, document, encoding="utf-8")
-    with ThreadPoolExecutor(CLOSERS) as closers:
+    with ThreadPoolExecutor(THREADS) as closers:
         for device in devices.values():
             closers.submit(device.service.release, 0.0)
     model.close()
