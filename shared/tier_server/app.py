@@ -73,6 +73,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **WITHOUT_FASTAPIS_PAGES,
     )
+    app.state.service = service
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
     install_error_handlers(app)

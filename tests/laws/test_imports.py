@@ -23,6 +23,7 @@ FOLDERS = {
     "psycopg": ("shared/ledger/server",),
     "opentelemetry": ("shared/telemetry",),
     "grpc": ("mobile_client/gateway/protocols",),
+    "ray": ("shared/ray_serve",),
 }
 """Library → the only folders that may import it, beside the tests."""
 STAND_ALONE = "testbed/bench/servers/"

@@ -19,6 +19,7 @@ HEAVY = (
     "opentelemetry",
     "sqlalchemy",
     "datasets",
+    "ray",
     "lab",
 )
 
@@ -43,6 +44,7 @@ MODULES = (
     "edge_server.app",
     "cloud_server.app",
     "shared.ledger.server.app",
+    "shared.ray_serve.cli",
     "lab.cli.train",
 )
 
@@ -95,6 +97,16 @@ def test_local_answer_loads_no_heavy_library(
 def test_import_has_no_side_effect(module: str) -> None:
     done = _run(QUIET_IMPORT.format(module=module, packages=PACKAGES))
     assert done.returncode == 0, done.stderr
+
+
+def test_no_module_but_the_deployment_loads_ray() -> None:
+    """Ray is loaded by `shared.ray_serve.deployment` and the modules that a config file names."""
+    modules = [*MODULES, "shared.ray_serve.options", "shared.ray_serve.replica_slots"]
+    done = _run(
+        f"import importlib, sys\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
+        "print('ray' in sys.modules)"
+    )
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_side_effect_at_import_is_detected(tmp_path: Path) -> None:
