@@ -145,7 +145,7 @@ def test_chance_alone_explains_equal_devices_and_not_a_slow_one() -> None:
     unfair = fairness(values, devices, classes, seed=1)
     assert unfair["jain"] is not None
     assert unfair["by_chance"] is not None
-    assert unfair["jain"] < unfair["by_chance"] / 3
+    assert unfair["jain"] < unfair["by_chance"] / 2
     assert fairness(values, devices, classes, seed=1) == unfair
     assert fairness(np.array([]), np.array([], int), np.array([], int), 1)["jain"] is None
 
