@@ -14,6 +14,7 @@ from mobile_client.dispatch.spans import begin_attempt, end_attempt
 from mobile_client.local.runtime import RoutedText, TierAnswer
 from mobile_client.options import Mode
 from mobile_client.resilience.escalation_budget import Allowance
+from mobile_client.resilience.replica_stats import ReplicaStats
 from shared.domain import Delivery, Reason, Side, State, Tier
 from shared.errors import (
     DeadlineExceeded,
@@ -75,6 +76,7 @@ class OpenAttempt:
     started: float
     trace: TraceContext | None = None
     hedges: OpenAttempt | None = None
+    replica: ReplicaStats | None = None
     lost: bool = False
     waiting: bool = False
     """True while a retry waits; nothing has been sent yet."""

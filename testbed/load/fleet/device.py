@@ -46,7 +46,7 @@ class Device:
     def __init__(self, spec: DeviceSpec, model: LocalModel) -> None:
         self.spec = spec
         settings = spec.mobile_settings()
-        transport = TierTransport(Credentials.of(settings).verify, spec.address)
+        transport = TierTransport(Credentials.of(settings).verify, local_address=spec.address)
         # on Linux this is one clock for all processes
         self.service = MobileService(settings, transport, clock=time.monotonic, model=model)
         self.service.recorder.on_end.append(self._ended)
