@@ -237,7 +237,7 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
             findings.add(rule.kind, rule.detail, count, first.where(rule.broken))
         gaps = []
         if tier_open or by_pair[1]:  # the first rule's count
-            without_tier = _is_caller & of_day[_caller] & _without_tier
+            without_tier = _is_caller & _without_tier & of_day[_caller]
             gaps = missing_by_replica(connection, pairing, _caller, without_tier, of_day[entries])
         requests = by_request[0]
         if findings.total:  # tiers' rows may contain requests that no caller recorded
