@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from mobile_client.service import MobileService
 from shared.domain import Tier
-from shared.ledger.cli import print_summary
 from shared.ledger.reports import Summary
 from shared.ledger.server.summary import summarise
+from shared.ledger.summary_text import print_summary
 from shared.wire import Classification
 from tests.support.mobile import World, answered
 from tests.support.played_tiers import one, plays, seen, world
