@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
+from starlette.testclient import TestClient
 
+from cloud_server.app import create_app
+from cloud_server.settings import CloudSettings
+from shared.errors import InvalidInput
+from shared.ray_serve.autoscaling import BUSY_SHARE, QUEUE_WAIT_MS
 from shared.ray_serve.options import RayOptions
+from shared.ray_serve.replica_slots import claim_slot
 from tests.support.paths import REPOSITORY
 
 serve = pytest.importorskip("ray.serve", reason="the extra ray is not installed")
@@ -63,3 +69,33 @@ def test_autoscaling_policy_runs_without_dimee() -> None:
         check=True,
     )
     assert loaded.stdout.split() == [b"QueueWaitPolicy", b"False"]
+
+
+def test_replica_has_its_slots_name_and_reports_its_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"STATE_DIR": str(tmp_path), "LEDGER_URL": "off", "REPLICA": "n7"}.items():
+        monkeypatch.setenv(f"DIMEE_{name}", value)
+    deployment = importlib.import_module("shared.ray_serve.deployment")
+    monkeypatch.setattr(deployment, "tune_process", lambda: None)
+    options = RayOptions(host="127.0.0.1")
+    replica = deployment.TierReplica("cloud", create_app, CloudSettings, options)
+    with TestClient(replica.__serve_build_asgi_app__()) as http:
+        assert http.get("/readyz").json()["replica"] == "n7-0"
+        attempt = {"request_id": "r1", "attempt_id": "a1", "text": "a fine film"}
+        assert http.post("/v1/infer", json=attempt).headers["dimee-replica"] == "n7-0"
+        stats = replica.record_autoscaling_stats()
+        assert stats.keys() == {QUEUE_WAIT_MS, BUSY_SHARE}
+        assert 0 < stats[BUSY_SHARE] <= 1
+        assert claim_slot(tmp_path, "cloud").number == 1
+    replica.__del__()
+    assert claim_slot(tmp_path, "cloud").number == 0
+
+
+def test_replica_that_others_can_reach_needs_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIMEE_STATE_DIR", str(tmp_path))
+    deployment = importlib.import_module("shared.ray_serve.deployment")
+    with pytest.raises(InvalidInput, match="no tokens are set"):
+        deployment.TierReplica("cloud", create_app, CloudSettings, RayOptions())
