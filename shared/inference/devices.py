@@ -80,6 +80,14 @@ def choose_devices(setting: DeviceSetting, workers: int, workers_given: bool) ->
     return [CPU] * workers
 
 
+def first_gpu(field: str) -> Device:
+    """Return the first GPU; raises `InvalidInput` on ``field`` if none can be used."""
+    titles, problem = gpus()
+    if not titles:
+        raise InvalidInput(f"{field}: {problem}", field=field)
+    return Device("cuda", "cuda:0", titles[0])
+
+
 def gpus() -> tuple[list[str], str]:
     """Return the names of the GPUs that torch can use; if there is none, also the reason.
 

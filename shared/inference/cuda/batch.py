@@ -89,7 +89,8 @@ class DeviceBatch:
             self._run(0)
             return
         hidden_BTH = np.zeros((B, T, self._hidden_size), np.float32)
-        for i, (hidden_TH, length) in enumerate(zip(sources, lengths, strict=True)):
+        states = [source for source in sources if isinstance(source, np.ndarray)]
+        for i, (hidden_TH, length) in enumerate(zip(states, lengths, strict=True)):
             hidden_BTH[i, :length] = hidden_TH
         self._state.copy_(self._precision.stored(torch.from_numpy(hidden_BTH)))
 

@@ -31,6 +31,8 @@ class CudaLayers(LayerRuntime):
     def __init__(self, bundle: Bundle, layers: LayerRange, device: Device, threads: int) -> None:
         super().__init__(bundle, layers)
         torch.set_num_threads(threads)
+        # sums in fp16 would depend on how a product is split, and thus on the batch's shape
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self.batch = DeviceBatch(bundle, device)
         for layer in range(layers.first, layers.last + 1):
             self._load(layer)
