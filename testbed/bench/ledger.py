@@ -174,7 +174,7 @@ def _rounded(value: Any) -> Any:
 
 
 @contextmanager
-def databases(folder: Path, dialects: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def empty_databases(folder: Path, dialects: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """Yield the URL of an empty database of each dialect."""
     urls = {"sqlite": f"sqlite:///{folder / 'ledger.sqlite'}"}
     server = None
@@ -223,7 +223,7 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
             for backlog in (0, 100_000)
         ]
         click.echo(json.dumps(_rounded(figures["outbox"])))
-        with databases(folder, databases) as urls:
+        with empty_databases(folder, databases) as urls:
             for dialect, url in urls.items():
                 click.echo(dialect)
                 with ledger_process(url, folder / dialect) as process:

@@ -28,7 +28,7 @@ from shared.ledger.server.partitions import partition_of
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
 from shared.program import run_program
-from testbed.bench.ledger import databases, fill_in_parallel
+from testbed.bench.ledger import empty_databases, fill_in_parallel
 from testbed.bench.ledger_load import bodies, ledger_process, pair
 from testbed.load.provenance import provenance
 from testbed.processes.temporary import temporary_folder
@@ -130,7 +130,7 @@ def main(entries: int, days: int, delivered: int, seed: int, out: Path | None) -
     """Fill days of a PostgreSQL ledger, and measure intake, verify, summary and prune."""
     figures = Figures(out, entries=entries, days=days, delivered=delivered, **provenance())
     today = datetime.now(UTC).date()
-    with temporary_folder("bench") as folder, databases(folder, ("postgresql",)) as urls:
+    with temporary_folder("bench") as folder, empty_databases(folder, ("postgresql",)) as urls:
         url = urls["postgresql"]
         store = LedgerStore(url)
         make_samples(store, seed)

@@ -241,15 +241,16 @@ def _warm_up(
         tier = name.partition("-")[0]
         if tier == "ledger":
             continue
-        with MobileClient(
-            bundle=options.bundle,
-            state_dir=folder / f"warm-up-{name}",
-            ledger_url=testbed.roles["ledger"].url,
-            **{f"{tier}_url": role.url},
-        ) as mobile:
+        settings: dict[str, Any] = {
+            "bundle": options.bundle,
+            "state_dir": folder / f"warm-up-{name}",
+            "ledger_url": testbed.roles["ledger"].url,
+            f"{tier}_url": role.url,
+        }
+        with MobileClient(**settings) as mobile:
             for text in texts[:WARM_UP]:
-                settings = RequestOptions(policy=tier, deadline_ms=20_000)
-                mobile.classify(text.text, text.pair, settings)
+                chosen = RequestOptions(policy=tier, deadline_ms=20_000)
+                mobile.classify(text.text, text.pair, chosen)
                 sent += 1
     return sent
 
