@@ -36,7 +36,7 @@ class QueueWaitPolicy:
     replicas can be fewer, and that a tier is full whose admission keeps the queue short.
     """
 
-    def __init__(self, target_wait_ms: float = 20.0, target_busy: float = 0.7) -> None:
+    def __init__(self, target_wait_ms: float = 10.0, target_busy: float = 0.7) -> None:
         self._targets = {QUEUE_WAIT_MS: target_wait_ms, BUSY_SHARE: target_busy}
 
     def __call__(self, context: ScalingContext) -> tuple[int, dict[str, Any]]:

@@ -24,7 +24,7 @@ class TierReplica:
     """One replica: a process with the tier's application, queue, workers and outbox.
 
     ``tier`` is also the name of its folder in the state directory. The settings are read from the
-    environment of the replica's node.
+    environment of the replica's node; its name is the node's with the number of its slot.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class TierReplica:
         configure_logging(loaded.log_level)
         refuse_unprotected_service(loaded)
         self._slot = claim_slot(loaded.state_dir, tier)
-        self._app = create_app(loaded)
+        name = self._slot.name(loaded.replica)
+        self._app = create_app(loaded.model_copy(update={"replica": name}))
         self._service: TierService = self._app.state.service
         self._busy = BusyShare(options.workers, time.monotonic())
         tune_process()

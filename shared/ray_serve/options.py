@@ -24,7 +24,7 @@ class RayOptions(BaseModel):
     """Least number of replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | None = None
     """Largest number of replicas. Unset: as many as `min_replicas`, without autoscaling."""
-    target_wait_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 20.0
+    target_wait_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 10.0
     """Expected wait in a replica's queue, in milliseconds, above which replicas are added."""
     target_busy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
     """Share of the time in which workers run texts above which replicas are added, and below which

@@ -9,7 +9,6 @@ process uses (`shared.ledger.outbox`).
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from shared.errors import DimeeError
@@ -17,7 +16,7 @@ from shared.ledger.file_lock import try_lock
 
 MAX_SLOTS = 1_000
 """Most replicas of a tier on one node."""
-_MAX_NODE_CHARS = 59  # a name has at most 64
+_MAX_NODE_CHARS = 60  # a name has at most 64
 
 
 class ReplicaSlot:
@@ -28,9 +27,8 @@ class ReplicaSlot:
         self._lock: int | None = lock
 
     def name(self, node: str) -> str:
-        """Return the replica's name on ``node``, of letters, digits, ``.``, ``_`` and ``-``."""
-        plain = re.sub(r"[^A-Za-z0-9._-]", "-", node)[:_MAX_NODE_CHARS]
-        return f"{plain or 'node'}-{self.number}"
+        """Return the replica's name: that of its node (``DIMEE_REPLICA``) and its number."""
+        return f"{node[:_MAX_NODE_CHARS]}-{self.number}"
 
     def close(self) -> None:
         """Free the slot."""

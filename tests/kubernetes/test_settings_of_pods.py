@@ -16,7 +16,7 @@ from mobile_client.settings import MobileSettings
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
 from shared.ledger.server.settings import LedgerSettings
 from shared.serving.tokens import read_tokens
-from shared.settings import ServiceSettings, read_settings
+from shared.settings import ServiceSettings, TierSettings, read_settings
 from shared.variable_names import unknown_variables
 from tests.support.kubernetes import (
     SERVICES,
@@ -86,6 +86,8 @@ def test_every_variable_is_a_setting_of_the_service(
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     settings = read_settings(SETTINGS[name])
+    if isinstance(settings, TierSettings):
+        assert settings.replica == f"{name}-0"
     assert settings.tokens is not None
     assert settings.tls_cert is not None
 
