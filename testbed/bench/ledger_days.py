@@ -20,6 +20,7 @@ import click
 import httpx
 import sqlalchemy as sa
 
+from shared.files import prepare_output
 from shared.ids import first_id
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server.bulk_insert import ENTRY_COLUMNS, insert_entries
@@ -27,7 +28,7 @@ from shared.ledger.server.partitions import partition_of
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
 from shared.program import run_program
-from testbed.bench.ledger import databases, fill_in_parallel
+from testbed.bench.ledger import empty_databases, fill_in_parallel
 from testbed.bench.ledger_load import bodies, ledger_process, pair
 from testbed.load.provenance import provenance
 from testbed.processes.temporary import temporary_folder
@@ -36,6 +37,8 @@ SAMPLES = 500
 BATCH_ENTRIES = 500
 DAY_S = 86_400.0
 DELIVERED = 200_000
+REQUEST_ENTRIES, SMALL_ENTRIES, SMALL_SENDERS = 4, 12_000, 8
+"""Deliveries as of devices that deliver each request alone: their entries, all entries, senders."""
 _HASH = "md5(sample.request_id || copy || '{day}')"
 _DIGITS = (
     "lpad(to_hex({first_ms} + (copy - 1) * (86400000 / {copies}) + sample.ordinal_ms), 12, '0')"
@@ -83,13 +86,29 @@ def make_samples(store: LedgerStore, seed: int) -> None:
         connection.execute(sa.text("DELETE FROM entries"))
 
 
-@contextmanager
-def timed(figures: dict[str, Any], name: str) -> Iterator[None]:
-    """Add the seconds of the block to the figures."""
-    started = time.perf_counter()
-    yield
-    figures[name] = round(time.perf_counter() - started, 3)
-    click.echo(f"{name}: {figures[name]}")
+class Figures(dict[str, Any]):
+    """Figures by name, written to ``out`` after each, so that an interrupted run has some."""
+
+    def __init__(self, out: Path | None, **known: Any) -> None:
+        super().__init__(**known)
+        self._out = out
+        if out is not None:
+            prepare_output(out, "out")
+
+    def note(self, name: str, value: float) -> None:
+        """Add a figure and print it."""
+        self[name] = round(value, 3)
+        click.echo(f"{time.strftime('%H:%M:%S')} {name}: {self[name]:,}")
+        if self._out is not None:
+            facts = self | {"load_after": os.getloadavg()[0]}
+            self._out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds that the block takes."""
+        started = time.perf_counter()
+        yield
+        self.note(name, time.perf_counter() - started)
 
 
 def _get(url: str, path: str) -> Callable[[], dict[str, Any]]:
@@ -109,26 +128,28 @@ def _get(url: str, path: str) -> Callable[[], dict[str, Any]]:
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to this JSON file.")
 def main(entries: int, days: int, delivered: int, seed: int, out: Path | None) -> None:
     """Fill days of a PostgreSQL ledger, and measure intake, verify, summary and prune."""
-    figures: dict[str, Any] = {"entries": entries, "days": days, **provenance()}
+    figures = Figures(out, entries=entries, days=days, delivered=delivered, **provenance())
     today = datetime.now(UTC).date()
-    with temporary_folder("bench") as folder, databases(folder, ("postgresql",)) as urls:
+    with temporary_folder("bench") as folder, empty_databases(folder, ("postgresql",)) as urls:
         url = urls["postgresql"]
         store = LedgerStore(url)
         make_samples(store, seed)
         per_day = entries // days
-        with timed(figures, "fill_s"):
+        with figures.timed("fill_s"):
             for age in range(days, 0, -1):
                 took_s = make_day(store, today - timedelta(age), per_day)
                 click.echo(f"{today - timedelta(age)}: {per_day:,} entries in {took_s:.0f} s")
-        with timed(figures, "analyze_s"), store.connect() as connection:
+        with figures.timed("analyze_s"), store.connect() as connection:
             connection.exec_driver_sql("ANALYZE entries")
-        figures["database_bytes"] = store.size_bytes()
+        figures.note("database_bytes", store.size_bytes())
         with ledger_process(url, folder / "ledger") as ledger:
             past = today - timedelta(days // 2 or 1)
             sent = list(bodies(random.Random(seed + 1), delivered, BATCH_ENTRIES))
             took_s = fill_in_parallel(ledger.url, sent)
-            figures["intake_entries_per_s"] = round(delivered / took_s)
-            click.echo(f"intake: {figures['intake_entries_per_s']:,} entries a second")
+            figures.note("intake_entries_per_s", delivered / took_s)
+            small = list(bodies(random.Random(seed + 2), SMALL_ENTRIES, REQUEST_ENTRIES))
+            took_s = fill_in_parallel(ledger.url, small, SMALL_SENDERS)
+            figures.note("small_deliveries_per_s", len(small) / took_s)
             for name, path in (
                 ("verify_of_a_day_s", f"/v1/verify?day={past}"),
                 ("verify_s", "/v1/verify"),
@@ -137,23 +158,20 @@ def main(entries: int, days: int, delivered: int, seed: int, out: Path | None) -
             ):
                 ledger.reset_peak()
                 before_mb = ledger.peak_mb()
-                with timed(figures, name):
+                with figures.timed(name):
                     answer = _get(ledger.url, path)()
-                figures[name.removesuffix("_s") + "_more_mb"] = ledger.peak_mb() - before_mb
+                figures.note(name.removesuffix("_s") + "_more_mb", ledger.peak_mb() - before_mb)
                 if "verify" in name:
-                    expected = per_day if "day" in name else per_day * days + delivered
+                    expected = (
+                        per_day if "day" in name else per_day * days + delivered + SMALL_ENTRIES
+                    )
                     rows = answer["caller_rows"] + answer["tier_rows"]
                     if answer["total_findings"] or rows != expected:
                         raise RuntimeError(f"the ledger lost or invented entries: {answer}")
-        with timed(figures, "prune_of_a_day_s"):
+        with figures.timed("prune_of_a_day_s"):
             removed = prune(store, (days - 1) * DAY_S - 1)
-        figures["pruned_entries"] = removed.entries
-        click.echo(f"pruned {removed.entries:,} entries")
+        figures.note("pruned_entries", removed.entries)
         store.close()
-    figures["load_after"] = os.getloadavg()[0]
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

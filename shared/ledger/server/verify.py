@@ -159,11 +159,11 @@ class _Findings:
             ]
 
 
-def _count_broken(connection: sa.Connection, numbered: sa.Subquery) -> sa.Row[Any]:
+def _count_broken(connection: sa.Connection, numbered: sa.Subquery) -> tuple[int, ...]:
     """Return the number of requests, and of those that break each rule."""
     rules = _of_requests(numbered)
     query = sa.select(sa.func.count(), *(_count_if(rule.broken) for rule in rules))
-    return connection.execute(query.select_from(numbered)).one()
+    return tuple(connection.execute(query.select_from(numbered)).one())
 
 
 def verify(store: LedgerStore, day: date | None = None) -> Verification:

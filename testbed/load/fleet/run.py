@@ -36,7 +36,9 @@ from testbed.load.ledger_check import verify_ledger
 from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import free_ports
 from testbed.processes.processes import Role, Testbed
+from testbed.processes.replicas import replica_names, replica_roles
 from testbed.processes.temporary import temporary_folder
+from testbed.up import MODULES
 
 DEVICE_DISK_BYTES = RESERVE_BYTES + 2**20
 """Disk of a device: its outbox with the reserve (`shared.ledger.disk_reserve`)."""
@@ -46,7 +48,6 @@ OPEN_S, END_S = 300.0, 180.0
 """Time for a process to open its devices, and for it to end after the last request."""
 START_AFTER_S = 1.0
 WARM_UP = 20
-MODULES = {"ledger": "shared.ledger.server", "edge": "edge_server", "cloud": "cloud_server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +89,19 @@ def check(options: FleetOptions) -> list[int]:
 @contextmanager
 def start_servers(options: FleetOptions, folder: Path) -> Iterator[Testbed]:
     """Start the ledger and the replicas of edge and cloud, and stop them at the end."""
-    names = ["ledger"] + [
-        f"{tier}-{number}" for tier, count in options.replicas.items() for number in range(count)
-    ]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    names = {tier: replica_names(tier, count) for tier, count in options.replicas.items()}
+    every = ["ledger", *(name for of_tier in names.values() for name in of_tier)]
+    ports = dict(zip(every, free_ports(len(every)), strict=True))
     common = {
         "DIMEE_LEDGER_URL": f"http://127.0.0.1:{ports['ledger']}",
         "DIMEE_BUNDLE": str(options.bundle.absolute()),
     }
     if options.database_url is not None:
         common["DIMEE_DATABASE_URL"] = options.database_url
-    roles = [
-        Role(name, MODULES[name.partition("-")[0]], port, {"DIMEE_REPLICA": name})
-        for name, port in ports.items()
-    ]
+    roles = [Role("ledger", MODULES["ledger"], ports["ledger"])]
+    for tier, of_tier in names.items():
+        own = {name: ports[name] for name in of_tier}
+        roles += replica_roles(tier, MODULES[tier], own, folder, {})
     with Testbed(roles, folder, common) as testbed:
         testbed.start_all()
         yield testbed
@@ -241,15 +241,16 @@ def _warm_up(
         tier = name.partition("-")[0]
         if tier == "ledger":
             continue
-        with MobileClient(
-            bundle=options.bundle,
-            state_dir=folder / f"warm-up-{name}",
-            ledger_url=testbed.roles["ledger"].url,
-            **{f"{tier}_url": role.url},
-        ) as mobile:
+        settings: dict[str, Any] = {
+            "bundle": options.bundle,
+            "state_dir": folder / f"warm-up-{name}",
+            "ledger_url": testbed.roles["ledger"].url,
+            f"{tier}_url": role.url,
+        }
+        with MobileClient(**settings) as mobile:
             for text in texts[:WARM_UP]:
-                settings = RequestOptions(policy=tier, deadline_ms=20_000)
-                mobile.classify(text.text, text.pair, settings)
+                chosen = RequestOptions(policy=tier, deadline_ms=20_000)
+                mobile.classify(text.text, text.pair, chosen)
                 sent += 1
     return sent
 
