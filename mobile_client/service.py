@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
+from mobile_client.dispatch.replica_set import ReplicaSet
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.dispatch.spans import begin_request, end_request
+from mobile_client.local.model import LocalModel
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
 from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
@@ -20,6 +23,7 @@ from mobile_client.resilience.circuit_breaker import Readiness
 from mobile_client.resilience.escalation_budget import WITHHELD, Allowance, EscalationBudget
 from mobile_client.resilience.readiness_prober import ReadinessProber
 from mobile_client.settings import MobileSettings
+from shared.addresses import split_addresses
 from shared.credentials import Credentials
 from shared.domain import Outcome, State, Tier, margin_of
 from shared.errors import ClientUnusable, DimeeError, InvalidInput, PolicyFailed
@@ -29,6 +33,7 @@ from shared.ledger.shipper import Shipper
 from shared.ledger.undelivered import UndeliveredReport
 from shared.policies import RoutingPolicy
 from shared.process_bound import ProcessBound
+from shared.replica_addresses import system_addresses
 from shared.telemetry.trace_context import TraceContext
 from shared.text import check_inputs
 from shared.tier_client import TierClient
@@ -74,6 +79,7 @@ class MobileService(ProcessBound):
     """Answers texts; use one instance in one event loop only.
 
     ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
+    ``model`` is one that several services of a process share, which closes it after them.
     """
 
     def __init__(
@@ -82,10 +88,11 @@ class MobileService(ProcessBound):
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
         policy: RoutingPolicy | None = None,
+        model: LocalModel | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
-        self.runtime = LocalRuntime(settings, clock)
+        self.runtime = LocalRuntime(settings, clock, model)
         self.runtime.use_policy(policy or self.runtime.request_options.policy)
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)
@@ -102,17 +109,25 @@ class MobileService(ProcessBound):
             self.outbox, self.runtime.live_prices, self.runtime.bundle.bundle_id
         )
         urls = {Tier.EDGE: settings.edge_url, Tier.CLOUD: settings.cloud_url}
-        self._tiers = {
-            tier: TierClient(
-                tier, url, self.runtime.answer_rules[tier], transport, credentials, clock
-            )
-            for tier, url in urls.items()
-        }
-        self.prober = ReadinessProber(
-            self.runtime.tier_stats, self._tiers, settings.probe_interval_s, clock
+
+        def make_client(tier: Tier, url: str, address: str | None) -> TierClient:
+            rules = self.runtime.answer_rules[tier]
+            return TierClient(tier, url, rules, transport, credentials, clock, address)
+
+        self.replicas = ReplicaSet(
+            self.runtime.tier_stats,
+            {tier: split_addresses(url) for tier, url in urls.items()},
+            make_client,
+            system_addresses if transport is None else None,
+            clock,
         )
-        self._runner = RequestRunner(self.runtime, recorder, self._tiers, settings, clock=clock)
-        self.monitor = CertificateMonitor(settings, self.runtime, recorder, self._tiers[Tier.CLOUD])
+        self.prober = ReadinessProber(
+            self.runtime.tier_stats, self.replicas.client, settings.probe_interval_s, clock
+        )
+        self._runner = RequestRunner(self.runtime, recorder, self.replicas, settings, clock=clock)
+        self.monitor = CertificateMonitor(
+            settings, self.runtime, recorder, partial(self.replicas.next_client, Tier.CLOUD)
+        )
         self._budget: EscalationBudget | None = None
         if settings.escalation_budget is not None:
             self._budget = EscalationBudget(settings.escalation_budget, settings.escalation_burst)
@@ -143,8 +158,8 @@ class MobileService(ProcessBound):
         """Return what is known of each tier that the mode allows, and probe where that is old."""
         allowed = allowed_tiers(self.settings.mode)
         self.prober.renew(allowed)
-        breakers = self.runtime.tier_stats.breakers
-        return {tier: breaker.readiness for tier, breaker in breakers.items() if tier in allowed}
+        tier_stats = self.runtime.tier_stats
+        return {tier: tier_stats.readiness(tier) for tier in tier_stats.replicas if tier in allowed}
 
     async def classify(
         self,
@@ -191,6 +206,7 @@ class MobileService(ProcessBound):
         items = await self._prepare_all(rows)
         self.monitor.refresh()
         self.prober.wake()
+        self.replicas.wake()
         if call.policy.learns:
             return [await self._answer_in_turn(item, call) for item in items]
         requests = []
@@ -314,8 +330,7 @@ class MobileService(ProcessBound):
     async def stop(self, flush_s: float) -> None:
         """End probes, run waiting audits for up to ``flush_s``, and close the connections."""
         async with AsyncExitStack() as all_of_them:  # also if one of them raises
-            for tier in self._tiers.values():
-                all_of_them.push_async_callback(tier.close)
+            all_of_them.push_async_callback(self.replicas.close)
             all_of_them.push_async_callback(self.monitor.close, flush_s)
             all_of_them.push_async_callback(self.prober.close)
 

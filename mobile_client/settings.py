@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from mobile_client.options import Mode, ResolvedOptions
-from shared.addresses import Address, valid_address
+from shared.addresses import Addresses, valid_address
 from shared.domain import Tier
 from shared.field_types import CostCeiling, DeadlineMs, Share, WaitingPrice
 from shared.inference.codec import Codec
@@ -51,10 +51,11 @@ class MobileSettings(BundleSettings):
     ``cascade-routing``, or ``dimee-fixed`` if the bundle has no correctness heads."""
     policy_seed: int = 0
     """Seed of the policy ``random`` and of the waits before retries."""
-    edge_url: Address = Field(default="http://127.0.0.1:8702", repr=False)
-    """Address of the edge."""
-    cloud_url: Address = Field(default="http://127.0.0.1:8703", repr=False)
-    """Address of the cloud."""
+    edge_url: Addresses = Field(default="http://127.0.0.1:8702", repr=False)
+    """Address of the edge. Its replicas are several addresses with commas between them, or one name
+    that has several IP addresses."""
+    cloud_url: Addresses = Field(default="http://127.0.0.1:8703", repr=False)
+    """Address of the cloud, or of its replicas, as for the edge."""
     deadline_ms: DeadlineMs = 5_000.0
     """Time for all attempts of a request together, in milliseconds."""
     price_book: Path | None = None

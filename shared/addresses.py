@@ -15,6 +15,8 @@ from shared.errors import InvalidInput
 LOCAL_DOMAINS = ("localhost", "local", "internal", "test")
 """Top-level domains that no site on the Internet can have (RFC 6761, RFC 6762, ICANN 2024)."""
 EXPECTED = "give http://HOST:PORT or https://HOST:PORT"
+MAX_ADDRESSES = 64
+"""Most addresses in a list."""
 _PLACE = re.compile(
     r"(?:[^/?#\s]*@)?((?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5})(?:[/?#]\S*)?", re.ASCII
 )
@@ -62,6 +64,23 @@ def check_address(url: str, option: str) -> str:
         raise InvalidInput(f"{option}: {error}", field=option) from None
 
 
+def split_addresses(urls: str) -> tuple[str, ...]:
+    """Return the addresses of a list with commas, each without spaces around it."""
+    return tuple(url.strip() for url in urls.split(","))
+
+
+def valid_addresses(urls: str) -> str:
+    """Return a list of addresses with commas; raise `ValueError` if one is wrong or repeated."""
+    each = [valid_address(url).rstrip("/") for url in split_addresses(urls)]
+    if len(set(each)) < len(each):
+        raise _problem("has the same address twice; give each replica once")
+    if len(each) > MAX_ADDRESSES:
+        raise _problem(f"has more than {MAX_ADDRESSES} addresses; give one name that has them")
+    return urls
+
+
+Addresses = Annotated[str, AfterValidator(valid_addresses)]
+"""Addresses of the replicas of a service, with commas between them."""
 Address = Annotated[str, AfterValidator(valid_address)]
 """Address of a service, such as ``http://127.0.0.1:8700``."""
 

@@ -19,6 +19,7 @@ PACKAGES = {
     ),
     "grpc": ("grpc", "google"),
     "ray": ("ray",),
+    "cuda": ("torch", "onnx"),
     "locust": ("locust",),
 }  # fmt: skip
 """Import names of the packages by extra; starlette and markupsafe come with others."""

@@ -25,13 +25,17 @@ def read_testbed_file(folder: Path) -> dict[str, Any]:
 
 
 def running_addresses(folder: Path) -> dict[str, str]:
-    """Return the address of each process of the testbed in ``folder``; empty if none runs.
+    """Return the address of each service of the testbed in ``folder``; empty if none runs.
 
+    Those of a tier's replicas have commas between them, as ``DIMEE_EDGE_URL`` lists them.
     A testbed that was killed leaves its file behind, so its process must exist, too.
     """
     try:
         facts = read_testbed_file(folder)
-        urls = {str(name): str(role["url"]) for name, role in facts["roles"].items()}
+        urls: dict[str, str] = {}
+        for name, role in facts["roles"].items():
+            service = str(role.get("tier", name))
+            urls[service] = ",".join(filter(None, (urls.get(service), str(role["url"]))))
         os.kill(int(facts["pid"]), 0)
     except PermissionError:  # the process is another user's
         return urls

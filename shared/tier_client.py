@@ -94,7 +94,8 @@ class TierClient:
 
     It does not raise failures of the tier or the network; they are the ``error`` of an `Exchange`.
     An answer that is not a valid answer to the attempt by ``rules`` is a failure of the tier.
-    ``clock`` returns seconds and measures the round trips.
+    ``clock`` returns seconds and measures the round trips. ``address`` is the IP address to which
+    the connections go, if the URL's name has several.
     """
 
     def __init__(
@@ -105,18 +106,20 @@ class TierClient:
         transport: httpx.AsyncBaseTransport | None = None,
         credentials: Credentials | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        address: str | None = None,
     ) -> None:
         self.tier = tier
+        self.address = address
         self._rules = rules
         self.url = url.rstrip("/")
-        self._shown_url = without_credentials(url)
+        self.shown_url = without_credentials(url) + (f" ({address})" if address else "")
         self._urls = {path: httpx.URL(self.url + path) for path in (INFER, RESUME)}
         self._credentials = credentials or Credentials()
         self._clock = clock
-        self._reader = ResponseReader(tier, self._shown_url, rules)
+        self._reader = ResponseReader(tier, self.shown_url, rules)
         self._replicas: dict[str, None] = {}
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
-        self._transport = transport or TierTransport(self._credentials.verify)
+        self._transport = transport or TierTransport(self._credentials.verify, address)
         self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def infer(
@@ -180,15 +183,13 @@ class TierClient:
             status, body = await self._get("/readyz", timeout_s)
         except TimeoutError:
             return DeadlineExceeded(
-                f"the {self.tier} at {self._shown_url} does not say whether it is ready"
+                f"the {self.tier} at {self.shown_url} does not say whether it is ready"
             )
         except Exception as failure:  # a transport may raise anything
             reason = _reason(failure)
-            return TierUnreachable(
-                f"the {self.tier} at {self._shown_url} is not reached ({reason})"
-            )
+            return TierUnreachable(f"the {self.tier} at {self.shown_url} is not reached ({reason})")
         if status != httpx.codes.OK or not self._rules.says_ready(parse_json(body)):
-            return NotReady(f"the {self.tier} at {self._shown_url} is not ready")
+            return NotReady(f"the {self.tier} at {self.shown_url} is not ready")
         return None
 
     async def is_alive(self, timeout_s: float) -> bool:
@@ -236,7 +237,7 @@ class TierClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
             delivery, sent = Delivery.NOT_SENT, 0
             error = TierUnreachable(
-                f"the {self.tier} at {self._shown_url} could not be reached ({_reason(failure)})"
+                f"the {self.tier} at {self.shown_url} could not be reached ({_reason(failure)})"
             )
         except TimeoutError:
             problem = "did not answer"
@@ -244,7 +245,7 @@ class TierClient:
                 delivery, sent = Delivery.NOT_SENT, 0
                 problem = f"was not asked, because {MAX_CONNECTIONS} other requests were under way,"
             error = DeadlineExceeded(
-                f"the {self.tier} at {self._shown_url} {problem} within "
+                f"the {self.tier} at {self.shown_url} {problem} within "
                 f"{shown_ms(call.timeout_s * 1e3)}"
             )
         except _InvalidAnswer as failure:
@@ -255,7 +256,7 @@ class TierClient:
                 log.warning("the transport raised %s", redacted(failure))
             broke = isinstance(failure, ReusedConnectionBroke)
             error = TierUnreachable(
-                f"the connection to the {self.tier} at {self._shown_url} broke ({_reason(failure)})"
+                f"the connection to the {self.tier} at {self.shown_url} broke ({_reason(failure)})"
                 + self._hint()
             )
         else:

@@ -21,6 +21,7 @@ SETTINGS = frozenset(
         "CONCURRENCY",
         "DATABASE_URL",
         "DEADLINE_MS",
+        "DEVICE",
         "EDGE_LAYERS",
         "EDGE_URL",
         "ESCALATION_BUDGET",

@@ -206,9 +206,14 @@ class Classification(Contract):
         if kept or not self.attempts:
             return not kept
         last = self.attempts[-1]
+        # a hedge may go to another replica of the same tier
+        chosen = {
+            one.tier for one in self.attempts if one.reason in (Reason.ROUTE, Reason.ESCALATE)
+        }
         failed_over_to = {one.tier for one in self.attempts if one.reason is Reason.FAIL_OVER}
         retried_elsewhere = last.reason is Reason.RETRY and last.tier in failed_over_to
-        return last.reason not in (Reason.FAIL_OVER, Reason.HEDGE) and not retried_elsewhere
+        hedged_elsewhere = last.reason is Reason.HEDGE and last.tier not in chosen
+        return not (last.reason is Reason.FAIL_OVER or hedged_elsewhere or retried_elsewhere)
 
 
 class ClassifyItem(Contract):

@@ -17,8 +17,9 @@ from mobile_client.gateway.examples import classify_body
 from shared.domain import InputText
 from shared.errors import DimeeError, from_payload
 from shared.http_fetch import fetch, json_of
-from shared.ledger.cli import displaced_line, print_summary, wait_for_consistent
+from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
+from shared.ledger.summary_text import displaced_line, print_summary
 from shared.signals import set_on_signals
 from shared.wire import Classification, ClassifyResponse
 from testbed.gateway import gateway_client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ from shared.testbed_file import TESTBED_FILE
 from shared.wire import BundleDescription
 from testbed.links.hops import PREFIX, Hop, make_hops, testbed_facts, verify_links, with_links
 from testbed.processes.processes import Role, Testbed
+from testbed.processes.replicas import (
+    MAX_REPLICAS,
+    replica_ports,
+    replica_roles,
+    replica_urls,
+)
 from testbed.processes.supervisor import supervise, write_testbed_file
 
 MODULES = {
@@ -42,17 +48,24 @@ def make_testbed(
     settings: dict[str, str],
     hops: Sequence[Hop] = (),
     credentials: Credentials | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> Testbed:
     """Return a testbed of the four roles, servers before those that call them.
 
-    Each link of ``hops`` is a relay process, whose address its caller gets. ``settings`` are
-    ``DIMEE_*`` variables for every process.
+    ``replicas`` is the number of processes of the edge and the cloud, one by default; ``ports`` may
+    also have those of the further ones (``cloud-2``). Each link of ``hops`` is a relay process,
+    whose address its caller gets. ``settings`` are ``DIMEE_*`` variables for every process.
     """
-    urls = {
-        f"DIMEE_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}"
-        for name in ("ledger", "edge", "cloud")
-    }
-    roles = [Role(name, module, ports[name], urls) for name, module in MODULES.items()]
+    counts = {"edge": 1, "cloud": 1} | dict(replicas or {})
+    tier_ports = {tier: replica_ports(tier, count, ports) for tier, count in counts.items()}
+    urls = {"DIMEE_LEDGER_URL": f"http://127.0.0.1:{ports['ledger']}"}
+    urls |= {f"DIMEE_{tier.upper()}_URL": replica_urls(own) for tier, own in tier_ports.items()}
+    roles = []
+    for name, module in MODULES.items():
+        if name in tier_ports:
+            roles += replica_roles(name, module, tier_ports[name], state_dir, urls)
+        else:
+            roles.append(Role(name, module, ports[name], urls))
     return Testbed(with_links(roles, hops), state_dir, settings, credentials)
 
 
@@ -108,8 +121,12 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     """
     require(SERVER_PACKAGES, "the testbed", *TESTBED)
     ports = {name: options[f"{name}_port"] for name in PORTS}
-    if len(set(ports.values())) < len(ports):
-        raise DimeeError("ports: two roles have the same port; give each its own")
+    replicas = {tier: int(options.get(f"{tier}_replicas") or 1) for tier in ("edge", "cloud")}
+    every = [ports["ledger"], ports["mobile"]]
+    for tier, count in replicas.items():
+        every += replica_ports(tier, count, ports).values()
+    if len(set(every)) < len(every):
+        raise DimeeError("ports: two processes have the same port; give each role its own")
     settings = load_settings(
         **{
             name: options[name]
@@ -137,7 +154,12 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
             environment[f"DIMEE_{name.upper()}"] = str(options[name])
     folder = Path(settings.state_dir).absolute()
     return make_testbed(
-        ports, folder, environment, options.get("hops", ()), Credentials.of(settings)
+        ports,
+        folder,
+        environment,
+        options.get("hops", ()),
+        Credentials.of(settings),
+        replicas,
     )
 
 
@@ -150,6 +172,20 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     metavar="HOP=LINK",
     help="Emulated link: mobile-edge=4g, mobile-cloud=wifi,loss=0.01, mobile-edge=@FILE for a "
     "schedule, or mobile-edge=4g,up=FILE,down=FILE for packet traces in Mahimahi's format.",
+)
+@click.option(
+    "--edge-replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_REPLICAS),
+    help="Number of edge processes; the second listens 100 ports above the first.",
+)
+@click.option(
+    "--cloud-replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_REPLICAS),
+    help="Number of cloud processes.",
 )
 @click.option(
     "--link-seed", default=0, show_default=True, help="Seed of the links' jitter and loss."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mobile_client.client import load_settings
 from mobile_client.monitoring.certificate_monitor import monitor_state_file
 from mobile_client.monitoring.health import MobileHealth
 from mobile_client.monitoring.state_file import StateFile
-from shared.addresses import check_address
+from shared.addresses import check_address, split_addresses
 from shared.bounded_transport import BoundedTransport
 from shared.credentials import Credentials
 from shared.domain import Tier
@@ -148,16 +148,18 @@ _SEEN: dict[str, str | None] = {
 def collect(http: httpx.Client, urls: dict[str, str], guessed: Container[str] = ()) -> Status:
     """Return the status of every process; ``urls`` by name: mobile, edge, cloud, ledger.
 
-    The addresses of ``guessed`` tiers are defaults: if nothing answers there, the mobile is asked.
+    The edge and the cloud may have several addresses with commas; their replicas are then named
+    ``cloud-1`` and so on. The addresses of ``guessed`` tiers are defaults: if nothing answers
+    there, the mobile is asked.
     """
     processes = {
         name: fetch_status(http, url, "/v1/status" if name == "mobile" else "/readyz")
-        for name, url in urls.items()
+        for name, url in _each_replica(urls)
     }
     unreachable = [
         name
         for name in (Tier.EDGE.value, Tier.CLOUD.value)
-        if name in guessed and processes[name].unreachable
+        if name in guessed and name in processes and processes[name].unreachable
     ]
     if unreachable and not processes["mobile"].unreachable:
         seen = as_mobile_sees(http, urls["mobile"])
@@ -192,16 +194,27 @@ def collect(http: httpx.Client, urls: dict[str, str], guessed: Container[str] = 
         return Status(processes, None, problems)
     if mobile.degraded:
         problems.append("degraded: the certificate does not hold, and everything goes to the cloud")
-    for name in (Tier.EDGE.value, Tier.CLOUD.value):
-        body = processes[name].body
+    for process_name, process in processes.items():
+        if process_name in ("mobile", "ledger"):
+            continue
+        body = process.body
         for field in ("bundle_id", "certificate_id"):
             tier_value, mobile_value = body.get(field), getattr(mobile, field)
             # a tier may run without a certificate
             if tier_value is not None and tier_value != mobile_value:
                 problems.append(
-                    f"the {name} has the {field} {tier_value}, the mobile {mobile_value or 'none'}"
+                    f"the {process_name} has the {field} {tier_value}, the mobile "
+                    f"{mobile_value or 'none'}"
                 )
     return Status(processes, mobile, problems)
+
+
+def _each_replica(urls: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the address of each process; replicas of a tier are numbered."""
+    for name, url in urls.items():
+        each = split_addresses(url) if name in (Tier.EDGE.value, Tier.CLOUD.value) else (url,)
+        for number, own in enumerate(each, 1):
+            yield (name if len(each) == 1 else f"{name}-{number}"), own
 
 
 @click.command()
@@ -296,7 +309,7 @@ def show(report: Status) -> None:
         ]
         if bundle_id := process.body.get("bundle_id"):
             facts.append(f"bundle {bundle_id}")
-        for field in ("policy", "store", "layers"):
+        for field in ("policy", "store", "layers", "device", "replica"):
             if process.body.get(field):
                 facts.append(f"{field} {process.body[field]}")
         if (process.body.get("outbox") or {}).get("recording") == "off":
@@ -313,6 +326,13 @@ def show(report: Status) -> None:
 def _show_mobile(mobile: MobileHealth) -> None:
     if mobile.mode != "auto":
         _print_line(f"mode         {mobile.mode}")
+    for tier, replicas in mobile.replicas.items():
+        for one in replicas if len(replicas) > 1 else ():
+            delay = "" if one.delay_ms is None else f"   {one.delay_ms:.0f} ms"
+            _print_line(
+                f"replica      {tier} {one.replica or 'unnamed'} at {one.url}: {one.ready}, "
+                f"breaker {one.breaker}, {one.outstanding} in progress{delay}"
+            )
     for tier, state in mobile.breakers.items():
         if state != "closed":
             effect = "gets no requests" if state == "open" else "gets one request to test it"

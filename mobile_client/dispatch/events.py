@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobile_client.local.runtime import TierAnswer
+from mobile_client.resilience.replica_stats import ReplicaStats
 from shared.domain import Delivery, Reason, Tier
 from shared.errors import DimeeError
 
@@ -35,7 +36,8 @@ class Answered:
 class Failed:
     """An attempt ended without an answer; ``resumed`` if the tier was sent a hidden state.
 
-    ``reused_connection_broke`` is True if an idle connection broke before a byte of the answer.
+    ``replica`` is the replica that it was sent to. ``reused_connection_broke`` is True if an idle
+    connection broke before a byte of the answer.
     """
 
     tier: Tier
@@ -44,6 +46,7 @@ class Failed:
     cost_lambda: float
     resumed: bool = False
     reused_connection_broke: bool = False
+    replica: ReplicaStats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class HedgeEnded:
 
 @dataclass(frozen=True, slots=True)
 class MakeAttempt:
-    """Make an attempt at ``tier`` after ``wait_ms``.
+    """Make an attempt at ``tier``, and at this ``replica`` of a server, after ``wait_ms``.
 
     After ``hedge_after_ms`` without an answer send `HedgeDue`. ``time_share`` is the share of the
     remaining time that the attempt may take. ``reuses`` is the earlier answer that the mobile
@@ -79,6 +82,7 @@ class MakeAttempt:
     time_share: float = 1.0
     reuses: TierAnswer | None = None
     fresh_connection: bool = False
+    replica: ReplicaStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

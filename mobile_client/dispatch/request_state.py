@@ -23,6 +23,7 @@ from mobile_client.dispatch.events import (
 from mobile_client.dispatch.tier_selector import TierSelector
 from mobile_client.local.runtime import TierAnswer
 from mobile_client.resilience.escalation_budget import EXHAUSTED, OFFLINE, UNAVAILABLE
+from mobile_client.resilience.replica_stats import ReplicaStats
 from shared.domain import Delivery, Reason, Tier
 from shared.errors import (
     BundleError,
@@ -57,6 +58,7 @@ class Transition(Enum):
 
     SEND_TEXT    = "Failed",     "the tier refused a hidden state",         "retry with the text"
     RECONNECT    = "Failed",     "an idle connection broke when reused",    "retry on a fresh one"
+    OTHER        = "Failed",     "another replica of the tier is available", "attempt it"
     RETRY        = "Failed",     "a retry is safe, and no other is left",   "retry after a wait"
     FAIL_OVER    = "Failed",     "a candidate may do better",               "attempt it"
     FALL_BACK    = "Failed",     "an earlier answer exists",                "return it (mobile)"
@@ -73,6 +75,8 @@ GRACE_MS = 100.0
 FIRST_WAIT_MS = 50.0
 """Longest wait before the first retry; each further retry doubles it. The wait is a random share
 of it (full jitter), so that clients which failed together do not retry together."""
+MAX_REPLICAS = 3
+"""Most replicas of one tier that a request tries before another tier."""
 MAX_WAIT_SHARE = 0.25
 """A retry whose wait takes more than this share of the remaining time is not made."""
 
@@ -120,7 +124,11 @@ class RequestState:
     spent_lambda: float = field(default=0.0, init=False)
     """Cost of all attempts that have ended, in λ."""
     _attempts: int = field(default=0, init=False)
-    _reconnected: set[Tier] = field(default_factory=set, init=False)
+    _reconnected: set[Tier | ReplicaStats] = field(default_factory=set, init=False)
+    _tried: dict[Tier, list[ReplicaStats]] = field(default_factory=dict, init=False)
+    """Replicas that were asked, in order."""
+    _hedged: Tier | None = field(default=None, init=False)
+    """Tier whose replica was hedged with another one of the tier."""
     _reason: Reason = field(default=Reason.ROUTE, init=False)
     _retried: Counter[Tier] = field(default_factory=Counter, init=False)
 
@@ -210,13 +218,17 @@ class RequestState:
             if self.left_ms > 0:
                 self.errors.append(error)
                 self.resumable = False
-                return self._attempt(Transition.SEND_TEXT, tier, Reason.RETRY)
+                return self._attempt(
+                    Transition.SEND_TEXT, tier, Reason.RETRY, replica=event.replica
+                )
             # the caller sent a text, and is not told that a hidden state was wrong
             error = TierFailed(f"the {tier} refused the hidden state, and no time is left")
         self.errors.append(error)
         if self._may_reconnect(event):
-            self._reconnected.add(tier)
-            return self._attempt(Transition.RECONNECT, tier, Reason.RETRY)
+            self._reconnected.add(event.replica or tier)
+            return self._attempt(Transition.RECONNECT, tier, Reason.RETRY, replica=event.replica)
+        if is_failure_of_tier(error) and self.left_ms > 0 and self._has_other_replica(tier):
+            return self._attempt(Transition.OTHER, tier, Reason.RETRY)
         wait_ms = self._retry_wait_ms(event)
         if wait_ms is not None:
             self._retried[tier] += 1
@@ -234,11 +246,15 @@ class RequestState:
 
     def _may_reconnect(self, event: Failed) -> bool:
         """Return True if the attempt may be made again at once, on a fresh connection."""
-        first_time = event.reused_connection_broke and event.tier not in self._reconnected
+        asked = event.replica or event.tier
+        first_time = event.reused_connection_broke and asked not in self._reconnected
         return first_time and self.left_ms > 0 and bool(self._select([event.tier]))
 
     def _hedge_due(self, event: HedgeDue) -> Action:
         both_lambda = self.selector.max_attempt_lambda(event.tier)
+        if self._has_other_replica(event.tier, both_lambda):
+            self._hedged = event.tier
+            return self._attempt(Transition.HEDGE, event.tier, Reason.HEDGE)
         candidates = self._select(self._servers(), both_lambda)
         if not candidates:
             self.transition = Transition.NO_HEDGE
@@ -251,8 +267,18 @@ class RequestState:
         self.spent_lambda += event.cost_lambda
         if event.error is not None:
             self.errors.append(event.error)
-            self.failed.add(event.tier)
+            if event.tier is not self._hedged:
+                self.failed.add(event.tier)
         return Wait()
+
+    def _has_other_replica(self, tier: Tier, more_lambda: float = 0.0) -> bool:
+        """Return True if another replica of the tier is available and can be paid for."""
+        tried = self._tried.get(tier, [])
+        return (
+            len(tried) < MAX_REPLICAS
+            and self.selector.has_other(tier, tried)
+            and bool(self.selector.select([tier], self.spent_lambda + more_lambda).candidates)
+        )
 
     def _retry_wait_ms(self, event: Failed) -> float | None:
         """Return the wait before a retry at the same tier; None: do not retry."""
@@ -290,12 +316,22 @@ class RequestState:
             self.preferred_unavailable = True
 
     def _attempt(
-        self, transition: Transition, tier: Tier, reason: Reason, wait_ms: float = 0.0
+        self,
+        transition: Transition,
+        tier: Tier,
+        reason: Reason,
+        wait_ms: float = 0.0,
+        replica: ReplicaStats | None = None,
     ) -> MakeAttempt:
+        """Return the action; without a ``replica`` one that was not tried is chosen, if any."""
         self.transition, self._reason = transition, reason
         self._attempts += 1
+        tried = self._tried.setdefault(tier, [])
+        replica = replica or self.selector.choose(tier, tried) or self.selector.choose(tier)
+        if replica is not None and replica not in tried:
+            tried.append(replica)
         hedged = reason is not Reason.HEDGE
-        hedge_after_ms = self.selector.hedge_after_ms(tier) if hedged else None
+        hedge_after_ms = self.selector.hedge_after_ms(replica) if hedged else None
         if hedge_after_ms is not None and hedge_after_ms >= self.left_ms - wait_ms:
             hedge_after_ms = None
         return MakeAttempt(
@@ -304,10 +340,11 @@ class RequestState:
             ordinal=self._attempts,
             wait_ms=wait_ms,
             hedge_after_ms=hedge_after_ms,
-            # a tier that hangs leaves half of the time to the next one
-            time_share=0.5 if self.candidates else 1.0,
+            # a server that hangs leaves half of the time to the next one
+            time_share=0.5 if self.candidates or self._has_other_replica(tier) else 1.0,
             reuses=self.best_answer if tier is Tier.MOBILE else None,
             fresh_connection=transition is Transition.RECONNECT,
+            replica=replica,
         )
 
     def _accept(self, transition: Transition, event: Answered) -> Accept:

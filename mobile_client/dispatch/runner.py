@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from mobile_client.dispatch.events import (
     MakeAttempt,
     Started,
 )
+from mobile_client.dispatch.replica_set import ReplicaSet
 from mobile_client.dispatch.request_state import RequestState
 from mobile_client.dispatch.tier_caller import RunningRequest, TierCaller
 from mobile_client.dispatch.tier_selector import TierSelector
@@ -32,7 +33,7 @@ from shared.errors import PolicyFailed
 from shared.inference.layers import meets_threshold
 from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
-from shared.tier_client import Exchange, TierClient
+from shared.tier_client import Exchange
 from shared.wire import AttemptReport, Classification, CostReport, InferResponse
 
 Prepared = tuple[OpenAttempt, bytes | None]
@@ -46,7 +47,7 @@ class RequestRunner:
         self,
         runtime: LocalRuntime,
         recorder: AttemptRecorder,
-        tiers: Mapping[Tier, TierClient],
+        replicas: ReplicaSet,
         settings: MobileSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.perf_counter,
@@ -57,7 +58,8 @@ class RequestRunner:
         self._random = random.Random(settings.policy_seed)
         self._sleep = sleep
         self._clock = clock
-        self._caller = TierCaller(runtime, recorder, tiers)
+        self._replicas = replicas
+        self._caller = TierCaller(runtime, recorder, replicas)
 
     async def answer(
         self, request: RoutedRequest, policy: RoutingPolicy, deadline_ms: float, since: float
@@ -123,9 +125,17 @@ class RequestRunner:
         state = run.hidden_state if run.state.resumable else None
         body = None if state is None else self._runtime.resumption.choose(state, action.tier)
         layer = state.layer if state is not None and body is not None else None
+        replica = action.replica
         attempt = self._recorder.prepare(
-            run.request, action.ordinal, action.tier, action.reason, layer, action.wait_ms
+            run.request,
+            action.ordinal,
+            action.tier,
+            action.reason,
+            layer,
+            action.wait_ms,
+            None if replica is None else self._replicas.client(replica).replica,
         )
+        attempt.replica = replica
         return attempt, body
 
     async def _run_locally(
@@ -203,6 +213,7 @@ class RequestRunner:
                 cost_lambda,
                 resumed,
                 exchange.reused_connection_broke,
+                attempt.replica,
             )
         if self._runtime.resumption.needs_hidden_states:
             self._runtime.resumption.learn(tier, exchange.answer)

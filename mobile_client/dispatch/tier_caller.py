@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mobile_client.dispatch.attempts import AttemptRecorder, OpenAttempt, RoutedRequest
 from mobile_client.dispatch.events import HedgeDue, HedgeEnded, MakeAttempt
+from mobile_client.dispatch.replica_set import ReplicaSet
 from mobile_client.dispatch.request_state import GRACE_MS, RequestState
 from mobile_client.dispatch.spans import begin_exchange, end_exchange
 from mobile_client.local.resume import HiddenState
 from mobile_client.local.runtime import LocalRuntime
-from shared.domain import RoutingDecision, Tier
+from mobile_client.resilience.circuit_breaker import AttemptToken
+from shared.domain import Delivery, RoutingDecision
 from shared.errors import DeadlineExceeded
 from shared.ledger.entry import LedgerEntry
 from shared.policies import RoutingPolicy
-from shared.tier_client import INFER, RESUME, Exchange, TierClient
+from shared.tier_client import INFER, RESUME, Exchange
 from shared.wire import InferRequest, ResumeRequest
 
 T = TypeVar("T")
@@ -71,11 +73,11 @@ class TierCaller:
     """Makes the attempts at servers; of a hedged pair, the first answer wins."""
 
     def __init__(
-        self, runtime: LocalRuntime, recorder: AttemptRecorder, tiers: Mapping[Tier, TierClient]
+        self, runtime: LocalRuntime, recorder: AttemptRecorder, replicas: ReplicaSet
     ) -> None:
         self._runtime = runtime
         self._recorder = recorder
-        self._tiers = tiers
+        self._replicas = replicas
 
     async def call(
         self,
@@ -136,7 +138,8 @@ class TierCaller:
         for attempt, exchange in [*losers, *ended[:-1]]:
             entry = self._recorder.close_unused(attempt, exchange)
             if exchange is None:
-                self._runtime.tier_stats.record_cancelled(entry.tier, entry.round_trip_ms or 0.0)
+                assert attempt.replica is not None
+                attempt.replica.record_cancelled(entry.round_trip_ms or 0.0)
             error = exchange.error if exchange is not None else None
             event = HedgeEnded(entry.tier, entry.cost_lambda or 0.0, error)
             run.state.handle(event, run.spent_ms())
@@ -150,11 +153,12 @@ class TierCaller:
         attempt: OpenAttempt,
         hidden_state: bytes | None,
     ) -> asyncio.Task[Exchange]:
-        """Start the exchange as a task; its breaker is released even if the task never runs."""
-        breaker = self._runtime.tier_stats.breakers[action.tier]
-        token = breaker.begin_attempt()
+        """Start the exchange as a task; its replica is released even if the task never runs."""
+        replica = action.replica
+        assert replica is not None
+        token = replica.begin()
         task = asyncio.create_task(self._exchange(run, action, attempt, hidden_state, token))
-        task.add_done_callback(lambda _: breaker.discard(token))
+        task.add_done_callback(lambda _: replica.end(token))
         return task
 
     async def _exchange(
@@ -163,15 +167,14 @@ class TierCaller:
         action: MakeAttempt,
         attempt: OpenAttempt,
         hidden_state: bytes | None,
-        token: object = None,
+        token: AttemptToken | None = None,
     ) -> Exchange:
-        entry = attempt.entry
-        tier_stats = self._runtime.tier_stats
-        breaker = tier_stats.breakers[entry.tier]
-        token = token or breaker.begin_attempt()
+        entry, replica = attempt.entry, action.replica
+        assert replica is not None
+        token = token or replica.begin()
         left_ms = max(MIN_LEFT_MS, run.state.deadline_ms - run.spent_ms())
         timeout_ms = left_ms * action.time_share
-        client = self._tiers[entry.tier]
+        client = self._replicas.client(replica)
         path = INFER if hidden_state is None else RESUME
         span = begin_exchange(attempt.trace, client.url, path, entry.tier)
         try:
@@ -212,11 +215,14 @@ class TierCaller:
                     trace=span,
                 )
         except BaseException:
-            breaker.discard(token)
+            replica.end(token)
             end_exchange(span, None)
             raise
         end_exchange(span, exchange)
-        tier_stats.record_exchange(entry.tier, exchange, token, timeout_ms)
+        replica.record_exchange(exchange, token, timeout_ms)
+        replica.end(token)
+        if exchange.delivery is Delivery.NOT_SENT:
+            self._replicas.connection_failed()
         return exchange
 
 

@@ -1,11 +1,11 @@
-"""Selects the tiers that a request may try next, by mode, cost ceiling and circuit breakers."""
+"""Selects what a request may try next, by mode, cost ceiling, circuit breakers and load."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mobile_client.resilience.circuit_breaker import CircuitBreaker
+from mobile_client.resilience.replica_stats import ReplicaStats
 from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Tier
 from shared.errors import InvalidInput, NotReady, TierError, TierUnreachable
@@ -34,7 +34,7 @@ class TierSelector:
     """Chooses candidates for the attempts of one request.
 
     ``layers`` is the number of layers that each tier runs at most, and ``allowed`` the tiers that
-    the request's mode allows. With ``hedging`` a second tier is asked if the first is slow.
+    the request's mode allows. With ``hedging`` a second server is asked if the first is slow.
     """
 
     tier_stats: TierStats
@@ -56,30 +56,38 @@ class TierSelector:
             ):
                 selection.cost_capped = True
                 continue
-            breaker = self.tier_stats.breakers.get(tier)
-            if breaker is None or breaker.allows_attempt():
+            replicas = self.tier_stats.replicas.get(tier)
+            if replicas is None or any(one.breaker.allows_attempt() for one in replicas):
                 selection.candidates.append(tier)
             else:
-                selection.unavailable[tier] = _skip_error(tier, breaker)
+                selection.unavailable[tier] = _skip_error(tier, replicas)
         return selection
+
+    def choose(self, tier: Tier, excluded: Collection[ReplicaStats] = ()) -> ReplicaStats | None:
+        """Return the replica of a server to ask; None for the mobile, or if there is none."""
+        return None if tier is Tier.MOBILE else self.tier_stats.choose(tier, excluded)
+
+    def has_other(self, tier: Tier, tried: Collection[ReplicaStats]) -> bool:
+        """Return whether a server has an available replica that was not tried."""
+        return tier is not Tier.MOBILE and self.tier_stats.has_other(tier, tried)
 
     def unavailable(self, tier: Tier) -> TierError | None:
         """Return an error if a policy should not plan with ``tier`` because it has failed.
 
         None if the tier is available, or if the mode excludes it anyway.
         """
-        breaker = self.tier_stats.breakers.get(tier)
-        if breaker is None or breaker.available or tier not in self.allowed:
+        replicas = self.tier_stats.replicas.get(tier)
+        if replicas is None or tier not in self.allowed or self.tier_stats.available(tier):
             return None
-        return _skip_error(tier, breaker)
+        return _skip_error(tier, replicas)
 
     def max_attempt_lambda(self, tier: Tier) -> float:
         """Return the λ of an attempt that runs all layers of ``tier``."""
         return self.live_prices.cost_model.attempt(tier, self.layers[tier])
 
-    def hedge_after_ms(self, tier: Tier) -> float | None:
-        """Return the milliseconds after which a second tier is asked; None for never."""
-        return self.tier_stats.p95_ms(tier) if self.hedging and tier is not Tier.MOBILE else None
+    def hedge_after_ms(self, replica: ReplicaStats | None) -> float | None:
+        """Return the milliseconds after which a second server is asked; None for never."""
+        return replica.p95_ms() if self.hedging and replica is not None else None
 
     def ceiling_error(self, tiers: Iterable[Tier]) -> InvalidInput:
         """Return the error for a cost ceiling below the price of an attempt at each of ``tiers``.
@@ -98,7 +106,15 @@ class TierSelector:
         )
 
 
-def _skip_error(tier: Tier, breaker: CircuitBreaker) -> TierError:
-    kind = TierUnreachable if breaker.last_unreachable else NotReady
-    times = f"{breaker.failures} times in a row" if breaker.failures > 1 else "just now"
+def _skip_error(tier: Tier, replicas: list[ReplicaStats]) -> TierError:
+    breakers = [replica.breaker for replica in replicas]
+    unreachable = all(breaker.last_unreachable for breaker in breakers)
+    kind = TierUnreachable if unreachable else NotReady
+    if len(breakers) > 1:
+        return kind(
+            f"all {len(breakers)} replicas of the {tier} have failed and get no requests for a "
+            "while"
+        )
+    failures = breakers[0].failures
+    times = f"{failures} times in a row" if failures > 1 else "just now"
     return kind(f"the {tier} has failed {times} and gets no requests for a while")

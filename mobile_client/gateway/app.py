@@ -218,7 +218,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
     async def status() -> MobileHealth:
         """Return the certificate in force, the audits, the alarms and undelivered entries."""
         return mobile.monitor.health().model_copy(
-            update={"ledger": mobile.undelivered(), "outbox": mobile.outbox_report()}
+            update={
+                "ledger": mobile.undelivered(),
+                "outbox": mobile.outbox_report(),
+                "replicas": mobile.replicas.report(),
+            }
         )
 
     @app.head("/healthz", include_in_schema=False)
@@ -242,6 +246,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         The mobile answers without other tiers, so it is ready without them. ``tiers`` is the state
         of each: ``ready``, ``not ready`` or ``unreachable``, ``failing`` if it says that it is
         ready but fails requests, or ``unknown`` before it was reached for the first time.
+        ``replicas`` has the same of each replica, for tiers with several, and its name if known.
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
         ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
@@ -253,6 +258,11 @@ def create_app(settings: MobileSettings) -> FastAPI:
             "policy": mobile.runtime.request_options.policy,
             "certificate_id": mobile.runtime.guard.certificate_id,
             "tiers": mobile.tier_readiness(),
+            "replicas": {
+                tier: [{"replica": one.replica, "ready": one.ready} for one in several]
+                for tier, several in mobile.replicas.report().items()
+                if len(several) > 1
+            },
             "ledger": mobile.undelivered(),
             "outbox": outbox,
         }

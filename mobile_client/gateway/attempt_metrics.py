@@ -17,6 +17,8 @@ from shared.telemetry.totals import Batch, Durations, histogram
 DECISION_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05)
 """Upper bounds in seconds of the time in which a policy decides."""
 _ANSWERING = (Reason.ROUTE, Reason.ESCALATE, Reason.FAIL_OVER)
+UNKNOWN_REPLICA = "unknown"
+"""Label of an attempt without a response, at an address of which no replica is known."""
 NO_TIER = "none"
 """Label of a request that no tier answered."""
 
@@ -105,6 +107,8 @@ class AttemptTotals:
         self._all_cloud_lambda = 0.0
         self._degraded = 0
         self._policy = BoundedLabel()
+        self._replica = BoundedLabel()
+        self._by_replica: Counter[tuple[str, ...]] = Counter()
         self._batch = Batch(self._count)
         self._add_policy(default_policy)
         for tier, layers in exit_layers.items():
@@ -129,6 +133,9 @@ class AttemptTotals:
         totals.energy_mj += entry.energy_mj or 0.0
         totals.sent_bytes += entry.sent_bytes
         totals.received_bytes += entry.received_bytes
+        if entry.tier is not Tier.MOBILE:
+            replica = UNKNOWN_REPLICA if entry.replica is None else self._replica(entry.replica)
+            self._by_replica[entry.tier.value, replica, entry.state.value] += 1
         if entry.reason is Reason.AUDIT:
             return
         if entry.state is State.ANSWERED:
@@ -199,6 +206,14 @@ class AttemptTotals:
                 for (tier, reason), totals in self._by_reason.items()
                 for state, count in totals.results.items()
             },
+        )
+        yield labelled(
+            CounterMetricFamily(
+                "dimee_replica_attempts_total",
+                "Attempts that ended, by tier, replica and result.",
+                labels=("tier", "replica", "result"),
+            ),
+            self._by_replica,
         )
         for name, meaning, sum_of in _SUMS:
             yield labelled(

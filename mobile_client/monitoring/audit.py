@@ -61,18 +61,18 @@ class Auditor:
 
     Answers of the cloud have a loss of 0 without an audit. They wait in the queue like the others,
     because the sequential test needs the losses in the order of the requests. The auditor never
-    raises: it counts a failed audit and drops it.
+    raises: it counts a failed audit and drops it. ``choose_cloud`` returns the client of a replica.
     """
 
     def __init__(
         self,
         recorder: AttemptRecorder,
-        cloud: TierClient,
+        choose_cloud: Callable[[], TierClient],
         bundle_id: str,
         record_event: Callable[[Event], None],
     ) -> None:
         self._recorder = recorder
-        self._cloud = cloud
+        self._choose_cloud = choose_cloud
         self._bundle_id = bundle_id
         self._record_event = record_event
         self._queue: deque[AuditSample] = deque()
@@ -147,20 +147,21 @@ class Auditor:
             return 0
         async with self._slots:
             self._record_event(("sent", 1))
-            exchange = await self._ask_cloud(sample, sample.ordinal)
+            cloud = self._choose_cloud()
+            exchange = await self._ask(cloud, sample, sample.ordinal)
             if exchange.reused_connection_broke:  # audits are minutes apart, and connections idle
-                exchange = await self._ask_cloud(sample, sample.ordinal + 1, fresh_connection=True)
+                exchange = await self._ask(cloud, sample, sample.ordinal + 1, fresh=True)
         return None if exchange.answer is None else int(exchange.answer.label != sample.label)
 
-    async def _ask_cloud(
-        self, sample: AuditSample, ordinal: int, fresh_connection: bool = False
+    async def _ask(
+        self, cloud: TierClient, sample: AuditSample, ordinal: int, fresh: bool = False
     ) -> Exchange:
         request = sample.request
         attempt = self._recorder.prepare(request, ordinal, Tier.CLOUD, Reason.AUDIT)
         self._recorder.open(attempt)
-        span = begin_exchange(attempt.trace, self._cloud.url, INFER, Tier.CLOUD)
+        span = begin_exchange(attempt.trace, cloud.url, INFER, Tier.CLOUD)
         with self._recorder.ensure_closed(attempt):
-            exchange = await self._cloud.infer(
+            exchange = await cloud.infer(
                 InferRequest(
                     request_id=request.request_id,
                     attempt_id=attempt.entry.attempt_id,
@@ -171,7 +172,7 @@ class Auditor:
                     bundle_id=self._bundle_id,
                 ),
                 TIMEOUT_S,
-                fresh_connection=fresh_connection,
+                fresh_connection=fresh,
                 trace=span,
             )
             end_exchange(span, exchange)

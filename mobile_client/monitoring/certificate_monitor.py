@@ -61,7 +61,7 @@ class CertificateMonitor:
         settings: MobileSettings,
         runtime: LocalRuntime,
         recorder: AttemptRecorder,
-        cloud: TierClient,
+        choose_cloud: Callable[[], TierClient],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -71,7 +71,7 @@ class CertificateMonitor:
         certificate = self._guard.certificate
         share = settings.audit_share
         self.share = (DEFAULT_SHARE if certificate else 0.0) if share is None else share
-        self.auditor = Auditor(recorder, cloud, runtime.bundle.bundle_id, self._apply_event)
+        self.auditor = Auditor(recorder, choose_cloud, runtime.bundle.bundle_id, self._apply_event)
         self._clients = ClientEscalations(
             settings.audit_alpha, certificate.escalated if certificate else None
         )
@@ -164,8 +164,8 @@ class CertificateMonitor:
             alarms=[*self._state.reports, *self._price_alarms()],
             mode=self._settings.mode,
             breakers={
-                tier.value: breaker.state
-                for tier, breaker in self._runtime.tier_stats.breakers.items()
+                tier.value: self._runtime.tier_stats.breaker_state(tier)
+                for tier in self._runtime.tier_stats.replicas
             },
         )
 

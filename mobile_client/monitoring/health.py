@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from mobile_client.resilience.replica_report import ReplicaReport
 from shared.ledger.recording_state import OutboxReport
 from shared.ledger.undelivered import UndeliveredReport
 
@@ -67,7 +68,8 @@ class MobileHealth(Report):
     """State of the mobile.
 
     ``certificate`` is the certificate in one sentence. ``breakers`` holds the state of each
-    server's circuit breaker: closed, open or half-open. ``ledger`` is None while entries reach the
+    server's circuit breaker: closed, open or half-open; of several replicas the best one's.
+    ``replicas`` are those of each server. ``ledger`` is None while entries reach the
     ledger. ``outbox`` is the state of the entries that wait on disk.
     """
 
@@ -84,5 +86,6 @@ class MobileHealth(Report):
     alarms: list[AlarmReport] = Field(default_factory=list)
     mode: str = "auto"
     breakers: dict[str, str] = Field(default_factory=dict)
+    replicas: dict[str, list[ReplicaReport]] = Field(default_factory=dict)
     ledger: UndeliveredReport | None = None
     outbox: OutboxReport | None = None

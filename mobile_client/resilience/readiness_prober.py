@@ -1,19 +1,21 @@
-"""Probes of tiers that rest: asks their ``/readyz`` in the background."""
+"""Probes of replicas that rest: asks their ``/readyz`` in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
 
-from mobile_client.resilience.tier_stats import STALL_MS, TierStats
+from mobile_client.resilience.replica_stats import STALL_MS, ReplicaStats
+from mobile_client.resilience.tier_stats import TierStats
 from shared.domain import Tier
 from shared.errors import DeadlineExceeded, TierError
 from shared.tier_client import TierClient
 
 INTERVAL_S = 0.5
-"""Time between two probes of one tier."""
+"""Time between two probes of one replica."""
 IDLE_S = 60.0
 """Probes stop when there was no request for this long; the next request starts them again."""
 FRESH_S = 10.0
@@ -21,53 +23,54 @@ FRESH_S = 10.0
 
 
 class ReadinessProber:
-    """Asks tiers whether they are ready, while that would change what is known about them.
+    """Asks replicas whether they are ready, while that would change what is known about them.
 
-    A tier is asked after a failure and while its breaker is open, so that requests go to it again
-    as soon as it is ready, and after a timeout that was too short to count against it. A tier that
-    works is not asked. A probe waits as long for its answer as a timeout must last to count.
+    A replica is asked after a failure and while its breaker is open, so that requests go to it
+    again as soon as it is ready, and after a timeout that was too short to count against it. A
+    replica that works is not asked. A probe waits as long for its answer as a timeout must last to
+    count.
 
-    Used in one event loop; ``clock`` returns seconds.
+    Used in one event loop; ``client_of`` returns the client of a replica, ``clock`` seconds.
     """
 
     def __init__(
         self,
         tier_stats: TierStats,
-        tiers: Mapping[Tier, TierClient],
+        client_of: Callable[[ReplicaStats], TierClient],
         interval_s: float = INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tier_stats = tier_stats
-        self._tiers = tiers
+        self._client_of = client_of
         self._interval_s = interval_s
         self._clock = clock
         self._requested_at = -math.inf
-        self._probed_at: dict[Tier, float] = dict.fromkeys(tier_stats.breakers, -math.inf)
-        self._asked: set[Tier] = set()
-        self._tasks: dict[Tier, asyncio.Task[None]] = {}
+        self._probed_at: WeakKeyDictionary[ReplicaStats, float] = WeakKeyDictionary()
+        self._asked: set[ReplicaStats] = set()
+        self._tasks: dict[ReplicaStats, asyncio.Task[None]] = {}
         self._closed = False
         tier_stats.on_failure = self.wake
 
     @property
     def running(self) -> frozenset[Tier]:
-        """Tiers that are being probed."""
-        return frozenset(self._tasks)
+        """Tiers of which a replica is being probed."""
+        return frozenset(replica.tier for replica in self._tasks)
 
     def wake(self) -> None:
         """Start the probes that are needed. Call it with every request: it is cheap."""
         self._requested_at = self._clock()
-        for tier in self._tier_stats.breakers:
-            if tier not in self._tasks and self._is_needed(tier) and not self._closed:
-                work = self._probe_while_needed(tier)
-                task = asyncio.get_running_loop().create_task(work, name=f"probes of the {tier}")
-                self._tasks[tier] = task
+        for replica in self._replicas():
+            if replica not in self._tasks and self._is_needed(replica) and not self._closed:
+                work = self._probe_while_needed(replica)
+                name = f"probes of the {replica.tier}"
+                self._tasks[replica] = asyncio.get_running_loop().create_task(work, name=name)
 
     def renew(self, allowed: frozenset[Tier] = frozenset(Tier)) -> None:
         """Probe those of the ``allowed`` tiers of which nothing is known for `FRESH_S`."""
-        for tier, breaker in self._tier_stats.breakers.items():
-            known_at = max(breaker.heard_at, self._probed_at[tier])
-            if tier in allowed and self._clock() - known_at >= FRESH_S:
-                self._asked.add(tier)
+        for replica in self._replicas():
+            known_at = max(replica.breaker.heard_at, self._probed_at.get(replica, -math.inf))
+            if replica.tier in allowed and self._clock() - known_at >= FRESH_S:
+                self._asked.add(replica)
         self.wake()
 
     async def close(self) -> None:
@@ -78,41 +81,49 @@ class ReadinessProber:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _is_needed(self, tier: Tier) -> bool:
+    def _replicas(self) -> Iterator[ReplicaStats]:
+        for replicas in self._tier_stats.replicas.values():
+            yield from replicas
+
+    def _is_needed(self, replica: ReplicaStats) -> bool:
         if self._clock() - self._requested_at >= IDLE_S:
             return False
-        return tier in self._asked or self._tier_stats.breakers[tier].needs_probe
+        if replica not in self._tier_stats.replicas[replica.tier]:  # its address has vanished
+            self._asked.discard(replica)
+            return False
+        return replica in self._asked or replica.breaker.needs_probe
 
-    async def _probe_while_needed(self, tier: Tier) -> None:
+    async def _probe_while_needed(self, replica: ReplicaStats) -> None:
+        client = self._client_of(replica)
         try:
             while True:
                 # a failure has just been observed, so that the first probe waits as well
-                if tier not in self._asked:
+                if replica not in self._asked:
                     await asyncio.sleep(self._interval_s)
-                if not self._is_needed(tier):
+                if not self._is_needed(replica):
                     return
-                self._asked.discard(tier)
-                self._probed_at[tier] = self._clock()
-                timeout_s = self._tier_stats.fair_timeout_ms(tier) / 1e3
-                error = await self._tiers[tier].probe(timeout_s)
-                stalled = self._clock() - self._probed_at[tier] > timeout_s + STALL_MS / 1e3
-                if await self._only_readyz_hangs(tier, error, timeout_s):
-                    self._tier_stats.breakers[tier].record_alive()
+                self._asked.discard(replica)
+                self._probed_at[replica] = self._clock()
+                timeout_s = replica.fair_timeout_ms / 1e3
+                error = await client.probe(timeout_s)
+                stalled = self._clock() - self._probed_at[replica] > timeout_s + STALL_MS / 1e3
+                if await self._only_readyz_hangs(replica, error, timeout_s):
+                    replica.breaker.record_alive()
                 elif error is None or not stalled:
-                    self._tier_stats.record_probe(tier, error)
+                    replica.record_probe(error)
                 else:
-                    self._asked.add(tier)
+                    self._asked.add(replica)
         finally:
-            del self._tasks[tier]
+            del self._tasks[replica]
 
     async def _only_readyz_hangs(
-        self, tier: Tier, error: TierError | None, timeout_s: float
+        self, replica: ReplicaStats, error: TierError | None, timeout_s: float
     ) -> bool:
-        """Return True if the resting tier has not answered ``/readyz``, but answers ``/healthz``.
+        """Return True if the resting replica has not answered ``/readyz``, but does ``/healthz``.
 
-        Its requests may work even so. A tier that hangs as a whole must not get any.
+        Its requests may work even so. One that hangs as a whole must not get any.
         """
-        if self._tier_stats.breakers[tier].state == "closed":
+        if replica.breaker.state == "closed":
             return False
         hangs = isinstance(error, DeadlineExceeded)
-        return hangs and await self._tiers[tier].is_alive(timeout_s)
+        return hangs and await self._client_of(replica).is_alive(timeout_s)

@@ -1,44 +1,24 @@
-"""Measured delay and availability of each tier, for routing decisions."""
+"""Measured delay and availability of each tier and its replicas, for routing decisions."""
 
 from __future__ import annotations
 
+import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import get_args
 
-from mobile_client.resilience.circuit_breaker import CircuitBreaker
-from shared.domain import Delivery, Tier
-from shared.errors import DeadlineExceeded, NotReady, TierError, TierFailed, TierUnreachable
+from mobile_client.resilience.circuit_breaker import Readiness, State
+from mobile_client.resilience.replica_stats import MeanDelay, ReplicaStats
+from shared.domain import Tier
 from shared.policies.conditions import Conditions
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
-from shared.tier_client import Exchange
 
-SMOOTHING = 0.125
-"""Weight of the newest delay in the mean, as TCP's for round trips (RFC 6298)."""
-FAIR_TIMEOUT_MS = 2_000.0
-"""A timeout after less time than this does not count as a failure of the tier. Callers choose the
-deadlines, and a short one must not exclude the tier for others. The time suffices for connecting
-and one exchange on the slowest link profile, and is shorter than the first attempt's share of the
-default deadline."""
-FAIR_MULTIPLE = 4.0
-"""A timeout counts only after at least this multiple of the tier's mean delay."""
-STALL_MS = 100.0
-"""A timeout that is noticed later than this was missed by this process, which did not run."""
-DELAY_EXPIRES_S = 60.0
-"""A delay that has not been measured for this long is discarded, so that a tier that was too slow
-is tried again: its link may have improved."""
-MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
-"""Smallest number of answered and largest number of all recent round trips for a p95."""
-
-
-class RoundTrip(NamedTuple):
-    """Milliseconds until an answer, or until the caller stopped waiting for one."""
-
-    ms: float
-    answered: bool
+SERVERS = (Tier.EDGE, Tier.CLOUD)
+_BEST_FIRST: tuple[Readiness, ...] = ("ready", "unknown", "failing", "not ready", "unreachable")
+assert set(_BEST_FIRST) == set(get_args(Readiness))
 
 
 class TierStats:
@@ -46,7 +26,8 @@ class TierStats:
 
     ``latency_price_lambda`` is the price of waiting one millisecond, in λ. A price in the price
     book replaces it, unless it is ``fixed``. ``certified`` is the cost model of a certificate,
-    which replaces the current prices in decisions. Used from one thread.
+    which replaces the current prices in decisions. ``rng`` decides which of several idle replicas
+    is asked first. Used from one thread.
     """
 
     def __init__(
@@ -56,19 +37,67 @@ class TierStats:
         clock: Callable[[], float] = time.monotonic,
         certified: CostModel | None = None,
         fixed: bool = False,
+        rng: random.Random | None = None,
     ) -> None:
         self._certified = certified
         self._live_prices = live_prices
         self._latency_price_lambda, self._fixed = latency_price_lambda, fixed
         self.conditions = Conditions(self._cost_model(), latency_price_lambda=self._waiting_price())
         self._clock = clock
-        self._measured_at: dict[Tier, float] = {}
-        self.breakers = {tier: CircuitBreaker(clock) for tier in (Tier.EDGE, Tier.CLOUD)}
+        self._mobile_delay = MeanDelay(clock)
+        self._random = rng or random.Random()
+        self._choices = 0
         self.on_failure: Callable[[], None] = lambda: None
-        """Called after an exchange whose outcome is a reason to probe the tier."""
-        self._round_trips: dict[Tier, deque[RoundTrip]] = {
-            tier: deque(maxlen=MAX_ROUND_TRIPS) for tier in self.breakers
-        }
+        """Called after an exchange whose outcome is a reason to probe a replica."""
+        self.replicas: dict[Tier, list[ReplicaStats]] = {tier: [] for tier in SERVERS}
+        """Replicas of each server; at least one."""
+        for tier in SERVERS:
+            self.add_replica(tier)
+
+    def add_replica(self, tier: Tier) -> ReplicaStats:
+        """Add a replica, of which nothing is known."""
+        replica = ReplicaStats(
+            tier,
+            self._clock,
+            partial(self._update_delay, tier),
+            lambda: self.on_failure(),
+        )
+        # clients that start together must not all ask the same replica first
+        replica.chosen_at = self._choices - self._random.random()
+        self.replicas[tier].append(replica)
+        return replica
+
+    def remove_replica(self, replica: ReplicaStats) -> None:
+        """Remove a replica that gets no new exchanges; those that have begun go on."""
+        self.replicas[replica.tier].remove(replica)
+
+    def choose(self, tier: Tier, excluded: Collection[ReplicaStats] = ()) -> ReplicaStats | None:
+        """Return the replica for the next exchange; None if none but the excluded may be asked.
+
+        It is the one with the fewest outstanding exchanges, and of several the one that was not
+        chosen for the longest time. Replicas that were unreachable or overloaded a moment ago come
+        after the others.
+        """
+        replicas = self.replicas[tier]
+        if len(replicas) == 1:
+            only = replicas[0]
+            return only if only.breaker.allows_attempt() and only not in excluded else None
+        candidates = [
+            one for one in replicas if one.breaker.allows_attempt() and one not in excluded
+        ]
+        if not candidates:
+            return None
+        chosen = min(candidates, key=_load)
+        self._choices += 1
+        chosen.chosen_at = self._choices
+        return chosen
+
+    def has_other(self, tier: Tier, excluded: Collection[ReplicaStats]) -> bool:
+        """Return whether a replica besides the excluded ones may be asked."""
+        replicas = self.replicas[tier]
+        return len(replicas) > 1 and any(
+            one.breaker.available and one not in excluded for one in replicas
+        )
 
     def refresh(self, left_ms: float) -> None:
         """Update the conditions for a request that has ``left_ms`` until its deadline."""
@@ -76,10 +105,27 @@ class TierStats:
         self.conditions.cost_model = self._cost_model()
         self.conditions.latency_price_lambda = self._waiting_price()
         self.conditions.left_ms = left_ms
-        self._forget_old_delays()
-        self.conditions.up = {
-            tier: False for tier, breaker in self.breakers.items() if not breaker.available
-        }
+        self._set_delay(Tier.MOBILE, self._mobile_delay.ms)
+        up: dict[Tier, bool] = {}
+        for tier, replicas in self.replicas.items():
+            self._update_delay(tier)
+            if not any(one.breaker.available for one in replicas):
+                up[tier] = False
+        self.conditions.up = up
+
+    def available(self, tier: Tier) -> bool:
+        """Return whether a policy should plan with a server: one of its replicas is available."""
+        return any(one.breaker.available for one in self.replicas[tier])
+
+    def readiness(self, tier: Tier) -> Readiness:
+        """Return the best of what is known of the replicas of a server."""
+        known = {one.breaker.readiness for one in self.replicas[tier]}
+        return next(state for state in _BEST_FIRST if state in known)
+
+    def breaker_state(self, tier: Tier) -> State:
+        """Return the state of a server's breakers: closed if one of them is, open if all are."""
+        states = {one.breaker.state for one in self.replicas[tier]}
+        return "closed" if "closed" in states else "half-open" if "half-open" in states else "open"
 
     def _cost_model(self) -> CostModel:
         return self._certified or self._live_prices.cost_model
@@ -98,109 +144,35 @@ class TierStats:
             self.conditions.up = up
 
     def record_delay(self, tier: Tier, delay_ms: float) -> None:
-        """Update the mean delay of ``tier``, the mobile included, from request to answer."""
-        mean_ms = self.conditions.delay_ms.get(tier)
-        if mean_ms is not None:
-            delay_ms = mean_ms + SMOOTHING * (delay_ms - mean_ms)
-        self.conditions.delay_ms[tier] = delay_ms
-        self._measured_at[tier] = self._clock()
-
-    def _forget_old_delays(self) -> None:
-        now = self._clock()
-        for tier, measured_at in list(self._measured_at.items()):
-            if now - measured_at >= DELAY_EXPIRES_S:
-                del self._measured_at[tier], self.conditions.delay_ms[tier]
-
-    def fair_timeout_ms(self, tier: Tier) -> float:
-        """Return the time after which a missing answer is a failure of the tier."""
-        return max(FAIR_TIMEOUT_MS, FAIR_MULTIPLE * self.conditions.delay_ms.get(tier, 0.0))
-
-    def record_exchange(
-        self,
-        tier: Tier,
-        exchange: Exchange,
-        token: object = None,
-        timeout_ms: float | None = None,
-    ) -> None:
-        """Record the delay or the failure of an exchange; ``token`` comes from its breaker.
-
-        Only answers enter the mean delay. A timeout counts against the tier, and as a round trip
-        of unknown length in the p95, only after a time that was fair to the tier, and only if this
-        process noticed it in time: after a pause of this process the answer may be there unread.
-        ``timeout_ms`` is the time that the exchange was given, with the wait for a connection of
-        this process, which is not the tier's time.
-        """
-        given_ms = exchange.round_trip_ms if timeout_ms is None else timeout_ms - exchange.waited_ms
-        stalled = exchange.round_trip_ms > given_ms + STALL_MS
-        if exchange.answer is not None and not stalled:
-            self.record_delay(tier, exchange.round_trip_ms)
-            self._round_trips[tier].append(RoundTrip(exchange.round_trip_ms, answered=True))
-        fair = not stalled and given_ms >= self.fair_timeout_ms(tier)
-        self._update_breaker(tier, exchange, token, fair)
-        if self.breakers[tier].needs_probe:
-            self.on_failure()
-
-    def record_cancelled(self, tier: Tier, waited_ms: float) -> None:
-        """Record that a hedged attempt had no answer after ``waited_ms``, when the other one won.
-
-        Without it the p95 would fall with each hedge, because the slow answers would be missing. It
-        is no failure, but a reason to probe a tier that nothing was heard of for a while.
-        """
-        self._record_unanswered(tier, waited_ms)
-        self.breakers[tier].suspect()
-        if self.breakers[tier].needs_probe:
-            self.on_failure()
-
-    def _record_unanswered(self, tier: Tier, waited_ms: float) -> None:
-        round_trips = self._round_trips[tier]
-        # more of them would not change the p95, but displace the answered ones
-        if 2 * sum(not one.answered for one in round_trips) <= len(round_trips):
-            round_trips.append(RoundTrip(waited_ms, answered=False))
-
-    def record_probe(self, tier: Tier, error: TierError | None) -> None:
-        """Record the result of a probe; ``error`` is None if the tier is ready."""
-        breaker = self.breakers[tier]
-        if error is None:
-            breaker.record_ready()
+        """Enter the time from request to answer in the mean delay of the mobile or of a server."""
+        if tier is Tier.MOBILE:
+            self._mobile_delay.add(delay_ms)
+            self._set_delay(tier, self._mobile_delay.ms)
         else:
-            breaker.record_not_ready(unreachable=not isinstance(error, NotReady))
+            for replica in self.replicas[tier]:
+                replica.record_delay(delay_ms)
 
-    def _update_breaker(self, tier: Tier, exchange: Exchange, token: object, fair: bool) -> None:
-        breaker, error = self.breakers[tier], exchange.error
-        if exchange.reused_connection_broke:  # the attempt on a fresh connection will tell
-            breaker.discard(token)
+    def _update_delay(self, tier: Tier) -> None:
+        """Set the delay of a server in the conditions: the mean of its available replicas."""
+        replicas = self.replicas[tier]
+        if len(replicas) == 1:  # this is done for every request
+            self._set_delay(tier, replicas[0].delay.ms)
             return
-        late, arrived = isinstance(error, DeadlineExceeded), exchange.delivery is Delivery.ARRIVED
-        if late and not fair:
-            # a tier that reports the deadline itself works
-            if not arrived:
-                breaker.suspect()
-            breaker.discard(token)
-            return
-        if late and not arrived:
-            self._record_unanswered(tier, exchange.round_trip_ms)
-        unreachable = exchange.delivery is Delivery.NOT_SENT
-        not_ready = isinstance(error, NotReady)
-        if unreachable or late or not_ready or isinstance(error, TierUnreachable | TierFailed):
-            breaker.record_failure(token, unreachable=unreachable, not_ready=not_ready)
+        usable = [one for one in replicas if one.breaker.available] or replicas
+        known_ms = [one.delay.ms for one in usable if one.delay.ms is not None]
+        self._set_delay(tier, sum(known_ms) / len(known_ms) if known_ms else None)
+
+    def _set_delay(self, tier: Tier, delay_ms: float | None) -> None:
+        if delay_ms is None:
+            self.conditions.delay_ms.pop(tier, None)
         else:
-            breaker.record_success()
+            self.conditions.delay_ms[tier] = delay_ms
 
-    def p95_ms(self, tier: Tier) -> float | None:
-        """Return the p95 of the tier's last round trips; None if too few were answered.
 
-        It is the product-limit estimate (Kaplan and Meier 1958), so that a round trip whose end was
-        not awaited counts as longer than the wait, not as a round trip of that length. If more
-        than 5 % have no known end, it is the longest answered one.
-        """
-        round_trips = sorted(self._round_trips[tier])
-        answered_ms = [one.ms for one in round_trips if one.answered]
-        if len(answered_ms) < MIN_ROUND_TRIPS:
-            return None
-        share_left = 1.0
-        for number, one in enumerate(round_trips):
-            if one.answered:
-                share_left *= 1 - 1 / (len(round_trips) - number)
-                if share_left <= 0.05 + 1e-9:
-                    return one.ms
-        return answered_ms[-1]
+def _load(replica: ReplicaStats) -> tuple[bool, bool, int, float]:
+    return (
+        not replica.breaker.available,
+        replica.busy,
+        replica.outstanding,
+        replica.chosen_at,
+    )

@@ -15,14 +15,15 @@ from shared.credentials import Credentials
 from shared.domain import Reason, Side, State, Tier
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
-from shared.ledger.reports import Pruned, Summary, Verification
+from shared.ledger.reports import Verification
 from shared.ledger.request_list import MAX_REQUESTS
 from shared.ledger.request_table import lines
 from shared.ledger.server.maintenance_cli import export_command, import_command, prune_command
+from shared.ledger.summary_text import figure, print_summary
+from shared.ledger.verification_text import verification_lines
 from shared.terminal import one_line
 
 POLL_INTERVAL_S = 0.1
-LONGEST_FIGURE = 1e12
 _ENDED = [state.value for state in State if state is not State.OPEN]
 
 
@@ -62,14 +63,6 @@ def summary(client: LedgerClient, as_json: bool) -> None:
         click.echo(report.model_dump_json(indent=2))
     else:
         print_summary(report)
-
-
-def _without_tier(report: Verification) -> str:
-    """Return why callers have more attempts than tiers, which `verify` finds consistent."""
-    count = report.caller_rows - report.tier_rows
-    if not report.consistent or not count:
-        return ""
-    return f" ({count} were not sent, or got no response)"
 
 
 @ledger.command()
@@ -173,17 +166,8 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float, day: datetime | N
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     else:
-        for finding in report.findings:
-            row = f"{finding.attempt_id} {finding.side:<7}"
-            click.echo(f"{finding.kind:<20} {row} {one_line(finding.detail)}")
-        hidden = report.total_findings - len(report.findings)
-        if hidden:
-            click.echo(f"… and {hidden} more")
-        click.echo(
-            f"{report.requests} requests, {report.caller_rows} attempts by callers, "
-            f"{report.tier_rows} by tiers{_without_tier(report)}: "
-            + ("consistent" if report.consistent else f"{report.total_findings} findings")
-        )
+        for line in verification_lines(report, time.time()):
+            click.echo(line)
     sys.exit(0 if report.consistent else 1)
 
 
@@ -203,109 +187,14 @@ def wait_for_consistent(
     return report
 
 
-def print_summary(report: Summary) -> None:
-    """Print the summary, at most 100 columns wide."""
-    if not report.requests:
-        click.echo("the ledger is empty; send something first: dimee classify 'a fine film'")
-        if report.pruned:
-            print_pruned(report.pruned)
-        return
-    click.echo(displaced_line(report.not_from_chosen_tier, report.answered))
-    click.echo(
-        f"requests {report.requests}   answered {report.answered}   failed {report.failed}   "
-        f"failed over {report.failed_over}   escalated {report.escalated}"
-        + (f"   degraded {report.degraded}" if report.degraded else "")
-    )
-    for tier in ("mobile", "edge", "cloud"):
-        count = report.answered_by_tier.get(tier, 0)
-        exits = report.exits_by_tier.get(tier, {})
-        by_exit = ", ".join(f"exit {layer}: {n}" for layer, n in exits.items())
-        share = count / max(report.answered, 1)
-        click.echo(f"  {tier:<7} {count:>7} {share:>7.1%}   {by_exit}")
-    click.echo(f"attempts  {_counts(report.attempts_by_state)}")
-    click.echo(f"reasons   {_counts(report.attempts_by_reason)}")
-    click.echo(f"policies  {_counts(report.requests_by_policy)}")
-    click.echo(
-        f"{'tier':<8} {'duration':<15} {'count':>7} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9}"
-    )
-    for row in report.durations:
-        click.echo(
-            f"{row.tier:<8} {row.what.removesuffix('_ms').replace('_', ' '):<15} {row.count:>7}"
-            f" {_figure(row.p50, 2):>9} {_figure(row.p95, 2):>9} {_figure(row.p99, 2):>9}"
-        )
-    click.echo(f"bytes     {report.sent_bytes:,} sent, {report.received_bytes:,} received")
-    click.echo(
-        f"cost      {_figure(report.cost_lambda, 1)} λ against "
-        f"{_figure(report.all_cloud_lambda, 1)} λ all-cloud "
-        f"({_against_all_cloud(report.cost_lambda, report)})"
-    )
-    click.echo(
-        f"          {_figure(report.cost_usd, 6)} USD, {_figure(report.energy_mj, 1)} mJ of the "
-        f"mobile (price book {one_line(', '.join(report.price_books)) or 'none'})"
-    )
-
-    if report.audits.attempts:
-        print_audits(report)
-    if report.pruned:
-        print_pruned(report.pruned)
-
-
-def displaced_line(count: int, answered: int) -> str:
-    """Return the first line of a report: the answers that say nothing about the chosen tiers."""
-    share = f" ({count / answered:.1%})" if count and answered else ""
-    return f"answers not from the tier that the policy chose: {count:,} of {answered:,}{share}"
-
-
-def print_audits(report: Summary) -> None:
-    """Print the results of audits and their cost."""
-    audits = report.audits
-    click.echo(
-        f"audits    {audits.attempts} requests sent to the cloud, {audits.compared} compared, "
-        f"{audits.differ} differ"
-    )
-    total = report.cost_lambda + audits.cost_lambda
-    click.echo(
-        f"          {_figure(audits.cost_lambda, 1)} λ, {_figure(audits.cost_usd, 6)} USD and "
-        f"{audits.sent_bytes + audits.received_bytes:,} bytes, not included above; "
-        f"with them {_against_all_cloud(total, report)} against all-cloud"
-    )
-
-
-def print_pruned(pruned: Pruned) -> None:
-    """Print the removed requests and their cost, which no other line includes."""
-    try:
-        day = time.strftime("%Y-%m-%d", time.gmtime(pruned.received_before))
-    except (OverflowError, ValueError, OSError):  # a year that the system has no calendar for
-        day = f"second {_figure(pruned.received_before, 0)} since 1970"
-    click.echo(
-        f"pruned    {pruned.requests:,} requests ({pruned.entries:,} entries, "
-        f"{_figure(pruned.cost_lambda, 1)} λ, {_figure(pruned.cost_usd, 6)} USD) from before "
-        f"{day}, not in the figures above"
-    )
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{one_line(name)} {count}" for name, count in counts.items()) or "none"
-
-
-def _figure(value: float, decimals: int) -> str:
-    """Return a number with ``decimals``; in scientific notation if it is too long for a table."""
-    return f"{value:,.{decimals}f}" if abs(value) < LONGEST_FIGURE else f"{value:.3e}"
-
-
-def _against_all_cloud(cost_lambda: float, report: Summary) -> str:
-    if not report.all_cloud_lambda:
-        return "no cost to compare with"
-    saved = cost_lambda / report.all_cloud_lambda - 1
-    return f"{saved:+.1%}" if abs(saved) < LONGEST_FIGURE else f"{saved:+.3e} times"
-
-
 def _entry_line(entry: LedgerEntry) -> str:
     parts = [f"  {entry.ordinal}. {entry.tier.value:<6} {entry.side.value:<6} {entry.state.value}"]
     if entry.side is Side.CALLER:
         policy = one_line(entry.policy or "an unknown policy")
         reason = f"{entry.reason.value} by {policy}" if entry.reason else ""
         parts.append(f"{reason}{f' ({entry.difficulty.value})' if entry.difficulty else ''}")
+    if entry.side is Side.TIER and entry.replica:
+        parts.append(f"replica {entry.replica}")
     if entry.degraded:
         parts.append("degraded")
     if entry.error_code:
@@ -316,10 +205,10 @@ def _entry_line(entry: LedgerEntry) -> str:
     for name in ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip_ms"):
         value = getattr(entry, name)
         if value is not None:
-            parts.append(f"{name.removesuffix('_ms').replace('_', ' ')} {_figure(value, 2)} ms")
+            parts.append(f"{name.removesuffix('_ms').replace('_', ' ')} {figure(value, 2)} ms")
     if entry.sent_bytes or entry.received_bytes:
         parts.append(f"{entry.sent_bytes} B sent, {entry.received_bytes} B received")
     if entry.cost_lambda is not None:
-        cost = f"{_figure(entry.cost_lambda, 1)} λ, {_figure(entry.cost_usd or 0, 9)} USD"
+        cost = f"{figure(entry.cost_lambda, 1)} λ, {figure(entry.cost_usd or 0, 9)} USD"
         parts.append(cost)
     return " · ".join(part for part in parts if part)

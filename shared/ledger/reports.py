@@ -23,18 +23,36 @@ class StoreResult(Report):
 
 
 class Finding(Report):
-    """One inconsistency, and the row in which it was found."""
+    """One inconsistency, the row in which it was found, and the replica that the row names."""
 
     kind: str
     attempt_id: str
     side: str
     detail: str
+    replica: str | None = None
+
+
+class ReplicaGap(Report):
+    """Entries that a replica of a tier owes to the ledger.
+
+    ``missing`` counts the attempts whose callers got a response, and of which the replica has
+    delivered nothing; ``open`` those of which it has not delivered the end. ``received_at`` is the
+    time of its last delivery, in seconds since 1970 by the ledger's clock. ``replica`` is None for
+    attempts whose replica is not known.
+    """
+
+    tier: str
+    replica: str | None
+    missing: int
+    open: int
+    received_at: float | None = None
 
 
 class Verification(Report):
     """Result of matching the two sides of every attempt.
 
-    ``total_findings`` counts all inconsistencies; ``findings`` holds the first hundred.
+    ``total_findings`` counts all inconsistencies; ``findings`` holds the first hundred. ``gaps``
+    are the replicas that have not delivered all of their entries.
     """
 
     requests: int
@@ -42,6 +60,7 @@ class Verification(Report):
     tier_rows: int
     total_findings: int
     findings: list[Finding]
+    gaps: list[ReplicaGap] = []
 
     @property
     def consistent(self) -> bool:
@@ -107,14 +126,23 @@ class Pruned(Report):
         )
 
 
+class ReplicaCount(Report):
+    """Attempts that callers made at a replica of a tier, and how many of them it answered."""
+
+    tier: str
+    replica: str
+    attempts: int
+    answered: int
+
+
 class Summary(Report):
     """Shares, durations, bytes and costs of all requests in the ledger.
 
     Costs are those that the callers recorded. ``degraded`` counts requests that were answered while
     the certificate was known not to hold, ``not_from_chosen_tier`` answers of another tier than the
     policy chose (escalations are its choice), because of a failure, a hedge or for lack of servers
-    or escalations. The figures of ``audits`` and ``pruned`` are separate and
-    included in no other figure.
+    or escalations. ``replicas`` are those with most attempts. The figures of ``audits`` and
+    ``pruned`` are separate and included in no other figure.
     """
 
     not_from_chosen_tier: int = 0
@@ -139,3 +167,4 @@ class Summary(Report):
     cost_usd: float
     energy_mj: float
     price_books: list[str]
+    replicas: list[ReplicaCount] = []

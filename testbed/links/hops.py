@@ -81,6 +81,11 @@ def with_links(roles: Iterable[Role], hops: Sequence[Hop]) -> list[Role]:
         )
     for hop in hops:
         caller, target = HOPS[hop.name]
+        if not {caller, target} <= by_name.keys():
+            raise InvalidInput(
+                f"--link: {hop.name} cannot be emulated, because one of them has several replicas; "
+                "start one replica, or leave the link out"
+            )
         relays.append(hop.role(by_name[target].port))
         role = by_name[caller]
         address = {f"DIMEE_{target.upper()}_URL": f"http://127.0.0.1:{hop.port}"}
@@ -112,7 +117,7 @@ def testbed_facts(
     """Return the content of ``testbed.json``: addresses and ids of processes, and the links."""
     return {
         "roles": {
-            name: {"url": role.url, "pid": testbed.processes[name].pid}
+            name: {"url": role.url, "pid": testbed.processes[name].pid, "tier": role.tier or name}
             for name, role in testbed.roles.items()
         },
         "links": {

@@ -10,7 +10,7 @@ import click
 
 from shared.errors import DimeeError
 from shared.files import prepare_output
-from shared.ledger.cli import displaced_line
+from shared.ledger.summary_text import displaced_line
 from shared.terminal import one_line
 from testbed.load.accuracy import accuracy_lines
 from testbed.load.actions import describe_action

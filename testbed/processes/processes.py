@@ -22,13 +22,17 @@ from testbed.processes.state_lock import locked_state
 
 @dataclass(frozen=True)
 class Role:
-    """A process to start: the module that serves, its port, and its own ``DIMEE_*`` settings."""
+    """A process to start: the module that serves, its port, and its own ``DIMEE_*`` settings.
+
+    ``tier`` is the name of the tier of which it is one of several replicas.
+    """
 
     name: str
     module: str
     port: int
     settings: dict[str, str] = field(default_factory=dict)
     scheme: str = "http"
+    tier: str = ""
 
     @property
     def url(self) -> str:
@@ -70,11 +74,11 @@ class Testbed:
         """Start one process, which ends when this one ends."""
         role = self.roles[name]
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | self._settings | role.settings
+        environment = os.environ | self._settings
+        environment |= {"DIMEE_STATE_DIR": str(self.state_dir)} | role.settings
         environment |= {
             "DIMEE_PORT": str(role.port),
             "DIMEE_HOST": "127.0.0.1",
-            "DIMEE_STATE_DIR": str(self.state_dir),
             "PYTHONUNBUFFERED": "1",
         }
         with self.log(name).open("ab") as log:
@@ -92,7 +96,7 @@ class Testbed:
             if not is_free(role.port):
                 raise DimeeError(
                     f"port {role.port} for the {role.name} is taken; stop what uses it, "
-                    f"or choose another with --{role.name}-port"
+                    f"or choose another with --{role.tier or role.name}-port"
                 )
             self.start(name)
         for name in self.roles:
@@ -124,8 +128,9 @@ class Testbed:
         if response.status_code != httpx.codes.OK:
             return "its bundle or its store"
         readiness = response.json().get("tiers") or {}
+        started = {role.tier or role.name for role in self.roles.values()}
         return ", ".join(
-            f"the {tier}" for tier in readiness if tier in self.roles and readiness[tier] != "ready"
+            f"the {tier}" for tier in readiness if tier in started and readiness[tier] != "ready"
         )
 
     def kill(self, name: str) -> None:

@@ -71,7 +71,10 @@ IDENTIFIERS = st.one_of(
 def test_day_of_an_identifier_is_the_same_here_and_in_postgresql(
     postgresql: LedgerStore, names: list[str]
 ) -> None:
-    query = sa.text("SELECT entry_day(name) FROM unnest(:names) WITH ORDINALITY AS t(name, n)")
+    query = sa.text(
+        "SELECT entry_day(name) FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS t(name, n)"
+        " ORDER BY n"
+    )
     with postgresql.connect() as connection:
         found = list(connection.scalars(query, {"names": names}))
     assert found == [day_of(name) or UNDATED for name in names]
@@ -138,7 +141,7 @@ def test_migration_of_an_existing_database_keeps_its_rows(postgresql: LedgerStor
     config = Config()
     config.set_main_option("script_location", "shared.ledger.server:migrations")
     before = list(postgresql.entries())
-    for step, revision in ((command.downgrade, "0005"), (command.upgrade, "head")):
+    for step, revision in ((command.downgrade, "0006"), (command.upgrade, "head")):
         with postgresql._engine.connect() as connection:
             config.attributes["connection"] = connection
             step(config, revision)

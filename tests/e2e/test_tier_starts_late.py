@@ -51,7 +51,7 @@ def test_sdk_sends_requests_to_the_cloud_once_it_is_ready(tmp_path: Path) -> Non
     addresses = {f"{name}_url": testbed.roles[name].url for name in ("ledger", "edge", "cloud")}
     with testbed, MobileClient(bundle=BUNDLE, state_dir=tmp_path / "sdk", **addresses) as client:
         assert client.classify(TEXT, options=options).tier is Tier.MOBILE
-        breaker = client._mobile.runtime.tier_stats.breakers[Tier.CLOUD]
+        breaker = client._mobile.runtime.tier_stats.replicas[Tier.CLOUD][0].breaker
         while breaker.state == "closed":
             client.classify(TEXT, options=options)
         breaker._open_until = math.inf  # only a probe can close it

@@ -14,7 +14,7 @@ OWN = ("shared", "mobile_client", "edge_server", "cloud_server", "lab", "testbed
 UNDOCUMENTED = ("uvicorn.protocols",)
 """Public names that the documentation of their library does not describe."""
 FOLDERS = {
-    "torch": ("lab",),
+    "torch": ("lab", "shared/inference/cuda"),
     "transformers": ("lab",),
     "datasets": ("lab",),
     "sklearn": ("lab",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import subprocess
 import sys
@@ -91,6 +92,28 @@ def test_local_answer_loads_no_heavy_library(
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert not loaded & set(HEAVY)
     assert "onnxruntime" in loaded
+
+
+LAYERS_ON_THE_CPU = """
+import sys
+import cloud_server.app
+import shared.inference.batcher_worker
+from shared.bundle.loading import load_bundle
+from shared.domain import LayerRange
+from shared.inference.classifier import Classifier
+from shared.inference.devices import choose_devices
+(device,) = choose_devices("auto", 1, True)
+assert device.runtime == "onnx"
+Classifier(load_bundle({bundle!r}), LayerRange(1, 1), device=device).warm_up()
+assert not {{"torch", "onnx"}} & set(sys.modules), "torch is imported without being asked for"
+"""
+
+
+def test_tier_on_the_cpu_loads_no_torch(repository: Path) -> None:
+    if ctypes.util.find_library("cuda"):
+        pytest.skip("this machine has NVIDIA's driver")
+    done = _run(LAYERS_ON_THE_CPU.format(bundle=str(repository / "bundles" / "sst2-minilm")))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from mobile_client.options import RequestOptions
-from mobile_client.resilience.tier_stats import RoundTrip
+from mobile_client.resilience.replica_stats import RoundTrip
 from mobile_client.service import MobileService
 from shared.domain import Side, Tier
 from shared.errors import DimeeError, Overloaded
@@ -65,4 +65,6 @@ def callers(found: World) -> list[LedgerEntry]:
 
 def seen(mobile: MobileService, tier: Tier, took_ms: float, count: int = 25) -> None:
     """Record ``count`` measured round trips of this length to a tier."""
-    mobile.runtime.tier_stats._round_trips[tier].extend([RoundTrip(took_ms, True)] * count)
+    mobile.runtime.tier_stats.replicas[tier][0].round_trips.extend(
+        [RoundTrip(took_ms, True)] * count
+    )

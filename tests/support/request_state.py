@@ -55,7 +55,7 @@ class Driver:
         self.stats = TierStats(prices, 0.0, Clock())
         for tier in open_breakers:
             for _ in range(FAILURES):
-                self.stats.breakers[tier].record_failure(unreachable=True)
+                self.stats.replicas[tier][0].breaker.record_failure(unreachable=True)
         selector = TierSelector(self.stats, prices, LAYERS, allowed_tiers(mode), ceiling, hedging)
         settings = {"fail_over": (EDGE, CLOUD, MOBILE), "retries": 2} | settings
         self.state = RequestState(routed, DEADLINE_MS, selector, **settings)

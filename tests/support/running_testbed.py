@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from testbed.processes.processes import Testbed
+from testbed.processes.replicas import replica_names
 from testbed.texts import sample_sentences
 from testbed.up import PORTS, make_testbed
 from tests.support.paths import BUNDLE, free_ports
@@ -24,10 +25,17 @@ def sentences(count: int, seed: int = 5) -> list[str]:
     return made[:count]
 
 
-def start(folder: Path, **settings: str) -> Testbed:
-    """Start a testbed on free ports with its state in ``folder``; the caller stops it."""
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    testbed = make_testbed(ports, folder, {"DIMEE_BUNDLE": str(BUNDLE)} | settings)
+def start(folder: Path, replicas: dict[str, int] | None = None, **settings: str) -> Testbed:
+    """Start a testbed on free ports with its state in ``folder``; the caller stops it.
+
+    ``replicas`` is the number of processes of a tier that has several.
+    """
+    names = [*PORTS]
+    for tier, count in (replicas or {}).items():
+        names += replica_names(tier, count)
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    environment = {"DIMEE_BUNDLE": str(BUNDLE)} | settings
+    testbed = make_testbed(ports, folder, environment, replicas=replicas)
     try:
         testbed.start_all()
     except BaseException:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from shared.domain import Reason
-from shared.ledger.cli import _entry_line, print_summary
+from shared.ledger.cli import _entry_line
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import Percentiles, Pruned, Summary
 from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.summary import summarise
+from shared.ledger.summary_text import print_summary
 from tests.support.entries import caller
 
 EVIL = "a\nb\x1b[2J\u202e\t"

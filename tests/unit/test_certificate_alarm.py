@@ -124,8 +124,10 @@ def test_mobiles_of_one_machine_share_the_state(bundle: Bundle, tmp_path: Path) 
 
     async def work(mobile: MobileService) -> list[int]:
         second = MobileService(mobile.settings)
-        second.monitor.auditor._cloud = mobile.monitor.auditor._cloud
-        second._runner._caller._tiers = mobile._runner._caller._tiers
+        second.monitor.auditor._choose_cloud = mobile.monitor.auditor._choose_cloud
+        second.replicas._clients = dict(
+            zip(second.replicas._clients, mobile.replicas._clients.values(), strict=True)
+        )
         for one, texts in ((mobile, TEXTS[:3]), (second, TEXTS[3:7]), (mobile, TEXTS[7:9])):
             await asked(one, texts)
             await one.monitor.auditor.drain()

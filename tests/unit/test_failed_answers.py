@@ -102,7 +102,7 @@ CASES = {
 def test_wrong_answer_of_the_edge_fails_over_and_is_paid_once(name: str, tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> tuple[Classification, int]:
         answer = await classify(mobile)
-        return answer, mobile.runtime.tier_stats.breakers[Tier.EDGE].failures
+        return answer, mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker.failures
 
     with HostileServer(CASES[name]) as edge, HostileServer(answers_as("cloud")) as cloud:
         (answer, failures), entries = run(tmp_path, edge, cloud, work)
@@ -144,7 +144,7 @@ def test_broken_idle_connection_is_tried_again_at_the_same_tier(tmp_path: Path) 
     async def work(mobile: MobileService) -> tuple[Classification, int, str]:
         await classify(mobile)
         answer = await classify(mobile)
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         return answer, breaker.failures, breaker.state
 
     with HostileServer(behave) as edge, HostileServer(answers_as("cloud")) as cloud:
@@ -171,7 +171,7 @@ def test_fresh_connection_that_breaks_as_well_fails_over(tmp_path: Path) -> None
     async def work(mobile: MobileService) -> tuple[Classification, int]:
         await classify(mobile)
         answer = await classify(mobile)
-        return answer, mobile.runtime.tier_stats.breakers[Tier.EDGE].failures
+        return answer, mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker.failures
 
     with HostileServer(behave) as edge, HostileServer(answers_as("cloud")) as cloud:
         (answer, failures), _ = run(tmp_path, edge, cloud, work)

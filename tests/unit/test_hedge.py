@@ -88,8 +88,8 @@ def hedged_request(mobile: MobileService, both_asked: asyncio.Event) -> asyncio.
         await asyncio.Event().wait()
         raise AssertionError
 
-    mobile._tiers[Tier.EDGE]._transport = httpx.MockTransport(hang)
-    mobile._tiers[Tier.CLOUD]._transport = httpx.MockTransport(hang)
+    mobile.replicas.next_client(Tier.EDGE)._transport = httpx.MockTransport(hang)
+    mobile.replicas.next_client(Tier.CLOUD)._transport = httpx.MockTransport(hang)
     seen(mobile, Tier.EDGE, 2.0)
     return asyncio.create_task(one(mobile, policy="edge"))
 
@@ -154,7 +154,7 @@ def test_winner_whose_processing_fails_is_the_final_attempt(tmp_path: Path) -> N
 def test_trial_that_is_cancelled_before_it_ran_releases_the_breaker(tmp_path: Path) -> None:
     async def work(mobile: MobileService) -> None:
         seen(mobile, Tier.EDGE, 5.0)
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         for _ in range(FAILURES):
             breaker.record_failure()
         breaker._open_until = breaker.clock()

@@ -13,7 +13,7 @@ import pytest
 
 from mobile_client.resilience.circuit_breaker import FAILURES, OPEN_S, SUSPECT_AFTER_S
 from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
-from mobile_client.resilience.tier_stats import FAIR_TIMEOUT_MS
+from mobile_client.resilience.replica_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
 from shared.domain import Tier
 from shared.errors import NotReady
@@ -60,7 +60,7 @@ def test_requests_go_to_a_tier_as_soon_as_it_is_ready(tmp_path: Path, what: str)
 
     async def work(mobile: MobileService) -> list[Tier]:
         tiers = [answered(await one(mobile, policy="cloud")).tier for _ in range(2 * FAILURES)]
-        assert mobile.runtime.tier_stats.breakers[Tier.CLOUD].state == "open"
+        assert mobile.runtime.tier_stats.replicas[Tier.CLOUD][0].breaker.state == "open"
         cloud.what = "answers"
         await asyncio.sleep(INTERVAL_S)
         return [*tiers, *[answered(await one(mobile, policy="cloud")).tier for _ in range(50)]]
@@ -75,7 +75,7 @@ def test_single_unreachable_attempt_keeps_nothing_away(tmp_path: Path) -> None:
 
     async def work(mobile: MobileService) -> bool:
         await one(mobile, policy="edge")
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         assert not breaker.available
         edge.what = "answers"
         await asyncio.sleep(INTERVAL_S)
@@ -143,7 +143,7 @@ def test_caller_with_a_short_deadline_does_not_exclude_a_tier_for_others(tmp_pat
             assert attempts_of(patient) == [("edge", "route", "answered")]
         await asyncio.gather(*(one(mobile, policy="edge", deadline_ms=300) for _ in range(50)))
         await asyncio.sleep(FAIR_TIMEOUT_MS / 1e3)
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         assert (breaker.state, breaker.failures, breaker.readiness) == ("closed", 0, "ready")
         assert mobile.runtime.tier_stats.conditions.delay_ms[Tier.EDGE] == pytest.approx(
             340, abs=0.1
@@ -159,7 +159,7 @@ def test_hanging_tier_is_found_by_probes_if_all_deadlines_are_short(tmp_path: Pa
     edge = Played("edge", "hangs")
 
     async def work(mobile: MobileService) -> None:
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         for _ in range(2 * FAILURES):
             await one(mobile, policy="edge", deadline_ms=300)
         assert breaker.failures == 0
@@ -194,7 +194,9 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
     edge, cloud = Played("edge"), Played("cloud", "gone")
 
     async def work(mobile: MobileService) -> None:
-        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        readiness = [
+            one.breaker.readiness for (one,) in mobile.runtime.tier_stats.replicas.values()
+        ]
         assert readiness == ["unknown", "unknown"]
         for _ in range(20):
             mobile.prober.renew(frozenset({Tier.MOBILE, Tier.EDGE}))
@@ -203,7 +205,9 @@ def test_renewal_asks_only_for_old_knowledge_and_allowed_tiers(tmp_path: Path) -
         for _ in range(20):
             mobile.prober.renew()
             await asyncio.sleep(FRESH_S / 20)
-        readiness = [breaker.readiness for breaker in mobile.runtime.tier_stats.breakers.values()]
+        readiness = [
+            one.breaker.readiness for (one,) in mobile.runtime.tier_stats.replicas.values()
+        ]
         assert readiness == ["ready", "unreachable"]
         assert edge.probes == 2
 
@@ -231,7 +235,7 @@ def test_tier_of_which_only_readyz_hangs_gets_its_requests_back(tmp_path: Path) 
     edge = Played("edge", "fails")
 
     async def work(mobile: MobileService) -> list[str]:
-        while mobile.runtime.tier_stats.breakers[Tier.EDGE].state == "closed":
+        while mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker.state == "closed":
             await one(mobile, policy="edge")
         edge.what = "silent"
         first_tiers = []

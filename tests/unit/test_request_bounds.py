@@ -206,7 +206,7 @@ def test_half_open_breaker_lets_one_request_through_and_others_do_not_wait(tmp_p
         return await plays("answers", "cloud")(request)
 
     async def work(mobile: MobileService) -> list[Classification]:
-        breaker = mobile.runtime.tier_stats.breakers[Tier.EDGE]
+        breaker = mobile.runtime.tier_stats.replicas[Tier.EDGE][0].breaker
         for _ in range(FAILURES):
             breaker.record_failure()
         breaker._open_until = breaker.clock()

@@ -331,7 +331,7 @@ def test_retry_is_not_made_beyond_the_ceiling_or_past_an_open_breaker() -> None:
     driver = Driver(CLOUD, fail_over=())
     driver.attempt()
     for _ in range(FAILURES):
-        driver.stats.breakers[CLOUD].record_failure()
+        driver.stats.replicas[CLOUD][0].breaker.record_failure()
     driver.send(gone(CLOUD), Transition.GIVE_UP)
 
 

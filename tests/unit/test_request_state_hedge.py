@@ -16,7 +16,7 @@ from mobile_client.dispatch.events import (
 from mobile_client.dispatch.request_state import (
     Transition,
 )
-from mobile_client.resilience.tier_stats import RoundTrip
+from mobile_client.resilience.replica_stats import RoundTrip
 from shared.domain import Reason
 from shared.errors import (
     TierFailed,
@@ -37,7 +37,7 @@ from tests.support.request_state import (
 
 def hedged(**settings: Any) -> Driver:
     driver = Driver(EDGE, hedging=True, **settings)
-    driver.stats._round_trips[EDGE].extend([RoundTrip(20.0, True)] * 25)
+    driver.stats.replicas[EDGE][0].round_trips.extend([RoundTrip(20.0, True)] * 25)
     return driver
 
 

@@ -321,54 +321,6 @@ def test_body_up_to_the_limit_is_read_and_no_more() -> None:
     assert isinstance(padded(MAX_ANSWER_BYTES + 1).error, TierFailed)
 
 
-NGINX = (
-    "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
-    "<hr><center>nginx/1.24.0</center>\r\n</body>\r\n</html>\r\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (500, NGINX.format("500 Internal Server Error")),
-        (502, NGINX.format("502 Bad Gateway")),
-        (503, NGINX.format("503 Service Temporarily Unavailable")),
-        (504, NGINX.format("504 Gateway Time-out")),
-        (503, "no healthy upstream"),  # Envoy
-        (503, "<html><body><h1>503 Service Unavailable</h1>\nNo server is available</body></html>"),
-        (502, '{"message":"An invalid response was received from the upstream server"}'),  # Kong
-        (500, '{"message":"Internal Server Error"}'),  # AWS
-        (500, '{"error":{"code":"InternalServerError","message":"failed"}}'),  # Azure
-        (500, '{"error":{"code":13,"message":"failed","status":"INTERNAL"}}'),  # Google
-        (500, '{"error":"internal"}'),
-        (500, '{"error":{"code":"tier_failed","message":"x"},"trace":"y"}'),
-        (500, '{"error":{"code":"tier_failed"}}'),
-        (500, ""),
-        (200, NGINX.format("Welcome to nginx!")),
-        (429, NGINX.format("429 Too Many Requests")),
-        (429, '{"error":{"code":"429","message":"Rate limit is exceeded"}}'),
-    ],
-)
-def test_error_of_a_load_balancer_is_no_proof_of_delivery(status: int, body: str) -> None:
-    found = exchange(lambda _: httpx.Response(status, text=body))
-    assert (type(found.error), found.delivery) == (TierFailed, Delivery.UNKNOWN)
-    assert found.answer is None
-    assert found.replica is None
-
-
-@pytest.mark.parametrize(
-    ("header", "replica"),
-    [("cloud-2", "cloud-2"), ("a" * 64, "a" * 64), ("a" * 65, None), ("a b", None), ("", None)],
-)
-def test_replica_is_named_by_the_response(header: str, replica: str | None) -> None:
-    found = exchange(
-        lambda _: httpx.Response(
-            429, json=Overloaded("full").payload(), headers={"dimee-replica": header}
-        )
-    )
-    assert found.replica == replica
-
-
 @pytest.mark.parametrize(
     ("status", "body", "kind", "delivery"),
     [

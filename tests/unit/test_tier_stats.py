@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from mobile_client.resilience.circuit_breaker import FAILURES, OPEN_S
-from mobile_client.resilience.tier_stats import (
+from mobile_client.resilience.replica_stats import (
     FAIR_MULTIPLE,
     FAIR_TIMEOUT_MS,
     SMOOTHING,
     RoundTrip,
-    TierStats,
 )
+from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.domain import Delivery, Tier
@@ -57,7 +57,7 @@ def test_delays_are_smoothed() -> None:
 def test_unreachable_tier_becomes_available_again_after_a_while() -> None:
     clock = Clock()
     tier_stats = stats(clock)
-    tier_stats.record_exchange(Tier.CLOUD, failed(TierError("gone"), Delivery.NOT_SENT))
+    tier_stats.replicas[Tier.CLOUD][0].record_exchange(failed(TierError("gone"), Delivery.NOT_SENT))
     tier_stats.refresh(5000)
     assert not tier_stats.conditions.can_answer(Tier.CLOUD)
     assert tier_stats.conditions.can_answer(Tier.EDGE)
@@ -74,19 +74,19 @@ def test_timeout_counts_as_a_failure_only_after_a_fair_time(took_ms: float, stat
     tier_stats = stats(Clock())
     for _ in range(FAILURES):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, took_ms)
-        tier_stats.record_exchange(Tier.EDGE, late)
-    assert tier_stats.breakers[Tier.EDGE].state == state
+        tier_stats.replicas[Tier.EDGE][0].record_exchange(late)
+    assert tier_stats.replicas[Tier.EDGE][0].breaker.state == state
 
 
 def test_fair_time_is_a_multiple_of_the_tiers_own_delay() -> None:
     """A caller with 300 ms on a link of 340 ms must not exclude the tier for all others."""
     tier_stats = stats(Clock())
     tier_stats.record_delay(Tier.EDGE, 1_000.0)
-    assert tier_stats.fair_timeout_ms(Tier.EDGE) == FAIR_MULTIPLE * 1_000.0
+    assert tier_stats.replicas[Tier.EDGE][0].fair_timeout_ms == FAIR_MULTIPLE * 1_000.0
     for _ in range(2 * FAILURES):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, FAIR_TIMEOUT_MS)
-        tier_stats.record_exchange(Tier.EDGE, late)
-    assert tier_stats.breakers[Tier.EDGE].state == "closed"
+        tier_stats.replicas[Tier.EDGE][0].record_exchange(late)
+    assert tier_stats.replicas[Tier.EDGE][0].breaker.state == "closed"
 
 
 def test_fair_time_suffices_on_the_slowest_link_and_fits_the_default_deadline() -> None:
@@ -103,7 +103,7 @@ def test_fair_time_suffices_on_the_slowest_link_and_fits_the_default_deadline() 
 def test_only_answers_enter_the_mean_delay(error: DimeeError, took_ms: float) -> None:
     tier_stats = stats(Clock())
     tier_stats.record_delay(Tier.EDGE, 8.0)
-    tier_stats.record_exchange(Tier.EDGE, failed(error, Delivery.UNKNOWN, took_ms))
+    tier_stats.replicas[Tier.EDGE][0].record_exchange(failed(error, Delivery.UNKNOWN, took_ms))
     assert tier_stats.conditions.delay_ms == {Tier.EDGE: 8.0}
 
 
@@ -114,9 +114,9 @@ def test_wait_for_a_connection_of_this_process_is_not_the_time_of_the_tier() -> 
     asked_late = replace(failed(late, Delivery.UNKNOWN, 500.0), waited_ms=4_500.0)
     for _ in range(2 * FAILURES):
         for exchange in (waited, asked_late):
-            tier_stats.record_exchange(Tier.CLOUD, exchange, timeout_ms=5_000.0)
-    assert tier_stats.breakers[Tier.CLOUD].state == "closed"
-    assert tier_stats.breakers[Tier.CLOUD].failures == 0
+            tier_stats.replicas[Tier.CLOUD][0].record_exchange(exchange, timeout_ms=5_000.0)
+    assert tier_stats.replicas[Tier.CLOUD][0].breaker.state == "closed"
+    assert tier_stats.replicas[Tier.CLOUD][0].breaker.failures == 0
 
 
 def test_timeouts_after_a_pause_of_this_process_do_not_count() -> None:
@@ -124,59 +124,59 @@ def test_timeouts_after_a_pause_of_this_process_do_not_count() -> None:
     tier_stats = stats(Clock())
     for _ in range(FAILURES):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 30_000.0)
-        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
-    breaker = tier_stats.breakers[Tier.EDGE]
+        tier_stats.replicas[Tier.EDGE][0].record_exchange(late, timeout_ms=2_500.0)
+    breaker = tier_stats.replicas[Tier.EDGE][0].breaker
     assert (breaker.state, breaker.failures, breaker.needs_probe) == ("closed", 0, True)
     for _ in range(FAILURES):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 2_501.0)
-        tier_stats.record_exchange(Tier.EDGE, late, timeout_ms=2_500.0)
+        tier_stats.replicas[Tier.EDGE][0].record_exchange(late, timeout_ms=2_500.0)
     assert breaker.state == "open"
 
 
 def test_tier_that_reports_a_short_deadline_itself_is_not_suspected() -> None:
     tier_stats = stats(Clock())
     late = DeadlineExceeded("late")
-    tier_stats.record_exchange(Tier.EDGE, failed(late, Delivery.ARRIVED, 50.0))
-    assert not tier_stats.breakers[Tier.EDGE].needs_probe
-    tier_stats.record_exchange(Tier.EDGE, failed(late, Delivery.UNKNOWN, 50.0))
-    assert tier_stats.breakers[Tier.EDGE].needs_probe
+    tier_stats.replicas[Tier.EDGE][0].record_exchange(failed(late, Delivery.ARRIVED, 50.0))
+    assert not tier_stats.replicas[Tier.EDGE][0].breaker.needs_probe
+    tier_stats.replicas[Tier.EDGE][0].record_exchange(failed(late, Delivery.UNKNOWN, 50.0))
+    assert tier_stats.replicas[Tier.EDGE][0].breaker.needs_probe
 
 
 def with_round_trips(answered_ms: list[float], cut_off_ms: list[float]) -> TierStats:
     tier_stats = stats(Clock())
-    tier_stats._round_trips[Tier.EDGE].extend(RoundTrip(ms, True) for ms in answered_ms)
+    tier_stats.replicas[Tier.EDGE][0].round_trips.extend(RoundTrip(ms, True) for ms in answered_ms)
     for ms in cut_off_ms:
-        tier_stats.record_cancelled(Tier.EDGE, ms)
+        tier_stats.replicas[Tier.EDGE][0].record_cancelled(ms)
     return tier_stats
 
 
 def test_p95_counts_a_cancelled_round_trip_as_longer_than_its_wait() -> None:
     """Otherwise each hedge would remove a slow answer, and the next one would come earlier."""
     hundred = [float(ms) for ms in range(1, 101)]
-    assert with_round_trips(hundred, []).p95_ms(Tier.EDGE) == 95.0
+    assert with_round_trips(hundred, []).replicas[Tier.EDGE][0].p95_ms() == 95.0
     # those between 90 and 95 were cancelled at 90: the p95 must not fall to that of the others
     fewer = [ms for ms in hundred if not 90 < ms <= 95]
-    assert with_round_trips(fewer, [90.0] * 5).p95_ms(Tier.EDGE) == 98.0
+    assert with_round_trips(fewer, [90.0] * 5).replicas[Tier.EDGE][0].p95_ms() == 98.0
     # waits that were much shorter say little
-    assert with_round_trips(hundred, [1.5] * 100).p95_ms(Tier.EDGE) == 96.0
+    assert with_round_trips(hundred, [1.5] * 100).replicas[Tier.EDGE][0].p95_ms() == 96.0
     # more than 5 % without an end: the longest answered one, not a longer time and not never
-    assert with_round_trips(hundred, [100.0] * 20).p95_ms(Tier.EDGE) == 100.0
-    assert with_round_trips(hundred[:10], [100.0] * 20).p95_ms(Tier.EDGE) is None
+    assert with_round_trips(hundred, [100.0] * 20).replicas[Tier.EDGE][0].p95_ms() == 100.0
+    assert with_round_trips(hundred[:10], [100.0] * 20).replicas[Tier.EDGE][0].p95_ms() is None
 
 
 def test_tier_that_hangs_is_hedged_as_before_and_probed() -> None:
     """Every hedge wins then, and no attempt at the tier has another end."""
     tier_stats = with_round_trips([float(ms) for ms in range(1, 101)], [100.0] * 1_000)
-    assert tier_stats.p95_ms(Tier.EDGE) == 100.0
-    assert tier_stats.breakers[Tier.EDGE].needs_probe
+    assert tier_stats.replicas[Tier.EDGE][0].p95_ms() == 100.0
+    assert tier_stats.replicas[Tier.EDGE][0].breaker.needs_probe
 
 
 def test_impatient_callers_do_not_enter_the_p95() -> None:
     tier_stats = with_round_trips([100.0] * 50, [])
     for _ in range(500):
         late = failed(DeadlineExceeded("late"), Delivery.UNKNOWN, 10.0)
-        tier_stats.record_exchange(Tier.EDGE, late)
-    assert tier_stats.p95_ms(Tier.EDGE) == 100.0
+        tier_stats.replicas[Tier.EDGE][0].record_exchange(late)
+    assert tier_stats.replicas[Tier.EDGE][0].p95_ms() == 100.0
 
 
 def tiers(world: World, texts: list[str]) -> list[Tier]:

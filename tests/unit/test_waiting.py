@@ -20,7 +20,8 @@ from mobile_client.insight.request_trace import RequestTrace, read_request
 from mobile_client.insight.whatif import Scenario, WhatIfReport, what_if
 from mobile_client.local.runtime import LocalRuntime
 from mobile_client.options import RequestOptions
-from mobile_client.resilience.tier_stats import DELAY_EXPIRES_S, TierStats
+from mobile_client.resilience.replica_stats import DELAY_EXPIRES_S
+from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle

@@ -82,10 +82,13 @@ def prices(mobile: MobileService) -> dict[str, Any]:
 def tiers(mobile: MobileService) -> dict[str, dict[str, str | None]]:
     """Return what is known of each tier, and the state of its circuit breaker."""
     readiness = mobile.tier_readiness()
-    breakers = mobile.runtime.tier_stats.breakers
+    tier_stats = mobile.runtime.tier_stats
     states: dict[str, dict[str, str | None]] = {
-        tier.value: {"ready": readiness.get(tier, "not used"), "breaker": breaker.state}
-        for tier, breaker in breakers.items()
+        tier.value: {
+            "ready": readiness.get(tier, "not used"),
+            "breaker": tier_stats.breaker_state(tier),
+        }
+        for tier in tier_stats.replicas
     }
     return {Tier.MOBILE.value: {"ready": "ready", "breaker": None}} | states
 

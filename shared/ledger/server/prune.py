@@ -98,33 +98,37 @@ def _prune_days(
     for day in days:
         try:
             with store.connect(writing=True) as connection:
-                arrived = connection.execute(
-                    sa.select(
-                        sa.func.min(entries.c.received_at), sa.func.max(entries.c.received_at)
-                    ).where(is_of_day(connection, entries, day))
-                ).one()
-                if arrived[0] is None or arrived[0] >= result.received_before:
-                    done.add(day)
-                elif arrived[1] < result.received_before:
-                    removed = _removable(connection, day, result.received_before)
-                    if removed is None:
-                        continue
-                    done.add(day)
-                    result += removed
-                    if not dry_run:
-                        connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
-                        _record_pruning(connection, now, result)
-                        store.partitions.forget()
+                removed = _removed_day(connection, day, result.received_before)
+                if removed is None:
+                    continue
+                total = result + removed
+                if removed.requests and not dry_run:
+                    connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
+                    _record_pruning(connection, now, total)
+                    store.partitions.forget()
         except LedgerUnavailable as error:
             if not is_lock_timeout(error):
                 raise
-            done.add(day)
+            total = result
             log.warning("retention: the entries of %s are in use; they are removed later", day)
+        result = total
+        done.add(day)
     return result, done
 
 
-def _removable(connection: sa.Connection, day: date, before: float) -> Pruned | None:
-    """Return the sum of a day, whose table is then locked; None if a request of it must stay."""
+def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned | None:
+    """Return the sum of a day that can be removed as a whole, whose table is then locked.
+
+    It has no request if every entry is too young. Returns None if only some requests are removed.
+    """
+    arrived = (sa.func.min(entries.c.received_at), sa.func.max(entries.c.received_at))
+    oldest, newest = connection.execute(
+        sa.select(*arrived).where(is_of_day(connection, entries, day))
+    ).one()
+    if oldest is None or oldest >= before:
+        return Pruned(received_before=before)
+    if newest >= before:
+        return None
     lock_partitions(connection)
     connection.exec_driver_sql(f"LOCK TABLE {partition_of(day)} IN SHARE ROW EXCLUSIVE MODE")
     of_day = is_of_day(connection, entries, day)

@@ -13,19 +13,21 @@ import numpy as np
 import sqlalchemy as sa
 
 from shared.domain import Reason, Side, State
-from shared.ledger.reports import Audits, Percentiles, Summary
+from shared.ledger.reports import Audits, Percentiles, ReplicaCount, Summary
 from shared.ledger.server.prune import total_pruned
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import entries
 
 _DURATIONS = ("decision_ms", "queue_ms", "compute_ms", "network_ms", "round_trip_ms")
 _ROWS_AT_ONCE = 5_000
+_MAX_REPLICAS = 100
 _by_callers = entries.c.side == Side.CALLER.value
 _audit = _by_callers & (entries.c.reason == Reason.AUDIT.value)
 # audits give no answers, so they are left out of shares, durations and costs
 _callers = _by_callers & entries.c.reason.is_distinct_from(Reason.AUDIT.value)
 _GROUP_COLUMNS = (
     "tier",
+    "replica",
     "state",
     "reason",
     "policy",
@@ -81,11 +83,12 @@ def summarise(store: LedgerStore) -> Summary:
             cost_usd=_total(group.cost_usd for group in groups),
             energy_mj=_total(group.energy_mj for group in groups),
             price_books=list(_count_by(groups, lambda group: group.price_book)),
+            replicas=_replicas(groups),
         )
 
 
 def _groups(connection: sa.Connection) -> list[Any]:
-    """Group the attempts in one pass; the result has a few dozen rows for any ledger."""
+    """Group the attempts in one pass; the result has a few dozen rows for each replica."""
     columns = [entries.c[name] for name in _GROUP_COLUMNS]
     sums = [
         sa.func.coalesce(sa.func.sum(entries.c[name].cast(sa.Float(53))), 0).label(name)
@@ -93,6 +96,21 @@ def _groups(connection: sa.Connection) -> list[Any]:
     ]
     query = sa.select(*columns, sa.func.count().label("attempts"), *sums)
     return list(connection.execute(query.where(_callers).group_by(*columns)))
+
+
+def _replicas(groups: Iterable[Any]) -> list[ReplicaCount]:
+    """Return the replicas with most attempts, in the order of their names."""
+    attempts: Counter[tuple[str, str]] = Counter()
+    answered: Counter[tuple[str, str]] = Counter()
+    for group in groups:
+        if group.replica is not None:
+            key = (group.tier, group.replica)
+            attempts[key] += group.attempts
+            answered[key] += group.attempts if group.state == State.ANSWERED.value else 0
+    return [
+        ReplicaCount(tier=key[0], replica=key[1], attempts=attempts[key], answered=answered[key])
+        for key in sorted(key for key, _ in attempts.most_common(_MAX_REPLICAS))
+    ]
 
 
 def _count_attempts(groups: Iterable[Any]) -> int:
@@ -125,18 +143,25 @@ def _not_from_chosen_tier(connection: sa.Connection) -> int:
     have sent on.
     """
     earlier = entries.alias("earlier")
-    retried_elsewhere = (
-        sa.select(earlier.c.request_id)
-        .where(
-            (earlier.c.request_id == entries.c.request_id)
-            & (earlier.c.side == Side.CALLER.value)
-            & (earlier.c.tier == entries.c.tier)
-            & (earlier.c.reason == Reason.FAIL_OVER.value)
+
+    def of_the_tier(*reasons: Reason) -> sa.ColumnElement[bool]:
+        return (
+            sa.select(earlier.c.request_id)
+            .where(
+                (earlier.c.request_id == entries.c.request_id)
+                & (earlier.c.side == Side.CALLER.value)
+                & (earlier.c.tier == entries.c.tier)
+                & earlier.c.reason.in_(reasons)
+            )
+            .exists()
         )
-        .exists()
-    )
-    replaced = entries.c.reason.in_((Reason.FAIL_OVER.value, Reason.HEDGE.value)) | (
-        (entries.c.reason == Reason.RETRY.value) & retried_elsewhere
+
+    reason = entries.c.reason
+    replaced = (
+        (reason == Reason.FAIL_OVER.value)
+        # a hedge may go to another replica of the same tier
+        | ((reason == Reason.HEDGE.value) & ~of_the_tier(Reason.ROUTE, Reason.ESCALATE))
+        | ((reason == Reason.RETRY.value) & of_the_tier(Reason.FAIL_OVER))
     )
     answered = _callers & entries.c.final & (entries.c.state == State.ANSWERED.value)
     query = sa.select(sa.func.count()).where(

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from shared.domain import Delivery, Side, State
 from shared.ledger.reports import Finding, Verification
 from shared.ledger.server.conflicts import count_conflicts
+from shared.ledger.server.missing import missing_by_replica
 from shared.ledger.server.partitions import is_of_day
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import conflicts, entries
@@ -55,15 +56,15 @@ def _differs_ms(column: str) -> sa.ColumnElement[bool]:
     return sa.func.coalesce(difference, ROUNDING_MS * 2) > ROUNDING_MS
 
 
+# a caller, or a tier of an earlier version, may not know it
+_other_replica = sa.func.coalesce(_caller.c.replica != _tier.c.replica, sa.false())
 _caller_answered = _caller.c.state == State.ANSWERED.value
 _tier_answered = _tier.c.state == State.ANSWERED.value
 _REFUSALS = (State.REFUSED.value, State.FAILED.value, State.TIMED_OUT.value)
+_arrived = _caller.c.delivery == Delivery.ARRIVED.value
+_without_tier = ~_paired & _arrived
 _OF_PAIRS = (
-    _Rule(
-        "no_tier",
-        "the caller got a response, but the tier recorded nothing",
-        ~_paired & (_caller.c.delivery == Delivery.ARRIVED.value),
-    ),
+    _Rule("no_tier", "the caller got a response, but the tier recorded nothing", _without_tier),
     _Rule(
         "not_sent",
         "the caller sent nothing, but the tier recorded the attempt",
@@ -71,8 +72,8 @@ _OF_PAIRS = (
     ),
     _Rule(
         "mismatch",
-        "the sides disagree on request, tier or ordinal",
-        _paired & sa.or_(*map(_differs, _AGREE)),
+        "the sides disagree on request, tier, ordinal or replica",
+        _paired & sa.or_(*map(_differs, _AGREE), _arrived & _other_replica),
     ),
     _Rule(
         "answer_mismatch",
@@ -153,16 +154,16 @@ class _Findings:
         if count and len(self.first) < MAX_FINDINGS:
             result = self._connection.execute(rows.limit(MAX_FINDINGS - len(self.first)))
             self.first += [
-                Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail)
-                for attempt_id, side in result
+                Finding(kind=kind, attempt_id=attempt_id, side=side, detail=detail, replica=replica)
+                for attempt_id, side, replica in result
             ]
 
 
-def _count_broken(connection: sa.Connection, numbered: sa.Subquery) -> sa.Row[Any]:
+def _count_broken(connection: sa.Connection, numbered: sa.Subquery) -> tuple[int, ...]:
     """Return the number of requests, and of those that break each rule."""
     rules = _of_requests(numbered)
     query = sa.select(sa.func.count(), *(_count_if(rule.broken) for rule in rules))
-    return connection.execute(query.select_from(numbered)).one()
+    return tuple(connection.execute(query.select_from(numbered)).one())
 
 
 def verify(store: LedgerStore, day: date | None = None) -> Verification:
@@ -207,7 +208,7 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
             "open",
             "the attempt has no end yet",
             caller_open + tier_open,
-            sa.select(entries.c.attempt_id, entries.c.side).where(
+            sa.select(entries.c.attempt_id, entries.c.side, entries.c.replica).where(
                 entries.c.state == State.OPEN.value, of_day[entries]
             ),
         )
@@ -216,24 +217,28 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
             "another end of the attempt arrived later and is not counted; each attempt needs its "
             "own attempt_id",
             count_conflicts(connection, of_day[conflicts]),
-            sa.select(conflicts.c.attempt_id, conflicts.c.side).where(of_day[conflicts]),
+            sa.select(conflicts.c.attempt_id, conflicts.c.side, sa.null()).where(of_day[conflicts]),
         )
         # the query of pairs starts from callers' rows, so tiers' rows that it lacks have no caller
         findings.add(
             "no_caller",
             "a tier answered an attempt that no caller recorded",
             tier_rows - by_pair[0],
-            sa.select(_tier.c.attempt_id, _tier.c.side)
+            sa.select(_tier.c.attempt_id, _tier.c.side, _tier.c.replica)
             .select_from(without_caller)
             .where(_is_tier & of_day[_tier] & _caller.c.attempt_id.is_(None)),
         )
-        pairs = sa.select(_caller.c.attempt_id, _caller.c.side).select_from(pairing)
-        pairs = pairs.where(of_day[_caller])
+        row = (_caller.c.attempt_id, _caller.c.side, _caller.c.replica)
+        pairs = sa.select(*row).select_from(pairing).where(of_day[_caller])
         for rule, count in zip(_OF_PAIRS, by_pair[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, pairs.where(_is_caller & rule.broken))
-        first = sa.select(numbered.c.attempt_id, sa.literal(Side.CALLER.value))
+        first = sa.select(numbered.c.attempt_id, sa.literal(Side.CALLER.value), sa.null())
         for rule, count in zip(_of_requests(numbered), by_request[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, first.where(rule.broken))
+        gaps = []
+        if tier_open or by_pair[1]:  # the first rule's count
+            without_tier = _is_caller & _without_tier & of_day[_caller]
+            gaps = missing_by_replica(connection, pairing, _caller, without_tier, of_day[entries])
         requests = by_request[0]
         if findings.total:  # tiers' rows may contain requests that no caller recorded
             names = sa.select(entries.c.request_id).where(of_day[entries]).distinct().subquery()
@@ -246,4 +251,5 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
         tier_rows=tier_rows,
         total_findings=findings.total,
         findings=findings.first,
+        gaps=gaps,
     )
