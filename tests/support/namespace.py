@@ -34,8 +34,10 @@ def skip_without_ray() -> None:
 def run_in_namespace(
     arguments: list[str], folder: Path, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python ARGUMENTS`` where only loopback exists; all of its processes end with it."""
-    # Ray's folder of the session must be on a short path: a socket's path has at most 107 bytes
+    """Run ``python ARGUMENTS`` where only loopback exists; all of its processes end with it.
+
+    ``folder`` is its home, in which Ray would look for a token.
+    """
     return subprocess.run(
         [*_UNSHARE, *_WITH_LOOPBACK, sys.executable, *arguments],
         capture_output=True,
