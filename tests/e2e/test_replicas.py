@@ -95,11 +95,11 @@ def test_replicas_share_the_load_and_survive_kills(tmp_path: Path) -> None:
         try:
             for _ in range(3):
                 load.wait_for(rng.randint(10, 60))
-                victim = rng.choice(CLOUDS)
-                testbed.kill(victim)
+                killed = rng.choice(CLOUDS)
+                testbed.kill(killed)
                 load.wait_for(rng.randint(10, 60))
-                testbed.start(victim)
-                testbed.wait_ready(victim)
+                testbed.start(killed)
+                testbed.wait_ready(killed)
             load.wait_for(30)
         finally:
             outcomes = load.stop()
