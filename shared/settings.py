@@ -189,6 +189,11 @@ class ServiceSettings(CallerSettings):
     publish_address: str = ""
     """In a container, the host's address at which the port is published; tokens are required
     unless it is a loopback address."""
+    allowed_hosts: Annotated[str, Field(max_length=1_000)] = ""
+    """Public host names, separated by commas, at which a service without tokens answers; used with
+    a reverse proxy that keeps the ``Host`` header. It always answers at IP addresses and local
+    names; other names are refused with 403, because a web page can make its own name resolve to
+    127.0.0.1 (DNS rebinding)."""
     rate_limit: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Requests a second that each client may send; each text of a call counts, and each
     256 KiB of a body."""
@@ -235,7 +240,11 @@ class TierSettings(BundleSettings):
         default_factory=lambda: min(256, usable_cores())
     )
     """Number of processes that run layers, each on one core. Unset: the cores that this process may
-    use, by its affinity and the CPU quota of its container (`--cpus 2`: 2; half a core: 1)."""
+    use, by its affinity and the CPU quota of its container (`--cpus 2`: 2; half a core: 1). With
+    GPUs: how many of them to use, each with one process; unset: all."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What runs the layers: ``cpu``; ``cuda``, NVIDIA's GPUs, which needs the extra `cuda`; or
+    ``auto``, the GPUs if the extra is installed and there is one, else the cores."""
     price_book: Path | None = None
     """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256

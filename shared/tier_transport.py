@@ -57,17 +57,23 @@ class TierTransport(httpx.AsyncBaseTransport):
     Raises `httpx.ConnectError` if nothing was sent, `ReusedConnectionBroke`, and `httpx.ReadError`
     for every other failure. ``verify`` is httpx's: a TLS context, or True for its default. The
     environment's proxies are not used, because a proxy would add a hop. All connections go to
-    ``address`` if it is given; TLS then still verifies the name of the request's URL.
+    ``address`` if it is given; TLS then still verifies the name of the request's URL. They come
+    from ``local_address``, an address of this machine; None leaves it to the system.
     """
 
-    def __init__(self, verify: ssl.SSLContext | bool = True, address: str | None = None) -> None:
+    def __init__(
+        self,
+        verify: ssl.SSLContext | bool = True,
+        address: str | None = None,
+        local_address: str | None = None,
+    ) -> None:
         context = (
             verify
             if isinstance(verify, ssl.SSLContext)
             else httpx.create_ssl_context(verify, trust_env=False)
         )
-        self._pool = _pool(context, MAX_CONNECTIONS, address)
-        self._fresh = _pool(context, 0, address)
+        self._pool = _pool(context, MAX_CONNECTIONS, address, local_address)
+        self._fresh = _pool(context, 0, address, local_address)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its answer, whose body is not yet read."""
@@ -107,13 +113,14 @@ class TierTransport(httpx.AsyncBaseTransport):
 
 
 def _pool(
-    context: ssl.SSLContext, max_keepalive: int, address: str | None
+    context: ssl.SSLContext, max_keepalive: int, address: str | None, local_address: str | None
 ) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         ssl_context=context,
         max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=max_keepalive,
         keepalive_expiry=CLIENT_IDLE_S,
+        local_address=local_address,
         network_backend=_Backend(address),
     )
 

@@ -13,6 +13,7 @@ SETTINGS = frozenset(
     [
         "AUDIT_ALPHA",
         "AUDIT_SHARE",
+        "ALLOWED_HOSTS",
         "BUNDLE",
         "CERTIFICATE",
         "CLIENT_HEADER",
@@ -20,6 +21,7 @@ SETTINGS = frozenset(
         "CONCURRENCY",
         "DATABASE_URL",
         "DEADLINE_MS",
+        "DEVICE",
         "EDGE_LAYERS",
         "EDGE_URL",
         "ESCALATION_BUDGET",

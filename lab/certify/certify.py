@@ -39,6 +39,7 @@ from shared.certificates.certificate import (
 from shared.certificates.sequential_test import DISAGREEMENT, DROP, upper_bound
 from shared.domain import Tier
 from shared.errors import InvalidInput
+from shared.inference.devices import Runtime
 from shared.policies import PolicyFacts, RoutingPolicy
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
@@ -268,8 +269,12 @@ def certify(
     expires: datetime | None = None,
     per_tier: bool = False,
     now: datetime | None = None,
+    runtime: Runtime = "onnx",
 ) -> Certificate:
-    """Return the certificate of a calibration; raises its `refusal` if nothing passed."""
+    """Return the certificate of a calibration; raises its `refusal` if nothing passed.
+
+    ``runtime`` is what computed the cloud's answers.
+    """
     setting = calibration.choice.setting
     if setting is None:
         raise calibration.refusal()
@@ -296,6 +301,7 @@ def certify(
         "escalated": float(outcomes.escalated_SN[setting, calibration.test_rows].mean()),
         "created": now or datetime.now(UTC),
         "expires": expires,
+        "runtime": runtime,
     }
     return Certificate.of(CertificateContent(**claims))
 

@@ -16,6 +16,7 @@ from shared.settings import default_bundle
 
 if TYPE_CHECKING:
     from lab.certify.certify import Calibration
+    from shared.inference.devices import Runtime
 
 
 @click.command()
@@ -50,6 +51,13 @@ if TYPE_CHECKING:
 )
 @click.option("--price-book", type=PATH, help="JSON file of prices; default: the bundle's.")
 @click.option(
+    "--runtime",
+    type=click.Choice(["onnx", "cuda"]),
+    default="onnx",
+    show_default=True,
+    help="What computes the cloud's answers: cuda for a cloud with DIMEE_DEVICE=cuda.",
+)
+@click.option(
     "--out", type=PATH, help=f"File of the certificate; default: {FILE} in the bundle's folder."
 )
 def calibrate(
@@ -60,6 +68,7 @@ def calibrate(
     per_tier: bool,
     data: str | None,
     price_book: Path | None,
+    runtime: Runtime,
     out: Path | None,
 ) -> None:
     """Choose the thresholds of the bundle's default policy for a given drop, and certify it.
@@ -73,6 +82,7 @@ def calibrate(
     from lab.certify.certify import certify, run_settings
     from lab.evaluate.samples import samples_of_bundle
     from shared.bundle.loading import load_bundle
+    from shared.inference.devices import CPU, first_gpu
     from shared.pricing.live_prices import LivePrices, read_price_file
 
     loaded = load_bundle(bundle or default_bundle())
@@ -82,7 +92,8 @@ def calibrate(
     calibration_data = load_calibration_examples(loaded, data, labelled=metric == "accuracy")
     if len(calibration_data.examples) < 2:
         raise InvalidInput("data: one example cannot be split in two; give more", field="data")
-    samples = samples_of_bundle(loaded, calibration_data.examples)
+    cloud = first_gpu("runtime") if runtime == "cuda" else CPU
+    samples = samples_of_bundle(loaded, calibration_data.examples, cloud=cloud)
     outcomes = run_settings(loaded, samples, live_prices.cost_model)
     calibration = run_calibration(outcomes, metric, max_drop / 100, delta)
     click.echo(
@@ -93,7 +104,7 @@ def calibrate(
         f"policy {outcomes.policy}"
     )
     _echo_steps(calibration)
-    certificate = certify(loaded, calibration, live_prices.book, expires, per_tier)
+    certificate = certify(loaded, calibration, live_prices.book, expires, per_tier, runtime=runtime)
     for tier, bound in certificate.per_tier.items():
         click.echo(
             f"{tier.value}: its {bound.n:,} answers lose at most "

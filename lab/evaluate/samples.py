@@ -28,6 +28,7 @@ from shared.bundle.correctness_heads import Floats
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
+from shared.inference.devices import CPU, Device
 from shared.inference.layers import softmax
 from shared.inference.tokenizer import EncodedText
 from shared.policies import TextFeatures
@@ -175,8 +176,13 @@ def load_samples(file: Path) -> Samples:
         )
 
 
-def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int = 2) -> Samples:
-    """Return the samples of an exported bundle, computed by the mobile's runtime."""
+def samples_of_bundle(
+    bundle: Bundle, examples: Sequence[Example], threads: int = 2, cloud: Device = CPU
+) -> Samples:
+    """Return the samples of an exported bundle, computed by the mobile's runtime.
+
+    The last exit, which is the cloud's answer, is computed on the device ``cloud``.
+    """
     layers = bundle.manifest.layers
     classifier = Classifier(bundle, LayerRange(1, layers), threads)
     rows = [classifier.encoder.encode(row.text, row.pair) for row in examples]
@@ -190,6 +196,12 @@ def samples_of_bundle(bundle: Bundle, examples: Sequence[Example], threads: int 
         for layer in range(1, layers + 1):
             hidden_BTH, logits_BC = classifier.layers.run_layer(layer, hidden_BTH, mask_BT)
             probabilities_NEC[part, layer - 1] = softmax(logits_BC)
+    if cloud.runtime != "onnx":
+        in_cloud = Classifier(bundle, LayerRange(1, layers), device=cloud)
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            answers = in_cloud.classify([rows[i] for i in part], None)
+            probabilities_NEC[part, -1] = [answer.probabilities for answer in answers]
     return Samples(
         probabilities_NEC,
         np.stack([classifier.embeddings.mean_word_embedding(row) for row in rows]),

@@ -309,7 +309,7 @@ def show(report: Status) -> None:
         ]
         if bundle_id := process.body.get("bundle_id"):
             facts.append(f"bundle {bundle_id}")
-        for field in ("policy", "store", "layers", "replica"):
+        for field in ("policy", "store", "layers", "device", "replica"):
             if process.body.get(field):
                 facts.append(f"{field} {process.body[field]}")
         if (process.body.get("outbox") or {}).get("recording") == "off":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from shared.errors import (
     PolicyFailed,
     RateLimited,
 )
+from shared.ids import new_id
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.outbox import Outbox
 from shared.pricing.live_prices import LivePrices
@@ -40,11 +40,6 @@ _CALLER_ONLY = (
     "certificate_id",
     "degraded",
 )
-
-
-def new_id() -> str:
-    """Return a new identifier for a request or an attempt."""
-    return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ class AttemptRecorder:
         text, pair, routed = request.text, request.pair, request.routed
         trace = begin_attempt(request.trace, wait_ms)
         entry = LedgerEntry(
-            attempt_id=new_id(),
+            attempt_id=new_id(of=request.request_id),
             side=Side.CALLER,
             request_id=request.request_id,
             ordinal=ordinal,

@@ -143,6 +143,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
         summary="Classifies texts on the mobile, on the edge or in the cloud",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,
         **WITHOUT_FASTAPIS_PAGES,
         # spans are `shared.telemetry`'s: FastAPI's own take several times as long
         telemetry={"tracing": False, "metrics": False, "logs": False},

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mobile_client.local.certificate_guard import load_guard
+from mobile_client.local.model import LocalModel
 from mobile_client.local.resume import HiddenState, Resumption
-from mobile_client.local.worker import Worker
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
 from shared.answer_rules import AnswerRules
-from shared.bundle.loading import Bundle, load_bundle, tier_layers
+from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, RoutingDecision, Tier
 from shared.errors import DeadlineExceeded, InvalidInput, PolicyFailed
-from shared.inference.classifier import Classifier
 from shared.inference.layers import Floats, meets_threshold
 from shared.inference.tokenizer import EncodedText
 from shared.policies import (
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 
 LOAD_S = 30.0
 """Longest time in seconds that a call waits for its policy to be loaded."""
-CLOSE_S = 2.0
-"""Longest wait in seconds, when the client closes, for work of the worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +80,19 @@ class TierAnswer:
 class LocalRuntime:
     """The mobile's bundle, with its policies by name and the classifier of its own layers.
 
-    Layers beyond m are loaded when a policy first needs them, and stay loaded.
+    Layers beyond m are loaded when a policy first needs them, and stay loaded. ``model`` may be
+    that of several mobiles of this process, with the same settings of the bundle and its layers.
     """
 
     def __init__(
-        self, settings: MobileSettings, clock: Callable[[], float] = time.perf_counter
+        self,
+        settings: MobileSettings,
+        clock: Callable[[], float] = time.perf_counter,
+        model: LocalModel | None = None,
     ) -> None:
-        self.bundle: Bundle = load_bundle(settings.bundle)
+        self._owns_model = model is None
+        self._model = model or LocalModel(settings)
+        self.bundle: Bundle = self._model.bundle
         self.live_prices = LivePrices(self.bundle.cost_model, settings.price_book)
         self.guard = load_guard(settings, self.bundle, self.live_prices)
         self.tier_stats = TierStats(
@@ -99,7 +102,7 @@ class LocalRuntime:
             certified=self.guard.cost_model,
             fixed=settings.waiting_price_is_fixed,
         )
-        layers = tier_layers(self.bundle, settings.mobile_layers, settings.edge_layers)
+        layers = self._model.layers
         self.mobile_layers = layers.mobile.last
         last_layers = {Tier.EDGE: layers.edge.last, Tier.CLOUD: layers.cloud.last}
         self.resumption = Resumption(settings, self.bundle.bundle_id, last_layers)
@@ -118,7 +121,7 @@ class LocalRuntime:
             for tier, tier_exits in exits.items()
         }
         self._clock = clock
-        self._classifier = Classifier(self.bundle, layers.mobile, settings.threads)
+        self._classifier = self._model.classifier
         self._facts = PolicyFacts.of(self.bundle, self.mobile_layers)
         self._seed = settings.policy_seed
         self.request_options = settings.request_options(self.bundle.default_policy)
@@ -126,8 +129,7 @@ class LocalRuntime:
         self._added: list[tuple[str | RoutingPolicy, str]] = []
         self._making_policy = asyncio.Lock()
         self._loading: str | RoutingPolicy | None = None
-        self._worker = Worker("mobile-layers")
-        self._tokenizing = Worker("mobile-tokenizer")
+        self._worker, self._tokenizing = self._model.worker, self._model.tokenizing
 
     @property
     def loaded_layers(self) -> int:
@@ -321,8 +323,6 @@ class LocalRuntime:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def close(self) -> None:
-        """Drop waiting work, and wait up to `CLOSE_S` until the running work has ended."""
-        workers = (self._tokenizing, self._worker)
-        ended = [worker.close(CLOSE_S) for worker in workers]
-        if not all(ended):
-            log.error("the mobile's layers or a policy still run; the client closes without them")
+        """Close the model, unless other mobiles share it."""
+        if self._owns_model:
+            self._model.close()

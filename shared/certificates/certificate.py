@@ -20,6 +20,7 @@ from shared.domain import Tier
 from shared.errors import BundleError, InvalidInput
 from shared.field_types import Count, FreeText, Labels, Layer, Name, Price, Share, ShortSha256
 from shared.files import read_limited
+from shared.inference.devices import Runtime
 from shared.policies.cascade_routing import CascadeRouting
 from shared.policies.centroids import DimeeFixed
 from shared.pricing.cost_model import CostModel
@@ -87,6 +88,8 @@ class CertificateContent(_Frozen):
       that differ from the cloud's, with probability 1 − ``delta``.
     - ``shares``, ``escalated``: shares of the test samples by tier, and of escalated ones.
     - ``expires``: end of validity of the price book, and thus of the thresholds.
+    - ``runtime``: what ran the cloud's layers (`shared.inference.devices.Device`); mobile and edge
+      ran them with ``onnx``, and so did the cloud in certificates of earlier versions.
     """
 
     format_version: Literal[1] = 1
@@ -109,6 +112,7 @@ class CertificateContent(_Frozen):
     escalated: Share | None = None
     created: AwareDatetime
     expires: AwareDatetime | None = None
+    runtime: Runtime = "onnx"
 
     @model_validator(mode="after")
     def _check_bound(self) -> Self:
@@ -165,6 +169,8 @@ class Certificate(CertificateContent):
 
 def _content_id(content: CertificateContent) -> str:
     fields = content.model_dump(mode="json", exclude={"certificate_id"})
+    if content.runtime == "onnx":
+        del fields["runtime"]  # the identifiers of earlier versions remain valid
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -175,11 +181,13 @@ def load_certificate(
     now: datetime | None = None,
     mobile_layers: int | None = None,
     edge_layers: int | None = None,
+    runtime: tuple[Tier, Runtime] | None = None,
 ) -> Certificate:
     """Read a certificate and check that it is valid for ``bundle`` at ``now`` (default: the clock).
 
-    Raises `BundleError`, whose message says what to do, if the file cannot be read, was modified or
-    has expired, or is for other labels, another bundle, or other m and n (where given).
+    ``runtime`` is what runs the layers of a tier that loads the certificate. Raises `BundleError`,
+    whose message says what to do, if the file cannot be read, was modified or has expired, or is
+    for other labels, another bundle, or other m, n or runtime (where given).
     """
     certificate = read_certificate(Path(path))
     labels = bundle.manifest.labels
@@ -202,6 +210,8 @@ def load_certificate(
                 f"certificate: {path} is for {name} = {certified}, but {name} is {given} here; "
                 f"set {option} {certified}, or calibrate again: dimee calibrate"
             )
+    if runtime is not None:
+        _check_runtime(path, certificate, *runtime)
     if certificate.expired(now):
         raise BundleError(
             f"certificate: {path} was made at the prices {certificate.prices.price_book}, which "
@@ -209,6 +219,20 @@ def load_certificate(
             "again at today's prices: dimee calibrate"
         )
     return certificate
+
+
+def _check_runtime(
+    path: Path | str, certificate: Certificate, tier: Tier, runtime: Runtime
+) -> None:
+    certified = certificate.runtime if tier is Tier.CLOUD else "onnx"
+    if runtime == certified:
+        return
+    setting = {"onnx": "cpu", "cuda": "cuda"}[certified]
+    raise BundleError(
+        f"certificate: {path} is for the runtime {certified} of the {tier}, which runs "
+        f"{runtime} here; set DIMEE_DEVICE={setting}"
+        + (f", or calibrate: dimee calibrate --runtime {runtime}" if tier is Tier.CLOUD else "")
+    )
 
 
 def certified_policy(certificate: Certificate, bundle: Bundle) -> CascadeRouting | DimeeFixed:

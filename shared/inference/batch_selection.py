@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
+from shared.inference.buckets import ROWS, bucket_of, most_rows
 from shared.inference.layer_batcher import LAYER_OVERHEAD_TOKENS
 
 
@@ -27,3 +29,26 @@ def best_batch(lengths: Sequence[int], due: int, max_rows: int, max_padded_token
             if cost < least:
                 best, least = range(start, stop), cost
     return best
+
+
+def bucketed_batch(
+    lengths: Sequence[int],
+    due: int,
+    max_rows: int,
+    max_padded_tokens: int,
+    widths: Sequence[int],
+) -> range:
+    """Return the range of ``lengths`` around index ``due`` for a batch on a GPU.
+
+    As `best_batch`, but a batch has the shape of a bucket (`shared.inference.buckets`): it takes
+    the lengths of the bucket of ``due``, as many as the limits allow. Shorter texts fill the
+    bucket's rows that are left, which costs nothing.
+    """
+    width = bucket_of(lengths[due], widths)
+    narrower = max((bucket for bucket in widths if bucket < width), default=0)
+    begin, end = bisect_right(lengths, narrower), bisect_right(lengths, width)
+    rows = min(end - begin, most_rows(width, max_rows, max_padded_tokens))
+    begin = max(begin, min(due, end - rows))
+    rows = min(bucket_of(rows, ROWS), max_rows, max(1, max_padded_tokens // width))
+    end = min(end, begin + rows)
+    return range(max(0, end - rows), end)

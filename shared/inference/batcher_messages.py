@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.domain import LayerRange, Prediction
+from shared.inference.devices import Device
 from shared.inference.layers import Floats
 from shared.inference.tokenizer import EncodedText, TokenIds
 
 
 class Start(NamedTuple):
-    """First message to the worker: bundle, layers and the largest batch."""
+    """First message to the worker: bundle, layers, device and the largest batch."""
 
     bundle: str
     bundle_id: str
     layers: LayerRange
+    device: Device
     max_rows: int
     max_tokens: int
 

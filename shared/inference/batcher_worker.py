@@ -10,10 +10,12 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from shared.bundle.loading import load_bundle
 from shared.domain import Prediction
@@ -37,15 +39,13 @@ def main(connection: Connection) -> None:
                 f"bundle: {start.bundle} is not the bundle {start.bundle_id} with which this "
                 "service started; start the service again"
             )
-        classifier = Classifier(bundle, start.layers)
+        classifier = Classifier(bundle, start.layers, device=start.device)
         classifier.warm_up()
+        batcher = _make_batcher(classifier, start)
     except DimeeError as error:
         connection.send(Started(error.message))
         return
     connection.send(Started(None))
-    batcher = LayerBatcher(
-        classifier.layers, start.max_rows, start.max_tokens, embeddings=classifier.embeddings
-    )
     worker = _Worker(connection, batcher)
     # On Linux niceness is per thread and cannot be lowered again: low priority has its own thread.
     with ThreadPoolExecutor(1, initializer=partial(os.nice, NICE)) as low_priority:
@@ -54,8 +54,33 @@ def main(connection: Connection) -> None:
             low_priority.submit(worker.run, low_priority=True).result()
 
 
+def _make_batcher(classifier: Classifier, start: Start) -> Batcher:
+    if start.device.runtime == "onnx":
+        return LayerBatcher(
+            classifier.layers, start.max_rows, start.max_tokens, embeddings=classifier.embeddings
+        )
+    from shared.inference.cuda.layers import CudaLayers
+
+    assert isinstance(classifier.layers, CudaLayers)
+    batcher = classifier.layers.batcher()
+    batcher.warm_up(classifier.short_text())
+    return batcher
+
+
+class Batcher(Protocol):
+    """Runs rows: `LayerBatcher` or `shared.inference.cuda.batcher.CudaBatcher`."""
+
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def nearly_idle(self) -> bool: ...
+    def admit(self, rows: Sequence[Row], low_priority: bool = False) -> None: ...
+    def drop(self, rows: Set[Row]) -> None: ...
+    def step(self) -> list[tuple[Row, Prediction | Exception]]: ...
+
+
 class _Worker:
-    def __init__(self, connection: Connection, batcher: LayerBatcher) -> None:
+    def __init__(self, connection: Connection, batcher: Batcher) -> None:
         self._connection = connection
         self._batcher = batcher
         self._numbers: dict[Row, int] = {}

@@ -11,15 +11,18 @@ from shared.bundle.loading import Bundle
 from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError
+from shared.inference.devices import CPU, Device
 from shared.inference.embeddings import Embeddings
-from shared.inference.layers import Floats, Layers
+from shared.inference.layers import Floats, LayerRuntime, Layers
 from shared.inference.tokenizer import EncodedText, TextEncoder
 
 
 class Classifier:
     """Layers 1 to ``layers.last`` of a bundle, from text to prediction. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, layers: LayerRange, threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, layers: LayerRange, threads: int = 1, device: Device = CPU
+    ) -> None:
         self.bundle = bundle
         self.encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
         self.embeddings = Embeddings(bundle.path / EMBEDDINGS)
@@ -35,7 +38,7 @@ class Classifier:
                 f"bundle: {bundle.path / TOKENIZER} has {self.encoder.vocabulary:,} tokens, but "
                 f"the embeddings have {self.embeddings.vocabulary:,}; export the run again"
             )
-        self.layers = Layers(bundle, layers, threads)
+        self.layers = make_layers(bundle, layers, threads, device)
         self.layers.check()
 
     def classify(
@@ -63,8 +66,17 @@ class Classifier:
 
     def warm_up(self) -> None:
         """Run one short text, so that lazy allocations do not slow down the first request."""
-        self.classify([self.encoder.encode("ready", "ready" if self._pairs else None)], None)
+        self.classify([self.short_text()], None)
 
-    @property
-    def _pairs(self) -> bool:
-        return self.bundle.manifest.pairs
+    def short_text(self) -> EncodedText:
+        """Return a short text, or a pair where the bundle's task has pairs."""
+        return self.encoder.encode("ready", "ready" if self.bundle.manifest.pairs else None)
+
+
+def make_layers(bundle: Bundle, layers: LayerRange, threads: int, device: Device) -> LayerRuntime:
+    """Return layers on a device; torch is imported for the runtime ``cuda`` only."""
+    if device.runtime == "onnx":
+        return Layers(bundle, layers, threads)
+    from shared.inference.cuda.layers import CudaLayers
+
+    return CudaLayers(bundle, layers, device, threads)

@@ -17,7 +17,14 @@ import numpy as np
 
 from shared.domain import Prediction
 from shared.inference.embeddings import Embeddings
-from shared.inference.layers import Floats, Layers, Mask, meets_threshold, prediction_of, softmax
+from shared.inference.layers import (
+    Floats,
+    LayerRuntime,
+    Mask,
+    meets_threshold,
+    prediction_of,
+    softmax,
+)
 from shared.inference.tokenizer import EncodedText, TokenIds
 
 MAX_ROWS = 8
@@ -78,7 +85,7 @@ class LayerBatcher:
     ``embeddings`` it accepts hidden states only.
     """
 
-    layers: Layers
+    layers: LayerRuntime
     max_rows: int = MAX_ROWS
     max_tokens: int = MAX_TOKENS
     embeddings: Embeddings | None = None

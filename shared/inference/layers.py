@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens, H hidden size, C classes.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,17 +22,20 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.int32]
 
 
-class Layers:
-    """A range of a bundle's layers, each with its exit head. Thread-safe."""
+class LayerRuntime(ABC):
+    """Runs a range of a bundle's layers, each with its exit head. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, layers: LayerRange, threads: int) -> None:
+    def __init__(self, bundle: Bundle, layers: LayerRange) -> None:
         self.range = layers
         self._bundle = bundle
-        self._threads = threads
-        self._sessions = {
-            layer: _session(bundle, layer, threads)
-            for layer in range(layers.first, layers.last + 1)
-        }
+
+    @abstractmethod
+    def _load(self, layer: int) -> None:
+        """Load a layer; raises `BundleError`."""
+
+    @abstractmethod
+    def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+        """Run one layer; return its output ``hidden_BTH`` and its exit head's ``logits_BC``."""
 
     def deepen(self, last: int) -> None:
         """Load the layers up to ``last`` as well; running calls are not affected.
@@ -40,13 +44,13 @@ class Layers:
         """
         for layer in range(self.range.last + 1, last + 1):
             self._bundle.check_file(layer_file(layer))
-            self._sessions[layer] = _session(self._bundle, layer, self._threads)
+            self._load(layer)
             self._check(layer)
             self.range = LayerRange(self.range.first, layer)
 
     def check(self) -> None:
         """Raise `BundleError` unless each layer runs and fits to the manifest."""
-        for layer in self._sessions:
+        for layer in range(self.range.first, self.range.last + 1):
             self._check(layer)
 
     def _check(self, layer: int) -> None:
@@ -67,12 +71,7 @@ class Layers:
         except Exception as error:  # onnxruntime's exceptions have no common base class
             problem = type(error).__name__
         if problem is not None:
-            raise _cannot_run(self._bundle, layer, problem)
-
-    def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
-        """Run one layer; return its output ``hidden_BTH`` and its exit head's ``logits_BC``."""
-        hidden, logits = self._sessions[layer].run(None, {"hidden": hidden_BTH, "mask": mask_BT})
-        return hidden, logits
+            raise cannot_run(self._bundle, layer, problem)
 
     def classify(
         self,
@@ -124,6 +123,25 @@ class Layers:
         return [prediction for prediction in done if prediction is not None]
 
 
+class Layers(LayerRuntime):
+    """Layers run by onnxruntime on the CPU, each with ``threads`` threads."""
+
+    def __init__(self, bundle: Bundle, layers: LayerRange, threads: int) -> None:
+        super().__init__(bundle, layers)
+        self._threads = threads
+        self._sessions: dict[int, Any] = {}
+        for layer in range(layers.first, layers.last + 1):
+            self._load(layer)
+
+    def _load(self, layer: int) -> None:
+        self._sessions[layer] = _session(self._bundle, layer, self._threads)
+
+    def run_layer(self, layer: int, hidden_BTH: Floats, mask_BT: Mask) -> tuple[Floats, Floats]:
+        """Run one layer; return its output ``hidden_BTH`` and its exit head's ``logits_BC``."""
+        hidden, logits = self._sessions[layer].run(None, {"hidden": hidden_BTH, "mask": mask_BT})
+        return hidden, logits
+
+
 def meets_threshold(confidence_B: Floats | float, alpha: float | None) -> NDArray[np.bool_]:
     """Return whether C_i >= α, compared in fp32; False everywhere if ``alpha`` is None.
 
@@ -170,10 +188,11 @@ def _session(bundle: Bundle, layer: int, threads: int) -> Any:
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise _cannot_run(bundle, layer, type(error).__name__) from None
+        raise cannot_run(bundle, layer, type(error).__name__) from None
 
 
-def _cannot_run(bundle: Bundle, layer: int, problem: str) -> BundleError:
+def cannot_run(bundle: Bundle, layer: int, problem: str) -> BundleError:
+    """Return the error for a layer that does not run."""
     return BundleError(
         f"bundle: {bundle.path / layer_file(layer)} cannot be run ({problem}); export the bundle's "
         "run again with this version of dimee"

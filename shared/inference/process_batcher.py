@@ -7,6 +7,7 @@ event loop and the other workers would wait for each other's lock.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import subprocess
@@ -21,23 +22,30 @@ from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, DimeeError, NotReady
 from shared.inference.batcher_messages import Admit, Done, Drop, NumberedRow, Start, Started
-from shared.inference.layer_batcher import MAX_ROWS, MAX_TOKENS, MIN_FILL, Row
+from shared.inference.devices import CPU, Device
+from shared.inference.layer_batcher import MIN_FILL, Row
 
 log = logging.getLogger(__name__)
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = {"onnx": 60.0, "cuda": 300.0}
+"""Time in which a worker must have loaded its layers, by runtime; torch takes long to import."""
 RESTART_PAUSE_S = 1.0
 """Pause between two attempts to start a worker process that failed to start."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Variables of a worker, which has one core: numpy would use as many threads as the host has cores,
+whatever the CPU quota is."""
 
 
-def start_processes(bundle: Bundle, layers: LayerRange, count: int) -> list[ProcessBatcher]:
-    """Start ``count`` worker processes and wait until their layers are loaded.
+def start_processes(
+    bundle: Bundle, layers: LayerRange, devices: Sequence[Device]
+) -> list[ProcessBatcher]:
+    """Start a worker process on each of ``devices`` and wait until their layers are loaded.
 
     Raises `BundleError` if a process cannot load its layers; all processes are then ended.
     """
     batchers: list[ProcessBatcher] = []
     try:
-        for _ in range(count):
-            batchers.append(ProcessBatcher(bundle, layers))
+        for device in devices:
+            batchers.append(ProcessBatcher(bundle, layers, device))
         for batcher in batchers:
             batcher.await_ready()
     except BaseException:
@@ -59,13 +67,20 @@ class ProcessBatcher:
         self,
         bundle: Bundle,
         layers: LayerRange,
-        max_rows: int = MAX_ROWS,
-        max_tokens: int = MAX_TOKENS,
+        device: Device = CPU,
+        max_rows: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
-        self.max_rows = max_rows
-        self.max_tokens = max_tokens
+        self.device = device
+        self.max_rows = max_rows or device.max_rows
+        self.max_tokens = max_tokens or device.max_tokens
         self._start = Start(
-            str(bundle.path.absolute()), bundle.bundle_id, layers, max_rows, max_tokens
+            str(bundle.path.absolute()),
+            bundle.bundle_id,
+            layers,
+            device,
+            self.max_rows,
+            self.max_tokens,
         )
         self._rows: dict[int, Row] = {}
         self._number = 0
@@ -90,7 +105,9 @@ class ProcessBatcher:
 
     @property
     def accepts_rows(self) -> bool:
-        """Estimate of `LayerBatcher.accepts_rows` that needs no message to the worker."""
+        """Estimate of the batcher's ``accepts_rows`` that needs no message to the worker."""
+        if self.device.runtime == "cuda":
+            return self.idle
         small = len(self._rows) <= MIN_FILL * self.max_rows and not self._merged
         return small or self.idle
 
@@ -101,8 +118,9 @@ class ProcessBatcher:
 
     def await_ready(self) -> None:
         """Wait until the layers are loaded; raise `BundleError` if loading fails."""
-        if not self._connection.poll(START_TIMEOUT_S):
-            raise BundleError(f"bundle: its layers took more than {START_TIMEOUT_S:.0f} s to load")
+        timeout_s = START_TIMEOUT_S[self.device.runtime]
+        if not self._connection.poll(timeout_s):
+            raise BundleError(f"bundle: its layers took more than {timeout_s:.0f} s to load")
         try:
             started: Started = self._connection.recv()
         except EOFError:
@@ -173,6 +191,7 @@ class ProcessBatcher:
             process = subprocess.Popen(
                 [sys.executable, "-m", "shared.inference.batcher_worker", str(worker_end.fileno())],
                 cwd=Path(__file__).parents[2],
+                env=os.environ | ONE_THREAD,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[worker_end.fileno()],
             )

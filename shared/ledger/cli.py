@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -150,13 +151,18 @@ def list_command(
     type=click.FloatRange(0, 3600),
     help="Seconds to wait for entries that are not delivered yet.",
 )
+@click.option(
+    "--day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Only requests that began on this day (UTC, by the clocks of the mobiles).",
+)
 @_url_option
-def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
+def verify(client: LedgerClient, as_json: bool, wait_s: float, day: datetime | None) -> None:
     """Match the two sides of every attempt.
 
     Exits with 0 if both sides of every attempt match and no attempt is open, otherwise with 1.
     """
-    report = wait_for_consistent(client, wait_s)
+    report = wait_for_consistent(client, wait_s, day=None if day is None else day.date())
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     else:
@@ -165,17 +171,19 @@ def verify(client: LedgerClient, as_json: bool, wait_s: float) -> None:
     sys.exit(0 if report.consistent else 1)
 
 
-def wait_for_consistent(client: LedgerClient, wait_s: float, requests: int = 0) -> Verification:
+def wait_for_consistent(
+    client: LedgerClient, wait_s: float, requests: int = 0, day: date | None = None
+) -> Verification:
     """Verify until the ledger is consistent and holds ``requests`` requests, or ``wait_s`` pass.
 
     Outboxes deliver with a delay, and an empty ledger is consistent. To wait for all requests, give
-    the number that were sent.
+    the number that were sent. With ``day``, only requests of that day count.
     """
     until = time.monotonic() + wait_s
-    report = client.verify()
+    report = client.verify(day)
     while not (report.consistent and report.requests >= requests) and time.monotonic() < until:
         time.sleep(POLL_INTERVAL_S)
-        report = client.verify()
+        report = client.verify(day)
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -64,9 +65,10 @@ class LedgerClient:
         """Return shares, percentiles, bytes and costs of the whole ledger."""
         return self._read(_SUMMARY, self._get("/v1/summary"))
 
-    def verify(self) -> Verification:
-        """Match the two sides of every attempt."""
-        return self._read(_VERIFICATION, self._get("/v1/verify"))
+    def verify(self, day: date | None = None) -> Verification:
+        """Match the two sides of every attempt, or of those of requests that began on a day."""
+        params = None if day is None else {"day": day.isoformat()}
+        return self._read(_VERIFICATION, self._get("/v1/verify", params))
 
     def request_entries(self, request_id: str) -> list[LedgerEntry]:
         """Return both sides of a request's attempts, in order; raises `NotFound`."""

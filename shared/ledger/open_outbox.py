@@ -41,6 +41,9 @@ class NoOutbox(Outbox):
     def maintain(self) -> None:
         """Do nothing."""
 
+    def adopt_unused(self) -> None:
+        """Do nothing."""
+
     def pending(self, limit: int) -> list[Row]:
         """Return no row."""
         return []

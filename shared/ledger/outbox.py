@@ -90,7 +90,7 @@ class Outbox(ProcessBound):
             while (lock := try_lock(directory / f"outbox-{number}.lock")) is None:
                 number += 1
             outbox = cls(directory / f"outbox-{number}.sqlite", lock, salt, max_mb)
-            outbox._adopt_others()
+            outbox.adopt_unused()
             outbox._abandon_open()
         except (OSError, sqlite3.Error) as error:
             if lock is not None:
@@ -173,7 +173,7 @@ class Outbox(ProcessBound):
             if self.refuses:
                 self._try_resume()
             elif self._unadopted:
-                self._adopt_others()
+                self.adopt_unused()
         except sqlite3.Error as error:
             self._write_failed(error)
 
@@ -324,7 +324,7 @@ class Outbox(ProcessBound):
             self.quarantine(*row)
         self.record_or_buffer(*ends)
 
-    def _adopt_others(self) -> None:
+    def adopt_unused(self) -> None:
         """Take over the rows of outboxes that no process uses; on a full disk, try again later."""
         files = self._unadopted or sorted(self._file.parent.glob("outbox-*.sqlite"))
         self._unadopted = []

@@ -40,6 +40,9 @@ CHECKPOINT_INTERVAL_S = 0.25
 """Interval of the outbox's maintenance while the ledger is unavailable: a large checkpoint would
 keep the disk busy and make recording wait."""
 
+ADOPTION_INTERVAL_S = 30.0
+"""Interval at which the outboxes of processes that died are looked for. A successor that starts in
+the same folder takes them over at once, but one that is started on another machine cannot."""
 STOP_S = 1.0
 """Least time in seconds that closing waits for the thread."""
 
@@ -51,6 +54,8 @@ class Shipper:
     is unavailable it waits longer, doubling to 5 s with jitter. It repeats a delivery until the
     ledger confirms it; the ledger ignores entries that it already has. Memory holds one batch at a
     time. ``pause(seconds)`` replaces the waiting in tests.
+
+    Every ``adoption_interval_s`` the outbox takes over the entries of processes that died.
 
     Entries that wait for ``warning_s`` without a successful delivery are logged once, and
     `undelivered` reports them; ``clock`` returns the seconds of that time.
@@ -65,10 +70,12 @@ class Shipper:
         pause: Callable[[float], object] | None = None,
         warning_s: float = WARNING_S,
         clock: Callable[[], float] = time.monotonic,
+        adoption_interval_s: float = ADOPTION_INTERVAL_S,
     ) -> None:
         credentials = credentials or Credentials()
         self._outbox = outbox
         self._interval_s = interval_s
+        self._adoption_interval_s = adoption_interval_s
         self._http = httpx.Client(
             base_url=ledger_url,
             transport=BoundedTransport(credentials.verify),
@@ -129,9 +136,13 @@ class Shipper:
         except sqlite3.Error:
             log.exception("the outbox's rejected entries could not be counted")
         backoff_s = 0.0
+        adopt_at = time.monotonic() + self._adoption_interval_s
         while not self._stopping.is_set():
-            self._outbox.recorded.wait()
+            self._outbox.recorded.wait(self._adoption_interval_s)
             try:
+                if time.monotonic() >= adopt_at:
+                    adopt_at = time.monotonic() + self._adoption_interval_s
+                    self._outbox.adopt_unused()
                 self._wait(backoff_s or self._interval_s)
                 if self._stopping.is_set():
                     return

@@ -20,6 +20,7 @@ from starlette.types import Scope as AsgiScope
 
 from shared.errors import DimeeError, Forbidden, InvalidInput, RateLimited, Unauthorised
 from shared.rounding import rounded_up
+from shared.serving.host_check import HostCheck
 from shared.serving.rate_limit import RateLimit
 from shared.serving.responses import error_response
 from shared.serving.sessions import COOKIE, CSRF_HEADER, Sessions
@@ -278,10 +279,14 @@ def install_auth(
     """Add the authentication and rate limit of ``settings`` before all middleware added so far.
 
     With ``sessions``, their cookies are accepted too; for ``open_paths`` see `Authenticator`.
+    Without tokens, `HostCheck` refuses public host names.
 
     Return the authenticator, or None if the settings have neither tokens nor a rate limit. Raise
     `InvalidInput` if the token file cannot be read.
     """
+    if settings.tokens is None:
+        names = (name.strip() for name in settings.allowed_hosts.split(","))
+        app.add_middleware(HostCheck, allowed=filter(None, names))
     if settings.tokens is None and settings.rate_limit is None:
         return None
     tokens = None if settings.tokens is None else TokenFile(settings.tokens)

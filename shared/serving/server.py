@@ -75,11 +75,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
     try:
         refuse_arguments()
         loaded = read_settings(settings)
-        logging.basicConfig(
-            level=loaded.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
-        )
-        for library in ("httpx", "httpcore"):  # they log whole addresses and headers
-            logging.getLogger(library).setLevel(logging.WARNING)
+        configure_logging(loaded.log_level)
         refuse_unprotected_service(loaded)
         tls = tls_options(loaded)
         app = create_app(loaded)
@@ -88,11 +84,7 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         sys.exit(2)
     if loaded.tokens is not None and not tls and not is_loopback(loaded.host):
         log.warning("tokens and texts cross the network unencrypted; set DIMEE_TLS_CERT")
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    raise_open_files_limit()
-    # Exclude loaded objects from garbage collection: a full collection would pause all requests.
-    gc.collect()
-    gc.freeze()
+    tune_process()
     server = uvicorn.Server(
         ServerConfig(app, host=loaded.host, port=loaded.port, log_level=loaded.log_level, **tls)
     )
@@ -101,6 +93,22 @@ def run_server(create_app: Callable[[SettingsT], FastAPI], settings: type[Settin
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def configure_logging(level: str) -> None:
+    """Log messages of at least ``level`` on stderr."""
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s %(message)s")
+    for library in ("httpx", "httpcore"):  # they log whole addresses and headers
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def tune_process() -> None:
+    """Prepare this process to serve; call it when the application is loaded."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    raise_open_files_limit()
+    # Exclude loaded objects from garbage collection: a full collection would pause all requests.
+    gc.collect()
+    gc.freeze()
 
 
 def is_stopping(app: FastAPI) -> bool:

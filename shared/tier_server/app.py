@@ -73,6 +73,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **WITHOUT_FASTAPIS_PAGES,
     )
+    app.state.service = service
     # each middleware is called before those that were added earlier
     app.add_middleware(InferEndpoint, service=service)
     install_error_handlers(app)
@@ -113,7 +114,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Answer 200 with the tier's bundle and layers when it accepts requests, else 503.
+        """Answer 200 with the tier's bundle, layers and device when it accepts requests, else 503.
 
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
         ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
@@ -128,6 +129,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
             "replica": settings.replica,
             "bundle_id": service.bundle.bundle_id,
             "layers": service.layers.last,
+            "device": service.device,
             "certificate_id": service.certificate_id,
             "ledger": service.undelivered(),
             "outbox": outbox,

@@ -25,7 +25,9 @@ from shared.tier_server.admission import Admission
 from shared.tier_server.engine_state import EngineState
 
 LOOKAHEAD_BATCHES = 8
-"""Number of batches of waiting texts that are tokenised to find texts of similar length."""
+MAX_LOOKAHEAD = 512
+"""Waiting texts that are tokenised beside the next batch, to find texts of similar length: those of
+eight batches, but at most 512."""
 SMOOTHING = 0.1
 """Weight of a new measurement in the moving average of the time per token."""
 
@@ -45,6 +47,10 @@ class Computed:
     resumed_after: int | None
     queue_ms: float
     compute_ms: float
+
+
+ChooseBatch = Callable[[Sequence[int], int, int, int], range]
+"""Chooses a batch, as `shared.inference.batch_selection.best_batch` does."""
 
 
 class BatchExecutor(Protocol):
@@ -102,13 +108,18 @@ class Engine:
         alpha: float | None,
         max_queue: int,
         max_queue_ms: float | None = None,
+        choose: ChooseBatch = best_batch,
     ) -> None:
         self._encoder = encoder
+        self._choose = choose
         self._executors = executors
         self._alpha = alpha
         self._admission = Admission(max_queue, max_queue_ms, len(executors))
         self._max_rows = max(executor.max_rows for executor in executors)
         self._max_tokens = max(executor.max_tokens for executor in executors)
+        self._lookahead = self._max_rows + min(
+            (LOOKAHEAD_BATCHES - 1) * self._max_rows, MAX_LOOKAHEAD
+        )
         self._token_ms = 0.0
         self._jobs: list[_Job] = []
         self._closed = False
@@ -288,7 +299,7 @@ class Engine:
         with self._choosing:  # otherwise two workers could choose the same jobs
             with self._changed:
                 self._jobs.sort(key=attrgetter("deadline"))
-                most_urgent = self._jobs[: LOOKAHEAD_BATCHES * self._max_rows]
+                most_urgent = self._jobs[: self._lookahead]
                 share = -(-len(self._jobs) // len(self._workers))
             ready = [job for job in most_urgent if _prepare(job)]
             batch = self._choose_batch(ready, min(share, self._max_rows))
@@ -309,7 +320,7 @@ class Engine:
         # the first job must not miss its deadline because of the others
         left_ms = (first.deadline - time.perf_counter()) * 1e3
         room = min(self._max_tokens, int(left_ms / self._token_ms) if self._token_ms else 2**31)
-        return [jobs[i] for i in best_batch(lengths, jobs.index(first), most, room)]
+        return [jobs[i] for i in self._choose(lengths, jobs.index(first), most, room)]
 
 
 class AdmissionTicket:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive
@@ -14,7 +16,10 @@ from shared.certificates.certificate import load_certificate
 from shared.credentials import Credentials
 from shared.domain import LayerRange, Side, State, Tier
 from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
+from shared.inference.batch_selection import best_batch, bucketed_batch
+from shared.inference.buckets import width_buckets
 from shared.inference.codec import ResumeLimits
+from shared.inference.devices import Device, choose_devices
 from shared.inference.process_batcher import start_processes
 from shared.inference.tokenizer import TextEncoder
 from shared.ledger.entry import LedgerEntry
@@ -32,6 +37,7 @@ from shared.tier_server.attempt_ids import REMEMBERED, AttemptIds
 from shared.tier_server.engine import AdmissionTicket, Computed, Engine
 from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
 
+log = logging.getLogger(__name__)
 REFUSAL_DELAY_S = 0.002
 """Time that a refusal waits, so that several are written to the outbox in one transaction."""
 
@@ -50,7 +56,14 @@ class TierService:
         layers: LayerRange,
         alpha: float | None,
         settings: TierSettings,
+        devices: Sequence[Device] | None = None,
     ) -> None:
+        if devices is None:
+            given = "workers" in settings.model_fields_set
+            devices = choose_devices(settings.device, settings.workers, given)
+        runtime = devices[0].runtime
+        self.device = ", ".join(dict.fromkeys(device.title for device in devices))
+        """Names of the processors that run the layers."""
         self.tier = tier
         self.replica = settings.replica
         self.bundle = bundle
@@ -65,15 +78,24 @@ class TierService:
                 bundle,
                 mobile_layers=settings.mobile_layers,
                 edge_layers=settings.edge_layers,
+                runtime=(tier, runtime),
             ).certificate_id
-        self.workers = start_processes(bundle, layers, settings.workers)
+        self.workers = start_processes(bundle, layers, devices)
+        log.info("the %s runs its layers on %s (%d workers)", tier, self.device, len(devices))
         manifest = bundle.manifest
         self._resume_limits = ResumeLimits(
             bundle.bundle_id, manifest.hidden_size, manifest.max_tokens, layers.last
         )
         encoder = TextEncoder(bundle.path / TOKENIZER, manifest.max_tokens)
         self.engine = Engine(
-            encoder, self.workers, alpha, settings.max_queue, settings.max_queue_ms
+            encoder,
+            self.workers,
+            alpha,
+            settings.max_queue,
+            settings.max_queue_ms,
+            best_batch
+            if runtime == "onnx"
+            else partial(bucketed_batch, widths=width_buckets(manifest.max_tokens)),
         )
         self.outbox = open_outbox(settings, tier.value)
         self._attempt_ids = AttemptIds(self.outbox.attempt_ids(REMEMBERED))

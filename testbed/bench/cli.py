@@ -21,8 +21,9 @@ from testbed.bench.benchmark_run import (
     run_open_loops,
 )
 from testbed.bench.core_scaling import core_scaling
+from testbed.bench.early_exit import early_exit
 from testbed.bench.latency_breakdown import draw_breakdown, latency_breakdown
-from testbed.bench.layer_speed import early_exit, layers_only
+from testbed.bench.layer_speed import layers_only
 from testbed.bench.metrics_cost import metrics_cost
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, Peer, versions
@@ -143,10 +144,16 @@ def _measure(
         "layers": lambda: {
             name: layers_only(models[name], texts, runs) for name in ("shipped", "fp32")
         },
-        "early-exit": lambda: {
-            tier: early_exit(shipped, texts, bundle.manifest.alpha, last, runs)
-            for tier, last in (("cloud", layers.cloud.last), ("edge", layers.edge.last))
-        },
+        "early-exit": lambda: early_exit(
+            shipped,
+            venvs,
+            texts,
+            port,
+            {"all layers": layers.cloud.last, "layers of the edge": layers.edge.last},
+            bundle.manifest.alpha,
+            settings.seconds,
+            runs,
+        ),
         "runtimes": lambda: compare_runtimes(models, venvs, runs),
         "latency-breakdown": lambda: latency_breakdown(bundle, venvs, texts, port, min(3, runs)),
         "core-scaling": lambda: core_scaling(shipped, venvs, texts, port, settings.seconds, runs),

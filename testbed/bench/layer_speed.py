@@ -5,7 +5,6 @@ Shape suffixes: B rows, T tokens, H hidden size.
 
 from __future__ import annotations
 
-import os
 import statistics
 import threading
 import time
@@ -14,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from shared.bundle.loading import load_bundle
+from shared.cpus import usable_cores
 from shared.domain import InputText, LayerRange
 from shared.inference.classifier import Classifier
-from shared.inference.layer_batcher import LayerBatcher, Row
 from shared.inference.layers import Floats, Mask
 
 BATCHES = (1, 8, 32)
@@ -37,7 +36,7 @@ def layers_only(
         (classifier.encoder.encode(text.text, text.pair) for text in texts),
         key=lambda row: row.tokens,
     )
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or usable_cores()
     rates_by_batch: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for _ in range(runs):
         for batch in BATCHES:
@@ -67,36 +66,3 @@ def _run_all(classifier: Classifier, parts: list[tuple[Floats, Mask]]) -> None:
             return
         for layer in range(1, classifier.layers.range.last + 1):
             hidden_BTH, _ = classifier.layers.run_layer(layer, hidden_BTH, mask_BT)
-
-
-def early_exit(
-    bundle: Path, texts: Sequence[InputText], alpha: float, last: int, runs: int, batch: int = 32
-) -> dict[str, float]:
-    """Return texts a second with early exit at ``alpha`` and without, and their ratio.
-
-    One thread runs layers 1 to ``last`` on batches of ``batch`` texts in their given order.
-    """
-    loaded = load_bundle(bundle)
-    classifier = Classifier(loaded, LayerRange(1, last))
-    classifier.warm_up()
-    rows = [classifier.encoder.encode(text.text, text.pair) for text in texts]
-    rates_by_name: dict[str, list[float]] = {"off": [], "on": []}
-    for _ in range(runs):
-        for name, threshold in (("off", None), ("on", alpha)):
-            hidden = [classifier.embeddings.first_hidden([row])[0][0] for row in rows]
-            batcher = LayerBatcher(classifier.layers, max_rows=batch, max_tokens=32 * 256)
-            started = time.perf_counter()
-            for i in range(0, len(hidden), batch):
-                batcher.admit([Row(hidden_TH, 0, threshold) for hidden_TH in hidden[i : i + batch]])
-                while not batcher.idle:
-                    batcher.step()
-            rates_by_name[name].append(len(rows) / (time.perf_counter() - started))
-    rates = {name: statistics.median(values) for name, values in rates_by_name.items()}
-    ratios = [on / off for on, off in zip(rates_by_name["on"], rates_by_name["off"], strict=True)]
-    return {
-        "off_texts_s": round(rates["off"], 1),
-        "on_texts_s": round(rates["on"], 1),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_min": round(min(ratios), 3),
-        "ratio_max": round(max(ratios), 3),
-    }

@@ -97,7 +97,7 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
             spent_s = 0.0
             for start in range(0, to_fill, FILL):
                 part = min(FILL, to_fill - start)
-                spent_s += _fill(process.url, list(bodies(rng, part, BATCH_ENTRIES)))
+                spent_s += fill_in_parallel(process.url, list(bodies(rng, part, BATCH_ENTRIES)))
             delivered = list(bodies(rng, PROBES * probe, probe))
             times_ms = [_duration_ms(lambda body=body: _post(http, body)) for body in delivered]  # type: ignore[misc]
             filled = size
@@ -127,15 +127,15 @@ def growth(process: LedgerProcess, sizes: tuple[int, ...], seed: int) -> list[di
     return rows
 
 
-def _fill(url: str, deliveries: list[bytes]) -> float:
-    """Return the seconds that two parallel senders take, such as a mobile and an edge."""
+def fill_in_parallel(url: str, deliveries: list[bytes], count: int = 2) -> float:
+    """Return the seconds that ``count`` parallel senders take, such as a mobile and an edge."""
 
     def send(part: list[bytes]) -> None:
         with httpx.Client(base_url=url, trust_env=False, timeout=600.0) as http:
             for body in part:
                 _post(http, body)
 
-    senders = [threading.Thread(target=send, args=(deliveries[i::2],)) for i in range(2)]
+    senders = [threading.Thread(target=send, args=(deliveries[i::count],)) for i in range(count)]
     start = time.perf_counter()
     for sender in senders:
         sender.start()
@@ -174,7 +174,8 @@ def _rounded(value: Any) -> Any:
 
 
 @contextmanager
-def _databases(folder: Path, dialects: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def empty_databases(folder: Path, dialects: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Yield the URL of an empty database of each dialect."""
     urls = {"sqlite": f"sqlite:///{folder / 'ledger.sqlite'}"}
     server = None
     if "postgresql" in dialects:
@@ -222,7 +223,7 @@ def main(out: Path | None, max_entries: int, databases: tuple[str, ...], seed: i
             for backlog in (0, 100_000)
         ]
         click.echo(json.dumps(_rounded(figures["outbox"])))
-        with _databases(folder, databases) as urls:
+        with empty_databases(folder, databases) as urls:
             for dialect, url in urls.items():
                 click.echo(dialect)
                 with ledger_process(url, folder / dialect) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,13 +24,15 @@ DECISION = (
 def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
     """Return the caller's and the tier's entry of one request that an edge answered."""
     compute_ms, network_ms = rng.lognormvariate(0, 0.3), rng.lognormvariate(2, 0.5)
+    started_at = time.time() - rng.random()
+    request_id, attempt_id = (_dated_id(rng, started_at) for _ in range(2))
     answer: dict[str, Any] = {
-        "attempt_id": uuid.UUID(int=rng.getrandbits(128)).hex,
-        "request_id": uuid.UUID(int=rng.getrandbits(128)).hex,
+        "attempt_id": attempt_id,
+        "request_id": request_id,
         "tier": Tier.EDGE,
         "state": State.ANSWERED,
         "bundle_id": "2c18e6d32a4487d9",
-        "started_at": 1.7e9 + rng.random() * 1e6,
+        "started_at": started_at,
         "text_hash": uuid.UUID(int=rng.getrandbits(128)).hex,
         "text_chars": rng.randint(10, 200),
         "tokens": rng.randint(4, 60),
@@ -65,6 +68,11 @@ def pair(rng: random.Random) -> tuple[LedgerEntry, LedgerEntry]:
         final=True,
     )
     return caller, LedgerEntry(**answer, side=Side.TIER, writer="edge")
+
+
+def _dated_id(rng: random.Random, at: float) -> str:
+    """Return an identifier as those of `shared.ids`, with a seeded random part."""
+    return f"{int(at * 1e3):012x}7{rng.getrandbits(12):03x}8{rng.getrandbits(60):015x}"
 
 
 def bodies(rng: random.Random, entries: int, batch: int) -> Iterator[bytes]:

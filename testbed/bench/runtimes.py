@@ -6,7 +6,6 @@ Shape suffixes: B rows, T tokens, H hidden size.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime
 
 from shared.bundle.loading import load_bundle
+from shared.cpus import usable_cores
 from shared.domain import LayerRange
 from shared.inference.layers import Layers
 from testbed.bench.peers import SERVERS
@@ -33,7 +33,7 @@ def compare_runtimes(models: dict[str, Path], venvs: Path, runs: int) -> dict[st
 
     torch and OpenVINO run in processes of their own.
     """
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     job = {"shapes": SHAPES, "calls": CALLS, "runs": runs, "threads": threads}
     table: dict[str, Any] = _run_script(
         Path(sys.executable), "torch_times.py", job | {"model": str(models["transformers"])}

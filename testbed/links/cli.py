@@ -10,8 +10,8 @@ import click
 
 from mobile_client.client import load_settings
 from shared.errors import DimeeError
+from shared.link_control import LinkControl
 from shared.testbed_file import read_testbed_file
-from testbed.links.client import LinkControl
 from testbed.links.hops import HOPS
 from testbed.links.probe import describe, measure
 from testbed.links.schedule import read_schedule_file

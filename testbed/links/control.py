@@ -16,7 +16,8 @@ import asyncio
 import json
 from typing import Any
 
-from shared.errors import DimeeError, InvalidInput, NotFound
+from shared.addresses import host_of, is_local
+from shared.errors import DimeeError, Forbidden, InvalidInput, NotFound
 from testbed.links.relay import Relay
 from testbed.links.schedule import parse_schedule, parse_state
 from testbed.links.settings import parse_address
@@ -56,6 +57,9 @@ class ControlServer:
         parts = (line.partition(":") for line in lines)
         headers = {name.lower(): value.strip() for name, _, value in parts}
         try:
+            if not is_local(host_of(headers.get("host", "").encode("latin-1"))):
+                # a page of another site can make its own name resolve to 127.0.0.1
+                raise Forbidden("host: a relay is called by an IP address or a local name")
             size = int(headers.get("content-length") or 0)
             if not 0 <= size <= MAX_BODY_BYTES:
                 raise InvalidInput(f"body: it is larger than {MAX_BODY_BYTES:,} bytes")

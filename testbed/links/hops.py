@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shared.errors import InvalidInput
-from testbed.links.client import LinkControl
+from shared.link_control import LinkControl
 from testbed.links.probe import Measurement, describe, measure
 from testbed.links.schedule import read_schedule
 from testbed.processes.ports import free_ports

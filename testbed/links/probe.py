@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shared.errors import DimeeError
+from shared.link_control import LinkControl
 from shared.link_profiles import Link
-from testbed.links.client import LinkControl
 
 TOLERANCE = 0.10
 MAX_ROUNDS = 4
@@ -104,12 +104,12 @@ def measure(control: LinkControl) -> Measurement:
     report = control.report()
     link = Link(**report["link"])
     overhead_ms = float(report["overhead_ms"])
-    with _probe_target() as target:
+    with probe_target() as target:
         try:
             port = control.open_probe(target)
-            up, down = (_measure_rate(port, link, direction) for direction in ("up", "down"))
+            up, down = (measure_rate(port, link, direction) for direction in ("up", "down"))
             for attempt in range(MAX_ROUNDS):
-                echoes = _measure_round_trips(port, link)
+                echoes = measure_round_trips(port, link)
                 rtt_ms = statistics.median(echoes) * 1e3
                 excess_ms = rtt_ms - link.round_trip_ms
                 close_enough = abs(excess_ms) <= TOLERANCE / 4 * link.round_trip_ms
@@ -139,15 +139,16 @@ def measure(control: LinkControl) -> Measurement:
     )
 
 
-def _connect(port: int, kind: bytes) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+def _connect(port: int, kind: bytes, source: str = "127.0.0.1") -> socket.socket:
+    address = ("127.0.0.1", port)
+    sock = socket.create_connection(address, timeout=TIMEOUT_S, source_address=(source, 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(kind)
     return sock
 
 
-def _measure_round_trips(port: int, link: Link) -> list[float]:
-    """Return round trips in seconds.
+def measure_round_trips(port: int, link: Link, source: str = "127.0.0.1") -> list[float]:
+    """Return round trips in seconds through a port, over a connection from ``source``.
 
     On a short link one byte is on its way at a time. On a long one several are, far enough apart
     that jitter does not make them arrive together.
@@ -157,7 +158,7 @@ def _measure_round_trips(port: int, link: Link) -> list[float]:
     count = int(max(MIN_ECHOES, min(MAX_ECHOES, ECHO_S / max(every_s or rtt_s, 1e-4))))
     sent: deque[float] = deque()
     round_trips_s: list[float] = []
-    with _connect(port, _ECHO) as sock:
+    with _connect(port, _ECHO, source) as sock:
         _echo_once(sock)  # The first echoes include the set-up of the connection.
         _echo_once(sock)
         next_at, sent_count = time.perf_counter(), 0
@@ -186,20 +187,20 @@ def _echo_once(sock: socket.socket) -> None:
     _receive_exactly(sock, 1)
 
 
-def _measure_rate(port: int, link: Link, direction: str) -> float:
+def measure_rate(port: int, link: Link, direction: str, source: str = "127.0.0.1") -> float:
     """Return the rate in Mbit/s; one that is not within the tolerance is measured a second time."""
     nominal = link.up_mbps if direction == "up" else link.down_mbps
     rate = 0.0
     for _ in range(2):
-        rate = _transfer(port, nominal, direction)
+        rate = _transfer(port, nominal, direction, source)
         if abs(rate / nominal - 1) <= TOLERANCE:
             break
     return rate
 
 
-def _transfer(port: int, nominal_mbps: float, direction: str) -> float:
+def _transfer(port: int, nominal_mbps: float, direction: str, source: str) -> float:
     size = int(min(max(nominal_mbps * 1e6 / 8 * BULK_S, MIN_BULK_BYTES), MAX_BULK_BYTES))
-    with _connect(port, _SINK if direction == "up" else _SOURCE) as sock:
+    with _connect(port, _SINK if direction == "up" else _SOURCE, source) as sock:
         sock.sendall(size.to_bytes(8, "big"))
         if direction == "down":
             return _receive_rate(sock, size)
@@ -231,7 +232,7 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 @contextmanager
-def _probe_target() -> Iterator[str]:
+def probe_target() -> Iterator[str]:
     """Listen as the far end of the probe and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)

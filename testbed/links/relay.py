@@ -188,7 +188,7 @@ class Relay:
 
     async def _poll_target(self) -> None:
         try:
-            while not await _is_listening(self._target):
+            while not await is_listening(self._target):
                 self._stop_listening()
                 await asyncio.sleep(TARGET_POLL_S)
             await self.start()
@@ -245,7 +245,8 @@ class _Rejected(asyncio.Protocol):
             reset(self._transport)
 
 
-async def _is_listening(target: Address) -> bool:
+async def is_listening(target: Address) -> bool:
+    """Return whether a server accepts connections at this address."""
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(*target), 1.0)
     except (OSError, TimeoutError):

@@ -39,6 +39,7 @@ COLOURS = {
     "sent late": "#000000",
 }
 OTHER_COLOUR = "#777777"
+_MARKS = ("#2a9d8f", "#6a994e", "#e9a23b", "#d62828", "#000000")
 WIDTH_IN = 9.0
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "dimee", "font.size": 9}
 
@@ -156,3 +157,38 @@ def _svg(figure: Figure, axes: Axes) -> str:
     with matplotlib.rc_context(_STYLE):
         figure.savefig(file, format="svg", metadata=metadata)
     return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def distributions(
+    values: Mapping[str, Sequence[float]], x_label: str, log: bool = False, marks: bool = False
+) -> str:
+    """Draw a row for each name: a box from the first to the third quartile with its median.
+
+    The whiskers end at the 5th and 95th percentile; points are the values beyond. With ``marks``
+    each value is drawn as a mark on a line instead, for a few values such as percentiles.
+    """
+    figure, axes = _figure(0.9 + 0.45 * max(1, len(values)))
+    names = [name for name, row in values.items() if row]
+    if marks:
+        for place, name in enumerate(names, start=1):
+            row = values[name]
+            axes.plot(row, [place] * len(row), color=OTHER_COLOUR, linewidth=1)
+            axes.scatter(row, [place] * len(row), color=list(_MARKS[: len(row)]), zorder=3)
+    elif names:
+        axes.boxplot(
+            [list(values[name]) for name in names],
+            orientation="horizontal",
+            whis=(5, 95),
+            widths=0.6,
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": OTHER_COLOUR},
+            medianprops={"color": COLOURS["p99"]},
+        )
+    axes.set_yticks(range(1, len(names) + 1), names)
+    axes.set_ylim(len(names) + 0.6, 0.4)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel(x_label)
+    return _svg(figure, axes)

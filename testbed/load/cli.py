@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import httpx
+from click.core import ParameterSource
 
 from mobile_client.cli.policy_help import POLICY_HELP
 from mobile_client.cli.text_options import field_options
@@ -28,6 +29,7 @@ from testbed.gateway import fetch_bundle, gateway_client
 from testbed.links.probe import describe
 from testbed.load.actions import actions_of
 from testbed.load.arrivals import from_trace, poisson
+from testbed.load.fleet.command import FLEET_OPTIONS, fleet_options, run_command
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import HttpClient, run
 from testbed.load.load_run import LoadRun
@@ -36,7 +38,7 @@ from testbed.load.provenance import provenance
 from testbed.load.report import make_report
 from testbed.load.runner import PlannedRequest
 from testbed.load.sample import PATH, Sample, request_body
-from testbed.load.scenarios import SCENARIOS, Scenario
+from testbed.load.scenarios import SCENARIOS, Scenario, scenario_facts
 from testbed.load.target import LoadTarget, check_url, find_testbed, start_testbed
 from testbed.load.texts import digest_of, in_passes, texts_to_send
 from testbed.up import describe_bundle
@@ -118,6 +120,7 @@ WARM_UP_DEADLINE_MS = 20_000
 @click.option("--url", help="Load the gateway at this address; its links are not measured.")
 @click.option("--ledger-url", help="Address of the ledger to verify after a run with --url.")
 @click.option("--allow-remote", is_flag=True, help="Allow a --url on another machine.")
+@fleet_options
 @click.option(
     "--compare",
     "compared",
@@ -146,11 +149,16 @@ def load(
     """
     require(("jinja2", "matplotlib", "uvloop"), "dimee load", *TESTBED)
     if compared is not None:
+        _refuse_other_options("--compare", "--compare sends no requests", "compared", "out")
         write_comparison(out or Path("load-compare"), *compared)
         return
     out = out or Path("load")
     for file in report_files(out):
         prepare_output(file, "out")
+    if options["devices"] is not None:
+        _refuse_other_options("--devices", "--devices does not use it", *FLEET_OPTIONS)
+        run_command(out, allow_unverified, options)
+        return
     chosen = SCENARIOS[scenario]
     duration_s, seed = options["duration_s"], options["seed"]
     arrivals, rate, left_out = _arrivals(chosen, options)
@@ -202,15 +210,15 @@ def load(
         raise sent.stopped
 
 
-def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
-    """Return name and title of the scenario; send times from a file replace those of a scenario."""
-    scenario = SCENARIOS[name]
-    if arrivals is None:
-        return {"scenario": name, "scenario_title": scenario.title}
-    times = f"send times from {arrivals}"
-    if not scenario.faults and scenario.escalating is None:
-        return {"scenario": "arrivals", "scenario_title": times}
-    return {"scenario": f"{name} with arrivals", "scenario_title": f"{times}; {scenario.title}"}
+def _refuse_other_options(mode: str, why: str, *used: str) -> None:
+    """Raise `InvalidInput` if the command line has an option that ``mode`` does not use."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in used:
+            continue
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            option = parameter.opts[0]
+            raise InvalidInput(f"{option}: {why}; leave out {option} or {mode}", field=option)
 
 
 def _arrivals(chosen: Scenario, options: dict[str, Any]) -> tuple[list[float], float, int]:

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from shared.extras import TESTBED, imports_of
+from shared.link_control import LinkControl
 from shared.link_profiles import LINKS, SOURCES
 from shared.program import run_program
-from testbed.links.client import LinkControl
 from testbed.links.hops import Hop
 from testbed.links.probe import TOLERANCE, describe, measure
 from testbed.load.provenance import provenance

@@ -44,11 +44,11 @@ def make_report(
         "error_codes": dict(Counter(sample.error_code for sample in samples if sample.error_code)),
         "answered_share": len(answered) / len(samples),
         "over_deadline_by_50_ms": over_deadline,
-        "latency_ms": _percentiles([sample.latency_ms for sample in answered]),
-        "latency_from_sending_ms": _percentiles(
+        "latency_ms": percentiles([sample.latency_ms for sample in answered]),
+        "latency_from_sending_ms": percentiles(
             [sample.latency_ms - sample.late_ms for sample in answered]
         ),
-        "sent_late_ms": _percentiles([sample.late_ms for sample in samples]),
+        "sent_late_ms": percentiles([sample.late_ms for sample in samples]),
         "answered_by": {tier: sum(sample.tier == tier for sample in answered) for tier in TIERS},
         "accuracy": accuracy_of(answered),
         "tiers": {
@@ -102,16 +102,17 @@ def _tier(answered: list[Sample]) -> dict[str, Any] | None:
     return {
         "answered": len(answered),
         "accuracy": accuracy_of(answered),
-        "latency_ms": _percentiles([sample.latency_ms for sample in answered]),
+        "latency_ms": percentiles([sample.latency_ms for sample in answered]),
         "cost_lambda": float(np.mean([sample.cost_lambda for sample in answered])),
     }
 
 
-def _percentiles(values: list[float]) -> dict[str, float] | None:
+def percentiles(values: list[float]) -> dict[str, float] | None:
+    """Return `PERCENTILES`, mean and maximum by name; None without values."""
     if not values:
         return None
-    percentiles = np.percentile(values, PERCENTILES)
-    named = {f"p{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)}
+    found = np.percentile(values, PERCENTILES)
+    named = {f"p{p}": float(value) for p, value in zip(PERCENTILES, found, strict=True)}
     return named | {"mean": float(np.mean(values)), "max": float(np.max(values))}
 
 
@@ -140,7 +141,7 @@ def _over_time(samples: Sequence[Sample], duration_s: float) -> list[dict[str, A
         endings = Counter(
             sample.tier if sample.ending == "answered" else sample.ending for sample in inside
         )
-        latency = _percentiles([sample.latency_ms for sample in answered]) or {}
+        latency = percentiles([sample.latency_ms for sample in answered]) or {}
         table.append(
             {
                 "from_s": start,

@@ -64,12 +64,8 @@ class Sample:
     def read_response(self, status: int, content: bytes) -> None:
         """Fill in the outcome from a status and a body; the times must be set already."""
         if status != 200:
-            if 400 <= status < 500 and status != 429:
-                self.ending = "refused"
-            else:
-                self.ending = _ENDING_BY_STATUS.get(status, "failed")
-            self.error_code = _error_fact(content, "code")
-            self.request_id = _error_fact(content, "request_id")
+            code, request_id = (_error_fact(content, name) for name in ("code", "request_id"))
+            self.read_error(status, code, request_id)
             return
         try:
             result = ClassifyResponse.model_validate_json(content).items[0].result
@@ -78,9 +74,18 @@ class Sample:
         if result is None:
             self.ending, self.error_code = "failed", "unknown_format"
             return
-        self._read_result(result)
+        self.read_result(result)
 
-    def _read_result(self, result: Classification) -> None:
+    def read_error(self, status: int, code: str | None, request_id: str | None) -> None:
+        """Fill in an error; the times must be set already."""
+        if 400 <= status < 500 and status != 429:
+            self.ending = "refused"
+        else:
+            self.ending = _ENDING_BY_STATUS.get(status, "failed")
+        self.error_code, self.request_id = code, request_id
+
+    def read_result(self, result: Classification) -> None:
+        """Fill in an answer; the times must be set already."""
         self.ending = "answered"
         self.request_id = result.request_id
         self.tier = result.tier.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from testbed.load.arrivals import FLAT, Shape
 
@@ -79,3 +80,14 @@ SCENARIOS = {
         "1 % of the requests escalate, the others stay on the mobile", escalating=0.01, rate=100.0
     ),
 }
+
+
+def scenario_facts(name: str, arrivals: Path | None) -> dict[str, str]:
+    """Return name and title of the scenario; send times from a file replace those of a scenario."""
+    scenario = SCENARIOS[name]
+    if arrivals is None:
+        return {"scenario": name, "scenario_title": scenario.title}
+    times = f"send times from {arrivals}"
+    if not scenario.faults and scenario.escalating is None:
+        return {"scenario": "arrivals", "scenario_title": times}
+    return {"scenario": f"{name} with arrivals", "scenario_title": f"{times}; {scenario.title}"}

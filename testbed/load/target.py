@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from shared.addresses import check_address
 from shared.errors import DimeeError, InvalidInput
+from shared.link_control import LinkControl
 from shared.testbed_file import TESTBED_FILE, read_testbed_file
-from testbed.links.client import LinkControl
 from testbed.links.probe import measure
 from testbed.processes.children import start_child, stop_all
 from testbed.processes.ports import free_ports

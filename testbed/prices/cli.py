@@ -11,10 +11,10 @@ from mobile_client.cli.whatif import PRICES
 from mobile_client.client import load_settings
 from shared.credentials import Credentials
 from shared.domain import Tier
+from shared.link_control import LinkControl
 from shared.pricing.live_prices import PriceFile
 from shared.testbed_file import read_testbed_file
 from testbed.gateway import fetch_bundle, gateway_client
-from testbed.links.client import LinkControl
 from testbed.prices.measure import DEADLINE_MS, MeasuredTier, measure_tier, price_file
 from testbed.texts import texts_for
 

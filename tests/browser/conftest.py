@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from shared.ledger.client import LedgerClient
 from testbed.load.target import LoadTarget, start_testbed
 from tests.support.browser import OpenPage, WatchedPage, chromium
+from tests.support.otlp_receiver import Receiver, otlp_receiver
 
 
 # for a module and no longer: a test that runs an event loop of its own fails beside Playwright's
@@ -22,10 +23,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def target() -> Iterator[LoadTarget]:
+def spans() -> Iterator[Receiver]:
+    """The spans that the processes of `target` export."""
+    with otlp_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="package")
+def target(spans: Receiver) -> Iterator[LoadTarget]:
     """The testbed of this folder's tests, with a link to each server."""
     # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
     settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
+    settings |= spans.settings()
     links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}
     options = ("--allow-unverified",)
     with start_testbed(links, 1, 0.2, options, settings) as running:

@@ -82,7 +82,7 @@ def test_the_page_says_why_the_tier_was_chosen(open_page: OpenPage) -> None:
     for tier in explanation["tiers"]:
         assert f"{100 * tier['expected_value']:+.2f} points" in decides
     headings = why.locator("h4").all_inner_texts()
-    assert {"P(right)", "P(≥ α)", "Expected cost", "Delay", "Paid"} <= set(headings)
+    assert {"P(right)", "P(≥ α)", "Expected cost", "Delay", "Recorded cost"} <= set(headings)
     for number in range(len(headings)):
         definition = why.locator(".figure").nth(number).locator("p")
         assert len(text_of(definition)) > 20, "every figure is defined"

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from shared.ledger.client import LedgerClient
 from tests.support.browser import OpenPage, WatchedPage, text_of
+from tests.support.otlp_receiver import ReceivedSpan, Receiver
 
 TEXT = "a gripping, funny film"
 
@@ -50,7 +51,7 @@ def test_filters_choose_requests(open_page: OpenPage) -> None:
 
 
 def test_the_record_has_both_sides_and_ids_that_can_be_copied(
-    open_page: OpenPage, ledger: LedgerClient
+    open_page: OpenPage, ledger: LedgerClient, spans: Receiver
 ) -> None:
     one = open_page()
     request_id = one.classify(TEXT, "cloud")["result"]["request_id"]
@@ -72,7 +73,16 @@ def test_the_record_has_both_sides_and_ids_that_can_be_copied(
     record.get_by_role("button", name="Copy the Request id").click()
     assert one.page.evaluate("navigator.clipboard.readText()") == request_id
     expect(one.page.locator("#announcements")).to_contain_text("copied")
-    expect(record).to_contain_text("Trace id")
+    record.get_by_role("button", name="Copy the Trace id").click()
+    expect(one.page.locator("#announcements")).to_contain_text("Trace id copied")
+    trace_id = one.page.evaluate("navigator.clipboard.readText()")
+    assert trace_id == entries["caller"].trace_id == entries["tier"].trace_id
+
+    def have_both_sides(received: list[ReceivedSpan]) -> bool:
+        services = {span.service for span in received if span.trace_id == trace_id}
+        return {"dimee-mobile", "dimee-cloud"} <= services
+
+    spans.wait_for(have_both_sides)
     one.page.keyboard.press("Escape")
     expect(record).to_be_hidden()
 

@@ -121,3 +121,18 @@ def test_only_gateway_and_ledger_are_published_on_loopback(containers: dict[str,
         "ledger": ["127.0.0.1"],
         "mobile": ["127.0.0.1"],
     }
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(0.5, "1"), (1.5, "1")])
+def test_workers_follow_the_cpu_quota_of_a_container(
+    engine: Any, containers: dict[str, Any], cpus: float, workers: str
+) -> None:
+    """As ``docker run --cpus`` and the limit of a pod set it; numpy has one thread."""
+    code = (
+        "import os, numpy; from edge_server.settings import EdgeSettings; "
+        "print(EdgeSettings().workers, len(os.listdir('/proc/self/task')))"
+    )
+    output = engine.containers.run(
+        containers["edge"].image.id, python(code), nano_cpus=int(cpus * 1e9), remove=True
+    )
+    assert output.decode().split() == [workers, "1"]

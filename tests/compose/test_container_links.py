@@ -14,7 +14,7 @@ from tests.support.containers import classify, recorded_requests, verify_ledger
 
 pytestmark = pytest.mark.compose
 CONTROL = """
-from testbed.links.client import LinkControl
+from shared.link_control import LinkControl
 from testbed.links.probe import measure
 control = LinkControl("link", "http://127.0.0.1:8720")
 """

@@ -93,8 +93,14 @@ def test_order_and_repetition_of_deliveries_do_not_matter(
 
 
 def test_migrated_schema_equals_the_tables(store: LedgerStore) -> None:
+    def is_common(_: object, name: str | None, kind: str, *__: object) -> bool:
+        """Leave out what PostgreSQL has besides: partitions, and the column that chooses one."""
+        of_days = (("table", "entries_"), ("column", "day"))
+        return not any(kind == of and str(name).startswith(begin) for of, begin in of_days)
+
     with store.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        context = MigrationContext.configure(connection, opts={"include_object": is_common})
+        assert compare_metadata(context, metadata) == []
 
 
 def test_concurrent_starts_migrate_once(url: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from testbed.links.client import LinkControl
+from shared.link_control import LinkControl
 from testbed.links.hops import HOPS, PREFIX
 from testbed.links.schedule import read_schedule
 from testbed.links.settings import RelaySettings

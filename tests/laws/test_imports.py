@@ -14,7 +14,7 @@ OWN = ("shared", "mobile_client", "edge_server", "cloud_server", "lab", "testbed
 UNDOCUMENTED = ("uvicorn.protocols",)
 """Public names that the documentation of their library does not describe."""
 FOLDERS = {
-    "torch": ("lab",),
+    "torch": ("lab", "shared/inference/cuda"),
     "transformers": ("lab",),
     "datasets": ("lab",),
     "sklearn": ("lab",),
@@ -23,6 +23,7 @@ FOLDERS = {
     "psycopg": ("shared/ledger/server",),
     "opentelemetry": ("shared/telemetry",),
     "grpc": ("mobile_client/gateway/protocols",),
+    "ray": ("shared/ray_serve",),
 }
 """Library → the only folders that may import it, beside the tests."""
 STAND_ALONE = "testbed/bench/servers/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ HEAVY = (
     "opentelemetry",
     "sqlalchemy",
     "datasets",
+    "ray",
     "lab",
 )
 
@@ -43,6 +45,7 @@ MODULES = (
     "edge_server.app",
     "cloud_server.app",
     "shared.ledger.server.app",
+    "shared.ray_serve.cli",
     "lab.cli.train",
 )
 
@@ -91,10 +94,42 @@ def test_local_answer_loads_no_heavy_library(
     assert "onnxruntime" in loaded
 
 
+LAYERS_ON_THE_CPU = """
+import sys
+import cloud_server.app
+import shared.inference.batcher_worker
+from shared.bundle.loading import load_bundle
+from shared.domain import LayerRange
+from shared.inference.classifier import Classifier
+from shared.inference.devices import choose_devices
+(device,) = choose_devices("auto", 1, True)
+assert device.runtime == "onnx"
+Classifier(load_bundle({bundle!r}), LayerRange(1, 1), device=device).warm_up()
+assert not {{"torch", "onnx"}} & set(sys.modules), "torch is imported without being asked for"
+"""
+
+
+def test_tier_on_the_cpu_loads_no_torch(repository: Path) -> None:
+    if ctypes.util.find_library("cuda"):
+        pytest.skip("this machine has NVIDIA's driver")
+    done = _run(LAYERS_ON_THE_CPU.format(bundle=str(repository / "bundles" / "sst2-minilm")))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_import_has_no_side_effect(module: str) -> None:
     done = _run(QUIET_IMPORT.format(module=module, packages=PACKAGES))
     assert done.returncode == 0, done.stderr
+
+
+def test_no_module_but_the_deployment_loads_ray() -> None:
+    """Ray is loaded by `shared.ray_serve.deployment` and the modules that a config file names."""
+    modules = [*MODULES, "shared.ray_serve.options", "shared.ray_serve.replica_slots"]
+    done = _run(
+        f"import importlib, sys\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
+        "print('ray' in sys.modules)"
+    )
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_side_effect_at_import_is_detected(tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def prometheus(
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
     (folder / "rules").symlink_to(OBSERVABILITY / "rules")
     (folder / "prometheus").symlink_to(token_folder)
+    with prometheus_with(folder) as server:
+        yield server
+
+
+@contextmanager
+def prometheus_with(folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus with the configuration ``prometheus.yml`` of ``folder``."""
     (port,) = free_ports(1)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

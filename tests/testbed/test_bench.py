@@ -12,9 +12,10 @@ from shared.bundle.loading import Bundle
 from shared.domain import InputText
 from shared.errors import InvalidInput
 from testbed.bench.cli import bench
-from testbed.bench.layer_speed import early_exit
+from testbed.bench.early_exit import early_exit
 from testbed.bench.page import bench_page
 from testbed.bench.peers import PEERS, environment
+from testbed.processes.ports import free_ports
 from testbed.texts import read_labelled_texts
 from tests.support.descriptions import PAIRS, SINGLE
 
@@ -25,9 +26,22 @@ TEXTS = [
 ]
 
 
-def test_early_exit_is_compared_with_all_layers(bundle: Bundle) -> None:
-    found = early_exit(bundle.path, TEXTS, alpha=0.5, last=3, runs=2, batch=2)
-    assert found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
+def test_early_exit_is_compared_through_a_server(bundle: Bundle, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    found = early_exit(bundle.path, tmp_path, TEXTS, port, {"three": 3}, 0.5, 0.5, runs=1)
+    one = found["three"]
+    assert one["mean_exit_layer"]["off"] == 3
+    assert one["mean_exit_layer"]["on"] == 1  # no confidence of two labels is below a half
+    assert set(one["by_connections"]) == {"8", "64"}
+    for at in one["by_connections"].values():
+        assert at["ratio_min"] <= at["ratio"] <= at["ratio_max"]
+        assert min(at["on"]["rps"], at["off"]["rps"]) > 0
+    made = {"made_at": "now", "command": "c", "commit": "c", "bundle_id": "b", "runs": 1}
+    machine = {"cpu": "c", "cores": 2, "load_before": 0.0, "python": "3"}
+    page = bench_page(
+        {"early-exit": made | {"seconds": 0.5, "machine": machine, "found": found}}, "bench"
+    )
+    assert "| three (3) | 64 |" in page
 
 
 def test_servers_stay_offline_and_ours_gets_its_settings(tmp_path: Path) -> None:

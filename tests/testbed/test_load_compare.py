@@ -89,6 +89,14 @@ def test_runs_under_the_same_conditions_are_comparable(fast: Path, slow: Path) -
     assert rows["requests"] == ("40", "40", "same")
 
 
+@pytest.mark.parametrize("option", ["--rate=5", "--allow-unverified", "--duration=60"])
+def test_options_of_a_run_are_refused(fast: Path, slow: Path, option: str) -> None:
+    done = CliRunner().invoke(load, ["--compare", str(fast), str(slow), option])
+    assert isinstance(done.exception, InvalidInput)
+    name = option.partition("=")[0]
+    assert done.exception.message.startswith(f"{name}: --compare sends no requests")
+
+
 @pytest.mark.parametrize(
     ("facts", "difference"),
     [

@@ -15,12 +15,12 @@ from shared.domain import InputText
 from shared.wire import ClassifyResponse
 from testbed.load.accuracy import accuracy_lines
 from testbed.load.actions import describe_action
-from testbed.load.cli import scenario_facts
 from testbed.load.ledger_check import describe_ledger
 from testbed.load.page import load_page
 from testbed.load.report import make_report
 from testbed.load.runner import ActionRecord
 from testbed.load.sample import Sample, request_body
+from testbed.load.scenarios import scenario_facts
 
 DEADLINE_MS = 1_000.0
 EVIL = "<script>alert('x')</script>&\""

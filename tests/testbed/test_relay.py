@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from shared.errors import InvalidInput, NotFound
+from shared.link_control import LinkControl
 from shared.link_profiles import Link
-from testbed.links.client import LinkControl
 from testbed.links.control import ControlServer
 from testbed.links.probe import LinkUnverified, Measurement
 from testbed.links.relay import Relay
@@ -237,6 +237,9 @@ def test_control_endpoint_changes_the_link() -> None:
             with httpx.Client(base_url=control.url, trust_env=False) as http:
                 assert http.get("/readyz").status_code == 200
                 assert http.get("/").status_code == NotFound.status
+                foreign = {"host": "attacker.example"}
+                assert http.put("/link", json={"spec": "3g"}, headers=foreign).status_code == 403
+                assert control.report()["spec"] == "wifi"
                 assert http.put("/overhead", content=b"[1]").status_code == 422
                 assert http.put("/overhead", json={}).status_code == 422
                 assert http.put("/schedule", json={"text": "x"}).status_code == 422

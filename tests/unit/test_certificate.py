@@ -148,6 +148,40 @@ def test_other_layers_are_refused(
         load_certificate(file, bundle, NOW, **layers)
 
 
+def test_certificate_of_another_runtime_is_refused(
+    facts: dict[str, Any], file: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    load_certificate(file, bundle, NOW, runtime=(Tier.CLOUD, "onnx"))
+    load_certificate(file, bundle, NOW, runtime=(Tier.EDGE, "onnx"))
+    message = (
+        "runtime onnx of the cloud, which runs cuda here; set DIMEE_DEVICE=cpu, or calibrate: "
+    )
+    with pytest.raises(BundleError, match=message + "dimee calibrate --runtime cuda"):
+        load_certificate(file, bundle, NOW, runtime=(Tier.CLOUD, "cuda"))
+    other = tmp_path / "cuda.json"
+    Certificate.of(CertificateContent(**facts | {"runtime": "cuda"})).write(other)
+    assert load_certificate(other, bundle, NOW).runtime == "cuda"
+    load_certificate(other, bundle, NOW, runtime=(Tier.CLOUD, "cuda"))
+    load_certificate(other, bundle, NOW, runtime=(Tier.EDGE, "onnx"))
+    with pytest.raises(BundleError, match="which runs onnx here; set DIMEE_DEVICE=cuda"):
+        load_certificate(other, bundle, NOW, runtime=(Tier.CLOUD, "onnx"))
+    with pytest.raises(BundleError, match="the runtime onnx of the edge, which runs cuda here"):
+        load_certificate(other, bundle, NOW, runtime=(Tier.EDGE, "cuda"))
+
+
+def test_certificate_without_a_runtime_keeps_its_identifier(
+    certificate: Certificate, file: Path, bundle: Bundle
+) -> None:
+    """Certificates of earlier versions do not name the runtime."""
+    content = json.loads(file.read_text())
+    assert content.pop("runtime") == "onnx"
+    file.write_text(json.dumps(content))
+    assert load_certificate(file, bundle, NOW) == certificate
+    file.write_text(json.dumps(content | {"runtime": "cuda"}))
+    with pytest.raises(BundleError, match="the file was changed"):
+        load_certificate(file, bundle, NOW)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -13,6 +13,7 @@ from shared.domain import LayerRange
 from shared.errors import InvalidInput, NotReady, Overloaded
 from shared.inference.classifier import Classifier
 from shared.inference.codec import ResumeLimits
+from shared.inference.devices import CPU
 from shared.inference.layers import Floats, Mask
 from shared.inference.process_batcher import start_processes
 from shared.tier_server.engine import Computed, Engine
@@ -33,7 +34,7 @@ def engine(classifier: Classifier, request: pytest.FixtureRequest) -> Iterator[E
 
 @pytest.fixture
 def processes(bundle: Bundle, classifier: Classifier) -> Iterator[Engine]:
-    batchers = start_processes(bundle, LayerRange(1, 3), 2)
+    batchers = start_processes(bundle, LayerRange(1, 3), [CPU] * 2)
     engine = Engine(classifier.encoder, batchers, ALPHA, max_queue=1000)
     yield engine
     engine.close()

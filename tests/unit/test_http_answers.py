@@ -19,8 +19,8 @@ from shared.http_fetch import fetch, json_of
 from shared.ledger.client import LedgerClient
 from shared.ledger.outbox import Outbox
 from shared.ledger.shipper import Shipper
+from shared.link_control import LinkControl
 from testbed.gateway import fetch_bundle
-from testbed.links.client import LinkControl
 from testbed.load.generator import send_in_turn
 from testbed.load.http_client import Answer, HttpClient
 from tests.support.entries import caller, tier

@@ -52,6 +52,14 @@ def test_head_is_answered_as_get_without_a_body(
         assert "head" not in client.get("/openapi.json").json()["paths"]["/healthz"]
 
 
+def test_head_of_the_protocols_probes_is_answered(tmp_path: Path) -> None:
+    with TestClient(gateway(tmp_path)) as client:
+        model = client.get("/info").json()["model_id"]
+        for path in ("/health", "/v2/health/live", "/v2/health/ready", f"/v2/models/{model}/ready"):
+            assert client.head(path).status_code == client.get(path).status_code == 200, path
+    assert TestClient(gateway(tmp_path / "b")).head("/v2/health/ready").status_code == 503
+
+
 @pytest.mark.parametrize("name", ["gateway", "tier"])
 def test_head_of_a_service_that_is_not_ready_is_503(name: str, tmp_path: Path) -> None:
     client = TestClient(SERVICES[name](tmp_path))  # not started

@@ -18,6 +18,7 @@ from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, NotReady
 from shared.inference.batcher_worker import NICE
 from shared.inference.classifier import Classifier
+from shared.inference.devices import CPU
 from shared.inference.layer_batcher import LayerBatcher, Row
 from shared.inference.process_batcher import ProcessBatcher, start_processes
 from testbed.texts import sample_sentences
@@ -29,7 +30,7 @@ Outcomes = dict[Row, Prediction | Exception]
 
 @pytest.fixture
 def process(bundle: Bundle) -> Iterator[ProcessBatcher]:
-    (batcher,) = start_processes(bundle, LayerRange(1, 3), 1)
+    (batcher,) = start_processes(bundle, LayerRange(1, 3), [CPU])
     yield batcher
     batcher.close()
 
@@ -93,6 +94,13 @@ def test_low_priority_raises_the_niceness_and_keeps_the_answers(
     assert answers(low_priority=False) == usual
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="numpy has one thread on one core")
+def test_worker_has_one_thread(process: ProcessBatcher, classifier: Classifier) -> None:
+    """On a host with 64 cores, numpy would have 64 threads, whatever the CPU quota is."""
+    run(process, rows_of(classifier))
+    assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == 1
+
+
 def test_dropped_rows_are_not_answered(process: ProcessBatcher, classifier: Classifier) -> None:
     rows = rows_of(classifier)
     process.admit(rows)
@@ -151,13 +159,15 @@ def test_damaged_layers_are_refused_at_start(bundle: Bundle, tmp_path: Path) -> 
     shutil.copytree(BUNDLE, copy)
     (copy / "layers" / "02.onnx").write_bytes(b"no layer")
     with pytest.raises(BundleError, match="is damaged"):
-        start_processes(Bundle(copy, bundle.manifest, bundle.bundle_id), LayerRange(1, 3), 2)
+        start_processes(
+            Bundle(copy, bundle.manifest, bundle.bundle_id), LayerRange(1, 3), [CPU] * 2
+        )
 
 
 def test_worker_does_not_start_with_a_bundle_that_replaced_the_first(bundle: Bundle) -> None:
     first = Bundle(BUNDLE, bundle.manifest, "0123456789abcdef")
     with pytest.raises(BundleError, match="is not the bundle 0123456789abcdef with which this"):
-        start_processes(first, LayerRange(1, 1), 1)
+        start_processes(first, LayerRange(1, 1), [CPU])
 
 
 SERVER = """

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from mobile_client.cli.classify import classify
 from mobile_client.cli.render import header, row, shows_ids
-from mobile_client.dispatch.attempts import new_id
 from mobile_client.service import MobileService
 from shared.errors import DeadlineExceeded, DimeeError, InvalidInput, from_payload
+from shared.ids import new_id
 from tests.support.mobile import answered
 from tests.support.paths import BUNDLE, free_ports
 from tests.support.played_tiers import one, world

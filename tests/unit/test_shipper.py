@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,3 +204,24 @@ def test_rejected_token_is_logged_once_and_loses_nothing(
         assert caplog.records[-1].message.startswith("the ledger accepts this process again")
         shipper.close(1)
     assert own.read_text() not in caplog.text
+
+
+def test_entries_of_a_process_that_dies_later_are_taken_over(
+    running: Testbed, outbox: Outbox, tmp_path: Path
+) -> None:
+    """The successor of a replica may run on another machine; a replica of this one delivers."""
+    shipper = Shipper(outbox, running.roles["ledger"].url, interval_s=0.0, adoption_interval_s=0.05)
+    shipper.start()
+    code = (
+        "import os, sys; from pathlib import Path; from shared.ledger.outbox import Outbox;"
+        "from tests.support.entries import tier;"
+        "Outbox.claim(Path(sys.argv[1]), 'mobile').record(tier()); os._exit(9)"
+    )
+    folder = str(tmp_path / "outbox")
+    assert subprocess.run([sys.executable, "-c", code, folder]).returncode == 9
+    client = LedgerClient(running.roles["ledger"].url)
+    until = time.monotonic() + 60
+    while not client.verify().tier_rows and time.monotonic() < until:
+        time.sleep(0.05)
+    assert client.request_entries("r1") == [tier()]
+    shipper.close(1)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 from pydantic import BaseModel, ConfigDict
 
-from shared.bounded_transport import BoundedTransport
-from shared.errors import DimeeError, NotFound, TierUnreachable, from_payload
+from shared.errors import DimeeError, NotFound, TierUnreachable
 from shared.field_types import FreeText
-from shared.http_fetch import fetch, json_of
-from shared.redaction import without_credentials
+from shared.link_control import LinkControl
 
 TIMEOUT_S = 3.0
-MAX_REPORT_BYTES = 100_000
 SHOWN = ("start_spec", "outage", "presets", "outages")
 
 
@@ -29,11 +25,8 @@ class ChangeLink(BaseModel):
 class LinkControls:
     """Client of the relays' control endpoints, by hop. Its methods block."""
 
-    def __init__(self, controls: dict[str, str]) -> None:
-        self._controls = controls
-        self._http = httpx.Client(
-            transport=BoundedTransport(), trust_env=False, timeout=httpx.Timeout(TIMEOUT_S)
-        )
+    def __init__(self, urls: dict[str, str]) -> None:
+        self._controls = {hop: LinkControl(hop, url, TIMEOUT_S) for hop, url in urls.items()}
 
     def __len__(self) -> int:
         return len(self._controls)
@@ -41,9 +34,9 @@ class LinkControls:
     def states(self) -> list[dict[str, Any]]:
         """Return the state of each link; one whose relay gives none has a ``problem``."""
         states = []
-        for hop in self._controls:
+        for hop, control in self._controls.items():
             try:
-                states.append(self._state(hop, "GET", "/link"))
+                states.append(_state(hop, control.report()))
             except DimeeError as error:
                 unknown: dict[str, Any] = {
                     "presets": [],
@@ -56,38 +49,20 @@ class LinkControls:
 
     def change(self, hop: str, spec: str | None) -> dict[str, Any]:
         """Change a link and return its state; None restores the link that it started with."""
-        if hop not in self._controls:
+        control = self._controls.get(hop)
+        if control is None:
             known = ", ".join(self._controls) or "none"
             raise NotFound(
                 f"hop: the gateway knows no link {hop[:40]!r} (known: {known}); start a testbed "
                 "with links: dimee up --link mobile-edge=4g"
             )
-        if spec is None:
-            return self._state(hop, "PUT", "/schedule", {})
-        return self._state(hop, "PUT", "/link", {"spec": spec})
+        return _state(hop, control.run_schedule() if spec is None else control.change(spec))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
-    def _state(
-        self, hop: str, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        url = self._controls[hop]
-        try:
-            response = fetch(self._http, method, url + path, json=body, max_bytes=MAX_REPORT_BYTES)
-        except httpx.HTTPError as error:
-            raise TierUnreachable(
-                f"the link {hop} at {without_credentials(url)} cannot be reached "
-                f"({type(error).__name__}); is its testbed running?"
-            ) from None
-        report = json_of(response)
-        if response.status_code != httpx.codes.OK:
-            raise from_payload(report, response.status_code)
-        if not isinstance(report, dict) or not isinstance(report.get("spec"), str):
-            raise TierUnreachable(
-                f"the server at {without_credentials(url)} is no link; correct its address in "
-                "DIMEE_LINK_CONTROLS"
-            )
-        shown = {name: report.get(name) for name in SHOWN}
-        return {"hop": hop, "spec": report["spec"], "problem": None, **shown}
+def _state(hop: str, report: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(report.get("spec"), str):
+        raise TierUnreachable(
+            f"the server of the link {hop} is no link; correct its address in DIMEE_LINK_CONTROLS"
+        )
+    shown = {name: report.get(name) for name in SHOWN}
+    return {"hop": hop, "spec": report["spec"], "problem": None, **shown}

@@ -53,8 +53,7 @@ class OperatorCalls:
     def close(self) -> None:
         """End the threads and the connections."""
         self._ledger.close()
-        if self._link_calls.close():
-            self._links.close()
+        self._link_calls.close()
 
     def install(self, app: FastAPI, api: str) -> None:
         """Add the calls to the gateway, below the path ``api``."""

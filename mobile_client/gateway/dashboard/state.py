@@ -44,7 +44,6 @@ def fixed_state(mobile: MobileService, description: BundleDescription) -> dict[s
         },
         "alpha": bundle.manifest.alpha,
         "certificate_id": mobile.runtime.guard.certificate_id,
-        "metrics_url": "/metrics",
         "docs_url": "/docs",
         "version": _version(),
     }

@@ -219,6 +219,7 @@ def install_huggingface(app: FastAPI, calls: ProtocolCalls) -> None:
             "auto_truncate": True,
         }
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["Hugging Face"])
     async def health() -> Response:
         """Return 200 once the gateway serves, else 503, as text-embeddings-inference and vLLM."""

@@ -171,17 +171,21 @@ def install_open_inference(app: FastAPI, calls: ProtocolCalls) -> None:
         """Return name, version and extensions of the server."""
         return {"name": "dimee", "version": app.version, "extensions": EXTENSIONS}
 
+    @app.head(LIVE, include_in_schema=False)
     @app.get(LIVE, **_TAG)
     async def live() -> dict[str, bool]:
         """Return 200 while the process is alive."""
         return {"live": True}
 
+    @app.head(READY, include_in_schema=False)
     @app.get(READY, **_TAG)
     async def ready() -> dict[str, bool]:
         """Return 200 once the gateway serves, else 503."""
         calls.check_ready()
         return {"ready": True}
 
+    @app.head(MODEL + "/ready", include_in_schema=False)
+    @app.head(VERSION + "/ready", include_in_schema=False)
     @app.get(MODEL + "/ready", **_TAG)
     @app.get(VERSION + "/ready", **_TAG)
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import date
 from functools import partial
 from typing import Annotated, TypeVar
 
@@ -180,9 +181,12 @@ def create_app(settings: LedgerSettings) -> FastAPI:
         return RequestEntries(entries=entries)
 
     @app.get("/v1/verify")
-    async def verification() -> Verification:
-        """Match the two sides of every attempt."""
-        return await report(verify, store)
+    async def verification(day: Annotated[date | None, Query()] = None) -> Verification:
+        """Match the two sides of every attempt, or of those of a day (UTC, by their identifiers).
+
+        The report of a day names the requests that the mobiles began on it.
+        """
+        return await report(verify, store, day)
 
     # not in the thread pool, whose threads may all wait for a locked database
     @app.head("/healthz", include_in_schema=False)

@@ -20,16 +20,22 @@ entry_values: attrgetter[tuple[object, ...]] = attrgetter(*ENTRY_COLUMNS)
 _LIST = TypeAdapter(list[LedgerEntry])
 _COLUMNS = ", ".join([*ENTRY_COLUMNS, "received_at"])
 _ON_CONFLICT = (
-    "ON CONFLICT (attempt_id, side) DO UPDATE SET "
+    "DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in [*ENTRY_COLUMNS, "received_at"])
     + f" WHERE entries.state = '{State.OPEN}' AND excluded.state <> '{State.OPEN}'"
 )
 _PLACEHOLDERS = ", ".join("?" * (len(ENTRY_COLUMNS) + 1))
-_SQLITE = f"INSERT INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) {_ON_CONFLICT}"
+_SQLITE = (
+    f"INSERT INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) "
+    f"ON CONFLICT (attempt_id, side) {_ON_CONFLICT}"
+)
 # One JSON parameter for all rows, parsed by PostgreSQL: binding each value takes ten times as long.
+# The day is that of the attempt's identifier, so that each key has one partition.
 _POSTGRESQL = (
-    f"INSERT INTO entries ({_COLUMNS}) SELECT {', '.join(ENTRY_COLUMNS)}, %s::float8 "
-    f"FROM json_populate_recordset(NULL::entries, %s::json) {_ON_CONFLICT}"
+    f"INSERT INTO entries ({_COLUMNS}, day) "
+    f"SELECT {', '.join(ENTRY_COLUMNS)}, %s::float8, entry_day(attempt_id) "
+    "FROM json_populate_recordset(NULL::entries, %s::json) "
+    f"ON CONFLICT (attempt_id, side, day) {_ON_CONFLICT}"
 )
 
 

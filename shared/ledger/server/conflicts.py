@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from shared.ledger.entry import PROCESS_DIED, LedgerEntry
 from shared.ledger.server.bulk_insert import ENTRY_COLUMNS, entry_values
+from shared.ledger.server.partitions import on_days
 from shared.ledger.server.tables import conflicts, entries
 
 _KEYS_AT_ONCE = 500
@@ -60,9 +61,10 @@ def record_conflicts(
     return len(rows)
 
 
-def count_conflicts(connection: sa.Connection) -> int:
+def count_conflicts(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
     """Return the number of ends that are not stored because another end is."""
-    return connection.execute(sa.select(sa.func.count()).select_from(conflicts)).scalar_one()
+    query = sa.select(sa.func.count()).select_from(conflicts).where(condition)
+    return connection.execute(query).scalar_one()
 
 
 def _stored(
@@ -70,6 +72,7 @@ def _stored(
 ) -> Iterator[tuple[tuple[str, str], tuple[object, ...]]]:
     query = sa.select(*(entries.c[name] for name in ENTRY_COLUMNS)).where(
         entries.c.attempt_id.in_(attempt_ids),
+        on_days(connection, attempt_ids),
         entries.c.error_code.is_distinct_from(PROCESS_DIED),
     )
     for row in connection.execute(query):

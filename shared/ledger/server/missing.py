@@ -20,11 +20,12 @@ def missing_by_replica(
     pairs: sa.FromClause,
     caller: sa.FromClause,
     without_tier: sa.ColumnElement[bool],
+    among: sa.ColumnElement[bool],
 ) -> list[ReplicaGap]:
     """Return the replicas of which entries or ends are missing, at most `MAX_REPLICAS`.
 
     ``without_tier`` is the condition on the rows of ``caller`` in ``pairs`` whose tier has recorded
-    nothing, although the caller got its response.
+    nothing, although the caller got its response. ``among`` selects the ``entries`` to look at.
     """
     missing = _counts(
         connection,
@@ -36,7 +37,7 @@ def missing_by_replica(
     opened = _counts(
         connection,
         sa.select(entries.c.tier, entries.c.replica, sa.func.count())
-        .where(_is_open)
+        .where(_is_open & among)
         .group_by(entries.c.tier, entries.c.replica),
     )
     gaps = []

@@ -1,21 +1,41 @@
-"""Retention: remove old requests, each as a whole, except open, unpaired and twice ended ones."""
+"""Retention: remove old requests, each as a whole, except open, unpaired and twice ended ones.
+
+In PostgreSQL, a day of which every request is to be removed is dropped with its partition, which
+takes the same time for any number of entries. The others are deleted by request.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Collection
+from datetime import date, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from shared.domain import Delivery, Side, State
+from shared.errors import LedgerUnavailable
+from shared.ids import first_id
 from shared.ledger.reports import Pruned
+from shared.ledger.server.partitions import (
+    existing_days,
+    is_lock_timeout,
+    is_of_day,
+    lock_partitions,
+    not_on_days,
+    partition_of,
+)
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import conflicts, entries, prunings
+
+log = logging.getLogger(__name__)
 
 REQUESTS_PER_TRANSACTION = 2_000
 """Requests examined in one transaction; a delivery waits for at most one transaction."""
 
 _partner = entries.alias("partner")
+_is_partner = (_partner.c.attempt_id == entries.c.attempt_id) & (_partner.c.side != entries.c.side)
 _unpaired = _partner.c.attempt_id.is_(None)
 _may_be_unpaired = (entries.c.side == Side.CALLER.value) & entries.c.delivery.is_distinct_from(
     Delivery.ARRIVED.value
@@ -38,10 +58,13 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
     now = time.time()
     before = now - older_than_s
     result = Pruned(received_before=before)
+    done: set[date] = set()
+    if store.dialect == "postgresql":
+        result, done = _prune_days(store, now, result, dry_run)
     after = ""
     while True:
         with store.connect(writing=True) as connection:
-            page = connection.execute(_page(after)).all()
+            page = connection.execute(_page(after, done)).all()
             if not page:
                 return result
             after = page[-1].request_id
@@ -60,6 +83,80 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
                 names = [row.request_id for row in removable]
                 connection.execute(entries.delete().where(entries.c.request_id.in_(names)))
                 _record_pruning(connection, now, result)
+
+
+def _prune_days(
+    store: LedgerStore, now: float, result: Pruned, dry_run: bool
+) -> tuple[Pruned, set[date]]:
+    """Drop the partitions of days that can be removed as a whole.
+
+    Returns the sum, and the days that need no other look: dropped, too young, or in use.
+    """
+    done: set[date] = set()
+    with store.connect() as connection:
+        days = existing_days(connection)
+    for day in days:
+        try:
+            with store.connect(writing=True) as connection:
+                removed = _removed_day(connection, day, result.received_before)
+                if removed is None:
+                    continue
+                total = result + removed
+                if removed.requests and not dry_run:
+                    connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
+                    _record_pruning(connection, now, total)
+                    store.partitions.forget()
+        except LedgerUnavailable as error:
+            if not is_lock_timeout(error):
+                raise
+            total = result
+            log.warning("retention: the entries of %s are in use; they are removed later", day)
+        result = total
+        done.add(day)
+    return result, done
+
+
+def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned | None:
+    """Return the sum of a day that can be removed as a whole, whose table is then locked.
+
+    It has no request if every entry is too young. Returns None if only some requests are removed.
+    """
+    arrived = (sa.func.min(entries.c.received_at), sa.func.max(entries.c.received_at))
+    oldest, newest = connection.execute(
+        sa.select(*arrived).where(is_of_day(connection, entries, day))
+    ).one()
+    if oldest is None or oldest >= before:
+        return Pruned(received_before=before)
+    if newest >= before:
+        return None
+    lock_partitions(connection)
+    connection.exec_driver_sql(f"LOCK TABLE {partition_of(day)} IN SHARE ROW EXCLUSIVE MODE")
+    of_day = is_of_day(connection, entries, day)
+    # a client with identifiers of its own may have attempts of a request on several days
+    other_day = sa.func.entry_day(entries.c.request_id) != day
+    elsewhere = sa.select(entries.c.attempt_id).where(
+        ~of_day,
+        entries.c.request_id >= first_id(day),
+        entries.c.request_id < first_id(day + timedelta(1)),
+    )
+    pairs = entries.outerjoin(_partner, _is_partner & is_of_day(connection, _partner, day))
+    row = connection.execute(
+        sa.select(
+            sa.func.max(entries.c.received_at).label("received_at"),
+            sa.func.count(entries.c.request_id.distinct()).label("requests"),
+            sa.func.count().label("entries"),
+            sa.func.sum(sa.case((_unfinished | other_day, 1), else_=0)).label("kept"),
+            sa.func.coalesce(sa.func.sum(entries.c.cost_lambda), 0.0).label("cost_lambda"),
+            sa.func.coalesce(sa.func.sum(entries.c.cost_usd), 0.0).label("cost_usd"),
+        )
+        .select_from(pairs)
+        .where(of_day)
+    ).one()
+    if row.kept or row.received_at is None or row.received_at >= before:
+        return None
+    if connection.execute(elsewhere.limit(1)).first() is not None:
+        return None
+    return Pruned(received_before=before, **{name: getattr(row, name) for name in _SUMS})
 
 
 def total_pruned(connection: sa.Connection) -> Pruned | None:
@@ -89,20 +186,20 @@ def _record_pruning(connection: sa.Connection, now: float, result: Pruned) -> No
         connection.execute(prunings.insert().values(pruned_at=now, **facts))
 
 
-def _page(after: str) -> sa.Select[Any]:
-    """Select the next requests by identifier, each with its age, size, cost and open rows."""
+def _page(after: str, done: Collection[date]) -> sa.Select[Any]:
+    """Select the next requests by identifier, each with its age, size, cost and open rows.
+
+    Requests that have entries only on the days in ``done`` are left out.
+    """
     names = (
         sa.select(entries.c.request_id)
-        .where(entries.c.request_id > after)
+        .where(entries.c.request_id > after, not_on_days(done))
         .group_by(entries.c.request_id)
         .order_by(entries.c.request_id)
         .limit(REQUESTS_PER_TRANSACTION)
         .subquery()
     )
-    pairs = entries.outerjoin(
-        _partner,
-        (_partner.c.attempt_id == entries.c.attempt_id) & (_partner.c.side != entries.c.side),
-    )
+    pairs = entries.outerjoin(_partner, _is_partner)
     return (
         sa.select(
             entries.c.request_id,

@@ -22,6 +22,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
 from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
 from shared.ledger.server.conflicts import record_conflicts
+from shared.ledger.server.partitions import DayPartitions
 from shared.ledger.server.tables import entries
 from shared.ledger.sqlite_file import (
     RemovedFileError,
@@ -56,6 +57,7 @@ class LedgerStore:
             if file is not None:
                 keep_log_of_empty_file(file)
             self._migrate()
+            self.partitions = DayPartitions(self._engine)
             self._opened = None if file is None else SqliteFile(file)
         except (SQLAlchemyError, OSError) as error:
             denied = isinstance(error, PermissionError)
@@ -87,6 +89,7 @@ class LedgerStore:
         return result
 
     def _insert(self, delivered: Sequence[LedgerEntry]) -> StoreResult:
+        self.partitions.prepare(delivered)
         try:
             with self.connect() as connection:
                 self._check_file()

@@ -88,6 +88,7 @@ def import_entries(store: LedgerStore, file: Path) -> StoreResult:
             for received_at, delivery in groupby(batch, key=itemgetter(0)):
                 numbered = [(number, entry) for _, number, entry in delivery]
                 rows = first_ends(entry for _, entry in numbered)
+                store.partitions.prepare(rows)
                 changed = insert_entries(connection, rows, received_at)
                 stored += changed
                 duplicates += len(numbered) - changed

@@ -7,6 +7,7 @@ count is not zero, so that a consistent ledger of any size needs three queries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from shared.domain import Delivery, Side, State
 from shared.ledger.reports import Finding, Verification
 from shared.ledger.server.conflicts import count_conflicts
 from shared.ledger.server.missing import missing_by_replica
+from shared.ledger.server.partitions import is_of_day
 from shared.ledger.server.store import LedgerStore
 from shared.ledger.server.tables import conflicts, entries
 
@@ -26,12 +28,7 @@ _caller = entries.alias("caller")
 _tier = entries.alias("tier_side")
 _AGREE = ("request_id", "tier", "ordinal")
 _AGREE_ANSWERED = ("label", "exit_layer", "resumed_after", "bundle_id")
-_PAIRS = _caller.outerjoin(
-    _tier, (_caller.c.attempt_id == _tier.c.attempt_id) & (_tier.c.side == Side.TIER.value)
-)
-_WITHOUT_CALLER = _tier.outerjoin(
-    _caller, (_caller.c.attempt_id == _tier.c.attempt_id) & (_caller.c.side == Side.CALLER.value)
-)
+_same_attempt = _caller.c.attempt_id == _tier.c.attempt_id
 _is_caller = _caller.c.side == Side.CALLER.value
 _is_tier = _tier.c.side == Side.TIER.value
 _paired = _tier.c.attempt_id.is_not(None)
@@ -107,35 +104,41 @@ _OF_PAIRS = (
     ),
 )
 
-_numbered = (
-    sa.select(
-        _caller.c.request_id,
-        sa.func.min(_caller.c.attempt_id).label("attempt_id"),
-        sa.func.count().label("attempts"),
-        sa.func.min(_caller.c.ordinal).label("first"),
-        sa.func.max(_caller.c.ordinal).label("last"),
-        sa.func.count(sa.distinct(_caller.c.ordinal)).label("ordinals"),
-        _count_if(_caller.c.final).label("finals"),
-        _count_if(_caller.c.state == State.OPEN.value).label("opens"),
+
+def _numbered(condition: sa.ColumnElement[bool]) -> sa.Subquery:
+    """Select the numbering of each request over the attempts that meet the condition."""
+    return (
+        sa.select(
+            _caller.c.request_id,
+            sa.func.min(_caller.c.attempt_id).label("attempt_id"),
+            sa.func.count().label("attempts"),
+            sa.func.min(_caller.c.ordinal).label("first"),
+            sa.func.max(_caller.c.ordinal).label("last"),
+            sa.func.count(sa.distinct(_caller.c.ordinal)).label("ordinals"),
+            _count_if(_caller.c.final).label("finals"),
+            _count_if(_caller.c.state == State.OPEN.value).label("opens"),
+        )
+        .where(_is_caller & condition)
+        .group_by(_caller.c.request_id)
+        .subquery("numbered")
     )
-    .where(_is_caller)
-    .group_by(_caller.c.request_id)
-    .subquery("numbered")
-)
-_OF_REQUESTS = (
-    _Rule(
-        "ordinals",
-        "a request's attempts are not numbered 1, 2, 3 …",
-        (_numbered.c.first != 1)
-        | (_numbered.c.last != _numbered.c.attempts)
-        | (_numbered.c.ordinals != _numbered.c.attempts),
-    ),
-    _Rule(
-        "final",
-        "a request that has ended needs exactly one final attempt",
-        (_numbered.c.finals != 1) & (_numbered.c.opens == 0),
-    ),
-)
+
+
+def _of_requests(numbered: sa.Subquery) -> tuple[_Rule, ...]:
+    return (
+        _Rule(
+            "ordinals",
+            "a request's attempts are not numbered 1, 2, 3 …",
+            (numbered.c.first != 1)
+            | (numbered.c.last != numbered.c.attempts)
+            | (numbered.c.ordinals != numbered.c.attempts),
+        ),
+        _Rule(
+            "final",
+            "a request that has ended needs exactly one final attempt",
+            (numbered.c.finals != 1) & (numbered.c.opens == 0),
+        ),
+    )
 
 
 class _Findings:
@@ -156,43 +159,65 @@ class _Findings:
             ]
 
 
-def verify(store: LedgerStore) -> Verification:
-    """Match the two sides of every attempt, in one snapshot of the database."""
+def _count_broken(connection: sa.Connection, numbered: sa.Subquery) -> tuple[int, ...]:
+    """Return the number of requests, and of those that break each rule."""
+    rules = _of_requests(numbered)
+    query = sa.select(sa.func.count(), *(_count_if(rule.broken) for rule in rules))
+    return tuple(connection.execute(query.select_from(numbered)).one())
+
+
+def verify(store: LedgerStore, day: date | None = None) -> Verification:
+    """Match the two sides of every attempt, in one snapshot of the database.
+
+    With ``day``, only the attempts that `shared.ids.day_of` dates on it, and all attempts of their
+    requests.
+    """
     with store.connect() as connection:
+        every = sa.true()
+        of_day = {
+            table: every if day is None else is_of_day(connection, table, day)
+            for table in (entries, conflicts, _caller, _tier)
+        }
         if store.dialect == "postgresql":
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             connection.execute(sa.text(f"SET LOCAL work_mem = '{_WORK_MEM}'"))
+        # the sides of an attempt have one identifier, so they are of the same day
+        pairing = _caller.outerjoin(_tier, _same_attempt & _is_tier & of_day[_tier])
+        without_caller = _tier.outerjoin(_caller, _same_attempt & _is_caller & of_day[_caller])
         findings = _Findings(connection)
         by_side = sa.select(
             entries.c.side, sa.func.count(), _count_if(entries.c.state == State.OPEN.value)
-        ).group_by(entries.c.side)
+        )
+        by_side = by_side.where(of_day[entries]).group_by(entries.c.side)
         sides = {str(row[0]): (int(row[1]), int(row[2])) for row in connection.execute(by_side)}
         caller_rows, caller_open = sides.get(Side.CALLER.value, (0, 0))
         tier_rows, tier_open = sides.get(Side.TIER.value, (0, 0))
         by_pair = connection.execute(
             sa.select(_count_if(_paired), *(_count_if(rule.broken) for rule in _OF_PAIRS))
-            .select_from(_PAIRS)
-            .where(_is_caller)
+            .select_from(pairing)
+            .where(_is_caller & of_day[_caller])
         ).one()
-        by_request = connection.execute(
-            sa.select(
-                sa.func.count(), *(_count_if(rule.broken) for rule in _OF_REQUESTS)
-            ).select_from(_numbered)
-        ).one()
+        numbered = _numbered(of_day[_caller])
+        by_request = _count_broken(connection, numbered)
+        if day is not None and any(by_request[1:]):
+            # a client with identifiers of its own may have attempts of a request on several days
+            named = sa.select(entries.c.request_id).where(of_day[entries])
+            numbered = _numbered(_caller.c.request_id.in_(named))
+            by_request = _count_broken(connection, numbered)
         findings.add(
             "open",
             "the attempt has no end yet",
             caller_open + tier_open,
             sa.select(entries.c.attempt_id, entries.c.side, entries.c.replica).where(
-                entries.c.state == State.OPEN.value
+                entries.c.state == State.OPEN.value, of_day[entries]
             ),
         )
         findings.add(
             "conflict",
             "another end of the attempt arrived later and is not counted; each attempt needs its "
             "own attempt_id",
-            count_conflicts(connection),
-            sa.select(conflicts.c.attempt_id, conflicts.c.side, sa.null()),
+            count_conflicts(connection, of_day[conflicts]),
+            sa.select(conflicts.c.attempt_id, conflicts.c.side, sa.null()).where(of_day[conflicts]),
         )
         # the query of pairs starts from callers' rows, so tiers' rows that it lacks have no caller
         findings.add(
@@ -200,25 +225,25 @@ def verify(store: LedgerStore) -> Verification:
             "a tier answered an attempt that no caller recorded",
             tier_rows - by_pair[0],
             sa.select(_tier.c.attempt_id, _tier.c.side, _tier.c.replica)
-            .select_from(_WITHOUT_CALLER)
-            .where(_is_tier & _caller.c.attempt_id.is_(None)),
+            .select_from(without_caller)
+            .where(_is_tier & of_day[_tier] & _caller.c.attempt_id.is_(None)),
         )
         row = (_caller.c.attempt_id, _caller.c.side, _caller.c.replica)
-        pairs = sa.select(*row).select_from(_PAIRS)
+        pairs = sa.select(*row).select_from(pairing).where(of_day[_caller])
         for rule, count in zip(_OF_PAIRS, by_pair[1:], strict=True):
             findings.add(rule.kind, rule.detail, count, pairs.where(_is_caller & rule.broken))
-        numbered = sa.select(_numbered.c.attempt_id, sa.literal(Side.CALLER.value), sa.null())
-        for rule, count in zip(_OF_REQUESTS, by_request[1:], strict=True):
-            findings.add(rule.kind, rule.detail, count, numbered.where(rule.broken))
+        first = sa.select(numbered.c.attempt_id, sa.literal(Side.CALLER.value), sa.null())
+        for rule, count in zip(_of_requests(numbered), by_request[1:], strict=True):
+            findings.add(rule.kind, rule.detail, count, first.where(rule.broken))
         gaps = []
         if tier_open or by_pair[1]:  # the first rule's count
-            without_tier = _is_caller & _without_tier
-            gaps = missing_by_replica(connection, _PAIRS, _caller, without_tier)
+            without_tier = _is_caller & _without_tier & of_day[_caller]
+            gaps = missing_by_replica(connection, pairing, _caller, without_tier, of_day[entries])
         requests = by_request[0]
         if findings.total:  # tiers' rows may contain requests that no caller recorded
-            every = sa.select(entries.c.request_id).distinct().subquery()
+            names = sa.select(entries.c.request_id).where(of_day[entries]).distinct().subquery()
             requests = connection.execute(
-                sa.select(sa.func.count()).select_from(every)
+                sa.select(sa.func.count()).select_from(names)
             ).scalar_one()
     return Verification(
         requests=requests,

@@ -61,13 +61,13 @@ const FIGURES = [
   },
   {
     key: "recorded_lambda",
-    name: "Paid",
+    name: "Recorded cost",
     format: lambda,
     definition: "Recorded cost of the tier's answer, in λ.",
   },
   {
     key: "recorded_usd",
-    name: "Paid",
+    name: "Recorded cost in USD",
     format: usd,
     definition: "Recorded cost of the tier's answer by the price book, in US dollars.",
   },

@@ -3,6 +3,7 @@
 import { replace, svg } from "./dom.js";
 import { lambda, ms, percent, title } from "./format.js";
 import { cells, layout } from "./journey-layout.js";
+import { isOutage, outageName } from "./outages.js";
 
 const TIERS = ["mobile", "edge", "cloud"];
 const TRAVEL_MS = 700;
@@ -93,7 +94,7 @@ export class Journey {
     const cut = link !== undefined && isOutage(link);
     const used = done.findLast((attempt) => attempt.tier === tier);
     const at = places.labels[tier];
-    const name = link === undefined ? "" : cut ? `cut: ${link.outage}` : (link.spec ?? "unknown");
+    const name = link === undefined ? "" : cut ? outageName(link) : (link.spec ?? "unknown");
     const network = used && Number.isFinite(used.network_ms) ? ms(used.network_ms) : "";
     const label = [name, network].filter(Boolean).join(" · ") || "HTTP";
     const length = 7 * label.length + 12;
@@ -219,11 +220,6 @@ export class Journey {
     );
     return `The text's way: ${parts.join(", then ")}.`;
   }
-}
-
-/** Return true if the link passes no byte. */
-export function isOutage(link) {
-  return link.outage !== null && link.outage !== undefined;
 }
 
 /** Return true if the attempt has an answer. */

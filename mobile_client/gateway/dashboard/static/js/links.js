@@ -5,14 +5,8 @@ import { call } from "./api.js";
 import { emit, on } from "./bus.js";
 import { byId, el, replace } from "./dom.js";
 import { title } from "./format.js";
-import { isOutage } from "./journey.js";
+import { OUTAGES, isOutage, outageName } from "./outages.js";
 import { refresh } from "./state.js";
-
-const OUTAGES = {
-  stall: ["Stall", "no byte passes"],
-  reset: ["Cut", "connections break and new ones are refused"],
-  "reset-after-accept": ["Cut after accept", "new connections are accepted and then break"],
-};
 
 let drawn = "";
 
@@ -71,8 +65,8 @@ function row(link) {
 
 /** Return an outage in the words of its button. */
 function outage(link) {
-  const [name, effect] = OUTAGES[link.outage] ?? [link.outage, "no byte passes"];
-  return `${name.toLowerCase()}, ${effect}`;
+  const effect = OUTAGES[link.outage]?.[1] ?? "no byte passes";
+  return `${outageName(link)}, ${effect}`;
 }
 
 function button(link, spec, text, kind = "") {

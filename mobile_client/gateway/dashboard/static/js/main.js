@@ -20,7 +20,7 @@ on("state", (now) => {
   byId("task").textContent = now.task ?? "";
   byId("bundle").textContent = now.bundle_id ? `Bundle ${now.bundle_id}` : "";
   byId("version").textContent = now.version ? `dimee ${now.version}` : "";
-  if (now.metrics_url) byId("metrics").href = now.metrics_url;
+  byId("metrics").hidden = !(now.scopes ?? []).includes("metrics");
 });
 
 for (const part of [theme, events, banners, session, classify, links, live, charts, requests, prices, record, stream]) {

@@ -1,4 +1,4 @@
-"""Client of a relay's control endpoint."""
+"""Client of the control endpoint of an emulated link's relay."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from typing import Any
 import httpx
 
 from shared.bounded_transport import BoundedTransport
-from shared.errors import DimeeError, from_payload
+from shared.errors import TierUnreachable, from_payload
 from shared.http_fetch import fetch, json_of
 from shared.redaction import without_credentials
 
+MAX_REPORT_BYTES = 1_000_000
+
 
 class LinkControl:
-    """Control of the relay of one hop; ``url`` is that of its control endpoint."""
+    """Control of the relay of one hop; ``url`` is that of its control endpoint. Its methods block.
 
-    def __init__(self, hop: str, url: str) -> None:
+    A relay that gives no answer within ``timeout_s`` raises `TierUnreachable`.
+    """
+
+    def __init__(self, hop: str, url: str, timeout_s: float = 10.0) -> None:
         self.hop = hop
         self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
 
     def report(self) -> dict[str, Any]:
-        """Return the state of the link and what has passed it, as `Relay.report` describes."""
+        """Return the state of the link and what has passed it, as `dimee link show` lists it."""
         return self._request("GET", "/link")
 
     def change(self, spec: str) -> dict[str, Any]:
@@ -50,10 +56,12 @@ class LinkControl:
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            with httpx.Client(transport=BoundedTransport(), timeout=10.0) as http:
-                response = fetch(http, method, f"{self.url}{path}", json=body)
+            with httpx.Client(transport=BoundedTransport(), timeout=self._timeout_s) as http:
+                response = fetch(
+                    http, method, f"{self.url}{path}", json=body, max_bytes=MAX_REPORT_BYTES
+                )
         except httpx.HTTPError as error:
-            raise DimeeError(
+            raise TierUnreachable(
                 f"the link {self.hop} at {without_credentials(self.url)} cannot be reached "
                 f"({error or type(error).__name__}); is its testbed running?"
             ) from None
@@ -61,7 +69,7 @@ class LinkControl:
         if response.status_code != httpx.codes.OK:
             raise from_payload(answer, response.status_code)
         if not isinstance(answer, dict):
-            raise DimeeError(
+            raise TierUnreachable(
                 f"the server at {without_credentials(self.url)} is no link {self.hop}; "
                 "correct its address"
             )

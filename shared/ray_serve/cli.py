@@ -1,0 +1,135 @@
+"""``dimee serve-ray``: serve a tier with Ray Serve, on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import click
+
+from shared.bundle.loading import load_bundle
+from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
+from shared.domain import Tier
+from shared.errors import InvalidInput
+from shared.extras import require
+from shared.ray_serve.options import MAX_REPLICAS, RayOptions
+from shared.serving.auth import refuse_unprotected_service
+from shared.serving.tls import tls_options
+from shared.settings import TierSettings, is_loopback, read_settings
+from shared.signals import set_on_signals
+
+TIERS = (Tier.EDGE.value, Tier.CLOUD.value)
+
+
+@click.command("serve-ray")
+@click.option("--tier", type=click.Choice(TIERS), required=True, help="Tier to serve.")
+@click.option(
+    "--replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_REPLICAS),
+    help="Number of replicas; with --max-replicas the least number.",
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(1, MAX_REPLICAS),
+    help="Largest number of replicas, between which Ray Serve scales by the tier's queue.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Processes that run layers in each replica, each on one CPU.",
+)
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="A running Ray cluster, or auto for the one of this machine.  [default: start Ray here]",
+)
+def serve_ray(
+    tier: str, replicas: int, max_replicas: int | None, workers: int, address: str | None
+) -> None:
+    """Serve the edge or the cloud with Ray Serve until Ctrl-C.
+
+    DIMEE_HOST and DIMEE_PORT say where the proxy listens. Replicas read their other settings from
+    the environment of their node.
+    """
+    require(("ray", "fastapi"), "dimee serve-ray", "service", "ray")
+    if max_replicas is not None and max_replicas < replicas:
+        raise InvalidInput(
+            f"--max-replicas {max_replicas} is less than --replicas {replicas}; raise it",
+            field="max-replicas",
+        )
+    settings = _read_settings(tier)
+    options = RayOptions(
+        workers=workers, min_replicas=replicas, max_replicas=max_replicas, host=settings.host
+    )
+    http = http_options(settings, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
+    load_bundle(settings.bundle)
+    _serve(tier, options, http, address)
+
+
+def http_options(settings: TierSettings, ha_proxy: bool) -> dict[str, Any]:
+    """Return the options of Serve's proxies for a tier's settings.
+
+    Raises `InvalidInput` if other machines could reach the tier without tokens, and for TLS options
+    that the proxies do not have; ``ha_proxy`` says that HAProxy takes their place.
+    """
+    refuse_unprotected_service(settings)
+    options: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "keep_alive_timeout_s": SERVER_IDLE_S,
+        # the longest deadline: no request waits for a replica for ever
+        "request_timeout_s": GRACEFUL_STOP_S,
+    }
+    if not tls_options(settings):
+        return options
+    if settings.tls_client_ca is not None:
+        raise InvalidInput(
+            "settings: Ray Serve's proxy does not require client certificates; unset "
+            "DIMEE_TLS_CLIENT_CA, or end TLS in a proxy in front of it"
+        )
+    if ha_proxy:
+        raise InvalidInput(
+            "settings: with RAY_SERVE_ENABLE_HA_PROXY=1 Ray Serve speaks plain HTTP only; unset "
+            "DIMEE_TLS_CERT, and end TLS in a proxy in front of it"
+        )
+    if settings.tls_key is None:
+        raise InvalidInput(
+            "settings: Ray Serve's proxy needs the key in a file of its own; set DIMEE_TLS_KEY"
+        )
+    return options | {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
+
+
+def _read_settings(tier: str) -> TierSettings:
+    # by name, because this package may not depend on a tier
+    module = importlib.import_module(f"{tier}_server.settings")
+    kind: type[TierSettings] = getattr(module, f"{tier.capitalize()}Settings")
+    return read_settings(kind)
+
+
+def _serve(tier: str, options: RayOptions, http: dict[str, Any], address: str | None) -> None:
+    # before the first import of ray, which reads it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray import serve
+
+    build = importlib.import_module(f"{tier}_server.ray_app").build
+    ray.init(address=address, log_to_driver=True)
+    try:
+        serve.start(http_options=http)
+        with set_on_signals() as stopped:
+            serve.run(build(options), name=tier, route_prefix="/")
+            scheme = "https" if "ssl_certfile" in http else "http"
+            host = http["host"] if is_loopback(http["host"]) else "this machine's address"
+            click.echo(f"The {tier} answers at {scheme}://{host}:{http['port']}; Ctrl-C stops it.")
+            stopped.wait()
+        click.echo("Stopping: requests in flight are answered first.")
+        serve.delete(tier)
+    finally:
+        if address is None:
+            serve.shutdown()
+        ray.shutdown()
