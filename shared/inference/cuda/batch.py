@@ -20,7 +20,7 @@ from shared.inference.buckets import ROWS, bucket_of, most_rows, width_buckets
 from shared.inference.cuda.graphs import DirectSteps, GraphSteps, Shape, Steps
 from shared.inference.cuda.layer import DeviceEmbeddings, DeviceLayer, Precision
 from shared.inference.cuda.weights import read_weights
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.tokenizer import EncodedText, TokenIds
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,9 @@ Source = EncodedText | TokenIds | Floats
 class DeviceBatch:
     """Layers on a device and the buffers of one batch. Hold ``lock`` while a batch is in it."""
 
-    def __init__(self, bundle: Bundle, device: Device, precision: Precision | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, device: ComputeDevice, precision: Precision | None = None
+    ) -> None:
         self.lock = threading.RLock()
         self._bundle = bundle
         self._device = torch.device(device.name)
