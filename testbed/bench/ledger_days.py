@@ -10,7 +10,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from shared.ledger.server.partitions import partition_of
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
 from shared.program import run_program
+from testbed.bench.cpu_meter import CpuMeter
 from testbed.bench.ledger import empty_databases, fill_in_parallel
 from testbed.bench.ledger_load import bodies, ledger_process, pair
 from testbed.load.provenance import provenance
@@ -92,6 +93,8 @@ class Figures(dict[str, Any]):
     def __init__(self, out: Path | None, **known: Any) -> None:
         super().__init__(**known)
         self._out = out
+        self.meter: CpuMeter | None = None
+        """Meter of the ledger, while it runs."""
         if out is not None:
             prepare_output(out, "out")
 
@@ -105,19 +108,19 @@ class Figures(dict[str, Any]):
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the seconds that the block takes."""
+        """Add the seconds that the block takes, and the CPU seconds of ledger and database."""
+        cpu_s = self.meter.read() if self.meter else {}
         started = time.perf_counter()
         yield
         self.note(name, time.perf_counter() - started)
+        for process, spent_s in (self.meter.read() if self.meter else {}).items():
+            self.note(f"{name}_cpu_{process}", spent_s - cpu_s[process])
 
 
-def _get(url: str, path: str) -> Callable[[], dict[str, Any]]:
-    def get() -> dict[str, Any]:
-        response = httpx.get(f"{url}{path}", timeout=1800.0, trust_env=False)
-        response.raise_for_status()
-        return dict(response.json())
-
-    return get
+def _get(url: str, path: str) -> dict[str, Any]:
+    response = httpx.get(f"{url}{path}", timeout=1800.0, trust_env=False)
+    response.raise_for_status()
+    return dict(response.json())
 
 
 @click.command()
@@ -142,14 +145,20 @@ def main(entries: int, days: int, delivered: int, seed: int, out: Path | None) -
         with figures.timed("analyze_s"), store.connect() as connection:
             connection.exec_driver_sql("ANALYZE entries")
         figures.note("database_bytes", store.size_bytes())
+        sent, small = (
+            list(bodies(random.Random(seed + number), count, size))
+            for number, count, size in (
+                (1, delivered, BATCH_ENTRIES),
+                (2, SMALL_ENTRIES, REQUEST_ENTRIES),
+            )
+        )
         with ledger_process(url, folder / "ledger") as ledger:
+            figures.meter = CpuMeter(ledger.pid, folder / "pg")
             past = today - timedelta(days // 2 or 1)
-            sent = list(bodies(random.Random(seed + 1), delivered, BATCH_ENTRIES))
-            took_s = fill_in_parallel(ledger.url, sent)
-            figures.note("intake_entries_per_s", delivered / took_s)
-            small = list(bodies(random.Random(seed + 2), SMALL_ENTRIES, REQUEST_ENTRIES))
-            took_s = fill_in_parallel(ledger.url, small, SMALL_SENDERS)
-            figures.note("small_deliveries_per_s", len(small) / took_s)
+            with figures.timed("intake_s"):
+                fill_in_parallel(ledger.url, sent)
+            with figures.timed("small_deliveries_s"):
+                fill_in_parallel(ledger.url, small, SMALL_SENDERS)
             for name, path in (
                 ("verify_of_a_day_s", f"/v1/verify?day={past}"),
                 ("verify_s", "/v1/verify"),
@@ -159,15 +168,15 @@ def main(entries: int, days: int, delivered: int, seed: int, out: Path | None) -
                 ledger.reset_peak()
                 before_mb = ledger.peak_mb()
                 with figures.timed(name):
-                    answer = _get(ledger.url, path)()
+                    answer = _get(ledger.url, path)
                 figures.note(name.removesuffix("_s") + "_more_mb", ledger.peak_mb() - before_mb)
                 if "verify" in name:
-                    expected = (
-                        per_day if "day" in name else per_day * days + delivered + SMALL_ENTRIES
-                    )
+                    expected = per_day * (1 if "day" in name else days)
+                    expected += 0 if "day" in name else delivered + SMALL_ENTRIES
                     rows = answer["caller_rows"] + answer["tier_rows"]
                     if answer["total_findings"] or rows != expected:
                         raise RuntimeError(f"the ledger lost or invented entries: {answer}")
+            figures.meter = None
         with figures.timed("prune_of_a_day_s"):
             removed = prune(store, (days - 1) * DAY_S - 1)
         figures.note("pruned_entries", removed.entries)

@@ -88,19 +88,19 @@ class LedgerProcess:
 
     def __init__(self, url: str, pid: int) -> None:
         self.url = url
-        self._pid = pid
+        self.pid = pid
 
     def peak_mb(self) -> float:
         """Return its largest resident memory since `reset_peak` in MB; 0 outside Linux."""
         with suppress(OSError):
-            status = Path(f"/proc/{self._pid}/status").read_text().splitlines()
+            status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
         return 0.0
 
     def reset_peak(self) -> None:
         """Measure the peak from here on."""
         with suppress(OSError):
-            Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
 @contextmanager
