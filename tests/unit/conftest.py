@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
+from shared.inference.devices import Device
 from shared.inference.layer_batcher import LayerBatcher
 
 
-def start_threads(bundle: Bundle, layers: LayerRange, count: int) -> list[LayerBatcher]:
+def start_threads(
+    bundle: Bundle, layers: LayerRange, devices: Sequence[Device]
+) -> list[LayerBatcher]:
     """Replace `shared.inference.process_batcher.start_processes` by batchers in this process."""
     classifier = Classifier(bundle, layers)
-    return [LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in range(count)]
+    return [LayerBatcher(classifier.layers, embeddings=classifier.embeddings) for _ in devices]
 
 
 @pytest.fixture(autouse=True)
