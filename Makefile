@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check chaos soak results reference lint format clean
+.PHONY: help demo up test ray check chaos soak results reference lint format clean
 
 help:
 	@echo 'make demo       classify 60 sentences in four processes, print the ledger, name the page'
@@ -31,6 +31,13 @@ help:
 .venv/.all: pyproject.toml deploy/constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ledger,testbed,lab,test]'
 	@touch $@ .venv/.tiers
+
+# Ray Serve, which only its own tests need.
+.venv/.ray: .venv/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[service,ray]'
+	@touch $@
+
+ray: .venv/.ray
 
 demo: .venv/.tiers
 	@$(BIN)/dimee demo

@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from cloud_server.settings import CloudSettings
 from shared.bundle.loading import load_bundle, tier_layers
 from shared.domain import Tier
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.tier_server.app import create_tier_app
 from shared.tier_server.service import TierService
 
 
-def create_app(settings: CloudSettings, devices: Sequence[Device] | None = None) -> FastAPI:
+def create_app(settings: CloudSettings, devices: Sequence[ComputeDevice] | None = None) -> FastAPI:
     """Load and check the bundle and return the application; raise `BundleError` if that fails.
 
     ``devices`` replaces those of the settings, one for each worker process.

@@ -82,7 +82,7 @@ def calibrate(
     from lab.certify.certify import certify, run_settings
     from lab.evaluate.samples import samples_of_bundle
     from shared.bundle.loading import load_bundle
-    from shared.inference.devices import CPU, Device, gpus
+    from shared.inference.devices import CPU, first_gpu
     from shared.pricing.live_prices import LivePrices, read_price_file
 
     loaded = load_bundle(bundle or default_bundle())
@@ -92,12 +92,7 @@ def calibrate(
     calibration_data = load_calibration_examples(loaded, data, labelled=metric == "accuracy")
     if len(calibration_data.examples) < 2:
         raise InvalidInput("data: one example cannot be split in two; give more", field="data")
-    cloud = CPU
-    if runtime == "cuda":
-        titles, problem = gpus()
-        if not titles:
-            raise InvalidInput(f"runtime: {problem}", field="runtime")
-        cloud = Device("cuda", "cuda:0", titles[0])
+    cloud = first_gpu("runtime") if runtime == "cuda" else CPU
     samples = samples_of_bundle(loaded, calibration_data.examples, cloud=cloud)
     outcomes = run_settings(loaded, samples, live_prices.cost_model)
     calibration = run_calibration(outcomes, metric, max_drop / 100, delta)

@@ -28,7 +28,7 @@ from shared.bundle.correctness_heads import Floats
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
-from shared.inference.devices import CPU, Device
+from shared.inference.devices import CPU, ComputeDevice
 from shared.inference.layers import softmax
 from shared.inference.tokenizer import EncodedText
 from shared.policies import TextFeatures
@@ -177,7 +177,7 @@ def load_samples(file: Path) -> Samples:
 
 
 def samples_of_bundle(
-    bundle: Bundle, examples: Sequence[Example], threads: int = 2, cloud: Device = CPU
+    bundle: Bundle, examples: Sequence[Example], threads: int = 2, cloud: ComputeDevice = CPU
 ) -> Samples:
     """Return the samples of an exported bundle, computed by the mobile's runtime.
 

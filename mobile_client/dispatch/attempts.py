@@ -117,11 +117,13 @@ class AttemptRecorder:
         reason: Reason,
         resumed_after: int | None = None,
         wait_ms: float = 0.0,
+        replica: str | None = None,
     ) -> OpenAttempt:
         """Return a new attempt, to be opened by `open` or as ``following`` of a closing call.
 
         ``resumed_after`` is the layer whose output the tier gets instead of the text. ``wait_ms``
-        is the time that a retry waits before it starts.
+        is the time that a retry waits before it starts. ``replica`` is the name of the server's
+        replica, if it is known.
         """
         text, pair, routed = request.text, request.pair, request.routed
         trace = begin_attempt(request.trace, wait_ms)
@@ -131,6 +133,7 @@ class AttemptRecorder:
             request_id=request.request_id,
             ordinal=ordinal,
             tier=tier,
+            replica=replica,
             state=State.OPEN,
             reason=reason,
             policy=routed.routing.policy,

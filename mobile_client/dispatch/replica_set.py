@@ -139,10 +139,10 @@ class ReplicaSet:
     async def _update(self) -> None:
         try:
             for tier, urls in self._urls.items():
-                wanted: list[Endpoint] = []
+                endpoints: list[Endpoint] = []
                 for url in urls:
-                    wanted += await self._endpoints_of(url)
-                self._replace(tier, wanted[:MAX_REPLICAS])
+                    endpoints += await self._endpoints_of(url)
+                self._replace(tier, endpoints[:MAX_REPLICAS])
             self._resolved_at = self._clock()
             await self._close_drained()
         finally:
@@ -169,11 +169,11 @@ class ReplicaSet:
         several = url in self._addresses
         return [Endpoint(url, address) for address in found] if several else [Endpoint(url)]
 
-    def _replace(self, tier: Tier, wanted: list[Endpoint]) -> None:
+    def _replace(self, tier: Tier, endpoints: list[Endpoint]) -> None:
         """Add the replicas that are new, and drain those that have vanished."""
         present = {self._endpoints[one]: one for one in self._tier_stats.replicas[tier]}
         returned = {self._endpoints[one]: one for one in self._drained_at if one.tier is tier}
-        for endpoint in wanted:
+        for endpoint in endpoints:
             if endpoint in returned:
                 replica = returned[endpoint]
                 del self._drained_at[replica]
@@ -181,7 +181,7 @@ class ReplicaSet:
             elif endpoint not in present:
                 self._add(tier, endpoint)
         for endpoint, replica in present.items():
-            if endpoint not in wanted:
+            if endpoint not in endpoints:
                 self._tier_stats.remove_replica(replica)
                 self._drained_at[replica] = self._clock()
 

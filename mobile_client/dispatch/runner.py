@@ -125,13 +125,17 @@ class RequestRunner:
         state = run.hidden_state if run.state.resumable else None
         body = None if state is None else self._runtime.resumption.choose(state, action.tier)
         layer = state.layer if state is not None and body is not None else None
+        replica = action.replica
         attempt = self._recorder.prepare(
-            run.request, action.ordinal, action.tier, action.reason, layer, action.wait_ms
+            run.request,
+            action.ordinal,
+            action.tier,
+            action.reason,
+            layer,
+            action.wait_ms,
+            None if replica is None else self._replicas.client(replica).replica,
         )
-        attempt.replica = action.replica
-        if action.replica is not None:
-            name = self._replicas.client(action.replica).replica
-            attempt.entry = attempt.entry.model_copy(update={"replica": name})
+        attempt.replica = replica
         return attempt, body
 
     async def _run_locally(

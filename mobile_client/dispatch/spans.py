@@ -18,8 +18,8 @@ from shared.tier_client import Exchange
 from shared.wire import Classification
 
 ENTRY_FIELDS = (
-    "attempt_id", "ordinal", "tier", "reason", "state", "policy", "difficulty", "delivery",
-    "exit_layer", "resumed_after", "confidence", "queue_ms", "compute_ms", "tier_ms",
+    "attempt_id", "ordinal", "tier", "replica", "reason", "state", "policy", "difficulty",
+    "delivery", "exit_layer", "resumed_after", "confidence", "queue_ms", "compute_ms", "tier_ms",
     "network_ms", "round_trip_ms", "sent_bytes", "received_bytes", "cost_lambda", "cost_usd",
     "energy_mj", "price_book",
 )  # fmt: skip

@@ -105,9 +105,13 @@ class TierStats:
         self.conditions.cost_model = self._cost_model()
         self.conditions.latency_price_lambda = self._waiting_price()
         self.conditions.left_ms = left_ms
-        for tier in Tier:
+        self._set_delay(Tier.MOBILE, self._mobile_delay.ms)
+        up: dict[Tier, bool] = {}
+        for tier, replicas in self.replicas.items():
             self._update_delay(tier)
-        self.conditions.up = {tier: False for tier in SERVERS if not self.available(tier)}
+            if not any(one.breaker.available for one in replicas):
+                up[tier] = False
+        self.conditions.up = up
 
     def available(self, tier: Tier) -> bool:
         """Return whether a policy should plan with a server: one of its replicas is available."""
@@ -143,26 +147,26 @@ class TierStats:
         """Enter the time from request to answer in the mean delay of the mobile or of a server."""
         if tier is Tier.MOBILE:
             self._mobile_delay.add(delay_ms)
-            self._update_delay(tier)
+            self._set_delay(tier, self._mobile_delay.ms)
         else:
             for replica in self.replicas[tier]:
                 replica.record_delay(delay_ms)
 
     def _update_delay(self, tier: Tier) -> None:
-        """Set the delay of a tier in the conditions: the mean of its available replicas."""
-        if tier is Tier.MOBILE:
-            delays = [self._mobile_delay.ms]
-        else:
-            replicas = self.replicas[tier]
-            usable = replicas
-            if len(replicas) > 1:
-                usable = [one for one in replicas if one.breaker.available] or replicas
-            delays = [one.delay.ms for one in usable]
-        known_ms = [delay_ms for delay_ms in delays if delay_ms is not None]
-        if known_ms:
-            self.conditions.delay_ms[tier] = sum(known_ms) / len(known_ms)
-        else:
+        """Set the delay of a server in the conditions: the mean of its available replicas."""
+        replicas = self.replicas[tier]
+        if len(replicas) == 1:  # this is done for every request
+            self._set_delay(tier, replicas[0].delay.ms)
+            return
+        usable = [one for one in replicas if one.breaker.available] or replicas
+        known_ms = [one.delay.ms for one in usable if one.delay.ms is not None]
+        self._set_delay(tier, sum(known_ms) / len(known_ms) if known_ms else None)
+
+    def _set_delay(self, tier: Tier, delay_ms: float | None) -> None:
+        if delay_ms is None:
             self.conditions.delay_ms.pop(tier, None)
+        else:
+            self.conditions.delay_ms[tier] = delay_ms
 
 
 def _load(replica: ReplicaStats) -> tuple[bool, bool, int, float]:

@@ -88,8 +88,8 @@ class CertificateContent(_Frozen):
       that differ from the cloud's, with probability 1 − ``delta``.
     - ``shares``, ``escalated``: shares of the test samples by tier, and of escalated ones.
     - ``expires``: end of validity of the price book, and thus of the thresholds.
-    - ``runtime``: what ran the cloud's layers (`shared.inference.devices.Device`); mobile and edge
-      ran them with ``onnx``, and so did the cloud in certificates of earlier versions.
+    - ``runtime``: what ran the cloud's layers, see `shared.inference.devices`; mobile and edge ran
+      them with ``onnx``, and so did the cloud in certificates of earlier versions.
     """
 
     format_version: Literal[1] = 1

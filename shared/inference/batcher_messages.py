@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.domain import LayerRange, Prediction
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.layers import Floats
 from shared.inference.tokenizer import EncodedText, TokenIds
 
@@ -17,7 +17,7 @@ class Start(NamedTuple):
     bundle: str
     bundle_id: str
     layers: LayerRange
-    device: Device
+    device: ComputeDevice
     max_rows: int
     max_tokens: int
 

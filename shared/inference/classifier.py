@@ -11,7 +11,7 @@ from shared.bundle.loading import Bundle
 from shared.bundle.manifest import EMBEDDINGS, TOKENIZER
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError
-from shared.inference.devices import CPU, Device
+from shared.inference.devices import CPU, ComputeDevice
 from shared.inference.embeddings import Embeddings
 from shared.inference.layers import Floats, LayerRuntime, Layers
 from shared.inference.tokenizer import EncodedText, TextEncoder
@@ -21,7 +21,7 @@ class Classifier:
     """Layers 1 to ``layers.last`` of a bundle, from text to prediction. Thread-safe."""
 
     def __init__(
-        self, bundle: Bundle, layers: LayerRange, threads: int = 1, device: Device = CPU
+        self, bundle: Bundle, layers: LayerRange, threads: int = 1, device: ComputeDevice = CPU
     ) -> None:
         self.bundle = bundle
         self.encoder = TextEncoder(bundle.path / TOKENIZER, bundle.manifest.max_tokens)
@@ -73,7 +73,9 @@ class Classifier:
         return self.encoder.encode("ready", "ready" if self.bundle.manifest.pairs else None)
 
 
-def make_layers(bundle: Bundle, layers: LayerRange, threads: int, device: Device) -> LayerRuntime:
+def make_layers(
+    bundle: Bundle, layers: LayerRange, threads: int, device: ComputeDevice
+) -> LayerRuntime:
     """Return layers on a device; torch is imported for the runtime ``cuda`` only."""
     if device.runtime == "onnx":
         return Layers(bundle, layers, threads)

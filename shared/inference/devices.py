@@ -30,7 +30,7 @@ PROBE_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class ComputeDevice:
     """A processor that runs layers.
 
     ``runtime`` is ``onnx`` (onnxruntime) or ``cuda`` (torch), ``name`` torch's name of the device,
@@ -53,11 +53,13 @@ class Device:
         return CUDA_MAX_TOKENS if self.runtime == "cuda" else MAX_TOKENS
 
 
-CPU = Device()
-TORCH_CPU = Device("cuda", "cpu", "torch's CPU path, for tests")
+CPU = ComputeDevice()
+TORCH_CPU = ComputeDevice("cuda", "cpu", "torch's CPU path, for tests")
 
 
-def choose_devices(setting: DeviceSetting, workers: int, workers_given: bool) -> list[Device]:
+def choose_devices(
+    setting: DeviceSetting, workers: int, workers_given: bool
+) -> list[ComputeDevice]:
     """Return the device of each worker process.
 
     On the CPU there are ``workers``. A GPU has one worker, since two would share it in turns;
@@ -70,7 +72,7 @@ def choose_devices(setting: DeviceSetting, workers: int, workers_given: bool) ->
     titles, problem = gpus()
     if titles:
         used = titles[:workers] if workers_given else titles
-        return [Device("cuda", f"cuda:{i}", title) for i, title in enumerate(used)]
+        return [ComputeDevice("cuda", f"cuda:{i}", title) for i, title in enumerate(used)]
     if setting == "cuda":
         raise InvalidInput(
             f"settings: DIMEE_DEVICE is cuda, but {problem}; or set DIMEE_DEVICE=cpu",
@@ -78,6 +80,14 @@ def choose_devices(setting: DeviceSetting, workers: int, workers_given: bool) ->
         )
     log.info("layers run on the CPU: %s", problem)
     return [CPU] * workers
+
+
+def first_gpu(field: str) -> ComputeDevice:
+    """Return the first GPU; raises `InvalidInput` on ``field`` if none can be used."""
+    titles, problem = gpus()
+    if not titles:
+        raise InvalidInput(f"{field}: {problem}", field=field)
+    return ComputeDevice("cuda", "cuda:0", titles[0])
 
 
 def gpus() -> tuple[list[str], str]:

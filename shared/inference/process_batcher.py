@@ -22,7 +22,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import LayerRange, Prediction
 from shared.errors import BundleError, DimeeError, NotReady
 from shared.inference.batcher_messages import Admit, Done, Drop, NumberedRow, Start, Started
-from shared.inference.devices import CPU, Device
+from shared.inference.devices import CPU, ComputeDevice
 from shared.inference.layer_batcher import MIN_FILL, Row
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ whatever the CPU quota is."""
 
 
 def start_processes(
-    bundle: Bundle, layers: LayerRange, devices: Sequence[Device]
+    bundle: Bundle, layers: LayerRange, devices: Sequence[ComputeDevice]
 ) -> list[ProcessBatcher]:
     """Start a worker process on each of ``devices`` and wait until their layers are loaded.
 
@@ -67,7 +67,7 @@ class ProcessBatcher:
         self,
         bundle: Bundle,
         layers: LayerRange,
-        device: Device = CPU,
+        device: ComputeDevice = CPU,
         max_rows: int | None = None,
         max_tokens: int | None = None,
     ) -> None:

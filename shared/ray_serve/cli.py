@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from shared.bundle.loading import load_bundle
-from shared.connections import SERVER_IDLE_S
+from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
 from shared.domain import Tier
 from shared.errors import InvalidInput
 from shared.extras import require
@@ -82,6 +82,8 @@ def http_options(settings: TierSettings, ha_proxy: bool) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "keep_alive_timeout_s": SERVER_IDLE_S,
+        # the longest deadline: no request waits for a replica for ever
+        "request_timeout_s": GRACEFUL_STOP_S,
     }
     if not tls_options(settings):
         return options
@@ -90,12 +92,14 @@ def http_options(settings: TierSettings, ha_proxy: bool) -> dict[str, Any]:
             "settings: Ray Serve's proxy does not require client certificates; unset "
             "DIMEE_TLS_CLIENT_CA, or end TLS in a proxy in front of it"
         )
-    if ha_proxy or settings.tls_key is None:
-        what = "with RAY_SERVE_ENABLE_HA_PROXY=1 Ray Serve speaks" if ha_proxy else ""
+    if ha_proxy:
         raise InvalidInput(
-            f"settings: {what} plain HTTP only; unset DIMEE_TLS_CERT and end TLS in front of it"
-            if ha_proxy
-            else "settings: Ray Serve's proxy needs the key in a file of its own, DIMEE_TLS_KEY"
+            "settings: with RAY_SERVE_ENABLE_HA_PROXY=1 Ray Serve speaks plain HTTP only; unset "
+            "DIMEE_TLS_CERT, and end TLS in a proxy in front of it"
+        )
+    if settings.tls_key is None:
+        raise InvalidInput(
+            "settings: Ray Serve's proxy needs the key in a file of its own; set DIMEE_TLS_KEY"
         )
     return options | {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
 

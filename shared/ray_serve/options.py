@@ -51,11 +51,14 @@ def deployment_options(tier: str, options: RayOptions) -> dict[str, Any]:
 
     The tier's own admission decides which requests wait or are refused. Ray must therefore not
     queue: ``max_ongoing_requests`` is the number of connections that the tier's own server accepts,
-    far above what its admission lets wait.
+    far above what its admission lets wait. ``max_queued_requests`` limits those that wait in a
+    proxy while no replica runs.
     """
+    connections = ConnectionLimits().connections
     found: dict[str, Any] = {
         "name": tier,
-        "max_ongoing_requests": ConnectionLimits().connections,
+        "max_ongoing_requests": connections,
+        "max_queued_requests": connections,
         "ray_actor_options": {"num_cpus": options.workers},
         # a request in flight has its whole deadline, and entries are then delivered to the ledger
         "graceful_shutdown_timeout_s": GRACEFUL_STOP_S + CLOSE_S,

@@ -19,7 +19,7 @@ from shared.errors import BundleMismatch, DeadlineExceeded, DimeeError, NotReady
 from shared.inference.batch_selection import best_batch, bucketed_batch
 from shared.inference.buckets import width_buckets
 from shared.inference.codec import ResumeLimits
-from shared.inference.devices import Device, choose_devices
+from shared.inference.devices import ComputeDevice, choose_devices
 from shared.inference.process_batcher import start_processes
 from shared.inference.tokenizer import TextEncoder
 from shared.ledger.entry import LedgerEntry
@@ -56,7 +56,7 @@ class TierService:
         layers: LayerRange,
         alpha: float | None,
         settings: TierSettings,
-        devices: Sequence[Device] | None = None,
+        devices: Sequence[ComputeDevice] | None = None,
     ) -> None:
         if devices is None:
             given = "workers" in settings.model_fields_set

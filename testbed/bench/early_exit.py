@@ -112,4 +112,5 @@ def _mean_exit(peer: Peer, port: int, texts: Sequence[InputText]) -> float:
     client, body = make_client(peer, port, texts)
     count = min(MAX_EXIT_TEXTS, len(texts))
     answers = run(send_in_turn(client, [body(number) for number in range(count)]))
-    return round(statistics.mean(json.loads(answer.body)["exit_layer"] for answer in answers), 2)
+    exits: list[int] = [json.loads(answer.body)["exit_layer"] for answer in answers]
+    return round(statistics.mean(exits), 2)

@@ -24,7 +24,7 @@ from shared.domain import LayerRange
 from shared.errors import BundleError
 from shared.inference.classifier import Classifier
 from shared.inference.codec import MEDIA_TYPE, encode
-from shared.inference.devices import CPU, TORCH_CPU, Device
+from shared.inference.devices import CPU, TORCH_CPU, ComputeDevice
 from testbed.texts import sample_sentences
 from tests.support.certificates import written
 from tests.support.paths import BUNDLE
@@ -82,7 +82,7 @@ def state(bundle: Bundle) -> bytes:
 
 
 def test_cloud_answers_as_with_onnxruntime(tmp_path: Path, state: bytes) -> None:
-    def served(device: Device, folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def served(device: ComputeDevice, folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         settings = CloudSettings(**settings_of(tmp_path / folder))
         return asyncio.run(answers(create_cloud(settings, [device]), state))
 
@@ -102,7 +102,7 @@ def test_cloud_answers_as_with_onnxruntime(tmp_path: Path, state: bytes) -> None
 
 
 def test_edge_exits_at_the_same_layers(tmp_path: Path) -> None:
-    def served(device: Device, folder: str) -> Sequence[dict[str, Any]]:
+    def served(device: ComputeDevice, folder: str) -> Sequence[dict[str, Any]]:
         settings = EdgeSettings(**settings_of(tmp_path / folder))
         return asyncio.run(answers(create_edge(settings, [device])))[1]
 

@@ -162,7 +162,7 @@ def test_pods_answer_and_the_ledger_names_their_replicas(
     }
 
 
-def test_nobody_is_answered_without_a_token(pods: Pods) -> None:
+def test_no_call_is_answered_without_a_token(pods: Pods) -> None:
     for name, path in (("mobile", "/v1/classify"), ("edge", "/v1/infer"), ("ledger", "/v1/verify")):
         credentials = pods.credentials("prometheus")
         answer = httpx.get(pods.url(name) + path, verify=credentials.verify, trust_env=False)

@@ -100,6 +100,7 @@ def test_config_files_match_the_options_and_the_proxy(name: str) -> None:
     config = CONFIGS[name]
     http = config["http_options"]
     assert http["keep_alive_timeout_s"] == SERVER_IDLE_S
+    assert http["request_timeout_s"] == GRACEFUL_STOP_S
     (application,) = config["applications"]
     options = RayOptions.model_validate(application["args"])
     # else the replicas would not require tokens, or require them without a need

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shared.serving.tokens import find, read_tokens
 from tests.support.kubernetes import (
     OVERLAYS,
     Manifest,
@@ -99,7 +100,7 @@ def test_missing_secrets_are_an_error_that_names_the_file(tmp_path: Path, overla
     assert "secrets/" in run.stderr
 
 
-def test_a_deleted_certificate_is_made_again_and_all_else_is_kept(
+def test_deleted_secrets_are_made_again_and_all_else_is_kept(
     deployment: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "deploy" / "kubernetes"
@@ -109,10 +110,15 @@ def test_a_deleted_certificate_is_made_again_and_all_else_is_kept(
         assert file.name == ".gitignore" or file.stat().st_mode & 0o077 == 0
     before = {file.name: file.read_bytes() for file in secrets.iterdir()}
     (secrets / "edge.crt").unlink()
+    (secrets / "edge.token").unlink()
     assert make_secrets(copy).startswith("deploy/kubernetes/base/secrets is complete")
     after = {file.name: file.read_bytes() for file in secrets.iterdir()}
-    assert {name for name in before if after[name] != before[name]} == {"edge.crt", "edge.key"}
     assert after.keys() == before.keys()
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"edge.crt", "edge.key", "edge.token", "tokens.jsonl"}
+    token = find(read_tokens(secrets / "tokens.jsonl"), after["edge.token"].strip())
+    assert token is not None
+    assert (token.name, token.scopes) == ("edge", ("ledger:write",))
 
 
 def test_repository_holds_no_secret() -> None:

@@ -14,6 +14,7 @@ from cloud_server.settings import CloudSettings
 from edge_server.settings import EdgeSettings
 from mobile_client.settings import MobileSettings
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
+from shared.cpus import usable_cores
 from shared.ledger.server.settings import LedgerSettings
 from shared.serving.tokens import read_tokens
 from shared.settings import ServiceSettings, TierSettings, read_settings
@@ -164,6 +165,23 @@ def test_graceful_stop_is_long_enough_for_the_services_own_limits(
     until_sigterm_s = float(command[1])
     needed_s = until_sigterm_s + GRACEFUL_STOP_S + CLOSE_S
     assert pod(workload)["terminationGracePeriodSeconds"] >= needed_s
+
+
+def test_workers_follow_the_cpu_limit_and_not_the_cores_of_the_node(
+    all_manifests: dict[str, list[Manifest]], tmp_path: Path
+) -> None:
+    found = {}
+    for overlay, manifests in all_manifests.items():
+        limit = quantity(container(workloads(manifests)["edge"])["resources"]["limits"]["cpu"])
+        root = tmp_path / overlay
+        for name, content in (
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/cpu.max", f"{round(limit * 100_000)} 100000\n"),
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(content)
+        found[overlay] = usable_cores(root, cores=64)
+    assert found == {"base": 2, "overlays/local": 1, "overlays/edge-cloud": 2}
 
 
 def test_pods_have_no_rights(manifests: list[Manifest]) -> None:

@@ -20,7 +20,9 @@ from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle, load_bundle
 from shared.certificates.certificate import certified_policy, load_certificate
 from shared.domain import Tier
-from shared.errors import InvalidInput
+from shared.errors import BundleError, InvalidInput
+from shared.inference import devices
+from shared.inference.devices import TORCH_CPU
 from shared.policies import PolicyFacts
 from shared.policies.centroids import DimeeFixed
 from shared.pricing.price_book import PriceBook
@@ -92,6 +94,23 @@ def test_command_certifies_a_bundle_without_heads(small: Bundle, tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert "policy dimee-fixed" in done.output
     assert load_certificate(tmp_path / "certificate.json", small).policy == "dimee-fixed"
+
+
+def test_command_certifies_a_cloud_with_a_gpu(
+    small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = "--max-drop", "90", "--metric", "consistency", "--runtime", "cuda"
+    monkeypatch.setattr(devices, "gpus", lambda: ([], "there is no GPU"))
+    done = run(small, 240, tmp_path, *arguments)
+    assert isinstance(done.exception, InvalidInput)
+    assert done.exception.message == "runtime: there is no GPU"
+    monkeypatch.setattr(devices, "first_gpu", lambda field: TORCH_CPU)
+    done = run(small, 240, tmp_path, *arguments)
+    assert done.exit_code == 0, done.output
+    file = tmp_path / "certificate.json"
+    assert load_certificate(file, small, runtime=(Tier.CLOUD, "cuda")).runtime == "cuda"
+    with pytest.raises(BundleError, match="which runs onnx here; set DIMEE_DEVICE=cuda"):
+        load_certificate(file, small, runtime=(Tier.CLOUD, "onnx"))
 
 
 @pytest.mark.parametrize("count", [2, 6, 20])

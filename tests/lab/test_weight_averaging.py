@@ -36,7 +36,7 @@ def test_share_is_the_best_on_validation(
         [str(fixed_run), str(other_fixed_run), "--out", str(tmp_path)],
         catch_exceptions=False,
     )
-    tried = [float(line.split(": ")[1].split()[0]) for line in done.output.splitlines()[:11]]
+    tried = [float(line.split(": ")[1].split()[0]) for line in done.stdout.splitlines()[:11]]
     assert Run(tmp_path).facts["validation_accuracy_by_exit"][-1] == max(tried)
 
 

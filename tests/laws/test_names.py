@@ -80,7 +80,17 @@ EXAMPLES = {
 }
 """File and word: everyday examples that are allowed."""
 
-PROSE = ("*.py", "*.md", "*.toml", "*.yml", "*.sh", "*.txt", "Makefile", "deploy/Dockerfile")
+PROSE = (
+    "*.py",
+    "*.md",
+    "*.toml",
+    "*.yml",
+    "*.yaml",
+    "*.sh",
+    "*.txt",
+    "Makefile",
+    "deploy/Dockerfile",
+)
 EXEMPT = ("tests/laws/test_names.py", "testbed/samples.txt", "deploy/constraints.txt")
 RENAMED_ROW = re.compile(r"^\| `.*", re.M)
 """A row of the changelog's table of renamed settings, options and commands."""

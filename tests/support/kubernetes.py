@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.serving.tokens import new_token
 from tests.support.paths import REPOSITORY
 
 Manifest = dict[str, Any]
@@ -32,8 +34,21 @@ def copied(folder: Path, secrets: bool = True) -> Path:
     copy = folder / "deploy" / "kubernetes"
     shutil.copytree(KUBERNETES, copy, ignore=lambda path, _: _secrets_in(path))
     if secrets:
+        make_tokens(copy)
         make_secrets(copy)
     return copy
+
+
+def make_tokens(copy: Path) -> None:
+    """Make the tokens that make-secrets.sh would make with one process for each."""
+    script = (copy / "make-secrets.sh").read_text(encoding="utf-8")
+    folder = copy / "base" / "secrets"
+    tokens = re.findall(r"^token (\w+) (.+)$", script, flags=re.M)
+    assert len(tokens) == 6
+    for name, scopes in tokens:
+        secret, _ = new_token(folder / "tokens.jsonl", name, scopes.split())
+        (folder / f"{name}.token").write_text(secret, encoding="utf-8")
+        (folder / f"{name}.token").chmod(0o600)
 
 
 def _secrets_in(path: str) -> list[str]:
@@ -123,8 +138,8 @@ def volume_files(manifests: Iterable[Manifest], workload: Manifest) -> dict[str,
         if "secret" in volume:
             data = named(manifests, "Secret")[volume["secret"]["secretName"]]["data"]
             files = {name: base64.b64decode(content) for name, content in data.items()}
-            wanted = {item["key"]: item["path"] for item in volume["secret"].get("items", ())}
-            files = {wanted.get(name, name): files[name] for name in wanted or files}
+            renamed = {item["key"]: item["path"] for item in volume["secret"].get("items", ())}
+            files = {renamed.get(name, name): files[name] for name in renamed or files}
         elif "configMap" in volume:
             data = named(manifests, "ConfigMap")[volume["configMap"]["name"]]["data"]
             files = {name: content.encode() for name, content in data.items()}

@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import ray
 from ray import serve
@@ -32,7 +33,8 @@ from shared.domain import InputText
 from shared.ledger.cli import wait_for_consistent
 from shared.ledger.client import LedgerClient
 from shared.ray_serve.options import RayOptions
-from testbed.chaos.traffic import send_traffic, violation
+from shared.serving.tokens import new_token
+from testbed.chaos.traffic import Outcome, send_traffic, violation
 from testbed.load.runner import Action, PlannedRequest
 from testbed.processes.processes import Role, Testbed
 from tests.support.paths import BUNDLE, free_ports
@@ -40,8 +42,10 @@ from tests.support.running_testbed import sentences
 
 RATE = 25.0
 """Requests a second."""
-SECONDS = 24.0
-KILL_AT_S, ADD_AT_S = 6.0, 10.0
+SECONDS = 20.0
+AFTERWARDS_S = 6.0
+"""Time of further requests, when the node that joined serves."""
+LEDGER_STOPS_S, NODE_DIES_S, LEDGER_STARTS_S, NODE_JOINS_S = 4.0, 6.0, 7.0, 9.0
 DEADLINE_S = 10.0
 STARTS = 4
 """Most attempts to start a node."""
@@ -71,16 +75,15 @@ def replica_pids(state_dir: Path) -> set[int]:
 class RayCloud:
     """The cloud on a Ray cluster; each node has a state folder, as each machine has a disk."""
 
-    def __init__(self, folder: Path, ports: dict[str, int]) -> None:
+    def __init__(self, folder: Path, ports: dict[str, int], tokens: Path) -> None:
         self._folder = folder
-        os.environ |= {
+        self._settings = {
             "DIMEE_BUNDLE": str(BUNDLE),
             "DIMEE_LEDGER_URL": f"http://127.0.0.1:{ports['ledger']}",
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            "DIMEE_TOKENS": str(tokens),
         }
         self.cluster = Cluster()
-        self._start(num_cpus=0, include_dashboard=False)
+        self._start("head", num_cpus=0, include_dashboard=False)
         self.nodes = {name: self.add(name) for name in ("a", "b")}
         ray.init(address=self.cluster.address, log_to_driver=False)
         serve.start(
@@ -90,16 +93,16 @@ class RayCloud:
 
     def add(self, name: str) -> Any:
         """Add a node that has the disk and the name ``name``."""
-        os.environ["DIMEE_STATE_DIR"] = str(self._folder / name)
-        os.environ["DIMEE_REPLICA"] = name
-        return self._start(num_cpus=1)
+        return self._start(name, num_cpus=1)
 
-    def _start(self, **options: Any) -> Any:
+    def _start(self, name: str, **options: Any) -> Any:
         """Start a node; Ray gives up after 30 s, which a slow machine may need."""
-        for _ in range(STARTS - 1):
-            with suppress(Exception):  # Ray raises just that
-                return self.cluster.add_node(**options)
-        return self.cluster.add_node(**options)
+        own = {"DIMEE_STATE_DIR": str(self._folder / name), "DIMEE_REPLICA": name}
+        with environment(self._settings | own):
+            for _ in range(STARTS - 1):
+                with suppress(Exception):  # Ray raises just that
+                    return self.cluster.add_node(**options)
+            return self.cluster.add_node(**options)
 
     def kill(self, name: str) -> None:
         """Kill a node with its replica (SIGKILL), as if its machine had lost its power."""
@@ -109,6 +112,19 @@ class RayCloud:
             os.kill(pid, signal.SIGKILL)
         self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
 
+    def serves(self, replicas: int) -> bool:
+        """Return whether so many replicas serve."""
+        deployment = serve.status().applications["cloud"].deployments["cloud"]
+        return deployment.replica_states.get("RUNNING", 0) == replicas
+
+    def waiting_entries(self, name: str) -> int:
+        """Return the number of entries on the disk of a node that the ledger does not have."""
+        waiting = 0
+        for file in (self._folder / name / "cloud").glob("outbox-*.sqlite"):
+            with closing(sqlite3.connect(file)) as database:
+                waiting += database.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return waiting
+
     def close(self) -> None:
         """Stop the cloud, whose replicas deliver their entries, and the cluster."""
         serve.shutdown()
@@ -116,56 +132,95 @@ class RayCloud:
         self.cluster.shutdown()
 
 
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables during the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def make_plan(seconds: float) -> list[PlannedRequest]:
+    """Return requests for the cloud at a constant rate."""
+    texts = sentences(200)
+    return [
+        PlannedRequest(number / RATE, InputText(texts[number % len(texts)]), "cloud")
+        for number in range(int(RATE * seconds))
+    ]
+
+
+def send_while(
+    url: str, cloud: RayCloud, testbed: Testbed, result: dict[str, Any]
+) -> list[Outcome]:
+    """Send requests while the ledger stops, a node dies, the ledger starts and a node joins."""
+    times = (LEDGER_STOPS_S, NODE_DIES_S, LEDGER_STARTS_S, NODE_JOINS_S)
+    reached = {at_s: threading.Event() for at_s in times}
+    actions = [Action(at_s, "go on", event.set) for at_s, event in reached.items()]
+    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread only
+        sending = send_traffic(url, make_plan(SECONDS), DEADLINE_S, actions)
+        traffic = pool.submit(asyncio.run, sending)
+        assert reached[LEDGER_STOPS_S].wait(60)
+        testbed.kill("ledger")
+        assert reached[NODE_DIES_S].wait(60)
+        cloud.kill("a")
+        result["left_by_the_dead"] = cloud.waiting_entries("a")
+        assert reached[LEDGER_STARTS_S].wait(60)
+        testbed.start("ledger")
+        assert reached[NODE_JOINS_S].wait(60)
+        cloud.nodes["a"] = cloud.add("a")
+        return traffic.result()[0]
+
+
 def main(folder: Path) -> dict[str, Any]:
     """Send requests while a node is killed and comes back; return what happened."""
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     names = ("ledger", "mobile", "cloud")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    started = time.monotonic()
-    cloud = RayCloud(folder, ports)
-    took_s = time.monotonic() - started
+    tokens = folder / "tokens.jsonl"
+    token, _ = new_token(tokens, "mobile", ["infer"])
     urls = {f"DIMEE_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}" for name in names}
-    urls["DIMEE_EDGE_URL"] = "http://127.0.0.1:9"  # no edge: a failed attempt ends on the mobile
+    # no edge: an attempt that fails at the cloud is followed by one on the mobile
+    urls |= {"DIMEE_EDGE_URL": "http://127.0.0.1:9", "DIMEE_TOKEN": token}
     roles = [
         Role("ledger", "shared.ledger.server", ports["ledger"]),
         Role("mobile", "mobile_client", ports["mobile"], urls),
     ]
-    texts = sentences(200)
-    plan = [
-        PlannedRequest(number / RATE, InputText(texts[number % len(texts)]), "cloud")
-        for number in range(int(RATE * SECONDS))
-    ]
-    times = {KILL_AT_S: threading.Event(), ADD_AT_S: threading.Event()}
-    actions = [Action(at_s, "go on", event.set) for at_s, event in times.items()]
+    started = time.monotonic()
+    cloud = RayCloud(folder, ports, tokens)
+    result: dict[str, Any] = {"started_s": round(time.monotonic() - started, 1)}
     with Testbed(roles, folder / "testbed", {"DIMEE_BUNDLE": str(BUNDLE)}) as testbed:
         testbed.start_all()
-        with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread only
-            url = testbed.roles["mobile"].url
-            traffic = pool.submit(asyncio.run, send_traffic(url, plan, DEADLINE_S, actions))
-            assert times[KILL_AT_S].wait(60)
-            cloud.kill("a")
-            assert times[ADD_AT_S].wait(60)
-            cloud.nodes["a"] = cloud.add("a")
-            outcomes, _ = traffic.result()
-        until(lambda: len(replica_pids(folder / "a")) == 1, "a replica on the added node")
+        url = testbed.roles["mobile"].url
+        outcomes = send_while(url, cloud, testbed, result)
+        until(lambda: cloud.serves(2), "a replica on the node that joined")
+        served_since = time.time()
+        outcomes += asyncio.run(send_traffic(url, make_plan(AFTERWARDS_S), DEADLINE_S))[0]
+        refused = httpx.post(f"{urls['DIMEE_CLOUD_URL']}/v1/infer", json={}, trust_env=False)
         cloud.close()
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        report = wait_for_consistent(ledger, 30, len(plan))
+        report = wait_for_consistent(ledger, 60, len(outcomes))
         entries = ledger_entries(testbed.state_dir / "ledger.sqlite")
-    done = Counter(
-        (entry["replica"], entry["state"]) for entry in entries if entry["side"] == "tier"
-    )
-    return {
-        "started_s": round(took_s, 1),
+    worked = [entry for entry in entries if entry["side"] == "tier" and entry["tier"] == "cloud"]
+    return result | {
+        "sent": len(outcomes),
         "violations": [found for one in outcomes if (found := violation(one, DEADLINE_S))],
         "statuses": Counter(one.status for one in outcomes),
+        "without_token": [refused.status_code, refused.json()["error"]["code"]],
         "consistent": report.consistent,
         "findings": [str(finding) for finding in report.findings],
         "requests": report.requests,
-        "tier_entries": {f"{replica} {state}": count for (replica, state), count in done.items()},
+        "tier_entries": Counter(f"{one['replica']} {one['state']}" for one in worked),
+        "answered_by_the_successor": sum(
+            one["replica"] == "a-0" and one["started_at"] > served_since for one in worked
+        ),
         "callers": Counter(
-            f"{entry['tier']} {entry['state']} {entry['delivery']}"
-            for entry in entries
-            if entry["side"] == "caller"
+            f"{one['tier']} {one['state']} {one['delivery']}"
+            for one in entries
+            if one["side"] == "caller"
         ),
         "total_s": round(time.monotonic() - started, 1),
     }
@@ -176,7 +231,7 @@ def ledger_entries(file: Path) -> list[sqlite3.Row]:
     with closing(sqlite3.connect(file)) as database:
         database.row_factory = sqlite3.Row
         return database.execute(
-            "SELECT side, tier, replica, state, delivery FROM entries"
+            "SELECT side, tier, replica, state, delivery, started_at FROM entries"
         ).fetchall()
 
 

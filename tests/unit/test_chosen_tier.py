@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 from click.testing import CliRunner
 
+from mobile_client.resilience.replica_stats import RoundTrip
 from mobile_client.service import MobileService
 from shared.domain import Tier
 from shared.ledger.reports import Summary
@@ -46,6 +48,41 @@ def test_count_of_the_ledger_is_that_of_the_answers(
     answers = found.run(lambda mobile: ask(mobile, policy))
     assert sum(not answer.from_chosen_tier for answer in answers) == displaced
     assert counted(found).not_from_chosen_tier == displaced
+
+
+def test_hedge_and_retry_at_another_replica_are_of_the_chosen_tier(tmp_path: Path) -> None:
+    calls = {"edge": 0, "cloud": 0}
+
+    def every_second(tier: str, first: str) -> Any:
+        async def handler(request: httpx.Request) -> httpx.Response:
+            calls[tier] += request.method == "POST"
+            what = first if calls[tier] % 2 else "answers"
+            response: httpx.Response = await plays(what, tier)(request)
+            return response
+
+        return handler
+
+    played = {
+        host: every_second(tier, first)
+        for tier, first in (("edge", "hangs"), ("cloud", "fails"))
+        for host in (f"{tier}-1", f"{tier}-2")
+    }
+    urls = {f"{tier}_url": f"http://{tier}-1,http://{tier}-2" for tier in ("edge", "cloud")}
+    settings = {"hedge": "p95"} | urls
+    found = World(tmp_path, played=played, settings=settings, virtual_time=True)
+
+    async def work(mobile: MobileService) -> list[Classification]:
+        for replica in mobile.runtime.tier_stats.replicas[Tier.EDGE]:
+            replica.round_trips.extend([RoundTrip(20.0, True)] * 25)
+        retried = [answered(await one(mobile, policy="cloud")) for _ in range(2)]
+        return [*await ask(mobile, "edge"), *retried]
+
+    answers = found.run(work)
+    reasons = [answer.attempts[-1].reason.value for answer in answers]
+    assert reasons == ["hedge"] * REQUESTS + ["retry"] * 2
+    assert all(answer.from_chosen_tier for answer in answers)
+    report = counted(found)
+    assert (report.requests, report.not_from_chosen_tier) == (REQUESTS + 2, 0)
 
 
 def test_hedge_that_wins_is_counted(tmp_path: Path) -> None:

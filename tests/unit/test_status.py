@@ -128,6 +128,30 @@ def test_status_shows_mode_and_open_breakers(capsys: pytest.CaptureFixture[str])
     ]
 
 
+def test_status_shows_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    replica = {"ready": "ready", "breaker": "closed", "outstanding": 0}
+    cloud = [
+        replica | {"url": "http://c1", "replica": "cloud-1", "delay_ms": 12.3},
+        replica | {"url": "http://c2", "ready": "unreachable", "breaker": "open"},
+    ]
+    mobile = health(replicas={"edge": [replica | {"url": "http://edge"}], "cloud": cloud})
+    urls = URLS | {"cloud": "http://c1,http://c2"}
+    bodies = {"c1": TIER | {"replica": "cloud-1"}, "c2": TIER | {"bundle_id": "b2"}}
+    with httpx.Client(transport=answers(mobile=mobile, **bodies)) as http:
+        report = collect(http, urls)
+    assert report.problems == ["the cloud-2 has the bundle_id b2, the mobile b1"]
+    show(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:4] == [
+        "cloud-1 up    http://c1   bundle b1   layers 4   replica cloud-1",
+        "cloud-2 up    http://c2   bundle b2   layers 4",
+    ]
+    assert lines[5:7] == [
+        "replica      cloud cloud-1 at http://c1: ready, breaker closed, 0 in progress   12 ms",
+        "replica      cloud unnamed at http://c2: unreachable, breaker open, 0 in progress",
+    ]
+
+
 def test_status_prints_processes_certificate_audits_and_alarms(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

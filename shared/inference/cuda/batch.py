@@ -20,7 +20,7 @@ from shared.inference.buckets import ROWS, bucket_of, most_rows, width_buckets
 from shared.inference.cuda.graphs import DirectSteps, GraphSteps, Shape, Steps
 from shared.inference.cuda.layer import DeviceEmbeddings, DeviceLayer, Precision
 from shared.inference.cuda.weights import read_weights
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.tokenizer import EncodedText, TokenIds
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,9 @@ Source = EncodedText | TokenIds | Floats
 class DeviceBatch:
     """Layers on a device and the buffers of one batch. Hold ``lock`` while a batch is in it."""
 
-    def __init__(self, bundle: Bundle, device: Device, precision: Precision | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, device: ComputeDevice, precision: Precision | None = None
+    ) -> None:
         self.lock = threading.RLock()
         self._bundle = bundle
         self._device = torch.device(device.name)
@@ -89,7 +91,8 @@ class DeviceBatch:
             self._run(0)
             return
         hidden_BTH = np.zeros((B, T, self._hidden_size), np.float32)
-        for i, (hidden_TH, length) in enumerate(zip(sources, lengths, strict=True)):
+        states = [source for source in sources if isinstance(source, np.ndarray)]
+        for i, (hidden_TH, length) in enumerate(zip(states, lengths, strict=True)):
             hidden_BTH[i, :length] = hidden_TH
         self._state.copy_(self._precision.stored(torch.from_numpy(hidden_BTH)))
 

@@ -75,7 +75,7 @@ class GraphSteps:
         self, shape: Shape, compute: Callable[[], None], state: Tensor
     ) -> torch.cuda.CUDAGraph:
         before = state.clone()
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):

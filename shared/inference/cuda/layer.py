@@ -75,8 +75,9 @@ class DeviceLayer:
 
         ``mask_BT`` is True for tokens; every row has at least one.
         """
+        B, T, _ = hidden_BTH.shape
         query, key, value = (
-            part_BTH.unflatten(2, (self._heads, -1)).transpose(1, 2)
+            part_BTH.view(B, T, self._heads, -1).transpose(1, 2)
             for part_BTH in self._product(hidden_BTH, self._qkv).chunk(3, dim=2)
         )
         context = functional.scaled_dot_product_attention(

@@ -12,7 +12,7 @@ from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.cuda.batch import DeviceBatch
 from shared.inference.cuda.batcher import CudaBatcher
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.layers import Floats, LayerRuntime, Layers, Mask, cannot_run
 
 PROBE_ROWS, PROBE_TOKENS = 2, 8
@@ -28,9 +28,13 @@ class CudaLayers(LayerRuntime):
     the device. ``threads`` are those of torch in the whole process.
     """
 
-    def __init__(self, bundle: Bundle, layers: LayerRange, device: Device, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, layers: LayerRange, device: ComputeDevice, threads: int
+    ) -> None:
         super().__init__(bundle, layers)
         torch.set_num_threads(threads)
+        # sums in fp16 would depend on how a product is split, and thus on the batch's shape
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self.batch = DeviceBatch(bundle, device)
         for layer in range(layers.first, layers.last + 1):
             self._load(layer)

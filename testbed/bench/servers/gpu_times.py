@@ -16,14 +16,14 @@ from transformers import AutoModelForSequenceClassification
 from shared.bundle.loading import load_bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.layer_batcher import Row
 
 TOKENS = 32
 AGREEMENT_BATCH = 64
 job = json.loads(sys.stdin.read())
 DEVICE = torch.device(job["device"])
-RUNTIME = Device("cuda", str(DEVICE) if DEVICE.type == "cpu" else "cuda:0")
+RUNTIME = ComputeDevice("cuda", str(DEVICE) if DEVICE.type == "cpu" else "cuda:0")
 
 
 def log(line):
