@@ -59,8 +59,8 @@ class DayPartitions:
         today = datetime.fromtimestamp(now, UTC).date()
         first, last = today - timedelta(PAST_DAYS), today + timedelta(FUTURE_DAYS)
         days = {day_of(entry.attempt_id) for entry in delivered}
-        wanted = {day for day in days if day is not None and first <= day <= last}
-        missing = (wanted | {today + timedelta(1)}) - self._created
+        needed = {day for day in days if day is not None and first <= day <= last}
+        missing = (needed | {today + timedelta(1)}) - self._created
         if not missing or now < self._retry_at:
             return
         try:

@@ -40,7 +40,7 @@ class DeviceSpec:
         return read_settings(MobileSettings, **given)
 
 
-class Device:
+class SimulatedDevice:
     """A device, ready for requests; the model is shared with the others of the process."""
 
     def __init__(self, spec: DeviceSpec, model: LocalModel) -> None:

@@ -23,7 +23,7 @@ from shared.domain import InputText
 from shared.errors import DimeeError
 from testbed.links.device_relay import allow_descriptors
 from testbed.load.arrivals import FLAT, poisson
-from testbed.load.fleet.device import Device, DeviceSpec
+from testbed.load.fleet.device import DeviceSpec, SimulatedDevice
 
 FLUSH_S = 60.0
 """Longest time until the outboxes are delivered at the end."""
@@ -40,22 +40,22 @@ def planned(
     return [(at, spec.number, rng.choice(texts)) for at in times]
 
 
-def open_all(specs: list[DeviceSpec], model: LocalModel) -> dict[int, Device]:
+def open_all(specs: list[DeviceSpec], model: LocalModel) -> dict[int, SimulatedDevice]:
     """Open the devices; several at the same time, because each waits for the disk.
 
     The first of each class loads the layers that its policy needs.
     """
     first = {one.class_name: one for one in reversed(specs)}
-    devices = {one.number: Device(one, model) for one in first.values()}
+    devices = {one.number: SimulatedDevice(one, model) for one in first.values()}
     others = [one for one in specs if one.number not in devices]
     with ThreadPoolExecutor(THREADS) as openers:
-        opened = openers.map(lambda one: Device(one, model), others)
+        opened = openers.map(lambda one: SimulatedDevice(one, model), others)
         devices |= {device.spec.number: device for device in opened}
     return devices
 
 
 async def send_all(
-    devices: dict[int, Device],
+    devices: dict[int, SimulatedDevice],
     plan: list[tuple[float, int, InputText]],
     started: float,
     stop: asyncio.Event,
@@ -76,7 +76,7 @@ async def send_all(
         await asyncio.wait(running)
 
 
-async def close_all(devices: list[Device]) -> None:
+async def close_all(devices: list[SimulatedDevice]) -> None:
     """Deliver every outbox and close the devices."""
     await asyncio.gather(*(device.service.stop(0.0) for device in devices))
     loop = asyncio.get_running_loop()
