@@ -18,7 +18,6 @@ from typing import Any
 
 import click
 import httpx
-import sqlalchemy as sa
 
 from shared.files import prepare_output
 from shared.ids import first_id
@@ -84,7 +83,7 @@ def make_samples(store: LedgerStore, seed: int) -> None:
     with store.connect() as connection:
         insert_entries(connection, [side for _ in range(SAMPLES) for side in pair(rng)], 1.0)
         connection.exec_driver_sql("CREATE TABLE sample AS SELECT * FROM entries")
-        connection.execute(sa.text("DELETE FROM entries"))
+        connection.exec_driver_sql("DELETE FROM entries")
 
 
 class Figures(dict[str, Any]):

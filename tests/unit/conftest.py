@@ -12,12 +12,12 @@ import pytest
 from shared.bundle.loading import Bundle
 from shared.domain import LayerRange
 from shared.inference.classifier import Classifier
-from shared.inference.devices import Device
+from shared.inference.devices import ComputeDevice
 from shared.inference.layer_batcher import LayerBatcher
 
 
 def start_threads(
-    bundle: Bundle, layers: LayerRange, devices: Sequence[Device]
+    bundle: Bundle, layers: LayerRange, devices: Sequence[ComputeDevice]
 ) -> list[LayerBatcher]:
     """Replace `shared.inference.process_batcher.start_processes` by batchers in this process."""
     classifier = Classifier(bundle, layers)

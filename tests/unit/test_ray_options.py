@@ -131,7 +131,7 @@ class Context:
 
 
 @pytest.mark.parametrize(
-    ("context", "wanted"),
+    ("context", "replicas"),
     [
         # a queue: 1.5 times the target
         (Context(4, wait_ms=[30.0] * 4, busy=[0.7] * 4), 6),
@@ -150,8 +150,8 @@ class Context:
         (Context(2, target_num_replicas=3), 3),
     ],
 )
-def test_policy_keeps_wait_and_busy_share_at_their_targets(context: Context, wanted: int) -> None:
-    assert QueueWaitPolicy(target_wait_ms=20.0, target_busy=0.7)(context) == (wanted, {})
+def test_policy_keeps_wait_and_busy_share_at_their_targets(context: Context, replicas: int) -> None:
+    assert QueueWaitPolicy(target_wait_ms=20.0, target_busy=0.7)(context) == (replicas, {})
 
 
 def test_busy_share_is_of_the_time_since_the_last_call() -> None:
