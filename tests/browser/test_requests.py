@@ -22,7 +22,7 @@ def tiers_listed(one: WatchedPage) -> set[str]:
 def test_a_request_appears_in_the_list_as_it_ends(open_page: OpenPage) -> None:
     one = open_page()
     result = one.classify(TEXT, "edge")["result"]
-    row = one.page.locator("#request-rows tr", has_text=result["request_id"][:8])
+    row = one.page.locator("#request-rows tr", has_text=result["request_id"][-8:])
     expect(row).to_contain_text("edge")
     assert f"{100 * result['confidence']:.1f} %" in text_of(row)
     assert f"{result['cost']['cost_lambda']:.2f}" in text_of(row)
@@ -55,7 +55,7 @@ def test_the_record_has_both_sides_and_ids_that_can_be_copied(
 ) -> None:
     one = open_page()
     request_id = one.classify(TEXT, "cloud")["result"]["request_id"]
-    row = one.page.locator("#request-rows tr", has_text=request_id[:8])
+    row = one.page.locator("#request-rows tr", has_text=request_id[-8:])
     row.get_by_role("button").click()
     record = one.page.locator("#record")
     expect(record).to_contain_text(request_id)

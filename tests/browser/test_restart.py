@@ -36,7 +36,7 @@ def test_the_stream_reconnects_after_a_crash(open_page: OpenPage, target: LoadTa
     one.wait_for_stream()
     expect(one.page.locator("#banners")).to_be_hidden()
     result = one.classify(TEXT, "mobile")["result"]
-    expect(one.page.locator("#request-rows", has_text=result["request_id"][:8])).to_be_visible()
+    expect(one.page.locator("#request-rows", has_text=result["request_id"][-8:])).to_be_visible()
 
 
 def test_an_open_page_does_not_hold_up_a_graceful_stop(

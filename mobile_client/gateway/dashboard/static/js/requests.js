@@ -114,12 +114,13 @@ function draw() {
 }
 
 function row(request) {
+  const shown = request.request_id.slice(-8); // ids begin with the time, which neighbours share
   const open = el(
     "button",
     { type: "button", class: "link-button id", "data-request": request.request_id },
-    request.request_id.slice(0, 8),
+    shown,
   );
-  open.setAttribute("aria-label", `Record of request ${request.request_id.slice(0, 8)}`);
+  open.setAttribute("aria-label", `Record of request ${shown}`);
   open.addEventListener("click", () => openRecord(request.request_id));
   // an answered request may have an error too, such as offline
   const answered = request.state === "answered";
