@@ -12,7 +12,8 @@ import pytest
 
 from shared.bundle.loading import Bundle, load_bundle
 from shared.domain import InputText
-from testbed.bench.layer_speed import early_exit
+from testbed.bench.early_exit import early_exit
+from testbed.processes.ports import free_ports
 from tests.support.commands import (
     as_csv,
     dimee_up,
@@ -244,6 +245,8 @@ def test_prices_are_measured_with_the_samples(
     assert json.loads(out.read_text())["cost_model"]["edge_layer"] == 1
 
 
-def test_benchmark_of_the_layers_reads_pairs(pair_bundle: Bundle) -> None:
-    found = early_exit(pair_bundle.path, pair_bundle.samples(), alpha=0.5, last=3, runs=1)
-    assert found["on_texts_s"] > 0
+def test_benchmark_of_early_exit_sends_pairs(pair_bundle: Bundle, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    texts = pair_bundle.samples()
+    found = early_exit(pair_bundle.path, tmp_path, texts, port, {"three": 3}, 0.5, 0.5, runs=1)
+    assert found["three"]["by_connections"]["8"]["on"]["rps"] > 0
