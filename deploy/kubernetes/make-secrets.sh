@@ -3,12 +3,12 @@
 # certificates, the database's password. Files that exist are kept, so that it can run again, for example
 # after an expired certificate was deleted. Needs openssl and the dimee command.
 #
-#   DIMEE_COMMAND    the dimee command (default: .venv/bin/dimee of this repository, else dimee)
+#   DIMEE    the dimee command (default: .venv/bin/dimee of this repository, else dimee)
 set -euo pipefail
 umask 077
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-dimee=${DIMEE_COMMAND:-$root/.venv/bin/dimee}
+dimee=${DIMEE:-$root/.venv/bin/dimee}
 [[ -x $dimee ]] || dimee=dimee
 mkdir -p "$root/deploy/kubernetes/base/secrets"
 cd "$root/deploy/kubernetes/base/secrets"
@@ -16,7 +16,7 @@ ca_days=3650 certificate_days=397
 
 die() { printf 'make-secrets: %s\n' "$*" >&2; exit 1; }
 for tool in openssl "$dimee"; do
-  command -v "$tool" >/dev/null || die "there is no $tool; install it, or name dimee in DIMEE_COMMAND."
+  command -v "$tool" >/dev/null || die "there is no $tool; install it, or name dimee in DIMEE."
 done
 
 # token NAME SCOPE…: writes NAME.token, and its hash into tokens.jsonl

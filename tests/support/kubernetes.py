@@ -63,7 +63,7 @@ def make_secrets(copy: Path) -> str:
         [copy / "make-secrets.sh"],
         env=os.environ
         | {
-            "DIMEE_COMMAND": str(Path(sys.executable).with_name("dimee")),
+            "DIMEE": str(Path(sys.executable).with_name("dimee")),
             "PYTHONPATH": str(REPOSITORY),
         },
         capture_output=True,
