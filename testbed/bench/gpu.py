@@ -78,7 +78,13 @@ SETTINGS = {"DIMEE_MAX_QUEUE": "4096", "DIMEE_MAX_QUEUE_MS": "10000", "DIMEE_MET
     show_default=True,
     help="Folder for the models to compare with.",
 )
-@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--runs",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Number of alternating measurements of each case.",
+)
 @click.option(
     "--part",
     "parts",

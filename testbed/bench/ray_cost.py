@@ -44,9 +44,27 @@ SERVERS = ("plain replicas", "Ray Serve", "Ray Serve, HAProxy")
 
 
 @click.command()
-@click.option("--replicas", default=2, show_default=True, type=click.IntRange(1, 64))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
-@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(0.5, 600))
+@click.option(
+    "--replicas",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of replicas of the cloud.",
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Number of alternating measurements of each server.",
+)
+@click.option(
+    "--seconds",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(0.5, 600),
+    help="Length of one measurement in seconds.",
+)
 def main(replicas: int, rounds: int, seconds: float) -> None:
     """Print the medians of all rounds."""
     measured: dict[tuple[str, int], list[dict[str, Any]]] = {}

@@ -30,7 +30,7 @@ POLICIES = ("cascade-routing", "dimee-fixed", "mobile", "edge", "cloud")
 NOT_AUDIT = tuple(reason.value for reason in Reason if reason is not Reason.AUDIT)
 LABELS = {
     *("tier", "reason", "result", "policy", "exit_layer", "state", "kind", "code", "status"),
-    *("worker", "version", "python", "report", "le"),
+    *("worker", "version", "python", "report", "replica", "le"),
 }
 
 

@@ -33,6 +33,7 @@ COMPUTED = {
     ("*", "state_dir"): "`$XDG_STATE_HOME/dimee`, else `~/.local/state/dimee`",
     ("*", "bundle"): "`bundles/sst2-minilm`",
     ("TierSettings", "workers"): "the number of cores",
+    ("TierSettings", "replica"): "the name of the host",
     ("ServiceSettings", "port"): "ledger 8700, mobile 8701, edge 8702, cloud 8703",
 }
 """(Class or ``*``, field) → the default in words, where it is no constant."""
