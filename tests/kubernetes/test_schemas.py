@@ -71,7 +71,7 @@ def test_volume_of_an_edge_node_is_valid(deployment: Path, tmp_path: Path) -> No
         ("podManagementPolicy: Parallel", "podManagementPolicies: Parallel", "podManagementPol"),
         ("runAsUser: 10001", "runAsUser: dimee", "'dimee' is not of type"),
         ("failureThreshold: 90", "failureThreshold: many", "'many' is not of type"),
-        ("averageValue: 10m", "averageValue: [10]", "averageValue"),
+        ("averageValue: 5m", "averageValue: [10]", "averageValue"),
     ],
 )
 def test_planted_error_is_found(
