@@ -70,7 +70,7 @@ class MeanDelay:
 
 
 class ReplicaStats:
-    """What the exchanges with one replica of ``tier`` have shown. Used from one thread.
+    """Delays, failures and open requests of one replica of ``tier``. Used from one thread.
 
     ``on_delay`` is called after a measured delay, and ``on_failure`` after an exchange whose
     outcome is a reason to probe the replica.

@@ -21,7 +21,7 @@ MAX_GROWTH = 2.0
 
 
 class ScalingContext(Protocol):
-    """What the policy reads of ``ray.serve.config.AutoscalingContext``."""
+    """Fields of ``ray.serve.config.AutoscalingContext`` that the policy reads."""
 
     current_num_replicas: int
     target_num_replicas: int

@@ -1,4 +1,4 @@
-"""What Ray Serve costs: the cloud as plain replicas, behind Ray's proxy, and behind its HAProxy.
+"""Cost of Ray Serve: the cloud as plain replicas, behind Ray's proxy, and behind its HAProxy.
 
 ``python -m testbed.bench.ray_cost [--replicas N] [--rounds N] [--seconds S]`` starts each server in
 turn, with the same number of processes that run layers, and measures it with 8 and 64 connections

@@ -1,4 +1,4 @@
-"""What each replica of a tier has not delivered, for `verify`."""
+"""Entries that each replica of a tier has not delivered, for `verify`."""
 
 from __future__ import annotations
 
