@@ -243,8 +243,8 @@ class TierSettings(BundleSettings):
     use, by its affinity and the CPU quota of its container (`--cpus 2`: 2; half a core: 1). With
     GPUs: how many of them to use, each with one process; unset: all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device that runs the layers: ``cpu``; ``cuda``, NVIDIA's GPUs, which needs the extra `cuda`; or
-    ``auto``, the GPUs if the extra is installed and there is one, else the cores."""
+    """Device that runs the layers: ``cpu``; ``cuda``, NVIDIA's GPUs, which needs the extra `cuda`;
+    or ``auto``, the GPUs if the extra is installed and there is one, else the cores."""
     price_book: Path | None = None
     """Has no effect on edge and cloud; accepted so that all tiers can share their settings."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
