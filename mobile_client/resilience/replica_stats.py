@@ -88,7 +88,7 @@ class ReplicaStats:
         self.delay = MeanDelay(clock)
         self.round_trips: deque[RoundTrip] = deque(maxlen=MAX_ROUND_TRIPS)
         self.chosen_at = 0.0
-        """When the replica was last chosen, in choices."""
+        """Number of the choice among replicas at which this one was last chosen."""
         self._clock = clock
         self._on_delay, self._on_failure = on_delay, on_failure
         self._running: set[AttemptToken] = set()

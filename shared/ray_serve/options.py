@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
-from shared.ray_serve.autoscaling import QueueWaitPolicy
+from shared.ray_serve.autoscaling import TARGET_BUSY, TARGET_WAIT_MS, QueueWaitPolicy
 from shared.serving.connection import ConnectionLimits
 
 MAX_REPLICAS = 1_000
@@ -24,9 +24,9 @@ class RayOptions(BaseModel):
     """Least number of replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | None = None
     """Largest number of replicas. Unset: as many as `min_replicas`, without autoscaling."""
-    target_wait_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 10.0
+    target_wait_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = TARGET_WAIT_MS
     """Expected wait in a replica's queue, in milliseconds, above which replicas are added."""
-    target_busy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
+    target_busy: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = TARGET_BUSY
     """Share of the time in which workers run texts above which replicas are added, and below which
     they are removed."""
     upscale_delay_s: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = 15.0
