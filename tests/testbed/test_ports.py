@@ -30,7 +30,7 @@ def test_taken_port_is_not_free() -> None:
 def test_machine_without_a_loopback_address_is_told_apart_from_a_taken_port(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ports.socket, "socket", WithoutLoopback)
+    monkeypatch.setattr(socket, "socket", WithoutLoopback)
     with pytest.raises(DimeeError, match=r"127\.0\.0\.1 is not an address of this machine"):
         ports.is_free(8700)
 
