@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import random
 import socket
-import tempfile
+import sys
 import threading
-from collections import deque
+from collections import OrderedDict
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,26 +18,24 @@ from shared.errors import DimeeError
 FIRST_PORT, LAST_PORT = 10_000, 65_535
 LEAST_CHOICE = 1_000
 """Least number of ports outside the system's own range; with fewer, that range is used as well."""
-MAX_RESERVED = 2_000
-"""Ports that one process reserves at most; it gives up the oldest reservation first."""
+MAX_RESERVED = 100
+"""Ports that one process reserves at most, each with an open socket; the oldest is given up."""
 
 
 class PortReservations:
     """Ports that this process has chosen; other processes of this user choose different ones.
 
     A server starts seconds after its port was chosen. Until then nothing listens on the port, so
-    that another process would find it free as well. A reservation is a POSIX lock of one byte of
-    ``file``; the system drops it when the process ends. Thread-safe.
+    that another process would find it free as well. A reservation is an abstract Unix socket with
+    the port in its name, which leaves no file, and which the system closes when the process ends.
+    Other systems than Linux have none: there a port is only checked. Thread-safe.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self._ports = _ports()
         self._random = random.Random()
-        self._descriptor: int | None = None
-        self._process = 0
-        self._reserved: deque[int] = deque()
-        self._taken: set[int] = set()
+        self._reserved: OrderedDict[int, socket.socket | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def choose(self, count: int) -> list[int]:
@@ -48,11 +45,10 @@ class PortReservations:
         """
         chosen: list[int] = []
         with self._lock:
-            self._open()
             for port in self._random.sample(self._ports, len(self._ports)):
                 if len(chosen) == count:
                     break
-                if port not in self._taken and is_free(port) and self._reserve(port):
+                if port not in self._reserved and is_free(port) and self._reserve(port):
                     chosen.append(port)
         if len(chosen) < count:
             raise DimeeError(
@@ -60,28 +56,22 @@ class PortReservations:
             )
         return chosen
 
-    def _open(self) -> None:
-        # a child of fork has its parent's descriptor, but none of its locks
-        if self._descriptor is None or self._process != os.getpid():
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            self._process = os.getpid()
-            self._reserved.clear()
-            self._taken.clear()
-
     def _reserve(self, port: int) -> bool:
-        assert self._descriptor is not None
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                return False
-            raise
-        self._reserved.append(port)
-        self._taken.add(port)
+        reservation = None
+        if sys.platform == "linux":
+            reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                reservation.bind(f"\0{self._prefix}-{port}")
+            except OSError as error:
+                reservation.close()
+                if error.errno == errno.EADDRINUSE:
+                    return False
+                raise
+        self._reserved[port] = reservation
         if len(self._reserved) > MAX_RESERVED:
-            oldest = self._reserved.popleft()
-            self._taken.discard(oldest)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, oldest)
+            _, oldest = self._reserved.popitem(last=False)
+            if oldest is not None:
+                oldest.close()
         return True
 
 
@@ -97,7 +87,7 @@ def _ports() -> list[int]:
 
 @cache
 def _reservations() -> PortReservations:
-    return PortReservations(Path(tempfile.gettempdir()) / f"dimee-ports-{os.getuid()}")
+    return PortReservations(f"dimee-port-{os.getuid()}")
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import subprocess
 import sys
@@ -37,25 +38,25 @@ def test_machine_without_a_loopback_address_is_told_apart_from_a_taken_port(
 
 CHILD = """
 import sys
-from pathlib import Path
 from testbed.processes.ports import PortReservations
-print(*PortReservations(Path(sys.argv[1])).choose(int(sys.argv[2])), flush=True)
+reservations = PortReservations(sys.argv[1])
+print(*reservations.choose(int(sys.argv[2])), flush=True)
 sys.stdin.read()
 """
 
 
 def test_processes_choose_different_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that another process has chosen is not free until that process ends."""
-    file = tmp_path / "ports"
+    name = f"test-{os.getpid()}-{tmp_path.name}"
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(file), "40"],
+        [sys.executable, "-c", CHILD, name, "40"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as child:
         assert child.stdout is not None
         theirs = {int(port) for port in child.stdout.readline().split()}
-        reservations = PortReservations(file)
+        reservations = PortReservations(name)
         monkeypatch.setattr(reservations, "_ports", sorted(theirs))
         assert len(theirs) == 40
         with pytest.raises(DimeeError, match="1 ports are needed, but only 0 are free"):
@@ -66,18 +67,18 @@ def test_processes_choose_different_ports(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(reservations.choose(40)) == theirs
 
 
-def test_ports_are_not_those_of_outgoing_connections(tmp_path: Path) -> None:
+def test_ports_are_not_those_of_outgoing_connections() -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     if high - low > 50_000:
         pytest.skip("this machine uses nearly all ports for outgoing connections")
-    chosen = PortReservations(tmp_path / "ports").choose(50)
+    chosen = PortReservations(f"test-{os.getpid()}").choose(50)
     assert len(set(chosen)) == 50
     assert all(not low <= port <= high for port in chosen)
 
 
-def test_oldest_reservation_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_reservation_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "MAX_RESERVED", 3)
-    reservations = PortReservations(tmp_path / "ports")
+    reservations = PortReservations(f"test-{os.getpid()}")
     oldest = reservations.choose(1)
     reservations.choose(3)
     monkeypatch.setattr(reservations, "_ports", oldest)
