@@ -10,7 +10,9 @@ from typing import NamedTuple
 from mobile_client.resilience.circuit_breaker import AttemptToken, CircuitBreaker
 from shared.domain import Delivery, Tier
 from shared.errors import (
+    BundleMismatch,
     DeadlineExceeded,
+    NotAdmitted,
     NotReady,
     Overloaded,
     TierError,
@@ -38,6 +40,9 @@ MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
 BUSY_S, MAX_BUSY_S = 0.1, 1.0
 """Time for which a replica that has refused a request as overloaded is asked after the others: by
 default, and at most."""
+UNSUITED_S = 10.0
+"""The same after it has refused this mobile's bundle or credentials. Such a replica is idle, so
+that it would be asked first."""
 
 
 class RoundTrip(NamedTuple):
@@ -101,7 +106,7 @@ class ReplicaStats:
 
     @property
     def busy(self) -> bool:
-        """True for a short time after the replica has refused a request as overloaded."""
+        """True for a time after a refusal that another replica may not give: it is asked last."""
         return self._clock() < self._busy_until
 
     def begin(self) -> AttemptToken:
@@ -144,6 +149,8 @@ class ReplicaStats:
         elif isinstance(exchange.error, Overloaded):
             wait_s = min(MAX_BUSY_S, exchange.error.retry_after_s or BUSY_S)
             self._busy_until = self._clock() + wait_s
+        elif isinstance(exchange.error, BundleMismatch | NotAdmitted):
+            self._busy_until = self._clock() + UNSUITED_S
         fair = not stalled and given_ms >= self.fair_timeout_ms
         self._update_breaker(exchange, token, fair)
         if self.breaker.needs_probe:
@@ -165,12 +172,17 @@ class ReplicaStats:
         if 2 * sum(not one.answered for one in self.round_trips) <= len(self.round_trips):
             self.round_trips.append(RoundTrip(waited_ms, answered=False))
 
-    def record_probe(self, error: TierError | None) -> None:
-        """Record the result of a probe; ``error`` is None if the replica is ready."""
+    def record_probe(self, error: TierError | None, next_probe_s: float = 0.0) -> None:
+        """Record the result of a probe; ``error`` is None if the replica is ready.
+
+        ``next_probe_s`` is the time until the next probe has ended, after a failure.
+        """
         if error is None:
             self.breaker.record_ready()
         else:
-            self.breaker.record_not_ready(unreachable=not isinstance(error, NotReady))
+            self.breaker.record_not_ready(
+                unreachable=not isinstance(error, NotReady), next_probe_s=next_probe_s
+            )
 
     def _update_breaker(self, exchange: Exchange, token: object, fair: bool) -> None:
         breaker, error = self.breaker, exchange.error
