@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.domain import State
+from shared.errors import InvalidInput
 from shared.ids import day_of, first_id, new_id
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server import partitions
@@ -170,6 +171,15 @@ def test_verify_of_a_day_reports_that_day_only(store: LedgerStore) -> None:
     assert (report.requests, report.caller_rows, report.tier_rows) == (2, 1, 2)
     assert verify(store).total_findings == 3
     assert verify(store, TODAY - timedelta(9)).requests == 0
+
+
+@pytest.mark.parametrize("day", [UNDATED, date.max])
+def test_day_that_no_identifier_can_have_is_refused(store: LedgerStore, day: date) -> None:
+    """Otherwise one store would report undated entries, and the other one nothing."""
+    store.upsert([*pair(date(2010, 5, 5)), caller()])
+    with pytest.raises(InvalidInput, match="2020-01-01 to 2099-12-31"):
+        verify(store, day)
+    assert verify(store, date(2099, 12, 31)).requests == 0
 
 
 def test_request_with_attempts_on_two_days_is_numbered_over_both(store: LedgerStore) -> None:
