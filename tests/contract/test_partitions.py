@@ -221,6 +221,22 @@ def test_prune_drops_a_day_and_deletes_from_another(postgresql: LedgerStore) -> 
     assert whole in days(store)
 
 
+def test_prune_drops_past_days_without_entries(postgresql: LedgerStore) -> None:
+    """The day after a delivery gets a partition, also if nothing arrives on it."""
+    store = postgresql
+    old, recent = TODAY - timedelta(100), TODAY - timedelta(50)
+    put(store, 2, *pair(old), *pair(recent), *pair(TODAY))
+    with store.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM entries")
+    dry_run = prune(store, 90 * DAY_S, dry_run=True)
+    assert old in days(store)
+    done = prune(store, 90 * DAY_S)
+    assert (dry_run.requests, done.requests, done.entries) == (0, 0, 0)
+    assert days(store) == [recent, TODAY, TODAY + timedelta(1)]
+    assert store.upsert(pair(old)).stored == 2
+    assert old in days(store)
+
+
 def test_prune_leaves_a_day_that_a_report_reads(
     postgresql: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,5 +155,6 @@ def not_on_days(days: Collection[date]) -> sa.ColumnElement[bool]:
 
 
 def is_lock_timeout(error: BaseException) -> bool:
-    """Return whether a statement waited for a lock for longer than `LOCK_S`."""
-    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == "55P03"
+    """Return whether a statement did not get a lock: within `LOCK_S`, or because of a deadlock."""
+    sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
+    return sqlstate in ("55P03", "40P01")

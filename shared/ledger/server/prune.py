@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 REQUESTS_PER_TRANSACTION = 2_000
 """Requests examined in one transaction; a delivery waits for at most one transaction."""
 
+_TOO_YOUNG = Pruned(received_before=0.0)
 _partner = entries.alias("partner")
 _is_partner = (_partner.c.attempt_id == entries.c.attempt_id) & (_partner.c.side != entries.c.side)
 _unpaired = _partner.c.attempt_id.is_(None)
@@ -101,11 +102,14 @@ def _prune_days(
                 removed = _removed_day(connection, day, result.received_before)
                 if removed is None:
                     continue
-                total = result + removed
-                if removed.requests and not dry_run:
-                    connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
-                    _record_pruning(connection, now, total)
-                    store.partitions.forget()
+                total = result
+                if removed is not _TOO_YOUNG:
+                    total += removed
+                    if not dry_run:
+                        connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
+                        store.partitions.forget()
+                        if removed.requests:
+                            _record_pruning(connection, now, total)
         except LedgerUnavailable as error:
             if not is_lock_timeout(error):
                 raise
@@ -119,15 +123,17 @@ def _prune_days(
 def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned | None:
     """Return the sum of a day that can be removed as a whole, whose table is then locked.
 
-    It has no request if every entry is too young. Returns None if only some requests are removed.
+    Returns `_TOO_YOUNG` if every entry is, or may be: a day that has none yet. Returns None if only
+    some requests are removed.
     """
     arrived = (sa.func.min(entries.c.received_at), sa.func.max(entries.c.received_at))
     oldest, newest = connection.execute(
         sa.select(*arrived).where(is_of_day(connection, entries, day))
     ).one()
-    if oldest is None or oldest >= before:
-        return Pruned(received_before=before)
-    if newest >= before:
+    over = day < datetime.fromtimestamp(before, UTC).date()
+    if not over if oldest is None else oldest >= before:
+        return _TOO_YOUNG
+    if newest is not None and newest >= before:
         return None
     lock_partitions(connection)
     connection.exec_driver_sql(f"LOCK TABLE {partition_of(day)} IN SHARE ROW EXCLUSIVE MODE")
@@ -152,7 +158,7 @@ def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned 
         .select_from(pairs)
         .where(of_day)
     ).one()
-    if row.kept or row.received_at is None or row.received_at >= before:
+    if row.kept or (row.received_at is not None and row.received_at >= before):
         return None
     if connection.execute(elsewhere.limit(1)).first() is not None:
         return None
