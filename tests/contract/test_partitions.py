@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.partitions import OTHER, UNDATED, existing_days, partition_of
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.transfer import export_entries, import_entries
 from shared.ledger.server.verify import verify
 from tests.support.entries import caller, tier
 
@@ -171,6 +173,21 @@ def test_verify_of_a_day_reports_that_day_only(store: LedgerStore) -> None:
     assert (report.requests, report.caller_rows, report.tier_rows) == (2, 1, 2)
     assert verify(store).total_findings == 3
     assert verify(store, TODAY - timedelta(9)).requests == 0
+
+
+def test_import_of_old_entries_keeps_the_partitions_of_later_days(
+    postgresql: LedgerStore, tmp_path: Path
+) -> None:
+    """They arrived first, and their place, ``entries_other``, stays locked by the import."""
+    ages = (partitions.PAST_DAYS + 9, 30, 20, 10)
+    source = LedgerStore(f"sqlite:///{tmp_path / 'source.sqlite'}")
+    for age in ages:
+        put(source, age, *pair(TODAY - timedelta(age)))
+    export_entries(source, tmp_path / "all.csv")
+    source.close()
+    assert import_entries(postgresql, tmp_path / "all.csv").stored == 2 * len(ages)
+    assert count(postgresql, OTHER) == 2
+    assert {TODAY - timedelta(age) for age in ages[1:]} <= set(days(postgresql))
 
 
 @pytest.mark.parametrize("day", [UNDATED, date.max])

@@ -48,17 +48,19 @@ class DayPartitions:
         self._retry_at = 0.0
 
     def prepare(self, delivered: Iterable[LedgerEntry]) -> None:
-        """Create the partitions of these entries and of tomorrow, in transactions of their own.
+        """Create the partitions of these entries and of tomorrow; see `prepare_days`."""
+        if self._engine.dialect.name == "postgresql":
+            self.prepare_days(day_of(entry.attempt_id) for entry in delivered)
 
-        Does not raise if one cannot be created: its entries then go to ``entries_other``, and move
-        when it is created later.
+    def prepare_days(self, days: Iterable[date | None]) -> None:
+        """Create the partitions of these days and of tomorrow, in transactions of their own.
+
+        For PostgreSQL only. Does not raise if one cannot be created: its entries then go to
+        ``entries_other``, and move when it is created later.
         """
-        if self._engine.dialect.name != "postgresql":
-            return
         now = self._clock()
         today = datetime.fromtimestamp(now, UTC).date()
         first, last = today - timedelta(PAST_DAYS), today + timedelta(FUTURE_DAYS)
-        days = {day_of(entry.attempt_id) for entry in delivered}
         needed = {day for day in days if day is not None and first <= day <= last}
         missing = (needed | {today + timedelta(1)}) - self._created
         if not missing or now < self._retry_at:
