@@ -212,7 +212,8 @@ def up(
     Each link is measured at the start; one that deviates from its specification by more than 10 %
     stops everything. dimee link changes links of a running testbed.
     """
-    hops = make_hops(links, link_seed)
+    replicas = {tier: int(options[f"{tier}_replicas"]) for tier in ("edge", "cloud")}
+    hops = make_hops(links, link_seed, replicas)
     bundle = describe_bundle(options)
     with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as stack:
         click.echo("starting ledger, cloud, edge and mobile …")
