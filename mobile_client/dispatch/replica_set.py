@@ -89,10 +89,14 @@ class ReplicaSet:
         """Return the client of a replica."""
         return self._clients[replica]
 
-    def next_client(self, tier: Tier) -> TierClient:
-        """Return the client for an exchange that no breaker and no load decide about."""
-        replica = self._tier_stats.choose(tier) or self._tier_stats.replicas[tier][0]
-        return self._clients[replica]
+    def next_client(self, tier: Tier, other_than: TierClient | None = None) -> TierClient:
+        """Return the client for an exchange that no breaker and no load decide about.
+
+        It is not ``other_than``, if another replica may be asked.
+        """
+        replicas = self._tier_stats.replicas[tier]
+        excluded = [one for one in replicas if self._clients[one] is other_than]
+        return self._clients[self._tier_stats.choose(tier, excluded) or replicas[0]]
 
     def report(self) -> dict[str, list[ReplicaReport]]:
         """Return the state of each replica, by tier."""

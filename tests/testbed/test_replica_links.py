@@ -6,12 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from shared.errors import DimeeError
 from testbed.links.hops import make_hops
 from testbed.links.relay import Relay
 from testbed.links.schedule import LinkState, Schedule, parse_state
 from testbed.links.settings import RelaySettings
-from testbed.up import PORTS, make_testbed
+from testbed.up import PORTS, make_testbed, up
 from tests.support.paths import free_ports
 
 HOST = "127.0.0.1"
@@ -106,3 +108,10 @@ def test_replicas_behind_a_link_fail_and_return_one_by_one() -> None:
             second.close()
 
     asyncio.run(run())
+
+
+def test_ports_of_replicas_must_exist(tmp_path: Path) -> None:
+    options = ["--cloud-port", "65000", "--cloud-replicas", "16", "--state-dir", str(tmp_path)]
+    found = CliRunner().invoke(up, options)
+    assert isinstance(found.exception, DimeeError)
+    assert "cloud-16 would have the port 66500" in str(found.exception)
