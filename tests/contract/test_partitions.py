@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from shared.errors import InvalidInput
 from shared.ids import day_of, first_id, new_id
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server import partitions
+from shared.ledger.server import prune as prune_module
 from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.partitions import OTHER, UNDATED, existing_days, partition_of
 from shared.ledger.server.prune import prune
@@ -236,6 +239,32 @@ def test_prune_drops_a_day_and_deletes_from_another(postgresql: LedgerStore) -> 
     assert {entry.request_id for entry in store.entries()} == {id_of(part, 2), id_of(young)}
     assert store.upsert(pair(whole)).stored == 2, "entries of a machine that was off"
     assert whole in days(store)
+
+
+def test_prune_reads_no_entry_of_a_young_day(
+    postgresql: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs every hour, and a ledger may have hundreds of millions of young entries."""
+    store, statements = postgresql, list[str]()
+    young, other = TODAY - timedelta(2), TODAY - timedelta(partitions.PAST_DAYS + 9)
+    put(store, 2, *(entry for number in range(200) for entry in pair(young, number)))
+    put(store, 98, *pair(other), caller(), tier())
+    selected = prune_module._names
+
+    def remembered(after: str, among: Sequence[date] | None) -> sa.Select[Any]:
+        query = selected(after, among)
+        options = {"literal_binds": True}
+        statements.append(str(query.compile(store._engine, compile_kwargs=options)))
+        return query
+
+    monkeypatch.setattr(prune_module, "_names", remembered)
+    assert prune(store, 90 * DAY_S).requests == 2
+    assert len(statements) == 2
+    with store.connect() as connection:
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statements[0]}").scalars())
+    assert "entries_undated" in plan
+    assert OTHER in plan
+    assert partition_of(young) not in plan
 
 
 def test_prune_drops_past_days_without_entries(postgresql: LedgerStore) -> None:

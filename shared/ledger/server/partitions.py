@@ -141,19 +141,26 @@ def is_of_day(connection: sa.Connection, table: sa.FromClause, day: date) -> sa.
     )
 
 
-def on_days(connection: sa.Connection, attempt_ids: Iterable[str]) -> sa.ColumnElement[bool]:
+def on_days_of(connection: sa.Connection, attempt_ids: Iterable[str]) -> sa.ColumnElement[bool]:
     """Return a condition that is true for these attempts, and lets PostgreSQL skip other days."""
     if connection.dialect.name != "postgresql":
         return sa.true()
-    days = {day_of(identifier) or UNDATED for identifier in attempt_ids}
+    return on_days({day_of(identifier) or UNDATED for identifier in attempt_ids})
+
+
+def on_days(days: Collection[date]) -> sa.ColumnElement[bool]:
+    """Return the condition that an entry is on one of these days, which only PostgreSQL has."""
     return sa.literal_column("entries.day", sa.Date).in_(days)
 
 
-def not_on_days(days: Collection[date]) -> sa.ColumnElement[bool]:
-    """Return the condition that an entry is on none of these days, which only PostgreSQL has."""
-    if not days:
-        return sa.true()
-    return sa.literal_column("entries.day", sa.Date).not_in(days)
+def days_besides(connection: sa.Connection, done: Collection[date]) -> list[date]:
+    """Return the days of all entries in PostgreSQL but those in ``done``.
+
+    PostgreSQL reads only the partitions of days that a condition names, not all but some.
+    """
+    days = {UNDATED, *existing_days(connection)}
+    days |= set(connection.scalars(sa.text(f"SELECT DISTINCT day FROM {OTHER}")))
+    return sorted(days.difference(done))
 
 
 def is_lock_timeout(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -19,11 +19,12 @@ from shared.errors import LedgerUnavailable
 from shared.ids import first_id
 from shared.ledger.reports import Pruned
 from shared.ledger.server.partitions import (
+    days_besides,
     existing_days,
     is_lock_timeout,
     is_of_day,
     lock_partitions,
-    not_on_days,
+    on_days,
     partition_of,
 )
 from shared.ledger.server.store import LedgerStore
@@ -59,16 +60,19 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
     now = time.time()
     before = now - older_than_s
     result = Pruned(received_before=before)
-    done: set[date] = set()
+    days: list[date] | None = None
     if store.dialect == "postgresql":
         result, done = _prune_days(store, now, result, dry_run)
+        with store.connect() as connection:
+            days = days_besides(connection, done)
     after = ""
     while True:
         with store.connect(writing=True) as connection:
-            page = connection.execute(_page(after, done)).all()
-            if not page:
+            names = connection.scalars(_names(after, days)).all()
+            if not names:
                 return result
-            after = page[-1].request_id
+            after = names[-1]
+            page = connection.execute(_page(names)).all()
             old = [row for row in page if row.received_at < before]
             removable = [row for row in old if not row.unfinished]
             page_result = Pruned(
@@ -192,19 +196,17 @@ def _record_pruning(connection: sa.Connection, now: float, result: Pruned) -> No
         connection.execute(prunings.insert().values(pruned_at=now, **facts))
 
 
-def _page(after: str, done: Collection[date]) -> sa.Select[Any]:
-    """Select the next requests by identifier, each with its age, size, cost and open rows.
+def _names(after: str, days: Sequence[date] | None) -> sa.Select[Any]:
+    """Select the next requests by identifier that have entries on these days; None for all days."""
+    query = sa.select(entries.c.request_id).where(entries.c.request_id > after)
+    if days is not None:
+        query = query.where(on_days(days))
+    query = query.group_by(entries.c.request_id).order_by(entries.c.request_id)
+    return query.limit(REQUESTS_PER_TRANSACTION)
 
-    Requests that have entries only on the days in ``done`` are left out.
-    """
-    names = (
-        sa.select(entries.c.request_id)
-        .where(entries.c.request_id > after, not_on_days(done))
-        .group_by(entries.c.request_id)
-        .order_by(entries.c.request_id)
-        .limit(REQUESTS_PER_TRANSACTION)
-        .subquery()
-    )
+
+def _page(names: Sequence[str]) -> sa.Select[Any]:
+    """Select these requests, each with its age, size, cost and open rows."""
     pairs = entries.outerjoin(_partner, _is_partner)
     return (
         sa.select(
@@ -216,7 +218,7 @@ def _page(after: str, done: Collection[date]) -> sa.Select[Any]:
             sa.func.coalesce(sa.func.sum(entries.c.cost_usd), 0.0).label("cost_usd"),
         )
         .select_from(pairs)
-        .where(entries.c.request_id.in_(sa.select(names.c.request_id)))
+        .where(entries.c.request_id.in_(names))
         .group_by(entries.c.request_id)
         .order_by(entries.c.request_id)
     )
