@@ -14,7 +14,6 @@ from shared.errors import (
     DeadlineExceeded,
     NotAdmitted,
     NotReady,
-    Overloaded,
     TierError,
     TierFailed,
     TierUnreachable,
@@ -38,8 +37,8 @@ is tried again: its link may have improved."""
 MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
 """Smallest number of answered and largest number of all recent round trips for a p95."""
 BUSY_S, MAX_BUSY_S = 0.1, 1.0
-"""Time for which a replica that has refused a request as overloaded is asked after the others: by
-default, and at most."""
+"""Time for which a replica that has refused or failed a request is asked after the others: by
+default, and at most if it is overloaded and says when to try again."""
 UNSUITED_S = 10.0
 """The same after it has refused this mobile's bundle or credentials. Such a replica is idle, so
 that it would be asked first."""
@@ -146,11 +145,12 @@ class ReplicaStats:
         if exchange.answer is not None and not stalled:
             self.record_delay(exchange.round_trip_ms)
             self.round_trips.append(RoundTrip(exchange.round_trip_ms, answered=True))
-        elif isinstance(exchange.error, Overloaded):
-            wait_s = min(MAX_BUSY_S, exchange.error.retry_after_s or BUSY_S)
-            self._busy_until = self._clock() + wait_s
         elif isinstance(exchange.error, BundleMismatch | NotAdmitted):
             self._busy_until = self._clock() + UNSUITED_S
+        elif isinstance(exchange.error, TierError) and not _without_end(exchange):
+            # it ended early, so that the replica has few outstanding exchanges
+            wait_s = min(MAX_BUSY_S, exchange.error.retry_after_s or BUSY_S)
+            self._busy_until = self._clock() + wait_s
         fair = not stalled and given_ms >= self.fair_timeout_ms
         self._update_breaker(exchange, token, fair)
         if self.breaker.needs_probe:
@@ -223,3 +223,9 @@ class ReplicaStats:
                 if share_left <= 0.05 + 1e-9:
                     return one.ms
         return answered_ms[-1]
+
+
+def _without_end(exchange: Exchange) -> bool:
+    """Return whether the time passed without a response, or an idle connection broke."""
+    late = isinstance(exchange.error, DeadlineExceeded)
+    return exchange.reused_connection_broke or (late and exchange.delivery is not Delivery.ARRIVED)

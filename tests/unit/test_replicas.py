@@ -13,7 +13,7 @@ import pytest
 from mobile_client.dispatch import replica_set
 from mobile_client.dispatch.replica_set import DRAIN_S, RESOLVE_INTERVAL_S, ReplicaSet
 from mobile_client.resilience.circuit_breaker import FAILURES
-from mobile_client.resilience.replica_stats import MAX_BUSY_S
+from mobile_client.resilience.replica_stats import BUSY_S, MAX_BUSY_S
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
 from shared import replica_addresses
@@ -21,11 +21,13 @@ from shared.addresses import MAX_ADDRESSES, split_addresses
 from shared.domain import Delivery, Tier
 from shared.errors import (
     BundleMismatch,
+    DeadlineExceeded,
     DimeeError,
     InvalidInput,
     NotAdmitted,
     NotReady,
     Overloaded,
+    TierFailed,
     TierUnreachable,
 )
 from shared.pricing.cost_model import CostModel
@@ -92,6 +94,27 @@ def test_replica_that_rests_or_refuses_is_chosen_last() -> None:
     for _ in range(FAILURES):
         second.record_exchange(failure(TierUnreachable("gone"), Delivery.NOT_SENT))
     assert tier_stats.choose(EDGE, [first]) is None
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("the queue is long"), TierFailed("500"), NotReady("starting")]
+)
+def test_replica_that_fails_at_once_does_not_attract_requests(error: DimeeError) -> None:
+    """It has the fewest outstanding exchanges."""
+    clock = Clock()
+    tier_stats = stats(2, clock)
+    slow, other = tier_stats.replicas[EDGE]
+    token = slow.begin()
+    slow.record_exchange(failure(error), token, timeout_ms=500.0)
+    slow.end(token)
+    for _ in range(5):
+        other.begin()
+    assert tier_stats.choose(EDGE) is other
+    clock.now += BUSY_S
+    assert tier_stats.choose(EDGE) is slow
+    lost = failure(DeadlineExceeded("no answer"), Delivery.UNKNOWN)
+    slow.record_exchange(lost, slow.begin(), timeout_ms=500.0)
+    assert not slow.busy  # that exchange was outstanding for as long as it took
 
 
 @pytest.mark.parametrize("error", [BundleMismatch("no"), NotAdmitted("no")])
