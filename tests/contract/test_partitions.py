@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,25 @@ def test_a_partition_that_could_not_be_created_is_created_later(
     assert count(postgresql, OTHER) == 0
     assert count(postgresql, partition_of(TODAY)) == 2
     assert verify(postgresql).consistent
+
+
+def test_delivery_during_the_creation_of_its_partition_is_stored(postgresql: LedgerStore) -> None:
+    """PostgreSQL had chosen ``entries_other`` for it, which does not take the day any more."""
+    day = TODAY - timedelta(7)
+    postgresql.partitions.prepare([])
+    postgresql.partitions._created.add(day)  # as after another process has dropped it
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as other:
+        with postgresql.connect() as creating:
+            partitions._create(creating, day)
+            delivery = other.submit(postgresql.upsert, pair(day))
+            for _ in range(6_000):
+                if delivery.done() or creating.execute(waits).scalar_one():
+                    break
+                time.sleep(0.01)
+            assert not delivery.done()
+        assert delivery.result(60).stored == 2
+    assert count(postgresql, partition_of(day)) == 2
 
 
 def test_wrong_clocks_create_a_bounded_number_of_partitions(postgresql: LedgerStore) -> None:

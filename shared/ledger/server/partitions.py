@@ -165,5 +165,16 @@ def days_besides(connection: sa.Connection, done: Collection[date]) -> list[date
 
 def is_lock_timeout(error: BaseException) -> bool:
     """Return whether a statement did not get a lock: within `LOCK_S`, or because of a deadlock."""
-    sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
-    return sqlstate in ("55P03", "40P01")
+    return _sqlstate(error) in ("55P03", _DEADLOCK)
+
+
+def is_partition_change(error: BaseException) -> bool:
+    """Return whether a statement failed because a partition was created or dropped meanwhile."""
+    return _sqlstate(error) in (_CHECK_VIOLATION, _DEADLOCK)
+
+
+_CHECK_VIOLATION, _DEADLOCK = "23514", "40P01"
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
