@@ -80,7 +80,8 @@ class MobileSettings(BundleSettings):
     trips. The first answer is returned, and both attempts are paid for."""
     probe_interval_s: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 0.5
     """Seconds between two probes of a server that failed: its ``/readyz`` is asked in the
-    background, and requests go to it again as soon as it is ready. A server that works is not
+    background, and requests go to it again as soon as it is ready. After a tenth of the time for
+    which it has been down, but at most 30 seconds, if that is longer. A server that works is not
     asked."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Most texts of one call that are in flight at once."""

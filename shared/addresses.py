@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -71,12 +72,22 @@ def split_addresses(urls: str) -> tuple[str, ...]:
 
 def valid_addresses(urls: str) -> str:
     """Return a list of addresses with commas; raise `ValueError` if one is wrong or repeated."""
-    each = [valid_address(url).rstrip("/") for url in split_addresses(urls)]
+    each = [_canonical(valid_address(url)) for url in split_addresses(urls)]
     if len(set(each)) < len(each):
         raise _problem("has the same address twice; give each replica once")
     if len(each) > MAX_ADDRESSES:
         raise _problem(f"has more than {MAX_ADDRESSES} addresses; give one name that has them")
     return urls
+
+
+def _canonical(url: str) -> tuple[str, str, int, str]:
+    """Return what of an address tells two servers apart: scheme, host, port and path."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").removesuffix(".")
+    with suppress(ValueError):
+        host = str(ip_address(host))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, host, port, parts.path.rstrip("/")
 
 
 Addresses = Annotated[str, AfterValidator(valid_addresses)]

@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -25,8 +26,21 @@ def has_name(url: str) -> bool:
     return False
 
 
+def has_route(family: int, address: Any) -> bool:
+    """Return whether this machine has a route to a socket address. Nothing is sent."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+    except OSError:
+        return False
+    return True
+
+
 async def system_addresses(host: str, port: int) -> list[str]:
     """Return the addresses of a host by the system's resolver; raise `OSError` without any.
+
+    Those to which this machine has no route, such as IPv6 addresses without IPv6, are left out
+    unless there are no others.
 
     The resolver may take many seconds without a network. It runs in a thread of its own, for which
     the end of the process does not wait.
@@ -47,7 +61,8 @@ async def system_addresses(host: str, port: int) -> list[str]:
         failure: OSError | None = None
         try:
             entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            usable = [entry for entry in entries if has_route(entry[0], entry[4])]
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in usable or entries))
         except (OSError, UnicodeError) as error:
             failure = error if isinstance(error, OSError) else OSError(str(error))
         with suppress(RuntimeError):  # the loop is closed

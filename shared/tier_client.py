@@ -42,6 +42,8 @@ _TLS_HINTS = {
 _MAX_CHUNKS = 10_000
 """Largest number of pieces of a body: a million chunks of one byte take seconds to read."""
 _MAX_REASON_CHARS = 200
+MAX_FORMER = 100
+"""Names of replicas after each other at an address that are told from a load balancer's."""
 
 
 class _InvalidAnswer(Exception):
@@ -74,7 +76,7 @@ class Exchange:
     carried a byte of the answer. That says nothing about the tier: the attempt should be made again
     on a fresh connection. ``waited_ms`` is the time before the round trip, in which other exchanges
     of this client had all of its connections. ``status`` is that of the response. ``replica`` is
-    the replica that gave it, or, without a response, that gave all earlier ones of this address.
+    the replica that gave it, or, without a response, the one that is known to be at this address.
     """
 
     delivery: Delivery
@@ -117,7 +119,13 @@ class TierClient:
         self._credentials = credentials or Credentials()
         self._clock = clock
         self._reader = ResponseReader(tier, self.shown_url, rules)
-        self._replicas: dict[str, None] = {}
+        self.replica: str | None = None
+        """Name of the replica at this address, by the last response; None before the first one.
+
+        None also behind a load balancer: if a name returns after another one.
+        """
+        self._former: set[str] = set()
+        self._balanced = False
         # httpx's client, with its cookies, redirects and hooks, took 0.12 ms of a request
         self._transport = transport or TierTransport(self._credentials.verify, address)
         self._free_connections = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -307,19 +315,14 @@ class TierClient:
             await response.aclose()
         return response, bytes(body)
 
-    @property
-    def replica(self) -> str | None:
-        """The replica that has given every response so far; None before the first one.
-
-        None also if there were several: the address is a load balancer's.
-        """
-        return next(iter(self._replicas)) if len(self._replicas) == 1 else None
-
     def _named(self, header: str | None) -> str | None:
         """Return the replica that gave a response, and remember it."""
         replica = replica_of(header)
-        if replica is not None and len(self._replicas) < 2:
-            self._replicas[replica] = None
+        if replica is not None and not self._balanced and replica != self.replica:
+            self._balanced = replica in self._former or len(self._former) >= MAX_FORMER
+            if self.replica is not None:
+                self._former.add(self.replica)
+            self.replica = None if self._balanced else replica
         return replica
 
     def _hint(self) -> str:

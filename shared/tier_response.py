@@ -93,10 +93,12 @@ class ResponseReader:
             return Content(Delivery.UNKNOWN, error=refusal)
         expected = _TIER_ERRORS if after is None else _STATE_ERRORS
         if is_error_document(payload, status) and isinstance(error, expected):
-            # A rate limit refuses before the tier records the attempt, the entry of a repeated
-            # attempt belongs to its first exchange, and a tier whose disk is full is not ready and
-            # cannot record that: none of them must have an entry.
+            # A rate limit and the limit of arriving bodies refuse before the tier records the
+            # attempt, the entry of a repeated attempt belongs to its first exchange, and a tier
+            # whose disk is full is not ready and cannot record that: none of them must have an
+            # entry.
             unrecorded = isinstance(error, RateLimited | AttemptRepeated | NotReady)
+            unrecorded |= isinstance(error, Overloaded) and error.field is not None
             return Content(Delivery.UNKNOWN if unrecorded else Delivery.ARRIVED, error=error)
         invalid = self.invalid(
             f"with status {status}, which is not an answer of a tier to a valid text; correct its "

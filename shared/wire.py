@@ -206,14 +206,11 @@ class Classification(Contract):
         if kept or not self.attempts:
             return not kept
         last = self.attempts[-1]
-        # a hedge may go to another replica of the same tier
+        # a hedge and a retry may go to another replica of the same tier, or to another tier
         chosen = {
             one.tier for one in self.attempts if one.reason in (Reason.ROUTE, Reason.ESCALATE)
         }
-        failed_over_to = {one.tier for one in self.attempts if one.reason is Reason.FAIL_OVER}
-        retried_elsewhere = last.reason is Reason.RETRY and last.tier in failed_over_to
-        hedged_elsewhere = last.reason is Reason.HEDGE and last.tier not in chosen
-        return not (last.reason is Reason.FAIL_OVER or hedged_elsewhere or retried_elsewhere)
+        return last.reason is not Reason.FAIL_OVER and last.tier in chosen
 
 
 class ClassifyItem(Contract):

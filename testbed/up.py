@@ -124,7 +124,14 @@ def testbed_from_options(options: dict[str, Any]) -> Testbed:
     replicas = {tier: int(options.get(f"{tier}_replicas") or 1) for tier in ("edge", "cloud")}
     every = [ports["ledger"], ports["mobile"]]
     for tier, count in replicas.items():
-        every += replica_ports(tier, count, ports).values()
+        own = replica_ports(tier, count, ports)
+        every += own.values()
+        name, port = max(own.items(), key=lambda item: item[1])
+        if port > 65_535:
+            raise DimeeError(
+                f"ports: {name} would have the port {port}, and the last one is 65535; choose a "
+                f"lower --{tier}-port or fewer --{tier}-replicas"
+            )
     if len(set(every)) < len(every):
         raise DimeeError("ports: two processes have the same port; give each role its own")
     settings = load_settings(
@@ -212,7 +219,8 @@ def up(
     Each link is measured at the start; one that deviates from its specification by more than 10 %
     stops everything. dimee link changes links of a running testbed.
     """
-    hops = make_hops(links, link_seed)
+    replicas = {tier: int(options[f"{tier}_replicas"]) for tier in ("edge", "cloud")}
+    hops = make_hops(links, link_seed, replicas)
     bundle = describe_bundle(options)
     with testbed_from_options(options | {"hops": hops}) as testbed, ExitStack() as stack:
         click.echo("starting ledger, cloud, edge and mobile …")

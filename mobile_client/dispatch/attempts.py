@@ -21,8 +21,8 @@ from shared.errors import (
     DimeeError,
     NotAdmitted,
     NotReady,
+    Overloaded,
     PolicyFailed,
-    RateLimited,
 )
 from shared.ids import new_id
 from shared.ledger.entry import LedgerEntry
@@ -367,7 +367,7 @@ def _error_facts(exchange: Exchange) -> dict[str, Any]:
     error = exchange.error
     if isinstance(error, DeadlineExceeded):
         state = State.TIMED_OUT
-    elif isinstance(error, NotAdmitted | RateLimited | NotReady) or (
+    elif isinstance(error, NotAdmitted | Overloaded | NotReady) or (
         exchange.delivery is Delivery.ARRIVED and error is not None and error.status != 500
     ):
         state = State.REFUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import time
@@ -47,7 +48,8 @@ class ReplicaSet:
 
     A URL is a replica. A URL whose name has several addresses is a replica for each of them. Names
     are resolved in the background, while there are requests: new addresses get a replica, vanished
-    ones get no more requests. While a name cannot be resolved, its last addresses are kept.
+    ones get no more requests, also if a name has one address and that changes. While a name cannot
+    be resolved, its last addresses are kept.
 
     Without ``resolve``, each URL is one replica. ``clock`` returns seconds. Used in one event loop.
     """
@@ -69,6 +71,7 @@ class ReplicaSet:
         self._clients: dict[ReplicaStats, TierClient] = {}
         self._drained_at: dict[ReplicaStats, float] = {}
         self._addresses: dict[str, list[str]] = {}
+        self._single: dict[str, str] = {}
         self._due_at = -math.inf
         self._resolved_at = -math.inf
         self._task: asyncio.Task[None] | None = None
@@ -86,10 +89,14 @@ class ReplicaSet:
         """Return the client of a replica."""
         return self._clients[replica]
 
-    def next_client(self, tier: Tier) -> TierClient:
-        """Return the client for an exchange that no breaker and no load decide about."""
-        replica = self._tier_stats.choose(tier) or self._tier_stats.replicas[tier][0]
-        return self._clients[replica]
+    def next_client(self, tier: Tier, other_than: TierClient | None = None) -> TierClient:
+        """Return the client for an exchange that no breaker and no load decide about.
+
+        It is not ``other_than``, if another replica may be asked.
+        """
+        replicas = self._tier_stats.replicas[tier]
+        excluded = [one for one in replicas if self._clients[one] is other_than]
+        return self._clients[self._tier_stats.choose(tier, excluded) or replicas[0]]
 
     def report(self) -> dict[str, list[ReplicaReport]]:
         """Return the state of each replica, by tier."""
@@ -139,10 +146,9 @@ class ReplicaSet:
     async def _update(self) -> None:
         try:
             for tier, urls in self._urls.items():
-                endpoints: list[Endpoint] = []
-                for url in urls:
-                    endpoints += await self._endpoints_of(url)
-                self._replace(tier, endpoints[:MAX_REPLICAS])
+                # at once: a name server that is silent would delay the next name by its time-out
+                found = await asyncio.gather(*map(self._endpoints_of, urls))
+                self._replace(tier, self._limited(tier, [one for each in found for one in each]))
             self._resolved_at = self._clock()
             await self._close_drained()
         finally:
@@ -161,13 +167,30 @@ class ReplicaSet:
         known = self._addresses.get(url, [])
         if not found:
             found = known
-        elif len(found) > 1 or known:
+        elif len(found) > 1 or known or self._has_moved(url, found[0]):
             self._addresses[url] = found
             if set(found) != set(known):
-                log.info("%s has %d addresses now", parts.hostname, len(found))
+                log.info("number of addresses of %s: %d", parts.hostname, len(found))
         # a name that never had several addresses is left to the connection, which also tries IPv6
         several = url in self._addresses
         return [Endpoint(url, address) for address in found] if several else [Endpoint(url)]
+
+    def _has_moved(self, url: str, address: str) -> bool:
+        """Return whether a name with one address has another one than before.
+
+        Connections that are kept alive would go to the earlier one as long as there are requests.
+        """
+        earlier = self._single.setdefault(url, address)
+        versions = {
+            ipaddress.ip_address(one.partition("%")[0]).version for one in (earlier, address)
+        }
+        # a name with an IPv4 and an IPv6 address may seem to move between them
+        return earlier != address and len(versions) == 1
+
+    def _limited(self, tier: Tier, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """Return at most `MAX_REPLICAS`, first those in use: resolvers change the order."""
+        in_use = {self._endpoints[one] for one in self._tier_stats.replicas[tier]}
+        return sorted(endpoints, key=lambda one: one not in in_use)[:MAX_REPLICAS]
 
     def _replace(self, tier: Tier, endpoints: list[Endpoint]) -> None:
         """Add the replicas that are new, and drain those that have vanished."""

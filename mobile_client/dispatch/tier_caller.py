@@ -110,8 +110,15 @@ class TierCaller:
         first_attempt: OpenAttempt,
         first: asyncio.Task[Exchange],
     ) -> Called:
-        attempt = self._recorder.prepare(run.request, hedge.ordinal, hedge.tier, hedge.reason)
-        attempt.hedges = first_attempt
+        assert hedge.replica is not None
+        attempt = self._recorder.prepare(
+            run.request,
+            hedge.ordinal,
+            hedge.tier,
+            hedge.reason,
+            replica=self._replicas.client(hedge.replica).replica,
+        )
+        attempt.hedges, attempt.replica = first_attempt, hedge.replica
         self._recorder.open(attempt)
         with self._recorder.ensure_closed(attempt):
             second = self._start(run, hedge, attempt, None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mobile_client.dispatch.attempts import AttemptRecorder, RoutedRequest
 from mobile_client.dispatch.spans import begin_exchange, end_exchange
 from mobile_client.monitoring.monitor_state import Event
-from shared.domain import Reason, Tier
+from shared.domain import Delivery, Reason, Tier
 from shared.tier_client import INFER, Exchange, TierClient
 from shared.wire import Classification, InferRequest
 
@@ -61,13 +61,14 @@ class Auditor:
 
     Answers of the cloud have a loss of 0 without an audit. They wait in the queue like the others,
     because the sequential test needs the losses in the order of the requests. The auditor never
-    raises: it counts a failed audit and drops it. ``choose_cloud`` returns the client of a replica.
+    raises: it counts a failed audit and drops it. ``choose_cloud`` returns the client of a replica,
+    another one than that of its argument if there is one.
     """
 
     def __init__(
         self,
         recorder: AttemptRecorder,
-        choose_cloud: Callable[[], TierClient],
+        choose_cloud: Callable[[TierClient | None], TierClient],
         bundle_id: str,
         record_event: Callable[[Event], None],
     ) -> None:
@@ -147,10 +148,14 @@ class Auditor:
             return 0
         async with self._slots:
             self._record_event(("sent", 1))
-            cloud = self._choose_cloud()
+            cloud = self._choose_cloud(None)
             exchange = await self._ask(cloud, sample, sample.ordinal)
             if exchange.reused_connection_broke:  # audits are minutes apart, and connections idle
                 exchange = await self._ask(cloud, sample, sample.ordinal + 1, fresh=True)
+            elif exchange.delivery is Delivery.NOT_SENT:
+                other = self._choose_cloud(cloud)
+                if other is not cloud:
+                    exchange = await self._ask(other, sample, sample.ordinal + 1)
         return None if exchange.answer is None else int(exchange.answer.label != sample.label)
 
     async def _ask(

@@ -61,7 +61,7 @@ class CertificateMonitor:
         settings: MobileSettings,
         runtime: LocalRuntime,
         recorder: AttemptRecorder,
-        choose_cloud: Callable[[], TierClient],
+        choose_cloud: Callable[[TierClient | None], TierClient],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings

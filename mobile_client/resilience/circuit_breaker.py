@@ -47,6 +47,8 @@ class CircuitBreaker:
     """True if the last exchange or probe had a ready tier; None before the first one."""
     heard_at: float = field(default=-math.inf, init=False)
     """Time of the last exchange or probe that counted."""
+    failing_since: float | None = field(default=None, init=False)
+    """Time of the first of the failures that no success has ended; None after a success."""
     suspected: bool = field(default=False, init=False)
     """True after a timeout that was too short to count, until an answer or a probe."""
     _open_until: float | None = field(default=None, init=False)
@@ -142,6 +144,8 @@ class CircuitBreaker:
         self._down = unreachable or not_ready
         self._heard(reached=False if self._down else self.reached)
         self.failures += 1
+        if self.failing_since is None:
+            self.failing_since = self.clock()
         self.last_unreachable = unreachable
         if unreachable:
             self._unreachable_until = self.clock() + OPEN_S
@@ -152,11 +156,15 @@ class CircuitBreaker:
         elif self.failures >= FAILURES and self._open_until is None:
             self._open_until = self.clock() + self._open_s
 
-    def record_not_ready(self, *, unreachable: bool) -> None:
-        """Record that a probe failed, and let no request try the tier while probes go on."""
+    def record_not_ready(self, *, unreachable: bool, next_probe_s: float = 0.0) -> None:
+        """Record that a probe failed, and let no request try the tier while probes go on.
+
+        ``next_probe_s`` is the time until the next probe has ended.
+        """
         self.record_failure(unreachable=unreachable, not_ready=not unreachable)
         if self._open_until is not None:
-            self._open_until = max(self._open_until, self.clock() + OPEN_S)
+            rest_s = max(OPEN_S, next_probe_s)
+            self._open_until = max(self._open_until, self.clock() + rest_s)
 
     def record_alive(self) -> None:
         """Record that the tier runs, but does not say whether it is ready.
@@ -185,3 +193,4 @@ class CircuitBreaker:
             self._closings += 1
         self.failures, self._open_until, self._trial, self._open_s = 0, None, None, OPEN_S
         self._down, self._unreachable_until = False, -math.inf
+        self.failing_since = None

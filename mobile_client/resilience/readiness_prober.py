@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
@@ -15,7 +16,11 @@ from shared.errors import DeadlineExceeded, TierError
 from shared.tier_client import TierClient
 
 INTERVAL_S = 0.5
-"""Time between two probes of one replica."""
+"""Time between two probes of one replica, unless it has been down for long."""
+DOWN_SHARE, MAX_INTERVAL_S = 0.1, 30.0
+"""The time between two probes is at least this share of the time for which the replica has been
+down, but not for that reason more than so many seconds. A million mobiles must not ask a tier that
+is down, or starts again, twice a second each."""
 IDLE_S = 60.0
 """Probes stop when there was no request for this long; the next request starts them again."""
 FRESH_S = 10.0
@@ -28,7 +33,7 @@ class ReadinessProber:
     A replica is asked after a failure and while its breaker is open, so that requests go to it
     again as soon as it is ready, and after a timeout that was too short to count against it. A
     replica that works is not asked. A probe waits as long for its answer as a timeout must last to
-    count.
+    count. The longer a replica is down, the less often it is asked, at random times.
 
     Used in one event loop; ``client_of`` returns the client of a replica, ``clock`` seconds.
     """
@@ -39,8 +44,10 @@ class ReadinessProber:
         client_of: Callable[[ReplicaStats], TierClient],
         interval_s: float = INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self._tier_stats = tier_stats
+        self._random = rng or random.Random()
         self._client_of = client_of
         self._interval_s = interval_s
         self._clock = clock
@@ -95,11 +102,18 @@ class ReadinessProber:
 
     async def _probe_while_needed(self, replica: ReplicaStats) -> None:
         client = self._client_of(replica)
+        wait_s = self._wait_s(replica)
         try:
             while True:
                 # a failure has just been observed, so that the first probe waits as well
-                if replica not in self._asked:
+                waited_s, since = 0.0, replica.breaker.failing_since
+                while replica not in self._asked and waited_s < wait_s:
                     await asyncio.sleep(self._interval_s)
+                    waited_s += self._interval_s
+                    if not self._is_needed(replica):
+                        return
+                    if replica.breaker.failing_since != since:
+                        break  # it has worked in the meantime
                 if not self._is_needed(replica):
                     return
                 self._asked.discard(replica)
@@ -107,17 +121,31 @@ class ReadinessProber:
                 timeout_s = replica.fair_timeout_ms / 1e3
                 error = await client.probe(timeout_s)
                 stalled = self._clock() - self._probed_at[replica] > timeout_s + STALL_MS / 1e3
-                if await self._only_readyz_hangs(replica, error, timeout_s):
+                wait_s = self._wait_s(replica)
+                if await self._only_readyz_hangs(replica, client, error, timeout_s):
                     replica.breaker.record_alive()
                 elif error is None or not stalled:
-                    replica.record_probe(error)
+                    # of the interval, the wait is a multiple; /readyz and /healthz may time out
+                    ended_s = wait_s + self._interval_s + 2 * timeout_s
+                    replica.record_probe(error, ended_s)
                 else:
                     self._asked.add(replica)
         finally:
             del self._tasks[replica]
 
+    def _wait_s(self, replica: ReplicaStats) -> float:
+        """Return the time from one probe of a replica to the next; a long one is random."""
+        since = replica.breaker.failing_since
+        down_s = 0.0 if since is None else self._clock() - since
+        more_s = min(MAX_INTERVAL_S, DOWN_SHARE * down_s) - self._interval_s
+        return self._interval_s + max(0.0, more_s) * self._random.uniform(0.5, 1.5)
+
     async def _only_readyz_hangs(
-        self, replica: ReplicaStats, error: TierError | None, timeout_s: float
+        self,
+        replica: ReplicaStats,
+        client: TierClient,
+        error: TierError | None,
+        timeout_s: float,
     ) -> bool:
         """Return True if the resting replica has not answered ``/readyz``, but does ``/healthz``.
 
@@ -126,4 +154,4 @@ class ReadinessProber:
         if replica.breaker.state == "closed":
             return False
         hangs = isinstance(error, DeadlineExceeded)
-        return hangs and await self._client_of(replica).is_alive(timeout_s)
+        return hangs and await client.is_alive(timeout_s)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from mobile_client.resilience.circuit_breaker import AttemptToken, CircuitBreaker
 from shared.domain import Delivery, Tier
 from shared.errors import (
+    BundleMismatch,
     DeadlineExceeded,
+    NotAdmitted,
     NotReady,
-    Overloaded,
     TierError,
     TierFailed,
     TierUnreachable,
@@ -36,8 +37,11 @@ is tried again: its link may have improved."""
 MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 20, 200
 """Smallest number of answered and largest number of all recent round trips for a p95."""
 BUSY_S, MAX_BUSY_S = 0.1, 1.0
-"""Time for which a replica that has refused a request as overloaded is asked after the others: by
-default, and at most."""
+"""Time for which a replica that has refused or failed a request is asked after the others: by
+default, and at most if it is overloaded and says when to try again."""
+UNSUITED_S = 10.0
+"""The same after it has refused this mobile's bundle or credentials. Such a replica is idle, so
+that it would be asked first."""
 
 
 class RoundTrip(NamedTuple):
@@ -101,7 +105,7 @@ class ReplicaStats:
 
     @property
     def busy(self) -> bool:
-        """True for a short time after the replica has refused a request as overloaded."""
+        """True for a time after a refusal that another replica may not give: it is asked last."""
         return self._clock() < self._busy_until
 
     def begin(self) -> AttemptToken:
@@ -141,7 +145,10 @@ class ReplicaStats:
         if exchange.answer is not None and not stalled:
             self.record_delay(exchange.round_trip_ms)
             self.round_trips.append(RoundTrip(exchange.round_trip_ms, answered=True))
-        elif isinstance(exchange.error, Overloaded):
+        elif isinstance(exchange.error, BundleMismatch | NotAdmitted):
+            self._busy_until = self._clock() + UNSUITED_S
+        elif isinstance(exchange.error, TierError) and not _without_end(exchange):
+            # it ended early, so that the replica has few outstanding exchanges
             wait_s = min(MAX_BUSY_S, exchange.error.retry_after_s or BUSY_S)
             self._busy_until = self._clock() + wait_s
         fair = not stalled and given_ms >= self.fair_timeout_ms
@@ -165,12 +172,17 @@ class ReplicaStats:
         if 2 * sum(not one.answered for one in self.round_trips) <= len(self.round_trips):
             self.round_trips.append(RoundTrip(waited_ms, answered=False))
 
-    def record_probe(self, error: TierError | None) -> None:
-        """Record the result of a probe; ``error`` is None if the replica is ready."""
+    def record_probe(self, error: TierError | None, next_probe_s: float = 0.0) -> None:
+        """Record the result of a probe; ``error`` is None if the replica is ready.
+
+        ``next_probe_s`` is the time until the next probe has ended, after a failure.
+        """
         if error is None:
             self.breaker.record_ready()
         else:
-            self.breaker.record_not_ready(unreachable=not isinstance(error, NotReady))
+            self.breaker.record_not_ready(
+                unreachable=not isinstance(error, NotReady), next_probe_s=next_probe_s
+            )
 
     def _update_breaker(self, exchange: Exchange, token: object, fair: bool) -> None:
         breaker, error = self.breaker, exchange.error
@@ -211,3 +223,9 @@ class ReplicaStats:
                 if share_left <= 0.05 + 1e-9:
                     return one.ms
         return answered_ms[-1]
+
+
+def _without_end(exchange: Exchange) -> bool:
+    """Return whether the time passed without a response, or an idle connection broke."""
+    late = isinstance(exchange.error, DeadlineExceeded)
+    return exchange.reused_connection_broke or (late and exchange.delivery is not Delivery.ARRIVED)

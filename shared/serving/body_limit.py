@@ -98,7 +98,8 @@ class BodyLimit:
                     break
                 if self._incomplete_bytes > self._max_incomplete_bytes:
                     raise Overloaded(
-                        "too many request bodies are arriving; try again in 1 s",
+                        "body: too many are arriving; try again in 1 s",
+                        field="body",
                         limit=self._max_incomplete_bytes,
                         retry_after_s=1.0,
                     )

@@ -14,7 +14,7 @@ from shared.terminal import protect_output
 from testbed.links.control import ControlServer
 from testbed.links.relay import Relay
 from testbed.links.schedule import read_schedule
-from testbed.links.settings import RelaySettings, parse_address
+from testbed.links.settings import RelaySettings, parse_addresses
 
 PR_SET_TIMERSLACK = 29
 
@@ -25,12 +25,9 @@ async def run(settings: RelaySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    relay = Relay(
-        parse_address(settings.link_listen),
-        parse_address(settings.link_target),
-        read_schedule(settings.link),
-        settings.link_seed,
-    )
+    listen, targets = map(parse_addresses, (settings.link_listen, settings.link_target))
+    (first, target), *further = zip(listen, targets, strict=True)
+    relay = Relay(first, target, read_schedule(settings.link), settings.link_seed, further)
     try:
         await relay.start()
         server = await asyncio.start_server(

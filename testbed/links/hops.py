@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from shared.errors import InvalidInput
 from shared.link_control import LinkControl
@@ -26,32 +27,47 @@ PREFIX = "link-"
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A hop with a link: its specification, and the ports of its relay."""
+    """A hop with a link: its specification, and the ports of its relay.
+
+    ``further_ports`` are those at which it listens for the second and further replicas of the
+    server. They share the link, as do all replicas of the caller.
+    """
 
     name: str
     spec: str
     port: int
     control_port: int
     seed: int = 0
+    further_ports: tuple[int, ...] = ()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Ports of the relay, one for each replica of the server."""
+        return (self.port, *self.further_ports)
 
     @property
     def control(self) -> LinkControl:
         """Client of the relay's control endpoint."""
         return LinkControl(self.name, f"http://127.0.0.1:{self.control_port}")
 
-    def role(self, target_port: int) -> Role:
+    def role(self, *target_ports: int) -> Role:
         """Return the relay as a process; the role's port is that of the control endpoint."""
         settings = {
             "DIMEE_LINK": self.spec,
-            "DIMEE_LINK_LISTEN": f"127.0.0.1:{self.port}",
-            "DIMEE_LINK_TARGET": f"127.0.0.1:{target_port}",
+            "DIMEE_LINK_LISTEN": ",".join(f"127.0.0.1:{port}" for port in self.ports),
+            "DIMEE_LINK_TARGET": ",".join(f"127.0.0.1:{port}" for port in target_ports),
             "DIMEE_LINK_SEED": str(self.seed),
         }
         return Role(PREFIX + self.name, "testbed.links", self.control_port, settings)
 
 
-def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
-    """Parse options such as ``mobile-edge=4g``; raises `InvalidInput`."""
+def make_hops(
+    options: Iterable[str], seed: int = 0, replicas: Mapping[str, int] | None = None
+) -> list[Hop]:
+    """Parse options such as ``mobile-edge=4g``; raises `InvalidInput`.
+
+    ``replicas`` is the number of processes of a server, one by default.
+    """
     specs: dict[str, str] = {}
     for option in options:
         name, _, spec = option.partition("=")
@@ -62,8 +78,12 @@ def make_hops(options: Iterable[str], seed: int = 0) -> list[Hop]:
             raise InvalidInput(f"--link: {name} has two links; give it one")
         read_schedule(spec)
         specs[name] = spec
-    ports = free_ports(2 * len(specs))
-    return [Hop(name, spec, ports.pop(), ports.pop(), seed) for name, spec in specs.items()]
+    counts = {name: (replicas or {}).get(HOPS[name][1], 1) for name in specs}
+    ports = iter(free_ports(len(specs) + sum(counts.values())))
+    return [
+        Hop(name, spec, next(ports), next(ports), seed, tuple(islice(ports, counts[name] - 1)))
+        for name, spec in specs.items()
+    ]
 
 
 def with_links(roles: Iterable[Role], hops: Sequence[Hop]) -> list[Role]:
@@ -81,16 +101,17 @@ def with_links(roles: Iterable[Role], hops: Sequence[Hop]) -> list[Role]:
         )
     for hop in hops:
         caller, target = HOPS[hop.name]
-        if not {caller, target} <= by_name.keys():
-            raise InvalidInput(
-                f"--link: {hop.name} cannot be emulated, because one of them has several replicas; "
-                "start one replica, or leave the link out"
-            )
-        relays.append(hop.role(by_name[target].port))
-        role = by_name[caller]
-        address = {f"DIMEE_{target.upper()}_URL": f"http://127.0.0.1:{hop.port}"}
-        by_name[caller] = replace(role, settings=role.settings | address)
+        relays.append(hop.role(*(role.port for role in by_name.values() if _is(role, target))))
+        urls = ",".join(f"http://127.0.0.1:{port}" for port in hop.ports)
+        for role in [role for role in by_name.values() if _is(role, caller)]:
+            settings = role.settings | {f"DIMEE_{target.upper()}_URL": urls}
+            by_name[role.name] = replace(role, settings=settings)
     return [*relays, *by_name.values()]
+
+
+def _is(role: Role, tier: str) -> bool:
+    """Return whether a process is a tier, or one of its replicas."""
+    return (role.tier or role.name) == tier
 
 
 def verify_links(

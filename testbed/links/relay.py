@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -28,16 +28,25 @@ Directions = tuple[LinkDirection, LinkDirection]
 class Relay:
     """Relay between ``listen`` and ``target`` with the delays, rates and outages of a link.
 
+    ``further`` has the pairs (listen, target) of other replicas behind the same link, whose
+    connections share its rates.
+
     Packet traces start with the schedule; before that, and for a probe, the link has their mean
     rates.
 
-    A relay belongs to the event loop on which it is started. While nothing listens on the target
+    A relay belongs to the event loop on which it is started. While nothing listens on a target
     it does not listen either, so that callers are refused as they would be without a relay.
     """
 
-    def __init__(self, listen: Address, target: Address, schedule: Schedule, seed: int = 0) -> None:
-        self._listen = listen
-        self._target = target
+    def __init__(
+        self,
+        listen: Address,
+        target: Address,
+        schedule: Schedule,
+        seed: int = 0,
+        further: Iterable[tuple[Address, Address]] = (),
+    ) -> None:
+        self._listen = {target: listen} | {other: own for own, other in further}
         self._seed = seed
         self._schedule = schedule
         self.state = schedule.state_at(0.0)
@@ -50,11 +59,11 @@ class Relay:
         self._directions = self._make_directions(self._link)
         self._probe_directions = self._make_directions(replace(self._link, loss=0.0))
         self.connections: set[RelayedConnection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: dict[Address, asyncio.Server] = {}
         self._probe_server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule_task: asyncio.Task[None] | None = None
-        self._polling_target = False
+        self._polled: set[Address] = set()
         self._random = random.Random(seed)
         self._counts = {"connections": 0, "rejected": 0, "up_bytes": 0, "down_bytes": 0}
 
@@ -71,8 +80,13 @@ class Relay:
 
     async def start(self) -> None:
         """Start to listen. The schedule starts with `run_schedule`."""
-        if self._server is None and self.outage != "reset":
-            self._server = await self._serve(self._listen, self._target, self._directions)
+        for target in self._listen:
+            await self._start(target)
+
+    async def _start(self, target: Address) -> None:
+        if target not in self._servers and self.outage != "reset":
+            server = await self._serve(self._listen[target], target, self._directions)
+            self._servers[target] = server
 
     async def close(self) -> None:
         """Stop listening and reset every connection."""
@@ -99,9 +113,8 @@ class Relay:
         return await loop.create_server(accept, *listen, reuse_address=True, backlog=256)
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for target in list(self._servers):
+            self._servers.pop(target).close()
 
     def _reset_connections(self) -> None:
         for connection in list(self.connections):
@@ -182,18 +195,19 @@ class Relay:
 
     def target_lost(self, target: Address) -> None:
         """If nothing listens on the target any more, stop listening until something does."""
-        if target == self._target and not self._polling_target:
-            self._polling_target = True
-            self._spawn(self._poll_target())
+        if target in self._listen and target not in self._polled:
+            self._polled.add(target)
+            self._spawn(self._poll_target(target))
 
-    async def _poll_target(self) -> None:
+    async def _poll_target(self, target: Address) -> None:
         try:
-            while not await is_listening(self._target):
-                self._stop_listening()
+            while not await is_listening(target):
+                if target in self._servers:
+                    self._servers.pop(target).close()
                 await asyncio.sleep(TARGET_POLL_S)
-            await self.start()
+            await self._start(target)
         finally:
-            self._polling_target = False
+            self._polled.discard(target)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -201,7 +215,7 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
     def _count_bytes(self, connection: RelayedConnection) -> None:
-        if connection.target != self._target:
+        if connection.target not in self._listen:
             return  # bytes of a probe
         self._counts["up_bytes"] += connection.up.passed_bytes
         self._counts["down_bytes"] += connection.down.passed_bytes
@@ -219,7 +233,7 @@ class Relay:
             "outage": self.outage,
             "link": asdict(self._link),
             "overhead_ms": self.overhead_ms,
-            "listening": self._server is not None,
+            "listening": len(self._servers) == len(self._listen),
             "open_connections": len(self.connections),
             "retransmissions": sum(direction.retransmissions for direction in self._directions),
             **self._counts,

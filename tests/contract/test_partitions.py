@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,13 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.domain import State
+from shared.errors import InvalidInput
 from shared.ids import day_of, first_id, new_id
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.server import partitions
+from shared.ledger.server import prune as prune_module
 from shared.ledger.server.bulk_insert import insert_entries
 from shared.ledger.server.partitions import OTHER, UNDATED, existing_days, partition_of
 from shared.ledger.server.prune import prune
 from shared.ledger.server.store import LedgerStore
+from shared.ledger.server.transfer import export_entries, import_entries
 from shared.ledger.server.verify import verify
 from tests.support.entries import caller, tier
 
@@ -126,6 +133,25 @@ def test_a_partition_that_could_not_be_created_is_created_later(
     assert verify(postgresql).consistent
 
 
+def test_delivery_during_the_creation_of_its_partition_is_stored(postgresql: LedgerStore) -> None:
+    """PostgreSQL had chosen ``entries_other`` for it, which does not take the day any more."""
+    day = TODAY - timedelta(7)
+    postgresql.partitions.prepare([])
+    postgresql.partitions._created.add(day)  # as after another process has dropped it
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as other:
+        with postgresql.connect() as creating:
+            partitions._create(creating, day)
+            delivery = other.submit(postgresql.upsert, pair(day))
+            for _ in range(6_000):
+                if delivery.done() or creating.execute(waits).scalar_one():
+                    break
+                time.sleep(0.01)
+            assert not delivery.done()
+        assert delivery.result(60).stored == 2
+    assert count(postgresql, partition_of(day)) == 2
+
+
 def test_wrong_clocks_create_a_bounded_number_of_partitions(postgresql: LedgerStore) -> None:
     for offset in range(-5000, 5000, 90):
         postgresql.upsert(pair(TODAY + timedelta(offset)))
@@ -172,6 +198,30 @@ def test_verify_of_a_day_reports_that_day_only(store: LedgerStore) -> None:
     assert verify(store, TODAY - timedelta(9)).requests == 0
 
 
+def test_import_of_old_entries_keeps_the_partitions_of_later_days(
+    postgresql: LedgerStore, tmp_path: Path
+) -> None:
+    """They arrived first, and their place, ``entries_other``, stays locked by the import."""
+    ages = (partitions.PAST_DAYS + 9, 30, 20, 10)
+    source = LedgerStore(f"sqlite:///{tmp_path / 'source.sqlite'}")
+    for age in ages:
+        put(source, age, *pair(TODAY - timedelta(age)))
+    export_entries(source, tmp_path / "all.csv")
+    source.close()
+    assert import_entries(postgresql, tmp_path / "all.csv").stored == 2 * len(ages)
+    assert count(postgresql, OTHER) == 2
+    assert {TODAY - timedelta(age) for age in ages[1:]} <= set(days(postgresql))
+
+
+@pytest.mark.parametrize("day", [UNDATED, date.max])
+def test_day_that_no_identifier_can_have_is_refused(store: LedgerStore, day: date) -> None:
+    """Otherwise one store would report undated entries, and the other one nothing."""
+    store.upsert([*pair(date(2010, 5, 5)), caller()])
+    with pytest.raises(InvalidInput, match="2020-01-01 to 2099-12-31"):
+        verify(store, day)
+    assert verify(store, date(2099, 12, 31)).requests == 0
+
+
 def test_request_with_attempts_on_two_days_is_numbered_over_both(store: LedgerStore) -> None:
     yesterday, name = TODAY - timedelta(1), id_of(TODAY - timedelta(1))
     store.upsert(pair(yesterday, final=False))
@@ -209,6 +259,48 @@ def test_prune_drops_a_day_and_deletes_from_another(postgresql: LedgerStore) -> 
     assert {entry.request_id for entry in store.entries()} == {id_of(part, 2), id_of(young)}
     assert store.upsert(pair(whole)).stored == 2, "entries of a machine that was off"
     assert whole in days(store)
+
+
+def test_prune_reads_no_entry_of_a_young_day(
+    postgresql: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs every hour, and a ledger may have hundreds of millions of young entries."""
+    store, statements = postgresql, list[str]()
+    young, other = TODAY - timedelta(2), TODAY - timedelta(partitions.PAST_DAYS + 9)
+    put(store, 2, *(entry for number in range(200) for entry in pair(young, number)))
+    put(store, 98, *pair(other), caller(), tier())
+    selected = prune_module._names
+
+    def remembered(after: str, among: Sequence[date] | None) -> sa.Select[Any]:
+        query = selected(after, among)
+        options = {"literal_binds": True}
+        statements.append(str(query.compile(store._engine, compile_kwargs=options)))
+        return query
+
+    monkeypatch.setattr(prune_module, "_names", remembered)
+    assert prune(store, 90 * DAY_S).requests == 2
+    assert len(statements) == 2
+    with store.connect() as connection:
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statements[0]}").scalars())
+    assert "entries_undated" in plan
+    assert OTHER in plan
+    assert partition_of(young) not in plan
+
+
+def test_prune_drops_past_days_without_entries(postgresql: LedgerStore) -> None:
+    """The day after a delivery gets a partition, also if nothing arrives on it."""
+    store = postgresql
+    old, recent = TODAY - timedelta(100), TODAY - timedelta(50)
+    put(store, 2, *pair(old), *pair(recent), *pair(TODAY))
+    with store.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM entries")
+    dry_run = prune(store, 90 * DAY_S, dry_run=True)
+    assert old in days(store)
+    done = prune(store, 90 * DAY_S)
+    assert (dry_run.requests, done.requests, done.entries) == (0, 0, 0)
+    assert days(store) == [recent, TODAY, TODAY + timedelta(1)]
+    assert store.upsert(pair(old)).stored == 2
+    assert old in days(store)
 
 
 def test_prune_leaves_a_day_that_a_report_reads(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
 from shared.domain import InputText
-from shared.errors import InvalidInput, TooLarge
+from shared.errors import DimeeError, InvalidInput, TooLarge
 from shared.settings import default_bundle
 from testbed.links.device_relay import (
     DeviceRelay,
@@ -25,7 +28,8 @@ from testbed.links.device_relay import (
 )
 from testbed.links.timer_selector import TimerSelector
 from testbed.load.cli import load
-from testbed.load.fleet.device import DeviceSpec
+from testbed.load.fleet import command
+from testbed.load.fleet.device import SUMS, DeviceSpec
 from testbed.load.fleet.fairness import fairness, jain
 from testbed.load.fleet.mix import apportion, read_mix
 from testbed.load.fleet.run import FleetOptions, check, device_specs
@@ -95,6 +99,45 @@ def test_too_many_requests_and_unknown_policies_are_refused(tmp_path: Path) -> N
         check(options(tmp_path, 1000, 3600.0, requests_per_s=1.0))
     with pytest.raises(InvalidInput, match="'best' is not known"):
         check(options(tmp_path, policy="best"))
+
+
+def test_fleet_beyond_the_limits_of_the_machine_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = [2_000]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, limit[0]))
+    assert check(options(tmp_path, 300)) == [300]  # 150 in each of two processes
+    with pytest.raises(InvalidInput, match=r"of 200 devices needs 2,600 open files.* allows 2,000"):
+        check(options(tmp_path, 400))
+    limit[0] = resource.RLIM_INFINITY
+    assert check(options(tmp_path, 400)) == [400]
+    free = SimpleNamespace(available=400_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert check(options(tmp_path, 300)) == [300]
+    with pytest.raises(InvalidInput, match=r"400 devices need 0.4 GB of memory, and 0.4 are free"):
+        check(options(tmp_path, 400))
+
+
+def test_run_without_a_request_says_so_and_has_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = dict.fromkeys(("attempts", *SUMS), 0)
+    device = {"device": 0, "class": "4g", "undelivered": 0, "samples": [], **sums}
+    ledger = {"consistent": True, "error": None, "requests": 40, "total_findings": 0}
+    result = {
+        "devices": [device], "links": [], "ledger": ledger, "warm_up_requests": 40, "planned": 0,
+        "ledger_totals": {name: {"devices": 0, "ledger": 0} for name in SUMS},
+        "sending_cpu_s": 0.0, "opened_s": 0.1, "processes": 1, "stopped": None,
+        "replicas": {"edge": 1, "cloud": 1},
+    }  # fmt: skip
+    monkeypatch.setattr(command, "run_fleet", lambda *_: result)
+    file, out = mix_file(tmp_path, CLASS), tmp_path / "o"
+    arguments = ["--devices", "1", "--mix", str(file), "--out", str(out), "--duration", "1"]
+    found = CliRunner().invoke(load, arguments)
+    assert isinstance(found.exception, DimeeError)
+    assert "no request fell into the 1 s; raise --duration" in str(found.exception)
+    assert json.loads((tmp_path / "o.json").read_text())["requests"] == 0
+    assert "Jain" in (tmp_path / "o.html").read_text()
 
 
 def test_options_that_a_fleet_does_not_use_are_refused(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.support.certificates import (
     written,
 )
 from tests.support.mobile import Handler, World
+from tests.support.played_tiers import plays
 
 
 def test_audit_runs_later_and_is_recorded_separately(bundle: Bundle, tmp_path: Path) -> None:
@@ -112,6 +113,26 @@ def test_failed_audit_is_counted_and_harmless(bundle: Bundle, tmp_path: Path) ->
     store.close()
     assert (report.failed, report.audits.attempts, report.audits.compared) == (0, 3, 0)
     assert report.audits.cost_lambda == 0  # nothing was sent
+
+
+def test_audit_goes_to_another_cloud_if_one_cannot_be_reached(tmp_path: Path) -> None:
+    settings = {
+        "policy": "mobile",
+        "audit_share": 1.0,
+        "cloud_url": "http://cloud-1,http://cloud-2",
+    }
+    world = World(tmp_path, played={"cloud-2": plays("answers", "cloud")}, settings=settings)
+
+    async def work(mobile: MobileService) -> Any:
+        await asked(mobile, TEXTS[:6])
+        await mobile.monitor.auditor.drain()
+        return mobile.monitor.health().audits
+
+    audits = world.run(work)
+    assert (audits.sent, audits.seen, audits.failed) == (6, 6, 0)
+    attempts = [one for one in world.entries() if one.reason is Reason.AUDIT]
+    assert sum(one.state is State.ANSWERED for one in attempts) == 6
+    assert len(attempts) > 6
 
 
 def test_running_audits_are_abandoned_at_shutdown(bundle: Bundle, tmp_path: Path) -> None:

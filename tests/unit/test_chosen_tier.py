@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,37 @@ def test_hedge_and_retry_at_another_replica_are_of_the_chosen_tier(tmp_path: Pat
     assert all(answer.from_chosen_tier for answer in answers)
     report = counted(found)
     assert (report.requests, report.not_from_chosen_tier) == (REQUESTS + 2, 0)
+
+
+def test_retry_after_a_hedge_at_another_tier_is_counted(tmp_path: Path) -> None:
+    """The edge fails, then the cloud that was hedged with it, so that another cloud answers."""
+
+    def fails_after(seconds: float, tier: str) -> Any:
+        async def handler(request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(seconds)
+            response: httpx.Response = await plays("fails", tier)(request)
+            return response
+
+        return handler
+
+    played = {
+        "edge": fails_after(0.05, "edge"),
+        "cloud-1": fails_after(0.1, "cloud"),
+        "cloud-2": plays("answers", "cloud"),
+    }
+    settings = {"hedge": "p95", "cloud_url": "http://cloud-1,http://cloud-2"}
+    found = World(tmp_path, played=played, settings=settings, virtual_time=True)
+
+    async def work(mobile: MobileService) -> Classification:
+        seen(mobile, Tier.EDGE, 20.0)
+        first, second = mobile.runtime.tier_stats.replicas[Tier.CLOUD]
+        first.chosen_at, second.chosen_at = -2.0, -1.0
+        return answered(await one(mobile, policy="edge", deadline_ms=5_000))
+
+    answer = found.run(work)
+    assert [one.reason.value for one in answer.attempts][-2:] == ["hedge", "retry"]
+    assert (answer.tier, answer.from_chosen_tier) == (Tier.CLOUD, False)
+    assert counted(found).not_from_chosen_tier == 1
 
 
 def test_hedge_that_wins_is_counted(tmp_path: Path) -> None:

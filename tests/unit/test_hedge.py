@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from mobile_client.resilience.circuit_breaker import FAILURES
+from mobile_client.resilience.replica_stats import RoundTrip
 from mobile_client.service import MobileService
 from shared.domain import State, Tier
 from shared.errors import DimeeError
@@ -192,3 +193,34 @@ def test_hedged_pair_that_fails_is_failed_over(tmp_path: Path) -> None:
     assert answer.tier is Tier.MOBILE
     assert answer.degraded_because == "offline"
     assert {entry.state for entry in callers(found)} == {State.FAILED, State.ANSWERED}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_hedge_that_loses_is_recorded_and_its_server_is_suspected(
+    tmp_path: Path, replicas: int
+) -> None:
+    """The first server answers late, and the second one, which hangs, has not yet."""
+
+    async def late(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.05)
+        answer: httpx.Response = await plays("answers", "edge")(request)
+        return answer
+
+    async def work(mobile: MobileService) -> Classification | DimeeError:
+        for replica in mobile.runtime.tier_stats.replicas[Tier.EDGE]:
+            replica.round_trips.extend([RoundTrip(5.0, True)] * 25)
+        mobile.runtime.tier_stats.replicas[Tier.EDGE][0].chosen_at = -1.0
+        outcome = await one(mobile, policy="edge")
+        loser = Tier.CLOUD if replicas == 1 else Tier.EDGE
+        assert mobile.runtime.tier_stats.replicas[loser][-1].breaker.suspected
+        return outcome
+
+    played = {"edge": late, "edge-2": plays("hangs", "edge"), "cloud": plays("hangs", "cloud")}
+    settings = {"hedge": "p95", "edge_url": ",".join(["http://edge", "http://edge-2"][:replicas])}
+    found = World(tmp_path, played=played, settings=settings, virtual_time=True)
+    answer = answered(found.run(work))
+    assert answer.tier is Tier.EDGE
+    assert sorted(attempts_of(answer)) == [
+        ("cloud" if replicas == 1 else "edge", "hedge", "abandoned"),
+        ("edge", "route", "answered"),
+    ]

@@ -185,7 +185,10 @@ def test_bodies_that_are_arriving_share_a_limit() -> None:
         for connection in connections[:2]:
             connection.send(post(b"a" * 1_000)[:-500])
         refused = connections[1]
-        statuses = [(await refused.response())[0]]
+        status, _, answer = await refused.response()
+        # by the field, a caller knows that the request was not read
+        assert answer["error"]["field"] == "body"
+        statuses = [status]
         connections[0].send(b"a" * 500)
         statuses.append((await connections[0].response())[0])
         connections[2].send(post(b"a" * 1_000))

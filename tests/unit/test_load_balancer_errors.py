@@ -11,7 +11,7 @@ import pytest
 
 from shared.domain import Delivery, Tier
 from shared.errors import DimeeError, Overloaded, TierFailed, TierUnreachable
-from shared.tier_client import Exchange, TierClient
+from shared.tier_client import MAX_FORMER, Exchange, TierClient
 from shared.wire import InferRequest
 from tests.support.answers import EDGE_RULES, valid_answer
 
@@ -84,9 +84,19 @@ def test_replica_of_a_broken_connection_is_that_of_earlier_responses() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    before, _, after, _, balanced = exchanges(
-        [refuse, named("cloud-1"), refuse, named("cloud-2"), refuse]
-    )
+    played = [refuse, named("cloud-1"), refuse, named("cloud-2"), refuse, named("cloud-1"), refuse]
+    before, _, first, _, second, _, balanced = exchanges(played)
     assert isinstance(before.error, TierUnreachable)
-    # after two names the address is a load balancer's, and the replica is not known
-    assert [one.replica for one in (before, after, balanced)] == [None, "cloud-1", None]
+    # a name that returns is a load balancer's, whose next replica is not known
+    found = [one.replica for one in (before, first, second, balanced)]
+    assert found == [None, "cloud-1", "cloud-2", None]
+
+
+def test_names_at_an_address_have_a_limit() -> None:
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("reset", request=request)
+
+    *_, within = exchanges([*(named(f"cloud-{n}") for n in range(MAX_FORMER)), broken])
+    assert within.replica == f"cloud-{MAX_FORMER - 1}"
+    *_, beyond = exchanges([*(named(f"cloud-{n}") for n in range(2 * MAX_FORMER)), broken])
+    assert beyond.replica is None

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from mobile_client.resilience.circuit_breaker import FAILURES, OPEN_S, SUSPECT_AFTER_S
-from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S
+from mobile_client.resilience.readiness_prober import FRESH_S, IDLE_S, MAX_INTERVAL_S
 from mobile_client.resilience.replica_stats import FAIR_TIMEOUT_MS
 from mobile_client.service import MobileService
 from shared.domain import Tier
@@ -30,11 +30,12 @@ class Played:
 
     def __init__(self, tier: str, what: str = "answers", delay_s: float = 0.0) -> None:
         self.tier, self.what, self.delay_s = tier, what, delay_s
-        self.probes = 0
+        self.probes = self.requests = 0
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         probe = request.url.path == "/readyz"
         self.probes += probe
+        self.requests += request.method == "POST"
         await asyncio.sleep(self.delay_s)
         if self.what == "starting":
             error = {"error": {"code": "not_ready", "message": "not yet"}}
@@ -112,6 +113,47 @@ def test_probes_keep_their_interval_and_stop_without_requests(tmp_path: Path) ->
         assert edge.probes == 0
         await one(mobile, policy="edge")
         assert mobile.prober.running == {Tier.EDGE}
+
+    world(tmp_path, edge, Played("cloud")).run(work)
+
+
+def test_probes_of_a_tier_that_is_down_for_long_become_rare(tmp_path: Path) -> None:
+    """And a tier that works and fails anew is asked soon again, as is one whose state is asked."""
+    edge = Played("edge", "gone")
+
+    async def minutes(mobile: MobileService, number: int) -> list[int]:
+        """Send a request each 5 s, and return the number of probes in each minute."""
+        counts = []
+        for _ in range(number):
+            before = edge.probes
+            for _ in range(12):
+                outcome = answered(await one(mobile, policy="edge"))
+                assert outcome.tier is Tier.CLOUD
+                await asyncio.sleep(5.0)
+            counts.append(edge.probes - before)
+        return counts
+
+    async def work(mobile: MobileService) -> None:
+        first, *_, last = await minutes(mobile, 10)
+        assert 15 <= first <= 60
+        assert 1 <= last <= 60 / (0.4 * MAX_INTERVAL_S)
+        requests = edge.requests
+        probes = edge.probes
+        mobile.prober.renew()
+        await asyncio.sleep(2 * INTERVAL_S)
+        assert edge.probes == probes + 1
+        edge.what = "answers"
+        for _ in range(120):
+            await asyncio.sleep(1.0)
+            if answered(await one(mobile, policy="edge")).tier is Tier.EDGE:
+                break
+        assert edge.requests == requests + 1  # no request tried it while it was down
+        edge.what = "gone"
+        for _ in range(FAILURES):
+            await one(mobile, policy="edge")
+        probes = edge.probes
+        await asyncio.sleep(4 * INTERVAL_S)
+        assert edge.probes - probes >= 3
 
     world(tmp_path, edge, Played("cloud")).run(work)
 

@@ -13,15 +13,26 @@ import pytest
 from mobile_client.dispatch import replica_set
 from mobile_client.dispatch.replica_set import DRAIN_S, RESOLVE_INTERVAL_S, ReplicaSet
 from mobile_client.resilience.circuit_breaker import FAILURES
-from mobile_client.resilience.replica_stats import MAX_BUSY_S
+from mobile_client.resilience.replica_stats import BUSY_S, MAX_BUSY_S
 from mobile_client.resilience.tier_stats import TierStats
 from mobile_client.settings import MobileSettings
+from shared import replica_addresses
 from shared.addresses import MAX_ADDRESSES, split_addresses
 from shared.domain import Delivery, Tier
-from shared.errors import DimeeError, InvalidInput, NotReady, Overloaded, TierUnreachable
+from shared.errors import (
+    BundleMismatch,
+    DeadlineExceeded,
+    DimeeError,
+    InvalidInput,
+    NotAdmitted,
+    NotReady,
+    Overloaded,
+    TierFailed,
+    TierUnreachable,
+)
 from shared.pricing.cost_model import CostModel
 from shared.pricing.live_prices import LivePrices
-from shared.replica_addresses import has_name, one_family, system_addresses
+from shared.replica_addresses import Resolve, has_name, one_family, system_addresses
 from shared.settings import read_settings
 from shared.tier_client import Exchange, TierClient
 from tests.support.answers import EDGE_RULES
@@ -85,6 +96,49 @@ def test_replica_that_rests_or_refuses_is_chosen_last() -> None:
     assert tier_stats.choose(EDGE, [first]) is None
 
 
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("the queue is long"), TierFailed("500"), NotReady("starting")]
+)
+def test_replica_that_fails_at_once_does_not_attract_requests(error: DimeeError) -> None:
+    """It has the fewest outstanding exchanges."""
+    clock = Clock()
+    tier_stats = stats(2, clock)
+    slow, other = tier_stats.replicas[EDGE]
+    token = slow.begin()
+    slow.record_exchange(failure(error), token, timeout_ms=500.0)
+    slow.end(token)
+    for _ in range(5):
+        other.begin()
+    assert tier_stats.choose(EDGE) is other
+    clock.now += BUSY_S
+    assert tier_stats.choose(EDGE) is slow
+    lost = failure(DeadlineExceeded("no answer"), Delivery.UNKNOWN)
+    slow.record_exchange(lost, slow.begin(), timeout_ms=500.0)
+    assert not slow.busy  # that exchange was outstanding for as long as it took
+
+
+@pytest.mark.parametrize("error", [BundleMismatch("no"), NotAdmitted("no")])
+def test_replica_that_refuses_every_request_of_this_mobile_does_not_attract_them(
+    error: DimeeError,
+) -> None:
+    """It answers at once, so that it is always the one with the fewest outstanding exchanges."""
+    clock = Clock()
+    tier_stats = stats(2, clock)
+    misfit, good = tier_stats.replicas[EDGE]
+    refusals = 0
+    for _ in range(100):
+        good.begin()
+        chosen = tier_stats.choose(EDGE)
+        if chosen is misfit:
+            refusals += 1
+            token = misfit.begin()
+            misfit.record_exchange(failure(error), token)
+            misfit.end(token)
+        clock.now += 0.25
+    assert refusals == 3  # one each UNSUITED_S
+    assert tier_stats.choose(EDGE, [good]) is misfit
+
+
 def test_tier_is_available_while_one_replica_is() -> None:
     tier_stats = stats(2)
     first, second = tier_stats.replicas[EDGE]
@@ -112,10 +166,15 @@ def test_addresses_of_replicas_are_checked() -> None:
     several = "http://127.0.0.1:1, http://127.0.0.1:2"
     settings = read_settings(MobileSettings, cloud_url=several)
     assert split_addresses(settings.cloud_url) == ("http://127.0.0.1:1", "http://127.0.0.1:2")
+    read_settings(MobileSettings, cloud_url="http://a:1,https://a:1,http://a:2,http://a:1/b")
     for wrong, problem in (
         ("http://a:1,", "is not an address|begins with neither"),
         ("http://a:1,b:2", "begins with neither"),
         ("http://a:1,http://a:1/", "twice"),
+        ("http://cloud:1,http://Cloud.:1", "twice"),
+        ("http://a,http://a:80", "twice"),
+        ("https://a:443/x,HTTPS://user:word@a/x/", "twice"),
+        ("http://[::1]:1,http://[0:0::1]:1", "twice"),
         (",".join(f"http://a:{n}" for n in range(1, MAX_ADDRESSES + 2)), "more than"),
     ):
         with pytest.raises(InvalidInput, match=problem):
@@ -153,6 +212,31 @@ def test_the_systems_resolver_is_asked() -> None:
         asyncio.run(system_addresses("no-such-host.invalid", 80))
 
 
+def test_addresses_without_a_route_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without IPv6 may be given more IPv6 addresses than others."""
+    versions = {socket.AF_INET: ["127.0.0.1"], socket.AF_INET6: ["2001:db8::1", "2001:db8::2"]}
+    routes = {socket.AF_INET}
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, 80))
+            for family, addresses in versions.items()
+            for address in addresses
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(replica_addresses, "has_route", lambda family, _: family in routes)
+    assert asyncio.run(system_addresses("cloud", 80)) == ["127.0.0.1"]
+    routes.clear()  # no network at all
+    assert len(asyncio.run(system_addresses("cloud", 80))) == 3
+
+
+def test_route_to_an_address() -> None:
+    assert replica_addresses.has_route(socket.AF_INET, ("127.0.0.1", 80))
+    # a broadcast address cannot be connected to
+    assert not replica_addresses.has_route(socket.AF_INET, ("255.255.255.255", 80))
+
+
 class Names:
     """Resolver whose addresses a test sets."""
 
@@ -171,11 +255,11 @@ class Names:
 class Replicas:
     """A set of replicas of the edge, with the clients that it has made and closed."""
 
-    def __init__(self, names: Names | None, url: str = "http://edge:8702") -> None:
+    def __init__(self, names: Resolve | None, *edge_urls: str) -> None:
         self.clock = Clock()
         self.stats = stats(1, self.clock)
         self.closed: list[str | None] = []
-        urls = {EDGE: (url,), CLOUD: ("http://127.0.0.1:8703",)}
+        urls = {EDGE: edge_urls or ("http://edge:8702",), CLOUD: ("http://127.0.0.1:8703",)}
         self.set = ReplicaSet(self.stats, urls, self._client, names, self.clock)
 
     def _client(self, tier: Tier, url: str, address: str | None) -> TierClient:
@@ -220,6 +304,49 @@ def test_replicas_follow_the_addresses_of_a_name() -> None:
         await replicas.set.close()
 
     asyncio.run(work())
+
+
+def test_name_with_one_address_moves_to_the_next_one() -> None:
+    """Requests without a pause would keep the connection to the earlier address alive."""
+
+    async def work() -> None:
+        names = Names("10.0.0.1")
+        replicas = Replicas(names)
+        assert await replicas.later() == [None]
+        assert await replicas.later() == [None]
+        names.addresses = ["10.0.0.2"]
+        assert await replicas.later() == ["10.0.0.2"]
+        names.addresses = ["10.0.0.1"]
+        assert await replicas.later() == ["10.0.0.1"]
+        await replicas.set.close()
+        both = Names("fd00::1", "10.0.0.1")  # of one server, whose addresses change their order
+        replicas = Replicas(both)
+        assert await replicas.later() == [None]
+        both.addresses.reverse()
+        assert await replicas.later() == [None]
+        await replicas.set.close()
+
+    asyncio.run(work())
+
+
+def test_silent_name_server_does_not_delay_the_other_names() -> None:
+    async def work() -> list[str | None]:
+        answered = asyncio.Event()
+
+        async def resolve(host: str, port: int) -> list[str]:
+            if host == "first":
+                await answered.wait()
+                return ["10.0.0.1"]
+            answered.set()
+            return ["10.0.0.2", "10.0.0.3"]
+
+        replicas = Replicas(resolve, "http://first:1", "http://second:2")
+        async with asyncio.timeout(30):
+            found = await replicas.later()
+        await replicas.set.close()
+        return found
+
+    assert asyncio.run(work()) == [None, "10.0.0.2", "10.0.0.3"]
 
 
 def test_vanished_replica_ends_its_exchanges_before_it_is_closed() -> None:
@@ -275,12 +402,18 @@ def test_address_is_never_resolved() -> None:
     asyncio.run(work())
 
 
-def test_name_of_many_addresses_has_a_limit() -> None:
-    async def work() -> Any:
+def test_name_of_many_addresses_has_a_limit_and_keeps_those_in_use() -> None:
+    async def work() -> None:
         names = Names(*(f"10.0.{n // 250}.{n % 250}" for n in range(1_000)))
         replicas = Replicas(names)
         found = await replicas.later()
+        assert len(found) == replica_set.MAX_REPLICAS
+        random.Random(0).shuffle(names.addresses)  # as name servers do
+        assert set(await replicas.later()) == set(found)
+        gone = found[0]
+        names.addresses.remove(str(gone))
+        later = await replicas.later()
+        assert (len(later), set(found) - set(later)) == (len(found), {gone})
         await replicas.set.close()
-        return found
 
-    assert len(asyncio.run(work())) == replica_set.MAX_REPLICAS
+    asyncio.run(work())

@@ -157,6 +157,20 @@ def test_hedge_goes_to_another_replica() -> None:
     assert driver.state.failed == {EDGE}
 
 
+def test_other_replicas_of_a_hedged_tier_are_asked_after_the_first_tier() -> None:
+    """The edge is slow, and one of two clouds fails while the edge is awaited."""
+    driver = with_replicas(1, hedging=True)
+    driver.stats.add_replica(CLOUD)
+    driver.stats.replicas[EDGE][0].round_trips.extend([RoundTrip(20.0, True)] * 25)
+    first = driver.attempt()
+    hedge = driver.send(HedgeDue(EDGE), Transition.HEDGE)
+    assert hedge.tier is CLOUD
+    driver.send(HedgeEnded(CLOUD, 0.0, TierFailed("500")), Transition.HEDGE_ENDED)
+    other = driver.send(failed_at(first), Transition.FAIL_OVER)
+    assert (other.tier, other.reason) == (CLOUD, Reason.FAIL_OVER)
+    assert other.replica not in (None, hedge.replica)
+
+
 def test_hedge_goes_to_another_tier_if_no_other_replica_can_be_asked() -> None:
     driver = hedged()
     open_breaker(driver.stats.replicas[EDGE][1])

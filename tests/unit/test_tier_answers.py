@@ -326,6 +326,8 @@ def test_body_up_to_the_limit_is_read_and_no_more() -> None:
     [
         (409, BundleMismatch("no").payload(), BundleMismatch, Delivery.ARRIVED),
         (429, Overloaded("full").payload(), Overloaded, Delivery.ARRIVED),
+        # before the body was read
+        (429, Overloaded("body: no", field="body").payload(), Overloaded, Delivery.UNKNOWN),
         (503, NotReady("no").payload(), NotReady, Delivery.UNKNOWN),
         (504, DeadlineExceeded("no").payload(), DeadlineExceeded, Delivery.ARRIVED),
         (500, TierFailed("no").payload(), TierFailed, Delivery.ARRIVED),

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from shared.ledger.entry import PROCESS_DIED, LedgerEntry
 from shared.ledger.server.bulk_insert import ENTRY_COLUMNS, entry_values
-from shared.ledger.server.partitions import on_days
+from shared.ledger.server.partitions import on_days_of
 from shared.ledger.server.tables import conflicts, entries
 
 _KEYS_AT_ONCE = 500
@@ -72,7 +72,7 @@ def _stored(
 ) -> Iterator[tuple[tuple[str, str], tuple[object, ...]]]:
     query = sa.select(*(entries.c[name] for name in ENTRY_COLUMNS)).where(
         entries.c.attempt_id.in_(attempt_ids),
-        on_days(connection, attempt_ids),
+        on_days_of(connection, attempt_ids),
         entries.c.error_code.is_distinct_from(PROCESS_DIED),
     )
     for row in connection.execute(query):

@@ -48,17 +48,19 @@ class DayPartitions:
         self._retry_at = 0.0
 
     def prepare(self, delivered: Iterable[LedgerEntry]) -> None:
-        """Create the partitions of these entries and of tomorrow, in transactions of their own.
+        """Create the partitions of these entries and of tomorrow; see `prepare_days`."""
+        if self._engine.dialect.name == "postgresql":
+            self.prepare_days(day_of(entry.attempt_id) for entry in delivered)
 
-        Does not raise if one cannot be created: its entries then go to ``entries_other``, and move
-        when it is created later.
+    def prepare_days(self, days: Iterable[date | None]) -> None:
+        """Create the partitions of these days and of tomorrow, in transactions of their own.
+
+        For PostgreSQL only. Does not raise if one cannot be created: its entries then go to
+        ``entries_other``, and move when it is created later.
         """
-        if self._engine.dialect.name != "postgresql":
-            return
         now = self._clock()
         today = datetime.fromtimestamp(now, UTC).date()
         first, last = today - timedelta(PAST_DAYS), today + timedelta(FUTURE_DAYS)
-        days = {day_of(entry.attempt_id) for entry in delivered}
         needed = {day for day in days if day is not None and first <= day <= last}
         missing = (needed | {today + timedelta(1)}) - self._created
         if not missing or now < self._retry_at:
@@ -139,21 +141,40 @@ def is_of_day(connection: sa.Connection, table: sa.FromClause, day: date) -> sa.
     )
 
 
-def on_days(connection: sa.Connection, attempt_ids: Iterable[str]) -> sa.ColumnElement[bool]:
+def on_days_of(connection: sa.Connection, attempt_ids: Iterable[str]) -> sa.ColumnElement[bool]:
     """Return a condition that is true for these attempts, and lets PostgreSQL skip other days."""
     if connection.dialect.name != "postgresql":
         return sa.true()
-    days = {day_of(identifier) or UNDATED for identifier in attempt_ids}
+    return on_days({day_of(identifier) or UNDATED for identifier in attempt_ids})
+
+
+def on_days(days: Collection[date]) -> sa.ColumnElement[bool]:
+    """Return the condition that an entry is on one of these days, which only PostgreSQL has."""
     return sa.literal_column("entries.day", sa.Date).in_(days)
 
 
-def not_on_days(days: Collection[date]) -> sa.ColumnElement[bool]:
-    """Return the condition that an entry is on none of these days, which only PostgreSQL has."""
-    if not days:
-        return sa.true()
-    return sa.literal_column("entries.day", sa.Date).not_in(days)
+def days_besides(connection: sa.Connection, done: Collection[date]) -> list[date]:
+    """Return the days of all entries in PostgreSQL but those in ``done``.
+
+    PostgreSQL reads only the partitions of days that a condition names, not all but some.
+    """
+    days = {UNDATED, *existing_days(connection)}
+    days |= set(connection.scalars(sa.text(f"SELECT DISTINCT day FROM {OTHER}")))
+    return sorted(days.difference(done))
 
 
 def is_lock_timeout(error: BaseException) -> bool:
-    """Return whether a statement waited for a lock for longer than `LOCK_S`."""
-    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == "55P03"
+    """Return whether a statement did not get a lock: within `LOCK_S`, or because of a deadlock."""
+    return _sqlstate(error) in ("55P03", _DEADLOCK)
+
+
+def is_partition_change(error: BaseException) -> bool:
+    """Return whether a statement failed because a partition was created or dropped meanwhile."""
+    return _sqlstate(error) in (_CHECK_VIOLATION, _DEADLOCK)
+
+
+_CHECK_VIOLATION, _DEADLOCK = "23514", "40P01"
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +19,12 @@ from shared.errors import LedgerUnavailable
 from shared.ids import first_id
 from shared.ledger.reports import Pruned
 from shared.ledger.server.partitions import (
+    days_besides,
     existing_days,
     is_lock_timeout,
     is_of_day,
     lock_partitions,
-    not_on_days,
+    on_days,
     partition_of,
 )
 from shared.ledger.server.store import LedgerStore
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 REQUESTS_PER_TRANSACTION = 2_000
 """Requests examined in one transaction; a delivery waits for at most one transaction."""
 
+_TOO_YOUNG = Pruned(received_before=0.0)
 _partner = entries.alias("partner")
 _is_partner = (_partner.c.attempt_id == entries.c.attempt_id) & (_partner.c.side != entries.c.side)
 _unpaired = _partner.c.attempt_id.is_(None)
@@ -58,16 +60,19 @@ def prune(store: LedgerStore, older_than_s: float, dry_run: bool = False) -> Pru
     now = time.time()
     before = now - older_than_s
     result = Pruned(received_before=before)
-    done: set[date] = set()
+    days: list[date] | None = None
     if store.dialect == "postgresql":
         result, done = _prune_days(store, now, result, dry_run)
+        with store.connect() as connection:
+            days = days_besides(connection, done)
     after = ""
     while True:
         with store.connect(writing=True) as connection:
-            page = connection.execute(_page(after, done)).all()
-            if not page:
+            names = connection.scalars(_names(after, days)).all()
+            if not names:
                 return result
-            after = page[-1].request_id
+            after = names[-1]
+            page = connection.execute(_page(names)).all()
             old = [row for row in page if row.received_at < before]
             removable = [row for row in old if not row.unfinished]
             page_result = Pruned(
@@ -101,11 +106,14 @@ def _prune_days(
                 removed = _removed_day(connection, day, result.received_before)
                 if removed is None:
                     continue
-                total = result + removed
-                if removed.requests and not dry_run:
-                    connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
-                    _record_pruning(connection, now, total)
-                    store.partitions.forget()
+                total = result
+                if removed is not _TOO_YOUNG:
+                    total += removed
+                    if not dry_run:
+                        connection.exec_driver_sql(f"DROP TABLE {partition_of(day)}")
+                        store.partitions.forget()
+                        if removed.requests:
+                            _record_pruning(connection, now, total)
         except LedgerUnavailable as error:
             if not is_lock_timeout(error):
                 raise
@@ -119,15 +127,17 @@ def _prune_days(
 def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned | None:
     """Return the sum of a day that can be removed as a whole, whose table is then locked.
 
-    It has no request if every entry is too young. Returns None if only some requests are removed.
+    Returns `_TOO_YOUNG` if every entry is, or may be: a day that has none yet. Returns None if only
+    some requests are removed.
     """
     arrived = (sa.func.min(entries.c.received_at), sa.func.max(entries.c.received_at))
     oldest, newest = connection.execute(
         sa.select(*arrived).where(is_of_day(connection, entries, day))
     ).one()
-    if oldest is None or oldest >= before:
-        return Pruned(received_before=before)
-    if newest >= before:
+    over = day < datetime.fromtimestamp(before, UTC).date()
+    if not over if oldest is None else oldest >= before:
+        return _TOO_YOUNG
+    if newest is not None and newest >= before:
         return None
     lock_partitions(connection)
     connection.exec_driver_sql(f"LOCK TABLE {partition_of(day)} IN SHARE ROW EXCLUSIVE MODE")
@@ -152,7 +162,7 @@ def _removed_day(connection: sa.Connection, day: date, before: float) -> Pruned 
         .select_from(pairs)
         .where(of_day)
     ).one()
-    if row.kept or row.received_at is None or row.received_at >= before:
+    if row.kept or (row.received_at is not None and row.received_at >= before):
         return None
     if connection.execute(elsewhere.limit(1)).first() is not None:
         return None
@@ -186,19 +196,17 @@ def _record_pruning(connection: sa.Connection, now: float, result: Pruned) -> No
         connection.execute(prunings.insert().values(pruned_at=now, **facts))
 
 
-def _page(after: str, done: Collection[date]) -> sa.Select[Any]:
-    """Select the next requests by identifier, each with its age, size, cost and open rows.
+def _names(after: str, days: Sequence[date] | None) -> sa.Select[Any]:
+    """Select the next requests by identifier that have entries on these days; None for all days."""
+    query = sa.select(entries.c.request_id).where(entries.c.request_id > after)
+    if days is not None:
+        query = query.where(on_days(days))
+    query = query.group_by(entries.c.request_id).order_by(entries.c.request_id)
+    return query.limit(REQUESTS_PER_TRANSACTION)
 
-    Requests that have entries only on the days in ``done`` are left out.
-    """
-    names = (
-        sa.select(entries.c.request_id)
-        .where(entries.c.request_id > after, not_on_days(done))
-        .group_by(entries.c.request_id)
-        .order_by(entries.c.request_id)
-        .limit(REQUESTS_PER_TRANSACTION)
-        .subquery()
-    )
+
+def _page(names: Sequence[str]) -> sa.Select[Any]:
+    """Select these requests, each with its age, size, cost and open rows."""
     pairs = entries.outerjoin(_partner, _is_partner)
     return (
         sa.select(
@@ -210,7 +218,7 @@ def _page(after: str, done: Collection[date]) -> sa.Select[Any]:
             sa.func.coalesce(sa.func.sum(entries.c.cost_usd), 0.0).label("cost_usd"),
         )
         .select_from(pairs)
-        .where(entries.c.request_id.in_(sa.select(names.c.request_id)))
+        .where(entries.c.request_id.in_(names))
         .group_by(entries.c.request_id)
         .order_by(entries.c.request_id)
     )

@@ -22,7 +22,7 @@ from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
 from shared.ledger.server.bulk_insert import KEY, first_ends, insert_entries
 from shared.ledger.server.conflicts import record_conflicts
-from shared.ledger.server.partitions import DayPartitions
+from shared.ledger.server.partitions import DayPartitions, is_partition_change
 from shared.ledger.server.tables import entries
 from shared.ledger.sqlite_file import (
     RemovedFileError,
@@ -34,6 +34,8 @@ from shared.ledger.sqlite_file import (
 _CACHE_KB = 64 * 1024  # SQLite's default of 2 MB is too small for the indexes of a million entries
 BUSY_TIMEOUT_S = 8.0
 """Time to wait for a lock of SQLite's file. It is below the ten seconds that a shipper waits."""
+INSERT_ATTEMPTS = 3
+"""Most attempts to store a delivery while partitions change or the disk is full."""
 _ALEMBIC = threading.Lock()  # Alembic's context is global to the process
 _MIGRATION_LOCK = 0x64696D6565  # key of the advisory lock; no other program uses it
 
@@ -79,12 +81,14 @@ class LedgerStore:
         """
         if not delivered:
             return StoreResult()
-        try:
-            result = self._insert(delivered)
-        except LedgerUnavailable as error:
-            if not (_is_full(error) and self._empty_wal()):
-                raise
-            result = self._insert(delivered)
+        for attempt in range(INSERT_ATTEMPTS):
+            try:
+                result = self._insert(delivered)
+                break
+            except LedgerUnavailable as error:
+                again = is_partition_change(error) or (_is_full(error) and self._empty_wal())
+                if not again or attempt == INSERT_ATTEMPTS - 1:
+                    raise
         self.write_problem = None
         return result
 

@@ -144,25 +144,19 @@ def _not_from_chosen_tier(connection: sa.Connection) -> int:
     """
     earlier = entries.alias("earlier")
 
-    def of_the_tier(*reasons: Reason) -> sa.ColumnElement[bool]:
-        return (
-            sa.select(earlier.c.request_id)
-            .where(
-                (earlier.c.request_id == entries.c.request_id)
-                & (earlier.c.side == Side.CALLER.value)
-                & (earlier.c.tier == entries.c.tier)
-                & earlier.c.reason.in_(reasons)
-            )
-            .exists()
+    tier_was_chosen = (
+        sa.select(earlier.c.request_id)
+        .where(
+            (earlier.c.request_id == entries.c.request_id)
+            & (earlier.c.side == Side.CALLER.value)
+            & (earlier.c.tier == entries.c.tier)
+            & earlier.c.reason.in_((Reason.ROUTE, Reason.ESCALATE))
         )
-
-    reason = entries.c.reason
-    replaced = (
-        (reason == Reason.FAIL_OVER.value)
-        # a hedge may go to another replica of the same tier
-        | ((reason == Reason.HEDGE.value) & ~of_the_tier(Reason.ROUTE, Reason.ESCALATE))
-        | ((reason == Reason.RETRY.value) & of_the_tier(Reason.FAIL_OVER))
+        .exists()
     )
+    # a hedge and a retry may go to another replica of the same tier, or to another tier
+    elsewhere = entries.c.reason.in_((Reason.HEDGE, Reason.RETRY)) & ~tier_was_chosen
+    replaced = (entries.c.reason == Reason.FAIL_OVER.value) | elsewhere
     answered = _callers & entries.c.final & (entries.c.state == State.ANSWERED.value)
     query = sa.select(sa.func.count()).where(
         answered & (replaced | entries.c.error_code.is_not(None))

@@ -24,6 +24,7 @@ from shared.errors import InvalidInput, MissingExtra
 from shared.extras import install_command
 from shared.field_types import Timestamp
 from shared.files import open_regular
+from shared.ids import day_of
 from shared.ledger.entry import LedgerEntry
 from shared.ledger.reports import StoreResult
 from shared.ledger.server.bulk_insert import first_ends, insert_entries
@@ -80,15 +81,18 @@ def import_entries(store: LedgerStore, file: Path) -> StoreResult:
     `InvalidInput`, without a change, for a damaged file, for one that is not an export, and for an
     end that differs from the one in the ledger or in an earlier row.
     """
-    kind = _kind(file)
+    read = _read_parquet if _kind(file) == "parquet" else _read_csv
     stored = duplicates = 0
+    if store.dialect == "postgresql":
+        # before the transaction, whose rows in entries_other would lock out each later day
+        with _read_errors(file):
+            store.partitions.prepare_days({day_of(str(row["attempt_id"])) for row in read(file)})
     with store.connect(writing=True) as connection, _read_errors(file):
-        read = (_read_parquet if kind == "parquet" else _read_csv)(file)
-        for batch in _batches(_checked(file, *row) for row in enumerate(read, start=1)):
+        rows_read = enumerate(read(file), start=1)
+        for batch in _batches(_checked(file, *row) for row in rows_read):
             for received_at, delivery in groupby(batch, key=itemgetter(0)):
                 numbered = [(number, entry) for _, number, entry in delivery]
                 rows = first_ends(entry for _, entry in numbered)
-                store.partitions.prepare(rows)
                 changed = insert_entries(connection, rows, received_at)
                 stored += changed
                 duplicates += len(numbered) - changed

@@ -7,12 +7,14 @@ count is not zero, so that a consistent ledger of any size needs three queries.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from shared.domain import Delivery, Side, State
+from shared.errors import InvalidInput
+from shared.ids import AFTER_LAST_DAY, FIRST_DAY
 from shared.ledger.reports import Finding, Verification
 from shared.ledger.server.conflicts import count_conflicts
 from shared.ledger.server.missing import missing_by_replica
@@ -170,8 +172,14 @@ def verify(store: LedgerStore, day: date | None = None) -> Verification:
     """Match the two sides of every attempt, in one snapshot of the database.
 
     With ``day``, only the attempts that `shared.ids.day_of` dates on it, and all attempts of their
-    requests.
+    requests. Raises `InvalidInput` for a day on which it dates none.
     """
+    if day is not None and not FIRST_DAY <= day < AFTER_LAST_DAY:
+        raise InvalidInput(
+            f"day: {day} is a day of no identifier; give one from {FIRST_DAY} to "
+            f"{AFTER_LAST_DAY - timedelta(1)}, or none to verify everything",
+            field="day",
+        )
     with store.connect() as connection:
         every = sa.true()
         of_day = {

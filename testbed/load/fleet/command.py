@@ -110,5 +110,10 @@ def run_command(out: Path, allow_unverified: bool, options: dict[str, Any]) -> N
             f"the links of {', '.join(unverified)} deviate by more than {TOLERANCE:.0%}; use a "
             "quieter machine, or accept it with --allow-unverified"
         )
+    if not report["requests"]:
+        raise DimeeError(
+            f"load: no request fell into the {fleet.duration_s:g} s; raise --duration or the mix's "
+            "requests_per_s"
+        )
     if not report["answered"]:
         raise DimeeError(f"load: none of {report['requests']:,} requests was answered")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import resource
 import shutil
 import subprocess
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from mobile_client.client import MobileClient, load_settings
 from mobile_client.options import RequestOptions
@@ -42,8 +45,10 @@ from testbed.up import MODULES
 
 DEVICE_DISK_BYTES = RESERVE_BYTES + 2**20
 """Disk of a device: its outbox with the reserve (`shared.ledger.disk_reserve`)."""
-DESCRIPTORS = 12
-"""Open files of a device: six of its outbox, and its connections."""
+DEVICE_MEMORY_BYTES, PROCESS_MEMORY_BYTES = 400_000, 125_000_000
+"""Memory of a device, and of a process with the bundle that its devices share."""
+DESCRIPTORS, PROCESS_DESCRIPTORS = 12, 200
+"""Open files of a device: six of its outbox, and its connections; and others of a process."""
 OPEN_S, END_S = 300.0, 180.0
 """Time for a process to open its devices, and for it to end after the last request."""
 START_AFTER_S = 1.0
@@ -79,6 +84,8 @@ def check(options: FleetOptions) -> list[int]:
         )
     if options.devices > MAX_DEVICES:
         raise TooLarge(f"--devices: at most {MAX_DEVICES:,}", limit=MAX_DEVICES)
+    _check_descriptors(options)
+    _check_memory(options)
     bundle = load_bundle(options.bundle)
     facts = PolicyFacts.of(bundle, load_settings(bundle=options.bundle).mobile_layers)
     for one in options.mix.classes:
@@ -212,6 +219,31 @@ def run_fleet(
         "replicas": options.replicas,
         "stopped": stopped,
     }
+
+
+def _check_descriptors(options: FleetOptions) -> None:
+    """Raise `InvalidInput` if a process of devices may not open as many files as it needs."""
+    in_one = math.ceil(options.devices / options.processes)
+    needed = in_one * DESCRIPTORS + PROCESS_DESCRIPTORS
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and needed > most:
+        raise InvalidInput(
+            f"--devices: a process of {counted(in_one, 'device')} needs {needed:,} open files, and "
+            f"this system allows {most:,}; give more --processes or fewer --devices, or raise "
+            "ulimit -Hn"
+        )
+
+
+def _check_memory(options: FleetOptions) -> None:
+    """Raise `InvalidInput` if the devices need more memory than is free."""
+    processes = min(options.processes, options.devices)
+    needed = options.devices * DEVICE_MEMORY_BYTES + processes * PROCESS_MEMORY_BYTES
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise InvalidInput(
+            f"--devices: {counted(options.devices, 'device')} need {needed / 2**30:.1f} GB of "
+            f"memory, and {free / 2**30:.1f} are free; give fewer"
+        )
 
 
 def _check_disk(folder: Path, devices: int) -> None:

@@ -87,6 +87,13 @@ async def close_all(devices: list[SimulatedDevice]) -> None:
         )  # fmt: skip
 
 
+def write_at_once(file: Path, document: str) -> None:
+    """Write a file that is complete as soon as it exists."""
+    part = file.with_suffix(".part")
+    part.write_text(document, encoding="utf-8")
+    part.replace(file)
+
+
 async def run(spec: dict[str, Any]) -> None:
     """Open the devices, send their requests and write the reports."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -110,7 +117,7 @@ async def run(spec: dict[str, Any]) -> None:
     await close_all(list(devices.values()))
     reports = [device.report() for device in devices.values()]
     document = json.dumps(facts | {"devices": reports})
-    await asyncio.to_thread(Path(spec["out"]).write_text, document, encoding="utf-8")
+    await asyncio.to_thread(write_at_once, Path(spec["out"]), document)
     with ThreadPoolExecutor(THREADS) as closers:
         for device in devices.values():
             closers.submit(device.service.release, 0.0)
