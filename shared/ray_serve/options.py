@@ -11,6 +11,12 @@ from shared.ray_serve.autoscaling import TARGET_BUSY, TARGET_WAIT_MS, QueueWaitP
 from shared.serving.connection import ConnectionLimits
 
 MAX_REPLICAS = 1_000
+HAPROXY_DRAIN_S = 30.0
+"""Time in which a replica that is to stop still gets requests from HAProxy: the default of Ray's
+``RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S``. It counts as a part of the time to stop."""
+STOP_S = HAPROXY_DRAIN_S + GRACEFUL_STOP_S + CLOSE_S
+"""Most time in which a replica stops: a request in flight has its whole deadline, and entries are
+then delivered to the ledger. Without HAProxy it takes less."""
 
 
 class RayOptions(BaseModel):
@@ -60,8 +66,7 @@ def deployment_options(tier: str, options: RayOptions) -> dict[str, Any]:
         "max_ongoing_requests": connections,
         "max_queued_requests": connections,
         "ray_actor_options": {"num_cpus": options.workers},
-        # a request in flight has its whole deadline, and entries are then delivered to the ledger
-        "graceful_shutdown_timeout_s": GRACEFUL_STOP_S + CLOSE_S,
+        "graceful_shutdown_timeout_s": STOP_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         # like the other servers: requests are in the ledger, not in a log
         "logging_config": {"enable_access_log": False},
