@@ -48,12 +48,24 @@ _MAX_REASON_CHARS = 300
     help="Processes that run layers in each replica, each on one CPU.",
 )
 @click.option(
+    "--gpus",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="GPUs that each replica reserves; its processes run on them.",
+)
+@click.option(
     "--address",
     metavar="ADDRESS",
     help="A running Ray cluster, or auto for the one of this machine.  [default: start Ray here]",
 )
 def serve_ray(
-    tier: str, replicas: int, max_replicas: int | None, workers: int, address: str | None
+    tier: str,
+    replicas: int,
+    max_replicas: int | None,
+    workers: int,
+    gpus: int,
+    address: str | None,
 ) -> None:
     """Serve the edge or the cloud with Ray Serve until Ctrl-C.
 
@@ -68,7 +80,11 @@ def serve_ray(
         )
     settings = _read_settings(tier)
     options = RayOptions(
-        workers=workers, min_replicas=replicas, max_replicas=max_replicas, host=settings.host
+        workers=workers,
+        gpus=gpus,
+        min_replicas=replicas,
+        max_replicas=max_replicas,
+        host=settings.host,
     )
     http = http_options(settings, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
     load_bundle(settings.bundle)

@@ -12,6 +12,7 @@ from cryptography import x509
 
 from cloud_server.settings import CloudSettings
 from edge_server.settings import EdgeSettings
+from mobile_client.dispatch.replica_set import RESOLVE_INTERVAL_S
 from mobile_client.settings import MobileSettings
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
 from shared.cpus import usable_cores
@@ -40,6 +41,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "cloud": CloudSettings,
     "ledger": LedgerSettings,
 }
+DNS_CACHE_S = 30.0
+"""Time for which CoreDNS keeps an answer in kubeadm's configuration (``ttl 30``, ``cache 30``)."""
 UNITS = {"m": 1e-3, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 DOCKERFILE = (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 
@@ -165,6 +168,9 @@ def test_graceful_stop_is_long_enough_for_the_services_own_limits(
     until_sigterm_s = float(command[1])
     needed_s = until_sigterm_s + GRACEFUL_STOP_S + CLOSE_S
     assert pod(workload)["terminationGracePeriodSeconds"] >= needed_s
+    if named(manifests, "Service")[name]["spec"].get("clusterIP") == "None":
+        # callers find the pod by its address: a connection to that of a pod that is gone hangs
+        assert until_sigterm_s >= DNS_CACHE_S + RESOLVE_INTERVAL_S
 
 
 def test_workers_follow_the_cpu_limit_and_not_the_cores_of_the_node(

@@ -19,7 +19,7 @@ from cloud_server.settings import CloudSettings
 from shared.errors import DimeeError, InvalidInput, MissingExtra
 from shared.ray_serve.autoscaling import BUSY_SHARE, QUEUE_WAIT_MS, BusyShare, QueueWaitPolicy
 from shared.ray_serve.cli import delete_application, http_options, serve_ray
-from shared.ray_serve.options import RayOptions, deployment_options
+from shared.ray_serve.options import RayOptions, deployment_options, settings_of_replica
 from shared.ray_serve.replica_slots import claim_slot
 from tests.support.paths import REPOSITORY
 
@@ -91,6 +91,21 @@ def test_ray_does_not_queue_in_front_of_the_admission() -> None:
     # a request with the longest deadline is still answered, and its entry delivered, also if it
     # arrives at the end of the 30 s in which HAProxy still sends requests
     assert found["graceful_shutdown_timeout_s"] > 30 + 60 + 2
+
+
+def test_a_replica_uses_the_gpus_that_it_reserves_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DIMEE_DEVICE", raising=False)
+    on_cores, on_gpus = RayOptions(workers=3), RayOptions(workers=3, gpus=2)
+    found = [settings_of_replica(CloudSettings, options) for options in (on_cores, on_gpus)]
+    assert [(one.device, one.workers) for one in found] == [("cpu", 3), ("auto", 2)]
+    assert deployment_options("cloud", on_gpus)["ray_actor_options"] == {
+        "num_cpus": 3,
+        "num_gpus": 2,
+    }
+    monkeypatch.setenv("DIMEE_DEVICE", "cuda")
+    assert settings_of_replica(CloudSettings, on_cores).device == "cuda"
 
 
 def test_autoscaling_is_by_the_tiers_queue() -> None:
