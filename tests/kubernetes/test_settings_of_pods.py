@@ -17,6 +17,7 @@ from mobile_client.settings import MobileSettings
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
 from shared.cpus import usable_cores
 from shared.ledger.server.settings import LedgerSettings
+from shared.serving.sessions import SESSION_S
 from shared.serving.tokens import read_tokens
 from shared.settings import ServiceSettings, TierSettings, read_settings
 from shared.variable_names import unknown_variables
@@ -114,6 +115,19 @@ def test_addresses_are_services_with_that_port_and_certificate(manifests: list[M
                 assert {host, f"{host}.dimee", f"{host}.dimee.svc"} <= set(names)
                 checked += 1
     assert checked == 5  # three ledgers, the mobile's edge and cloud
+
+
+def test_a_session_of_the_page_stays_at_the_replica_that_knows_it(
+    manifests: list[Manifest],
+) -> None:
+    page = named(manifests, "Service")["mobile-page"]["spec"]
+    assert page["selector"] == named(manifests, "Service")["mobile"]["spec"]["selector"]
+    assert page["sessionAffinity"] == "ClientIP"
+    assert page["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"] >= SESSION_S
+    files = volume_files(manifests, workloads(manifests)["mobile"])
+    certificate = x509.load_pem_x509_certificate(files["/secrets/tls"]["tls.crt"])
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert "mobile-page" in names.value.get_values_for_type(x509.DNSName)
 
 
 @pytest.mark.parametrize("name", SERVICES)
