@@ -52,7 +52,7 @@ if [[ ! -s ca.crt || ! -s ca.key ]]; then
     -days "$ca_days" -addext "keyUsage=critical,keyCertSign" -keyout ca.key -out ca.crt 2>/dev/null
   rm -f mobile.crt edge.crt cloud.crt ledger.crt  # another authority signed them
 fi
-certificate mobile mobile
+certificate mobile mobile mobile-page
 certificate edge edge edge-balanced
 certificate cloud cloud cloud-balanced
 certificate ledger ledger

@@ -117,6 +117,11 @@ class LayerBatcher:
         return False
 
     @property
+    def failed(self) -> bool:
+        """Always False: the batcher has no process of its own."""
+        return False
+
+    @property
     def nearly_idle(self) -> bool:
         """True if everything in progress ends within `LOOKAHEAD` steps."""
         return (

@@ -59,8 +59,9 @@ class ProcessBatcher:
     """Runs a `LayerBatcher` in a worker process. Not thread-safe, except for `wake`.
 
     The worker announces a few layers in advance that it will be idle, so that the next batch is
-    ready in time. If the worker process dies (killed, out of memory), another one is started; the
-    rows of the dead one fail with `NotReady`, so that a caller can ask another tier.
+    ready in time. If the worker process dies (killed, out of memory, an error of the GPU), its rows
+    fail at once with `NotReady`, so that a caller can ask another tier. The next steps start
+    another one, each with one attempt; `accepts_rows` is False until one has started.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class ProcessBatcher:
         self._rows: dict[int, Row] = {}
         self._number = 0
         self._nearly_idle = self._merged = False
-        self._closed = False
+        self._ended = False
+        self.failed = False
+        """True from an attempt to replace a worker that failed until one succeeds."""
         self.restarts = 0
         """Number of workers that ended and were replaced."""
         self._woken, self._waker = socket.socketpair()
@@ -106,6 +109,8 @@ class ProcessBatcher:
     @property
     def accepts_rows(self) -> bool:
         """Estimate of the batcher's ``accepts_rows`` that needs no message to the worker."""
+        if self._ended:
+            return False
         if self.device.runtime == "cuda":
             return self.idle
         small = len(self._rows) <= MIN_FILL * self.max_rows and not self._merged
@@ -151,14 +156,20 @@ class ProcessBatcher:
         self._send(Drop(numbers))
 
     def step(self) -> list[tuple[Row, Prediction | Exception]]:
-        """Wait until rows are finished or `wake` is called; return the finished rows."""
+        """Wait until rows are finished or `wake` is called; return the finished rows.
+
+        After the end of the worker process, try to start another one.
+        """
+        if self._ended:
+            self._restart()
+            return []
         if self._woken.fileno() in [fd for fd, _ in self._poller.poll()]:
             self._woken.recv(4096)
             return []
         try:
             message: Done = self._connection.recv()
         except (EOFError, OSError):
-            return self._restart()
+            return self._end()
         done: list[tuple[Row, Prediction | Exception]] = []
         for number, outcome, compute_ms in message.rows:
             row = self._rows.pop(number, None)
@@ -175,7 +186,6 @@ class ProcessBatcher:
 
     def close(self) -> None:
         """End the worker and discard the rows in progress."""
-        self._closed = True
         self._waker.close()
         self._woken.close()
         self._connection.close()
@@ -209,24 +219,32 @@ class ProcessBatcher:
         with suppress(OSError):  # the worker has ended; the next step notices
             self._connection.send(message)
 
-    def _restart(self) -> list[tuple[Row, Prediction | Exception]]:
+    def _end(self) -> list[tuple[Row, Prediction | Exception]]:
+        """Return the rows of the worker process, which has ended, with their error."""
         lost = list(self._rows.values())
         self._rows.clear()
         self._nearly_idle = False
-        self._process.kill()
-        log.error("a worker process ended (exit code %s); starting another", self._process.wait())
-        self._connection.close()
-        while not self._closed:
-            self._process, self._connection = self._start_worker()
-            self._poller = self._make_poller()
-            self.restarts += 1
-            try:
-                self.await_ready()
-                break
-            except DimeeError as error:
-                log.error("%s", error.message)
-                self._process.kill()
-                self._process.wait()
-                self._connection.close()
-                time.sleep(RESTART_PAUSE_S)
+        self._ended = True
+        self._stop_worker()
+        code = self._process.returncode
+        log.error("a worker process ended (exit code %s); starting another", code)
         return [(row, NotReady("the worker process ended; try again")) for row in lost]
+
+    def _restart(self) -> None:
+        """Start a worker; if that fails, return after a pause."""
+        self._process, self._connection = self._start_worker()
+        self._poller = self._make_poller()
+        self.restarts += 1
+        try:
+            self.await_ready()
+            self._ended = self.failed = False
+        except DimeeError as error:
+            log.error("%s", error.message)
+            self.failed = True
+            self._stop_worker()
+            time.sleep(RESTART_PAUSE_S)
+
+    def _stop_worker(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()

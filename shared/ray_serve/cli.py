@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,15 +13,17 @@ import click
 from shared.bundle.loading import load_bundle
 from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
 from shared.domain import Tier
-from shared.errors import InvalidInput
+from shared.errors import DimeeError, InvalidInput
 from shared.extras import require
-from shared.ray_serve.options import MAX_REPLICAS, RayOptions
+from shared.ray_serve.options import MAX_REPLICAS, STOP_S, RayOptions
 from shared.serving.auth import refuse_unprotected_service
 from shared.serving.tls import tls_options
 from shared.settings import TierSettings, is_loopback, read_settings
+from shared.short_line import short_line
 from shared.signals import set_on_signals
 
 TIERS = (Tier.EDGE.value, Tier.CLOUD.value)
+_MAX_REASON_CHARS = 300
 
 
 @click.command("serve-ray")
@@ -44,12 +48,24 @@ TIERS = (Tier.EDGE.value, Tier.CLOUD.value)
     help="Processes that run layers in each replica, each on one CPU.",
 )
 @click.option(
+    "--gpus",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="GPUs that each replica reserves; its processes run on them.",
+)
+@click.option(
     "--address",
     metavar="ADDRESS",
     help="A running Ray cluster, or auto for the one of this machine.  [default: start Ray here]",
 )
 def serve_ray(
-    tier: str, replicas: int, max_replicas: int | None, workers: int, address: str | None
+    tier: str,
+    replicas: int,
+    max_replicas: int | None,
+    workers: int,
+    gpus: int,
+    address: str | None,
 ) -> None:
     """Serve the edge or the cloud with Ray Serve until Ctrl-C.
 
@@ -64,7 +80,11 @@ def serve_ray(
         )
     settings = _read_settings(tier)
     options = RayOptions(
-        workers=workers, min_replicas=replicas, max_replicas=max_replicas, host=settings.host
+        workers=workers,
+        gpus=gpus,
+        min_replicas=replicas,
+        max_replicas=max_replicas,
+        host=settings.host,
     )
     http = http_options(settings, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
     load_bundle(settings.bundle)
@@ -118,18 +138,69 @@ def _serve(tier: str, options: RayOptions, http: dict[str, Any], address: str | 
     from ray import serve
 
     build = importlib.import_module(f"{tier}_server.ray_app").build
-    ray.init(address=address, log_to_driver=True)
     try:
+        ray.init(address=address, log_to_driver=True)
+    except Exception as error:  # Ray raises just that if a process of it does not start
+        raise _ray_error(
+            "Ray cannot be reached" if address else "Ray does not start", error
+        ) from error
+    try:
+        _refuse_running_serve(serve)
         serve.start(http_options=http)
         with set_on_signals() as stopped:
-            serve.run(build(options), name=tier, route_prefix="/")
+            try:
+                serve.run(build(options), name=tier, route_prefix="/")
+            except RuntimeError as error:
+                raise _ray_error(f"the {tier} does not start; see the log above", error) from error
             scheme = "https" if "ssl_certfile" in http else "http"
             host = http["host"] if is_loopback(http["host"]) else "this machine's address"
             click.echo(f"The {tier} answers at {scheme}://{host}:{http['port']}; Ctrl-C stops it.")
             stopped.wait()
         click.echo("Stopping: requests in flight are answered first.")
-        serve.delete(tier)
+        delete_application(lambda: serve.delete(tier))
+        if not serve.status().applications:
+            serve.shutdown()
     finally:
         if address is None:
             serve.shutdown()
         ray.shutdown()
+
+
+def _refuse_running_serve(serve: Any) -> None:
+    """Raise `InvalidInput` if Serve runs: it would ignore the options of the proxies.
+
+    The tier would then be at another address than the one that is printed, perhaps one that other
+    machines reach, while its replicas require no tokens.
+    """
+    status = serve.status()
+    if status.proxies or status.applications:
+        raise InvalidInput(
+            "address: Ray Serve runs on this cluster already, with an address of its own; deploy "
+            "the tier with serve deploy, or stop Serve first with serve shutdown",
+            field="address",
+        )
+
+
+def delete_application(
+    delete: Callable[[], None], within_s: float = STOP_S, now: Callable[[], float] = time.monotonic
+) -> None:
+    """Call ``delete`` until the application has ended; Ray waits for 60 s in each call.
+
+    A request in flight may take longer than that. Raises `DimeeError` after ``within_s``.
+    """
+    until = now() + within_s
+    while True:
+        try:
+            delete()
+            return
+        except TimeoutError:
+            if now() >= until:
+                raise DimeeError(
+                    f"the replicas have not stopped after {within_s:.0f} s; see serve status"
+                ) from None
+
+
+def _ray_error(what: str, error: Exception) -> DimeeError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    reason = short_line(text, _MAX_REASON_CHARS)
+    return DimeeError(f"{what}: {reason}")

@@ -10,11 +10,11 @@ from ray import serve
 from ray.serve import Application
 
 from shared.ray_serve.autoscaling import BUSY_SHARE, QUEUE_WAIT_MS, BusyShare
-from shared.ray_serve.options import RayOptions, deployment_options
+from shared.ray_serve.options import RayOptions, deployment_options, settings_of_replica
 from shared.ray_serve.replica_slots import ReplicaSlot, claim_slot
 from shared.serving.auth import refuse_unprotected_service
 from shared.serving.server import configure_logging, tune_process
-from shared.settings import TierSettings, read_settings
+from shared.settings import TierSettings
 from shared.tier_server.service import TierService
 
 CreateApp = Callable[..., FastAPI]
@@ -31,14 +31,14 @@ class TierReplica:
         self, tier: str, create_app: CreateApp, settings: type[TierSettings], options: RayOptions
     ) -> None:
         self._slot: ReplicaSlot | None = None
-        loaded = read_settings(settings, host=options.host, workers=options.workers)
+        loaded = settings_of_replica(settings, options)
         configure_logging(loaded.log_level)
         refuse_unprotected_service(loaded)
         self._slot = claim_slot(loaded.state_dir, tier)
         name = self._slot.name(loaded.replica)
         self._app = create_app(loaded.model_copy(update={"replica": name}))
         self._service: TierService = self._app.state.service
-        self._busy = BusyShare(options.workers, time.monotonic())
+        self._busy = BusyShare(len(self._service.workers), time.monotonic())
         tune_process()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

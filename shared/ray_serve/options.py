@@ -9,8 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
 from shared.ray_serve.autoscaling import TARGET_BUSY, TARGET_WAIT_MS, QueueWaitPolicy
 from shared.serving.connection import ConnectionLimits
+from shared.settings import TierSettings, read_settings
 
 MAX_REPLICAS = 1_000
+HAPROXY_DRAIN_S = 30.0
+"""Time in which a replica that is to stop still gets requests from HAProxy: the default of Ray's
+``RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S``. It counts as a part of the time to stop."""
+STOP_S = HAPROXY_DRAIN_S + GRACEFUL_STOP_S + CLOSE_S
+"""Most time in which a replica stops: a request in flight has its whole deadline, and entries are
+then delivered to the ledger. Without HAProxy it takes less."""
 
 
 class RayOptions(BaseModel):
@@ -20,6 +27,8 @@ class RayOptions(BaseModel):
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that run layers in each replica; a replica reserves as many CPUs."""
+    gpus: Annotated[int, Field(ge=0, le=256)] = 0
+    """GPUs that a replica reserves; its processes, one for each, replace the ``workers``."""
     min_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
     """Least number of replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | None = None
@@ -59,9 +68,9 @@ def deployment_options(tier: str, options: RayOptions) -> dict[str, Any]:
         "name": tier,
         "max_ongoing_requests": connections,
         "max_queued_requests": connections,
-        "ray_actor_options": {"num_cpus": options.workers},
-        # a request in flight has its whole deadline, and entries are then delivered to the ledger
-        "graceful_shutdown_timeout_s": GRACEFUL_STOP_S + CLOSE_S,
+        "ray_actor_options": {"num_cpus": options.workers}
+        | ({"num_gpus": options.gpus} if options.gpus else {}),
+        "graceful_shutdown_timeout_s": STOP_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         # like the other servers: requests are in the ledger, not in a log
         "logging_config": {"enable_access_log": False},
@@ -80,3 +89,15 @@ def deployment_options(tier: str, options: RayOptions) -> dict[str, Any]:
             "policy": {"policy_function": policy, "policy_kwargs": targets},
         }
     }
+
+
+def settings_of_replica(kind: type[TierSettings], options: RayOptions) -> TierSettings:
+    """Return the settings of a replica from the environment of its node.
+
+    A replica that reserves no GPU runs its layers on cores, unless ``DIMEE_DEVICE`` is ``cuda``:
+    with ``auto`` all replicas of a node would use its first GPU.
+    """
+    settings = read_settings(kind, host=options.host, workers=options.gpus or options.workers)
+    if settings.device == "auto" and not options.gpus:
+        return settings.model_copy(update={"device": "cpu"})
+    return settings

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request
 
-from shared.errors import NotReady
 from shared.field_types import Alpha, Count, Identifier, Ordinal, TimeLeftMs, Word
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
@@ -119,8 +118,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
         ``ledger`` is null, or tells which entries cannot be delivered to the ledger, and why.
         ``outbox`` is the state of the entries on disk; the answer is 503 while none can be written.
         """
-        if not service.ready:
-            raise NotReady(f"the {service.tier} is not ready")
+        service.check_ready()
         outbox = service.outbox_report()
         outbox.check()
         return {

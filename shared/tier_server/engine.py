@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
-from typing import Protocol
 
 from shared.domain import Prediction
 from shared.errors import DeadlineExceeded, NotReady, Overloaded
@@ -22,12 +21,14 @@ from shared.inference.layer_batcher import Row
 from shared.inference.tokenizer import TextEncoder
 from shared.rounding import shown_ms
 from shared.tier_server.admission import Admission
+from shared.tier_server.batch_executor import BatchExecutor
 from shared.tier_server.engine_state import EngineState
 
 LOOKAHEAD_BATCHES = 8
 MAX_LOOKAHEAD = 512
 """Waiting texts that are tokenised beside the next batch, to find texts of similar length: those of
 eight batches, but at most 512."""
+DOWN = "no worker process can be started; the log of the tier says why"
 SMOOTHING = 0.1
 """Weight of a new measurement in the moving average of the time per token."""
 
@@ -51,25 +52,6 @@ class Computed:
 
 ChooseBatch = Callable[[Sequence[int], int, int, int], range]
 """Chooses a batch, as `shared.inference.batch_selection.best_batch` does."""
-
-
-class BatchExecutor(Protocol):
-    """Runs rows in batches: `LayerBatcher` in this process or `ProcessBatcher` in another."""
-
-    max_rows: int
-    max_tokens: int
-
-    @property
-    def idle(self) -> bool: ...
-    @property
-    def accepts_rows(self) -> bool: ...
-    @property
-    def accepts_next_batch(self) -> bool: ...
-    def admit(self, rows: Sequence[Row], low_priority: bool = False) -> None: ...
-    def drop(self, rows: Set[Row]) -> None: ...
-    def step(self) -> list[tuple[Row, Prediction | Exception]]: ...
-    def wake(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +191,11 @@ class Engine:
         )
 
     @property
+    def down(self) -> bool:
+        """True if no executor runs texts, and each one has failed to start again."""
+        return all(executor.failed for executor in self._executors)
+
+    @property
     def congested(self) -> bool:
         """True if a request without a deadline would be refused now, read without the lock."""
         return self._admission.congested(len(self._jobs) + self.pending_admissions)
@@ -229,6 +216,7 @@ class Engine:
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
+        self._refuse_waiting("the tier is closing; send the request to another tier")
         for executor in self._executors:
             executor.close()
 
@@ -247,8 +235,10 @@ class Engine:
                 if rows:
                     executor.admit(list(rows), low_priority=self._admission.overloaded)
                     self._add_in_progress(len(rows))
-            if executor.idle:
+            if executor.idle and executor.accepts_rows:
                 continue
+            if executor.failed and self._closed:
+                return
             done = [(row, in_progress.pop(row), outcome) for row, outcome in executor.step()]
             if done:
                 now = time.perf_counter()
@@ -262,6 +252,13 @@ class Engine:
                 for row in cancelled:
                     del in_progress[row]
                 self._add_in_progress(-len(cancelled))
+            if self.down:
+                self._refuse_waiting(DOWN)
+
+    def _refuse_waiting(self, reason: str) -> None:
+        with self._changed:
+            waiting, self._jobs = self._jobs, []
+        _resolve([(job, NotReady(reason)) for job in waiting])
 
     def _accepts_jobs(self, executor: BatchExecutor) -> bool:
         # in advance only if a full batch is waiting, because a partial one may still grow

@@ -34,7 +34,7 @@ from shared.telemetry.layer_spans import add_layers
 from shared.telemetry.trace_context import TraceContext
 from shared.text import check_inputs
 from shared.tier_server.attempt_ids import REMEMBERED, AttemptIds
-from shared.tier_server.engine import AdmissionTicket, Computed, Engine
+from shared.tier_server.engine import DOWN, AdmissionTicket, Computed, Engine
 from shared.wire import AttemptRequest, InferRequest, InferResponse, ResumeRequest
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class TierService:
         """Answer an attempt from an encoded hidden state, unless its client disconnects first."""
 
         async def compute() -> Computed:
-            self._check_ready()
+            self.check_ready()
             return await self.engine.resume(
                 state, self._resume_limits, request.deadline_ms, request.alpha
             )
@@ -184,7 +184,7 @@ class TierService:
         self, request: InferRequest, ticket: AdmissionTicket, trace: TraceContext | None
     ) -> InferResponse:
         async def compute() -> Computed:
-            self._check_ready()
+            self.check_ready()
             self._check_inputs(request)
             ticket.release()
             return await self.engine.run(
@@ -272,9 +272,12 @@ class TierService:
         if self.on_end is not None:
             self.on_end(entry)
 
-    def _check_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Raise `NotReady` if no request can be answered now."""
         if not self.ready:
             raise NotReady(f"the {self.tier} is not ready; ask /readyz")
+        if self.engine.down:
+            raise NotReady(f"{self.tier}: {DOWN}")
 
     def _check_inputs(self, request: InferRequest) -> None:
         if request.bundle_id is not None and request.bundle_id != self.bundle.bundle_id:

@@ -17,14 +17,15 @@ import pytest
 import yaml
 
 from cloud_server.settings import CloudSettings
-from shared.connections import CLOSE_S, GRACEFUL_STOP_S, SERVER_IDLE_S
-from shared.ray_serve.options import RayOptions
+from shared.connections import GRACEFUL_STOP_S, SERVER_IDLE_S
+from shared.ray_serve.options import STOP_S, RayOptions
 from shared.settings import is_loopback
 from tests.support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "ray"
 MANIFESTS = list(yaml.safe_load_all((FOLDER / "rayservice.yaml").read_text()))
 SERVICE = MANIFESTS[0]
+SERVICE_NAME = SERVICE["metadata"]["name"]
 CLUSTER = SERVICE["spec"]["rayClusterConfig"]
 CONFIGS = {
     name: yaml.safe_load((FOLDER / f"serve-{name}.yaml").read_text()) for name in ("edge", "cloud")
@@ -34,6 +35,7 @@ FIELDS = {
     "cluster": {
         "rayVersion",
         "enableInTreeAutoscaling",
+        "autoscalerOptions",
         "authOptions",
         "headGroupSpec",
         "workerGroupSpecs",
@@ -130,7 +132,42 @@ def test_pods_have_the_settings_of_a_cloud_with_tokens() -> None:
             if variable["value"].startswith("/"):
                 assert any(variable["value"].startswith(path) for path in mounted), variable
         grace_s = group["template"]["spec"]["terminationGracePeriodSeconds"]
-        assert grace_s >= GRACEFUL_STOP_S + CLOSE_S
+        assert grace_s >= STOP_S
+
+
+def test_pods_are_admitted_to_a_restricted_namespace() -> None:
+    """Also with the container that KubeRay adds to the head's pod for Ray's autoscaler.
+
+    That container has the security context of ``autoscalerOptions``, or none
+    (``mergeAutoscalerOverrides`` in KubeRay's ``pod.go``); the Pod Security Standard ``restricted``
+    of the namespace then refuses the head.
+    """
+    namespace = yaml.safe_load((REPOSITORY / "deploy/kubernetes/base/namespace.yaml").read_text())
+    assert namespace["metadata"]["name"] == SERVICE["metadata"]["namespace"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    contexts = [CLUSTER["autoscalerOptions"]["securityContext"]]
+    for group in groups().values():
+        spec = group["template"]["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        contexts += [container["securityContext"] for container in spec["containers"]]
+    for context in contexts:
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_operator_reaches_the_cluster_however_it_is_installed() -> None:
+    """Labels of its pods by KubeRay's chart and by its kustomization."""
+    (policy,) = [one for one in MANIFESTS[1:] if one["metadata"]["name"] == SERVICE_NAME]
+    (selector,) = [
+        peer["podSelector"]["matchLabels"]
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+        if "namespaceSelector" in peer
+    ]
+    for name in ("kuberay-operator", "kuberay"):
+        labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "kuberay-operator"}
+        assert selector.items() <= labels.items()
 
 
 def test_a_worker_has_room_for_its_replicas() -> None:

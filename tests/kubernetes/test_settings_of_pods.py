@@ -12,10 +12,12 @@ from cryptography import x509
 
 from cloud_server.settings import CloudSettings
 from edge_server.settings import EdgeSettings
+from mobile_client.dispatch.replica_set import RESOLVE_INTERVAL_S
 from mobile_client.settings import MobileSettings
 from shared.connections import CLOSE_S, GRACEFUL_STOP_S
 from shared.cpus import usable_cores
 from shared.ledger.server.settings import LedgerSettings
+from shared.serving.sessions import SESSION_S
 from shared.serving.tokens import read_tokens
 from shared.settings import ServiceSettings, TierSettings, read_settings
 from shared.variable_names import unknown_variables
@@ -40,6 +42,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "cloud": CloudSettings,
     "ledger": LedgerSettings,
 }
+DNS_CACHE_S = 30.0
+"""Time for which CoreDNS keeps an answer in kubeadm's configuration (``ttl 30``, ``cache 30``)."""
 UNITS = {"m": 1e-3, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 DOCKERFILE = (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 
@@ -113,6 +117,19 @@ def test_addresses_are_services_with_that_port_and_certificate(manifests: list[M
     assert checked == 5  # three ledgers, the mobile's edge and cloud
 
 
+def test_a_session_of_the_page_stays_at_the_replica_that_knows_it(
+    manifests: list[Manifest],
+) -> None:
+    page = named(manifests, "Service")["mobile-page"]["spec"]
+    assert page["selector"] == named(manifests, "Service")["mobile"]["spec"]["selector"]
+    assert page["sessionAffinity"] == "ClientIP"
+    assert page["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"] >= SESSION_S
+    files = volume_files(manifests, workloads(manifests)["mobile"])
+    certificate = x509.load_pem_x509_certificate(files["/secrets/tls"]["tls.crt"])
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert "mobile-page" in names.value.get_values_for_type(x509.DNSName)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_files_of_the_settings_are_mounted_and_valid(
     manifests: list[Manifest], name: str, tmp_path: Path
@@ -165,6 +182,9 @@ def test_graceful_stop_is_long_enough_for_the_services_own_limits(
     until_sigterm_s = float(command[1])
     needed_s = until_sigterm_s + GRACEFUL_STOP_S + CLOSE_S
     assert pod(workload)["terminationGracePeriodSeconds"] >= needed_s
+    if named(manifests, "Service")[name]["spec"].get("clusterIP") == "None":
+        # callers find the pod by its address: a connection to that of a pod that is gone hangs
+        assert until_sigterm_s >= DNS_CACHE_S + RESOLVE_INTERVAL_S
 
 
 def test_workers_follow_the_cpu_limit_and_not_the_cores_of_the_node(

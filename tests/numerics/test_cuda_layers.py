@@ -226,6 +226,20 @@ def test_padding_does_not_matter(
     assert_same(padded, alone, None)
 
 
+def test_more_rows_than_the_buffers_hold_are_run_in_parts(
+    layers: CudaLayers,
+    cuda: Classifier,
+    texts: list[EncodedText],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hidden_BTH, mask_BT = cuda.embeddings.first_hidden(texts[:7])
+    whole_BTH, logits_BC = layers.run_layer(1, hidden_BTH, mask_BT)
+    monkeypatch.setattr(layers.batch, "max_rows", 2)
+    parts_BTH, parts_BC = layers.run_layer(1, hidden_BTH, mask_BT)
+    np.testing.assert_allclose(parts_BC, logits_BC, atol=FP16_CLOSE)
+    np.testing.assert_allclose(parts_BTH, whole_BTH, atol=0.01)
+
+
 def test_classifier_answers_as_the_batcher_does(
     cuda: Classifier, layers: CudaLayers, texts: list[EncodedText]
 ) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +23,7 @@ from shared.inference.layers import Floats, Mask
 from shared.inference.process_batcher import start_processes
 from shared.tier_server.engine import Computed, Engine
 from tests.support.engine import ALPHA, LONG_DEADLINE_MS, TEXTS, Gate, engine_of
+from tests.support.paths import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,51 @@ def test_batched_texts_get_the_answers_of_single_texts(
 
 def test_worker_processes_give_the_same_answers(processes: Engine, classifier: Classifier) -> None:
     check_answers(processes, classifier)
+
+
+def test_engine_whose_workers_cannot_start_again_says_so_and_recovers(
+    bundle: Bundle, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an error of a GPU that stays; here the bundle's layers are gone for a while."""
+    monkeypatch.setattr("shared.inference.process_batcher.RESTART_PAUSE_S", 0.01)
+    copy = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, copy)
+    (worker,) = start_processes(
+        Bundle(copy, bundle.manifest, bundle.bundle_id), LayerRange(1, 3), [CPU]
+    )
+    engine = Engine(classifier.encoder, [worker], ALPHA, max_queue=1000)
+
+    async def ask() -> Computed:
+        return await asyncio.wait_for(engine.run(TEXTS[0], None, LONG_DEADLINE_MS), 60)
+
+    def until(down: bool) -> None:
+        for _ in range(6_000):
+            if engine.down is down:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"down is not {down}")
+
+    try:
+        assert asyncio.run(ask()).prediction
+        (copy / "layers").rename(copy / "gone")
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(NotReady, match="worker process ended"):
+            asyncio.run(ask())
+        until(down=True)
+        with pytest.raises(NotReady, match="no worker process can be started"):
+            asyncio.run(ask())
+        (copy / "gone").rename(copy / "layers")
+        until(down=False)
+        assert asyncio.run(ask()).prediction
+        (copy / "layers").rename(copy / "gone")
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(NotReady):
+            asyncio.run(ask())
+    finally:
+        closing = threading.Thread(target=engine.close, daemon=True)
+        closing.start()
+        closing.join(60)
+    assert not closing.is_alive()
 
 
 def check_answers(engine: Engine, classifier: Classifier) -> None:

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from cloud_server.settings import CloudSettings
 from shared.errors import DimeeError, InvalidInput, MissingExtra
 from shared.ray_serve.autoscaling import BUSY_SHARE, QUEUE_WAIT_MS, BusyShare, QueueWaitPolicy
-from shared.ray_serve.cli import http_options, serve_ray
-from shared.ray_serve.options import RayOptions, deployment_options
+from shared.ray_serve.cli import delete_application, http_options, serve_ray
+from shared.ray_serve.options import RayOptions, deployment_options, settings_of_replica
 from shared.ray_serve.replica_slots import claim_slot
 from tests.support.paths import REPOSITORY
 
@@ -88,8 +88,24 @@ def test_ray_does_not_queue_in_front_of_the_admission() -> None:
     assert found["max_ongoing_requests"] > 2 * CloudSettings(_env_file=None).max_queue
     assert found["ray_actor_options"] == {"num_cpus": 4}
     assert found["num_replicas"] == 1
-    # a request with the longest deadline is still answered, and its entry delivered
-    assert found["graceful_shutdown_timeout_s"] > 60 + 2
+    # a request with the longest deadline is still answered, and its entry delivered, also if it
+    # arrives at the end of the 30 s in which HAProxy still sends requests
+    assert found["graceful_shutdown_timeout_s"] > 30 + 60 + 2
+
+
+def test_a_replica_uses_the_gpus_that_it_reserves_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DIMEE_DEVICE", raising=False)
+    on_cores, on_gpus = RayOptions(workers=3), RayOptions(workers=3, gpus=2)
+    found = [settings_of_replica(CloudSettings, options) for options in (on_cores, on_gpus)]
+    assert [(one.device, one.workers) for one in found] == [("cpu", 3), ("auto", 2)]
+    assert deployment_options("cloud", on_gpus)["ray_actor_options"] == {
+        "num_cpus": 3,
+        "num_gpus": 2,
+    }
+    monkeypatch.setenv("DIMEE_DEVICE", "cuda")
+    assert settings_of_replica(CloudSettings, on_cores).device == "cuda"
 
 
 def test_autoscaling_is_by_the_tiers_queue() -> None:
@@ -197,6 +213,25 @@ def test_command_without_ray_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(serve_ray, ["--tier", "cloud"])
     assert isinstance(result.exception, MissingExtra)
     assert "pip install -e '.[service,ray]'" in result.exception.message
+
+
+def test_stop_waits_longer_than_one_call_of_ray() -> None:
+    """``serve.delete`` gives up after 60 s; a request may have a deadline of 60 s."""
+    time_s, calls = 0.0, 0
+
+    def delete() -> None:
+        nonlocal time_s, calls
+        calls += 1
+        time_s += 60.0
+        if time_s < needed_s:
+            raise TimeoutError
+
+    needed_s = 100.0
+    delete_application(delete, now=lambda: time_s)
+    assert calls == 2
+    time_s, needed_s = 0.0, float("inf")
+    with pytest.raises(DimeeError, match="have not stopped"):
+        delete_application(delete, now=lambda: time_s)
 
 
 def test_command_refuses_a_tier_that_is_no_server() -> None:

@@ -104,8 +104,9 @@ class DeviceBatch:
     def logits(self) -> Floats:
         """Return ``logits_BC`` of the last layer run: the one copy to the host for an exit."""
         count = self.rows * self._classes
-        logits_BC: Floats = self._logits[:count].cpu().numpy().reshape(self.rows, self._classes)
-        return logits_BC
+        # on torch's CPU path, cpu() is no copy but the buffer itself
+        logits_BC: Floats = self._logits[:count].cpu().numpy().copy()
+        return logits_BC.reshape(self.rows, self._classes)
 
     @torch.inference_mode()
     def hidden(self) -> Floats:

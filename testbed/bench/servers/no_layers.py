@@ -14,6 +14,7 @@ class NoLayers:
     """A `BatchExecutor` that gives every row the first label."""
 
     restarts = 0
+    failed = False
     accepts_next_batch = False
 
     def __init__(self, bundle, layers, device):
