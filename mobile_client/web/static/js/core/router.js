@@ -74,7 +74,11 @@ function readArray(name, array) {
   if (!sound) throw unusable(`the array ${name} is not as its shape says`);
   return {
     shape: /** @type {number[]} */ (shape),
-    values: Float64Array.from(/** @type {(number | null)[]} */ (values), (value) => value ?? NaN),
+    values: Float64Array.from(/** @type {(number | null)[]} */ (values), (value) => {
+      if (value === null) return NaN;
+      // the shortest text of a float32 reads back as it only after rounding
+      return dtype === "float32" ? Math.fround(value) : value;
+    }),
   };
 }
 
