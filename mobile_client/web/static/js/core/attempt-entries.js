@@ -13,7 +13,8 @@ import { mobileEnergyMj, usd } from "./price-book.js";
 /** @import { LedgerEntry } from "./ledger-entry.js" */
 /** @import { PriceBookFacts } from "./price-book.js" */
 
-const WRITER = "mobile";
+/** Writer of entries, by which the ledger tells a browser from the Python client. */
+const WRITER = "web";
 /** Fields that only the caller's entry has. @type {Partial<LedgerEntry>} */
 const CALLER_ONLY = {
   reason: undefined,
