@@ -68,8 +68,8 @@ def test_only_pages_of_named_origins_are_let_in(tmp_path: Path, service: str) ->
     exposed = set(refused.headers["access-control-expose-headers"].split(", "))
     assert exposed == {"dimee-replica", "dimee-delivery", "retry-after"}
     for method in ("PUT", "DELETE"):
-        asking = PREFLIGHT | {"origin": APP, "access-control-request-method": method}
-        assert client.options(path, headers=asking).status_code == 400
+        preflight = PREFLIGHT | {"origin": APP, "access-control-request-method": method}
+        assert client.options(path, headers=preflight).status_code == 400
     for origin in (OTHER, f"{APP}.evil.example", "null", "http://app.example"):
         asked = client.options(path, headers=PREFLIGHT | {"origin": origin})
         posted = client.post(path, json={}, headers={"origin": origin})

@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from lab.cli.export import export
 from mobile_client.web import STATIC
 from mobile_client.web.app_config import AppConfig
+from shared.bundle.mobile_bundle import MobileManifest
 from shared.errors import DimeeError, InvalidInput
-from tests.support.paths import BUNDLE
+from tests.support.paths import BUNDLE, REPOSITORY
 
 BUNDLE_FILES = {
     "manifest.json", "tokenizer.json.gz", "embeddings.safetensors.gz", "router.json.gz",
@@ -116,3 +117,14 @@ def test_folder_with_other_files_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not a bundle"):
         exported("--mobile", tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_page_of_the_format_shows_what_the_command_prints() -> None:
+    page = (REPOSITORY / "docs" / "mobile-bundle.md").read_text(encoding="utf-8")
+    manifest = json.loads((BUNDLE / "manifest.json").read_bytes())
+    shown = page.split("$ dimee export --mobile out/mobile\n")[1].split("```")[0]
+    assert f"({manifest['task']}), layers 1 to {manifest['mobile_layers']} of" in shown
+    for name in BUNDLE_FILES | {"layers/02.onnx.gz"}:
+        assert f"  {name} " in shown
+    for name in MobileManifest.model_fields:
+        assert f"`{name}`" in page, name
