@@ -35,6 +35,10 @@ def _valid_controls(text: str) -> str:
     return text
 
 
+def _valid_or_empty(url: str) -> str:
+    return valid_address(url).rstrip("/") if url else ""
+
+
 class MobileSettings(BundleSettings):
     """Settings of the mobile: its model, its tiers, its policy and its limits."""
 
@@ -112,6 +116,18 @@ class MobileSettings(BundleSettings):
     """Control endpoints of a testbed's emulated links, by hop, so that the gateway's page shows and
     changes them: ``mobile-edge=http://127.0.0.1:8720,mobile-cloud=http://…``. `dimee up` and
     `dimee demo` set it. Empty: the page has no links."""
+
+    web_app: Literal["on", "off"] = "on"
+    """``on``: the gateway serves the app for browsers at ``/app``, and passes its calls on to edge,
+    cloud and ledger for callers with the scope `classify`. ``off``: it does neither."""
+    web_bundle: Literal["token", "public"] = "token"
+    """Who may download the mobile bundle from ``/app/bundle/`` of a gateway with tokens: ``token``,
+    callers with the scope `classify`; ``public``, everybody."""
+    web_edge_url: Annotated[str, AfterValidator(_valid_or_empty)] = Field(default="", repr=False)
+    """Address of the edge for browsers, which must name the gateway in `DIMEE_WEB_ORIGINS`. Empty:
+    browsers reach the edge through the gateway."""
+    web_cloud_url: Annotated[str, AfterValidator(_valid_or_empty)] = Field(default="", repr=False)
+    """Address of the cloud for browsers, as for the edge."""
 
     def request_options(self, default_policy: str) -> ResolvedOptions:
         """Return the options of a request that gives none; the bundle has the default policy."""

@@ -79,6 +79,31 @@ def valid_addresses(urls: str) -> str:
     return urls
 
 
+def split_origins(origins: str) -> tuple[str, ...]:
+    """Return the origins of a list with commas, in small letters as browsers send them."""
+    return tuple(filter(None, (origin.strip().lower() for origin in origins.split(","))))
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an address: scheme, host and port, without the scheme's usual port."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, usual) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def valid_origins(origins: str) -> str:
+    """Return a list of origins with commas; raise `ValueError` if one is none."""
+    for origin in split_origins(origins):
+        if valid_address(origin) != origin_of(origin):
+            raise _problem(
+                "is not a list of origins as browsers send them: scheme, host and port, without a "
+                "path or the usual port 80 or 443; give https://HOST or https://HOST:PORT"
+            )
+    return origins
+
+
 Addresses = Annotated[str, AfterValidator(valid_addresses)]
 """Addresses of the replicas of a service, with commas between them."""
 Address = Annotated[str, AfterValidator(valid_address)]

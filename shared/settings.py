@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from shared.addresses import valid_address
+from shared.addresses import valid_address, valid_origins
 from shared.cpus import usable_cores
 from shared.errors import InvalidInput
 from shared.field_types import ReplicaName, is_boolean, refused_character
@@ -205,6 +205,9 @@ class ServiceSettings(CallerSettings):
     """PEM file of the server certificate's key, without a password."""
     tls_client_ca: Path | None = None
     """PEM file of the authorities that must have signed a client's certificate."""
+    web_origins: Annotated[str, Field(max_length=2_000), AfterValidator(valid_origins)] = ""
+    """Origins, such as ``https://app.example``, with commas between them, whose pages may call this
+    service from a browser (CORS). Empty: only pages of the service itself."""
     metrics: Literal["on", "off"] = "on"
     """``on``: the service counts its work and answers `GET /metrics` for Prometheus."""
 

@@ -71,6 +71,11 @@ SETTINGS = frozenset(
         "TOKEN_FILE",
         "UNDELIVERED_WARNING_S",
         "UPLINK_MBPS",
+        "WEB_APP",
+        "WEB_BUNDLE",
+        "WEB_CLOUD_URL",
+        "WEB_EDGE_URL",
+        "WEB_ORIGINS",
         "WORKERS",
     ]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import Body, FastAPI, Request
@@ -33,11 +34,13 @@ from mobile_client.resilience.concurrency_limit import AIMDLimiter
 from mobile_client.resilience.loop_lag import LoopLag
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from mobile_client.web.install import install_web_app, is_open_file
 from shared.bundle.description import describe
 from shared.errors import DeadlineExceeded, DimeeError, NotReady, Overloaded
 from shared.ledger.recording_state import OutboxReport
 from shared.serving.auth import install_auth, principal_of
 from shared.serving.body_limit import BodyLimit
+from shared.serving.cors import install_cors
 from shared.serving.disconnect import cancel_on_disconnect
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
@@ -136,6 +139,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
             yield
             state["ready"] = False
         close_dashboard()
+        await close_web_app()
         await mobile.close()
 
     app = FastAPI(
@@ -165,7 +169,8 @@ def create_app(settings: MobileSettings) -> FastAPI:
     )
     install_tracing(app, answers_trace=True)
     sessions = Sessions()
-    install_auth(app, settings, _required_scope, sessions, OPEN_PATHS)
+    install_auth(app, settings, partial(_required_scope, settings), sessions, OPEN_PATHS)
+    install_cors(app, settings)
     install_docs(app)
     install_metrics(app, mobile, limiter, lambda: state["ready"])
 
@@ -269,6 +274,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     close_dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
+    close_web_app = install_web_app(app, mobile)
     return app
 
 
@@ -278,8 +284,8 @@ def client_name(message: Request, header: str) -> str:
     return (header_value or principal_of(message).display_name)[:64]
 
 
-def _required_scope(method: str, path: str) -> Right | None:
+def _required_scope(settings: MobileSettings, method: str, path: str) -> Right | None:
     """Return the scope that a call needs; the status names other clients, so it has its own."""
-    if path in PROBES:
+    if path in PROBES or is_open_file(method, path, settings):
         return None
     return "status" if path == "/v1/status" else dashboard_scope(method, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +22,20 @@ CONTENT_SECURITY_POLICY = (
 )
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
+    ".gz": "application/gzip",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
 }
 """Kinds of files that are served. A fixed table: the system's may call a script plain text, which
 browsers refuse to run."""
-_UNCOMPRESSED = frozenset({".png"})
+_UNCOMPRESSED = frozenset({".gz", ".png"})
 
 
 def security_headers(policy: str = CONTENT_SECURITY_POLICY) -> dict[str, str]:
@@ -78,11 +83,16 @@ class PackagedFiles:
     """The files of one folder and its subfolders, by their path below it.
 
     The folder is searched once, so that no path of a request ever reaches the file system. Only
-    `MEDIA_TYPES` are served.
+    `MEDIA_TYPES` are served. Every response has ``more_headers`` too.
     """
 
-    def __init__(self, folder: Path, policy: str = CONTENT_SECURITY_POLICY) -> None:
-        self._headers = security_headers(policy)
+    def __init__(
+        self,
+        folder: Path,
+        policy: str = CONTENT_SECURITY_POLICY,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._headers = security_headers(policy) | dict(more_headers or {})
         self._files = {
             path.relative_to(folder).as_posix(): PackagedFile(path)
             for path in sorted(folder.rglob("*"))
@@ -106,7 +116,7 @@ class PackagedFiles:
             body, etag = file.compressed, f"{etag}-gzip"
             headers["content-encoding"] = "gzip"
         headers["etag"] = f'"{etag}"'
-        if _matches(request_headers.get("if-none-match", ""), etag):
+        if matches_etag(request_headers.get("if-none-match", ""), etag):
             headers.pop("content-encoding", None)
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type=MEDIA_TYPES[file.path.suffix])
@@ -120,6 +130,7 @@ def _accepts_gzip(headers: Headers) -> bool:
     return False
 
 
-def _matches(if_none_match: str, etag: str) -> bool:
+def matches_etag(if_none_match: str, etag: str) -> bool:
+    """Return whether an ``If-None-Match`` header names ``etag``."""
     tags = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
     return any(tag in ("*", f'"{etag}"') for tag in tags)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are asked all the time and say nothing about a request."""
+PAGES = ("/dashboard/", "/app")
+"""Beginnings of the paths that a browser reads for a page."""
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
@@ -114,7 +116,7 @@ def _is_traced(method: str, path: str) -> bool:
     """Return whether a request is recorded: not probes, and not what a browser reads for a page."""
     if path in UNTRACED:
         return False
-    return method not in ("GET", "HEAD") or not (path == "/" or path.startswith("/dashboard/"))
+    return method not in ("GET", "HEAD") or not (path == "/" or path.startswith(PAGES))
 
 
 def _stopping_at_end(send: Send) -> Send:

@@ -14,6 +14,7 @@ from shared.field_types import Alpha, Count, Identifier, Ordinal, TimeLeftMs, Wo
 from shared.inference.codec import MEDIA_TYPE
 from shared.serving.auth import install_auth, require
 from shared.serving.body_limit import BodyLimit
+from shared.serving.cors import install_cors
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.settings import TierSettings
@@ -85,6 +86,7 @@ def create_tier_app(service: TierService, settings: TierSettings) -> FastAPI:
     install_docs(app)
     install_metrics(app, service, settings)
     app.add_middleware(ReplicaHeader, replica=settings.replica)
+    install_cors(app, settings)
 
     @app.post(PATH)
     async def infer(request: InferRequest, http_request: Request) -> InferResponse:

@@ -29,6 +29,7 @@ from shared.ledger.server.summary import summarise
 from shared.ledger.server.verify import verify
 from shared.serving.auth import install_auth
 from shared.serving.body_limit import BodyLimit
+from shared.serving.cors import install_cors
 from shared.serving.docs_page import WITHOUT_FASTAPIS_PAGES, install_docs
 from shared.serving.error_handlers import install_error_handlers
 from shared.serving.tokens import Scope
@@ -124,6 +125,7 @@ def create_app(settings: LedgerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BATCH_BYTES, max_values=MAX_BATCH_VALUES)
     install_tracing(app)
     install_auth(app, settings, _required_scope)
+    install_cors(app, settings)
     install_docs(app)
     metrics = install_metrics(app, store, settings)
 
