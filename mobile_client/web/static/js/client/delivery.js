@@ -54,6 +54,7 @@ export class Delivery {
    */
   constructor(outbox, { url, headers, batch = DEFAULT_BATCH, now = () => performance.now(), jitter = Math.random }) {
     this._outbox = outbox;
+    this.url = url;
     this._url = `${url.replace(/\/$/, "")}/v1/entries`;
     this._headers = headers;
     this._batch = batch;

@@ -1,7 +1,9 @@
 // Worker that runs the layers, one text after the other.
 
 import { createLayers } from "../core/layers.js";
-import * as ort from "../../vendor/onnxruntime-web/ort.wasm.min.mjs";
+import * as ort from "../../vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
+
+const WASM = "../../vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
 
 /** @type {any} */
 let layers = null;
@@ -21,10 +23,11 @@ self.onmessage = ({ data }) => {
 };
 
 /** @param {any} message */
-async function load({ manifest, layers: bytes, threads }) {
+async function load({ manifest, layers: buffers, threads }) {
+  ort.env.wasm.wasmBinary = await decompressed(new URL(WASM, import.meta.url));
+  const bytes = buffers.map((/** @type {ArrayBuffer} */ buffer) => new Uint8Array(buffer));
+  // it runs each layer once, so that no user waits for the first run
   layers = await createLayers(ort, manifest, bytes, threads);
-  // the first run allocates memory: it must not be a user's
-  await layers.classify(new Float32Array(2 * manifest.hidden_size), 2, 1, { first: 1, last: bytes.length, firstExit: 1 });
 }
 
 /** @param {any} message */
@@ -33,4 +36,11 @@ async function classify({ sentAt, hidden, tokens, alpha, range }) {
   const queueMs = Math.max(0, performance.timeOrigin + started - sentAt);
   const answer = await layers.classify(hidden, tokens, alpha, range);
   return { answer, queueMs, computeMs: performance.now() - started };
+}
+
+/** @param {URL} url @returns {Promise<ArrayBuffer>} */
+async function decompressed(url) {
+  const response = await fetch(url);
+  if (!response.ok || response.body === null) throw new Error(`${url.pathname} is not there`);
+  return new Response(response.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }

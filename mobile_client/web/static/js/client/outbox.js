@@ -4,7 +4,7 @@
 // power cut may lose the last ones.
 
 import { NotReady } from "../core/errors.js";
-import { endsOfOpenAttempts } from "./abandoned.js";
+import { endsOfOpenAttempts } from "../core/ledger-entry.js";
 import { done } from "./database.js";
 
 /** Most rows; about a kilobyte each. */
@@ -32,7 +32,7 @@ const IN_MEMORY = -1;
  * @property {string} [page] Page whose attempt is open; absent once it has ended.
  * @property {number} [rejected] 1 if the ledger refused it for good.
  */
-/** @typedef {Record<string, any>} Entry */
+/** @import { LedgerEntry } from "../core/ledger-entry.js" */
 
 export class Outbox {
   /** @type {Map<string, Row>} */
@@ -72,7 +72,7 @@ export class Outbox {
    *
    * A terminal state is never changed. Throws `NotReady` if they cannot be written, because no
    * request may start and no answer be given without its entries.
-   * @param {...Entry} entries
+   * @param {...LedgerEntry} entries
    * @returns {Promise<void>}
    */
   async record(...entries) {
@@ -98,7 +98,7 @@ export class Outbox {
 
   /**
    * Record the ends of attempts without throwing; what cannot be written is delivered from memory.
-   * @param {...Entry} entries
+   * @param {...LedgerEntry} entries
    * @returns {Promise<void>}
    */
   async recordOrBuffer(...entries) {
@@ -247,7 +247,7 @@ export class Outbox {
     return crypto.subtle.importKey("raw", salt, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
   }
 
-  /** @param {IDBObjectStore} rows @param {Entry} entry */
+  /** @param {IDBObjectStore} rows @param {LedgerEntry} entry */
   async #upsert(rows, entry) {
     /** @type {StoredRow | undefined} */
     const known = await done(rows.get([entry.attempt_id, entry.side]));
@@ -300,10 +300,9 @@ class FullError extends Error {
   }
 }
 
-/** @param {Entry} entry */
+/** @param {LedgerEntry} entry */
 function bodyOf(entry) {
-  // without absent values: an earlier ledger knows no new fields
-  return JSON.stringify(entry, (_, value) => (value === null ? undefined : value));
+  return JSON.stringify(entry);
 }
 
 /** @param {unknown} error */

@@ -5,7 +5,8 @@ import { bar, divided } from "./bars.js";
 import { byId, el, replace, terms } from "./dom.js";
 import { bytes, lambda, millijoules, ms, percent, title, usd, words } from "./format.js";
 
-/** @import { AttemptReport, Outcome } from "../client/client.js" */
+/** @import { Outcome } from "../client/request.js" */
+/** @import { AttemptReport } from "../client/runner.js" */
 
 /** @type {Record<string, string>} */
 const DEGRADED = {
@@ -108,7 +109,7 @@ function step(attempt, index, alpha) {
       "div",
       { class: "step-head" },
       el("span", { class: "tier" }, `${index + 1}. ${title(entry.tier)}`),
-      el("span", { class: "muted small" }, REASONS[entry.reason] ?? words(entry.reason)),
+      el("span", { class: "muted small" }, REASONS[entry.reason ?? ""] ?? words(entry.reason)),
       el("span", { class: answered ? null : "error" }, happened(attempt)),
     ),
     answered ? exits(attempt, entry.tier === "cloud" ? null : alpha) : el("p", { class: "small" }, attempt.problem),

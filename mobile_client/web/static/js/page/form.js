@@ -86,7 +86,7 @@ async function classify(client) {
     add(outcome);
     showOutcome(outcome);
   } catch (error) {
-    const { message, outcome = null } = /** @type {import("../client/client.js").NotClassified} */ (error);
+    const { message, outcome = null } = /** @type {import("../client/request.js").NotClassified} */ (error);
     problem.textContent = `Not classified: ${message}`;
     problem.hidden = false;
     announce(problem.textContent);

@@ -4,7 +4,7 @@ import { remarks, showFailure, showOutcome } from "./answer.js";
 import { byId, el } from "./dom.js";
 import { lambda, ms, timeOfDay } from "./format.js";
 
-/** @import { Outcome } from "../client/client.js" */
+/** @import { Outcome } from "../client/request.js" */
 
 const MOST = 50;
 
