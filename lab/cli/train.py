@@ -1,4 +1,4 @@
-"""``dimee train``, ``dimee pools``, ``dimee export``: from data to a bundle.
+"""``dimee train``: from data to a run. ``dimee pools`` and ``dimee export`` go on from there.
 
 The commands import torch and similar packages when they run, so that ``dimee --help`` is fast.
 """
@@ -15,14 +15,15 @@ from click.core import ParameterSource
 
 from lab.cli.common import (
     PATH,
-    data_option,
     device_option,
-    echo_export,
     require_lab,
     says_how_to_go_on,
 )
+from lab.cli.export import export, pools
 from shared.errors import InvalidInput
 from shared.labels import listed
+
+__all__ = ["export", "pools", "train"]
 
 FROZEN = {"learning_rate": 1e-2, "epochs": 10}
 """Defaults with ``--freeze-backbone``: exits alone need higher learning rates."""
@@ -287,107 +288,3 @@ def few_steps_note(facts: Mapping[str, Any]) -> str | None:
         "the exits may be so unsure that most texts go to the cloud; if the card shows no saving, "
         f"train with --epochs {epochs} and another --out"
     )
-
-
-def _pool_options(command: Any) -> Any:
-    for option in (
-        click.option(
-            "--max-tokens",
-            type=click.IntRange(8, 512),
-            default=256,
-            show_default=True,
-            help="Limit of the bundle in tokens; longer texts are cut.",
-        ),
-        click.option(
-            "--mobile-layers",
-            type=int,
-            default=2,
-            show_default=True,
-            help="Layers on the mobile, m.",
-        ),
-        click.option(
-            "--edge-layers", type=int, default=3, show_default=True, help="Layers on the edge, n."
-        ),
-        click.option(
-            "--mu",
-            type=click.FloatRange(0),
-            default=0.1,
-            show_default=True,
-            help="Confidence that one answer of the cloud may cost (μ of eq. 2).",
-        ),
-        click.option(
-            "--cloud-fee", type=click.FloatRange(0), help="γ in λ; default: the preset's."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command()
-@click.argument("run", type=PATH)
-@data_option
-@device_option
-@_pool_options
-def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
-    """Choose α of RUN by expected reward and print the pools of Algorithm 1.
-
-    Both come from the validation part.
-    """
-    require_lab()
-    from lab.export.bundle import pools_of_run
-    from lab.models.device import choose_device
-    from lab.models.run import Run
-
-    result = pools_of_run(Run(run, choose_device(device)), data, **options)
-    click.echo(" alpha  expected reward    easy  moderate    hard")
-    for option in result.candidates:
-        chosen = " <- α" if option.alpha == result.alpha else ""
-        easy, moderate, hard = option.pool_sizes
-        click.echo(
-            f"{option.alpha:>6.4f} {option.expected_reward:>16.5f}"
-            f" {easy:>7} {moderate:>9} {hard:>7}{chosen}"
-        )
-    for name in result.empty:
-        click.echo(
-            f"warning: no example is {name} at this α, so no text will be routed to its tier; "
-            "change --mobile-layers, --edge-layers or --mu",
-            err=True,
-        )
-
-
-@click.command()
-@click.argument("run", type=PATH)
-@click.argument("bundle", type=PATH)
-@data_option
-@device_option
-@_pool_options
-@click.option(
-    "--no-samples",
-    is_flag=True,
-    help="Leave out the sample texts: up to 60 texts of the data, for dimee demo and dimee load.",
-)
-@click.option(
-    "--max-loss",
-    type=click.FloatRange(0, 100),
-    default=0.5,
-    show_default=True,
-    help="Points of accuracy that an exit may lose by the exported precision. The export is "
-    "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
-)
-def export(
-    run: Path, bundle: Path, data: str | None, device: str, no_samples: bool, **options: Any
-) -> None:
-    """Export RUN to the folder BUNDLE and print the card.
-
-    A bundle holds the layers with their exits in ONNX, embedding tables, router, manifest, card and
-    sample texts of the data.
-    Notes on stderr say if the data had too few examples for the default policy or for a check.
-    """
-    require_lab()
-    from lab.export.bundle import export_run
-    from lab.models.device import choose_device
-    from lab.models.run import Run
-
-    loaded = Run(run, choose_device(device))
-    exported = export_run(loaded, bundle, data, with_samples=not no_samples, **options)
-    echo_export(exported.card, exported.notes)

@@ -26,6 +26,7 @@ from lab.export.samples import write_samples
 from lab.models.embedding_tables import quantised_rows
 from lab.models.model import MultiExitClassifier
 from lab.models.run import Run, portable_facts
+from shared.bundle.folders import check_target, replace_bundle
 from shared.bundle.manifest import (
     EMBEDDINGS,
     MANIFEST,
@@ -36,7 +37,6 @@ from shared.bundle.manifest import (
     layer_file,
 )
 from shared.domain import InputText
-from shared.errors import InvalidInput
 from shared.pricing.cost_model import CostModel
 from shared.terminal import progress_stream
 
@@ -116,27 +116,6 @@ def write_bundle(
         manifest = write_manifest(run, pools, folder, max_tokens, accuracy)
         replace_bundle(folder, target)
     return manifest
-
-
-def check_target(target: Path) -> None:
-    """Create the folder above ``target``; raises `InvalidInput` if it holds other files."""
-    if target.exists() and not (target / MANIFEST).is_file():
-        empty = target.is_dir() and not any(target.iterdir())
-        if not empty:
-            raise InvalidInput(
-                f"bundle: {target} exists and is not a bundle; choose a new or an empty folder"
-            )
-    target.parent.mkdir(parents=True, exist_ok=True)
-
-
-def replace_bundle(folder: Path, target: Path) -> None:
-    """Move a finished bundle to ``target``, replacing an older bundle."""
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of an export that was interrupted here
-        target.rename(old)
-    folder.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_manifest(

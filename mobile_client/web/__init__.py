@@ -1,1 +1,8 @@
 """The mobile client that runs in a browser: its files, and what the gateway serves for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STATIC = Path(__file__).parent / "static"
+"""Files of the app, which any server of static files can serve."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 
 from mobile_client.service import MobileService
 from mobile_client.settings import MobileSettings
+from mobile_client.web import STATIC
 from mobile_client.web.app_config import CONFIG, TierAddresses, app_config
 from mobile_client.web.bundle_files import BundleFiles
 from mobile_client.web.ledger_relay import LedgerRelay
@@ -22,7 +22,6 @@ from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles, security_headers
 from shared.settings import NO_LEDGER
 
-STATIC = Path(__file__).parent / "static"
 APP = "/app"
 BUNDLE, RELAY = f"{APP}/bundle/", f"{APP}/relay/"
 ISOLATION = {"cross-origin-embedder-policy": "require-corp"}
