@@ -59,9 +59,9 @@ function choice(at, text) {
 
 /** @param {string} id @param {readonly string[]} names @param {string} inForce */
 function fill(id, names, inForce) {
-  const others = names.filter((name) => name !== inForce);
   /** @type {[string, string][]} */
-  const pairs = [["", `${inForce} (in force)`], ...others.map((name) => /** @type {[string, string]} */ ([name, name]))];
+  const pairs = [[inForce, `${inForce} (the gateway's)`]];
+  for (const name of names) if (name !== inForce) pairs.push([name, name]);
   replace(select(id), ...options(pairs));
 }
 
