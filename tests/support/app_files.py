@@ -1,4 +1,4 @@
-"""List of the app's files in its service worker: ``python -m tests.support.app_files`` writes it."""
+"""Files that the service worker lists; ``python -m tests.support.app_files`` writes the list."""
 
 from __future__ import annotations
 

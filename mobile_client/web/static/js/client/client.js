@@ -51,7 +51,7 @@ export class MobileClient {
   #opening = null;
   /** @type {Promise<void> | null} */
   #starting = null;
-  #notAdmitted = false;
+  #signInNeeded = false;
   #observing = new Set();
   /** @type {Promise<unknown>} End of the last request of a policy that learns. */
   #turn = Promise.resolve();
@@ -82,7 +82,7 @@ export class MobileClient {
 
   /** True if calls are refused without a token, or with the one that is used. */
   get needsSignIn() {
-    if (this.status.phase === "sign-in" || this.#notAdmitted) return true;
+    if (this.status.phase === "sign-in" || this.#signInNeeded) return true;
     if (!this.config?.auth_required) return false;
     return !this.signedIn || (this.#delivery?.status().signedOut ?? false);
   }
@@ -176,7 +176,7 @@ export class MobileClient {
       return "The gateway cannot be reached; connect to the network and try again.";
     }
     await this._credentials.signIn(token, keep);
-    this.#notAdmitted = false;
+    this.#signInNeeded = false;
     if (this.status.phase === "ready") {
       this.#delivery?.retry();
       await this.#prober?.askAll();
@@ -274,7 +274,7 @@ export class MobileClient {
   /** @param {import("./bundle-store.js").Bundle} bundle @param {Config} config */
   async #use(bundle, config) {
     const model = new Model(bundle, config, this._database, this._credentials.headers);
-    await model.layers.load();
+    await model.load();
     const before = this.#model;
     this.#prober?.stop();
     this.#model = model;
@@ -305,7 +305,7 @@ export class MobileClient {
       return await request.answer();
     } finally {
       release();
-      this.#notAdmitted ||= request.notAdmitted;
+      this.#signInNeeded ||= request.signInNeeded;
       this.#prober?.wake();
     }
   }

@@ -2,6 +2,7 @@
 
 import { AttemptEntries } from "../core/attempt-entries.js";
 import { CostModel } from "../core/cost-model.js";
+import { prepare } from "../core/decide.js";
 import { readEmbeddings } from "../core/embeddings.js";
 import { BundleError } from "../core/errors.js";
 import { factsOf, makePolicy } from "../core/policies.js";
@@ -17,6 +18,8 @@ import { TierClient } from "./tier-client.js";
 /** @import { Database } from "./database.js" */
 
 const STATE_KEY = "policy state ";
+/** After so many texts the browser has compiled the tokenizer. */
+const WARM_UP_TEXTS = 20;
 
 /** One bundle with one configuration; another one of either gets a new model. */
 export class Model {
@@ -82,6 +85,13 @@ export class Model {
     if (state === null || state === undefined) return;
     const kept = { bundle_id: this.manifest.bundle_id, state };
     await this._database.set(STATE_KEY + policy.name, kept).catch(() => undefined);
+  }
+
+  /** Load the layers, and do once what a text needs: the first time takes longer than the others. */
+  async load() {
+    const pair = this.manifest.pairs ? "ready" : null;
+    for (let i = 0; i < WARM_UP_TEXTS; i += 1) prepare(this.encoder, this.embeddings, "ready", pair);
+    await this.layers.load();
   }
 
   /** Count a request as in flight; return what ends that. */

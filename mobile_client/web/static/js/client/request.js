@@ -1,11 +1,12 @@
 // One text: its decision, the attempts until it is answered, and what the page shows of it.
 
 import { decide } from "../core/decide.js";
-import { DimeeError, NotAdmitted } from "../core/errors.js";
+import { DimeeError } from "../core/errors.js";
 import { newId } from "../core/ids.js";
 import { checkOptions } from "../core/options.js";
 import { charsOf } from "../core/text-checks.js";
 import { Runner } from "./runner.js";
+import { SignInNeeded } from "./tier-response.js";
 
 /** @import { Decision, Mode, Tier, TierAnswer } from "../core/domain.js" */
 /** @import { Policy } from "../core/policies.js" */
@@ -58,8 +59,8 @@ export const NOWHERE = {
 };
 
 export class TextRequest {
-  /** True if a tier did not admit this device. */
-  notAdmitted = false;
+  /** True if a tier was not asked or refused for want of a valid token. */
+  signInNeeded = false;
 
   /**
    * @param {Model} model
@@ -93,7 +94,7 @@ export class TextRequest {
       const made = runner.reports.length > 0;
       throw new NotClassified(knownError(error), made ? this.#outcome(runner, null, startedAt) : null);
     } finally {
-      this.notAdmitted = runner.state.errors.some((error) => error instanceof NotAdmitted);
+      this.signInNeeded = runner.state.errors.some((error) => error instanceof SignInNeeded);
       this._model.keepState(this._policy);
     }
   }

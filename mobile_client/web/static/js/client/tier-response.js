@@ -27,6 +27,9 @@ const RELAY_ERRORS = [...TIER_ERRORS, TierUnreachable, NotAdmitted];
 /** @import { DimeeError } from "../core/errors.js" */
 /** @import { InferResponse } from "../core/exchange.js" */
 /** @import { AnswerRules } from "./answer-rules.js" */
+/** The gateway or a tier refuses this device's token, or wants one. */
+export class SignInNeeded extends NotAdmitted {}
+
 /**
  * @typedef {object} Content Content of a response, and whether the tier has got the attempt.
  * @property {Delivery} delivery
@@ -80,7 +83,7 @@ function readError(rules, status, body, relayDelivery) {
   const payload = body.length <= MAX_ERROR_CHARS ? parsed(body) : null;
   const error = fromPayload(payload, status);
   if (error instanceof Unauthorised || error instanceof Forbidden) {
-    const refusal = new NotAdmitted(
+    const refusal = new SignInNeeded(
       `the ${rules.tier} does not admit this device (${error.code}); sign in with a token that has ` +
         "the scope classify",
     );

@@ -43,10 +43,12 @@ export function showOutcome(outcome) {
     byId("totals"),
     ...terms([
       ["Time", ms(outcome.totalMs)],
-      ["Decision", `${ms(outcome.decisionMs)} by ${decision.policy}${pool(decision.difficulty)}`],
-      ["Cost", `${lambda(cost.lambda)}; all-cloud ${lambda(cost.allCloudLambda)}${saving(cost)}`],
+      ["Policy", `${decision.policy}${pool(decision.difficulty)}`],
+      ["Decision", ms(outcome.decisionMs)],
+      ["Cost", lambda(cost.lambda)],
+      ["Cost in the cloud", `${lambda(cost.allCloudLambda)}${saving(cost)}`],
       ["Money", usd(cost.usd)],
-      ["Energy of this device, estimated", millijoules(cost.energyMj)],
+      ["Energy, estimated", millijoules(cost.energyMj)],
       ["Tokens", String(outcome.tokens)],
     ]),
   );
@@ -121,7 +123,7 @@ function step(attempt, index, alpha) {
         ["sent", bytes(entry.sent_bytes ?? 0)],
         ["received", bytes(entry.received_bytes ?? 0)],
         ["cost", lambda(entry.cost_lambda)],
-        ["energy of this device, estimated", millijoules(entry.energy_mj)],
+        ["energy here, estimated", millijoules(entry.energy_mj)],
       ]),
     ),
   );

@@ -23,7 +23,7 @@ export function add(outcome) {
   list.prepend(
     el(
       "li",
-      {},
+      { "data-request": outcome.requestId, "data-attempts": outcome.attempts.length },
       el("span", { class: "shown-text" }, pair === null ? text : `${text} / ${pair}`),
       el(
         "span",
