@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from shared.domain import Side, State, Tier
-from shared.errors import NotFound
 from shared.ledger.client import LedgerClient
-from shared.ledger.entry import LedgerEntry
 from testbed.load.target import LoadTarget
-from tests.support.web_app import AppContext, ShownRequest, ledger_verify
+from tests.support.web_app import AppContext, ShownRequest, final, ledger_verify, recorded
 
-WAIT_S = 60.0
 LINKS = ("mobile-edge", "mobile-cloud")
-
-
-@pytest.fixture
-def profile(browser: Browser, target: LoadTarget) -> Iterator[AppContext]:
-    """A browser profile that has never seen the app."""
-    one = AppContext.of(browser, target.url)
-    yield one
-    one.close()
 
 
 @pytest.fixture
@@ -34,27 +21,6 @@ def restored_links(target: LoadTarget) -> Iterator[LoadTarget]:
     yield target
     for hop in LINKS:
         target.set_link(hop, None)
-
-
-def recorded(ledger: LedgerClient, request: ShownRequest) -> list[LedgerEntry]:
-    """Return all entries of a request, once each of its attempts has ended in the ledger."""
-    until = time.monotonic() + WAIT_S
-    while True:
-        with suppress(NotFound):
-            entries = ledger.request_entries(request.request_id)
-            ended = [one for one in entries if one.side is Side.CALLER and one.is_terminal]
-            answered = {one.attempt_id for one in ended if one.state is State.ANSWERED}
-            tiers = {one.attempt_id for one in entries if one.side is Side.TIER}
-            if len(ended) == request.attempts and answered <= tiers:
-                return entries
-        assert time.monotonic() < until, "the ledger does not get the request"
-        time.sleep(0.05)
-
-
-def final(entries: list[LedgerEntry]) -> LedgerEntry:
-    """Return the entry with which the request ended."""
-    (entry,) = (one for one in entries if one.final)
-    return entry
 
 
 def test_every_tier_a_cut_link_and_the_ledger(

@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from shared.domain import Side, State
+from shared.errors import NotFound
+from shared.ledger.client import LedgerClient
+from shared.ledger.entry import LedgerEntry
 from tests.support.browser import WAIT_MS
 
 WIDTH, HEIGHT = 360, 800
+WAIT_S = 60.0
 NETWORK_ERROR = re.compile(r"Failed to load resource|net::ERR_|violates the following")
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
 
@@ -128,6 +135,27 @@ class AppPage:
     def tier_badge(self, tier: str) -> Locator:
         """Return what the page says of a server."""
         return self.page.locator(f'#tiers [data-tier="{tier}"]')
+
+
+def recorded(ledger: LedgerClient, request: ShownRequest) -> list[LedgerEntry]:
+    """Return all entries of a request, once each of its attempts has ended in the ledger."""
+    until = time.monotonic() + WAIT_S
+    while True:
+        with suppress(NotFound):
+            entries = ledger.request_entries(request.request_id)
+            ended = [one for one in entries if one.side is Side.CALLER and one.is_terminal]
+            answered = {one.attempt_id for one in ended if one.state is State.ANSWERED}
+            tiers = {one.attempt_id for one in entries if one.side is Side.TIER}
+            if len(ended) == request.attempts and answered <= tiers:
+                return entries
+        assert time.monotonic() < until, "the ledger does not get the request"
+        time.sleep(0.05)
+
+
+def final(entries: list[LedgerEntry]) -> LedgerEntry:
+    """Return the entry with which the request ended."""
+    (entry,) = (one for one in entries if one.final)
+    return entry
 
 
 def ledger_verify(ledger_url: str) -> str:

@@ -13,8 +13,8 @@ export function start(client) {
   client.onChange(() => {
     button("open-sign-in").hidden = !client.needsSignIn;
     button("sign-out").hidden = !client.signedIn;
-    if (client.needsSignIn) ask();
-    else cancelled = false;
+    if (!client.needsSignIn) cancelled = false;
+    else if (navigator.onLine) ask(); // without a network this device answers, and no token helps
   });
   byId("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();

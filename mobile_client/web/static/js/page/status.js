@@ -8,6 +8,8 @@ import { counted, megabytes, number, timeOfDay, title } from "./format.js";
 /** @import { MobileClient } from "../client/client.js" */
 
 const REFRESH_MS = 2_000;
+/** Changes within this time are shown together: reading the outbox must not delay an answer. */
+const COLLECT_MS = 50;
 /** @type {Record<string, [string, string]>} Badge and words of what is known of a tier. */
 const READINESS = {
   ready: ["good", "ready"],
@@ -19,7 +21,15 @@ const READINESS = {
 
 /** Set up the cards. @param {MobileClient} client */
 export function start(client) {
-  const show = () => refresh(client);
+  let planned = false;
+  const show = () => {
+    if (planned) return;
+    planned = true;
+    setTimeout(async () => {
+      planned = false;
+      await refresh(client);
+    }, COLLECT_MS);
+  };
   client.onChange(show);
   addEventListener("online", () => {
     announce("This device is online again.");
