@@ -19,9 +19,9 @@ STORED = """async () => {
     request.onsuccess = () => resolve(request.result);
   });
   const request = database.transaction("values").objectStore("values").get("token");
-  const value = await new Promise((resolve) => { request.onsuccess = () => resolve(request.result); });
+  await new Promise((resolve) => { request.onsuccess = resolve; });
   database.close();
-  return [value ?? null, document.cookie, { ...localStorage }, location.href];
+  return [request.result ?? null, document.cookie, { ...localStorage }, location.href];
 }"""
 
 
