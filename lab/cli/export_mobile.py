@@ -114,8 +114,15 @@ def export_mobile(
     ``addresses`` are those of `mobile_client.web.export.static_config`.
     """
     from mobile_client.settings import MobileSettings
-    from mobile_client.web.export import static_config, write_app, write_mobile_bundle
+    from mobile_client.web.export import (
+        APP_KNOWN_BY,
+        static_config,
+        write_app,
+        write_mobile_bundle,
+    )
+    from shared.bundle.folders import check_target
     from shared.bundle.loading import load_bundle, tier_layers
+    from shared.bundle.manifest import MANIFEST
     from shared.bundle.mobile_bundle import make_mobile_bundle
     from shared.settings import read_settings
 
@@ -130,6 +137,7 @@ def export_mobile(
         config = static_config(settings, bundle, **addresses, needs_token=needs_token)
     elif needs_token or any(addresses.values()):
         raise InvalidInput("--with-app: add it, or leave the addresses and --needs-token out")
+    check_target(target, APP_KNOWN_BY if with_app else MANIFEST)
     mobile = make_mobile_bundle(bundle, layers.mobile.last, layers.edge.last)
     if config is None:
         write_mobile_bundle(mobile, target)

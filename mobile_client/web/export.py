@@ -21,6 +21,9 @@ from shared.bundle.mobile_bundle import MobileBundle
 from shared.errors import InvalidInput
 from shared.pricing.live_prices import LivePrices
 
+APP_KNOWN_BY = f"{BUNDLE_FOLDER}{MANIFEST}"
+"""File by which a folder with an older app is known, which may be replaced."""
+
 
 def static_config(
     settings: MobileSettings,
@@ -81,4 +84,4 @@ def write_app(mobile: MobileBundle, config: AppConfig, target: Path) -> None:
     }
     files[CONFIG] = f"{config.model_dump_json(indent=2)}\n".encode()
     files |= {f"{BUNDLE_FOLDER}{name}": content for name, content in mobile.files.items()}
-    write_folder(files, target, f"{BUNDLE_FOLDER}{MANIFEST}")
+    write_folder(files, target, APP_KNOWN_BY)
