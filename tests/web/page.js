@@ -1,0 +1,31 @@
+// Runs the shared cases in a browser; the result is `document.body.dataset.result`, as JSON.
+
+import { differences } from "./evaluate.js";
+import { loadModel } from "./model.js";
+
+/** @import { CaseFile } from "./evaluate.js" */
+/** @typedef {(name: string) => Promise<ArrayBuffer>} Read */
+
+/** @param {string} folder @returns {Read} */
+function reader(folder) {
+  return async (name) => {
+    const response = await fetch(`${folder}/${name}`);
+    if (!response.ok) throw new Error(`${folder}/${name}: status ${response.status}`);
+    return response.arrayBuffer();
+  };
+}
+
+async function run() {
+  const model = await loadModel(reader("/bundle"), reader("/mobile_client/web/static/vendor"));
+  const content = await reader("/tests/web")("cases.json");
+  const file = /** @type {CaseFile} */ (JSON.parse(new TextDecoder().decode(content)));
+  /** @type {Record<string, {run: number, found: string[]}>} */
+  const result = {};
+  for (const kind of Object.keys(file.bounds)) result[kind] = await differences(file, model, kind);
+  return result;
+}
+
+run().then(
+  (result) => (document.body.dataset.result = JSON.stringify(result)),
+  (error) => (document.body.dataset.result = JSON.stringify({ error: String(error?.stack ?? error) })),
+);
