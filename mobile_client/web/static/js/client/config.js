@@ -25,6 +25,7 @@ const TIMEOUT_MS = 5_000;
  * @property {CostPrices} cost_model
  * @property {PriceBookFacts} price_book
  * @property {string} [version]
+ * @property {{text: string, pair?: string | null}[]} [samples] Texts to try.
  */
 
 /**

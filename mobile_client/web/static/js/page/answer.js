@@ -46,7 +46,7 @@ export function showOutcome(outcome) {
       ["Policy", `${decision.policy}${pool(decision.difficulty)}`],
       ["Decision", ms(outcome.decisionMs)],
       ["Cost", lambda(cost.lambda)],
-      ["Cost in the cloud", `${lambda(cost.allCloudLambda)}${saving(cost)}`],
+      ["All in the cloud", `${lambda(cost.allCloudLambda)}${saving(cost)}`],
       ["Money", usd(cost.usd)],
       ["Energy, estimated", millijoules(cost.energyMj)],
       ["Tokens", String(outcome.tokens)],
@@ -115,11 +115,11 @@ function step(attempt, index, alpha) {
       el("span", { class: answered ? null : "error" }, happened(attempt)),
     ),
     answered ? exits(attempt, entry.tier === "cloud" ? null : alpha) : el("p", { class: "small" }, attempt.problem),
-    times(entry),
+    times(entry, answered),
     el(
       "dl",
-      { class: "pairs small" },
-      ...terms([
+      { class: "facts small" },
+      ...facts([
         ["sent", bytes(entry.sent_bytes ?? 0)],
         ["received", bytes(entry.received_bytes ?? 0)],
         ["cost", lambda(entry.cost_lambda)],
@@ -154,8 +154,10 @@ function exits({ entry, exits: shown }, alpha) {
   );
 }
 
-/** @param {Record<string, any>} entry */
-function times(entry) {
+/** @param {Record<string, any>} entry @param {boolean} answered */
+function times(entry, answered) {
+  const title = el("h4", {}, `Time: ${ms(entry.round_trip_ms)}`);
+  if (!answered) return title; // only an answer tells its parts
   /** @type {[string, number | null | undefined][]} */
   const parts = [
     ["queue", entry.queue_ms],
@@ -165,12 +167,22 @@ function times(entry) {
   return el(
     "div",
     {},
-    el("h4", {}, `Time: ${ms(entry.round_trip_ms)}`),
+    title,
     divided(parts),
     el(
       "dl",
-      { class: "pairs small" },
-      ...terms(parts.map(([name, value]) => [el("span", {}, el("span", { class: `swatch fill-${name}` }), name), ms(value)])),
+      { class: "facts small" },
+      ...facts(parts.map(([name, value]) => [name, ms(value), `swatch fill-${name}`])),
     ),
+  );
+}
+
+/**
+ * Return short facts that stand beside each other: name, value, and the class of a mark.
+ * @param {[string, string, string?][]} rows
+ */
+function facts(rows) {
+  return rows.map(([name, value, mark]) =>
+    el("div", {}, el("dt", {}, mark === undefined ? null : el("span", { class: mark }), name), el("dd", {}, value)),
   );
 }

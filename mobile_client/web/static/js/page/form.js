@@ -38,7 +38,7 @@ function show({ manifest, config }) {
   const shown = `${manifest?.bundle_id} ${config?.policy} ${config?.mode} ${config?.deadline_ms}`;
   if (manifest === null || config === null || shown === shownBundle) return;
   shownBundle = shown;
-  samples = manifest.samples ?? [];
+  samples = config.samples ?? manifest.samples ?? [];
   byId("pair-field").hidden = !manifest.pairs;
   input("pair").required = manifest.pairs;
   replace(

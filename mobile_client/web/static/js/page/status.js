@@ -68,6 +68,7 @@ function showNetwork(client) {
 /** @param {MobileClient} client */
 function showTiers(client) {
   const { manifest } = client;
+  byId("tiers-card").hidden = manifest === null;
   if (manifest === null) return;
   const own = /** @type {[Node, Node[]]} */ ([
     el("span", { class: "tier mobile" }, "Mobile"),
@@ -108,6 +109,7 @@ function showOutbox(client, { waiting, rejected, delivery, recording }) {
 function showDevice(client) {
   const { manifest, status } = client;
   byId("task").textContent = manifest?.task ?? "";
+  byId("device-card").hidden = manifest === null;
   if (manifest === null) return;
   const size = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
   replace(
