@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobile_client.web.relay import MAX_CALLS
+from shared.domain import Tier
 from shared.errors import NotReady, RateLimited
+from shared.ledger.reports import Verification
+from shared.wire import InferResponse
 from tests.support.answers import readiness, valid_answer
 from tests.support.hostile_server import HostileServer, answers_nothing, http, sends
 from tests.support.http_server import HttpServer, response
 from tests.support.paths import free_ports
-from tests.support.web_world import RELAY, attempt, web_world
+from tests.support.web_world import RELAY, attempt, browsers_entry, web_world
 
 DELIVERY = "dimee-delivery"
 
 
-def test_attempt_is_answered_by_the_tier_and_recorded_by_it_alone(tmp_path: Path) -> None:
+def test_tier_answers_and_records_and_the_browsers_entry_matches_its_own(tmp_path: Path) -> None:
     async def check() -> None:
         async with web_world(tmp_path, policy="mobile") as world:
             body = attempt(text="a gripping, funny film")
             answer = await world.infer(body)
             assert answer.status_code == 200, answer.text
-            facts = answer.json()
-            assert (facts["tier"], facts["label"]) == ("edge", "positive")
-            assert facts["attempt_id"] == body["attempt_id"]
-            assert answer.headers["dimee-replica"]
+            facts = InferResponse.model_validate_json(answer.content)
+            assert (facts.tier, facts.label) == (Tier.EDGE, "positive")
+            assert facts.attempt_id == body["attempt_id"]
             assert DELIVERY not in answer.headers
-            sides: list[str] = []
-            for _ in range(200):  # the edge delivers within a second
-                sides = [entry["side"] for entry in await world.stored(body["request_id"])]
-                if sides:
+            stored: list[dict[str, Any]] = []
+            for _ in range(400):  # the edge delivers within a second
+                stored = await world.stored(body["request_id"])
+                if stored and stored[0]["state"] == "answered":
                     break
                 await asyncio.sleep(0.05)
-            assert sides == ["tier"]
+            assert [entry["side"] for entry in stored] == ["tier"]  # the gateway records nothing
+            own = browsers_entry(
+                request_id=body["request_id"],
+                attempt_id=body["attempt_id"],
+                bundle_id=body["bundle_id"],
+                replica=answer.headers["dimee-replica"],
+                **facts.ledger_facts(),
+            )
+            assert (await world.deliver(own)).json()["stored"] == 1
+            report = Verification.model_validate_json(
+                (await world.ledger.get("/v1/verify")).content
+            )
+            assert report.consistent, report.findings
+            assert report.tier_rows == 1
 
     asyncio.run(check())
 
@@ -248,5 +264,29 @@ def test_replica_that_cannot_be_connected_to_is_replaced_by_another(tmp_path: Pa
             for _ in range(4):
                 answer = await world.infer(attempt())
                 assert answer.status_code == 200, answer.text
+
+    asyncio.run(check())
+
+
+def test_attempt_on_an_idle_connection_that_broke_is_sent_again(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, body: bytes, number: int) -> None:
+        if not body:  # a probe
+            connection.sendall(http(json.dumps(readiness()).encode()))
+        elif number in broken:
+            connection.close()
+        else:
+            broken.add(number)
+            own = json.loads(body)["attempt_id"]
+            connection.sendall(http(json.dumps(valid_answer(own)).encode()))
+
+    broken: set[int] = set()
+
+    async def check() -> None:
+        with HostileServer(behave) as edge:
+            async with web_world(tmp_path, edge.url, policy="mobile") as world:
+                for _ in range(3):
+                    answer = await world.infer(attempt())
+                    assert answer.status_code == 200, answer.text
+        assert len(broken) == 3
 
     asyncio.run(check())
