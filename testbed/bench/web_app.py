@@ -1,7 +1,7 @@
 """Speed of the app in headless Chromium: ``python -m testbed.bench.web_app``.
 
-It needs Debian's Chromium and the extra ``test``. With ``--data`` it also compares the app's answers
-with Python's, text by text.
+It needs Debian's Chromium and the extra ``test``. `tests.web.compare` compares the answers with
+Python's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from mobile_client.settings import MobileSettings
-from shared.bundle.loading import load_bundle, tier_layers
-from shared.inference.classifier import Classifier
 from shared.program import run_program
-from shared.text_files import FieldNames, TextReader
 from testbed.load.target import start_testbed
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -61,21 +57,6 @@ async ([text, policy, count]) => {
   }
   await client.close();
   return rows.slice(20);
-}
-"""
-EXITS_OF_ALL = """
-async (texts) => {
-  const { MobileClient } = await import("/app/js/client/client.js");
-  const client = new MobileClient();
-  await client.start();
-  const answers = [];
-  for (const text of texts) {
-    const { answer, attempts } = await client.classify(text, null, { policy: "mobile" });
-    const confidences = attempts[0].exits.map((one) => one.confidence);
-    answers.push({ label: answer.label, exit: answer.exitLayer, confidences });
-  }
-  await client.close();
-  return answers;
 }
 """
 
@@ -138,42 +119,9 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {"p50": statistics.median(values), "p95": cuts[94], "p99": cuts[98]}
 
 
-def differences(browser: Browser, url: str, texts: list[str]) -> list[dict[str, Any]]:
-    """Return the texts whose label or exit on the device differs from Python's, with both."""
-    context = browser.new_context()
-    page, _ = visit(context, url)
-    rows = page.evaluate(EXITS_OF_ALL, texts)
-    context.close()
-    expected = python_answers(texts)
-    return [
-        {"text": text, "browser": row, "python": other}
-        for text, row, other in zip(texts, rows, expected, strict=True)
-        if (row["label"], row["exit"]) != (other["label"], other["exit"])
-    ]
-
-
-def python_answers(texts: list[str]) -> list[dict[str, Any]]:
-    """Return label, exit and the confidences of all exits up to it, as the Python client has them."""
-    bundle = load_bundle(MobileSettings().bundle)
-    mobile = tier_layers(bundle, None, None).mobile
-    classifier, answers = Classifier(bundle, mobile, threads=1), []
-    for text in texts:
-        rows = [classifier.encoder.encode(text)]
-        (one,) = classifier.classify(rows, bundle.manifest.alpha, mobile.last)
-        confidences = [
-            classifier.classify(rows, None, layer)[0].confidence
-            for layer in range(1, one.exit_layer + 1)
-        ]
-        label = bundle.manifest.labels[one.label_index]
-        answers.append({"label": label, "exit": one.exit_layer, "confidences": confidences})
-    return answers
-
-
 def main() -> None:
     """Start a testbed and Chromium, and print each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="File of texts to compare with Python.")
-    parser.add_argument("--text-field", default="text", help="Name of the texts' field.")
     parser.add_argument("--out", type=Path, help="JSON file to write.")
     options = parser.parse_args()
     report: dict[str, Any] = {"cores": os.cpu_count()}
@@ -181,18 +129,11 @@ def main() -> None:
         report["chromium"] = browser.version
         report |= visits(browser, target.url)
         report["answers"] = [answers(browser, target.url, policy) for policy in POLICIES]
-        if options.data is not None:
-            reader = TextReader(pairs=False, fields=(FieldNames(text=options.text_field),))
-            texts = [row.text for row in reader.read_file(options.data)]
-            report["texts"] = len(texts)
-            report["differences"] = differences(browser, target.url, texts)
     for name in ("first_visit_ms", "offline_visit_ms"):
         values, middle = report[name], statistics.median(report[name])
         print(f"{name}: {middle:.0f} (min {min(values):.0f}, max {max(values):.0f})")
     for row in report["answers"]:
         print(json.dumps(row))
-    if "differences" in report:
-        print(f"{len(report['differences'])} of {report['texts']} texts differ from Python")
     if options.out is not None:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
 

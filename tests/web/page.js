@@ -1,5 +1,7 @@
-// Runs the shared cases in a browser; the result is `document.body.dataset.result`, as JSON.
+// Runs the shared cases in a browser, or with `?task` the texts of a comparison. The result is
+// `document.body.dataset.result`, as JSON.
 
+import { answersOf } from "./compare.js";
 import { differences } from "./evaluate.js";
 import { loadModel } from "./model.js";
 
@@ -15,10 +17,15 @@ function reader(folder) {
   };
 }
 
+/** @param {string} folder @param {string} name */
+async function json(folder, name) {
+  return JSON.parse(new TextDecoder().decode(await reader(folder)(name)));
+}
+
 async function run() {
   const model = await loadModel(reader("/bundle"), reader("/mobile_client/web/static/vendor"));
-  const content = await reader("/tests/web")("cases.json");
-  const file = /** @type {CaseFile} */ (JSON.parse(new TextDecoder().decode(content)));
+  if (location.search === "?task") return answersOf(await json("/bundle", "task.json"), model);
+  const file = /** @type {CaseFile} */ (await json("/tests/web", "cases.json"));
   /** @type {Record<string, {run: number, found: string[]}>} */
   const result = {};
   for (const kind of Object.keys(file.bounds)) result[kind] = await differences(file, model, kind);

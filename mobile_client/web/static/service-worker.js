@@ -27,7 +27,7 @@ const FILES = {
   "js/client/runner.js": "c970f3d2cb2685bb",
   "js/client/tier-client.js": "408a5154e5c2b13b",
   "js/client/tier-response.js": "e9a85f963db71ed6",
-  "js/core/attempt-entries.js": "f5c32a0c351b48d1",
+  "js/core/attempt-entries.js": "4cd47fc508fa22b6",
   "js/core/bert-text.js": "8d35fe3774256840",
   "js/core/circuit-breaker.js": "cbf9ce0d95eba5cd",
   "js/core/conditions.js": "f1e37c18c024ac94",

@@ -13,6 +13,7 @@ import { mobileEnergyMj, usd } from "./price-book.js";
 /** @import { LedgerEntry } from "./ledger-entry.js" */
 /** @import { PriceBookFacts } from "./price-book.js" */
 
+/** Writer of entries, by which the ledger tells a browser from the Python client. */
 const WRITER = "web";
 /** Fields that only the caller's entry has. @type {Partial<LedgerEntry>} */
 const CALLER_ONLY = {
