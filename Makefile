@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo up test ray check chaos soak results reference lint format clean
+.PHONY: help demo up test ray check chaos soak results reference lint format web clean
 
 help:
 	@echo 'make demo       classify 60 sentences in four processes, print the ledger, name the page'
@@ -16,6 +16,7 @@ help:
 	@echo 'make reference  write docs/reference from the settings and commands'
 	@echo 'make lint       run ruff, mypy and import-linter'
 	@echo 'make format     format the code'
+	@echo 'make web        check and test the JavaScript of the mobile client; needs Node.js 20 or newer'
 	@echo 'make clean      remove the virtual environment and caches'
 
 .venv/bin/python:
@@ -82,5 +83,15 @@ format: .venv/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The npm packages of the lock file: types for tsc, and the files in static/vendor, which git has.
+WEB := mobile_client/web
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund
+
+web: $(WEB)/node_modules/.package-lock.json .venv/.all
+	cd $(WEB) && node vendor.mjs && npm run --silent check
+	git diff --exit-code -- $(WEB)/static/vendor
+	$(BIN)/python -m pytest tests/web
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf .venv build $(WEB)/node_modules *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

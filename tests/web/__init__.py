@@ -1,0 +1,1 @@
+"""Tests of the mobile client in a browser: JavaScript against Python."""
