@@ -80,6 +80,9 @@ const FILES = {
 // end of what is written
 
 const CACHE = "dimee-app";
+const PAGE = "index.html";
+/** Longest wait for the page's present headers. */
+const HEADERS_MS = 1_000;
 const worker = /** @type {any} */ (self);
 
 worker.addEventListener("install", (/** @type {any} */ event) => event.waitUntil(keepAll()));
@@ -89,7 +92,8 @@ worker.addEventListener("message", (/** @type {any} */ event) => {
 });
 worker.addEventListener("fetch", (/** @type {any} */ event) => {
   const name = nameOf(event.request);
-  if (name !== null) event.respondWith(kept(name, event.request));
+  if (name === PAGE) event.respondWith(page(event.request));
+  else if (name !== null) event.respondWith(kept(name, event.request));
 });
 
 /** Return the file that a request asks for, or null if it is none of the app's. @param {Request} request */
@@ -97,8 +101,27 @@ function nameOf(request) {
   const url = new URL(request.url);
   const folder = new URL("./", location.href);
   if (request.method !== "GET" || url.origin !== folder.origin || !url.pathname.startsWith(folder.pathname)) return null;
-  const name = url.pathname.slice(folder.pathname.length) || "index.html";
+  const name = url.pathname.slice(folder.pathname.length) || PAGE;
   return Object.hasOwn(FILES, name) ? name : null;
+}
+
+/**
+ * Return the page: its headers are the server's if it can be reached, because they change without the
+ * file, such as the origins that the page may call. Another version of it comes with all of its files.
+ * @param {Request} request
+ */
+async function page(request) {
+  const asked = fetch(request.url, { cache: "no-cache", signal: AbortSignal.timeout(HEADERS_MS) });
+  const fresh = await asked.catch(() => null);
+  if (fresh?.ok) {
+    const bytes = await fresh.clone().arrayBuffer().catch(() => new ArrayBuffer(0));
+    if ((await digestOf(bytes)) === FILES[PAGE]) {
+      const cache = await caches.open(CACHE);
+      await cache.put(addressOf(PAGE), fresh.clone()).catch(() => undefined);
+      return fresh;
+    }
+  }
+  return kept(PAGE, request);
 }
 
 /** @param {string} name @param {Request} request */
