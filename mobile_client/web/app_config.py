@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import BaseModel, ConfigDict
@@ -110,6 +111,7 @@ def app_config(
     )
 
 
+@cache  # reading the metadata of a package takes a millisecond
 def _version() -> str:
     try:
         return version("dimee")

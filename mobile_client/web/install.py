@@ -75,6 +75,7 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
         cloud=settings.web_cloud_url or "relay/cloud",
     )
     auth_required = settings.tokens is not None
+    bundle_auth = auth_required and settings.web_bundle == "token"
 
     @app.api_route(APP, methods=GET_OR_HEAD, include_in_schema=False)
     async def folder() -> Response:
@@ -91,7 +92,7 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
             tiers=tiers,
             ledger=None if settings.ledger_url == NO_LEDGER else "relay/ledger",
             auth_required=auth_required,
-            bundle_auth=auth_required and settings.web_bundle == "token",
+            bundle_auth=bundle_auth,
             policy=str(mobile.runtime.request_options.policy),
             cost_model=prices.cost_model,
             book=prices.book,
@@ -107,8 +108,8 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
     @app.api_route(f"{APP}/{{name:path}}", methods=GET_OR_HEAD, include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         """Return a file of the app."""
-        if not name:
-            bundle_files.prepare()  # the page will ask for it
+        if not name and not bundle_auth:  # not for callers who may not have it
+            bundle_files.prepare()
         return await files.response(name or "index.html", request.headers)
 
 

@@ -160,12 +160,12 @@ def test_file_that_changed_after_loading_is_refused(tmp_path: Path) -> None:
         make_mobile_bundle(bundle, 1, 2)
 
 
-@given(
-    st_numpy.arrays(
-        st.sampled_from([np.dtype("float32"), np.dtype("float64"), np.dtype("int64")]),
-        st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=3),
-    )
+DTYPES: st.SearchStrategy[np.dtype[Any]] = st.sampled_from(
+    [np.dtype("float32"), np.dtype("float64"), np.dtype("int64")]
 )
+
+
+@given(st_numpy.arrays(DTYPES, st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=3)))
 def test_array_reads_back_as_the_same_numbers(values: NDArray[Any]) -> None:
     found = json.loads(array_json(values))
     numbers = [np.nan if value is None else value for value in found["values"]]

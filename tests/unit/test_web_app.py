@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from starlette.testclient import TestClient
 
 from mobile_client.settings import MobileSettings
 from mobile_client.web.app_config import AppConfig
+from mobile_client.web.install import ISOLATION, content_policy
 from shared.errors import InvalidInput
+from shared.serving.packaged_files import security_headers
 from shared.serving.tokens import new_token
 from shared.settings import read_settings
 from tests.support.gateway import make_gateway
-from tests.support.paths import BUNDLE
+from tests.support.paths import BUNDLE, REPOSITORY
 
 PAGE = "/app/"
 CONFIG = "/app/config.json"
@@ -67,6 +70,15 @@ def test_content_policy_is_strict_and_the_page_isolated(tmp_path: Path) -> None:
         assert headers["cross-origin-embedder-policy"] == "require-corp"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_page_shows_the_headers_for_another_server() -> None:
+    page = (REPOSITORY / "docs" / "mobile-bundle.md").read_text(encoding="utf-8")
+    assert f"Content-Security-Policy: {content_policy('https://gate.example:8701')}\n" in page
+    shown = dict(re.findall(r"^  ([A-Z][\w-]+): (.*)$", page, re.M))
+    sent = security_headers(shown["Content-Security-Policy"]) | ISOLATION
+    assert len(shown) == 4
+    assert {name.lower(): value for name, value in shown.items()}.items() <= sent.items()
 
 
 def test_other_pages_may_not_compile_webassembly(tmp_path: Path) -> None:
