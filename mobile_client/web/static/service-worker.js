@@ -29,6 +29,7 @@ const FILES = {
   "js/client/tier-response.js": "e9a85f963db71ed6",
   "js/core/attempt-entries.js": "4cd47fc508fa22b6",
   "js/core/bert-text.js": "8d35fe3774256840",
+  "js/core/bundle-check.js": "b6cd48710f08ff62",
   "js/core/circuit-breaker.js": "cbf9ce0d95eba5cd",
   "js/core/conditions.js": "f1e37c18c024ac94",
   "js/core/correctness-heads.js": "919b7cf89b5e9768",
@@ -113,15 +114,12 @@ function nameOf(request) {
 async function page(request) {
   const asked = fetch(request.url, { cache: "no-cache", signal: AbortSignal.timeout(HEADERS_MS) });
   const fresh = await asked.catch(() => null);
-  if (fresh?.ok) {
-    const bytes = await fresh.clone().arrayBuffer().catch(() => new ArrayBuffer(0));
-    if ((await digestOf(bytes)) === FILES[PAGE]) {
-      const cache = await caches.open(CACHE);
-      await cache.put(addressOf(PAGE), fresh.clone()).catch(() => undefined);
-      return fresh;
-    }
-  }
-  return kept(PAGE, request);
+  const bytes = fresh?.ok ? await fresh.arrayBuffer().catch(() => null) : null;
+  if (fresh === null || bytes === null || (await digestOf(bytes)) !== FILES[PAGE]) return kept(PAGE, request);
+  const response = new Response(bytes, { headers: fresh.headers });
+  const cache = await caches.open(CACHE);
+  await cache.put(addressOf(PAGE), response.clone()).catch(() => undefined);
+  return response;
 }
 
 /** @param {string} name @param {Request} request */
