@@ -144,7 +144,7 @@ def test_device_without_space_refuses_texts_and_says_so(profile: AppContext) -> 
     one.page.click("#classify-form [type=submit]")
     expect(one.page.locator("#classify-error")).to_contain_text("no more space")
     expect(one.page.locator("#history > li")).to_have_count(0)
-    one.page.evaluate("IDBObjectStore.prototype.put = window.realPut")
+    one.page.evaluate("() => { IDBObjectStore.prototype.put = window.realPut; }")
     assert one.classify("mobile").tier == "mobile"
     expect(one.page.locator("#classify-error")).to_be_hidden()
     expect(one.page.locator("#banners-list")).to_be_empty()

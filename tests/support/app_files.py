@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from mobile_client.web.install import STATIC
+from mobile_client.web import STATIC
 
 SERVICE_WORKER = STATIC / "service-worker.js"
 KINDS = frozenset({".css", ".gz", ".html", ".js", ".mjs", ".png", ".svg", ".wasm", ".webmanifest"})

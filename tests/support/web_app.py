@@ -49,8 +49,10 @@ class AppContext:
     requests: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, browser: Browser, gateway_url: str, theme: Any = "light") -> AppContext:
-        """Return a new profile for the app of a gateway."""
+    def of(
+        cls, browser: Browser, server: str, theme: Any = "light", app: str = "/app/"
+    ) -> AppContext:
+        """Return a new profile for the app of a gateway or of another server."""
         context = browser.new_context(
             viewport={"width": WIDTH, "height": HEIGHT},
             device_scale_factor=2,
@@ -58,7 +60,7 @@ class AppContext:
             reduced_motion="reduce",
         )
         context.set_default_timeout(WAIT_MS)
-        return cls(context, f"{gateway_url}/app/")
+        return cls(context, f"{server}{app}")
 
     def open(self, wait: bool = True) -> AppPage:
         """Open the app in a new tab, and wait until its model is ready."""

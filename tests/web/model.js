@@ -1,5 +1,6 @@
 // The mobile bundle as the app loads it, for node and for a browser.
 
+import { checkParts } from "../../mobile_client/web/static/js/core/bundle-check.js";
 import { readEmbeddings } from "../../mobile_client/web/static/js/core/embeddings.js";
 import { createLayers } from "../../mobile_client/web/static/js/core/layers.js";
 import { factsOf } from "../../mobile_client/web/static/js/core/policies.js";
@@ -25,6 +26,7 @@ export async function loadModel(readBundle, readVendor) {
   const embeddings = readEmbeddings(await unzip(await readBundle("embeddings.safetensors.gz")));
   const routerJson = await json(readBundle, "router.json.gz");
   const facts = factsOf(manifest, readRouter(routerJson, manifest.labels.length));
+  checkParts(manifest, encoder, embeddings, facts);
   ort.env.wasm.wasmBinary = await unzip(await readVendor(WASM));
   const layerBytes = [];
   for (let layer = 1; layer <= manifest.mobile_layers; layer += 1) {

@@ -26,6 +26,7 @@ WEB = REPOSITORY / "mobile_client" / "web"
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 240.0
 EDGE_LAYERS = 3
+OLDEST_NODE = 20
 POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'"
 """Content-Security-Policy of the app's scripts, under which the tests run too."""
 
@@ -44,10 +45,13 @@ def written(bundle: MobileBundle, folder: Path) -> Path:
 
 
 def node() -> str:
-    """Return the path of node; skip the test without it."""
+    """Return the path of node; skip the test without it, or with an old one."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("no node; install Node.js 20 or newer to run this test")
+    version = run([found, "--version"], FOLDER).strip()
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"node {version} is too old; install Node.js 20 or newer to run this test")
     return found
 
 

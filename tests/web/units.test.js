@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { checkParts } from "../../mobile_client/web/static/js/core/bundle-check.js";
 import { CircuitBreaker } from "../../mobile_client/web/static/js/core/circuit-breaker.js";
 import { CostModel } from "../../mobile_client/web/static/js/core/cost-model.js";
 import * as errors from "../../mobile_client/web/static/js/core/errors.js";
@@ -201,5 +202,15 @@ test("damaged files of a bundle are refused with a sentence", () => {
   }
   for (const tokenizer of [null, {}, { normalizer: null, model: { type: "Unigram" } }]) {
     assert.throws(() => createTextEncoder(tokenizer, 16), errors.BundleError);
+  }
+});
+
+test("parts that do not fit together are refused", () => {
+  const manifest = /** @type {any} */ ({ hidden_size: 4, max_tokens: 16 });
+  const encoder = { vocabulary: 10 };
+  const embeddings = { size: 2, hiddenSize: 4, vocabulary: 10, maxTokens: 16 };
+  checkParts(manifest, encoder, embeddings, FACTS);
+  for (const wrong of [{ hiddenSize: 2 }, { maxTokens: 15 }, { vocabulary: 9 }, { size: 3 }]) {
+    assert.throws(() => checkParts(manifest, encoder, { ...embeddings, ...wrong }, FACTS), errors.BundleError);
   }
 });

@@ -9,14 +9,14 @@ const FILES = {
   "icons/icon-512.png": "b0ec709ee3f51d02",
   "icons/icon-maskable-512.png": "fd836de1c646feca",
   "icons/icon.svg": "d3682a06212549d8",
-  "index.html": "e1848c6c34dda084",
+  "index.html": "94145dcb3d10a8d9",
   "js/client/answer-rules.js": "8929b861f51f1bf0",
   "js/client/bundle-store.js": "4bc1524bfa88910e",
-  "js/client/client.js": "ff01f75bd47c4452",
+  "js/client/client.js": "e138c9468b6fe1c7",
   "js/client/config.js": "48ecdbba3aaef5d0",
   "js/client/credentials.js": "21d7e69f6f99b64e",
   "js/client/database.js": "4de6f90a8ac29930",
-  "js/client/delivery.js": "f2cdfcf82e790cba",
+  "js/client/delivery.js": "81bcdbbdc590bcd5",
   "js/client/local-model.js": "2976d02448449520",
   "js/client/model-worker.js": "92afe70f9cd5332a",
   "js/client/model.js": "1674cec8ffdeff82",
@@ -29,6 +29,7 @@ const FILES = {
   "js/client/tier-response.js": "e9a85f963db71ed6",
   "js/core/attempt-entries.js": "4cd47fc508fa22b6",
   "js/core/bert-text.js": "8d35fe3774256840",
+  "js/core/bundle-check.js": "b6cd48710f08ff62",
   "js/core/circuit-breaker.js": "cbf9ce0d95eba5cd",
   "js/core/conditions.js": "f1e37c18c024ac94",
   "js/core/correctness-heads.js": "919b7cf89b5e9768",
@@ -59,11 +60,11 @@ const FILES = {
   "js/core/tier-stats.js": "6d017b3c120f30ba",
   "js/core/unicode-categories.js": "0bbd76130d847b43",
   "js/page/announce.js": "026c184fc425dd89",
-  "js/page/answer.js": "d3ae8ff2ca401d4b",
+  "js/page/answer.js": "4f0336d783c7604e",
   "js/page/bars.js": "cdff33604f9166b0",
   "js/page/dom.js": "1b29e671a5b02812",
   "js/page/first-paint.js": "bfbc154c34feaef7",
-  "js/page/form.js": "1919c11895549e0a",
+  "js/page/form.js": "350047b5d3761049",
   "js/page/format.js": "d12a3e9a12baa335",
   "js/page/history.js": "ac8bc466f734b18e",
   "js/page/install.js": "59de26cf9c3dbd73",
@@ -80,6 +81,9 @@ const FILES = {
 // end of what is written
 
 const CACHE = "dimee-app";
+const PAGE = "index.html";
+/** Longest wait for the page's present headers. */
+const HEADERS_MS = 1_000;
 const worker = /** @type {any} */ (self);
 
 worker.addEventListener("install", (/** @type {any} */ event) => event.waitUntil(keepAll()));
@@ -89,7 +93,8 @@ worker.addEventListener("message", (/** @type {any} */ event) => {
 });
 worker.addEventListener("fetch", (/** @type {any} */ event) => {
   const name = nameOf(event.request);
-  if (name !== null) event.respondWith(kept(name, event.request));
+  if (name === PAGE) event.respondWith(page(event.request));
+  else if (name !== null) event.respondWith(kept(name, event.request));
 });
 
 /** Return the file that a request asks for, or null if it is none of the app's. @param {Request} request */
@@ -97,8 +102,24 @@ function nameOf(request) {
   const url = new URL(request.url);
   const folder = new URL("./", location.href);
   if (request.method !== "GET" || url.origin !== folder.origin || !url.pathname.startsWith(folder.pathname)) return null;
-  const name = url.pathname.slice(folder.pathname.length) || "index.html";
+  const name = url.pathname.slice(folder.pathname.length) || PAGE;
   return Object.hasOwn(FILES, name) ? name : null;
+}
+
+/**
+ * Return the page: its headers are the server's if it can be reached, because they change without the
+ * file, such as the origins that the page may call. Another version of it comes with all of its files.
+ * @param {Request} request
+ */
+async function page(request) {
+  const asked = fetch(request.url, { cache: "no-cache", signal: AbortSignal.timeout(HEADERS_MS) });
+  const fresh = await asked.catch(() => null);
+  const bytes = fresh?.ok ? await fresh.arrayBuffer().catch(() => null) : null;
+  if (fresh === null || bytes === null || (await digestOf(bytes)) !== FILES[PAGE]) return kept(PAGE, request);
+  const response = new Response(bytes, { headers: fresh.headers });
+  const cache = await caches.open(CACHE);
+  await cache.put(addressOf(PAGE), response.clone()).catch(() => undefined);
+  return response;
 }
 
 /** @param {string} name @param {Request} request */

@@ -52,6 +52,7 @@ export class MobileClient {
   /** @type {Promise<void> | null} */
   #starting = null;
   #signInNeeded = false;
+  #persisting = false;
   #observing = new Set();
   /** @type {Promise<unknown>} End of the last request of a policy that learns. */
   #turn = Promise.resolve();
@@ -120,6 +121,7 @@ export class MobileClient {
       checkInput(text, pair, model.manifest);
       const policy = await model.policy(resolved.policy);
       this.#prober?.wake();
+      this.#persist();
       const recording = model.config.ledger === null ? NOWHERE : this.outbox;
       const request = new TextRequest(model, policy, recording, text, pair, resolved, since);
       const answer = () => this.#answer(model, request);
@@ -179,6 +181,7 @@ export class MobileClient {
     this.#signInNeeded = false;
     if (this.status.phase === "ready") {
       this.#delivery?.retry();
+      this.#update(readConfig(this._database).catch(() => null));
       await this.#prober?.askAll();
     } else {
       await this.start();
@@ -230,12 +233,17 @@ export class MobileClient {
   async #open() {
     await holdPageLock(this._page);
     await this._credentials.load();
-    // asks the browser not to delete undelivered entries when space is short
-    navigator.storage?.persist?.().catch(() => undefined);
     addEventListener("online", () => {
       if (this.status.phase === "ready") this.#update(readConfig(this._database).catch(() => null));
       else this.start();
     });
+  }
+
+  /** Ask the browser, once, not to delete undelivered entries when space is short. */
+  #persist() {
+    if (this.#persisting) return;
+    this.#persisting = true;
+    navigator.storage?.persist?.().catch(() => undefined);
   }
 
   /** @param {Config} config */
@@ -257,9 +265,12 @@ export class MobileClient {
     const model = this.#model;
     if (config === null || model === null) return;
     try {
-      if (config.bundle_auth && !this.signedIn) throw new Unauthorised("sign in to get the newer model");
       const store = this.#store(config);
-      const manifest = await store.latestManifest();
+      const locked = config.bundle_auth && !this.signedIn;
+      if (locked && config.bundle_id !== model.manifest.bundle_id) {
+        throw new Unauthorised("sign in to get it");
+      }
+      const manifest = locked ? model.manifest : await store.latestManifest();
       const same = JSON.stringify(manifest) === JSON.stringify(model.manifest);
       if (same && JSON.stringify(config) === JSON.stringify(model.config)) return;
       if (!same) this.#set({ update: "A newer model is being downloaded; this one is used until then." });

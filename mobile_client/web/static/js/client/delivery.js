@@ -7,6 +7,8 @@ import { ifClosed, ifNoneDelivers } from "./page-locks.js";
 const INTERVAL_MS = 100;
 const FIRST_BACKOFF_MS = 200;
 const MAX_BACKOFF_MS = 5_000;
+/** Without a valid token a delivery is tried this rarely; a sign-in tries at once. */
+const SIGNED_OUT_BACKOFF_MS = 60_000;
 const TIMEOUT_MS = 10_000;
 /** Interval at which the attempts of pages that were closed are looked for. */
 const ADOPTION_INTERVAL_MS = 30_000;
@@ -126,7 +128,8 @@ export class Delivery {
       const outcome = await this.#round();
       if (outcome === "delivered") this.#woken = true; // there may be more
       if (outcome === "failed" || outcome === "busy") {
-        const doubledMs = Math.min(MAX_BACKOFF_MS, Math.max(FIRST_BACKOFF_MS, 2 * backoffMs));
+        const mostMs = this.#signedOut ? SIGNED_OUT_BACKOFF_MS : MAX_BACKOFF_MS;
+        const doubledMs = Math.min(mostMs, Math.max(FIRST_BACKOFF_MS, 2 * backoffMs));
         backoffMs = doubledMs * (0.5 + 0.5 * this._jitter());
         this.#woken = true;
       } else {

@@ -2,9 +2,8 @@
 
 import { POLICY_NAMES } from "../core/policies.js";
 import { MODES } from "../core/options.js";
-import { announce } from "./announce.js";
 import { showFailure, showOutcome } from "./answer.js";
-import { button, byId, input, options, replace, select } from "./dom.js";
+import { byId, input, options, replace, select } from "./dom.js";
 import { add } from "./history.js";
 
 /** @import { MobileClient } from "../client/client.js" */
@@ -89,13 +88,11 @@ async function classify(client) {
     const { message, outcome = null } = /** @type {import("../client/request.js").NotClassified} */ (error);
     problem.textContent = `Not classified: ${message}`;
     problem.hidden = false;
-    announce(problem.textContent);
     if (outcome !== null) add(outcome);
     showFailure(outcome);
   } finally {
     submit.disabled = false;
     submit.textContent = "Classify";
-    button("deliver").disabled = false;
   }
 }
 
