@@ -1,6 +1,6 @@
 """Take docs/figures/web-app.png from a testbed of its own: ``python docs/figures/web_app.py``.
 
-It shows the app at the size of a phone: an answer of two tiers, and one without a network. It needs
+It shows the app on a narrow screen: an answer of two tiers, and one without a network. It needs
 Chromium and the extra ``test``.
 """
 
@@ -24,7 +24,7 @@ img {{ width: {width}px; border: 1px solid #7b8694; border-radius: 16px }}</styl
 
 
 def open_app(browser: Browser, url: str, theme: str) -> Page:
-    """Open the app as on a phone."""
+    """Open the app on a narrow screen."""
     page = browser.new_page(
         viewport={"width": WIDTH, "height": HEIGHT},
         device_scale_factor=2,

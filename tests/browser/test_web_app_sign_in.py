@@ -44,7 +44,7 @@ def sign_in(one: AppPage, token: str, keep: bool = False) -> None:
 def test_token_in_memory_is_forgotten_with_the_page(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
-    one, token = profile.open(wait=False), secured.token("phone", "classify")
+    one, token = profile.open(wait=False), secured.token("handheld", "classify")
     sign_in(one, "wrong")
     expect(one.page.locator("#sign-in-error")).to_contain_text("not accepted")
     expect(one.page.locator("#token")).to_be_focused()

@@ -106,7 +106,7 @@ def test_attempt_of_a_closed_page_is_ended_by_the_next(
     closed = profile.open()
     target.set_link("mobile-edge", "stall")
     try:
-        closed.page.fill("#text", "a text that nobody waits for")
+        closed.page.fill("#text", "a text whose page is closed")
         closed.page.select_option("#policy", "edge")
         with closed.page.expect_request("**/relay/edge/v1/infer") as sent:
             closed.page.click("#classify-form [type=submit]")
@@ -151,7 +151,7 @@ def test_device_without_space_refuses_texts_and_says_so(profile: AppContext) -> 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_finding_of_axe_on_a_phone(profile: AppContext, theme: str) -> None:
+def test_no_serious_finding_of_axe_on_a_narrow_screen(profile: AppContext, theme: str) -> None:
     one = profile.open()
     one.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     one.classify("edge", deadline="5000")

@@ -1,4 +1,4 @@
-"""The app for browsers, open in Chromium at the size of a phone."""
+"""The app for browsers, open in Chromium on a narrow screen."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ const FILES = {
   "js/client/delivery.js": "81bcdbbdc590bcd5",
   "js/client/local-model.js": "2976d02448449520",
   "js/client/model-worker.js": "92afe70f9cd5332a",
-  "js/client/model.js": "1674cec8ffdeff82",
+  "js/client/model.js": "2ced9409177e37c8",
   "js/client/outbox.js": "838ca07dac67edb7",
   "js/client/page-locks.js": "3ec8621ebcb29d74",
   "js/client/prober.js": "fffcae2f7c94bb46",

@@ -1,6 +1,7 @@
 // The bundle on this device, ready to use: tokenizer, embeddings, policies, and the layers' worker.
 
 import { AttemptEntries } from "../core/attempt-entries.js";
+import { checkParts } from "../core/bundle-check.js";
 import { CostModel } from "../core/cost-model.js";
 import { prepare } from "../core/decide.js";
 import { readEmbeddings } from "../core/embeddings.js";
@@ -45,6 +46,7 @@ export class Model {
     this._facts = factsOf(manifest, router);
     this.encoder = createTextEncoder(JSON.parse(textOf(bundle, "tokenizer.json")), manifest.max_tokens);
     this.embeddings = readEmbeddings(fileOf(bundle, "embeddings.safetensors"));
+    checkParts(manifest, this.encoder, this.embeddings, this._facts);
     this.costModel = new CostModel(config.cost_model, manifest.layers);
     this.entries = new AttemptEntries({
       costModel: this.costModel,
