@@ -235,7 +235,10 @@ def up(
         publish()
         width = max(map(len, testbed.roles))
         for name, role in testbed.roles.items():
-            paths = {"ledger": "/docs, /v1/summary", "mobile": "/docs, POST /v1/classify, page /"}
+            paths = {
+                "ledger": "/docs, /v1/summary",
+                "mobile": "/docs, POST /v1/classify, page /, app /app/",
+            }
             paths |= {f"{PREFIX}{hop.name}": f"{hop.spec}, GET /link" for hop in hops}
             click.echo(f"  {name:<{width}} {role.url}  {paths.get(name, '/docs, POST /v1/infer')}")
         url, with_token = testbed.roles["mobile"].url, bool(testbed.credentials.headers())

@@ -107,9 +107,7 @@ def pools(run: Path, data: str | None, device: str, **options: Any) -> None:
     help="Points of accuracy that an exit may lose by the exported precision. The export is "
     "refused if the 95 % interval of an exit's loss on the reported texts lies above it.",
 )
-@click.pass_context
 def export(
-    context: click.Context,
     run: Path | None,
     bundle: Path | None,
     data: str | None,
@@ -131,6 +129,7 @@ def export(
     sample texts of the data.
     Notes on stderr say if the data had too few examples for the default policy or for a check.
     """
+    context = click.get_current_context()
     refuse_other_options(context)
     if mobile is not None:
         source = context.get_parameter_source

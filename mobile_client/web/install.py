@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +17,7 @@ from mobile_client.web.relay import TierRelay
 from shared.addresses import origin_of
 from shared.bundle.loading import tier_layers
 from shared.bundle.mobile_bundle import MobileBundle, make_mobile_bundle
-from shared.domain import Tier
+from shared.domain import InputText, Tier
 from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles, security_headers
 from shared.settings import NO_LEDGER
@@ -51,19 +51,24 @@ def is_open_file(method: str, path: str, settings: MobileSettings) -> bool:
     return path == APP or path.startswith(f"{APP}/")
 
 
-def install_web_app(app: FastAPI, mobile: MobileService) -> Callable[[], Awaitable[None]]:
+def install_web_app(
+    app: FastAPI, mobile: MobileService, samples: Sequence[InputText]
+) -> Callable[[], Awaitable[None]]:
     """Serve the app below ``/app``, unless the settings switch it off.
 
+    ``samples`` are texts that the app offers to try.
     Returns a function that closes its connections, to be called before ``mobile`` is closed.
     """
     ledger = LedgerRelay(mobile.settings)
     if mobile.settings.web_app == "on":
         _install_relay(app, mobile, ledger)
-        _install_files(app, mobile)  # last, because any path below /app may be that of a file
+        _install_files(
+            app, mobile, samples
+        )  # last, because any path below /app may be that of a file
     return ledger.close
 
 
-def _install_files(app: FastAPI, mobile: MobileService) -> None:
+def _install_files(app: FastAPI, mobile: MobileService, samples: Sequence[InputText]) -> None:
     settings, bundle = mobile.settings, mobile.runtime.bundle
     direct = [url for url in (settings.web_edge_url, settings.web_cloud_url) if url]
     policy = content_policy(*map(origin_of, direct))
@@ -75,6 +80,7 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
         cloud=settings.web_cloud_url or "relay/cloud",
     )
     auth_required = settings.tokens is not None
+    bundle_auth = auth_required and settings.web_bundle == "token"
 
     @app.api_route(APP, methods=GET_OR_HEAD, include_in_schema=False)
     async def folder() -> Response:
@@ -91,11 +97,12 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
             tiers=tiers,
             ledger=None if settings.ledger_url == NO_LEDGER else "relay/ledger",
             auth_required=auth_required,
-            bundle_auth=auth_required and settings.web_bundle == "token",
+            bundle_auth=bundle_auth,
             policy=str(mobile.runtime.request_options.policy),
             cost_model=prices.cost_model,
             book=prices.book,
             latency_price_lambda=mobile.runtime.tier_stats.conditions.latency_price_lambda,
+            samples=samples,
         )
         return Response(content.model_dump_json(), headers=headers, media_type="application/json")
 
@@ -107,8 +114,8 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
     @app.api_route(f"{APP}/{{name:path}}", methods=GET_OR_HEAD, include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         """Return a file of the app."""
-        if not name:
-            bundle_files.prepare()  # the page will ask for it
+        if not name and not bundle_auth:  # not for callers who may not have it
+            bundle_files.prepare()
         return await files.response(name or "index.html", request.headers)
 
 

@@ -64,7 +64,7 @@ class TierRelay:
                 work = self._exchange(request, trace_of(message.scope))
                 exchange = await cancel_on_disconnect(message.receive, work)
         except DimeeError as error:
-            return _not_arrived(error, Delivery.NOT_SENT)
+            return _not_arrived(error)
         if exchange.answer is not None:
             response = Response(exchange.answer.model_dump_json(), media_type="application/json")
         else:
@@ -82,10 +82,10 @@ class TierRelay:
         try:
             with self._counted():
                 error = await self._mobile.replicas.next_client(self._tier).probe(READY_S)
-        except DimeeError as refusal:
-            error = refusal
-        if error is not None:
-            return _not_arrived(error, Delivery.NOT_SENT)
+            if error is not None:
+                raise error
+        except DimeeError as problem:
+            return _not_arrived(problem)
         facts = {
             "status": "ready",
             "tier": self._tier.value,
@@ -190,7 +190,7 @@ def check_content_type(content_type: str) -> None:
         raise InvalidInput("content-type: must be application/json", field="content-type")
 
 
-def _not_arrived(error: DimeeError, delivery: Delivery) -> Response:
+def _not_arrived(error: DimeeError) -> Response:
     response = error_response(error)
-    response.headers[DELIVERY_HEADER] = delivery.value
+    response.headers[DELIVERY_HEADER] = Delivery.NOT_SENT.value
     return response

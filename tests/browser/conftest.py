@@ -12,6 +12,8 @@ from shared.ledger.client import LedgerClient
 from testbed.load.target import LoadTarget, start_testbed
 from tests.support.browser import OpenPage, WatchedPage, chromium
 from tests.support.otlp_receiver import Receiver, otlp_receiver
+from tests.support.secured_testbed import SecuredTestbed, secured_testbed
+from tests.support.web_app import AppContext
 
 
 # for a module and no longer: a test that runs an event loop of its own fails beside Playwright's
@@ -41,12 +43,27 @@ def target(spans: Receiver) -> Iterator[LoadTarget]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredTestbed]:
+    """A testbed that needs tokens."""
+    with secured_testbed(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
 @pytest.fixture
 def ledger(target: LoadTarget) -> Iterator[LedgerClient]:
     """Client of the testbed's ledger."""
     client = LedgerClient(target.ledger_url)
     yield client
     client.close()
+
+
+@pytest.fixture
+def profile(browser: Browser, target: LoadTarget) -> Iterator[AppContext]:
+    """A browser profile that has never seen the app of the testbed's gateway."""
+    one = AppContext.of(browser, target.url)
+    yield one
+    one.close()
 
 
 @pytest.fixture

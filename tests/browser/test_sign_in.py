@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from shared.serving.tokens import new_token, revoke_token
-from testbed.processes.processes import Testbed
+from shared.serving.tokens import revoke_token
 from tests.support.browser import WatchedPage, serious_findings
-from tests.support.running_testbed import start
+from tests.support.secured_testbed import SecuredTestbed
 
 TEXT = "a gripping, funny film"
-SYSTEM_SCOPES = ["infer", "ledger:write", "ledger:read"]
 STATE = (401, "/dashboard/api/state")
 SIGN_IN = (401, "/dashboard/sign-in")
-
-
-@dataclass
-class SecuredTestbed:
-    """A testbed whose services accept only the tokens of the file ``tokens``."""
-
-    testbed: Testbed
-    tokens: Path
-
-    @property
-    def url(self) -> str:
-        """Address of the gateway."""
-        return self.testbed.roles["mobile"].url
-
-    def token(self, name: str, *scopes: str) -> str:
-        """Return a new token with these scopes."""
-        return new_token(self.tokens, name, scopes)[0]
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredTestbed]:
-    folder = tmp_path_factory.mktemp("signin")
-    tokens, system = folder / "tokens.jsonl", folder / "system.token"
-    system.write_text(new_token(tokens, "system", SYSTEM_SCOPES)[0])
-    system.chmod(0o600)
-    running = start(folder / "state", DIMEE_TOKENS=str(tokens), DIMEE_TOKEN_FILE=str(system))
-    with running:
-        yield SecuredTestbed(running, tokens)
 
 
 @pytest.fixture

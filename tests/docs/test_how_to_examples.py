@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from testbed.links.schedule import read_schedule
 from testbed.links.traces import read_trace
 from testbed.load.arrivals import from_trace
 from tests.support.example_policy import EXAMPLES, NAME, PATH
-from tests.support.paths import REPOSITORY
+from tests.support.paths import BUNDLE, REPOSITORY
 
 HOW_TO = REPOSITORY / "docs" / "how-to"
 POLICY_PAGE = (HOW_TO / "write-a-policy.md").read_text(encoding="utf-8")
+ANDROID_PAGE = (HOW_TO / "run-on-android-and-ios.md").read_text(encoding="utf-8")
 OWN_PAGE = (HOW_TO / "bring-your-own-prices-links-and-arrivals.md").read_text(encoding="utf-8")
 
 
@@ -51,7 +54,8 @@ def test_page_shows_the_file(page: str, file: str, whole: bool) -> None:
 
 def test_every_example_is_on_a_page() -> None:
     names = {file.name for file in EXAMPLES.iterdir() if file.is_file()}
-    assert {name for name in names if name in POLICY_PAGE or name in OWN_PAGE} == names
+    pages = POLICY_PAGE + OWN_PAGE + ANDROID_PAGE
+    assert {name for name in names if name in pages} == names
 
 
 def test_example_policy_has_about_thirty_lines_and_decides_as_described(
@@ -108,3 +112,16 @@ def test_commands_of_the_pages_run_in_the_folder_of_the_examples() -> None:
         assert "cd docs/how-to/examples\n" in page
         for file in re.findall(r"(?:--price-book|--arrivals) (\S+)", page):
             assert Path(EXAMPLES, file.strip("`,")).is_file() or file == "FILE", file
+
+
+def test_page_shows_the_operators_of_the_shipped_bundle() -> None:
+    script = str(EXAMPLES / "list_operators.py")
+    done = subprocess.run(
+        [sys.executable, script, str(BUNDLE)], capture_output=True, text=True, check=True
+    )
+    assert f"list_operators.py bundles/sst2-minilm\n{done.stdout}```" in ANDROID_PAGE
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert all(f"`{row[1]}`" in ANDROID_PAGE for row in rows if row[0] == "com.microsoft")
+    assert sum(row[0] == "ai.onnx" for row in rows) == 20
+    assert "Twenty operators are of ONNX's own opset 18." in ANDROID_PAGE
+    assert done.stdout.startswith("opsets: ai.onnx 18, com.microsoft 1\n")

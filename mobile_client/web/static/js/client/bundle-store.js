@@ -1,0 +1,281 @@
+// The mobile bundle: downloaded once, checked against its manifest each time, kept for offline use.
+//
+// Files are kept by the SHA-256 of their content, so that a new bundle does not disturb the old one
+// until it is complete, and a file that both have is not downloaded again.
+
+import { BundleError, Unauthorised } from "../core/errors.js";
+import { hex } from "./outbox.js";
+
+/** @import { Manifest } from "../core/domain.js" */
+
+const CACHE = "dimee-bundle";
+const FORMAT_VERSION = 1;
+const MAX_MANIFEST_BYTES = 1024 * 1024;
+const MAX_FILE_BYTES = 512 * 1024 * 1024;
+
+/**
+ * @typedef {object} Bundle
+ * @property {Manifest & Record<string, any>} manifest
+ * @property {Map<string, ArrayBuffer>} files Content by path, decompressed; ".gz" is not in the path.
+ * @property {boolean} kept True if the bundle is there for offline use.
+ */
+/** @typedef {{loadedBytes: number, totalBytes: number}} Progress */
+
+/** Downloads and keeps the bundle at one address. */
+export class BundleStore {
+  /**
+   * @param {string} url Address of the bundle's folder, relative to the page or absolute.
+   * @param {() => Record<string, string>} headers Headers with the device's token.
+   */
+  constructor(url, headers) {
+    this._url = new URL(url.endsWith("/") ? url : `${url}/`, location.href);
+    this._manifestUrl = new URL("manifest.json", this._url).href;
+    this._headers = headers;
+  }
+
+  /**
+   * Return the bundle that is kept on this device, or null if there is none or it is damaged.
+   * @returns {Promise<Bundle | null>}
+   */
+  async kept() {
+    const cache = await openCache();
+    const response = await cache?.match(this._manifestUrl).catch(() => undefined);
+    if (!cache || !response) return null;
+    try {
+      const manifest = checked(await response.json());
+      const files = await Promise.all(
+        Object.entries(manifest.files).map(async ([path, { sha256 }]) => {
+          const bytes = await this.#cached(cache, sha256);
+          if (bytes === null) throw new BundleError(`${path} is missing or damaged`);
+          return content(path, bytes);
+        }),
+      );
+      return { manifest, files: new Map(files), kept: true };
+    } catch {
+      return null; // it is downloaded again
+    }
+  }
+
+  /**
+   * Return the manifest that the server has now.
+   * @returns {Promise<Manifest & Record<string, any>>}
+   */
+  async latestManifest() {
+    const response = await this.#fetch(this._manifestUrl);
+    const bytes = await read(response, MAX_MANIFEST_BYTES, () => undefined);
+    try {
+      return checked(JSON.parse(new TextDecoder().decode(bytes)));
+    } catch (error) {
+      if (error instanceof BundleError) throw error;
+      throw new BundleError("bundle: manifest.json is not valid JSON; export the mobile bundle again");
+    }
+  }
+
+  /**
+   * Download what is missing of a bundle, keep it, and remove what it does not need.
+   * @param {Manifest & Record<string, any>} manifest Of `latestManifest`.
+   * @param {(progress: Progress) => void} onProgress
+   * @returns {Promise<Bundle>}
+   */
+  async download(manifest, onProgress) {
+    const cache = await openCache();
+    const wanted = Object.entries(manifest.files);
+    /** @type {Map<string, Uint8Array<ArrayBuffer>>} */
+    const have = new Map();
+    for (const [path, { sha256 }] of wanted) {
+      const bytes = cache === null ? null : await this.#cached(cache, sha256);
+      if (bytes !== null) have.set(path, bytes);
+    }
+    const missing = wanted.filter(([path]) => !have.has(path));
+    const totalBytes = missing.reduce((sum, [, { bytes }]) => sum + bytes, 0);
+    let loadedBytes = 0;
+    let kept = cache !== null;
+    onProgress({ loadedBytes, totalBytes });
+    const files = await Promise.all(
+      wanted.map(async ([path, facts]) => {
+        let bytes = have.get(path);
+        if (bytes === undefined) {
+          bytes = await this.#download(path, facts, (count) => {
+            loadedBytes += count;
+            onProgress({ loadedBytes, totalBytes });
+          });
+          kept = (await this.#keep(cache, facts.sha256, bytes)) && kept;
+        }
+        return content(path, bytes);
+      }),
+    );
+    // last, so that only a complete bundle is found
+    if (kept) kept = await this.#keepManifest(cache, manifest);
+    return { manifest, files: new Map(files), kept };
+  }
+
+  /** Remove the bundle from this device. */
+  async remove() {
+    await caches.delete(CACHE);
+  }
+
+  /**
+   * @param {string} path
+   * @param {{bytes: number, sha256: string}} facts
+   * @param {(count: number) => void} onBytes
+   */
+  async #download(path, facts, onBytes) {
+    const url = new URL(path, this._url);
+    // the second time without the browser's own cache, which may hold another version
+    for (const cache of /** @type {RequestCache[]} */ (["default", "reload"])) {
+      let count = 0;
+      const response = await this.#fetch(url.href, cache);
+      const bytes = await read(response, facts.bytes, (more) => {
+        count += more;
+        onBytes(more);
+      });
+      if (bytes.byteLength === facts.bytes && (await sha256(bytes)) === facts.sha256) return bytes;
+      onBytes(-count);
+    }
+    throw new BundleError(
+      `bundle: ${path} is not the file that manifest.json describes; if a server compresses it ` +
+        "again, turn that off, else export the mobile bundle again",
+    );
+  }
+
+  /** @param {string} url @param {RequestCache} cache */
+  async #fetch(url, cache = "no-store") {
+    let response;
+    try {
+      response = await fetch(url, { headers: this._headers(), cache, credentials: "omit" });
+    } catch {
+      throw new BundleError("bundle: the server cannot be reached; connect to the network and try again");
+    }
+    if (response.status === 401 || response.status === 403) {
+      throw new Unauthorised("the model needs a token with the scope classify; sign in");
+    }
+    if (!response.ok) {
+      throw new BundleError(`bundle: the server answered with status ${response.status}; check its log`);
+    }
+    return response;
+  }
+
+  /** @param {Cache} cache @param {string} digest */
+  async #cached(cache, digest) {
+    try {
+      const response = await cache.match(this.#address(digest));
+      if (response === undefined) return null;
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      return (await sha256(bytes)) === digest ? bytes : null;
+    } catch {
+      return null; // the browser's cache is damaged: the file is downloaded again
+    }
+  }
+
+  /** @param {Cache | null} cache @param {string} digest @param {Uint8Array<ArrayBuffer>} bytes */
+  async #keep(cache, digest, bytes) {
+    try {
+      await cache?.put(this.#address(digest), new Response(bytes));
+      return cache !== null;
+    } catch {
+      return false; // no space: the app works, but not offline
+    }
+  }
+
+  /** @param {Cache | null} cache @param {Manifest} manifest */
+  async #keepManifest(cache, manifest) {
+    if (cache === null) return false;
+    try {
+      await cache.put(this._manifestUrl, new Response(JSON.stringify(manifest)));
+      const needed = new Set(Object.values(manifest.files).map((facts) => this.#address(facts.sha256)));
+      needed.add(this._manifestUrl);
+      for (const request of await cache.keys()) {
+        if (!needed.has(request.url)) await cache.delete(request);
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** @param {string} digest */
+  #address(digest) {
+    return new URL(`kept/${digest}`, this._url).href;
+  }
+}
+
+/** @returns {Promise<Cache | null>} */
+async function openCache() {
+  try {
+    return await caches.open(CACHE);
+  } catch {
+    return null; // storage is blocked
+  }
+}
+
+/** @param {any} manifest @returns {Manifest & Record<string, any>} */
+function checked(manifest) {
+  if (manifest?.format_version !== FORMAT_VERSION) {
+    throw new BundleError(
+      `bundle: manifest.json has format ${manifest?.format_version}, and this app reads ` +
+        `${FORMAT_VERSION}; run the same version of dimee everywhere`,
+    );
+  }
+  const files = Object.entries(manifest.files ?? {});
+  const valid = files.every(
+    ([path, facts]) =>
+      /^[a-z0-9][a-z0-9._/-]*$/.test(path) &&
+      !path.includes("..") &&
+      Number.isSafeInteger(facts?.bytes) &&
+      facts.bytes >= 0 &&
+      facts.bytes <= MAX_FILE_BYTES &&
+      /^[0-9a-f]{64}$/.test(facts.sha256),
+  );
+  if (files.length === 0 || !valid) {
+    throw new BundleError("bundle: manifest.json lists its files in an unknown form; export it again");
+  }
+  return manifest;
+}
+
+/**
+ * Return the body of a response, at most `most` bytes and one more.
+ * @param {Response} response
+ * @param {number} most
+ * @param {(count: number) => void} onBytes
+ */
+async function read(response, most, onBytes) {
+  /** @type {Uint8Array[]} */
+  const chunks = [];
+  let length = 0;
+  try {
+    const reader = response.body?.getReader();
+    while (reader !== undefined && length <= most) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      chunks.push(value);
+      length += value.byteLength;
+      onBytes(value.byteLength);
+    }
+    if (length > most) await reader?.cancel();
+  } catch {
+    throw new BundleError("bundle: the download broke off; connect to the network and try again");
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return bytes;
+}
+
+/**
+ * @param {string} path
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ * @returns {Promise<[string, ArrayBuffer]>}
+ */
+async function content(path, bytes) {
+  if (!path.endsWith(".gz")) return [path, /** @type {ArrayBuffer} */ (bytes.buffer)];
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return [path.slice(0, -".gz".length), await new Response(stream).arrayBuffer()];
+}
+
+/** @param {Uint8Array<ArrayBuffer>} bytes */
+async function sha256(bytes) {
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
+}

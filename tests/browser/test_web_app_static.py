@@ -1,0 +1,102 @@
+"""The app from a server of static files: without isolation, without CORS, with newer versions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from mobile_client.settings import MobileSettings
+from mobile_client.web.export import static_config, write_app
+from shared.bundle.loading import Bundle
+from shared.bundle.mobile_bundle import make_mobile_bundle
+from shared.serving.packaged_files import MEDIA_TYPES
+from testbed.load.target import LoadTarget
+from tests.support.app_files import digest
+from tests.support.web_app import AppContext
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Serves files with the media types that browsers need, and prints nothing."""
+
+    extensions_map: ClassVar[dict[str, str]] = {**MEDIA_TYPES, "": "application/octet-stream"}
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundle: Bundle, target: LoadTarget) -> Path:
+    """The app with the mobile bundle of m = 2; its tiers are the testbed's gateway."""
+    export(tmp_path / "site", bundle, target, 2)
+    return tmp_path / "site"
+
+
+def export(folder: Path, bundle: Bundle, target: LoadTarget, mobile_layers: int) -> None:
+    """Write the app, as ``dimee export --mobile --with-app`` does."""
+    mobile = make_mobile_bundle(bundle, mobile_layers, 3)
+    config = static_config(
+        MobileSettings(),
+        bundle,
+        gateway=target.url,
+        edge=None,
+        cloud=None,
+        ledger=None,
+        needs_token=False,
+    )
+    write_app(mobile, config, folder)
+
+
+@pytest.fixture
+def profile(browser: Browser, folder: Path) -> Iterator[AppContext]:
+    """A browser profile for the app of the static server."""
+    handler = partial(_Handler, directory=str(folder / ".."))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        one = AppContext.of(browser, f"http://127.0.0.1:{server.server_port}", app="/site/")
+        try:
+            yield one
+        finally:
+            one.close()
+            server.shutdown()
+            thread.join()
+
+
+def test_static_files_a_newer_model_and_a_newer_app(
+    profile: AppContext, folder: Path, bundle: Bundle, target: LoadTarget
+) -> None:
+    one = profile.open()
+    threads = one.page.locator("#device dt:text-is('Threads') + dd")
+    expect(threads).to_have_text("1")
+    answered = one.classify("edge")
+    assert answered.tier == "mobile", "the gateway names no origin in DIMEE_WEB_ORIGINS"
+    assert "no server could be reached" in answered.text
+    expect(one.page.locator("#tiers")).to_contain_text("layers 1 to 2")
+    one.wait_until_kept()
+
+    export(folder, bundle, target, 1)
+    one.page.reload()
+    expect(one.page.locator("#tiers")).to_contain_text("this device, layers 1 to 1")
+    assert one.classify("mobile").tier == "mobile"
+
+    page = folder / "index.html"
+    before = digest(page)
+    page.write_text(page.read_text().replace("Classify a text<", "Classify another text<"))
+    worker = folder / "service-worker.js"
+    worker.write_text(worker.read_text().replace(before, digest(page)))
+    one.page.reload()
+    one.wait_until_ready()
+    heading = one.page.locator("#classify-form h2")
+    expect(heading).to_have_text("Classify a text")
+    with one.page.expect_navigation():
+        one.page.get_by_role("button", name="Use it now").click()
+    expect(heading).to_have_text("Classify another text")
+    profile.errors = [error for error in profile.errors if "CORS policy" not in error]
+    assert profile.errors == []
