@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -138,32 +139,41 @@ def _serve(tier: str, options: RayOptions, http: dict[str, Any], address: str | 
     from ray import serve
 
     build = importlib.import_module(f"{tier}_server.ray_app").build
-    try:
+    with _explained("Ray cannot be reached" if address else "Ray does not start"):
         ray.init(address=address, log_to_driver=True)
-    except Exception as error:  # Ray raises just that if a process of it does not start
-        raise _ray_error(
-            "Ray cannot be reached" if address else "Ray does not start", error
-        ) from error
     try:
         _refuse_running_serve(serve)
-        serve.start(http_options=http)
-        with set_on_signals() as stopped:
-            try:
+        with _explained("Ray Serve does not start"):
+            serve.start(http_options=http)
+        try:
+            # a signal ends this, which lasts as long as the cluster has too few CPUs
+            with _explained(f"the {tier} does not start; see the log above"):
                 serve.run(build(options), name=tier, route_prefix="/")
-            except RuntimeError as error:
-                raise _ray_error(f"the {tier} does not start; see the log above", error) from error
             scheme = "https" if "ssl_certfile" in http else "http"
             host = http["host"] if is_loopback(http["host"]) else "this machine's address"
-            click.echo(f"The {tier} answers at {scheme}://{host}:{http['port']}; Ctrl-C stops it.")
-            stopped.wait()
-        click.echo("Stopping: requests in flight are answered first.")
-        delete_application(lambda: serve.delete(tier))
-        if not serve.status().applications:
-            serve.shutdown()
+            url = f"{scheme}://{host}:{http['port']}"
+            with set_on_signals() as stopped:
+                click.echo(f"The {tier} answers at {url}; Ctrl-C stops it.")
+                stopped.wait()
+            click.echo("Stopping: requests in flight are answered first.")
+        finally:
+            delete_application(lambda: serve.delete(tier))
+            if address is not None and not serve.status().applications:
+                serve.shutdown()
     finally:
         if address is None:
             serve.shutdown()
         ray.shutdown()
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Raise an error of Ray in the block, which may be of any class, as a `DimeeError`."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise DimeeError(f"{what}: {short_line(text, _MAX_REASON_CHARS)}") from error
 
 
 def _refuse_running_serve(serve: Any) -> None:
@@ -198,9 +208,3 @@ def delete_application(
                 raise DimeeError(
                     f"the replicas have not stopped after {within_s:.0f} s; see serve status"
                 ) from None
-
-
-def _ray_error(what: str, error: Exception) -> DimeeError:
-    text = " ".join(str(error).split()) or type(error).__name__
-    reason = short_line(text, _MAX_REASON_CHARS)
-    return DimeeError(f"{what}: {reason}")
