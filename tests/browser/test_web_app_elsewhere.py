@@ -6,11 +6,7 @@ which is not named reaches neither is in `test_web_app_static`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,26 +21,8 @@ from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
 from tests.support.paths import BUNDLE, free_ports
 from tests.support.running_testbed import start
+from tests.support.static_server import static_server
 from tests.support.web_app import AppContext, ledger_verify, recorded
-
-
-@contextmanager
-def static_server(folder: Path, port: int) -> Iterator[str]:
-    """Serve a folder on loopback; yield the server's origin."""
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Handler of Python's own file server, without its log."""
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
