@@ -47,7 +47,7 @@ up: .venv/.tiers
 	@$(BIN)/dimee up
 
 test: .venv/.all
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n auto --dist loadfile
 
 check:
 	bash .ci/run
