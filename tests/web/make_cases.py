@@ -89,9 +89,10 @@ def document() -> dict[str, Any]:
 
 
 def _encode(rng: random.Random) -> Iterator[dict[str, Any]]:
-    texts = [*UNUSUAL, *INVISIBLE, *drawn_texts(45, SEED)]
-    for text in texts:
-        yield {"text": text, "pair": None, "max_tokens": rng.choice([256, 256, 12, 8])}
+    for text in [*UNUSUAL, *INVISIBLE]:
+        yield {"text": text, "pair": None, "max_tokens": 256}
+    for text in drawn_texts(45, SEED):
+        yield {"text": text, "pair": None, "max_tokens": rng.choice([256, 12, 8])}
     for first, second in [*PAIRS, *drawn_pairs(40, SEED)]:
         yield {"text": first, "pair": second, "max_tokens": rng.choice([256, 16, 11, 8])}
 
@@ -132,6 +133,10 @@ def _decide(rng: random.Random) -> Iterator[dict[str, Any]]:
     for name in ("mobile", "edge", "cloud"):
         yield _decision(rng, name, "bundle", [(stable[0], None)])
     yield _decision(rng, "cascade-routing", "headless", [(stable[0], None)])
+    # more texts than the bandit has arms, so that it also chooses by its means
+    yield _decision(rng, "adaee", "bundle", [(text, None) for text in (stable * 4)[:45]])
+    for pair in PAIRS[-2:]:  # one of the texts has no token: its features are unknown
+        yield _decision(rng, "cascade-routing", "pairs", [pair])
     for number in itertools.count():
         name = policies[number % len(policies)]
         router = ("bundle", "bundle", *ROUTERS)[number % (2 + len(ROUTERS))]
