@@ -25,6 +25,8 @@ OF_MOBILE = frozenset(
     }
 )
 """Options that have a meaning with ``--mobile`` only."""
+SAMPLES = 20
+"""Most sample texts that the app offers."""
 OF_BOTH = frozenset({"mobile", "mobile_layers", "edge_layers"})
 
 
@@ -113,13 +115,16 @@ def export_mobile(
 
     ``addresses`` are those of `mobile_client.web.export.static_config`.
     """
+    from mobile_client.gateway.examples import example_texts
     from mobile_client.settings import MobileSettings
     from mobile_client.web.export import (
         APP_KNOWN_BY,
+        not_in_browsers,
         static_config,
         write_app,
         write_mobile_bundle,
     )
+    from shared.bundle.description import describe
     from shared.bundle.folders import check_target
     from shared.bundle.loading import load_bundle, tier_layers
     from shared.bundle.manifest import MANIFEST
@@ -134,7 +139,10 @@ def export_mobile(
     layers = tier_layers(bundle, settings.mobile_layers, settings.edge_layers)
     config = None
     if with_app:
-        config = static_config(settings, bundle, **addresses, needs_token=needs_token)
+        samples = example_texts(describe(bundle), SAMPLES)
+        config = static_config(
+            settings, bundle, **addresses, needs_token=needs_token, samples=samples
+        )
     elif needs_token or any(addresses.values()):
         raise InvalidInput("--with-app: add it, or leave the addresses and --needs-token out")
     check_target(target, APP_KNOWN_BY if with_app else MANIFEST)
@@ -151,3 +159,5 @@ def export_mobile(
     for name, content in mobile.files.items():
         click.echo(f"  {name:<26}{len(content):>12,} bytes")
     click.echo(f"{'app' if with_app else 'mobile bundle'} in {target}")
+    if note := not_in_browsers(mobile):
+        click.echo(f"note: {note}", err=True)

@@ -18,7 +18,7 @@ from mobile_client.gateway.dashboard.install import (
     install_dashboard,
 )
 from mobile_client.gateway.dashboard.install import required_scope as dashboard_scope
-from mobile_client.gateway.examples import request_examples
+from mobile_client.gateway.examples import example_texts, request_examples
 from mobile_client.gateway.metrics import install_metrics
 from mobile_client.gateway.protocols.calls import ProtocolCalls
 from mobile_client.gateway.protocols.grpc_lifespan import check_grpc, serving_grpc
@@ -62,6 +62,8 @@ from shared.wire import (
 CLASSIFY = "/v1/classify"
 MAX_VALUES = 4 * MAX_TEXTS
 """Most JSON values of a call: texts and pairs, and as many again for the error that counts them."""
+WEB_SAMPLES = 20
+"""Most sample texts that the app for browsers offers."""
 ARRIVED = "dimee.arrived"
 """Key in the ASGI scope: arrival of the whole request, in seconds of `time.perf_counter`."""
 DEADLINE_MS = "dimee.deadline_ms"
@@ -274,7 +276,7 @@ def create_app(settings: MobileSettings) -> FastAPI:
 
     close_dashboard = install_dashboard(app, mobile, description, sessions, answer)
     install_protocols(app, ProtocolCalls(mobile, description, answer, check_ready))
-    close_web_app = install_web_app(app, mobile)
+    close_web_app = install_web_app(app, mobile, example_texts(description, WEB_SAMPLES))
     return app
 
 

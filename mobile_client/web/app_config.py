@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from mobile_client.options import Mode
 from mobile_client.settings import MobileSettings
 from shared.bundle.loading import Bundle
-from shared.domain import Tier
+from shared.domain import InputText, Tier
 from shared.policies import POLICY_NAMES
 from shared.pricing.cost_model import CostModel
 from shared.pricing.price_book import PriceBook
@@ -34,6 +35,15 @@ class TierAddresses(BaseModel):
     cloud: str
 
 
+class SampleText(BaseModel):
+    """A text, or a pair of texts, to try."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+    pair: str | None = None
+
+
 class AppConfig(BaseModel):
     """Content of ``config.json``.
 
@@ -42,6 +52,7 @@ class AppConfig(BaseModel):
     - ``ledger``: base URL of the ledger; None if nothing is recorded. ``ledger_batch``: most
       entries of one delivery.
     - ``cost_model``, ``latency_price_lambda``: the prices in force in λ, in place of the bundle's.
+    - ``samples``: texts of the bundle's task to try, from easy to hard.
     - ``price_book``: the numbers of `shared.pricing.price_book.PriceBook`.
     """
 
@@ -64,6 +75,7 @@ class AppConfig(BaseModel):
     latency_price_lambda: float
     cost_model: dict[str, float]
     price_book: dict[str, str | float]
+    samples: list[SampleText]
 
 
 def app_config(
@@ -78,6 +90,7 @@ def app_config(
     cost_model: CostModel | None = None,
     book: PriceBook | None = None,
     latency_price_lambda: float | None = None,
+    samples: Sequence[InputText] = (),
 ) -> AppConfig:
     """Return the configuration for a page; values that are None are those of the settings.
 
@@ -108,6 +121,7 @@ def app_config(
         latency_price_lambda=waiting,
         cost_model=prices,
         price_book=asdict(book or PriceBook()),
+        samples=[SampleText(text=one.text, pair=one.pair) for one in samples],
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mobile_client.settings import MobileSettings
@@ -16,13 +19,21 @@ from mobile_client.web.app_config import (
 from shared.addresses import check_address
 from shared.bundle.folders import write_folder
 from shared.bundle.loading import Bundle
-from shared.bundle.manifest import MANIFEST
-from shared.bundle.mobile_bundle import MobileBundle
+from shared.bundle.manifest import MANIFEST, TOKENIZER
+from shared.bundle.mobile_bundle import SUFFIX, MobileBundle
+from shared.domain import InputText
 from shared.errors import InvalidInput
 from shared.pricing.live_prices import LivePrices
 
 APP_KNOWN_BY = f"{BUNDLE_FOLDER}{MANIFEST}"
 """File by which a folder with an older app is known, which may be replaced."""
+
+BERT_TOKENIZER = {
+    "normalizer": "BertNormalizer",
+    "pre_tokenizer": "BertPreTokenizer",
+    "model": "WordPiece",
+}
+"""Parts of ``tokenizer.json`` and the only kinds of them that the app implements."""
 
 
 def static_config(
@@ -34,6 +45,7 @@ def static_config(
     cloud: str | None,
     ledger: str | None,
     needs_token: bool,
+    samples: Sequence[InputText] = (),
 ) -> AppConfig:
     """Return the ``config.json`` of an app that no gateway serves.
 
@@ -67,6 +79,19 @@ def static_config(
         cost_model=prices.cost_model,
         book=prices.book,
         latency_price_lambda=None if fixed else in_book,
+        samples=samples,
+    )
+
+
+def not_in_browsers(mobile: MobileBundle) -> str | None:
+    """Return a sentence if the app cannot read the bundle's tokenizer; None if it can."""
+    parts = json.loads(gzip.decompress(mobile.files[TOKENIZER + SUFFIX]))
+    kinds = {name: (parts.get(name) or {}).get("type") for name in BERT_TOKENIZER}
+    if kinds == BERT_TOKENIZER:
+        return None
+    return (
+        f"the app for browsers cannot read this tokenizer ({kinds['model']}), only those of BERT "
+        "encoders (WordPiece); use the mobile bundle in an app of your own"
     )
 
 

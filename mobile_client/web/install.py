@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +17,7 @@ from mobile_client.web.relay import TierRelay
 from shared.addresses import origin_of
 from shared.bundle.loading import tier_layers
 from shared.bundle.mobile_bundle import MobileBundle, make_mobile_bundle
-from shared.domain import Tier
+from shared.domain import InputText, Tier
 from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles, security_headers
 from shared.settings import NO_LEDGER
@@ -51,19 +51,24 @@ def is_open_file(method: str, path: str, settings: MobileSettings) -> bool:
     return path == APP or path.startswith(f"{APP}/")
 
 
-def install_web_app(app: FastAPI, mobile: MobileService) -> Callable[[], Awaitable[None]]:
+def install_web_app(
+    app: FastAPI, mobile: MobileService, samples: Sequence[InputText]
+) -> Callable[[], Awaitable[None]]:
     """Serve the app below ``/app``, unless the settings switch it off.
 
+    ``samples`` are texts that the app offers to try.
     Returns a function that closes its connections, to be called before ``mobile`` is closed.
     """
     ledger = LedgerRelay(mobile.settings)
     if mobile.settings.web_app == "on":
         _install_relay(app, mobile, ledger)
-        _install_files(app, mobile)  # last, because any path below /app may be that of a file
+        _install_files(
+            app, mobile, samples
+        )  # last, because any path below /app may be that of a file
     return ledger.close
 
 
-def _install_files(app: FastAPI, mobile: MobileService) -> None:
+def _install_files(app: FastAPI, mobile: MobileService, samples: Sequence[InputText]) -> None:
     settings, bundle = mobile.settings, mobile.runtime.bundle
     direct = [url for url in (settings.web_edge_url, settings.web_cloud_url) if url]
     policy = content_policy(*map(origin_of, direct))
@@ -97,6 +102,7 @@ def _install_files(app: FastAPI, mobile: MobileService) -> None:
             cost_model=prices.cost_model,
             book=prices.book,
             latency_price_lambda=mobile.runtime.tier_stats.conditions.latency_price_lambda,
+            samples=samples,
         )
         return Response(content.model_dump_json(), headers=headers, media_type="application/json")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -85,7 +84,7 @@ class MobileBundle:
     """The files of a mobile bundle by their paths, as they are transferred."""
 
     manifest: MobileManifest
-    files: Mapping[str, bytes]
+    files: dict[str, bytes]
 
     @property
     def transfer_bytes(self) -> int:

@@ -1,19 +1,16 @@
 """The exported app on a server of static files: another origin, which the services' settings name.
 
-The edge is called directly, the cloud and the ledger through the gateway's relay.
+The edge is called directly, the cloud and the ledger through the gateway's relay. That an origin
+which is not named reaches neither is in `test_web_app_static`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser
 
 from mobile_client.settings import MobileSettings
 from mobile_client.web.export import static_config, write_app
@@ -24,26 +21,8 @@ from shared.ledger.client import LedgerClient
 from testbed.processes.processes import Testbed
 from tests.support.paths import BUNDLE, free_ports
 from tests.support.running_testbed import start
+from tests.support.static_server import static_server
 from tests.support.web_app import AppContext, ledger_verify, recorded
-
-
-@contextmanager
-def static_server(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve a folder on loopback; yield the server's origin."""
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Handler of Python's own file server, without its log."""
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +78,4 @@ def test_app_of_a_named_origin_reaches_every_tier_and_the_ledger(
         ledger.close()
         assert "consistent" in ledger_verify(services.roles["ledger"].url)
         assert profile.errors == []
-        profile.close()
-
-
-def test_app_of_another_origin_reaches_none_and_answers_itself(
-    browser: Browser, folder: Path
-) -> None:
-    with static_server(folder) as origin:
-        profile = AppContext.of(browser, origin)
-        one = profile.open()
-        for tier in ("edge", "cloud"):
-            answered = one.classify(tier)
-            assert answered.tier == "mobile"
-            assert "degraded: " in answered.text
-        expect(one.page.locator('#outbox-count[data-waiting="0"]')).to_be_hidden()
         profile.close()

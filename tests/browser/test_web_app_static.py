@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -16,19 +12,10 @@ from mobile_client.settings import MobileSettings
 from mobile_client.web.export import static_config, write_app
 from shared.bundle.loading import Bundle
 from shared.bundle.mobile_bundle import make_mobile_bundle
-from shared.serving.packaged_files import MEDIA_TYPES
 from testbed.load.target import LoadTarget
 from tests.support.app_files import digest
+from tests.support.static_server import static_server
 from tests.support.web_app import AppContext
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Serves files with the media types that browsers need, and prints nothing."""
-
-    extensions_map: ClassVar[dict[str, str]] = {**MEDIA_TYPES, "": "application/octet-stream"}
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
 
 
 @pytest.fixture
@@ -56,17 +43,10 @@ def export(folder: Path, bundle: Bundle, target: LoadTarget, mobile_layers: int)
 @pytest.fixture
 def profile(browser: Browser, folder: Path) -> Iterator[AppContext]:
     """A browser profile for the app of the static server."""
-    handler = partial(_Handler, directory=str(folder / ".."))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        one = AppContext.of(browser, f"http://127.0.0.1:{server.server_port}", app="/site/")
-        try:
-            yield one
-        finally:
-            one.close()
-            server.shutdown()
-            thread.join()
+    with static_server(folder.parent) as origin:
+        one = AppContext.of(browser, origin, app="/site/")
+        yield one
+        one.close()
 
 
 def test_static_files_a_newer_model_and_a_newer_app(

@@ -110,7 +110,7 @@ def test_attempt_of_a_closed_page_is_ended_by_the_next(
         closed.page.select_option("#policy", "edge")
         with closed.page.expect_request("**/relay/edge/v1/infer") as sent:
             closed.page.click("#classify-form [type=submit]")
-        attempt = sent.value.post_data_json
+        attempt = sent.value.post_data_json or {}
         closed.page.close()
     finally:
         target.set_link("mobile-edge", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from click.testing import CliRunner, Result
 from lab.cli.export import export
 from mobile_client.web import STATIC
 from mobile_client.web.app_config import AppConfig
-from shared.bundle.mobile_bundle import MobileManifest
+from mobile_client.web.export import not_in_browsers
+from shared.bundle.loading import Bundle
+from shared.bundle.mobile_bundle import MobileBundle, MobileManifest, make_mobile_bundle
 from shared.errors import DimeeError, InvalidInput
 from tests.support.paths import BUNDLE, REPOSITORY
 
@@ -77,6 +80,7 @@ def test_app_is_complete_for_a_static_server(tmp_path: Path) -> None:
     manifest = json.loads((target / "bundle" / "manifest.json").read_bytes())
     assert config.bundle_id == manifest["bundle_id"]
     assert config.cost_model == manifest["cost_model"]
+    assert len(config.samples) == 1
 
 
 def test_app_without_a_ledger_records_nothing(tmp_path: Path) -> None:
@@ -110,6 +114,17 @@ def test_other_uses_of_export_refuse_the_options_of_the_mobile_bundle() -> None:
     with pytest.raises(InvalidInput, match="--with-app: is of no use without --mobile"):
         CliRunner().invoke(export, ["run", "bundle", "--with-app"], catch_exceptions=False)
     assert "give RUN and BUNDLE, or --mobile" in CliRunner().invoke(export, []).output
+
+
+def test_tokenizer_that_the_app_cannot_read_is_said(bundle: Bundle) -> None:
+    mobile = make_mobile_bundle(bundle, 1, 2)
+    assert not_in_browsers(mobile) is None
+    for part in ("model", "normalizer", "pre_tokenizer"):
+        parts = json.loads((BUNDLE / "tokenizer.json").read_bytes()) | {part: {"type": "BPE"}}
+        files = mobile.files | {"tokenizer.json.gz": gzip.compress(json.dumps(parts).encode())}
+        note = not_in_browsers(MobileBundle(mobile.manifest, files))
+        assert note is not None
+        assert "only those of BERT encoders" in note
 
 
 def test_folder_with_other_files_is_kept(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_configuration_names_the_relay_and_the_settings(tmp_path: Path) -> None:
     assert (config.policy, config.deadline_ms, config.retries) == ("edge", 800, 1)
     assert (config.max_cost_lambda, config.fail_over) == (9, ("edge", "cloud", "mobile"))
     assert (config.auth_required, config.bundle_auth) == (False, False)
+    assert [sample.text for sample in config.samples] == ["a gripping, funny film"]
     assert config.bundle_id == client.get(MANIFEST).json()["bundle_id"]
     assert client.head(CONFIG).status_code == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -38,22 +39,43 @@ OTHERS = (
 
 def session_inputs(rng: random.Random) -> Iterator[dict[str, Any]]:
     """Yield sessions: one client, some requests, and what edge and cloud do at each attempt."""
-    number = 0
-    while True:
-        seed = rng.randrange(1_000)
-        drawn = random.Random(seed)
+    busy = {"what": "overloaded", "ms": 3.0}
+    cloud, edge = _step(rng, "cloud", 0.0), _step(rng, "edge", 0.0)
+    for retries in (1, 2):
+        requests = [_fixed("cloud", [busy, busy, cloud]), _fixed("edge", [busy, edge])]
+        yield _session(rng, [], retries, requests)
+    # a policy that does not know which tiers are available, and a tier that never is
+    gone = [dict(OTHERS[0])] * 4
+    yield _session(rng, [], 0, [_fixed("adaee", gone) for _ in range(14)])
+    for number in itertools.count():
         failures = FAILURES[number % len(FAILURES)]
-        yield {
-            "settings": {
-                "fail_over": FAIL_OVERS[number % len(FAIL_OVERS)],
-                "retries": rng.choice([0, 1, 2, 2]),
-                "latency_price_lambda": rng.choice([0.0, 0.018]),
-                "policy_seed": seed,
-            },
-            "jitter": [drawn.random() for _ in range(JITTERS)],
-            "requests": [_request(rng, failures) for _ in range(rng.randint(2, 5))],
-        }
-        number += 1
+        requests = [_request(rng, failures) for _ in range(rng.randint(2, 5))]
+        retries = rng.choice([0, 1, 2, 2])
+        yield _session(rng, FAIL_OVERS[number % len(FAIL_OVERS)], retries, requests)
+
+
+def _session(
+    rng: random.Random, fail_over: list[str], retries: int, requests: list[dict[str, Any]]
+) -> dict[str, Any]:
+    seed = rng.randrange(1_000)
+    drawn = random.Random(seed)
+    return {
+        "settings": {
+            "fail_over": fail_over,
+            "retries": retries,
+            "latency_price_lambda": rng.choice([0.0, 0.018]),
+            "policy_seed": seed,
+        },
+        "jitter": [drawn.random() for _ in range(JITTERS)],
+        "requests": requests,
+    }
+
+
+def _fixed(policy: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a request of the longest sentence, whose tiers follow the same steps."""
+    options = {"policy": policy, "mode": "auto", "deadline_ms": 5_000.0, "max_cost_lambda": None}
+    text = max(stable_sentences(), key=len)
+    return {"text": text, "gap_s": 0.1, "options": options, "edge": steps, "cloud": steps}
 
 
 def _request(rng: random.Random, failures: dict[str, float | None]) -> dict[str, Any]:

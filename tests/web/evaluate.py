@@ -20,7 +20,7 @@ BOUNDS: dict[str, Bounds] = {
     "prices": {"": 1e-9},
     "session": {"": 1e-9, "confidence": 0.03, "decision": 1e-3}
     | dict.fromkeys(("queue_ms", "compute_ms", "tier_ms"), 1.0)
-    | dict.fromkeys(("round_trip_ms", "network_ms", "delay_ms"), 1.0),
+    | dict.fromkeys(("round_trip_ms", "network_ms", "delay_ms", "spent_ms"), 1.0),
 }
 """Largest difference of a number by kind of case and field, which holds for all below the field.
 

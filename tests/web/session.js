@@ -141,7 +141,7 @@ class Request {
       action = await (action.tier === "mobile" ? this.runLocally(action) : this.callTier(action, action.tier));
     }
     const outcome = action.kind === "accept" ? this.answered() : refusal(action.error);
-    return { ...outcome, tiers: this.tiers(), entries: this.written.map(shown) };
+    return { ...outcome, spent_ms: this.spentMs, tiers: this.tiers(), entries: this.written.map(shown) };
   }
 
   /** @param {MakeAttempt} action */

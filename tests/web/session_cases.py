@@ -129,8 +129,11 @@ async def _run(given: dict[str, Any], folder: Path, clock: VirtualClock) -> dict
             for name, tier in tiers.items():
                 tier.steps = list(request[name])
             options = RequestOptions(**request["options"])
+            begun = clock()
             (outcome,) = await service.classify([request["text"]], options=options)
-            outcomes.append(_outcome(outcome) | {"tiers": _tiers(service)})
+            spent_ms = (clock() - begun) * 1e3
+            known = {"spent_ms": spent_ms, "tiers": _tiers(service)}
+            outcomes.append(_outcome(outcome) | known)
             outcomes[-1]["request_id"] = outcome.request_id
     finally:
         await service.close(flush_s=0)

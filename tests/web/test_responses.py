@@ -113,7 +113,7 @@ def test_responses_mean_the_same(responses: list[tuple[int, str]], tmp_path: Pat
         }
         for content in contents
     ]
-    assert sum(one["answered"] for one in expected) == 5
+    assert sum(content.answer is not None for content in contents) == 5
     document = {
         "rules": {
             "tier": "edge",
