@@ -101,6 +101,15 @@ def test_kept_bundle_that_this_version_cannot_use_is_downloaded_again(
     assert profile.errors == []
 
 
+def test_app_opens_offline_from_a_server_that_redirects_to_the_folder(profile: AppContext) -> None:
+    first = profile.open()
+    first.wait_until_kept()
+    first.page.close()
+    profile.context.set_offline(True)
+    assert profile.open().classify("mobile").tier == "mobile"
+    assert profile.errors == []
+
+
 def test_entry_that_the_ledger_refuses_delays_no_other(profile: AppContext, site: AppSite) -> None:
     refused: list[str] = []
 
@@ -146,6 +155,14 @@ def test_token_that_cannot_be_kept_is_said(profile: AppContext, site: AppSite) -
     one.page.click("#sign-in-form [type=submit]")
     expect(one.page.locator("#sign-in")).to_be_hidden()
     assert profile.errors == []
+
+
+def test_long_label_does_not_widen_a_narrow_page(profile: AppContext, site: AppSite) -> None:
+    site.replace_manifest(labels=["n" * 256, "p" * 256])
+    one = profile.open()
+    one.page.set_viewport_size({"width": 320, "height": 700})
+    assert one.classify("mobile").tier == "mobile"
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_wrong_option_in_closed_details_is_shown(profile: AppContext) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from mobile_client.settings import MobileSettings
 from mobile_client.web.export import static_config, write_app
 from shared.bundle.loading import Bundle
 from shared.bundle.mobile_bundle import make_mobile_bundle
-from shared.serving.packaged_files import MEDIA_TYPES
+from tests.support.static_server import QuietHandler, static_server
 
 NOWHERE = "http://127.0.0.1:9"
 LEDGER = "ledger"
@@ -33,9 +30,9 @@ class AppSite:
     ``deliveries`` are the entries of each delivery in order.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.url = url
+        self.url = ""
         self.deliveries: list[list[dict[str, Any]]] = []
         self.answer: Callable[[list[dict[str, Any]]], Answer] = stored
         self._manifest = json.loads((folder / "bundle" / "manifest.json").read_bytes())
@@ -49,8 +46,12 @@ class AppSite:
         """Replace a file of the first bundle, with its size and hash in the manifest."""
         (self.folder / "bundle" / path).write_bytes(content)
         facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest = self._manifest | {"files": self._manifest["files"] | {path: facts}}
-        (self.folder / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+        self.replace_manifest(files=self._manifest["files"] | {path: facts})
+
+    def replace_manifest(self, **values: Any) -> None:
+        """Replace values of the first bundle's manifest."""
+        manifest = json.dumps(self._manifest | values)
+        (self.folder / "bundle" / "manifest.json").write_text(manifest)
 
     def replace_config(self, **values: Any) -> None:
         """Replace values of config.json."""
@@ -82,42 +83,33 @@ def app_site(folder: Path, bundle: Bundle, mobile_layers: int = 1) -> Iterator[A
     )  # fmt: skip
     config = config.model_copy(update={"ledger": LEDGER})
     write_app(make_mobile_bundle(bundle, mobile_layers, 3), config, folder / "site")
-    handler = partial(_Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        site = AppSite(folder / "site", f"http://127.0.0.1:{server.server_port}")
-        _Handler.sites[server.server_port] = site
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield site
-        finally:
-            server.shutdown()
-            thread.join()
-            del _Handler.sites[server.server_port]
+    site = AppSite(folder / "site")
 
+    class Handler(QuietHandler):
+        """Serves files, and the ledger's intake."""
 
-class _Handler(SimpleHTTPRequestHandler):
-    """Serves files with the media types that browsers need, and the ledger's intake."""
+        def do_GET(self) -> None:
+            """Send a file; redirect from a page's name to its folder, as some servers do."""
+            if not self.path.endswith("/index.html"):
+                super().do_GET()
+                return
+            self.send_response(301)
+            self.send_header("location", "./")
+            self.send_header("content-length", "0")
+            self.end_headers()
 
-    extensions_map: ClassVar[dict[str, str]] = {**MEDIA_TYPES, "": "application/octet-stream"}
-    sites: ClassVar[dict[int, AppSite]] = {}
+        def do_POST(self) -> None:
+            """Take a delivery."""
+            body = self.rfile.read(int(self.headers["content-length"]))
+            entries = json.loads(body)["entries"]
+            site.deliveries.append(entries)
+            status, answer = site.answer(entries)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
-    def do_POST(self) -> None:
-        """Take a delivery."""
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if self.path != f"/site/{LEDGER}/v1/entries":
-            self.send_error(404)
-            return
-        site = self.sites[self.server.server_address[1]]
-        entries = json.loads(body)["entries"]
-        site.deliveries.append(entries)
-        status, answer = site.answer(entries)
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
+    with static_server(folder, handler=Handler) as site.url:
+        yield site

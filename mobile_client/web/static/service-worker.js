@@ -135,11 +135,12 @@ async function keepAll() {
     Object.entries(FILES).map(async ([name, digest]) => {
       if ((await cache.match(addressOf(name))) !== undefined) return;
       const response = await fetch(name, { cache: "no-cache" });
-      const bytes = await response.clone().arrayBuffer();
+      const bytes = await response.arrayBuffer();
       if (!response.ok || (await digestOf(bytes)) !== digest) {
         throw new Error(`${name} is not the file of this version`);
       }
-      await cache.put(addressOf(name), response);
+      // a new one, because a browser opens no page from a response that was redirected
+      await cache.put(addressOf(name), new Response(bytes, { headers: response.headers }));
     }),
   );
 }
