@@ -8,6 +8,7 @@ import { lastConfig, readConfig } from "./config.js";
 import { Credentials } from "./credentials.js";
 import { Database } from "./database.js";
 import { Delivery } from "./delivery.js";
+import { startWorker } from "./local-model.js";
 import { Model } from "./model.js";
 import { Outbox } from "./outbox.js";
 import { holdPageLock } from "./page-locks.js";
@@ -216,6 +217,7 @@ export class MobileClient {
 
   async #start() {
     this.#set({ phase: "starting", problem: null });
+    if (this.#model === null) startWorker();
     try {
       this.#opening ??= this.#open();
       await this.#opening;

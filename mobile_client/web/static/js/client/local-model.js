@@ -18,6 +18,24 @@ import { BundleError } from "../core/errors.js";
 /** Threads of the layers: they are small, and more threads than this would wait for each other. */
 const MAX_THREADS = 2;
 
+/** Worker without layers, which loads onnxruntime-web already. @type {Worker | null} */
+let spare = null;
+
+/** Start a worker while the bundle is read or downloaded, so that both go on at the same time. */
+export function startWorker() {
+  if (spare !== null) return;
+  const worker = newWorker();
+  spare = worker;
+  // the model then starts one of its own, and reports what is wrong
+  worker.onerror = () => {
+    if (spare === worker) spare = null;
+  };
+}
+
+function newWorker() {
+  return new Worker(new URL("./model-worker.js", import.meta.url), { type: "module", name: "layers" });
+}
+
 export class LocalModel {
   /** @type {Worker | null} */
   #worker = null;
@@ -66,7 +84,8 @@ export class LocalModel {
 
   async #start() {
     if (this.#closed) throw new BundleError("the model of this device was replaced; try again");
-    const worker = new Worker(new URL("./model-worker.js", import.meta.url), { type: "module", name: "layers" });
+    const worker = spare ?? newWorker();
+    spare = null;
     this.#worker = worker;
     worker.onmessage = ({ data }) => {
       const waiting = this.#waiting.get(data.call);

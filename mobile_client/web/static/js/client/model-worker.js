@@ -5,6 +5,9 @@ import * as ort from "../../vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
 
 const WASM = "../../vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
 
+const wasm = decompressed(new URL(WASM, import.meta.url));
+wasm.catch(() => undefined); // `load` reports it
+
 /** @type {any} */
 let layers = null;
 let work = Promise.resolve();
@@ -24,7 +27,7 @@ self.onmessage = ({ data }) => {
 
 /** @param {any} message */
 async function load({ manifest, layers: buffers, threads }) {
-  ort.env.wasm.wasmBinary = await decompressed(new URL(WASM, import.meta.url));
+  ort.env.wasm.wasmBinary = await wasm;
   const bytes = buffers.map((/** @type {ArrayBuffer} */ buffer) => new Uint8Array(buffer));
   // it runs each layer once, so that no user waits for the first run
   layers = await createLayers(ort, manifest, bytes, threads);
