@@ -101,6 +101,30 @@ def test_kept_bundle_that_this_version_cannot_use_is_downloaded_again(
     assert profile.errors == []
 
 
+def test_runtime_that_could_not_be_loaded_early_is_loaded_with_the_layers(
+    profile: AppContext, site: AppSite
+) -> None:
+    site.failing.add("ort-wasm-simd-threaded.wasm.gz")
+    assert profile.open().classify("mobile").tier == "mobile"
+    assert site.failing == set()
+    assert profile.errors == []
+
+
+def test_download_that_stalls_can_be_tried_again(profile: AppContext, site: AppSite) -> None:
+    site.stalled.add("router.json.gz")
+    try:
+        profile.context.clock.install()
+        one = profile.open(wait=False)
+        expect(one.page.locator("#loading-text")).to_contain_text("Downloading")
+        one.page.clock.run_for(31_000)
+        expect(one.page.locator("#loading-text")).to_contain_text("cannot be reached")
+    finally:
+        site.resumed.set()
+    one.page.click("#loading-retry")
+    one.wait_until_ready()
+    assert profile.errors == []
+
+
 def test_app_opens_offline_from_a_server_that_redirects_to_the_folder(profile: AppContext) -> None:
     first = profile.open()
     first.wait_until_kept()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +28,17 @@ class AppSite:
     """A folder with the exported app and its address.
 
     ``answer`` gets the entries of each delivery and returns the ledger's status and body;
-    ``deliveries`` are the entries of each delivery in order.
+    ``deliveries`` are the entries of each delivery in order. ``failing`` are names of files whose
+    next request fails, ``stalled`` of those that wait until ``resumed`` is set.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = ""
         self.deliveries: list[list[dict[str, Any]]] = []
+        self.failing: set[str] = set()
+        self.stalled: set[str] = set()
+        self.resumed = threading.Event()
         self.answer: Callable[[list[dict[str, Any]]], Answer] = stored
         self._manifest = json.loads((folder / "bundle" / "manifest.json").read_bytes())
 
@@ -89,8 +94,15 @@ def app_site(folder: Path, bundle: Bundle, mobile_layers: int = 1) -> Iterator[A
         """Serves files, and the ledger's intake."""
 
         def do_GET(self) -> None:
-            """Send a file; redirect from a page's name to its folder, as some servers do."""
-            if not self.path.endswith("/index.html"):
+            """Send a file; redirect from the page's name to its folder, as some servers do."""
+            name = self.path.rsplit("/", 1)[-1]
+            if name in site.stalled:
+                site.resumed.wait()
+            if name in site.failing:
+                site.failing.remove(name)
+                self.send_error(503)
+                return
+            if name != "index.html":
                 super().do_GET()
                 return
             self.send_response(301)

@@ -18,7 +18,7 @@ const FILES = {
   "js/client/database.js": "4de6f90a8ac29930",
   "js/client/delivery.js": "81bcdbbdc590bcd5",
   "js/client/local-model.js": "f969509f938305ce",
-  "js/client/model-worker.js": "2e2fec76a7c7413d",
+  "js/client/model-worker.js": "b60f6d2ee0785111",
   "js/client/model.js": "2ced9409177e37c8",
   "js/client/outbox.js": "28fe21b6bd9b7cdb",
   "js/client/page-locks.js": "66ae5dc0d1bcc5d3",
