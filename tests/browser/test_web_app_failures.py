@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ REPLACE_KEPT_ROUTER = """async () => {
   await cache.put(address, new Response(JSON.stringify(manifest)));
 }"""
 
-UNREADABLE_ROW = """async () => {
+ROWS_OF_CLOSED_PAGES = """async (bodies) => {
   const database = await new Promise((resolve) => {
     const request = indexedDB.open("dimee");
     request.onsuccess = () => resolve(request.result);
   });
   const transaction = database.transaction("outbox", "readwrite");
-  transaction.objectStore("outbox").put({ attempt_id: "unreadable", side: "caller", version: 1,
-    body: "{", terminal: false, waiting: 1, page: "closed" });
+  for (const [attempt_id, body] of Object.entries(bodies)) {
+    transaction.objectStore("outbox").put({ attempt_id, side: "caller", version: 1, body,
+      terminal: false, waiting: 1, page: attempt_id });
+  }
   await new Promise((resolve) => { transaction.oncomplete = resolve; });
   database.close();
 }"""
@@ -134,7 +137,9 @@ def test_app_opens_offline_from_a_server_that_redirects_to_the_folder(profile: A
     assert profile.errors == []
 
 
-def test_entry_that_the_ledger_refuses_delays_no_other(profile: AppContext, site: AppSite) -> None:
+def test_entry_that_is_refused_or_unreadable_delays_no_other(
+    profile: AppContext, site: AppSite
+) -> None:
     refused: list[str] = []
 
     def answer(entries: list[dict[str, Any]]) -> Answer:
@@ -147,12 +152,19 @@ def test_entry_that_the_ledger_refuses_delays_no_other(profile: AppContext, site
     site.answer = answer
     one.classify("mobile")
     one.wait_until_delivered()
-    one.page.evaluate(UNREADABLE_ROW)
+    opened = next(entry for entry in site.delivered if entry["side"] == "caller")
+    left = {"attempt_id": "b" * 32, "request_id": "c" * 32, "state": "open", "ordinal": 1}
+    facts = ("tier", "reason", "policy", "writer", "bundle_id", "started_at")
+    left |= {name: opened[name] for name in facts}
+    bodies = {"a" * 32: "{", left["attempt_id"]: json.dumps(left)}
+    one.page.evaluate(ROWS_OF_CLOSED_PAGES, bodies)
     one.page.reload()
     one.wait_until_ready()
     for _ in range(2):
         one.classify("mobile")
     one.wait_until_delivered()
+    ends = [entry for entry in site.delivered if entry["attempt_id"] == left["attempt_id"]]
+    assert (ends[-1]["state"], ends[-1]["error_code"]) == ("abandoned", "process_died")
     last = [(entry["state"], entry["side"]) for entry in site.delivered[-4:]]
     assert sorted(last[-2:]) == [("answered", "caller"), ("answered", "tier")]
     expect(one.page.locator("#outbox-count")).to_contain_text("refused 3 entries for good")

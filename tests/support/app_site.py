@@ -113,9 +113,13 @@ def app_site(folder: Path, bundle: Bundle, mobile_layers: int = 1) -> Iterator[A
         def do_POST(self) -> None:
             """Take a delivery."""
             body = self.rfile.read(int(self.headers["content-length"]))
-            entries = json.loads(body)["entries"]
-            site.deliveries.append(entries)
-            status, answer = site.answer(entries)
+            try:
+                entries = json.loads(body)["entries"]
+            except json.JSONDecodeError:
+                status, answer = refusal(422, "invalid_input")
+            else:
+                site.deliveries.append(entries)
+                status, answer = site.answer(entries)
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
