@@ -78,7 +78,7 @@ def visit(context: BrowserContext, url: str) -> tuple[Page, dict[str, float]]:
     page.set_default_timeout(WAIT_MS)
     page.add_init_script(CLASSIFY_AT_ONCE)
     page.goto(f"{url}/app/")
-    page.wait_for_function("window.answeredMs !== undefined")
+    page.locator("#answer-label").wait_for()
     return page, page.evaluate("({ readyMs: window.readyMs, answeredMs: window.answeredMs })")
 
 
@@ -122,13 +122,17 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Start a testbed and Chromium, and print each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--visits", type=int, default=VISITS, help="Number of visits of each kind.")
+    parser.add_argument("--answers", type=int, default=ANSWERS, help="Number of texts a policy.")
     parser.add_argument("--out", type=Path, help="JSON file to write.")
     options = parser.parse_args()
     report: dict[str, Any] = {"cores": os.cpu_count()}
     with start_testbed({}, 1, settings=FREE_WAITING) as target, chromium() as browser:
         report["chromium"] = browser.version
-        report |= visits(browser, target.url)
-        report["answers"] = [answers(browser, target.url, policy) for policy in POLICIES]
+        report |= visits(browser, target.url, options.visits)
+        report["answers"] = [
+            answers(browser, target.url, policy, options.answers) for policy in POLICIES
+        ]
     for name in ("first_visit_ms", "offline_visit_ms"):
         values, middle = report[name], statistics.median(report[name])
         print(f"{name}: {middle:.0f} (min {min(values):.0f}, max {max(values):.0f})")

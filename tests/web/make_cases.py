@@ -54,7 +54,9 @@ COUNTS = {
     "session": 100,
 }
 """Number of cases of each kind: 500 together."""
-SIGNIFICANT = 9
+DIGITS = {"prices": 12}
+SIGNIFICANT = 7
+"""Digits of a result's numbers: enough for the bounds."""
 
 
 def inputs(kind: str) -> Iterator[dict[str, Any]]:
@@ -83,15 +85,17 @@ def document() -> dict[str, Any]:
         stable = (one for one in inputs(kind) if is_stable(kind, one, routers))
         for number, given in enumerate(itertools.islice(stable, count)):
             case: dict[str, Any] = {"name": f"{kind} {number}", "kind": kind, "input": given}
-            cases.append(case | {"expected": _rounded(evaluate(case, routers))})
+            expected = _rounded(evaluate(case, routers), DIGITS.get(kind, SIGNIFICANT))
+            cases.append(case | {"expected": expected})
         assert sum(case["kind"] == kind for case in cases) == count, kind
     return {"bounds": BOUNDS, "routers": routers, "cases": cases}
 
 
 def _encode(rng: random.Random) -> Iterator[dict[str, Any]]:
-    texts = [*UNUSUAL, *INVISIBLE, *drawn_texts(45, SEED)]
-    for text in texts:
-        yield {"text": text, "pair": None, "max_tokens": rng.choice([256, 256, 12, 8])}
+    for text in [*UNUSUAL, *INVISIBLE]:
+        yield {"text": text, "pair": None, "max_tokens": 256}
+    for text in drawn_texts(45, SEED):
+        yield {"text": text, "pair": None, "max_tokens": rng.choice([256, 12, 8])}
     for first, second in [*PAIRS, *drawn_pairs(40, SEED)]:
         yield {"text": first, "pair": second, "max_tokens": rng.choice([256, 16, 11, 8])}
 
@@ -132,6 +136,10 @@ def _decide(rng: random.Random) -> Iterator[dict[str, Any]]:
     for name in ("mobile", "edge", "cloud"):
         yield _decision(rng, name, "bundle", [(stable[0], None)])
     yield _decision(rng, "cascade-routing", "headless", [(stable[0], None)])
+    # more texts than the bandit has arms, so that it also chooses by its means
+    yield _decision(rng, "adaee", "bundle", [(text, None) for text in (stable * 4)[:45]])
+    for pair in PAIRS[-2:]:  # one of the texts has no token: its features are unknown
+        yield _decision(rng, "cascade-routing", "pairs", [pair])
     for number in itertools.count():
         name = policies[number % len(policies)]
         router = ("bundle", "bundle", *ROUTERS)[number % (2 + len(ROUTERS))]
@@ -186,21 +194,24 @@ def _answer(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int) -> Any:
     """Return a JSON value with fewer digits, so that the file is readable."""
     if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT}g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: _rounded(item, digits) for key, item in value.items()}
+    return [_rounded(item, digits) for item in value] if isinstance(value, list) else value
 
 
 def text_of(content: dict[str, Any]) -> str:
     """Return the file's text: a line for each case."""
-    routers = json.dumps(content["routers"])
-    cases = ",\n".join(json.dumps(case, ensure_ascii=True) for case in content["cases"])
-    bounds = json.dumps(content["bounds"])
+    bounds, routers = _line(content["bounds"]), _line(content["routers"])
+    cases = ",\n".join(map(_line, content["cases"]))
     return f'{{"bounds": {bounds},\n"routers": {routers},\n"cases": [\n{cases}\n]}}\n'
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 if __name__ == "__main__":
