@@ -18,10 +18,13 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def static_server(folder: Path, port: int = 0) -> Iterator[str]:
+def static_server(
+    folder: Path, port: int = 0, handler: type[QuietHandler] = QuietHandler
+) -> Iterator[str]:
     """Serve a folder on loopback; yield the server's origin."""
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", port), partial(handler, directory=str(folder))
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

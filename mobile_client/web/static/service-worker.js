@@ -3,25 +3,25 @@
 // written by: python -m tests.support.app_files
 /** @type {Record<string, string>} First 16 digits of the SHA-256 of each file. */
 const FILES = {
-  "app-results.css": "4f6d3ae4dab774c7",
+  "app-results.css": "5e6ab62f3e5f5e6f",
   "app.css": "3256cefe91303498",
   "icons/icon-192.png": "f4fe75c06917c397",
   "icons/icon-512.png": "b0ec709ee3f51d02",
   "icons/icon-maskable-512.png": "fd836de1c646feca",
   "icons/icon.svg": "d3682a06212549d8",
-  "index.html": "94145dcb3d10a8d9",
+  "index.html": "ad26b7b0f36a170d",
   "js/client/answer-rules.js": "8929b861f51f1bf0",
-  "js/client/bundle-store.js": "4bc1524bfa88910e",
-  "js/client/client.js": "493e010fc4fa121a",
-  "js/client/config.js": "48ecdbba3aaef5d0",
-  "js/client/credentials.js": "21d7e69f6f99b64e",
+  "js/client/bundle-store.js": "789279caf519dd0d",
+  "js/client/client.js": "bbb63a98625b1cab",
+  "js/client/config.js": "9d60542212af42e6",
+  "js/client/credentials.js": "39c958c43b68798e",
   "js/client/database.js": "4de6f90a8ac29930",
   "js/client/delivery.js": "81bcdbbdc590bcd5",
-  "js/client/local-model.js": "677cee20e237e2a2",
-  "js/client/model-worker.js": "2e2fec76a7c7413d",
+  "js/client/local-model.js": "f969509f938305ce",
+  "js/client/model-worker.js": "b60f6d2ee0785111",
   "js/client/model.js": "2ced9409177e37c8",
-  "js/client/outbox.js": "838ca07dac67edb7",
-  "js/client/page-locks.js": "3ec8621ebcb29d74",
+  "js/client/outbox.js": "28fe21b6bd9b7cdb",
+  "js/client/page-locks.js": "66ae5dc0d1bcc5d3",
   "js/client/prober.js": "fffcae2f7c94bb46",
   "js/client/request.js": "399b5c0d1684d23f",
   "js/client/runner.js": "c970f3d2cb2685bb",
@@ -60,13 +60,13 @@ const FILES = {
   "js/core/tier-stats.js": "6d017b3c120f30ba",
   "js/core/unicode-categories.js": "0bbd76130d847b43",
   "js/page/announce.js": "026c184fc425dd89",
-  "js/page/answer.js": "4f0336d783c7604e",
+  "js/page/answer.js": "d3ae8ff2ca401d4b",
   "js/page/bars.js": "cdff33604f9166b0",
   "js/page/dom.js": "1b29e671a5b02812",
   "js/page/first-paint.js": "bfbc154c34feaef7",
-  "js/page/form.js": "350047b5d3761049",
+  "js/page/form.js": "89bce56dc6b8e6de",
   "js/page/format.js": "d12a3e9a12baa335",
-  "js/page/history.js": "ac8bc466f734b18e",
+  "js/page/history.js": "4bf91553d78698f2",
   "js/page/install.js": "59de26cf9c3dbd73",
   "js/page/loading.js": "e119922f657eec04",
   "js/page/main.js": "895de62fa2e71928",
@@ -135,11 +135,12 @@ async function keepAll() {
     Object.entries(FILES).map(async ([name, digest]) => {
       if ((await cache.match(addressOf(name))) !== undefined) return;
       const response = await fetch(name, { cache: "no-cache" });
-      const bytes = await response.clone().arrayBuffer();
+      const bytes = await response.arrayBuffer();
       if (!response.ok || (await digestOf(bytes)) !== digest) {
         throw new Error(`${name} is not the file of this version`);
       }
-      await cache.put(addressOf(name), response);
+      // a new one, because a browser opens no page from a response that was redirected
+      await cache.put(addressOf(name), new Response(bytes, { headers: response.headers }));
     }),
   );
 }

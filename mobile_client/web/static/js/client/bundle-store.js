@@ -12,6 +12,12 @@ const CACHE = "dimee-bundle";
 const FORMAT_VERSION = 1;
 const MAX_MANIFEST_BYTES = 1024 * 1024;
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
+/** Largest size of a decompressed file, in sizes of the compressed one; the shipped ones need 5. */
+const MAX_RATIO = 100;
+/** A download that gets nothing for this long is broken off, so that it can be tried again. */
+const STALLED_MS = 30_000;
+const UNREACHED = "bundle: the server cannot be reached; connect to the network and try again";
+const BROKEN_OFF = "bundle: the download broke off; connect to the network and try again";
 
 /**
  * @typedef {object} Bundle
@@ -61,8 +67,7 @@ export class BundleStore {
    * @returns {Promise<Manifest & Record<string, any>>}
    */
   async latestManifest() {
-    const response = await this.#fetch(this._manifestUrl);
-    const bytes = await read(response, MAX_MANIFEST_BYTES, () => undefined);
+    const bytes = await this.#fetch(this._manifestUrl, "no-store", MAX_MANIFEST_BYTES, () => undefined);
     try {
       return checked(JSON.parse(new TextDecoder().decode(bytes)));
     } catch (error) {
@@ -72,7 +77,7 @@ export class BundleStore {
   }
 
   /**
-   * Download what is missing of a bundle, keep it, and remove what it does not need.
+   * Download what is missing of a bundle and keep its files; `adopt` makes it the one of this device.
    * @param {Manifest & Record<string, any>} manifest Of `latestManifest`.
    * @param {(progress: Progress) => void} onProgress
    * @returns {Promise<Bundle>}
@@ -104,9 +109,31 @@ export class BundleStore {
         return content(path, bytes);
       }),
     );
-    // last, so that only a complete bundle is found
-    if (kept) kept = await this.#keepManifest(cache, manifest);
     return { manifest, files: new Map(files), kept };
+  }
+
+  /**
+   * Make a bundle, whose files are kept, the one that `kept` returns, and remove the files of others.
+   *
+   * Call it once the bundle is known to work, because it takes the place of one that does. Returns
+   * false if the browser cannot keep it.
+   * @param {Manifest} manifest
+   * @returns {Promise<boolean>}
+   */
+  async adopt(manifest) {
+    const cache = await openCache();
+    if (cache === null) return false;
+    try {
+      await cache.put(this._manifestUrl, new Response(JSON.stringify(manifest)));
+      const needed = new Set(Object.values(manifest.files).map((facts) => this.#address(facts.sha256)));
+      needed.add(this._manifestUrl);
+      for (const request of await cache.keys()) {
+        if (!needed.has(request.url)) await cache.delete(request);
+      }
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Remove the bundle from this device. */
@@ -124,8 +151,7 @@ export class BundleStore {
     // the second time without the browser's own cache, which may hold another version
     for (const cache of /** @type {RequestCache[]} */ (["default", "reload"])) {
       let count = 0;
-      const response = await this.#fetch(url.href, cache);
-      const bytes = await read(response, facts.bytes, (more) => {
+      const bytes = await this.#fetch(url.href, cache, facts.bytes, (more) => {
         count += more;
         onBytes(more);
       });
@@ -138,21 +164,37 @@ export class BundleStore {
     );
   }
 
-  /** @param {string} url @param {RequestCache} cache */
-  async #fetch(url, cache = "no-store") {
-    let response;
+  /**
+   * Return the body of a file, at most `most` bytes and one piece more.
+   * @param {string} url
+   * @param {RequestCache} cache
+   * @param {number} most
+   * @param {(count: number) => void} onBytes
+   */
+  async #fetch(url, cache, most, onBytes) {
+    const stalled = new AbortController();
+    const stall = () => stalled.abort();
+    let timer = setTimeout(stall, STALLED_MS);
     try {
-      response = await fetch(url, { headers: this._headers(), cache, credentials: "omit" });
-    } catch {
-      throw new BundleError("bundle: the server cannot be reached; connect to the network and try again");
+      const headers = this._headers();
+      const asked = fetch(url, { headers, cache, credentials: "omit", signal: stalled.signal });
+      const response = await asked.catch(() => {
+        throw new BundleError(UNREACHED);
+      });
+      if (response.status === 401 || response.status === 403) {
+        throw new Unauthorised("the model needs a token with the scope classify; sign in");
+      }
+      if (!response.ok) {
+        throw new BundleError(`bundle: the server answered with status ${response.status}; check its log`);
+      }
+      return await read(response.body, most, BROKEN_OFF, (count) => {
+        clearTimeout(timer);
+        timer = setTimeout(stall, STALLED_MS);
+        onBytes(count);
+      });
+    } finally {
+      clearTimeout(timer);
     }
-    if (response.status === 401 || response.status === 403) {
-      throw new Unauthorised("the model needs a token with the scope classify; sign in");
-    }
-    if (!response.ok) {
-      throw new BundleError(`bundle: the server answered with status ${response.status}; check its log`);
-    }
-    return response;
   }
 
   /** @param {Cache} cache @param {string} digest */
@@ -174,22 +216,6 @@ export class BundleStore {
       return cache !== null;
     } catch {
       return false; // no space: the app works, but not offline
-    }
-  }
-
-  /** @param {Cache | null} cache @param {Manifest} manifest */
-  async #keepManifest(cache, manifest) {
-    if (cache === null) return false;
-    try {
-      await cache.put(this._manifestUrl, new Response(JSON.stringify(manifest)));
-      const needed = new Set(Object.values(manifest.files).map((facts) => this.#address(facts.sha256)));
-      needed.add(this._manifestUrl);
-      for (const request of await cache.keys()) {
-        if (!needed.has(request.url)) await cache.delete(request);
-      }
-      return true;
-    } catch {
-      return false;
     }
   }
 
@@ -233,17 +259,18 @@ function checked(manifest) {
 }
 
 /**
- * Return the body of a response, at most `most` bytes and one more.
- * @param {Response} response
+ * Return the bytes of a stream: more than `most` if it has more, but not all of them.
+ * @param {ReadableStream<Uint8Array> | null} stream
  * @param {number} most
- * @param {(count: number) => void} onBytes
+ * @param {string} broken Sentence for a stream that fails.
+ * @param {(count: number) => void} [onBytes]
  */
-async function read(response, most, onBytes) {
+async function read(stream, most, broken, onBytes = () => undefined) {
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
   try {
-    const reader = response.body?.getReader();
+    const reader = stream?.getReader();
     while (reader !== undefined && length <= most) {
       const { done, value } = await reader.read();
       if (done) break;
@@ -253,7 +280,7 @@ async function read(response, most, onBytes) {
     }
     if (length > most) await reader?.cancel();
   } catch {
-    throw new BundleError("bundle: the download broke off; connect to the network and try again");
+    throw new BundleError(broken);
   }
   const bytes = new Uint8Array(length);
   let at = 0;
@@ -265,14 +292,19 @@ async function read(response, most, onBytes) {
 }
 
 /**
+ * Return the content of a file and its path without ".gz"; throws `BundleError` for a damaged one.
  * @param {string} path
  * @param {Uint8Array<ArrayBuffer>} bytes
  * @returns {Promise<[string, ArrayBuffer]>}
  */
 async function content(path, bytes) {
-  if (!path.endsWith(".gz")) return [path, /** @type {ArrayBuffer} */ (bytes.buffer)];
+  if (!path.endsWith(".gz")) return [path, bytes.buffer];
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return [path.slice(0, -".gz".length), await new Response(stream).arrayBuffer()];
+  const most = Math.min(MAX_FILE_BYTES, MAX_RATIO * bytes.byteLength);
+  const broken = `bundle: ${path} cannot be decompressed; export the mobile bundle again`;
+  const decompressed = await read(stream, most, broken);
+  if (decompressed.byteLength > most) throw new BundleError(broken);
+  return [path.slice(0, -".gz".length), decompressed.buffer];
 }
 
 /** @param {Uint8Array<ArrayBuffer>} bytes */

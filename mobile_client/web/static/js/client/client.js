@@ -1,6 +1,6 @@
 // The mobile client in a browser: loads the model, answers texts, and delivers what was recorded.
 
-import { BundleError, Unauthorised } from "../core/errors.js";
+import { BundleError, NotReady, Unauthorised } from "../core/errors.js";
 import { checkInput } from "../core/text-checks.js";
 import { SERVERS } from "../core/tier-stats.js";
 import { BundleStore } from "./bundle-store.js";
@@ -17,6 +17,9 @@ import { NOWHERE, NotClassified, TextRequest, knownError, resolveOptions } from 
 
 /** @import { Config } from "./config.js" */
 /** @import { Options, Outcome } from "./request.js" */
+
+/** Longest wait for the answer to a sign-in. */
+const SIGN_IN_MS = 15_000;
 
 /** @typedef {"starting" | "sign-in" | "downloading" | "preparing" | "ready" | "failed"} Phase */
 /**
@@ -172,13 +175,20 @@ export class MobileClient {
   async signIn(token, keep) {
     const url = `${this.config?.tiers.edge ?? "relay/edge"}/readyz`;
     try {
-      const response = await fetch(url, { headers: { authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit" });
+      const response = await fetch(url, {
+        headers: { authorization: `Bearer ${token}` },
+        cache: "no-store",
+        credentials: "omit",
+        signal: AbortSignal.timeout(SIGN_IN_MS),
+      });
       if (response.status === 401) return "This token is not accepted; check it, and sign in again.";
       if (response.status === 403) return "This token lacks the scope classify; ask the operator for one that has it.";
     } catch {
       return "The gateway cannot be reached; connect to the network and try again.";
     }
-    await this._credentials.signIn(token, keep);
+    if (!(await this._credentials.signIn(token, keep))) {
+      return "This browser cannot keep the token; sign in without keeping it, or allow this site to store data.";
+    }
     this.#signInNeeded = false;
     if (this.status.phase === "ready") {
       this.#delivery?.retry();
@@ -214,14 +224,14 @@ export class MobileClient {
       const fresh = readConfig(this._database).catch(() => null);
       const last = await lastConfig(this._database);
       const bundle = last === null ? null : await this.#store(last).kept();
-      if (last !== null && bundle !== null) {
-        await this.#use(bundle, last);
+      const unusable = bundle === null || last === null ? null : await this.#useKept(bundle, last);
+      if (this.status.phase === "ready") {
         this.#update(fresh);
         return;
       }
       const config = await fresh;
       if (config === null) {
-        throw new BundleError("The gateway cannot be reached; connect to its network and try again.");
+        throw unusable ?? new BundleError("The gateway cannot be reached; connect to its network and try again.");
       }
       this.config = config;
       this.#deliver(config);
@@ -233,7 +243,9 @@ export class MobileClient {
   }
 
   async #open() {
-    await holdPageLock(this._page);
+    await holdPageLock(this._page).catch(() => {
+      throw new NotReady("This browser lets this site store nothing, and no text is answered without its ledger entries; allow it, and reload the page.");
+    });
     await this._credentials.load();
     addEventListener("online", () => {
       if (this.status.phase === "ready") this.#update(readConfig(this._database).catch(() => null));
@@ -255,7 +267,21 @@ export class MobileClient {
     const manifest = await store.latestManifest();
     const bundle = await store.download(manifest, (progress) => this.#set({ phase: "downloading", progress }));
     this.#set({ phase: "preparing" });
-    await this.#use(bundle, config);
+    await this.#use(bundle, config, store);
+  }
+
+  /**
+   * Use the bundle of this device; return the error if that fails, such as for one of an older app.
+   * @param {import("./bundle-store.js").Bundle} bundle
+   * @param {Config} config
+   */
+  async #useKept(bundle, config) {
+    try {
+      await this.#use(bundle, config);
+      return null;
+    } catch (error) {
+      return error;
+    }
   }
 
   /**
@@ -276,7 +302,7 @@ export class MobileClient {
       const same = JSON.stringify(manifest) === JSON.stringify(model.manifest);
       if (same && JSON.stringify(config) === JSON.stringify(model.config)) return;
       if (!same) this.#set({ update: "A newer model is being downloaded; this one is used until then." });
-      await this.#use(await store.download(manifest, () => undefined), config);
+      await this.#use(await store.download(manifest, () => undefined), config, store);
       this.#set({ update: null });
     } catch (error) {
       this.config = config;
@@ -284,10 +310,15 @@ export class MobileClient {
     }
   }
 
-  /** @param {import("./bundle-store.js").Bundle} bundle @param {Config} config */
-  async #use(bundle, config) {
+  /**
+   * @param {import("./bundle-store.js").Bundle} bundle
+   * @param {Config} config
+   * @param {BundleStore | null} store To keep the bundle in; null if it is kept already.
+   */
+  async #use(bundle, config, store = null) {
     const model = new Model(bundle, config, this._database, this._credentials.headers);
     await model.load();
+    const kept = bundle.kept && (store === null || (await store.adopt(bundle.manifest)));
     const before = this.#model;
     this.#prober?.stop();
     this.#model = model;
@@ -295,7 +326,7 @@ export class MobileClient {
     this.#prober = new Prober(model.tierStats, model.clients, () => this.#changed());
     before?.closeWhenUnused();
     this.#deliver(config);
-    this.#set({ phase: "ready", kept: bundle.kept, problem: null });
+    this.#set({ phase: "ready", kept, problem: null });
     this.#prober.askAll();
   }
 

@@ -59,6 +59,7 @@ function isConfig(value) {
     typeof value?.bundle === "string" &&
     typeof value.tiers?.edge === "string" &&
     typeof value.tiers.cloud === "string" &&
+    (value.ledger === null || typeof value.ledger === "string") &&
     typeof value.policy === "string" &&
     value.deadline_ms > 0 &&
     Array.isArray(value.fail_over) &&

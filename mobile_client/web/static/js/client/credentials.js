@@ -32,10 +32,16 @@ export class Credentials {
    * Use a token; keep it on this device if the user asks, else only until the page is closed.
    * @param {string} token
    * @param {boolean} keep
+   * @returns {Promise<boolean>} False if it cannot be kept; it is not used then.
    */
   async signIn(token, keep) {
+    try {
+      await this._database.set(KEY, keep ? token : undefined);
+    } catch {
+      if (keep) return false;
+    }
     this.#token = token;
-    await this._database.set(KEY, keep ? token : undefined);
+    return true;
   }
 
   /** Forget the token. */

@@ -57,7 +57,7 @@ export class LocalModel {
   /** Load the layers and run them once; throws `BundleError` if that fails. */
   load() {
     this.#loaded ??= this.#start().catch((error) => {
-      this.#loaded = null;
+      this.#end(error);
       throw error;
     });
     return this.#loaded;

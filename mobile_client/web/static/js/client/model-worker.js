@@ -6,7 +6,7 @@ import * as ort from "../../vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
 const WASM = "../../vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
 
 const wasm = decompressed(new URL(WASM, import.meta.url));
-wasm.catch(() => undefined); // `load` reports it
+wasm.catch(() => undefined); // `load` tries it again
 
 /** @type {any} */
 let layers = null;
@@ -27,7 +27,7 @@ self.onmessage = ({ data }) => {
 
 /** @param {any} message */
 async function load({ manifest, layers: buffers, threads }) {
-  ort.env.wasm.wasmBinary = await wasm;
+  ort.env.wasm.wasmBinary = await wasm.catch(() => decompressed(new URL(WASM, import.meta.url)));
   const bytes = buffers.map((/** @type {ArrayBuffer} */ buffer) => new Uint8Array(buffer));
   // it runs each layer once, so that no user waits for the first run
   layers = await createLayers(ort, manifest, bytes, threads);

@@ -171,10 +171,7 @@ export class Outbox {
       await this._database.run(["outbox"], "readwrite", async (rows) => {
         /** @type {StoredRow | undefined} */
         const row = await done(rows.get([rejected.attempt_id, rejected.side]));
-        if (row === undefined) return;
-        delete row.waiting;
-        row.rejected = 1;
-        rows.put(row);
+        if (row !== undefined) rows.put(rejectedRow(row));
       });
     }
     this.#changed();
@@ -209,15 +206,24 @@ export class Outbox {
   }
 
   /**
-   * End the open attempts of a page that was closed, as abandoned.
+   * End the open attempts of a page that was closed, as abandoned. A row that is not readable is
+   * excluded from deliveries, as one that the ledger rejects.
    * @param {string} page
    * @returns {Promise<number>} Number of entries that were ended.
    */
   async abandon(page) {
     const ended = await this._database.run(["outbox"], "readwrite", async (rows) => {
       /** @type {StoredRow[]} */
-      const open = await done(rows.index("page").getAll(page));
-      const ends = endsOfOpenAttempts(open.map((row) => JSON.parse(row.body)));
+      const stored = await done(rows.index("page").getAll(page));
+      /** @type {LedgerEntry[]} */
+      const open = [];
+      for (const row of stored) {
+        const entry = parsed(row.body);
+        delete row.page;
+        if (entry === null) rows.put(rejectedRow(row));
+        else open.push(entry);
+      }
+      const ends = endsOfOpenAttempts(open);
       await Promise.all(ends.map((end) => this.#upsert(rows, end)));
       return ends.length;
     });
@@ -297,6 +303,20 @@ class FullError extends Error {
       `the outbox holds its limit of ${maxRows.toLocaleString("en")} entries, because the ledger ` +
         "does not take them; connect to the network until they are delivered",
     );
+  }
+}
+
+/** Return a row as one that the ledger refused for good. @param {StoredRow} row @returns {StoredRow} */
+function rejectedRow({ waiting: _waiting, ...row }) {
+  return { ...row, rejected: 1 };
+}
+
+/** @param {string} body @returns {LedgerEntry | null} */
+function parsed(body) {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return null;
   }
 }
 

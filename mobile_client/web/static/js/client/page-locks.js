@@ -5,12 +5,14 @@ const DELIVERY = "dimee-delivery";
 
 /**
  * Hold the lock of this page until it is closed. The browser releases it, however the page ends.
+ * Rejects if the browser gives this site no locks, as where it may store nothing.
  * @param {string} page
  * @returns {Promise<() => void>} Releases the lock earlier.
  */
 export function holdPageLock(page) {
-  return new Promise((resolve) => {
-    navigator.locks.request(PAGE + page, () => new Promise((/** @type {(value: void) => void} */ release) => resolve(release)));
+  return new Promise((resolve, reject) => {
+    const held = () => new Promise((/** @type {(value: void) => void} */ release) => resolve(release));
+    navigator.locks.request(PAGE + page, held).catch(reject);
   });
 }
 

@@ -92,7 +92,7 @@ function pool(difficulty) {
 function saving({ lambda: spent, allCloudLambda }) {
   if (!allCloudLambda) return "";
   const saved = 1 - spent / allCloudLambda;
-  return saved >= 0 ? ` (${percent(saved)}\u00a0saved)` : ` (${percent(-saved)}\u00a0more)`;
+  return saved >= 0 ? ` (${percent(saved)} saved)` : ` (${percent(-saved)} more)`;
 }
 
 /** @param {Outcome} outcome */

@@ -21,6 +21,12 @@ export function start(client) {
     event.preventDefault();
     classify(client);
   });
+  // a browser says nothing of a wrong value that it cannot show
+  const reveal = (/** @type {Event} */ { target }) => {
+    const details = /** @type {Element} */ (target).closest("details");
+    if (details !== null) details.open = true;
+  };
+  form.addEventListener("invalid", reveal, true);
   byId("text").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();

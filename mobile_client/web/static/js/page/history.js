@@ -24,7 +24,7 @@ export function add(outcome) {
     el(
       "li",
       { "data-request": outcome.requestId, "data-attempts": outcome.attempts.length },
-      el("span", { class: "shown-text" }, pair === null ? text : `${text} / ${pair}`),
+      el("span", { class: "shown-text", dir: "auto" }, pair === null ? text : `${text} / ${pair}`),
       el(
         "span",
         { class: "small" },
