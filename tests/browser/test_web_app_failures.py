@@ -153,7 +153,13 @@ def test_entry_that_is_refused_or_unreadable_delays_no_other(
     one.classify("mobile")
     one.wait_until_delivered()
     opened = next(entry for entry in site.delivered if entry["side"] == "caller")
-    left = {"attempt_id": "b" * 32, "request_id": "c" * 32, "state": "open", "ordinal": 1}
+    left = {
+        "attempt_id": "b" * 32,
+        "request_id": "c" * 32,
+        "state": "open",
+        "ordinal": 1,
+        "side": "caller",
+    }
     facts = ("tier", "reason", "policy", "writer", "bundle_id", "started_at")
     left |= {name: opened[name] for name in facts}
     bodies = {"a" * 32: "{", left["attempt_id"]: json.dumps(left)}
