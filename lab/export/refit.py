@@ -19,15 +19,9 @@ from lab.evaluate.pools import make_pools
 from lab.evaluate.samples import Samples, samples_of_bundle
 from lab.export.bundle import Exported, accuracy_of, with_heads
 from lab.export.card import write_card
-from lab.export.layers import (
-    check_target,
-    prices_of,
-    replace_bundle,
-    save_manifest,
-    sha256,
-    write_router,
-)
+from lab.export.layers import prices_of, save_manifest, sha256, write_router
 from shared.bundle.correctness_heads import Floats
+from shared.bundle.folders import check_target, replace_bundle
 from shared.bundle.loading import Bundle, load_bundle
 from shared.bundle.manifest import EMBEDDINGS, ROUTER, TOKENIZER
 from shared.errors import InvalidInput
