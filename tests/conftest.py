@@ -38,4 +38,6 @@ def _isolated_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DIMEE_", "OTEL_")) and name != "DIMEE_GLUE":
             monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES"):  # the width of tables
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
