@@ -56,6 +56,7 @@ export class MobileClient {
   /** @type {Promise<void> | null} */
   #starting = null;
   #signInNeeded = false;
+  #signIns = 0;
   #persisting = false;
   #observing = new Set();
   /** @type {Promise<unknown>} End of the last request of a policy that learns. */
@@ -190,6 +191,7 @@ export class MobileClient {
       return "This browser cannot keep the token; sign in without keeping it, or allow this site to store data.";
     }
     this.#signInNeeded = false;
+    this.#signIns += 1;
     if (this.status.phase === "ready") {
       this.#delivery?.retry();
       this.#update(readConfig(this._database).catch(() => null));
@@ -345,11 +347,13 @@ export class MobileClient {
   /** @param {Model} model @param {TextRequest} request */
   async #answer(model, request) {
     const release = model.take();
+    const signIns = this.#signIns;
     try {
       return await request.answer();
     } finally {
       release();
-      this.#signInNeeded ||= request.signInNeeded;
+      // the refusal of an earlier token says nothing about the present one
+      if (signIns === this.#signIns) this.#signInNeeded ||= request.signInNeeded;
       this.#prober?.wake();
     }
   }

@@ -110,6 +110,7 @@ export class Delivery {
 
   /** Try again without waiting, such as after a sign-in. */
   retry() {
+    this.#signedOut = false;
     this.#atOnce();
   }
 
@@ -165,11 +166,12 @@ export class Delivery {
   /** @param {Row[]} rows @returns {Promise<boolean>} */
   async #send(rows) {
     const body = `{"entries":[${rows.map((row) => row.body).join(",")}]}`;
+    const credentials = this._headers();
     let response, answer;
     try {
       response = await fetch(this._url, {
         method: "POST",
-        headers: { "content-type": "application/json", ...this._headers() },
+        headers: { "content-type": "application/json", ...credentials },
         body,
         cache: "no-store",
         credentials: "omit",
@@ -196,7 +198,9 @@ export class Delivery {
     const rejected = refused instanceof InvalidInput && refused.status === response.status;
     // a proxy may refuse a large batch, but says nothing about an entry
     if (!rejected && !(response.status === 413 && rows.length > 1)) {
-      this.#failed(statusProblem(response.status), [401, 403].includes(response.status));
+      // the refusal of an earlier token says nothing about the present one
+      const present = credentials.authorization === this._headers().authorization;
+      this.#failed(statusProblem(response.status), present && [401, 403].includes(response.status));
       return false;
     }
     if (rows.length === 1) {
