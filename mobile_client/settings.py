@@ -84,9 +84,9 @@ class MobileSettings(BundleSettings):
     trips. The first answer is returned, and both attempts are paid for."""
     probe_interval_s: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 0.5
     """Seconds between two probes of a server that failed: its ``/readyz`` is asked in the
-    background, and requests go to it again as soon as it is ready. After a tenth of the time for
-    which it has been down, but at most 30 seconds, if that is longer. A server that works is not
-    asked."""
+    background, and requests go to it again as soon as it is ready. For a server that has been down
+    for long, the time between two probes is on average a tenth of that, at most 30 seconds. A
+    server that works is not asked."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """Most texts of one call that are in flight at once."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
@@ -122,8 +122,8 @@ class MobileSettings(BundleSettings):
     """``on``: the gateway serves the app for browsers at ``/app``, and passes its calls on to edge,
     cloud and ledger for callers with the scope `classify`. ``off``: it does neither."""
     web_bundle: Literal["token", "public"] = "token"
-    """Who may download the mobile bundle from ``/app/bundle/`` of a gateway with tokens: ``token``,
-    callers with the scope `classify`; ``public``, everybody."""
+    """Access to the mobile bundle at ``/app/bundle/`` of a gateway with tokens: ``token`` lets only
+    callers with the scope `classify` download it, ``public`` everybody."""
     web_edge_url: Annotated[str, AfterValidator(_valid_or_empty)] = Field(default="", repr=False)
     """Address of the edge for browsers, which must name the gateway in `DIMEE_WEB_ORIGINS`. Empty:
     browsers reach the edge through the gateway."""

@@ -129,7 +129,7 @@ class RequestState:
     """Replicas that were asked, in order."""
     _hedged: Tier | None = field(default=None, init=False)
     """Tier whose replica was hedged with another one of the tier."""
-    _hedge: Tier | None = field(default=None, init=False)
+    _hedging_tier: Tier | None = field(default=None, init=False)
     """Another tier that was asked because the first one was slow."""
     _reason: Reason = field(default=Reason.ROUTE, init=False)
     _retried: Counter[Tier] = field(default_factory=Counter, init=False)
@@ -255,14 +255,14 @@ class RequestState:
     def _hedge_due(self, event: HedgeDue) -> Action:
         both_lambda = self.selector.max_attempt_lambda(event.tier)
         if self._has_other_replica(event.tier, both_lambda):
-            self._hedged, self._hedge = event.tier, None
+            self._hedged, self._hedging_tier = event.tier, None
             return self._attempt(Transition.HEDGE, event.tier, Reason.HEDGE)
         candidates = self._select(self._servers(), both_lambda)
         if not candidates:
             self.transition = Transition.NO_HEDGE
             return Wait()
         self.candidates.remove(candidates[0])
-        self._hedge = candidates[0]
+        self._hedging_tier = candidates[0]
         return self._attempt(Transition.HEDGE, candidates[0], Reason.HEDGE)
 
     def _hedge_ended(self, event: HedgeEnded) -> Action:
@@ -270,7 +270,7 @@ class RequestState:
         self.spent_lambda += event.cost_lambda
         if event.error is not None:
             self.errors.append(event.error)
-            again = event.tier is self._hedge and is_failure_of_tier(event.error)
+            again = event.tier is self._hedging_tier and is_failure_of_tier(event.error)
             if again and self._has_other_replica(event.tier):
                 self.candidates.insert(0, event.tier)
             elif event.tier is not self._hedged:

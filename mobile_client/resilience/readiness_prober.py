@@ -18,9 +18,9 @@ from shared.tier_client import TierClient
 INTERVAL_S = 0.5
 """Time between two probes of one replica, unless it has been down for long."""
 DOWN_SHARE, MAX_INTERVAL_S = 0.1, 30.0
-"""The time between two probes is at least this share of the time for which the replica has been
-down, but not for that reason more than so many seconds. A million mobiles must not ask a tier that
-is down, or starts again, twice a second each."""
+"""The mean time between two probes, as a share of the time for which the replica has been down, and
+its upper limit in seconds. Each time is random, between half of the mean and one and a half. A
+million mobiles must not ask a tier that is down, or starts again, twice a second each."""
 IDLE_S = 60.0
 """Probes stop when there was no request for this long; the next request starts them again."""
 FRESH_S = 10.0
@@ -44,10 +44,9 @@ class ReadinessProber:
         client_of: Callable[[ReplicaStats], TierClient],
         interval_s: float = INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
     ) -> None:
         self._tier_stats = tier_stats
-        self._random = rng or random.Random()
+        self._random = random.Random()
         self._client_of = client_of
         self._interval_s = interval_s
         self._clock = clock
@@ -125,7 +124,7 @@ class ReadinessProber:
                 if await self._only_readyz_hangs(replica, client, error, timeout_s):
                     replica.breaker.record_alive()
                 elif error is None or not stalled:
-                    # of the interval, the wait is a multiple; /readyz and /healthz may time out
+                    # waits are whole intervals, rounded up; /readyz and /healthz may both time out
                     ended_s = wait_s + self._interval_s + 2 * timeout_s
                     replica.record_probe(error, ended_s)
                 else:

@@ -1,4 +1,4 @@
-"""What an engine needs of the object that runs its batches."""
+"""Interface of the objects that run the batches of an engine."""
 
 from __future__ import annotations
 

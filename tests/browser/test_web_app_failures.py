@@ -1,4 +1,4 @@
-"""What the app does when its bundle, its storage or its ledger fail."""
+"""Failures of the app's bundle, storage and ledger."""
 
 from __future__ import annotations
 

@@ -91,6 +91,43 @@ def test_revoked_token_asks_for_another_and_the_device_answers(
     one.wait_until_delivered()
 
 
+HOLD_DELIVERIES = """
+() => {
+  const { fetch } = window;
+  const held = [];
+  window.deliveryHeld = new Promise((notify) => {
+    window.fetch = (url, options) => {
+      if (!String(url).includes("relay/ledger")) return fetch(url, options);
+      notify();
+      return new Promise((resolve) => held.push(() => resolve(fetch(url, options))));
+    };
+  });
+  window.releaseDeliveries = () => {
+    window.fetch = fetch;
+    for (const send of held) send();
+  };
+}
+"""
+
+
+def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
+    profile: AppContext, secured: SecuredTestbed
+) -> None:
+    one = profile.open(wait=False)
+    sign_in(one, secured.token("old", "classify"))
+    one.wait_until_ready()
+    revoke_token(secured.tokens, "old")
+    assert one.classify("edge").tier == "mobile"
+    expect(one.page.locator("#outbox-problem")).to_contain_text("rejects this device's token")
+    one.page.evaluate(HOLD_DELIVERIES)
+    sign_in(one, secured.token("new", "classify"))
+    one.page.evaluate("window.deliveryHeld")
+    expect(one.page.locator("#sign-in")).to_be_hidden()
+    expect(one.page.locator("#open-sign-in")).to_be_hidden()
+    one.page.evaluate("window.releaseDeliveries()")
+    one.wait_until_delivered()
+
+
 def test_ledger_that_is_down_fails_no_answer(profile: AppContext, secured: SecuredTestbed) -> None:
     one = profile.open(wait=False)
     sign_in(one, secured.token("night-shift", "classify"))

@@ -1,4 +1,4 @@
-"""What the app keeps on the device: offline visits, damaged files, several tabs, closed pages."""
+"""The app's data on the device: offline visits, damaged files, several tabs, closed pages."""
 
 from __future__ import annotations
 
