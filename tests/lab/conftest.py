@@ -70,6 +70,8 @@ def settings(tiny_data: Path, tiny_encoder: Path) -> TrainSettings:
 def trained_run(settings: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of `settings`; tests must not change it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
+    # a number that is set is kept; by default MKL may use fewer threads
+    torch.set_num_threads(torch.get_num_threads())
     train(settings, folder)
     return folder
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from lab.export.layers import sha256, write_embeddings, write_layers
 from lab.models.encoders import load_encoder
@@ -39,13 +38,6 @@ CASES: dict[str, tuple[str, dict[str, Any], list[ExitShape] | None]] = {
     "relu, hidden layers in the heads": ("bert", {"hidden_act": "relu"}, SHAPES),
     "gelu by tanh, first token": ("bert", {"hidden_act": "gelu_new"}, [ExitShape("cls")] * LAYERS),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads_of_torch() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def exported(folder: Path, bundle: Bundle, case: str) -> tuple[Bundle, TextEncoder]:

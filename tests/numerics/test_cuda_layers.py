@@ -9,7 +9,6 @@ nearly α: a tie.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +49,8 @@ def onnx(bundle: Bundle) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def cuda(bundle: Bundle) -> Iterator[Classifier]:
-    threads = torch.get_num_threads()
-    yield Classifier(bundle, LayerRange(1, bundle.manifest.layers), device=TORCH_CPU)
-    torch.set_num_threads(threads)
+def cuda(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, LayerRange(1, bundle.manifest.layers), device=TORCH_CPU)
 
 
 @pytest.fixture(scope="module")

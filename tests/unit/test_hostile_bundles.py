@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -225,9 +226,9 @@ def test_wrong_content_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def make_socket(path: Path) -> None:
-    """Leave a socket at a path."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(path))
+    """Leave a socket at a path, which may be longer than the address of a socket."""
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
 
 
 def make_sparse(path: Path) -> None:
