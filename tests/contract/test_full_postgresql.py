@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,11 @@ def delivery(number: int) -> list[LedgerEntry]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    for mounted in small_disk(tmp_path / "disk", 32):
-        ensure_prefix_permissions(mounted.folder)
-        yield mounted
+def disk() -> Iterator[SmallDisk]:
+    with tempfile.TemporaryDirectory(prefix="dimee-disk-") as folder:
+        for mounted in small_disk(Path(folder) / "disk", 32):
+            ensure_prefix_permissions(mounted.folder)
+            yield mounted
 
 
 @pytest.fixture

