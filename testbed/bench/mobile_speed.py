@@ -32,6 +32,24 @@ from mobile_client import MobileClient
 mobile = MobileClient(policy="mobile", state_dir=sys.argv[1])
 mobile.classify("a gripping, funny film")
 """
+ANSWERS = """
+import sys, time
+from mobile_client import MobileClient
+from testbed.texts import sample_sentences
+texts = sample_sentences()
+
+def rate(answer_all):
+    started, used = time.perf_counter(), time.process_time()
+    for _ in range(10):
+        answer_all()
+    count = 10 * len(texts)
+    return count / (time.perf_counter() - started), count / (time.process_time() - used)
+
+with MobileClient(policy="mobile", state_dir=sys.argv[1]) as mobile:
+    mobile.classify_many(texts)
+    print(*rate(lambda: [mobile.classify(text) for text in texts]))
+    print(*rate(lambda: mobile.classify_many(texts)))
+"""
 
 
 def mobile_start() -> tuple[float, float]:
@@ -50,6 +68,13 @@ def _decision_ms(policy: str) -> float:
     return float(subprocess.check_output([sys.executable, "-c", DECISIONS, policy]))
 
 
+def _answers() -> list[float]:
+    """Return answers per second and per CPU second: of one text a call, and of 60 a call."""
+    with temporary_folder("bench") as folder:
+        printed = subprocess.check_output([sys.executable, "-c", ANSWERS, str(folder)])
+    return [float(number) for number in printed.split()]
+
+
 def main() -> None:
     """Print the median, minimum and maximum of each figure."""
     starts = [mobile_start() for _ in range(RUNS)]
@@ -57,11 +82,16 @@ def main() -> None:
     fixed, cascade = (
         [_decision_ms(name) for _ in range(RUNS)] for name in ("dimee-fixed", "cascade-routing")
     )
+    one, one_cpu, many, many_cpu = zip(*(_answers() for _ in range(RUNS)), strict=True)
     for name, unit, values in (
         ("start to first answer", "s", seconds),
         ("peak resident memory", "MB", megabytes),
         ("decision (tokenise, embed, route) of dimee-fixed, p50 of 1,200", "ms", fixed),
         ("decision of cascade-routing, p50 of 1,200", "ms", cascade),
+        ("answers of its own layers, one text a call", "per s", one),
+        ("answers of its own layers, one text a call", "per CPU s", one_cpu),
+        ("answers of its own layers, 60 texts a call", "per s", many),
+        ("answers of its own layers, 60 texts a call", "per CPU s", many_cpu),
     ):
         median = statistics.median(values)
         print(f"{name}: {median:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f})")
