@@ -61,17 +61,28 @@ def test_token_in_memory_is_forgotten_with_the_page(
     profile.check()
 
 
-def test_kept_token_until_the_sign_out(profile: AppContext, secured: SecuredTestbed) -> None:
+def test_kept_token_in_all_tabs_until_the_sign_out(
+    profile: AppContext, secured: SecuredTestbed
+) -> None:
     one, token = profile.open(wait=False), secured.token("tablet", "classify")
+    other = profile.open(wait=False)
+    expect(other.page.locator("#sign-in")).to_be_visible()
     sign_in(one, token, keep=True)
-    one.wait_until_ready()
+    for tab in (one, other):
+        tab.wait_until_ready()
+        expect(tab.page.locator("#sign-in")).to_be_hidden()
+    assert other.classify("edge").tier == "edge"
     assert one.page.evaluate(STORED)[0] == token
     one.page.reload()
     one.wait_until_ready()
     expect(one.page.locator("#sign-in")).to_be_hidden()
     assert one.classify("cloud").tier == "cloud"
     one.page.click("#sign-out")
-    expect(one.page.locator("#sign-in")).to_be_visible()
+    for tab in (one, other):
+        expect(tab.page.locator("#sign-in")).to_be_visible()
+    expect(one.page.locator("#sign-out-problem")).to_be_hidden()
+    other.page.keyboard.press("Escape")
+    assert other.classify("edge").tier == "mobile", "no tab has the token"
     assert one.page.evaluate(STORED)[0] is None
 
 

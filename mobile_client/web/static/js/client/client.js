@@ -67,6 +67,7 @@ export class MobileClient {
     this._database = database;
     this._page = page;
     this._credentials = new Credentials(database);
+    this._credentials.onChange(() => this.#tokenChanged());
     this.outbox = new Outbox(database, page);
     this.outbox.onChange(() => this.#changed());
   }
@@ -190,6 +191,32 @@ export class MobileClient {
     if (!(await this._credentials.signIn(token, keep))) {
       return "This browser cannot keep the token; sign in without keeping it, or allow this site to store data.";
     }
+    await this.#tokenChanged();
+    return null;
+  }
+
+  /**
+   * Forget the token, in all tabs.
+   * @returns {Promise<boolean>} False if the browser did not delete the token that was kept.
+   */
+  async signOut() {
+    const deleted = await this._credentials.signOut();
+    this.#changed();
+    return deleted;
+  }
+
+  /** End everything, so that another client may use the database. */
+  async close() {
+    this.#prober?.stop();
+    this.#model?.close();
+    await this.#delivery?.stop();
+    this._credentials.close();
+    await this._database.close();
+  }
+
+  /** Use a new token, of this tab or of another one, or do without. */
+  async #tokenChanged() {
+    if (!this.signedIn) return this.#changed();
     this.#signInNeeded = false;
     this.#signIns += 1;
     if (this.status.phase === "ready") {
@@ -198,23 +225,10 @@ export class MobileClient {
       await this.#prober?.askAll();
     } else {
       await this.start();
+      // a start that was under way may have missed the token
+      if (this.status.phase === "sign-in") await this.start();
     }
     this.#changed();
-    return null;
-  }
-
-  /** Forget the token. */
-  async signOut() {
-    await this._credentials.signOut();
-    this.#changed();
-  }
-
-  /** End everything, so that another client may use the database. */
-  async close() {
-    this.#prober?.stop();
-    this.#model?.close();
-    await this.#delivery?.stop();
-    await this._database.close();
   }
 
   async #start() {
