@@ -25,7 +25,13 @@ from tests.web.runtimes import (
     written,
 )
 
-TESTS = ("cases.test.js", "credentials.test.js", "entries.test.js", "units.test.js")
+TESTS = (
+    "cases.test.js",
+    "credentials.test.js",
+    "entries.test.js",
+    "probes.test.js",
+    "units.test.js",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 // Asks tiers that have failed whether they are ready again, in the background.
 
-import { DeadlineExceeded, NotReady } from "../core/errors.js";
-import { SERVERS } from "../core/tier-stats.js";
+import { DeadlineExceeded, NotReady, TierUnreachable } from "../core/errors.js";
+import { SERVERS, STALL_MS } from "../core/tier-stats.js";
 
 /** @import { TierStats } from "../core/tier-stats.js" */
 /** @import { TierClient } from "./tier-client.js" */
@@ -74,11 +74,18 @@ export class Prober {
   /** @param {Server} tier */
   async #probe(tier) {
     const { breaker, fairTimeoutMs } = this._tierStats.servers[tier];
+    const since = this._now();
     const error = await this._clients[tier].probe(fairTimeoutMs);
     if (this.#stopped) return;
+    const stalled = this._now() - since > fairTimeoutMs + STALL_MS;
+    const late = error instanceof DeadlineExceeded;
     if (error === null) breaker.recordReady();
-    // without an answer the tier may still answer requests: the breaker's own time decides
-    else if (!(error instanceof DeadlineExceeded)) breaker.recordNotReady(!(error instanceof NotReady));
+    // this page did not run, such as in the background: the answer may have come, so it asks again
+    else if (stalled) breaker.suspected = true;
+    // a tier that rests may answer requests even so: the breaker's own time decides
+    else if (error instanceof NotReady || error instanceof TierUnreachable || (late && breaker.state === "closed")) {
+      breaker.recordNotReady(!(error instanceof NotReady));
+    }
     this._onChange();
   }
 }

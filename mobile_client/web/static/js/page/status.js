@@ -10,14 +10,8 @@ import { counted, megabytes, number, timeOfDay, title } from "./format.js";
 const REFRESH_MS = 2_000;
 /** Changes within this time are shown together: reading the outbox must not delay an answer. */
 const COLLECT_MS = 50;
-/** @type {Record<string, [string, string]>} Badge and words of what is known of a tier. */
-const READINESS = {
-  ready: ["good", "ready"],
-  unknown: ["", "not asked yet"],
-  failing: ["bad", "fails requests"],
-  "not ready": ["bad", "not ready"],
-  unreachable: ["bad", "not reached"],
-};
+/** @type {Record<string, string>} Badge of what is known of a tier; the words are those of the gateway's page. */
+const BADGES = { ready: "good", unknown: "", failing: "bad", "not ready": "bad", unreachable: "bad" };
 
 /** Set up the cards. @param {MobileClient} client */
 export function start(client) {
@@ -75,11 +69,10 @@ function showTiers(client) {
     [el("span", { class: "badge good" }, `this device, layers 1 to ${manifest.mobile_layers}`)],
   ]);
   const servers = client.tiers().map(({ tier, layers, readiness, breaker }) => {
-    const [kind, state] = READINESS[readiness] ?? ["", readiness];
     const rests = breaker === "open" ? "; gets no requests for a while" : "";
     return /** @type {[Node, Node[]]} */ ([
       el("span", { class: `tier ${tier}` }, title(tier)),
-      [el("span", { class: `badge ${kind}`, "data-tier": tier }, `${state}, layers 1 to ${layers}${rests}`)],
+      [el("span", { class: `badge ${BADGES[readiness]}`, "data-tier": tier }, `${readiness}, layers 1 to ${layers}${rests}`)],
     ]);
   });
   replace(byId("tiers"), ...terms([own, ...servers]));
