@@ -11,7 +11,7 @@ from shared.ledger.client import LedgerClient
 from shared.serving.tokens import revoke_token
 from tests.support.browser import serious_findings
 from tests.support.secured_testbed import SecuredTestbed
-from tests.support.web_app import AppContext, AppPage, recorded
+from tests.support.web_app import HOLD_CALLS, AppContext, AppPage, recorded
 
 STORED = """async () => {
   const database = await new Promise((resolve) => {
@@ -102,25 +102,6 @@ def test_revoked_token_asks_for_another_and_the_device_answers(
     one.wait_until_delivered()
 
 
-HOLD_DELIVERIES = """
-() => {
-  const { fetch } = window;
-  const held = [];
-  window.deliveryHeld = new Promise((notify) => {
-    window.fetch = (url, options) => {
-      if (!String(url).includes("relay/ledger")) return fetch(url, options);
-      notify();
-      return new Promise((resolve) => held.push(() => resolve(fetch(url, options))));
-    };
-  });
-  window.releaseDeliveries = () => {
-    window.fetch = fetch;
-    for (const send of held) send();
-  };
-}
-"""
-
-
 def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
@@ -130,12 +111,12 @@ def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
     revoke_token(secured.tokens, "old")
     assert one.classify("edge").tier == "mobile"
     expect(one.page.locator("#outbox-problem")).to_contain_text("rejects this device's token")
-    one.page.evaluate(HOLD_DELIVERIES)
+    one.page.evaluate(HOLD_CALLS, "relay/ledger")
     sign_in(one, secured.token("new", "classify"))
-    one.page.evaluate("window.deliveryHeld")
+    one.page.evaluate("window.callHeld")
     expect(one.page.locator("#sign-in")).to_be_hidden()
     expect(one.page.locator("#open-sign-in")).to_be_hidden()
-    one.page.evaluate("window.releaseDeliveries()")
+    one.page.evaluate("window.releaseCalls()")
     one.wait_until_delivered()
 
 

@@ -45,6 +45,8 @@ export class MobileClient {
   status = { phase: "starting", progress: { loadedBytes: 0, totalBytes: 0 }, problem: null, kept: false, update: null };
   /** @type {Config | null} */
   config = null;
+  /** Number of texts that are being classified. */
+  inFlight = 0;
   /** @type {Model | null} */
   #model = null;
   /** @type {Prober | null} */
@@ -121,6 +123,7 @@ export class MobileClient {
   async classify(text, pair = null, options = {}) {
     const since = performance.now();
     const model = this.#model;
+    this.inFlight += 1;
     try {
       if (model === null) throw new BundleError("the model is not loaded yet; wait until it is, or try again");
       const resolved = resolveOptions(options, model.config);
@@ -140,6 +143,7 @@ export class MobileClient {
       if (error instanceof NotClassified) throw error;
       throw new NotClassified(knownError(error), null);
     } finally {
+      this.inFlight -= 1;
       this.#changed();
     }
   }

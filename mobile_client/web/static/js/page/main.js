@@ -19,7 +19,7 @@ if (globalThis.isSecureContext) {
   for (const part of [loading, form, session, status]) part.start(client);
   await client.start();
   // later, so that it does not compete with the model's download
-  await install.start();
+  await install.start(client);
 } else {
   byId("loading").hidden = true;
   byId("new-version").replaceChildren(el("div", { class: "banner bad", role: "alert" }, INSECURE));
