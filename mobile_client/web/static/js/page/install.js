@@ -1,7 +1,7 @@
 // The service worker, which keeps the app for offline use, newer versions of the app, and its
 // installation on the home screen.
 
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId, el } from "./dom.js";
 import { keepDraft } from "./form.js";
 

@@ -7,7 +7,7 @@ import * as install from "./install.js";
 import * as loading from "./loading.js";
 import * as session from "./session.js";
 import * as status from "./status.js";
-import * as theme from "./theme.js";
+import * as theme from "../../shared/theme.js";
 
 const INSECURE =
   "This page was opened over plain HTTP, where a browser gives no page the means to keep a model and to " +

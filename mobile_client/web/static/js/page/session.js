@@ -1,7 +1,7 @@
 // Sign-in with a token, and sign-out.
 
 import { isSendable } from "../client/credentials.js";
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId, dialog, input } from "./dom.js";
 
 /** @import { MobileClient } from "../client/client.js" */

@@ -1,7 +1,7 @@
 // What is known now: network, tiers, outbox, this device, and what is wrong.
 
 import { WARNING_MS } from "../client/delivery.js";
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId, el, replace, terms } from "./dom.js";
 import { counted, megabytes, number, timeOfDay, title } from "./format.js";
 
