@@ -28,8 +28,10 @@ from tests.web.runtimes import (
 TESTS = (
     "cases.test.js",
     "credentials.test.js",
+    "delivery.test.js",
     "entries.test.js",
     "probes.test.js",
+    "storage.test.js",
     "units.test.js",
 )
 

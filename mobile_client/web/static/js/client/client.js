@@ -161,10 +161,11 @@ export class MobileClient {
 
   /** Return the state of the outbox. @returns {Promise<OutboxReport>} */
   async outboxReport() {
-    const counts = await this.outbox.counts().catch(() => ({ waiting: 0, rejected: 0 }));
-    const { problem, dropped } = this.outbox;
-    const recording = this.config?.ledger === null ? "off" : problem === null ? "on" : "refused";
-    return { recording, ...counts, dropped, problem, delivery: this.#delivery?.status() ?? null };
+    const { problem, ...counts } = await this.outbox.counts();
+    const { dropped } = this.outbox;
+    const delivery = this.#delivery?.status() ?? null;
+    if (this.config?.ledger === null) return { recording: "off", ...counts, dropped, problem: null, delivery };
+    return { recording: problem === null ? "on" : "refused", ...counts, dropped, problem, delivery };
   }
 
   /** Deliver waiting entries without delay. */
@@ -284,8 +285,9 @@ export class MobileClient {
   async #download(config) {
     if (config.bundle_auth && !this.signedIn) throw new Unauthorised("the model needs a token; sign in");
     const store = this.#store(config);
-    const manifest = await store.latestManifest();
-    const bundle = await store.download(manifest, (progress) => this.#set({ phase: "downloading", progress }));
+    const bundle = await store.downloadLatest(await store.latestManifest(), (progress) =>
+      this.#set({ phase: "downloading", progress }),
+    );
     this.#set({ phase: "preparing" });
     await this.#use(bundle, config, store);
   }
@@ -322,7 +324,7 @@ export class MobileClient {
       const same = JSON.stringify(manifest) === JSON.stringify(model.manifest);
       if (same && JSON.stringify(config) === JSON.stringify(model.config)) return;
       if (!same) this.#set({ update: "A newer model is being downloaded; this one is used until then." });
-      await this.#use(await store.download(manifest, () => undefined), config, store);
+      await this.#use(await store.downloadLatest(manifest, () => undefined), config, store);
       this.#set({ update: null });
     } catch (error) {
       this.config = config;

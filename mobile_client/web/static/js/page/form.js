@@ -90,7 +90,7 @@ function restoreDraft() {
 
 /** @param {number} at @param {string} text @returns {[string, string]} */
 function choice(at, text) {
-  return [String(at), text.length > 60 ? `${text.slice(0, 59)}…` : text];
+  return [String(at), text.length > 60 ? `${Array.from(text).slice(0, 59).join("")}…` : text];
 }
 
 /** @param {string} id @param {readonly string[]} names @param {string} inForce */
@@ -111,6 +111,7 @@ function choose(sample) {
 /** @param {MobileClient} client */
 async function classify(client) {
   const submit = /** @type {HTMLButtonElement} */ (byId("classify-form").querySelector("[type=submit]"));
+  if (submit.disabled) return; // the keyboard submits a form whose button is disabled
   const problem = byId("classify-error");
   problem.hidden = true;
   submit.disabled = true;

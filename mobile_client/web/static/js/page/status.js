@@ -87,9 +87,10 @@ function showOutbox(client, { waiting, rejected, delivery, recording }) {
   }
   const refused = rejected > 0 ? ` The ledger refused ${counted(rejected, "entry", "entries")} for good.` : "";
   const last = delivery?.deliveredAt ? ` Last delivery at ${timeOfDay(delivery.deliveredAt)}.` : "";
+  const none = recording === "refused" ? "No entry can be kept on this device." : "All entries are delivered.";
   byId("outbox-count").textContent =
     (waiting === 0
-      ? "All entries are delivered."
+      ? none
       : `${counted(waiting, "entry", "entries")} ${waiting === 1 ? "waits" : "wait"} for delivery.`) + refused + last;
   byId("outbox-count").dataset.waiting = String(waiting);
   const problem = waiting > 0 ? (delivery?.problem ?? null) : null;
@@ -127,7 +128,7 @@ function showBanners(client, { waiting, delivery, problem, dropped }) {
     problems.push(["", "This device is offline. It answers with its own layers, and the ledger gets the entries later."]);
   }
   if (problem !== null) problems.push(["bad", `No text can be classified: ${problem}.`]);
-  if (dropped > 0) problems.push(["bad", `${counted(dropped, "entry", "entries")} could not be kept and is lost.`]);
+  if (dropped > 0) problems.push(["bad", `${counted(dropped, "entry", "entries")} could not be kept and ${dropped === 1 ? "is" : "are"} lost.`]);
   if (delivery !== null && delivery.failingMs >= WARNING_MS && waiting > 0) {
     problems.push(["", `${counted(waiting, "entry", "entries")} undelivered: ${delivery.problem}. Texts are answered as before.`]);
   }
