@@ -117,6 +117,33 @@ test("a probe says what the relay says, and a refusal by the gateway changes not
   assert.equal(await page.probe(), "ready");
 });
 
+test("what is known of a tier that is not ready is renewed while the page is looked at", async () => {
+  const page = new Page();
+  let calls = 0;
+  page.answer = () => {
+    calls += 1;
+    return broken();
+  };
+  /** @param {number} ms @param {number} expected */
+  const look = async (ms, expected) => {
+    page.now += ms;
+    calls = 0;
+    page.prober.renew();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(calls, expected);
+  };
+  await look(0, 2);
+  await look(9_999, 0);
+  await look(1, 2);
+  page.answer = () => {
+    calls += 1;
+    return Response.json(READY);
+  };
+  await look(10_000, 2); // the answer is the edge's, so the cloud is not ready
+  assert.equal(page.breaker.readiness, "ready");
+  await look(10_000, 1);
+});
+
 test("a probe without an answer counts as Python's, but not if the page stood still meanwhile", async () => {
   const page = new Page();
   page.answer = () => {

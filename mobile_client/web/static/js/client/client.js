@@ -5,7 +5,7 @@ import { checkInput } from "../core/text-checks.js";
 import { SERVERS } from "../core/tier-stats.js";
 import { BundleStore } from "./bundle-store.js";
 import { lastConfig, readConfig } from "./config.js";
-import { Credentials } from "./credentials.js";
+import { Credentials, problemOf } from "./credentials.js";
 import { Database } from "./database.js";
 import { Delivery } from "./delivery.js";
 import { startWorker } from "./local-model.js";
@@ -17,9 +17,6 @@ import { NOWHERE, NotClassified, TextRequest, knownError, resolveOptions } from 
 
 /** @import { Config } from "./config.js" */
 /** @import { Options, Outcome } from "./request.js" */
-
-/** Longest wait for the answer to a sign-in. */
-const SIGN_IN_MS = 15_000;
 
 /** @typedef {"starting" | "sign-in" | "downloading" | "preparing" | "ready" | "failed"} Phase */
 /**
@@ -159,6 +156,11 @@ export class MobileClient {
     });
   }
 
+  /** Ask tiers that are not known to be ready again. Call it while the page is looked at. */
+  renewTiers() {
+    if (navigator.onLine && !this.needsSignIn) this.#prober?.renew();
+  }
+
   /** Return the state of the outbox. @returns {Promise<OutboxReport>} */
   async outboxReport() {
     const { problem, ...counts } = await this.outbox.counts();
@@ -180,19 +182,8 @@ export class MobileClient {
    * @returns {Promise<string | null>}
    */
   async signIn(token, keep) {
-    const url = `${this.config?.tiers.edge ?? "relay/edge"}/readyz`;
-    try {
-      const response = await fetch(url, {
-        headers: { authorization: `Bearer ${token}` },
-        cache: "no-store",
-        credentials: "omit",
-        signal: AbortSignal.timeout(SIGN_IN_MS),
-      });
-      if (response.status === 401) return "This token is not accepted; check it, and sign in again.";
-      if (response.status === 403) return "This token lacks the scope classify; ask the operator for one that has it.";
-    } catch {
-      return "The gateway cannot be reached; connect to the network and try again.";
-    }
+    const problem = await problemOf(token, `${this.config?.tiers.edge ?? "relay/edge"}/readyz`);
+    if (problem !== null) return problem;
     if (!(await this._credentials.signIn(token, keep))) {
       return "This browser cannot keep the token; sign in without keeping it, or allow this site to store data.";
     }

@@ -3,6 +3,8 @@
 
 const KEY = "token";
 const CHANNEL = "dimee-sign-in";
+/** Longest wait for the answer to a sign-in. */
+const SIGN_IN_MS = 15_000;
 /** Characters that a header can hold; no token has others. */
 const SENDABLE = /^[\x21-\x7e]+$/;
 
@@ -115,4 +117,26 @@ export class Credentials {
  */
 export function isSendable(token) {
   return SENDABLE.test(token);
+}
+
+/**
+ * Return why a token is not accepted, or null.
+ * @param {string} token
+ * @param {string} url Address of a call that needs it.
+ * @returns {Promise<string | null>}
+ */
+export async function problemOf(token, url) {
+  try {
+    const response = await fetch(url, {
+      headers: { authorization: `Bearer ${token}` },
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(SIGN_IN_MS),
+    });
+    if (response.status === 401) return "This token is not accepted; check it, and sign in again.";
+    if (response.status === 403) return "This token lacks the scope classify; ask the operator for one that has it.";
+    return null;
+  } catch {
+    return "The gateway cannot be reached; connect to the network and try again.";
+  }
 }

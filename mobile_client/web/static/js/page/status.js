@@ -35,7 +35,9 @@ export function start(client) {
   });
   button("deliver").addEventListener("click", () => client.deliverNow());
   setInterval(() => {
-    if (!document.hidden) show();
+    if (document.hidden) return;
+    client.renewTiers();
+    show();
   }, REFRESH_MS);
   show();
 }
