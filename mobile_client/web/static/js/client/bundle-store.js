@@ -4,6 +4,7 @@
 // until it is complete, and a file that both have is not downloaded again.
 
 import { BundleError, Unauthorised } from "../core/errors.js";
+import { read, unlessStalled } from "./download.js";
 import { hex } from "./outbox.js";
 
 /** @import { Manifest } from "../core/domain.js" */
@@ -16,8 +17,6 @@ const MAX_FILE_BYTES = 512 * 1024 * 1024;
 const MAX_RATIO = 100;
 /** Most bundles that replace one another during a download. */
 const MOST_REPLACED = 3;
-/** A download that gets nothing for this long is broken off, so that it can be tried again. */
-const STALLED_MS = 30_000;
 const UNREACHED = "bundle: the server cannot be reached; connect to the network and try again";
 const BROKEN_OFF = "bundle: the download broke off; connect to the network and try again";
 
@@ -200,14 +199,11 @@ export class BundleStore {
    * @param {RequestCache} cache
    * @param {number} most
    * @param {(count: number) => void} onBytes
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
    */
-  async #fetch(url, cache, most, onBytes) {
-    const stalled = new AbortController();
-    const stall = () => stalled.abort();
-    let timer = setTimeout(stall, STALLED_MS);
-    try {
-      const headers = this._headers();
-      const asked = fetch(url, { headers, cache, credentials: "omit", signal: stalled.signal });
+  #fetch(url, cache, most, onBytes) {
+    return unlessStalled(async (signal, came) => {
+      const asked = fetch(url, { headers: this._headers(), cache, credentials: "omit", signal });
       const response = await asked.catch(() => {
         throw new BundleError(UNREACHED);
       });
@@ -218,14 +214,11 @@ export class BundleStore {
         const kind = response.status === 404 ? OtherFile : BundleError;
         throw new kind(`bundle: the server answered with status ${response.status}; check its log`);
       }
-      return await read(response.body, most, BROKEN_OFF, (count) => {
-        clearTimeout(timer);
-        timer = setTimeout(stall, STALLED_MS);
+      return read(response.body, most, BROKEN_OFF, (count) => {
+        came();
         onBytes(count);
       });
-    } finally {
-      clearTimeout(timer);
-    }
+    });
   }
 
   /** @param {Cache} cache @param {string} digest */
@@ -290,39 +283,6 @@ function checked(manifest) {
     throw new BundleError("bundle: manifest.json lists its files in an unknown form; export it again");
   }
   return manifest;
-}
-
-/**
- * Return the bytes of a stream: more than `most` if it has more, but not all of them.
- * @param {ReadableStream<Uint8Array> | null} stream
- * @param {number} most
- * @param {string} broken Sentence for a stream that fails.
- * @param {(count: number) => void} [onBytes]
- */
-async function read(stream, most, broken, onBytes = () => undefined) {
-  /** @type {Uint8Array[]} */
-  const chunks = [];
-  let length = 0;
-  try {
-    const reader = stream?.getReader();
-    while (reader !== undefined && length <= most) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      chunks.push(value);
-      length += value.byteLength;
-      onBytes(value.byteLength);
-    }
-    if (length > most) await reader?.cancel();
-  } catch {
-    throw new BundleError(broken);
-  }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.byteLength;
-  }
-  return bytes;
 }
 
 /**
