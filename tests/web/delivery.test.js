@@ -37,6 +37,7 @@ class Rows {
   /** @param {Row[]} rows */
   async markDelivered(rows) {
     this.waiting = this.waiting.filter((row) => !rows.includes(row));
+    return true;
   }
 
   /** @param {Row} row */

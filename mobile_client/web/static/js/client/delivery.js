@@ -197,7 +197,10 @@ export class Delivery {
         return false;
       }
       this.#most = Math.min(this._batch, 2 * this.#most);
-      await this._outbox.markDelivered(rows);
+      if (!(await this._outbox.markDelivered(rows))) {
+        this.#failed("this device has no space to note what was delivered; free space on it");
+        return false;
+      }
       this.#succeeded(true);
       return true;
     }

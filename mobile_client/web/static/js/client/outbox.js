@@ -131,28 +131,43 @@ export class Outbox {
   /**
    * Delete delivered rows; keep those that are open or have changed since they were sent.
    * @param {Row[]} delivered
-   * @returns {Promise<void>}
+   * @returns {Promise<boolean>} False if there is no space to note that open rows were delivered.
    */
   async markDelivered(delivered) {
     const stored = this.#forget(delivered);
+    let marked = true;
     if (stored.length > 0) {
-      await this._database.run(["outbox"], "readwrite", (rows) =>
-        Promise.all(
-          stored.map(async (sent) => {
-            /** @type {StoredRow | undefined} */
-            const row = await done(rows.get([sent.attempt_id, sent.side]));
-            if (row === undefined || row.version !== sent.version) return;
-            if (row.terminal) {
-              rows.delete([sent.attempt_id, sent.side]);
-            } else {
-              delete row.waiting;
-              rows.put(row);
-            }
-          }),
-        ),
-      );
+      await this.#delete(stored, true).catch(async () => {
+        // what is deleted makes space; open rows are sent again
+        await this.#delete(stored, false);
+        marked = false;
+      });
     }
     this.#changed();
+    return marked;
+  }
+
+  /**
+   * Delete delivered rows; `mark` those that are open as delivered.
+   * @param {Row[]} delivered
+   * @param {boolean} mark
+   */
+  async #delete(delivered, mark) {
+    await this._database.run(["outbox"], "readwrite", (rows) =>
+      Promise.all(
+        delivered.map(async (sent) => {
+          /** @type {StoredRow | undefined} */
+          const row = await done(rows.get([sent.attempt_id, sent.side]));
+          if (row === undefined || row.version !== sent.version) return;
+          if (row.terminal) {
+            rows.delete([sent.attempt_id, sent.side]);
+          } else if (mark) {
+            delete row.waiting;
+            await done(rows.put(row));
+          }
+        }),
+      ),
+    );
   }
 
   /**
