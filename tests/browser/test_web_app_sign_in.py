@@ -24,6 +24,9 @@ STORED = """async () => {
   return [request.result ?? null, document.cookie, { ...localStorage }, location.href];
 }"""
 
+BACK_FROM_CACHE = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+"""What the browser says of a page from its back/forward cache, which DevTools switch off."""
+
 
 @pytest.fixture
 def profile(browser: Browser, secured: SecuredTestbed) -> Iterator[AppContext]:
@@ -56,6 +59,10 @@ def test_token_in_memory_is_forgotten_with_the_page(
     assert answered.tier == "edge"
     one.wait_until_delivered()
     assert one.page.evaluate(STORED) == [None, "", {}, profile.url]
+    one.page.evaluate(BACK_FROM_CACHE)
+    expect(one.page.locator("#sign-in")).to_be_visible()
+    sign_in(one, token)
+    expect(one.page.locator("#sign-in")).to_be_hidden()
     one.page.reload()
     expect(one.page.locator("#sign-in")).to_be_visible()
     profile.check()
