@@ -42,7 +42,7 @@ class CircuitBreaker:
     clock: Callable[[], float] = time.monotonic
     failures: int = field(default=0, init=False)
     last_unreachable: bool = field(default=False, init=False)
-    """True if no connection could be made at the last failure."""
+    """True if the tier was unreachable when its state was last known, at the last failure."""
     reached: bool | None = field(default=None, init=False)
     """True if the last exchange or probe had a ready tier; None before the first one."""
     heard_at: float = field(default=-math.inf, init=False)
@@ -91,7 +91,7 @@ class CircuitBreaker:
     @property
     def needs_probe(self) -> bool:
         """True if an answer of ``/readyz`` would change what is known about the tier."""
-        if self.suspected or self._down:
+        if self.suspected or self._down or self.reached is False:
             return True
         return self._open_until is not None and not self._closed_by_probe
 
@@ -137,16 +137,18 @@ class CircuitBreaker:
         """Count a failure of the tier, unless its attempt began before the breaker last closed.
 
         ``unreachable``: no connection could be made. ``not_ready``: the tier said that it is not
-        ready.
+        ready. Another failure, such as a connection that broke, says neither: what was known
+        before still holds.
         """
         if isinstance(token, AttemptToken) and token.closings < self._closings:
             return
         self._down = unreachable or not_ready
+        still_unreachable = self.last_unreachable and self.reached is False and not not_ready
         self._heard(reached=False if self._down else self.reached)
         self.failures += 1
         if self.failing_since is None:
             self.failing_since = self.clock()
-        self.last_unreachable = unreachable
+        self.last_unreachable = unreachable or still_unreachable
         if unreachable:
             self._unreachable_until = self.clock() + OPEN_S
         if self._trial is not None and token is self._trial:

@@ -262,7 +262,10 @@ def _confirms(response: httpx.Response, count: int) -> bool:
 
 
 def _rejects(response: httpx.Response) -> bool:
-    """Return True if the ledger itself rejects the entries: not a proxy or another server."""
+    """Return True if the ledger itself rejects the entries: not a proxy or another server.
+
+    Other refusals concern the message, such as one that arrived too slowly: it is sent again.
+    """
     body = json_of(response)
     error = from_payload(body, response.status_code)
-    return isinstance(error, InvalidInput) and error.status == response.status_code
+    return type(error) in (InvalidInput, TooLarge) and error.status == response.status_code

@@ -167,6 +167,8 @@ def status_problem(status: int) -> str:
     """Return in words why a response with this status is not a delivery."""
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return f"it rejects this process's token (status {status})"
+    if status == httpx.codes.REQUEST_TIMEOUT:
+        return f"the entries reach it too slowly (status {status})"
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return f"it limits this process's rate (status {status})"
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:

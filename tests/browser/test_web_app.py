@@ -40,7 +40,7 @@ def test_every_tier_a_cut_link_and_the_ledger(
     assert degraded.tier == "mobile"
     assert "degraded: " in degraded.text
     expect(one.page.locator("#remarks")).to_contain_text("so this device answered")
-    expect(one.tier_badge("edge")).to_contain_text("not reached")
+    expect(one.tier_badge("edge")).to_contain_text("unreachable")
     made.append(degraded)
 
     for hop in LINKS:

@@ -120,7 +120,7 @@ def test_download_that_stalls_can_be_tried_again(profile: AppContext, site: AppS
         one = profile.open(wait=False)
         expect(one.page.locator("#loading-text")).to_contain_text("Downloading")
         one.page.clock.run_for(31_000)
-        expect(one.page.locator("#loading-text")).to_contain_text("cannot be reached")
+        expect(one.page.locator("#loading-text")).to_contain_text("the download broke off")
     finally:
         site.resumed.set()
     one.page.click("#loading-retry")
@@ -199,12 +199,25 @@ def test_token_that_cannot_be_kept_is_said(profile: AppContext, site: AppSite) -
     assert profile.errors == []
 
 
-def test_long_label_does_not_widen_a_narrow_page(profile: AppContext, site: AppSite) -> None:
+def test_long_labels_and_texts_on_a_narrow_page(profile: AppContext, site: AppSite) -> None:
     site.replace_manifest(labels=["n" * 256, "p" * 256])
     one = profile.open()
     one.page.set_viewport_size({"width": 320, "height": 700})
     assert one.classify("mobile").tier == "mobile"
+    assert one.classify("mobile", text="😀" * 20_000).tier == "mobile"
+    assert one.classify("mobile", text="هذا فيلم رائع 😀\u202e").tier == "mobile"
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 320
+    one.page.fill("#text", "")
+    one.page.focus("#text")
+    one.page.keyboard.insert_text("😀" * 20_001)  # nothing of it is cut silently
+    one.page.click("#classify-form [type=submit]")
+    expect(one.page.locator("#classify-error")).to_contain_text("20,001 characters; at most 20,000")
+
+    one.page.fill("#text", "a text that is submitted twice")
+    one.page.evaluate("() => { for (const _ of [1, 2]) document.forms[0].requestSubmit(); }")
+    expect(one.page.locator("#history > li")).to_have_count(4)
+    expect(one.page.locator("#classify-form [type=submit]")).to_have_text("Classify")
+    expect(one.page.locator("#history > li")).to_have_count(4)
 
 
 def test_wrong_option_in_closed_details_is_shown(profile: AppContext) -> None:

@@ -11,7 +11,7 @@ from shared.ledger.client import LedgerClient
 from shared.serving.tokens import revoke_token
 from tests.support.browser import serious_findings
 from tests.support.secured_testbed import SecuredTestbed
-from tests.support.web_app import AppContext, AppPage, recorded
+from tests.support.web_app import HOLD_CALLS, AppContext, AppPage, recorded
 
 STORED = """async () => {
   const database = await new Promise((resolve) => {
@@ -23,6 +23,9 @@ STORED = """async () => {
   database.close();
   return [request.result ?? null, document.cookie, { ...localStorage }, location.href];
 }"""
+
+BACK_FROM_CACHE = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+"""What the browser says of a page from its back/forward cache, which DevTools switch off."""
 
 
 @pytest.fixture
@@ -56,22 +59,37 @@ def test_token_in_memory_is_forgotten_with_the_page(
     assert answered.tier == "edge"
     one.wait_until_delivered()
     assert one.page.evaluate(STORED) == [None, "", {}, profile.url]
+    one.page.evaluate(BACK_FROM_CACHE)
+    expect(one.page.locator("#sign-in")).to_be_visible()
+    sign_in(one, token)
+    expect(one.page.locator("#sign-in")).to_be_hidden()
     one.page.reload()
     expect(one.page.locator("#sign-in")).to_be_visible()
     profile.check()
 
 
-def test_kept_token_until_the_sign_out(profile: AppContext, secured: SecuredTestbed) -> None:
+def test_kept_token_in_all_tabs_until_the_sign_out(
+    profile: AppContext, secured: SecuredTestbed
+) -> None:
     one, token = profile.open(wait=False), secured.token("tablet", "classify")
+    other = profile.open(wait=False)
+    expect(other.page.locator("#sign-in")).to_be_visible()
     sign_in(one, token, keep=True)
-    one.wait_until_ready()
+    for tab in (one, other):
+        tab.wait_until_ready()
+        expect(tab.page.locator("#sign-in")).to_be_hidden()
+    assert other.classify("edge").tier == "edge"
     assert one.page.evaluate(STORED)[0] == token
     one.page.reload()
     one.wait_until_ready()
     expect(one.page.locator("#sign-in")).to_be_hidden()
     assert one.classify("cloud").tier == "cloud"
     one.page.click("#sign-out")
-    expect(one.page.locator("#sign-in")).to_be_visible()
+    for tab in (one, other):
+        expect(tab.page.locator("#sign-in")).to_be_visible()
+    expect(one.page.locator("#sign-out-problem")).to_be_hidden()
+    other.page.keyboard.press("Escape")
+    assert other.classify("edge").tier == "mobile", "no tab has the token"
     assert one.page.evaluate(STORED)[0] is None
 
 
@@ -91,25 +109,6 @@ def test_revoked_token_asks_for_another_and_the_device_answers(
     one.wait_until_delivered()
 
 
-HOLD_DELIVERIES = """
-() => {
-  const { fetch } = window;
-  const held = [];
-  window.deliveryHeld = new Promise((notify) => {
-    window.fetch = (url, options) => {
-      if (!String(url).includes("relay/ledger")) return fetch(url, options);
-      notify();
-      return new Promise((resolve) => held.push(() => resolve(fetch(url, options))));
-    };
-  });
-  window.releaseDeliveries = () => {
-    window.fetch = fetch;
-    for (const send of held) send();
-  };
-}
-"""
-
-
 def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
@@ -119,12 +118,12 @@ def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
     revoke_token(secured.tokens, "old")
     assert one.classify("edge").tier == "mobile"
     expect(one.page.locator("#outbox-problem")).to_contain_text("rejects this device's token")
-    one.page.evaluate(HOLD_DELIVERIES)
+    one.page.evaluate(HOLD_CALLS, "relay/ledger")
     sign_in(one, secured.token("new", "classify"))
-    one.page.evaluate("window.deliveryHeld")
+    one.page.evaluate("window.callHeld")
     expect(one.page.locator("#sign-in")).to_be_hidden()
     expect(one.page.locator("#open-sign-in")).to_be_hidden()
-    one.page.evaluate("window.releaseDeliveries()")
+    one.page.evaluate("window.releaseCalls()")
     one.wait_until_delivered()
 
 

@@ -15,7 +15,7 @@ from shared.bundle.mobile_bundle import make_mobile_bundle
 from testbed.load.target import LoadTarget
 from tests.support.app_files import digest
 from tests.support.static_server import static_server
-from tests.support.web_app import AppContext
+from tests.support.web_app import HOLD_CALLS, AppContext
 
 
 @pytest.fixture
@@ -71,12 +71,40 @@ def test_static_files_a_newer_model_and_a_newer_app(
     page.write_text(page.read_text().replace("Classify a text<", "Classify another text<"))
     worker = folder / "service-worker.js"
     worker.write_text(worker.read_text().replace(before, digest(page)))
+    other = profile.open()
     one.page.reload()
     one.wait_until_ready()
-    heading = one.page.locator("#classify-form h2")
-    expect(heading).to_have_text("Classify a text")
+    headings = [tab.page.locator("#classify-form h2") for tab in (one, other)]
+    use_it = one.page.get_by_role("button", name="Use it now")
+    expect(use_it).to_be_visible()
+    for heading in headings:
+        expect(heading).to_have_text("Classify a text")
+    one.page.fill("#text", "a text that was not sent")
+    one.page.click("#classify-form summary")
+    one.page.fill("#ceiling", "30")
+    other.page.evaluate(HOLD_CALLS, "/v1/infer")
+    other.page.fill("#text", "a text that is classified meanwhile")
+    other.page.select_option("#policy", "edge")
+    other.page.click("#classify-form [type=submit]")
+    other.page.evaluate("window.callHeld")
     with one.page.expect_navigation():
-        one.page.get_by_role("button", name="Use it now").click()
-    expect(heading).to_have_text("Classify another text")
+        use_it.click()
+    expect(headings[0]).to_have_text("Classify another text")
+    expect(one.page.locator("#text")).to_have_value("a text that was not sent")
+    expect(one.page.locator("#ceiling")).to_have_value("30")
+
+    banner = other.page.locator("#new-version")
+    expect(banner).to_contain_text("A new version of this app is ready")
+    reload = other.page.get_by_role("button", name="Reload this page")
+    reload.click()
+    expect(banner).to_contain_text("after its answer")
+    other.page.evaluate("window.releaseCalls()")
+    expect(other.page.locator("#history > li")).to_have_count(1)
+    expect(headings[1]).to_have_text("Classify a text")
+    with other.page.expect_navigation():
+        reload.click()
+    expect(headings[1]).to_have_text("Classify another text")
+    expect(other.page.locator("#text")).to_have_value("a text that is classified meanwhile")
+    assert other.page.evaluate("sessionStorage.length") == 0
     profile.errors = [error for error in profile.errors if "CORS policy" not in error]
     assert profile.errors == []

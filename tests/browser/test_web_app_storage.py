@@ -27,6 +27,25 @@ NO_SPACE = """() => {
   window.realPut = IDBObjectStore.prototype.put;
   IDBObjectStore.prototype.put = () => { throw new DOMException("", "QuotaExceededError"); };
 }"""
+DELIVERED_WITHOUT_SPACE = """async () => {
+  const { Database } = await import("./js/client/database.js");
+  const { Outbox } = await import("./js/client/outbox.js");
+  const database = new Database("another");
+  const outbox = new Outbox(database, "page");
+  for (const [attempt_id, state] of [["open", "open"], ["ended", "answered"]]) {
+    await outbox.record({ attempt_id, side: "caller", request_id: "r", tier: "edge", state,
+      started_at: 1 });
+  }
+  const { put } = IDBObjectStore.prototype;
+  IDBObjectStore.prototype.put = () => { throw new DOMException("", "QuotaExceededError"); };
+  const marked = [await outbox.markDelivered(await outbox.pending(10))];
+  const left = (await outbox.pending(10)).map((row) => row.attempt_id);
+  IDBObjectStore.prototype.put = put;
+  marked.push(await outbox.markDelivered(await outbox.pending(10)));
+  const { waiting } = await outbox.counts();
+  await database.close();
+  return [marked, left, waiting];
+}"""
 FILL_OUTBOX = """async (count) => {
   const database = await new Promise((resolve) => {
     const request = indexedDB.open("dimee");
@@ -139,6 +158,7 @@ def test_full_outbox_refuses_texts_and_says_so(profile: AppContext) -> None:
 
 def test_device_without_space_refuses_texts_and_says_so(profile: AppContext) -> None:
     one = profile.open()
+    assert one.page.evaluate(DELIVERED_WITHOUT_SPACE) == [[False, True], ["open"], 0]
     one.page.evaluate(NO_SPACE)  # Chromium ignores a quota of DevTools in a profile of its own
     one.page.fill("#text", "a text without room for its entry")
     one.page.click("#classify-form [type=submit]")

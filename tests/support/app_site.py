@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class AppSite:
 
     ``answer`` gets the entries of each delivery and returns the ledger's status and body;
     ``deliveries`` are the entries of each delivery in order. ``failing`` are names of files whose
-    next request fails, ``stalled`` of those that wait until ``resumed`` is set.
+    next request fails, ``stalled`` of those whose second half waits until ``resumed`` is set.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,8 @@ def app_site(folder: Path, bundle: Bundle, mobile_layers: int = 1) -> Iterator[A
             """Send a file; redirect from the page's name to its folder, as some servers do."""
             name = self.path.rsplit("/", 1)[-1]
             if name in site.stalled:
-                site.resumed.wait()
+                self._stall()
+                return
             if name in site.failing:
                 site.failing.remove(name)
                 self.send_error(503)
@@ -109,6 +110,17 @@ def app_site(folder: Path, bundle: Bundle, mobile_layers: int = 1) -> Iterator[A
             self.send_header("location", "./")
             self.send_header("content-length", "0")
             self.end_headers()
+
+        def _stall(self) -> None:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            half = len(content) // 2
+            with suppress(OSError):  # the browser has broken it off
+                self.wfile.write(content[:half])
+                site.resumed.wait()
+                self.wfile.write(content[half:])
 
         def do_POST(self) -> None:
             """Take a delivery."""

@@ -23,6 +23,22 @@ WIDTH, HEIGHT = 360, 800
 WAIT_S = 60.0
 NETWORK_ERROR = re.compile(r"Failed to load resource|net::ERR_|violates the following")
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
+HOLD_CALLS = """(path) => {
+  const { fetch } = window;
+  const held = [];
+  window.callHeld = new Promise((notify) => {
+    window.fetch = (url, options) => {
+      if (!String(url).includes(path)) return fetch(url, options);
+      notify();
+      return new Promise((resolve) => held.push(() => resolve(fetch(url, options))));
+    };
+  });
+  window.releaseCalls = () => {
+    window.fetch = fetch;
+    for (const send of held) send();
+  };
+}"""
+"""Holds the page's calls of a path until they are released."""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,22 @@ def test_ready_tier_closes_its_breaker_at_once(clock: Clock) -> None:
     assert not breaker.needs_probe
 
 
+def test_broken_connection_leaves_what_was_known_and_asks_for_a_probe(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock)
+    breaker.record_failure(unreachable=True)
+    breaker.record_failure()
+    assert (breaker.readiness, breaker.last_unreachable) == ("unreachable", True)
+    assert breaker.needs_probe
+    breaker.record_not_ready(unreachable=False)
+    breaker.record_failure()
+    assert (breaker.readiness, breaker.last_unreachable) == ("not ready", False)
+    assert breaker.needs_probe
+    breaker.record_ready()
+    breaker.record_failure()
+    assert (breaker.readiness, breaker.last_unreachable) == ("ready", False)
+    assert not breaker.needs_probe
+
+
 def test_ready_tier_is_available_again_after_a_single_failure(clock: Clock) -> None:
     breaker = CircuitBreaker(clock)
     breaker.record_failure(unreachable=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mobile_client.web import SHARED
 from tests.support.paths import REPOSITORY
 
 STATIC = REPOSITORY / "mobile_client" / "gateway" / "dashboard" / "static"
 VENDOR = STATIC / "vendor"
 OWN = sorted(
     path
-    for path in STATIC.rglob("*")
+    for path in [*STATIC.rglob("*"), *SHARED.rglob("*")]
     if path.suffix in (".html", ".css", ".js", ".svg") and VENDOR not in path.parents
 )
 FORBIDDEN = {
@@ -46,9 +47,12 @@ def test_every_style_and_module_is_used() -> None:
     modules = "".join(path.read_text(encoding="utf-8") for path in OWN if path.suffix == ".js")
     for path in OWN:
         if path.suffix == ".css":
-            assert f"/dashboard/static/css/{path.name}" in html
+            folder = "shared" if path.parent == SHARED else "css"
+            assert f"/dashboard/static/{folder}/{path.name}" in html
         elif path.suffix == ".js":
-            assert f"/js/{path.name}" in html or f'"./{path.name}"' in modules, path.name
+            folder, module = ("shared", "../shared/") if path.parent == SHARED else ("js", "./")
+            used = f"/{folder}/{path.name}" in html or f'"{module}{path.name}"' in modules
+            assert used, path.name
 
 
 def test_uplot_is_as_published_and_has_its_licence() -> None:

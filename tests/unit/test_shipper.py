@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
 from shared.credentials import Credentials
+from shared.errors import BadRequest, BundleMismatch, DimeeError, HeadTooLarge, RequestTimeout
 from shared.ledger.cli import ledger as ledger_command
 from shared.ledger.client import LedgerClient
 from shared.ledger.outbox import Outbox
@@ -122,6 +124,18 @@ def test_rejected_row_does_not_block_the_others(
     assert report is not None
     assert report.rejected == 1
     later.close(1)
+
+
+@pytest.mark.parametrize("kind", [BadRequest, RequestTimeout, BundleMismatch, HeadTooLarge])
+def test_refusal_of_a_message_rejects_no_entry(outbox: Outbox, kind: type[DimeeError]) -> None:
+    """Such as one that arrived too slowly over a poor link."""
+    shipper = Shipper(outbox, "http://ledger")
+    answer = httpx.MockTransport(lambda _: httpx.Response(kind.status, json=kind("x").payload()))
+    shipper._http = httpx.Client(transport=answer, base_url="http://ledger")
+    outbox.record(caller())
+    assert not shipper.flush(0.1)
+    assert outbox.count_pending() == 1
+    shipper.close(0)
 
 
 def test_ledger_commands_show_delivered_entries(running: Testbed, outbox: Outbox) -> None:

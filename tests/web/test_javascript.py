@@ -25,7 +25,15 @@ from tests.web.runtimes import (
     written,
 )
 
-TESTS = ("cases.test.js", "entries.test.js", "units.test.js")
+TESTS = (
+    "cases.test.js",
+    "credentials.test.js",
+    "delivery.test.js",
+    "entries.test.js",
+    "probes.test.js",
+    "storage.test.js",
+    "units.test.js",
+)
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,19 @@ test("a breaker opens after three failures, allows one trial, and closes by a re
   assert.deepEqual([breaker.state, breaker.available, breaker.readiness], ["closed", true, "ready"]);
 });
 
+test("a broken connection leaves what was known of a tier, and asks for a probe", () => {
+  const breaker = new CircuitBreaker(() => 100);
+  breaker.recordFailure(null, { unreachable: true });
+  breaker.recordFailure(null);
+  assert.deepEqual([breaker.readiness, breaker.lastUnreachable, breaker.needsProbe], ["unreachable", true, true]);
+  breaker.recordNotReady(false);
+  breaker.recordFailure(null);
+  assert.deepEqual([breaker.readiness, breaker.lastUnreachable, breaker.needsProbe], ["not ready", false, true]);
+  breaker.recordReady();
+  breaker.recordFailure(null);
+  assert.deepEqual([breaker.readiness, breaker.lastUnreachable, breaker.needsProbe], ["ready", false, false]);
+});
+
 test("the longest text is cut first", () => {
   assert.deepEqual(keptLengths([5, 9], 20), [5, 9]);
   assert.deepEqual(keptLengths([3, 20], 10), [3, 7]);

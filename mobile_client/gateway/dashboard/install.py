@@ -18,6 +18,7 @@ from mobile_client.gateway.dashboard.operator_calls import NOT_STORED, OperatorC
 from mobile_client.gateway.dashboard.outbox_sampler import OutboxSampler
 from mobile_client.gateway.protocols.calls import Answer
 from mobile_client.service import MobileService
+from mobile_client.web import SHARED
 from shared.serving.auth import principal_of
 from shared.serving.docs_page import GET_OR_HEAD
 from shared.serving.packaged_files import PackagedFiles
@@ -121,12 +122,17 @@ def install_dashboard(
 
 
 def _install_files(app: FastAPI) -> None:
-    files = PackagedFiles(STATIC)
+    files, shared = PackagedFiles(STATIC), PackagedFiles(SHARED)
 
     @app.api_route("/", methods=GET_OR_HEAD, include_in_schema=False)
     async def page(request: Request) -> Response:
         """Return the page."""
         return await files.response("index.html", request.headers)
+
+    @app.api_route(f"{FILES}/shared/{{name:path}}", methods=GET_OR_HEAD, include_in_schema=False)
+    async def shared_file(request: Request, name: str) -> Response:
+        """Return a file that the page has in common with the app."""
+        return await shared.response(name, request.headers)
 
     @app.api_route(f"{FILES}/{{name:path}}", methods=GET_OR_HEAD, include_in_schema=False)
     async def file(request: Request, name: str) -> Response:

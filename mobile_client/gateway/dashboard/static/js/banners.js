@@ -1,6 +1,6 @@
 // What is wrong now, at the top of the page: stream lost, ledger down, not signed in.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { on } from "./bus.js";
 import { byId, el, replace } from "./dom.js";
 import { openSignIn } from "./session.js";

@@ -1,6 +1,6 @@
 // The form: sends a text, then shows its way, its steps and why it went there.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { call } from "./api.js";
 import { on } from "./bus.js";
 import { byId, el, options, replace } from "./dom.js";

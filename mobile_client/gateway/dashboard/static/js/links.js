@@ -1,6 +1,6 @@
 // The emulated links of the testbed: degrade or cut one, and restore it.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { call } from "./api.js";
 import { emit, on } from "./bus.js";
 import { byId, el, replace } from "./dom.js";

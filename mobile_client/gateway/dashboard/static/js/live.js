@@ -1,6 +1,6 @@
 // The live figures as tiles, the alarms, and the table of the tiers.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { emit, on } from "./bus.js";
 import { term } from "./definitions.js";
 import { byId, el, replace } from "./dom.js";

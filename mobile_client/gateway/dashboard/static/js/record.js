@@ -1,6 +1,6 @@
 // The dialog with the full record of one request: every entry of the ledger, both sides.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { call } from "./api.js";
 import { byId, el, replace } from "./dom.js";
 import { timeOfDay, title, words } from "./format.js";

@@ -1,7 +1,7 @@
 // Sign-in with a token, and sign-out. The token is sent once; a cookie that scripts cannot read
 // holds the session.
 
-import { announce } from "./announce.js";
+import { announce } from "../shared/announce.js";
 import { call } from "./api.js";
 import { on } from "./bus.js";
 import { byId } from "./dom.js";

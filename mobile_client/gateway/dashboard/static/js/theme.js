@@ -1,25 +1,11 @@
-// Light or dark: the system's, or the one that was chosen here before.
+// The button of the theme, and the theme's colours for drawings.
 
-import { byId } from "./dom.js";
+import * as theme from "../shared/theme.js";
 import { emit } from "./bus.js";
 
-const KEY = "dimee-theme";
-const system = matchMedia("(prefers-color-scheme: dark)");
-
-/** Set up the button that changes the theme. */
+/** Set up the button; each change is the event `theme`. */
 export function start() {
-  byId("theme").addEventListener("click", () => {
-    const theme = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = theme;
-    try {
-      localStorage.setItem(KEY, theme);
-    } catch {
-      // storage is blocked: the theme holds until the page is closed
-    }
-    show();
-  });
-  system.addEventListener("change", show);
-  show();
+  theme.start(() => emit("theme"));
 }
 
 /** Return the value of a colour of theme.css, for drawings that CSS does not reach. */
@@ -30,13 +16,4 @@ export function colour(name) {
   const value = getComputedStyle(probe).color;
   probe.remove();
   return value;
-}
-
-function isDark() {
-  return (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-}
-
-function show() {
-  byId("theme").setAttribute("aria-pressed", String(isDark()));
-  emit("theme");
 }

@@ -4,6 +4,7 @@
 // until it is complete, and a file that both have is not downloaded again.
 
 import { BundleError, Unauthorised } from "../core/errors.js";
+import { read, unlessStalled } from "./download.js";
 import { hex } from "./outbox.js";
 
 /** @import { Manifest } from "../core/domain.js" */
@@ -14,8 +15,8 @@ const MAX_MANIFEST_BYTES = 1024 * 1024;
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
 /** Largest size of a decompressed file, in sizes of the compressed one; the shipped ones need 5. */
 const MAX_RATIO = 100;
-/** A download that gets nothing for this long is broken off, so that it can be tried again. */
-const STALLED_MS = 30_000;
+/** Most bundles that replace one another during a download. */
+const MOST_REPLACED = 3;
 const UNREACHED = "bundle: the server cannot be reached; connect to the network and try again";
 const BROKEN_OFF = "bundle: the download broke off; connect to the network and try again";
 
@@ -77,6 +78,25 @@ export class BundleStore {
   }
 
   /**
+   * Download the server's bundle; if it is replaced meanwhile, the one that takes its place.
+   * @param {Manifest & Record<string, any>} manifest Of `latestManifest`.
+   * @param {(progress: Progress) => void} onProgress
+   * @returns {Promise<Bundle>}
+   */
+  async downloadLatest(manifest, onProgress) {
+    for (let replaced = 0; ; replaced += 1) {
+      try {
+        return await this.download(manifest, onProgress);
+      } catch (error) {
+        if (!(error instanceof OtherFile) || replaced === MOST_REPLACED) throw error;
+        const latest = await this.latestManifest();
+        if (JSON.stringify(latest) === JSON.stringify(manifest)) throw error;
+        manifest = latest;
+      }
+    }
+  }
+
+  /**
    * Download what is missing of a bundle and keep its files; `adopt` makes it the one of this device.
    * @param {Manifest & Record<string, any>} manifest Of `latestManifest`.
    * @param {(progress: Progress) => void} onProgress
@@ -96,7 +116,7 @@ export class BundleStore {
     let loadedBytes = 0;
     let kept = cache !== null;
     onProgress({ loadedBytes, totalBytes });
-    const files = await Promise.all(
+    const ended = await Promise.allSettled(
       wanted.map(async ([path, facts]) => {
         let bytes = have.get(path);
         if (bytes === undefined) {
@@ -109,6 +129,11 @@ export class BundleStore {
         return content(path, bytes);
       }),
     );
+    // only now, so that the files that have arrived are not downloaded again
+    const files = ended.map((one) => {
+      if (one.status === "rejected") throw one.reason;
+      return one.value;
+    });
     return { manifest, files: new Map(files), kept };
   }
 
@@ -124,8 +149,12 @@ export class BundleStore {
     const cache = await openCache();
     if (cache === null) return false;
     try {
-      await cache.put(this._manifestUrl, new Response(JSON.stringify(manifest)));
       const needed = new Set(Object.values(manifest.files).map((facts) => this.#address(facts.sha256)));
+      for (const address of needed) {
+        // another tab may have removed it for another bundle
+        if ((await cache.match(address)) === undefined) return false;
+      }
+      await cache.put(this._manifestUrl, new Response(JSON.stringify(manifest)));
       needed.add(this._manifestUrl);
       for (const request of await cache.keys()) {
         if (!needed.has(request.url)) await cache.delete(request);
@@ -158,7 +187,7 @@ export class BundleStore {
       if (bytes.byteLength === facts.bytes && (await sha256(bytes)) === facts.sha256) return bytes;
       onBytes(-count);
     }
-    throw new BundleError(
+    throw new OtherFile(
       `bundle: ${path} is not the file that manifest.json describes; if a server compresses it ` +
         "again, turn that off, else export the mobile bundle again",
     );
@@ -170,14 +199,11 @@ export class BundleStore {
    * @param {RequestCache} cache
    * @param {number} most
    * @param {(count: number) => void} onBytes
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
    */
-  async #fetch(url, cache, most, onBytes) {
-    const stalled = new AbortController();
-    const stall = () => stalled.abort();
-    let timer = setTimeout(stall, STALLED_MS);
-    try {
-      const headers = this._headers();
-      const asked = fetch(url, { headers, cache, credentials: "omit", signal: stalled.signal });
+  #fetch(url, cache, most, onBytes) {
+    return unlessStalled(async (signal, came) => {
+      const asked = fetch(url, { headers: this._headers(), cache, credentials: "omit", signal });
       const response = await asked.catch(() => {
         throw new BundleError(UNREACHED);
       });
@@ -185,16 +211,14 @@ export class BundleStore {
         throw new Unauthorised("the model needs a token with the scope classify; sign in");
       }
       if (!response.ok) {
-        throw new BundleError(`bundle: the server answered with status ${response.status}; check its log`);
+        const kind = response.status === 404 ? OtherFile : BundleError;
+        throw new kind(`bundle: the server answered with status ${response.status}; check its log`);
       }
-      return await read(response.body, most, BROKEN_OFF, (count) => {
-        clearTimeout(timer);
-        timer = setTimeout(stall, STALLED_MS);
+      return read(response.body, most, BROKEN_OFF, (count) => {
+        came();
         onBytes(count);
       });
-    } finally {
-      clearTimeout(timer);
-    }
+    });
   }
 
   /** @param {Cache} cache @param {string} digest */
@@ -224,6 +248,9 @@ export class BundleStore {
     return new URL(`kept/${digest}`, this._url).href;
   }
 }
+
+/** The server has another file than the manifest describes, or none. */
+class OtherFile extends BundleError {}
 
 /** @returns {Promise<Cache | null>} */
 async function openCache() {
@@ -256,39 +283,6 @@ function checked(manifest) {
     throw new BundleError("bundle: manifest.json lists its files in an unknown form; export it again");
   }
   return manifest;
-}
-
-/**
- * Return the bytes of a stream: more than `most` if it has more, but not all of them.
- * @param {ReadableStream<Uint8Array> | null} stream
- * @param {number} most
- * @param {string} broken Sentence for a stream that fails.
- * @param {(count: number) => void} [onBytes]
- */
-async function read(stream, most, broken, onBytes = () => undefined) {
-  /** @type {Uint8Array[]} */
-  const chunks = [];
-  let length = 0;
-  try {
-    const reader = stream?.getReader();
-    while (reader !== undefined && length <= most) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      chunks.push(value);
-      length += value.byteLength;
-      onBytes(value.byteLength);
-    }
-    if (length > most) await reader?.cancel();
-  } catch {
-    throw new BundleError(broken);
-  }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.byteLength;
-  }
-  return bytes;
 }
 
 /**

@@ -5,7 +5,7 @@ import { checkInput } from "../core/text-checks.js";
 import { SERVERS } from "../core/tier-stats.js";
 import { BundleStore } from "./bundle-store.js";
 import { lastConfig, readConfig } from "./config.js";
-import { Credentials } from "./credentials.js";
+import { Credentials, problemOf } from "./credentials.js";
 import { Database } from "./database.js";
 import { Delivery } from "./delivery.js";
 import { startWorker } from "./local-model.js";
@@ -17,9 +17,6 @@ import { NOWHERE, NotClassified, TextRequest, knownError, resolveOptions } from 
 
 /** @import { Config } from "./config.js" */
 /** @import { Options, Outcome } from "./request.js" */
-
-/** Longest wait for the answer to a sign-in. */
-const SIGN_IN_MS = 15_000;
 
 /** @typedef {"starting" | "sign-in" | "downloading" | "preparing" | "ready" | "failed"} Phase */
 /**
@@ -45,6 +42,8 @@ export class MobileClient {
   status = { phase: "starting", progress: { loadedBytes: 0, totalBytes: 0 }, problem: null, kept: false, update: null };
   /** @type {Config | null} */
   config = null;
+  /** Number of texts that are being classified. */
+  inFlight = 0;
   /** @type {Model | null} */
   #model = null;
   /** @type {Prober | null} */
@@ -67,6 +66,7 @@ export class MobileClient {
     this._database = database;
     this._page = page;
     this._credentials = new Credentials(database);
+    this._credentials.onChange(() => this.#tokenChanged());
     this.outbox = new Outbox(database, page);
     this.outbox.onChange(() => this.#changed());
   }
@@ -120,6 +120,7 @@ export class MobileClient {
   async classify(text, pair = null, options = {}) {
     const since = performance.now();
     const model = this.#model;
+    this.inFlight += 1;
     try {
       if (model === null) throw new BundleError("the model is not loaded yet; wait until it is, or try again");
       const resolved = resolveOptions(options, model.config);
@@ -139,6 +140,7 @@ export class MobileClient {
       if (error instanceof NotClassified) throw error;
       throw new NotClassified(knownError(error), null);
     } finally {
+      this.inFlight -= 1;
       this.#changed();
     }
   }
@@ -154,12 +156,18 @@ export class MobileClient {
     });
   }
 
+  /** Ask tiers that are not known to be ready again. Call it while the page is looked at. */
+  renewTiers() {
+    if (navigator.onLine && !this.needsSignIn) this.#prober?.renew();
+  }
+
   /** Return the state of the outbox. @returns {Promise<OutboxReport>} */
   async outboxReport() {
-    const counts = await this.outbox.counts().catch(() => ({ waiting: 0, rejected: 0 }));
-    const { problem, dropped } = this.outbox;
-    const recording = this.config?.ledger === null ? "off" : problem === null ? "on" : "refused";
-    return { recording, ...counts, dropped, problem, delivery: this.#delivery?.status() ?? null };
+    const { problem, ...counts } = await this.outbox.counts();
+    const { dropped } = this.outbox;
+    const delivery = this.#delivery?.status() ?? null;
+    if (this.config?.ledger === null) return { recording: "off", ...counts, dropped, problem: null, delivery };
+    return { recording: problem === null ? "on" : "refused", ...counts, dropped, problem, delivery };
   }
 
   /** Deliver waiting entries without delay. */
@@ -174,22 +182,37 @@ export class MobileClient {
    * @returns {Promise<string | null>}
    */
   async signIn(token, keep) {
-    const url = `${this.config?.tiers.edge ?? "relay/edge"}/readyz`;
-    try {
-      const response = await fetch(url, {
-        headers: { authorization: `Bearer ${token}` },
-        cache: "no-store",
-        credentials: "omit",
-        signal: AbortSignal.timeout(SIGN_IN_MS),
-      });
-      if (response.status === 401) return "This token is not accepted; check it, and sign in again.";
-      if (response.status === 403) return "This token lacks the scope classify; ask the operator for one that has it.";
-    } catch {
-      return "The gateway cannot be reached; connect to the network and try again.";
-    }
+    const problem = await problemOf(token, `${this.config?.tiers.edge ?? "relay/edge"}/readyz`);
+    if (problem !== null) return problem;
     if (!(await this._credentials.signIn(token, keep))) {
       return "This browser cannot keep the token; sign in without keeping it, or allow this site to store data.";
     }
+    await this.#tokenChanged();
+    return null;
+  }
+
+  /**
+   * Forget the token, in all tabs.
+   * @returns {Promise<boolean>} False if the browser did not delete the token that was kept.
+   */
+  async signOut() {
+    const deleted = await this._credentials.signOut();
+    this.#changed();
+    return deleted;
+  }
+
+  /** End everything, so that another client may use the database. */
+  async close() {
+    this.#prober?.stop();
+    this.#model?.close();
+    await this.#delivery?.stop();
+    this._credentials.close();
+    await this._database.close();
+  }
+
+  /** Use a new token, of this tab or of another one, or do without. */
+  async #tokenChanged() {
+    if (!this.signedIn) return this.#changed();
     this.#signInNeeded = false;
     this.#signIns += 1;
     if (this.status.phase === "ready") {
@@ -198,23 +221,10 @@ export class MobileClient {
       await this.#prober?.askAll();
     } else {
       await this.start();
+      // a start that was under way may have missed the token
+      if (this.status.phase === "sign-in") await this.start();
     }
     this.#changed();
-    return null;
-  }
-
-  /** Forget the token. */
-  async signOut() {
-    await this._credentials.signOut();
-    this.#changed();
-  }
-
-  /** End everything, so that another client may use the database. */
-  async close() {
-    this.#prober?.stop();
-    this.#model?.close();
-    await this.#delivery?.stop();
-    await this._database.close();
   }
 
   async #start() {
@@ -266,8 +276,9 @@ export class MobileClient {
   async #download(config) {
     if (config.bundle_auth && !this.signedIn) throw new Unauthorised("the model needs a token; sign in");
     const store = this.#store(config);
-    const manifest = await store.latestManifest();
-    const bundle = await store.download(manifest, (progress) => this.#set({ phase: "downloading", progress }));
+    const bundle = await store.downloadLatest(await store.latestManifest(), (progress) =>
+      this.#set({ phase: "downloading", progress }),
+    );
     this.#set({ phase: "preparing" });
     await this.#use(bundle, config, store);
   }
@@ -304,7 +315,7 @@ export class MobileClient {
       const same = JSON.stringify(manifest) === JSON.stringify(model.manifest);
       if (same && JSON.stringify(config) === JSON.stringify(model.config)) return;
       if (!same) this.#set({ update: "A newer model is being downloaded; this one is used until then." });
-      await this.#use(await store.download(manifest, () => undefined), config, store);
+      await this.#use(await store.downloadLatest(manifest, () => undefined), config, store);
       this.#set({ update: null });
     } catch (error) {
       this.config = config;

@@ -1,6 +1,6 @@
 // Background delivery of the outbox to the ledger, at least once for each entry.
 
-import { InvalidInput, fromPayload } from "../core/errors.js";
+import { InvalidInput, TooLarge, fromPayload } from "../core/errors.js";
 import { ifClosed, ifNoneDelivers } from "./page-locks.js";
 
 /** Time in which entries are collected for a batch. */
@@ -13,6 +13,9 @@ const TIMEOUT_MS = 10_000;
 /** Interval at which the attempts of pages that were closed are looked for. */
 const ADOPTION_INTERVAL_MS = 30_000;
 const DEFAULT_BATCH = 50;
+/** Largest body that a browser sends on after the page was closed, with some room. */
+const MAX_KEEPALIVE_BYTES = 60_000;
+const REQUEST_TIMEOUT = 408;
 /** Time after which entries that wait are a problem to show. */
 export const WARNING_MS = 60_000;
 
@@ -40,6 +43,8 @@ export class Delivery {
   #deliveredAt = null;
   #signedOut = false;
   #adoptAt = 0;
+  /** Most entries of the next delivery: fewer after one that was too slow. */
+  #most;
   /** @type {Promise<void> | null} */
   #running = null;
   /** @type {Set<() => void>} */
@@ -59,7 +64,7 @@ export class Delivery {
     this.url = url;
     this._url = `${url.replace(/\/$/, "")}/v1/entries`;
     this._headers = headers;
-    this._batch = batch;
+    this._batch = this.#most = batch;
     this._now = now;
     this._jitter = jitter;
   }
@@ -155,7 +160,7 @@ export class Delivery {
 
   /** Send one batch. @returns {Promise<Outcome>} */
   async #deliver() {
-    const rows = await this._outbox.pending(this._batch);
+    const rows = await this._outbox.pending(this.#most);
     if (rows.length === 0) {
       this.#succeeded(false);
       return "nothing";
@@ -165,7 +170,7 @@ export class Delivery {
 
   /** @param {Row[]} rows @returns {Promise<boolean>} */
   async #send(rows) {
-    const body = `{"entries":[${rows.map((row) => row.body).join(",")}]}`;
+    const body = new TextEncoder().encode(`{"entries":[${rows.map((row) => row.body).join(",")}]}`);
     const credentials = this._headers();
     let response, answer;
     try {
@@ -176,12 +181,13 @@ export class Delivery {
         cache: "no-store",
         credentials: "omit",
         redirect: "error",
-        keepalive: body.length < 60_000, // goes on if the page is closed meanwhile
+        keepalive: body.byteLength < MAX_KEEPALIVE_BYTES, // goes on if the page is closed meanwhile
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
       answer = await response.json().catch(() => null);
     } catch (error) {
       const late = error instanceof DOMException && error.name === "TimeoutError";
+      if (late) this.#most = Math.ceil(rows.length / 2);
       this.#failed(late ? "the ledger does not answer in time" : "the ledger cannot be reached");
       return false;
     }
@@ -190,12 +196,18 @@ export class Delivery {
         this.#failed("the ledger does not confirm the entries, as a ledger does; check its address");
         return false;
       }
-      await this._outbox.markDelivered(rows);
+      this.#most = Math.min(this._batch, 2 * this.#most);
+      if (!(await this._outbox.markDelivered(rows))) {
+        this.#failed("this device has no space to note what was delivered; free space on it");
+        return false;
+      }
       this.#succeeded(true);
       return true;
     }
     const refused = fromPayload(answer, response.status);
-    const rejected = refused instanceof InvalidInput && refused.status === response.status;
+    // other refusals concern the message, such as one that arrived too slowly: it is sent again
+    const rejected = [InvalidInput, TooLarge].some((kind) => refused.constructor === kind && kind.status === response.status);
+    if (response.status === REQUEST_TIMEOUT) this.#most = Math.ceil(rows.length / 2);
     // a proxy may refuse a large batch, but says nothing about an entry
     if (!rejected && !(response.status === 413 && rows.length > 1)) {
       // the refusal of an earlier token says nothing about the present one
@@ -263,6 +275,7 @@ export async function adoptClosedPages(outbox) {
 /** @param {number} status */
 function statusProblem(status) {
   if (status === 401 || status === 403) return "the ledger rejects this device's token; sign in again";
+  if (status === REQUEST_TIMEOUT) return "the entries reach the ledger too slowly";
   if (status === 429) return "the ledger limits this device's rate";
   if (status >= 500) return "the ledger cannot store entries now";
   return `the ledger does not accept entries (status ${status}); check its address`;

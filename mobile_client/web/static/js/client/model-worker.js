@@ -1,9 +1,11 @@
 // Worker that runs the layers, one text after the other.
 
 import { createLayers } from "../core/layers.js";
+import { read, unlessStalled } from "./download.js";
 import * as ort from "../../vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
 
 const WASM = "../../vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
+const MAX_WASM_BYTES = 64 * 1024 * 1024;
 
 const wasm = decompressed(new URL(WASM, import.meta.url));
 wasm.catch(() => undefined); // `load` tries it again
@@ -43,7 +45,10 @@ async function classify({ sentAt, hidden, tokens, alpha, range }) {
 
 /** @param {URL} url @returns {Promise<ArrayBuffer>} */
 async function decompressed(url) {
-  const response = await fetch(url);
-  if (!response.ok || response.body === null) throw new Error(`${url.pathname} is not there`);
-  return new Response(response.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  const bytes = await unlessStalled(async (signal, came) => {
+    const response = await fetch(url, { signal }).catch(() => null);
+    if (!response?.ok) throw new Error(`${url.pathname} is not there`);
+    return read(response.body, MAX_WASM_BYTES, `the download of ${url.pathname} broke off; connect to the network and try again`, came);
+  });
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }

@@ -86,11 +86,7 @@ export class Outbox {
         this.#size += opened;
       });
     } catch (error) {
-      this.problem = problemOf(error);
-      this.#changed();
-      throw new NotReady(
-        `no request is answered without its ledger entries, and ${this.problem}`,
-      );
+      throw this.#refusal(error);
     }
     this.problem = null;
     this.#changed();
@@ -135,28 +131,43 @@ export class Outbox {
   /**
    * Delete delivered rows; keep those that are open or have changed since they were sent.
    * @param {Row[]} delivered
-   * @returns {Promise<void>}
+   * @returns {Promise<boolean>} False if there is no space to note that open rows were delivered.
    */
   async markDelivered(delivered) {
     const stored = this.#forget(delivered);
+    let marked = true;
     if (stored.length > 0) {
-      await this._database.run(["outbox"], "readwrite", (rows) =>
-        Promise.all(
-          stored.map(async (sent) => {
-            /** @type {StoredRow | undefined} */
-            const row = await done(rows.get([sent.attempt_id, sent.side]));
-            if (row === undefined || row.version !== sent.version) return;
-            if (row.terminal) {
-              rows.delete([sent.attempt_id, sent.side]);
-            } else {
-              delete row.waiting;
-              rows.put(row);
-            }
-          }),
-        ),
-      );
+      await this.#delete(stored, true).catch(async () => {
+        // what is deleted makes space; open rows are sent again
+        await this.#delete(stored, false);
+        marked = false;
+      });
     }
     this.#changed();
+    return marked;
+  }
+
+  /**
+   * Delete delivered rows; `mark` those that are open as delivered.
+   * @param {Row[]} delivered
+   * @param {boolean} mark
+   */
+  async #delete(delivered, mark) {
+    await this._database.run(["outbox"], "readwrite", (rows) =>
+      Promise.all(
+        delivered.map(async (sent) => {
+          /** @type {StoredRow | undefined} */
+          const row = await done(rows.get([sent.attempt_id, sent.side]));
+          if (row === undefined || row.version !== sent.version) return;
+          if (row.terminal) {
+            rows.delete([sent.attempt_id, sent.side]);
+          } else if (mark) {
+            delete row.waiting;
+            await done(rows.put(row));
+          }
+        }),
+      ),
+    );
   }
 
   /**
@@ -178,14 +189,19 @@ export class Outbox {
   }
 
   /**
-   * Return the numbers of entries that wait and of those that the ledger refused.
-   * @returns {Promise<{waiting: number, rejected: number}>}
+   * Return the numbers of entries that wait and of those that the ledger refused; `problem` says why an
+   * entry could not be recorded, or why the entries cannot be read.
+   * @returns {Promise<{waiting: number, rejected: number, problem: string | null}>}
    */
   async counts() {
-    const [waiting, rejected] = await this._database.run(["outbox"], "readonly", (rows) =>
-      Promise.all([done(rows.index("waiting").count()), done(rows.index("rejected").count())]),
-    );
-    return { waiting: waiting + this.#buffered.size, rejected };
+    try {
+      const [waiting, rejected] = await this._database.run(["outbox"], "readonly", (rows) =>
+        Promise.all([done(rows.index("waiting").count()), done(rows.index("rejected").count())]),
+      );
+      return { waiting: waiting + this.#buffered.size, rejected, problem: this.problem };
+    } catch (error) {
+      return { waiting: this.#buffered.size, rejected: 0, problem: this.problem ?? problemOf(error) };
+    }
   }
 
   /**
@@ -240,7 +256,7 @@ export class Outbox {
   async hashText(text, pair) {
     this.#salt ??= this.#loadSalt().catch((error) => {
       this.#salt = null;
-      throw new NotReady(`the salt of the text hashes cannot be read: ${problemOf(error)}`);
+      throw this.#refusal(error);
     });
     const message = new TextEncoder().encode(pair === null ? text : `${text}\x1f${pair}`);
     const digest = await crypto.subtle.sign("HMAC", await this.#salt, message);
@@ -289,6 +305,13 @@ export class Outbox {
       }
       this.#buffered.delete(key);
     }
+  }
+
+  /** Return the error of a request whose entries cannot be recorded. @param {unknown} error */
+  #refusal(error) {
+    this.problem = problemOf(error);
+    this.#changed();
+    return new NotReady(`no request is answered without its ledger entries, and ${this.problem}`);
   }
 
   #changed() {

@@ -2,12 +2,26 @@
 //
 // Bytes count the body and the headers that a page sees: a browser does not tell the others.
 
-import { DeadlineExceeded, NotReady, TierUnreachable } from "../core/errors.js";
+import {
+  DeadlineExceeded,
+  Forbidden,
+  NotReady,
+  Overloaded,
+  TierUnreachable,
+  Unauthorised,
+  fromPayload,
+  isErrorDocument,
+} from "../core/errors.js";
 import { MAX_ANSWER_BYTES, saysReady } from "./answer-rules.js";
 import { invalidAnswer, readResponse } from "./tier-response.js";
 
 const REPLICA = /^[A-Za-z0-9_.-]{1,64}$/;
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
+
+/** What the gateway's relay tells of a tier in its place. */
+const SAID_BY_RELAY = [TierUnreachable, DeadlineExceeded];
+/** Refusals by the gateway itself, which say nothing of the tier. */
+const REFUSALS = [Unauthorised, Forbidden, Overloaded];
 
 /** @import { Delivery } from "../core/domain.js" */
 /** @import { DimeeError } from "../core/errors.js" */
@@ -83,7 +97,8 @@ export class TierClient {
   }
 
   /**
-   * Ask `/readyz`; return null if the tier is ready, else the error.
+   * Ask `/readyz`; return null if the tier is ready, else the error: that it is not ready, not reached or
+   * late, or a refusal that does not tell.
    * @param {number} timeoutMs
    * @returns {Promise<DimeeError | null>}
    */
@@ -99,9 +114,9 @@ export class TierClient {
       });
       const body = await response.json().catch(() => null);
       if (response.ok && saysReady(this._rules, body)) return null;
-      return body?.error?.code === "tier_unreachable"
-        ? new TierUnreachable(`the ${this.tier} is not reached`)
-        : new NotReady(`the ${this.tier} is not ready`);
+      const error = isErrorDocument(body, response.status) ? fromPayload(body, response.status) : null;
+      const told = [...SAID_BY_RELAY, ...REFUSALS].some((kind) => error instanceof kind);
+      return told ? error : new NotReady(`the ${this.tier} is not ready`);
     } catch {
       return timeout.aborted
         ? new DeadlineExceeded(`the ${this.tier} does not say whether it is ready`)

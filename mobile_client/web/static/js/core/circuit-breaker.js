@@ -36,7 +36,7 @@ export class CircuitBreaker {
   constructor(clock) {
     this.clock = clock;
     this.failures = 0;
-    /** True if no connection could be made at the last failure. */
+    /** True if the tier was unreachable when its state was last known, at the last failure. */
     this.lastUnreachable = false;
     /** @type {boolean | null} True if the last exchange or probe had a ready tier. */
     this.reached = null;
@@ -74,7 +74,7 @@ export class CircuitBreaker {
 
   /** True if an answer of /readyz would change what is known about the tier. */
   get needsProbe() {
-    if (this.suspected || this.#down) return true;
+    if (this.suspected || this.#down || this.reached === false) return true;
     return this.#openUntil !== null && !this.#closedByProbe;
   }
 
@@ -116,15 +116,17 @@ export class CircuitBreaker {
    * Count a failure of the tier, unless its attempt began before the breaker last closed.
    *
    * `unreachable`: no connection could be made. `notReady`: the tier said that it is not ready.
+   * Another failure, such as a connection that broke, says neither: what was known before still holds.
    * @param {AttemptToken | null} token
    * @param {{unreachable?: boolean, notReady?: boolean}} [how]
    */
   recordFailure(token, { unreachable = false, notReady = false } = {}) {
     if (token !== null && token.closings < this.#closings) return;
     this.#down = unreachable || notReady;
+    const stillUnreachable = this.lastUnreachable && this.reached === false && !notReady;
     this.#heard(this.#down ? false : this.reached);
     this.failures += 1;
-    this.lastUnreachable = unreachable;
+    this.lastUnreachable = unreachable || stillUnreachable;
     if (unreachable) this.#unreachableUntil = this.clock() + OPEN_S;
     if (this.#trial !== null && token === this.#trial) {
       this.#trial = null;

@@ -20,7 +20,7 @@ const FAIR_TIMEOUT_MS = 2_000;
 /** A timeout counts only after at least this multiple of the tier's mean delay. */
 const FAIR_MULTIPLE = 4;
 /** A timeout that is noticed later than this was missed by this page, which did not run. */
-const STALL_MS = 100;
+export const STALL_MS = 100;
 
 /** @typedef {"edge" | "cloud"} Server */
 /** @type {readonly Server[]} */
@@ -92,6 +92,8 @@ class ServerStats {
     const notReady = error instanceof NotReady;
     if (unreachable || late || notReady || error instanceof TierUnreachable || error instanceof TierFailed) {
       this.breaker.recordFailure(token, { unreachable, notReady });
+      // a browser does not say whether a connection was made; a probe tells whether the tier is reached
+      if (error instanceof TierUnreachable && !unreachable) this.breaker.suspected = true;
     } else {
       this.breaker.recordSuccess();
     }

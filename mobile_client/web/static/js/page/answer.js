@@ -1,6 +1,6 @@
 // The answer: label, tier, time and cost, then each attempt with its exits.
 
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { bar, divided } from "./bars.js";
 import { byId, el, replace, terms } from "./dom.js";
 import { bytes, lambda, millijoules, ms, percent, title, usd, words } from "./format.js";

@@ -10,6 +10,10 @@ import { add } from "./history.js";
 /** @import { Manifest } from "../core/domain.js" */
 /** @typedef {{text: string, pair?: string | null}} Sample */
 
+/** Key of what was entered before the page was loaded again, in the storage of this tab. */
+const DRAFT = "dimee-draft";
+const FIELDS = ["text", "pair", "policy", "mode", "deadline", "ceiling"];
+
 /** @type {Sample[]} */
 let samples = [];
 let shownBundle = "";
@@ -55,11 +59,38 @@ function show({ manifest, config }) {
   fill("policy", POLICY_NAMES, config.policy);
   fill("mode", MODES, config.mode);
   input("deadline").placeholder = String(config.deadline_ms);
+  restoreDraft();
+}
+
+/**
+ * Keep what was entered while this page is loaded again; return false if the browser cannot.
+ * @returns {boolean}
+ */
+export function keepDraft() {
+  if (shownBundle === "") return true; // nothing could be entered
+  try {
+    sessionStorage.setItem(DRAFT, JSON.stringify(FIELDS.map((id) => input(id).value)));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function restoreDraft() {
+  try {
+    const values = JSON.parse(sessionStorage.getItem(DRAFT) ?? "[]");
+    sessionStorage.removeItem(DRAFT);
+    for (const [at, id] of FIELDS.entries()) if (typeof values[at] === "string") input(id).value = values[at];
+    // a policy may be gone, and the gateway's is the first
+    for (const id of ["policy", "mode"]) select(id).selectedIndex = Math.max(0, select(id).selectedIndex);
+  } catch {
+    // storage is blocked: there is none
+  }
 }
 
 /** @param {number} at @param {string} text @returns {[string, string]} */
 function choice(at, text) {
-  return [String(at), text.length > 60 ? `${text.slice(0, 59)}…` : text];
+  return [String(at), text.length > 60 ? `${Array.from(text).slice(0, 59).join("")}…` : text];
 }
 
 /** @param {string} id @param {readonly string[]} names @param {string} inForce */
@@ -80,6 +111,7 @@ function choose(sample) {
 /** @param {MobileClient} client */
 async function classify(client) {
   const submit = /** @type {HTMLButtonElement} */ (byId("classify-form").querySelector("[type=submit]"));
+  if (submit.disabled) return; // the keyboard submits a form whose button is disabled
   const problem = byId("classify-error");
   problem.hidden = true;
   submit.disabled = true;

@@ -1,6 +1,6 @@
 // The download of the model: what happens, its size and progress, and what to do if it fails.
 
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId } from "./dom.js";
 import { megabytes } from "./format.js";
 

@@ -7,7 +7,7 @@ import * as install from "./install.js";
 import * as loading from "./loading.js";
 import * as session from "./session.js";
 import * as status from "./status.js";
-import * as theme from "./theme.js";
+import * as theme from "../../shared/theme.js";
 
 const INSECURE =
   "This page was opened over plain HTTP, where a browser gives no page the means to keep a model and to " +
@@ -19,7 +19,7 @@ if (globalThis.isSecureContext) {
   for (const part of [loading, form, session, status]) part.start(client);
   await client.start();
   // later, so that it does not compete with the model's download
-  await install.start();
+  await install.start(client);
 } else {
   byId("loading").hidden = true;
   byId("new-version").replaceChildren(el("div", { class: "banner bad", role: "alert" }, INSECURE));

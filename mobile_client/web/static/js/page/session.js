@@ -1,7 +1,7 @@
 // Sign-in with a token, and sign-out.
 
 import { isSendable } from "../client/credentials.js";
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId, dialog, input } from "./dom.js";
 
 /** @import { MobileClient } from "../client/client.js" */
@@ -13,16 +13,25 @@ export function start(client) {
   client.onChange(() => {
     button("open-sign-in").hidden = !client.needsSignIn;
     button("sign-out").hidden = !client.signedIn;
-    if (!client.needsSignIn) cancelled = false;
-    else if (navigator.onLine) ask(); // without a network this device answers, and no token helps
+    if (!client.needsSignIn) {
+      cancelled = false;
+      dialog("sign-in").close(); // another tab has signed in
+    } else if (navigator.onLine) {
+      ask(); // without a network this device answers, and no token helps
+    }
   });
   byId("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
     signIn(client);
   });
-  button("sign-in-cancel").addEventListener("click", () => dialog("sign-in").close());
-  dialog("sign-in").addEventListener("close", () => {
+  button("sign-in-cancel").addEventListener("click", () => {
     cancelled = true;
+    dialog("sign-in").close();
+  });
+  dialog("sign-in").addEventListener("cancel", () => {
+    cancelled = true;
+  });
+  dialog("sign-in").addEventListener("close", () => {
     input("token").value = "";
   });
   button("open-sign-in").addEventListener("click", () => {
@@ -30,8 +39,9 @@ export function start(client) {
     ask();
   });
   button("sign-out").addEventListener("click", async () => {
-    await client.signOut();
+    const deleted = await client.signOut();
     announce("Signed out.");
+    byId("sign-out-problem").hidden = deleted;
   });
 }
 

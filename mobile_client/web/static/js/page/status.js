@@ -1,7 +1,7 @@
 // What is known now: network, tiers, outbox, this device, and what is wrong.
 
 import { WARNING_MS } from "../client/delivery.js";
-import { announce } from "./announce.js";
+import { announce } from "../../shared/announce.js";
 import { button, byId, el, replace, terms } from "./dom.js";
 import { counted, megabytes, number, timeOfDay, title } from "./format.js";
 
@@ -10,14 +10,8 @@ import { counted, megabytes, number, timeOfDay, title } from "./format.js";
 const REFRESH_MS = 2_000;
 /** Changes within this time are shown together: reading the outbox must not delay an answer. */
 const COLLECT_MS = 50;
-/** @type {Record<string, [string, string]>} Badge and words of what is known of a tier. */
-const READINESS = {
-  ready: ["good", "ready"],
-  unknown: ["", "not asked yet"],
-  failing: ["bad", "fails requests"],
-  "not ready": ["bad", "not ready"],
-  unreachable: ["bad", "not reached"],
-};
+/** @type {Record<string, string>} Badge of what is known of a tier; the words are those of the gateway's page. */
+const BADGES = { ready: "good", unknown: "", failing: "bad", "not ready": "bad", unreachable: "bad" };
 
 /** Set up the cards. @param {MobileClient} client */
 export function start(client) {
@@ -41,7 +35,9 @@ export function start(client) {
   });
   button("deliver").addEventListener("click", () => client.deliverNow());
   setInterval(() => {
-    if (!document.hidden) show();
+    if (document.hidden) return;
+    client.renewTiers();
+    show();
   }, REFRESH_MS);
   show();
 }
@@ -75,11 +71,10 @@ function showTiers(client) {
     [el("span", { class: "badge good" }, `this device, layers 1 to ${manifest.mobile_layers}`)],
   ]);
   const servers = client.tiers().map(({ tier, layers, readiness, breaker }) => {
-    const [kind, state] = READINESS[readiness] ?? ["", readiness];
     const rests = breaker === "open" ? "; gets no requests for a while" : "";
     return /** @type {[Node, Node[]]} */ ([
       el("span", { class: `tier ${tier}` }, title(tier)),
-      [el("span", { class: `badge ${kind}`, "data-tier": tier }, `${state}, layers 1 to ${layers}${rests}`)],
+      [el("span", { class: `badge ${BADGES[readiness]}`, "data-tier": tier }, `${readiness}, layers 1 to ${layers}${rests}`)],
     ]);
   });
   replace(byId("tiers"), ...terms([own, ...servers]));
@@ -94,9 +89,10 @@ function showOutbox(client, { waiting, rejected, delivery, recording }) {
   }
   const refused = rejected > 0 ? ` The ledger refused ${counted(rejected, "entry", "entries")} for good.` : "";
   const last = delivery?.deliveredAt ? ` Last delivery at ${timeOfDay(delivery.deliveredAt)}.` : "";
+  const none = recording === "refused" ? "No entry can be kept on this device." : "All entries are delivered.";
   byId("outbox-count").textContent =
     (waiting === 0
-      ? "All entries are delivered."
+      ? none
       : `${counted(waiting, "entry", "entries")} ${waiting === 1 ? "waits" : "wait"} for delivery.`) + refused + last;
   byId("outbox-count").dataset.waiting = String(waiting);
   const problem = waiting > 0 ? (delivery?.problem ?? null) : null;
@@ -134,7 +130,7 @@ function showBanners(client, { waiting, delivery, problem, dropped }) {
     problems.push(["", "This device is offline. It answers with its own layers, and the ledger gets the entries later."]);
   }
   if (problem !== null) problems.push(["bad", `No text can be classified: ${problem}.`]);
-  if (dropped > 0) problems.push(["bad", `${counted(dropped, "entry", "entries")} could not be kept and is lost.`]);
+  if (dropped > 0) problems.push(["bad", `${counted(dropped, "entry", "entries")} could not be kept and ${dropped === 1 ? "is" : "are"} lost.`]);
   if (delivery !== null && delivery.failingMs >= WARNING_MS && waiting > 0) {
     problems.push(["", `${counted(waiting, "entry", "entries")} undelivered: ${delivery.problem}. Texts are answered as before.`]);
   }

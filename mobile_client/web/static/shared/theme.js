@@ -1,13 +1,19 @@
 // Light or dark: the system's, or the one that was chosen here before.
 
-import { byId } from "./dom.js";
-
 const KEY = "dimee-theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-/** Set up the button that changes the theme. */
-export function start() {
-  byId("theme").addEventListener("click", () => {
+/**
+ * Set up the button that changes the theme.
+ * @param {() => void} onChange Called at first and after each change.
+ */
+export function start(onChange = () => undefined) {
+  const button = document.getElementById("theme");
+  const show = () => {
+    button?.setAttribute("aria-pressed", String(isDark()));
+    onChange();
+  };
+  button?.addEventListener("click", () => {
     const theme = isDark() ? "light" : "dark";
     document.documentElement.dataset.theme = theme;
     try {
@@ -23,8 +29,4 @@ export function start() {
 
 function isDark() {
   return (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-}
-
-function show() {
-  byId("theme").setAttribute("aria-pressed", String(isDark()));
 }

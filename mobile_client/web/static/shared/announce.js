@@ -1,7 +1,5 @@
 // Sentences for screen readers: polite, one at a time, and none that repeats the last.
 
-import { byId } from "./dom.js";
-
 const PAUSE_MS = 1_500;
 const MOST_WAITING = 4;
 
@@ -25,6 +23,7 @@ function next() {
   speaking = sentence !== undefined;
   if (sentence === undefined) return;
   last = sentence;
-  byId("announcements").textContent = sentence;
+  const region = document.getElementById("announcements");
+  if (region !== null) region.textContent = sentence;
   setTimeout(next, PAUSE_MS);
 }
