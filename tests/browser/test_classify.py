@@ -13,7 +13,7 @@ from shared.domain import Side, Tier
 from shared.errors import NotFound
 from shared.ledger.client import LedgerClient
 from shared.ledger.entry import LedgerEntry
-from tests.support.browser import OpenPage, figure, text_of
+from tests.support.browser import OpenPage, figure, shown, text_of
 
 WAIT_S = 60.0
 TEXT = "every plot turn is visible from a mile away, yet it is not boring"
@@ -94,7 +94,7 @@ def test_a_centroid_policy_decides_by_distance(open_page: OpenPage) -> None:
     decides = text_of(one.page.locator("#why .figure.decides"))
     assert decides.startswith("Distance – decides")
     for tier in explanation["tiers"]:
-        assert f"{tier['distance']:.4f}" in decides
+        assert shown(tier["distance"], 4) in decides
 
 
 def layers_done(page: Page, tier: str) -> int:

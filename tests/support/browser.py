@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -128,6 +129,11 @@ OpenPage = Callable[..., WatchedPage]
 def text_of(element: Locator) -> str:
     """Return the text of an element, with ordinary spaces."""
     return " ".join(element.inner_text().split())
+
+
+def shown(value: float, places: int) -> str:
+    """Return a number as the page shows it: its shortest decimal form, rounded half away from 0."""
+    return str(Decimal(str(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
 def serious_findings(page: Page) -> list[str]:
