@@ -152,7 +152,9 @@ async function use() {
   for (const request of await cache.keys()) {
     if (!needed.has(request.url)) await cache.delete(request);
   }
-  await worker.clients.claim();
+  // Not waited for: Firefox does not end it while a thread of the layers waits for work, and until the
+  // activation has ended, no call of the page goes on.
+  worker.clients.claim().catch(() => undefined);
 }
 
 /** Return the address under which a file of this version is kept. @param {string} name */
