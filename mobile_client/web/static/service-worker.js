@@ -4,7 +4,7 @@
 /** @type {Record<string, string>} First 16 digits of the SHA-256 of each file. */
 const FILES = {
   "app-results.css": "5e6ab62f3e5f5e6f",
-  "app.css": "3256cefe91303498",
+  "app.css": "c47c7cdefb1f51c8",
   "icons/icon-192.png": "f4fe75c06917c397",
   "icons/icon-512.png": "b0ec709ee3f51d02",
   "icons/icon-maskable-512.png": "fd836de1c646feca",
