@@ -112,7 +112,8 @@ def webkit(_folder: Path) -> Iterator[tuple[Open, Call]]:
             command(f"{session}/url", url=url)
 
         def call(function: str, *arguments: Any) -> Any:
-            script = f"({_with_json(function)})(arguments[0]).then(arguments[1], (error) => arguments[1]([String(error)]))"
+            script = "const [json, done] = arguments;\n"
+            script += f"({_with_json(function)})(json).then(done, (error) => done([`${{error}}`]));"
             args = [json.dumps(arguments)]
             value = command(f"{session}/execute/async", script=script, args=args)
             assert isinstance(value, str), value
