@@ -44,6 +44,8 @@ ROWS_OF_CLOSED_PAGES = """async (bodies) => {
   await new Promise((resolve) => { transaction.oncomplete = resolve; });
   database.close();
 }"""
+UNENDING_CLAIM = b"""Clients.prototype.claim = () => new Promise(() => {});
+"""
 NO_LOCKS = (
     """navigator.locks.request = async () => { throw new DOMException("", "SecurityError"); };"""
 )
@@ -134,6 +136,20 @@ def test_app_opens_offline_from_a_server_that_redirects_to_the_folder(profile: A
     first.page.close()
     profile.context.set_offline(True)
     assert profile.open().classify("mobile").tier == "mobile"
+    assert profile.errors == []
+
+
+def test_worker_that_cannot_take_over_the_page_holds_no_call_back(
+    profile: AppContext, site: AppSite
+) -> None:
+    script = site.folder / "service-worker.js"
+    script.write_bytes(UNENDING_CLAIM + script.read_bytes())
+    first = profile.open()
+    first.wait_until_kept()
+    second = profile.open()
+    assert second.page.evaluate("navigator.serviceWorker.controller !== null")
+    assert second.classify("mobile").tier == "mobile"
+    second.wait_until_delivered()
     assert profile.errors == []
 
 

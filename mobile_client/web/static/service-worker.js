@@ -73,7 +73,7 @@ const FILES = {
   "js/page/status.js": "0bb5245412e8fdcd",
   "manifest.webmanifest": "d9006226c803a786",
   "shared/announce.js": "4b224361fe17aaa1",
-  "shared/components.css": "3cb6c9492da54523",
+  "shared/components.css": "886c985653ace7be",
   "shared/first-paint.js": "bfbc154c34feaef7",
   "shared/theme.css": "398f1a6129df4fc6",
   "shared/theme.js": "8d45d045e558e99f",
@@ -155,7 +155,9 @@ async function use() {
   for (const request of await cache.keys()) {
     if (!needed.has(request.url)) await cache.delete(request);
   }
-  await worker.clients.claim();
+  // Not waited for: Firefox does not end it while a thread of the layers waits for work, and until the
+  // activation has ended, no call of the page goes on.
+  worker.clients.claim().catch(() => undefined);
 }
 
 /** Return the address under which a file of this version is kept. @param {string} name */
