@@ -22,6 +22,7 @@ CLASSIFY = f"""async (text, policy) => {{
   const before = by("history").children.length;
   by("text").value = text;
   by("policy").value = policy;
+  by("deadline").value = "60000";
   by("classify-form").requestSubmit();
   await until(() => by("history").children.length > before);
   const newest = by("history").firstElementChild;
