@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from shared.ledger.client import LedgerClient
-from testbed.load.target import LoadTarget, start_testbed
-from tests.support.browser import OpenPage, WatchedPage, chromium
+from testbed.load.target import LoadTarget
+from tests.support.browser import OpenPage, WatchedPage, chromium, linked_testbed
 from tests.support.otlp_receiver import Receiver, otlp_receiver
 from tests.support.secured_testbed import SecuredTestbed, secured_testbed
 from tests.support.web_app import AppContext
@@ -34,12 +34,7 @@ def spans() -> Iterator[Receiver]:
 @pytest.fixture(scope="package")
 def target(spans: Receiver) -> Iterator[LoadTarget]:
     """The testbed of this folder's tests, with a link to each server."""
-    # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
-    settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
-    settings |= spans.settings()
-    links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}
-    options = ("--allow-unverified",)
-    with start_testbed(links, 1, 0.2, options, settings) as running:
+    with linked_testbed(spans) as running:
         yield running
 
 
@@ -47,6 +42,13 @@ def target(spans: Receiver) -> Iterator[LoadTarget]:
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredTestbed]:
     """A testbed that needs tokens."""
     with secured_testbed(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_target(spans: Receiver) -> Iterator[LoadTarget]:
+    """A testbed as `target`, of one module: its ledger has no attempt of another test's page."""
+    with linked_testbed(spans) as running:
         yield running
 
 

@@ -15,6 +15,12 @@ from tests.support.web_app import AppContext, ShownRequest, final, ledger_verify
 LINKS = ("mobile-edge", "mobile-cloud")
 
 
+@pytest.fixture(scope="module")
+def target(own_target: LoadTarget) -> LoadTarget:
+    """The testbed of these tests alone."""
+    return own_target
+
+
 @pytest.fixture
 def restored_links(target: LoadTarget) -> Iterator[LoadTarget]:
     """The testbed, whose links are restored at the end."""

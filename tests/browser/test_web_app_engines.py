@@ -40,6 +40,12 @@ TAKEN_OVER = f"""async () => {{
 }}"""
 
 
+@pytest.fixture(scope="module")
+def target(own_target: LoadTarget) -> LoadTarget:
+    """The testbed of these tests alone."""
+    return own_target
+
+
 @pytest.mark.parametrize("engine", [firefox, webkit])
 def test_every_tier_answers_before_and_after_the_service_worker_takes_over(
     engine: Engine, target: LoadTarget, ledger: LedgerClient, tmp_path: Path

@@ -23,6 +23,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from testbed.load.target import LoadTarget, start_testbed
+from tests.support.otlp_receiver import Receiver
+
 CHROMIUM = Path("/usr/bin/chromium")
 WAIT_MS = 60_000.0
 """Longest wait for something that must appear, on a busy machine."""
@@ -124,6 +127,17 @@ class WatchedPage:
 
 OpenPage = Callable[..., WatchedPage]
 """Opens a page with a ``width`` in pixels, a ``theme`` and, if ``motion``, with movement."""
+
+
+@contextmanager
+def linked_testbed(spans: Receiver) -> Iterator[LoadTarget]:
+    """Start a testbed with a link to each server, whose processes export their spans."""
+    # waiting is free and queues do not refuse: the policy's decisions depend on the text alone
+    settings = {"DIMEE_LATENCY_PRICE_LAMBDA": "0", "DIMEE_MAX_QUEUE_MS": "600000"}
+    settings |= spans.settings()
+    links = {"mobile-edge": "wifi", "mobile-cloud": "wifi"}
+    with start_testbed(links, 1, 0.2, ("--allow-unverified",), settings) as running:
+        yield running
 
 
 def text_of(element: Locator) -> str:

@@ -132,6 +132,12 @@ for (const [status, code] of /** @type {[number, string][]} */ ([
   });
 }
 
+test("a page shows that another tab has delivered its entries", async () => {
+  const { rows, changed } = start([], () => assert.fail("nothing is to be sent"));
+  await changed;
+  assert.deepEqual(rows.waiting, []);
+});
+
 test("a delivery that is too slow is repeated with half of the entries, until they arrive", async () => {
   /** @type {number[]} */
   const sizes = [];

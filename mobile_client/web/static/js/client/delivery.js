@@ -96,7 +96,7 @@ export class Delivery {
   };
 
   /**
-   * Call `observer` after each delivery and each failure.
+   * Call `observer` after each delivery, each failure, and when nothing is left to deliver.
    * @param {() => void} observer
    */
   onChange(observer) {
@@ -234,11 +234,10 @@ export class Delivery {
 
   /** @param {boolean} delivered */
   #succeeded(delivered) {
-    const news = delivered || this.#problem !== null;
     this.#problem = this.#failingSince = null;
     this.#signedOut = false;
     if (delivered) this.#deliveredAt = Date.now();
-    if (news) this.#changed();
+    this.#changed(); // also if there was nothing to send: another tab may have delivered it
   }
 
   #changed() {

@@ -98,7 +98,8 @@ function showOutbox(client, { waiting, rejected, delivery, recording }) {
   const problem = waiting > 0 ? (delivery?.problem ?? null) : null;
   byId("outbox-problem").hidden = problem === null;
   byId("outbox-problem").textContent = problem === null ? "" : `Not delivered: ${problem}. It is tried again.`;
-  button("deliver").hidden = waiting === 0;
+  // not after each text, which would move what is below for a moment
+  button("deliver").hidden = problem === null;
 }
 
 /** @param {MobileClient} client */
