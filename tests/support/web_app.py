@@ -40,6 +40,18 @@ HOLD_CALLS = """(path) => {
 }"""
 """Holds the page's calls of a path until they are released."""
 
+NOTHING_WAITS = """async () => {
+  const database = await new Promise((resolve) => {
+    const request = indexedDB.open("dimee");
+    request.onsuccess = () => resolve(request.result);
+  });
+  const rows = database.transaction("outbox").objectStore("outbox");
+  const request = rows.index("waiting").count();
+  await new Promise((resolve) => { request.onsuccess = resolve; });
+  database.close();
+  return request.result === 0;
+}"""
+
 
 @dataclass(frozen=True)
 class ShownRequest:
@@ -147,7 +159,9 @@ class AppPage:
         )
 
     def wait_until_delivered(self) -> None:
-        """Wait until the ledger has every entry of this device."""
+        """Wait until the ledger has every entry of this device, and the page shows it."""
+        # what the page shows may be older than the last entry
+        self.page.wait_for_function(NOTHING_WAITS)
         expect(self.page.locator('#outbox-count[data-waiting="0"]')).to_be_visible()
 
     def tier_badge(self, tier: str) -> Locator:
