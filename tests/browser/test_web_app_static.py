@@ -85,6 +85,8 @@ def test_static_files_a_newer_model_and_a_newer_app(
     other.page.evaluate(HOLD_CALLS, "/v1/infer")
     other.page.fill("#text", "a text that is classified meanwhile")
     other.page.select_option("#policy", "edge")
+    other.page.click("#classify-form summary")
+    other.page.fill("#deadline", "60000")
     other.page.click("#classify-form [type=submit]")
     other.page.evaluate("window.callHeld")
     with one.page.expect_navigation():
