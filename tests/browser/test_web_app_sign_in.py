@@ -25,7 +25,7 @@ STORED = """async () => {
 }"""
 
 BACK_FROM_CACHE = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
-"""What the browser says of a page from its back/forward cache, which DevTools switch off."""
+"""The event for a page that comes back from the cache, which DevTools switch off."""
 
 
 @pytest.fixture
