@@ -42,7 +42,7 @@ class CircuitBreaker:
     clock: Callable[[], float] = time.monotonic
     failures: int = field(default=0, init=False)
     last_unreachable: bool = field(default=False, init=False)
-    """True if the tier was unreachable when its state was last known, at the last failure."""
+    """True if the last failure, or the last that said why the tier is down, was no connection."""
     reached: bool | None = field(default=None, init=False)
     """True if the last exchange or probe had a ready tier; None before the first one."""
     heard_at: float = field(default=-math.inf, init=False)

@@ -44,6 +44,13 @@ def sign_in(one: AppPage, token: str, keep: bool = False) -> None:
     one.page.keyboard.press("Enter")
 
 
+def sign_in_and_revoke(one: AppPage, secured: SecuredTestbed, name: str) -> None:
+    """Sign in with a new token, and revoke it once the app is ready."""
+    sign_in(one, secured.token(name, "classify"))
+    one.wait_until_ready()
+    revoke_token(secured.tokens, name)
+
+
 def test_token_in_memory_is_forgotten_with_the_page(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
@@ -97,9 +104,7 @@ def test_revoked_token_asks_for_another_and_the_device_answers(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
     one = profile.open(wait=False)
-    sign_in(one, secured.token("lost", "classify"))
-    one.wait_until_ready()
-    revoke_token(secured.tokens, "lost")
+    sign_in_and_revoke(one, secured, "lost")
     answered = one.classify("edge")
     assert answered.tier == "mobile"
     expect(one.page.locator("#sign-in")).to_be_visible()
@@ -113,9 +118,7 @@ def test_sign_in_is_not_asked_for_again_before_the_next_delivery_ends(
     profile: AppContext, secured: SecuredTestbed
 ) -> None:
     one = profile.open(wait=False)
-    sign_in(one, secured.token("old", "classify"))
-    one.wait_until_ready()
-    revoke_token(secured.tokens, "old")
+    sign_in_and_revoke(one, secured, "old")
     assert one.classify("edge").tier == "mobile"
     expect(one.page.locator("#outbox-problem")).to_contain_text("rejects this device's token")
     one.page.evaluate(HOLD_CALLS, "relay/ledger")
